@@ -1,0 +1,173 @@
+"""Tiny-news: the bundled masked diffusion summariser of news sentences, and any other folder of its format.
+
+    p(summary | document) by masked diffusion over a canvas of L tokens: the summary, then <eos> to the end
+
+The document is encoded once; its candidates share the result. The training text is lower-cased, split into words and
+punctuation, with a number written `##`; `normalise` brings raw text to that form. docs/tiny_news.md tells how the weights
+were made and how good they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from iterref.models.transformer import Memory, Transformer, TransformerOptions
+from iterref.noise import Noise, absorbing
+
+WEIGHTS = Path(__file__).parent / "weights"
+FORMAT = "iterref-summarizer-1"
+
+CURLY = {"\u2018": "'", "\u2019": "'", "\u201c": " `` ", "\u201d": " '' ", "\u2013": "-", "\u2014": " -- "}
+QUOTES = str.maketrans(CURLY)
+ABBREVIATIONS = frozenset(
+    "mr mrs ms dr st no rs jr sr inc co corp ltd gov sen rep gen lt col sgt capt prof rev hon ft mt vs etc ave "
+    "jan feb mar apr aug sept oct nov dec".split()
+)
+RULES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r'(^|[\s(\[{])"', r"\1 `` "),
+        (r'"', " '' "),
+        (r"(``|''|\.\.\.|--+)", r" \1 "),
+        (r"([;:!?@$%&£€()\[\]{}<>])(?!\d)", r" \1 "),
+        (r"([;!?@$%&£€()\[\]{}<>])", r" \1 "),
+        (r",(?!\d)", " , "),
+        (r"(?<!\d),", " , "),
+        (r"(?<=\d)-(?=\d)", " - "),
+        (r"(?<=\S)('s|'m|'d|'ll|'re|'ve|n't)(?=\s|$|[.,])", r" \1"),
+        (r"(?<=[a-z0-9])'(?=\s|$|[.,])", " '"),
+        (r"(?<!\S)'(?=[a-z0-9]{3})", "' "),
+    )
+)
+
+
+def normalise(text: str) -> str:
+    """Raw text in the form of the training data: lower case, words and punctuation apart, numbers as `##`.
+
+    A word with a digit in it becomes `##` as a whole. Text that is in that form already stays as it is.
+    """
+    text = text.translate(QUOTES).lower()
+    for pattern, replacement in RULES:
+        text = pattern.sub(replacement, text)
+    words = [part for word in text.replace(" < unk > ", " <unk> ").split() for part in full_stop(word)]
+    return " ".join("##" if any(c.isdigit() for c in word) else word for word in words)
+
+
+def full_stop(word: str) -> list[str]:
+    """A word without its closing full stop, which stays with initials, abbreviations and words like `u.s.`."""
+    stem = word.removesuffix(".")
+    letters = stem.rpartition(".")[2]
+    if stem == word or len(letters) < 2 or stem in ABBREVIATIONS or set(stem) == {"."}:
+        return [word]
+    return [stem, "."]
+
+
+@dataclass(frozen=True)
+class SummaryDenoiser:
+    """The network at a fixed set of encoded prompts, as a `Denoiser` of their summaries.
+
+    `time_free` says that t is not looked at. A row's answer depends on its own tokens and prompt only.
+    """
+
+    network: Transformer
+    memory: Memory
+    noise: Noise
+    time_free: bool = True
+
+    @torch.no_grad()
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """Canvases (R, L) long, times (R,), open positions (R, L) bool and prompts (R,) long -> (M, V) float32
+        log p(x_0^i | x_t) of the True cells of where, row-major. A token that is no mask stays what it is."""
+        mask = self.network.options.mask
+        busy = where.any(1)  # rows without an open position are not worth a pass
+        x_t, where, rows = x_t[busy], where[busy], rows[busy]
+        if not len(rows):
+            return torch.empty(0, self.network.options.vocab, device=x_t.device)
+        memory = self.memory.take(rows)
+        log_p = self.network.log_probs(self.network.decode(x_t, memory), memory, where)
+        seen = x_t[where]
+        known = (seen != mask).nonzero().squeeze(1)
+        if len(known):
+            log_p[known] = -torch.inf
+            log_p[known, seen[known]] = 0.0
+        return log_p
+
+
+class Summarizer:
+    """A text model: prompts in, a denoiser of their summaries out, and text to tokens and back.
+
+    `noise` is absorbing noise over `vocab` tokens with the token `mask`, `length` the number of canvas positions,
+    `eos` the token that ends a summary and fills the rest of the canvas.
+    """
+
+    def __init__(self, network: Transformer, tokenizer: Tokenizer, length: int, eos: int, source_length: int) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.length, self.eos, self.source_length = length, eos, source_length
+        self.vocab, self.mask = network.options.vocab, network.options.mask
+        self.noise = absorbing(self.vocab, self.mask)
+        self.device = network.table.weight.device
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None, device: torch.device | str = "cpu") -> Summarizer:
+        """The summariser in a folder that `iterref.training.train` wrote; None is the bundled one. Raises
+        `FileNotFoundError` if a file is missing and `ValueError` if the folder holds another format."""
+        folder = WEIGHTS if folder is None else Path(folder)
+        for name in ("config.json", "tokenizer.json", "weights.safetensors"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} has no {name}: give a folder that training exported")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config.get("format") != FORMAT:
+            raise ValueError(f"{folder} is no {FORMAT} folder: give one that training exported")
+        network = Transformer(TransformerOptions(**config["transformer"]))
+        network.load_state_dict({k: v.float() for k, v in load_file(folder / "weights.safetensors").items()})
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return cls(network.to(device), tokenizer, config["length"], config["eos"], config["source_length"])
+
+    def prepare(self, prompts: Sequence[str]) -> tuple[SummaryDenoiser, Tensor, Tensor]:
+        """Encodes B prompts once. Returns their denoiser, a canvas (B, L) long of masks, and (B, L) bool, all True,
+        the positions that are free. Raises `ValueError` for no prompts, an empty one or one that is too long."""
+        if not len(prompts):
+            raise ValueError("there are no prompts: pass at least one document")
+        sources = []
+        for row, ids in enumerate(self._tokens(prompts)):
+            if not ids:
+                raise ValueError(f"prompt {row} is empty: pass a document with words in it")
+            if len(ids) >= self.source_length:
+                most = self.source_length - 1
+                raise ValueError(f"prompt {row} has {len(ids)} tokens and the model reads at most {most}: shorten it")
+            sources.append([*ids, self.eos])
+        longest = max(map(len, sources))
+        pad = self.network.options.pad
+        padded = [ids + [pad] * (longest - len(ids)) for ids in sources]
+        with torch.no_grad():
+            memory = self.network.encode(torch.tensor(padded, device=self.device))
+        canvas = torch.full((len(sources), self.length), self.mask, device=self.device)
+        return SummaryDenoiser(self.network, memory, self.noise), canvas, torch.ones_like(canvas, dtype=torch.bool)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """B texts as canvases (B, L) long, filled up with `eos`. Raises `ValueError` for a text of L tokens or more."""
+        canvases = []
+        for row, ids in enumerate(self._tokens(texts)):
+            if len(ids) >= self.length:
+                raise ValueError(f"text {row} has {len(ids)} tokens and the canvas holds {self.length - 1}: shorten it")
+            canvases.append(ids + [self.eos] * (self.length - len(ids)))
+        return torch.tensor(canvases, dtype=torch.long, device=self.device).view(-1, self.length)
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        """Canvases (R, L) long as texts: words with blanks between them, up to the first `eos`; masks are left out."""
+        rows = tokens.tolist()
+        return self.tokenizer.decode_batch([ids[: ids.index(self.eos)] if self.eos in ids else ids for ids in rows])
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self.tokenizer.encode_batch([normalise(text) for text in texts], add_special_tokens=False)
+        return [one.ids for one in encoded]

@@ -1,0 +1,292 @@
+"""Transformer: a small bidirectional encoder-decoder with a copy head, the backbone of `tiny-news`.
+
+    memory = encoder(source)                                    once per prompt, shared by all its candidates
+    h      = decoder(x_t, memory)                               bidirectional over the canvas, one pass per noisy state
+    p(x_0^i = v) = (1 - g_i) softmax(E h_i)_v + g_i sum over source positions j with source_j = v of pointer_ij
+
+`g` is the copy gate and `pointer` an attention over the source (pointer-generator, See et al. 2017, arXiv:1704.04368);
+`E` is the token table, tied to the input. Rotary positions (Su et al. 2021, arXiv:2104.09864), pre-norm, SwiGLU.
+Without `timed` the network never sees t: for masked noise the number of masks already tells it (Sahoo et al. 2024,
+arXiv:2406.07524). With `timed` a sinusoidal embedding of t is added to the canvas, as uniform noise needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import log
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TIME_SCALE = 1000.0  # sinusoids are spaced for steps, t is in [0, 1]
+TINY = 1e-30  # floor of a float32 probability before its logarithm
+
+
+@dataclass(frozen=True)
+class TransformerOptions:
+    """Sizes of the network: `vocab` tokens of which `mask` and `pad` are never predicted, `width` a multiple of
+    2 * `heads`, and whether the network is `timed`."""
+
+    vocab: int
+    mask: int
+    pad: int
+    width: int = 256
+    heads: int = 4
+    hidden: int = 512
+    encoder_layers: int = 4
+    decoder_layers: int = 3
+    timed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} must be a multiple of twice the {self.heads} heads")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Encoded sources of B prompts of at most S tokens: `source` (B, S) long, `present` (B, S) bool (False on padding),
+    `states` (B, S, D), the pointer's `pointers` (B, S, D), and the keys and values (B, heads, S, D / heads) of every
+    decoder layer."""
+
+    source: Tensor
+    present: Tensor
+    states: Tensor
+    pointers: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    def take(self, rows: Tensor) -> Memory:
+        """The memory of rows (R,) long, with repeats: several canvases may read one prompt."""
+        return replace(
+            self,
+            source=self.source[rows],
+            present=self.present[rows],
+            states=self.states[rows],
+            pointers=self.pointers[rows],
+            keys=tuple(key[rows] for key in self.keys),
+            values=tuple(value[rows] for value in self.values),
+        )
+
+
+def rotary(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (length, size / 2) of the rotary angles of positions 0 .. length - 1."""
+    frequency = torch.exp(torch.arange(size // 2, device=device) * (-log(10_000.0) / (size // 2)))
+    angle = torch.arange(length, device=device)[:, None] * frequency
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Turns the pairs (i, i + size / 2) of x (*, length, size) by the angles of its position."""
+    cosine, sine = (part.to(x.dtype) for part in turn)
+    left, right = x.chunk(2, dim=-1)
+    return torch.cat((left * cosine - right * sine, right * cosine + left * sine), dim=-1)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, present: Tensor | None = None) -> Tensor:
+    """Softmax attention (*, Q, size) of queries (*, Q, size) to keys and values (*, K, size), none to keys that are not
+    present (*, 1, K) bool. Written out because at these lengths two plain products are faster on a CPU, backwards above
+    all, than the fused kernel."""
+    score = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
+    if present is not None:
+        score = score.masked_fill(~present, -1e4)  # exp(-1e4) is exactly 0: padding cannot be felt
+    return torch.softmax(score, dim=-1).to(value.dtype) @ value
+
+
+class SelfAttention(nn.Module):
+    """Bidirectional self-attention over (R, length, width)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], present: Tensor | None = None) -> Tensor:
+        rows, length, width = x.shape
+        mixed = self.qkv(self.norm(x)).view(rows, length, 3, self.heads, width // self.heads)
+        query, key, value = mixed.permute(2, 0, 3, 1, 4)
+        attended = attend(rotate(query, turn), rotate(key, turn), value, present)
+        return x + self.out(attended.transpose(1, 2).reshape(rows, length, width))
+
+
+class CrossAttention(nn.Module):
+    """Attention of the canvases to the source; its keys and values are computed once per prompt."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def remember(self, states: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        rows, length, width = states.shape
+        mixed = self.key_value(states).view(rows, length, 2, self.heads, width // self.heads)
+        key, value = mixed.permute(2, 0, 3, 1, 4)
+        return rotate(key, turn), value
+
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], key: Tensor, value: Tensor, present: Tensor) -> Tensor:
+        rows, length, width = x.shape
+        prompts, size = key.shape[0], width // self.heads
+        query = self.query(self.norm(x)).view(rows, length, self.heads, size).transpose(1, 2)
+        # queries do not see each other here, so the rows // prompts canvases of one prompt share its keys uncopied
+        query = rotate(query, turn).view(prompts, rows // prompts, self.heads, length, size).transpose(1, 2)
+        query = query.reshape(prompts, self.heads, -1, size)
+        attended = attend(query, key, value, present)
+        attended = attended.view(prompts, self.heads, rows // prompts, length, size).permute(0, 2, 3, 1, 4)
+        return x + self.out(attended.reshape(rows, length, width))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU block (Shazeer 2020, arXiv:2002.05202)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.up(self.norm(x)).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * value)
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, options: TransformerOptions) -> None:
+        super().__init__()
+        self.attention = SelfAttention(options.width, options.heads)
+        self.feed = FeedForward(options.width, options.hidden)
+
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], present: Tensor) -> Tensor:
+        return self.feed(self.attention(x, turn, present))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, options: TransformerOptions) -> None:
+        super().__init__()
+        self.attention = SelfAttention(options.width, options.heads)
+        self.cross = CrossAttention(options.width, options.heads)
+        self.feed = FeedForward(options.width, options.hidden)
+
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], key: Tensor, value: Tensor, present: Tensor) -> Tensor:
+        return self.feed(self.cross(self.attention(x, turn), turn, key, value, present))
+
+
+class Transformer(nn.Module):
+    """The network: `encode` prompts, `decode` canvases, then read the head on the open positions only."""
+
+    def __init__(self, options: TransformerOptions) -> None:
+        super().__init__()
+        self.options = options
+        width = options.width
+        self.table = nn.Embedding(options.vocab, width)
+        self.encoder = nn.ModuleList(EncoderLayer(options) for _ in range(options.encoder_layers))
+        self.encoder_norm = nn.LayerNorm(width, bias=False)
+        self.decoder = nn.ModuleList(DecoderLayer(options) for _ in range(options.decoder_layers))
+        self.decoder_norm = nn.LayerNorm(width, bias=False)
+        self.pointer_key = nn.Linear(width, width, bias=False)
+        self.pointer_query = nn.Linear(width, width, bias=False)
+        self.gate = nn.Linear(width, 1)
+        self.keep = nn.Linear(width, 1)
+        self.vocab_bias = nn.Parameter(torch.zeros(options.vocab))
+        self.time = nn.Linear(width, width) if options.timed else None
+        self.reset()
+
+    def reset(self) -> None:
+        """Initial weights: normal of scale 1 / sqrt(fan in), smaller where a block writes to the residual stream."""
+        depth = self.options.encoder_layers + 2 * self.options.decoder_layers
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                scale = (2 * depth) ** -0.5 if name.endswith(("out", "down")) else 1.0
+                nn.init.normal_(module.weight, std=scale * module.in_features**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.table.weight, std=self.options.width**-0.5)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token states (*, width) of unit scale; the table itself is small because it is also the output layer."""
+        return self.table(tokens) * self.options.width**0.5
+
+    def encode(self, source: Tensor) -> Memory:
+        """Sources (B, S) long, right-padded with `pad`, as the memory which the decoder reads."""
+        present = source != self.options.pad
+        states = self.embed(source)
+        turn = rotary(source.shape[1], self.options.width // self.options.heads, source.device)
+        seen = present[:, None, None, :]
+        for layer in self.encoder:
+            states = layer(states, turn, seen)
+        states = self.encoder_norm(states)
+        pairs = [layer.cross.remember(states, turn) for layer in self.decoder]
+        keys, values = zip(*pairs, strict=True)
+        return Memory(source, present, states, self.pointer_key(states), keys, values)
+
+    def decode(self, x_t: Tensor, memory: Memory, t: Tensor | None = None) -> Tensor:
+        """States (R, L, width) of canvases (R, L) long at times t (R,). R is a multiple of the memory's B, and the
+        R / B canvases of a prompt are adjacent. Raises `ValueError` if R is no such multiple or a timed network gets
+        no t."""
+        rows, length = x_t.shape
+        if rows % memory.source.shape[0]:
+            raise ValueError(f"{rows} canvases do not divide among {memory.source.shape[0]} prompts: pass memory.take")
+        x = self.embed(x_t)
+        if self.time is not None:
+            if t is None:
+                raise ValueError("this network is timed: pass the time t of every row")
+            x = x + self.time(self.sinusoids(t))[:, None, :]
+        turn = rotary(length, self.options.width // self.options.heads, x_t.device)
+        present = memory.present[:, None, None, :]
+        for layer, key, value in zip(self.decoder, memory.keys, memory.values, strict=True):
+            x = layer(x, turn, key, value, present)
+        return self.decoder_norm(x)
+
+    def sinusoids(self, t: Tensor) -> Tensor:
+        """Times (R,) in [0, 1] -> features (R, width)."""
+        half = self.options.width // 2
+        frequency = torch.exp(torch.arange(half, device=t.device) * (-log(10_000.0) / half))
+        angle = TIME_SCALE * t.float()[:, None] * frequency
+        return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+    def scores(self, states: Tensor, memory: Memory) -> Tensor:
+        """Pointer scores (R, L, S) of decoder states (R, L, width), float32, -inf on padding."""
+        rows, length, width = states.shape
+        prompts = memory.source.shape[0]
+        query = self.pointer_query(states).view(prompts, rows // prompts * length, width) * width**-0.5
+        score = torch.bmm(query, memory.pointers.transpose(1, 2)).float()
+        return score.masked_fill(~memory.present[:, None, :], -torch.inf).view(rows, length, -1)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Vocabulary logits (M, V) of packed states (M, width), float32, -inf for `mask` and `pad`."""
+        out = F.linear(states, self.table.weight, self.vocab_bias).float()
+        out[:, [self.options.mask, self.options.pad]] = -torch.inf
+        return out
+
+    def log_probs(self, states: Tensor, memory: Memory, where: Tensor) -> Tensor:
+        """(M, V) float32 log p(x_0^i | x_t) of the True cells of where (R, L), row-major, -inf for `mask` and `pad`."""
+        row = where.nonzero()[:, 0] // (states.shape[0] // memory.source.shape[0])
+        open_states = states[where]
+        gate = torch.sigmoid(self.gate(open_states).float())
+        pointer = torch.softmax(self.scores(states, memory)[where], dim=-1)
+        probability = torch.softmax(self.logits(open_states), dim=-1) * (1 - gate)
+        probability.scatter_add_(1, memory.source[row], gate * pointer)
+        log_p = probability.clamp_min(TINY).log()
+        log_p[:, [self.options.mask, self.options.pad]] = -torch.inf
+        return log_p
+
+    def target_log_probs(self, states: Tensor, memory: Memory, where: Tensor, target: Tensor) -> Tensor:
+        """(M,) float32 log p(x_0^i = target_i | x_t) for target (R, L) long on the True cells of where (R, L): the same
+        numbers as `log_probs` gives, without building (M, V) probabilities."""
+        row = where.nonzero()[:, 0] // (states.shape[0] // memory.source.shape[0])
+        open_states, wanted = states[where], target[where]
+        gate = self.gate(open_states).float().squeeze(1)
+        written = -F.cross_entropy(self.logits(open_states), wanted, reduction="none")
+        score = self.scores(states, memory)[where]
+        # -1e4 in place of -inf: a target that is not in the source must give a zero gradient, not a NaN
+        hit = score.masked_fill(memory.source[row] != wanted[:, None], -1e4).logsumexp(1)
+        copied = hit - score.logsumexp(1)
+        return torch.logaddexp(F.logsigmoid(-gate) + written, F.logsigmoid(gate) + copied)
+
+    def keep_logits(self, memory: Memory) -> Tensor:
+        """Logits (B, S) float32 that a source token is kept in the target: a training aid for the encoder."""
+        return self.keep(memory.states).float().squeeze(-1)

@@ -1,0 +1,90 @@
+"""Choose-and-accept rules of multiple-try Metropolis, in log space. No diffusion in here.
+
+    metropolised   propose n with probability w_n / (S - w_current), accept with min(1, (S - w_current) / (S - w_n)),
+                   S = w_current + sum_n w_n                                                (metropolised i-SIR)
+    multiple_try   propose n with probability w(y_n|x) / sum w(y|x), accept with min(1, sum w(y|x) / sum w(x*|y))
+    metropolis     accept with min(1, ratio)
+
+A weight of zero (log -inf) is a hard constraint: it is never proposed, and a row without any positive weight stays.
+
+Liu, Liang and Wong (2000), JASA 95; Liu (1996), Biometrika 83; Andrieu, Lee and Vihola (2018), arXiv:1312.6432;
+Gagnon, Maire and Zanella (2022), arXiv:2211.11613.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iterref.random import Rng
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rule decided a row: `choice` (R,) the proposed candidate, `accepted` (R,) bool, `stuck` (R,) bool.
+
+    A row is stuck when every candidate has weight zero: it keeps its state.
+    """
+
+    choice: Tensor
+    accepted: Tensor
+    stuck: Tensor
+
+
+def select(log_w: Tensor, rng: Rng) -> Verdict:
+    """Importance resampling: one of (R, N) log-weights, always accepted (a stuck row takes the first)."""
+    stuck = torch.isneginf(log_w).all(-1)
+    choice = rng.choose(torch.where(stuck[:, None], _first_only(log_w), log_w))
+    return Verdict(choice, torch.ones_like(stuck), stuck)
+
+
+def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
+    """Metropolised i-SIR over the current state (R,) and N exchangeable candidates (R, N).
+
+    Leaves the law proportional to prior times weight invariant, and is reversible, whenever current state and
+    candidates are exchangeable under the prior given what they share. It needs no reference set.
+    """
+    stuck = torch.isneginf(log_w).all(-1)
+    choice = rng.fork("choose").choose(torch.where(stuck[:, None], _first_only(log_w), log_w))
+    log_others = torch.cat([log_w_current[:, None], log_w.scatter(1, choice[:, None], -torch.inf)], 1).logsumexp(1)
+    log_ratio = torch.where(stuck, -torch.inf, log_w.logsumexp(1)) - torch.where(stuck, 0.0, log_others)
+    accepted = rng.fork("accept").bernoulli(log_ratio.clamp_max(0).exp())
+    return Verdict(choice, accepted & ~stuck, stuck)
+
+
+def propose(log_w: Tensor, rng: Rng) -> Verdict:
+    """The first half of the textbook rule: a weighted choice among (R, N); acceptance is still open."""
+    verdict = select(log_w, rng)
+    return Verdict(verdict.choice, ~verdict.stuck, verdict.stuck)
+
+
+def multiple_try(log_forward: Tensor, log_backward: Tensor, log_gain: Tensor, rng: Rng) -> Tensor:
+    """The second half: accept with min(1, gain * sum forward / sum backward), (R, N), (R, N), (R,) -> (R,) bool.
+
+    `log_backward` holds the weights of the N - 1 reference draws and of the current state, seen from the proposal;
+    `log_gain` is a factor common to a side: where it is +inf (the current state has density zero) the proposal is
+    accepted, where it is -inf or undefined it is refused.
+    """
+    log_ratio = log_gain + log_forward.logsumexp(1) - log_backward.logsumexp(1)
+    log_ratio = torch.where(torch.isposinf(log_gain), 0.0, log_ratio).nan_to_num(nan=-torch.inf)
+    return rng.bernoulli(log_ratio.clamp_max(0).exp())
+
+
+def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
+    """Tests (R, N) candidates one after the other by Metropolis' rule and takes the first that passes.
+
+    The published procedure's treatment of its pool (Lee et al. 2025, arXiv:2511.05562). For N > 1 it leaves no
+    known law invariant: a rejected pool is tested again. Kept to reproduce, and as the negative control.
+    """
+    passed = rng.bernoulli(log_ratio.nan_to_num(nan=-torch.inf, posinf=0.0).clamp_max(0).exp())
+    stuck = torch.isneginf(log_ratio).all(-1)
+    return Verdict(passed.long().argmax(1), passed.any(1), stuck)
+
+
+def _first_only(log_w: Tensor) -> Tensor:
+    """Log-weights that put everything on the first candidate, shaped as the (R, N) given."""
+    only = torch.full_like(log_w, -torch.inf)
+    only[:, 0] = 0.0
+    return only

@@ -1,0 +1,99 @@
+"""Pairs: document-summary pairs from JSON lines, their tokenizer, and batches of like length.
+
+canvas = summary tokens, then <eos> to the end                  (as Nie et al. 2025, arXiv:2502.09992, fill theirs)
+kept_j = [source token j lies on a longest common subsequence of source and summary]
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rapidfuzz.distance import LCSseq
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+
+PAD, EOS, MASK, UNKNOWN = range(4)
+SPECIALS = ("<pad>", "<eos>", "<mask>", "<unk>")
+
+
+def read_pairs(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
+    """(document, summary) pairs of JSON-lines files. Raises `ValueError` naming the file and line that lacks either."""
+    pairs = []
+    for path in map(Path, paths):
+        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                row = json.loads(line)
+                if "document" not in row or "summary" not in row:
+                    raise ValueError(f"{path} line {number}: each line needs the fields document and summary")
+                pairs.append((str(row["document"]), str(row["summary"])))
+    return pairs
+
+
+def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
+    """Byte-pair encoding of at most `vocab` pieces over blank-separated words (Sennrich et al. 2016, arXiv:1508.07909).
+    Every character of the texts is a piece, so only unseen characters become `<unk>`; decoding gives the words back."""
+    tokenizer = Tokenizer(models.BPE(unk_token=SPECIALS[UNKNOWN]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    specials = [AddedToken(name, special=True, lstrip=True) for name in SPECIALS]
+    trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=specials, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def kept(source: Sequence[int], target: Sequence[int]) -> list[bool]:
+    """Which source tokens lie on a longest common subsequence of source and target."""
+    flags = [False] * len(source)
+    for step in LCSseq.opcodes(source, target):
+        if step.tag == "equal":
+            flags[step.src_start : step.src_end] = [True] * (step.src_end - step.src_start)
+    return flags
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Tokenised pairs: `sources` that end with EOS, `canvases` (n, L) long filled up with EOS, and `keeps`, the kept
+    flags of the sources' tokens."""
+
+    sources: list[list[int]]
+    canvases: Tensor
+    keeps: list[list[bool]]
+
+    @classmethod
+    def encode(cls, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], length: int, source_length: int) -> Pairs:
+        """Pairs that fit: a source of at most `source_length`, a target of less than `length` tokens, neither empty."""
+        documents = tokenizer.encode_batch([document for document, _ in pairs], add_special_tokens=False)
+        summaries = tokenizer.encode_batch([summary for _, summary in pairs], add_special_tokens=False)
+        sources, canvases, keeps = [], [], []
+        for document, summary in zip(documents, summaries, strict=True):
+            if 0 < len(document.ids) < source_length and 0 < len(summary.ids) < length:
+                source, target = document.ids + [EOS], summary.ids + [EOS]
+                sources.append(source)
+                canvases.append(target + [EOS] * (length - len(target)))
+                keeps.append(kept(source, target))
+        if not sources:
+            raise ValueError("no pair fits: raise length or source_length, or check that the files are not empty")
+        return cls(sources, torch.tensor(canvases), keeps)
+
+    def batch(self, index: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Sources (B, S) padded, canvases (B, L) and kept flags (B, S) as floats of the rows `index`."""
+        longest = max(len(self.sources[i]) for i in index)
+        source = torch.tensor([self.sources[i] + [PAD] * (longest - len(self.sources[i])) for i in index])
+        keep = torch.tensor([self.keeps[i] + [False] * (longest - len(self.keeps[i])) for i in index])
+        return source, self.canvases[list(index)], keep.float()
+
+
+def batches(pairs: Pairs, size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The row numbers of every batch of an epoch: random pools of 50 batches, cut by source length, in random order."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(len(pairs.sources), generator=generator).tolist()
+    cut = []
+    for start in range(0, len(order), 50 * size):
+        pool = sorted(order[start : start + 50 * size], key=lambda i: len(pairs.sources[i]))
+        cut += [pool[i : i + size] for i in range(0, len(pool), size)]
+    return [cut[i] for i in torch.randperm(len(cut), generator=generator).tolist()]

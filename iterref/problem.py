@@ -1,0 +1,196 @@
+"""The problem: what a method is given. Tokens in, tokens out; no text and no network here.
+
+    target   pi(x_0)  proportional to  p(x_0) exp(r(x_0) / alpha)      over the free positions of a canvas
+
+A method asks four things of it: `predict` (posteriors of the open positions), `draw` (clean guesses), `back` and
+`forth` (to a noisier level and to a cleaner one), and `score` (the reward). Each counts its rows on the meter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from iterref.budget import Meter
+from iterref.denoise import Denoiser
+from iterref.noise import Noise
+from iterref.random import Rng
+from iterref.rewards.base import Remembered, Reward, checked
+
+
+@dataclass
+class Best:
+    """The best finished text seen by a run, a row: `tokens` (B, L), `reward` (B,) float64."""
+
+    tokens: Tensor
+    reward: Tensor
+
+    def see(self, tokens: Tensor, reward: Tensor, rows: Tensor) -> None:
+        """Takes note of (R, L) finished texts with (R,) rewards that belong to (R,) rows."""
+        top = torch.full_like(self.reward, -torch.inf).scatter_reduce(0, rows, reward, "amax")
+        better = top > self.reward
+        hit = (reward == top[rows]) & better[rows]
+        index = torch.arange(len(rows), device=rows.device)
+        first = torch.full_like(rows[:1], len(rows)).expand(len(self.reward)).clone()
+        first = first.scatter_reduce(0, rows[hit], index[hit], "amin")
+        self.tokens[better] = tokens[first[better]]
+        self.reward = torch.maximum(self.reward, top)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A denoiser, a reward and a canvas: everything but the method and the random stream.
+
+    `canvas` (B, L) long holds the tokens of the frozen positions, anything at the free ones; `free` (B, L) bool
+    marks what may change (all of it unless given); `alpha` > 0 is the temperature of the reward; `forbidden` lists
+    token ids that never stand at a free position of a result; `max_rows` bounds the rows of one call of the
+    denoiser or the reward, results do not depend on it.
+
+    Raises `ValueError` at the door, naming the row, for shapes that disagree, tokens outside the vocabulary, a
+    frozen mask token, an `alpha` that is not positive, or no token left to use.
+    """
+
+    denoiser: Denoiser
+    reward: Reward
+    canvas: Tensor
+    free: Tensor | None = None
+    alpha: float = 1.0
+    forbidden: Sequence[int] | Tensor = ()
+    max_rows: int | None = None
+    remember: bool = True
+    meter: Meter = field(default_factory=Meter, compare=False, repr=False)
+    best: Best | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.canvas.dim() != 2 or self.canvas.shape[0] == 0 or self.canvas.shape[1] == 0:
+            raise ValueError(f"the canvas must be (rows, positions), none of them zero, got {tuple(self.canvas.shape)}")
+        object.__setattr__(self, "canvas", self.canvas.long())
+        free = torch.ones_like(self.canvas, dtype=torch.bool) if self.free is None else self.free.bool()
+        if free.shape != self.canvas.shape:
+            raise ValueError(f"`free` has shape {tuple(free.shape)}, the canvas {tuple(self.canvas.shape)}: make them equal")
+        object.__setattr__(self, "free", free)
+        if not 0 < self.alpha < float("inf"):
+            raise ValueError(f"alpha must be positive and finite, got {self.alpha}: smaller means more reward")
+        if self.max_rows is not None and self.max_rows < 1:
+            raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")
+        self._check_tokens()
+
+    @property
+    def noise(self) -> Noise:
+        """The noise process that the denoiser undoes."""
+        return self.denoiser.noise
+
+    @property
+    def opened(self) -> Tensor:
+        """(B, L) bool, the free positions."""
+        assert self.free is not None
+        return self.free
+
+    @property
+    def rows(self) -> Tensor:
+        """(B,) long: 0 .. B - 1."""
+        return torch.arange(len(self.canvas), device=self.canvas.device)
+
+    def begin(self) -> Problem:
+        """The same problem with a fresh meter and nothing seen yet: one run's own copy."""
+        nothing = torch.full(self.canvas.shape[:1], -torch.inf, dtype=torch.float64, device=self.canvas.device)
+        reward = Remembered(self.reward) if self.remember and not isinstance(self.reward, Remembered) else self.reward
+        return replace(self, reward=reward, meter=Meter(), best=Best(self.canvas.clone(), nothing))
+
+    def prior(self, rng: Rng) -> Tensor:
+        """Pure noise at the free positions, the canvas elsewhere, for the streams' (R,) rows in order -> (B, L)."""
+        return torch.where(self.opened, self.noise.prior(self.canvas.shape[1], rng).to(self.canvas.device), self.canvas)
+
+    def predict(self, x_t: Tensor, t: float, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, L), time, (R, L) bool, (R,) -> (M, V) log p(x_0^i | x_t), forbidden tokens left out.
+
+        Rows without an open position are not evaluated.
+        """
+        return self._ask(lambda x, w, r: self.denoiser(x, x.new_full((len(x),), t, dtype=torch.float64), w, r), x_t, where, rows)
+
+    def conditionals(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, L) clean tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i}): the denoiser's leave-one-out law."""
+        return self._ask(self.denoiser.leave_one_out, x, where, rows)  # type: ignore[attr-defined]
+
+    def draw(self, log_p0: Tensor, where: Tensor, x: Tensor, n: int, rng: Rng) -> Tensor:
+        """N clean guesses: the (M, V) law's draws at `where`, `x` elsewhere, (R, L) -> (N, R, L)."""
+        guesses = x.expand(n, *x.shape).clone()
+        guesses[:, where] = rng.categorical(log_p0, where, n)
+        return guesses
+
+    def back(self, x_t: Tensor, a_t: float, a_s: float, rows: Tensor, rng: Rng) -> Tensor:
+        """x_s ~ q(x_s | x_t) at the free positions, (R, L) -> (R, L)."""
+        x_s = self.noise.corrupt(x_t, _scalar(a_t), _scalar(a_s), rng)
+        return torch.where(self.opened[rows], x_s, x_t)
+
+    def forth(self, x_s: Tensor, x_0: Tensor, a_s: float, a_t: float, rows: Tensor, rng: Rng) -> Tensor:
+        """x_t ~ q(x_t | x_s, x_0) at the free positions, (R, L), (R, L) -> (R, L)."""
+        x_t = self.noise.bridge(x_s, x_0, _scalar(a_s), _scalar(a_t), rng)
+        return torch.where(self.opened[rows], x_t, x_s)
+
+    def score(self, x_0: Tensor, rows: Tensor, final: bool) -> Tensor:
+        """Rewards of (R, L) guesses -> (R,) float64; `final` guesses are finished texts and may become the best."""
+        start = perf_counter()
+        size = self.max_rows or len(x_0)
+        before = getattr(self.reward, "evaluated", None)
+        reward = torch.cat([checked(self.reward, x, r) for x, r in zip(x_0.split(size), rows.split(size), strict=True)])
+        self.meter.asked_reward += len(x_0)
+        self.meter.made_reward += len(x_0) if before is None else self.reward.evaluated - before  # type: ignore[attr-defined]
+        self.meter.seconds["reward"] += perf_counter() - start
+        if final and self.best is not None:
+            self.best.see(x_0, reward, rows)
+        return reward
+
+    def _ask(self, function, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        start = perf_counter()
+        live = where.any(1).nonzero()[:, 0]
+        self.meter.asked_denoiser += len(x)
+        self.meter.made_denoiser += len(live)
+        self.meter.depth += 1
+        parts = [function(x[i], where[i], rows[i]) for i in live.split(self.max_rows or max(len(live), 1))]
+        log_p = torch.cat(parts) if parts else torch.zeros(0, self.noise.vocab, device=x.device)
+        if log_p.shape != (int(where.sum()), self.noise.vocab):
+            raise ValueError(
+                f"the denoiser returned {tuple(log_p.shape)} for {int(where.sum())} open positions and "
+                f"{self.noise.vocab} tokens: it must return one row of log-probabilities an open position"
+            )
+        if len(self.forbidden):
+            log_p = log_p.clone()
+            log_p[:, torch.as_tensor(self.forbidden, device=log_p.device)] = -torch.inf
+            log_p = torch.log_softmax(log_p, -1)
+        if bool(log_p.isnan().any()):
+            row = rows[where.nonzero()[:, 0][log_p.isnan().any(1)][0]]
+            raise ValueError(
+                f"row {int(row)}: the denoiser gives no probability to any allowed token at an open position; "
+                "check its outputs for NaN, or forbid fewer tokens"
+            )
+        self.meter.seconds["denoiser"] += perf_counter() - start
+        return log_p
+
+    def _check_tokens(self) -> None:
+        vocab, mask = self.noise.vocab, self.noise.mask
+        frozen = ~self.opened
+        outside = ((self.canvas < 0) | (self.canvas >= vocab)) & frozen
+        if bool(outside.any()):
+            row, position = outside.nonzero()[0].tolist()
+            raise ValueError(
+                f"row {row}, position {position}: token {int(self.canvas[row, position])} is outside the vocabulary "
+                f"of {vocab}: encode the text with this model's own tokenizer"
+            )
+        if mask is not None and bool((frozen & (self.canvas == mask)).any()):
+            row, position = (frozen & (self.canvas == mask)).nonzero()[0].tolist()
+            raise ValueError(f"row {row}, position {position}: a frozen position holds the mask token: free it or fill it")
+        banned = {int(token) for token in self.forbidden}
+        wrong = [token for token in banned if not 0 <= token < vocab]
+        if wrong:
+            raise ValueError(f"forbidden token {wrong[0]} is outside the vocabulary of {vocab}")
+        if len(banned | ({mask} if mask is not None else set())) >= vocab:
+            raise ValueError("every token is forbidden: leave at least one to write with")
+
+
+def _scalar(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)

@@ -1,0 +1,210 @@
+"""Random numbers: one independent counter-based stream a row; every random choice of the library is made here.
+
+    block(key, counter) = Philox4x32-10,   key 64 bits,   counter = (position, draw // 2, row, branch), 32 bits each
+    u = (53 bits of two of the block's four words) / 2^53,   so draw 2k and draw 2k + 1 share a block
+    token = min {v : p_0 + ... + p_v > u (p_0 + ... + p_V-1)}       inverse of the distribution function, in float64
+
+A number is a function of (seed, fork path, row, branch, position, draw) and of nothing else, so a sample is the same
+bits however rows and positions are batched, packed, chunked or spread over devices. A stream has no memory: a method
+called twice gives the same numbers twice, so `fork` before each use.
+
+Salmon, Moraes, Dror, Shaw (2011), "Parallel random numbers: as easy as 1, 2, 3", section 3.3 and table 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from math import prod
+from operator import index as as_int
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WORD = 2**32
+MASK = WORD - 1
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+# A draw never has this pair number, so the blocks that make new keys and the blocks that make numbers are disjoint.
+KEY_PAIR = MASK
+# How many float64 numbers are worked on at once, on a CPU and on a GPU; results do not depend on it.
+BLOCK = (2**19, 2**26)
+INT_ITEM, TEXT_ITEM = 0, 1
+
+
+def philox(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+    """The four output words of Philox4x32-10 for four counter words and two key words, each in [0, 2^32).
+
+    Counter words are Python ints or int64 tensors of shapes that broadcast. A product of two words overflows int64
+    by wrapping, which keeps all 64 bits; words are cut back to 32 bits only where the next product needs it.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(ROUNDS):
+        product_0, product_1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0 = (product_1 >> 32) ^ c1
+        c0 ^= k0
+        c0 &= MASK
+        c2 = (product_0 >> 32) ^ c3
+        c2 ^= k1
+        c2 &= MASK
+        c1, c3 = product_1, product_0
+        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
+    return c0, c1 & MASK, c2, c3 & MASK
+
+
+def derive(key: tuple[int, int], item: int | str) -> tuple[int, int]:
+    """A new key (two words) from a key and an item: the item's 64 bits are encrypted under the old key.
+
+    A string counts as the 8 bytes of its BLAKE2b digest (UTF-8, little-endian), an int as its two's complement; the
+    kind is part of the block, so that 5 and any string differ. Raises `ValueError` for an int outside 64 bits.
+    """
+    if isinstance(item, str):
+        kind, value = TEXT_ITEM, int.from_bytes(blake2b(item.encode(), digest_size=8).digest(), "little")
+    else:
+        kind, value = INT_ITEM, as_int(item)
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"a fork key must fit in 64 bits, got {value}: use a string for longer keys")
+    word_0, word_1, _, _ = philox((kind, KEY_PAIR, value & MASK, (value >> 32) & MASK), key)
+    return word_0, word_1
+
+
+@dataclass(frozen=True, eq=False)
+class Rng:
+    """One stream a row: `rows` (R,) int64 identities in [0, 2^32), `branch` (R,) int64 copy numbers < `branches`."""
+
+    key: tuple[int, int]
+    rows: Tensor
+    branch: Tensor
+    branches: int = 1
+
+    @classmethod
+    def seeded(cls, seed: int, rows: Tensor | int, device: torch.device | str = "cpu") -> Rng:
+        """The streams of rows (R,), or of rows 0 ... n-1 for an int n, under a seed in [0, 2^64), on `device`.
+
+        Raises `ValueError` for a seed or a row identity out of range.
+        """
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"a seed must lie in [0, 2^64), got {seed}")
+        if not isinstance(rows, Tensor):
+            rows = torch.arange(rows, device=device)
+        rows = rows.to(device=device, dtype=torch.int64)
+        outside = ((rows < 0) | (rows >= WORD)).nonzero()
+        if len(outside):
+            at = int(outside[0, 0])
+            raise ValueError(f"row {at} has identity {int(rows[at])}: give identities in [0, 2^32)")
+        return cls((seed & MASK, seed >> 32), rows, torch.zeros_like(rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def fork(self, *key: int | str) -> Rng:
+        """The same rows for a fresh, independent purpose; `fork(a, b)` is `fork(a).fork(b)`."""
+        new = self.key
+        for item in key:
+            new = derive(new, item)
+        return Rng(new, self.rows, self.branch, self.branches)
+
+    def take(self, index: Tensor) -> Rng:
+        """The streams of some of the rows, index (R',) long."""
+        return Rng(self.key, self.rows[index], self.branch[index], self.branches)
+
+    def repeat(self, n: int) -> Rng:
+        """`n` independent copies of each row, (n * R) streams, copy-major: copy i of row r sits at i * R + r.
+
+        Copy 0 of an unrepeated row is the row itself. Raises `ValueError` where a row would have over 2^32 copies.
+        """
+        if n < 1 or self.branches * n > WORD:
+            raise ValueError(f"{n} copies of {self.branches} branches a row: keep the product between 1 and 2^32")
+        copy = torch.arange(n, device=self.branch.device)[:, None]
+        branch = (self.branch * n + copy).flatten()
+        return Rng(self.key, self.rows.repeat(n), branch, self.branches * n)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers (R, *shape), float64 in [0, 1), 53 bits; the position is the index in the flattened shape."""
+        size = prod(shape)
+        # Every position has one draw, so two neighbours can share a block: position 2k is half 0 and 2k + 1 half 1.
+        lane = torch.arange((size + 1) // 2, device=self.rows.device)
+        pairs = _doubles((lane, 0, self.rows[:, None], self.branch[:, None]), self.key, 2)
+        return pairs.flatten(1)[:, :size].reshape(len(self), *shape)
+
+    def bernoulli(self, p: Tensor) -> Tensor:
+        """Coin tosses (R, *) bool of probabilities (R, *): p <= 0 never comes up, p >= 1 always does.
+
+        Raises `ValueError` for a wrong number of rows or a NaN.
+        """
+        self._expect(p, "bernoulli")
+        if bool(p.isnan().any()):
+            raise ValueError(f"row {int(p.isnan().nonzero()[0, 0])} has a NaN probability: give numbers in [0, 1]")
+        return self.uniform(*p.shape[1:]) < p
+
+    def categorical(self, log_p: Tensor, where: Tensor, n: int = 1) -> Tensor:
+        """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major.
+
+        One cumulative sum a cell serves all `n` draws; draw j is the same for every n > j. Weights need no
+        normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of the total.
+        Raises `ValueError` for shapes that do not match, or a cell with no finite weight, a NaN or a +inf.
+        """
+        self._expect(where, "categorical")
+        row, position = where.nonzero(as_tuple=True)
+        if log_p.shape[0] != len(row):
+            raise ValueError(f"log_p has {log_p.shape[0]} rows for {len(row)} True cells: pass one row for each cell")
+
+        def name(cell: int) -> str:
+            return f"packed row {cell} (row {int(row[cell])}, position {int(position[cell])})"
+
+        pair = torch.arange((n + 1) // 2, device=row.device)
+        drawn = torch.empty(n, len(row), dtype=torch.int64, device=row.device)
+        # Blocks of cells that fit a cache: float64 weights of all cells at once mostly cost page faults.
+        step = max(1, BLOCK[row.is_cuda] // max(log_p.shape[1], 2 * n))
+        for start in range(0, len(row), step):
+            cell = slice(start, start + step)
+            of = row[cell]
+            counter = (position[cell, None], pair, self.rows[of, None], self.branch[of, None])
+            u = _doubles(counter, self.key, min(n, 2)).flatten(1)[:, :n]
+            drawn[:, cell] = _inverse(log_p[cell], u, name, start).T
+        return drawn
+
+    def choose(self, log_w: Tensor) -> Tensor:
+        """One choice a row, (R,) long, from log-weights (R, K). Raises `ValueError` as `categorical` does."""
+        self._expect(log_w, "choose")
+        return _inverse(log_w, self.uniform(1), lambda row: f"row {row}").squeeze(1)
+
+    def order(self, length: int) -> Tensor:
+        """Ranks (R, length) long of a uniform random permutation a row; which of i, j comes first is the same for
+        every length above both."""
+        return self.uniform(length).argsort(dim=1, stable=True).argsort(dim=1)
+
+    def _expect(self, given: Tensor, method: str) -> None:
+        if given.dim() == 0 or given.shape[0] != len(self):
+            raise ValueError(f"{method} got shape {tuple(given.shape)} for {len(self)} rows: give one entry a row")
+
+
+def _doubles(counter: tuple[Any, Any, Any, Any], key: tuple[int, int], halves: int) -> Tensor:
+    """Uniform numbers (*, halves) in [0, 1) of blocks (*): the 32 bits of one word above 21 bits of the next."""
+    words = philox(counter, key)
+    bits = [high.bitwise_left_shift_(21).bitwise_or_(low.bitwise_right_shift_(11))
+            for high, low in zip(words[0 : 2 * halves : 2], words[1 : 2 * halves : 2], strict=True)]
+    return torch.stack(bits, dim=-1).double().mul_(2.0**-53)
+
+
+def _inverse(log_p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0) -> Tensor:
+    """Tokens (M, n) where the distribution function of log-weights (M, V) passes uniform numbers u (M, n).
+
+    `name(first + m)` is what an error calls row m.
+    """
+    peak = log_p.amax(dim=1, keepdim=True)
+    if not bool(peak.isfinite().all()):
+        cell = int((~peak.isfinite()).nonzero()[0, 0])
+        value = float(peak[cell])
+        what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
+        raise ValueError(f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf")
+    # float64 throughout: with float32 sums a tail of many tokens of 1e-9 each would vanish.
+    total_to = log_p.to(torch.float64, copy=True).sub_(peak).exp_().cumsum_(dim=1)
+    total = total_to[:, -1:]
+    # Below the total even after rounding, so that the search ends inside the vocabulary.
+    below = torch.minimum(u * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(total_to, below, right=True)

@@ -1,0 +1,71 @@
+"""Consensus: how well a text agrees with the model's own drafts of the same row. It needs no reference.
+
+r(y) = sum_d (n_d / n) F(y, d) over the different drafts d of the row's pool, n_d their counts, F a ROUGE.
+It estimates the expected utility of minimum-Bayes-risk decoding: the text of the highest r is the pool's MBR answer.
+Sources: Kumar and Byrne 2004 (MBR decoding); Eikema and Aziz 2022, arXiv 2108.04718 (sampling-based MBR, section 3).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from iterref.rewards.base import Memory
+from iterref.rewards.rouge import Kind, Measure, Targets, Tokenizer, by_group, measure_index
+
+
+class Consensus:
+    """Mean ROUGE of a text against its row's pool of drafts, as a text reward `(completions, rows)`.
+
+    `pools` holds, for every row of the problem, the drafts that the model itself wrote for it. Drafts of the same words
+    are compared once and weigh by their number; every pool is tokenised once. The latest `limit` answers are remembered
+    by (row, text). A candidate that is also a draft meets itself in the pool, as in sampling-based MBR: draw the pool
+    apart from the search if that is not wanted.
+
+    Raises ValueError when a pool is empty or the kind or measure is unknown.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[Sequence[str]],
+        kind: Kind = "rougeL",
+        measure: Measure = "f",
+        stem: bool = False,
+        limit: int = 200_000,
+    ) -> None:
+        self.kind = kind
+        self.measure = measure
+        self._pick = measure_index(measure)
+        self._memory: Memory[tuple[int, str], float] = Memory(limit)
+        self._targets: list[Targets] = []
+        self._weights: list[np.ndarray] = []
+        tokenize = Tokenizer(stem)
+        for row, pool in enumerate(pools):
+            if not pool:
+                raise ValueError(f"row {row} has an empty pool: give it at least one draft")
+            # lines survive in the normal form, since rougeLsum reads them as sentences
+            forms = ["\n".join(" ".join(tokenize(line)) for line in draft.split("\n")) for draft in pool]
+            counts = Counter(forms)
+            # the drafts themselves go on, not their normal forms: a stem must not be stemmed again
+            drafts = dict(zip(forms, pool, strict=True))
+            self._targets.append(Targets([drafts[form] for form in counts], kind, tokenize))
+            self._weights.append(np.array(list(counts.values()), dtype=np.float64) / len(pool))
+
+    def __call__(self, completions: Sequence[str], rows: Sequence[int]) -> list[float]:
+        """R texts and the R rows that they belong to -> R numbers in [0, 1]."""
+        keys = list(zip(map(int, rows), completions, strict=True))
+
+        def evaluate(new: list[int]) -> list[float]:
+            return by_group([keys[place][0] for place in new], [keys[place][1] for place in new], self._score)
+
+        return self._memory.fetch(keys, evaluate)
+
+    def _score(self, row: int, texts: Sequence[str]) -> list[float]:
+        if not 0 <= row < len(self._targets):
+            raise ValueError(f"row {row} has no pool, there are {len(self._targets)}: add its drafts")
+        scores = np.ascontiguousarray(self._targets[row].score(texts)[:, :, self._pick])
+        # a sum over each row by itself, not a matrix product: a text's value must not depend on its neighbours
+        means: list[float] = (scores * self._weights[row]).sum(axis=1).tolist()
+        return means

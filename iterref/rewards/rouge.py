@@ -1,0 +1,326 @@
+"""ROUGE against references: an upper bound for search, since it sees the answer, and the reporting metric.
+
+With h matching units of a candidate of c units and a reference of d units:
+precision = h / c, recall = h / d, F = 2 precision recall / (precision + recall), each 0 where it is undefined.
+rougeN: units are n-grams, h = sum_g min(count_candidate(g), count_reference(g)).
+rougeL: units are words, h = length of the longest common subsequence.
+rougeLsum: h = words in the union of the subsequences of sentence pairs, sentences being lines.
+Source: Lin 2004 (ROUGE, sections 2 and 3). The numbers are those of the `rouge-score` package.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+from rapidfuzz.distance import LCSseq
+from rapidfuzz.process import cdist
+
+from iterref.rewards.base import Memory
+
+Kind = Literal["rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum"]
+Measure = Literal["precision", "recall", "f"]
+Group = TypeVar("Group", bound=Hashable)
+Scores = tuple[float, float, float]
+
+_WORD = re.compile("[a-z0-9]+")
+_GRAM = re.compile("rouge([0-9])")
+_MEASURES: dict[str, int] = {"precision": 0, "recall": 1, "f": 2}
+
+
+class Tokenizer:
+    """Text to words as `rouge-score` does it: lower case, runs of a-z and 0-9, Porter stems if asked."""
+
+    def __init__(self, stem: bool = False) -> None:
+        self._stems: dict[str, str] = {}
+        self._stemmer: Callable[[str], str] | None = None
+        if stem:
+            from nltk.stem.porter import PorterStemmer  # slow to import, and rarely asked for
+
+            self._stemmer = PorterStemmer().stem
+
+    def __call__(self, text: str) -> list[str]:
+        words = _WORD.findall(text.lower())
+        if self._stemmer is None:
+            return words
+        return [word for word in map(self._stem, words) if word]
+
+    def _stem(self, word: str) -> str:
+        if self._stemmer is None or len(word) <= 3:
+            return word
+        if word not in self._stems:
+            self._stems[word] = self._stemmer(word)
+        return self._stems[word]
+
+
+class Targets:
+    """The texts that candidates of one row are compared with, tokenised and interned once.
+
+    Only the targets' words get numbers. Every other word of a candidate is number 0, which no target holds: it counts
+    in the candidate's length and matches nothing.
+    """
+
+    def __init__(self, texts: Sequence[str], kind: Kind, tokenize: Tokenizer) -> None:
+        _known_kind(kind)
+        self._tokenize = tokenize
+        self._lines = kind == "rougeLsum"
+        gram = _GRAM.fullmatch(kind)
+        self._order = int(gram[1]) if gram else 0
+        self._number: dict[str, int] = {}
+        for text in texts:
+            for word in tokenize(text):
+                self._number.setdefault(word, len(self._number) + 1)
+        self._targets = [self._intern(text) for text in texts]
+        self._column: dict[tuple[int, ...], int] = {}
+        if self._order:
+            counts = [Counter(_grams(sentences[0], self._order)) for sentences in self._targets]
+            for count in counts:
+                for key in count:
+                    self._column.setdefault(key, len(self._column))
+            self._counts = np.zeros((len(texts), len(self._column)), dtype=np.int64)
+            for row, count in enumerate(counts):
+                for key, times in count.items():
+                    self._counts[row, self._column[key]] = times
+        self._sizes = np.array([self._size(sentences) for sentences in self._targets], dtype=np.int64)
+
+    def score(self, candidates: Sequence[str]) -> np.ndarray:
+        """C candidates against D targets: (C, D, 3) float64 of precision, recall and F."""
+        if not candidates:
+            return np.zeros((0, len(self._targets), 3))
+        texts = [self._intern(text) for text in candidates]
+        sizes = np.array([self._size(sentences) for sentences in texts], dtype=np.int64)
+        if self._order:
+            hits = self._gram_hits(texts)
+        elif self._lines and any(len(sentences) > 1 for sentences in [*texts, *self._targets]):
+            hits = np.array([[union_hits(target, text) for target in self._targets] for text in texts])
+        else:  # one sentence each: the union is the longest common subsequence itself
+            flat = [[sentence[0] if sentence else [] for sentence in group] for group in (texts, self._targets)]
+            hits = cdist(flat[0], flat[1], scorer=LCSseq.similarity, dtype=np.int32)
+        hits = hits.reshape(len(texts), len(self._targets))
+        precision = hits / np.maximum(sizes, 1)[:, None]
+        recall = hits / np.maximum(self._sizes, 1)[None, :]
+        total = precision + recall
+        f = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+        return np.stack([precision, recall, f], axis=-1)
+
+    def _intern(self, text: str) -> list[list[int]]:
+        """A text as its sentences, each a list of word numbers; one sentence unless lines count."""
+        number = self._number
+        sentences = [line for line in text.split("\n") if line] if self._lines else [text]
+        return [[number.get(word, 0) for word in self._tokenize(sentence)] for sentence in sentences]
+
+    def _size(self, sentences: list[list[int]]) -> int:
+        words = sum(map(len, sentences))
+        return max(words - self._order + 1, 0) if self._order else words
+
+    def _gram_hits(self, texts: list[list[list[int]]]) -> np.ndarray:
+        hits = np.zeros((len(texts), len(self._targets)), dtype=np.int64)
+        for row, (numbers,) in enumerate(texts):
+            count = Counter(key for key in _grams(numbers, self._order) if key in self._column)
+            columns = [self._column[key] for key in count]
+            hits[row] = np.minimum(self._counts[:, columns], list(count.values())).sum(axis=1) if columns else 0
+        return hits
+
+
+def _known_kind(kind: str) -> None:
+    if kind not in get_args(Kind):
+        raise ValueError(f"there is no ROUGE called {kind!r}: use one of {', '.join(get_args(Kind))}")
+
+
+def _grams(numbers: Sequence[Hashable], order: int) -> Iterable[tuple[Any, ...]]:
+    return zip(*(numbers[start:] for start in range(order)), strict=False)
+
+
+def union_hits(reference: Sequence[Sequence[Hashable]], candidate: Sequence[Sequence[Hashable]]) -> int:
+    """Hits of rougeLsum: words of each reference sentence in its subsequences with any candidate sentence.
+
+    A word counts at most as often as the whole candidate holds it (Lin 2004, section 3.2, as version 1.5.5 does it).
+    """
+    left = Counter(word for sentence in candidate for word in sentence)
+    hits = 0
+    for sentence in reference:
+        places = {place for other in candidate for place in _subsequence(sentence, other)}
+        for place in sorted(places):
+            if left[sentence[place]] > 0:
+                left[sentence[place]] -= 1
+                hits += 1
+    return hits
+
+
+def _subsequence(first: Sequence[Hashable], second: Sequence[Hashable]) -> list[int]:
+    """Places in `first` of one longest common subsequence with `second`; ties are broken as `rouge-score` does."""
+    if not set(first) & set(second):
+        return []
+    lengths = [[0] * (len(second) + 1)]
+    for word in first:
+        above, row = lengths[-1], [0]
+        for column, other in enumerate(second):
+            row.append(above[column] + 1 if word == other else max(above[column + 1], row[column]))
+        lengths.append(row)
+    places: list[int] = []
+    end, column = len(first), len(second)
+    while end and column:
+        if first[end - 1] == second[column - 1]:
+            end, column = end - 1, column - 1
+            places.append(end)
+        elif lengths[end][column - 1] > lengths[end - 1][column]:
+            column -= 1
+        else:
+            end -= 1
+    return places
+
+
+def rouge_l(candidate: Sequence[Hashable], reference: Sequence[Hashable]) -> Scores:
+    """Precision, recall and F of the longest common subsequence of two lists of words (Lin 2004, section 3.1)."""
+    number: dict[Hashable, int] = {}
+    first, second = ([number.setdefault(word, len(number)) for word in words] for words in (candidate, reference))
+    return _measures(int(LCSseq.similarity(first, second)), len(first), len(second))
+
+
+def rouge_n(candidate: Sequence[Hashable], reference: Sequence[Hashable], n: int) -> Scores:
+    """Precision, recall and F of the n-grams that two lists of words share (Lin 2004, section 2)."""
+    if n < 1:
+        raise ValueError(f"n-grams of {n} words do not exist: give n of at least 1")
+    first, second = (Counter(_grams(words, n)) for words in (candidate, reference))
+    return _measures((first & second).total(), first.total(), second.total())
+
+
+def _measures(hits: int, candidate: int, reference: int) -> Scores:
+    precision, recall = hits / max(candidate, 1), hits / max(reference, 1)
+    return precision, recall, 2 * precision * recall / (precision + recall) if hits else 0.0
+
+
+def by_group(
+    keys: Sequence[Group], texts: Sequence[str], score: Callable[[Group, list[str]], Sequence[float]]
+) -> list[float]:
+    """One number a text, where `score(key, texts)` judges all texts of equal key together."""
+    groups: dict[Group, list[int]] = {}
+    for position, key in enumerate(keys):
+        groups.setdefault(key, []).append(position)
+    values = [0.0] * len(texts)
+    for key, places in groups.items():
+        for place, value in zip(places, score(key, [texts[place] for place in places]), strict=True):
+            values[place] = value
+    return values
+
+
+class Rouge:
+    """ROUGE of a completion against its reference: an **upper bound** (an oracle), because it sees the answer.
+
+    Use it to learn what a search could reach, or as a test of a sampler, never as a result beside methods that do not
+    see the reference. A text reward in TRL's convention: `rouge(completions, reference=[...])`, the column's name being
+    `references`; an entry is one text or several. With several, the one of the highest F counts, as `rouge-score` does.
+    References are tokenised once and remembered (the latest `limit` of them).
+
+    Raises ValueError for an unknown kind or measure, or when the column is missing or lacks a completion's reference.
+    """
+
+    def __init__(
+        self,
+        kind: Kind = "rougeL",
+        measure: Measure = "f",
+        references: str = "reference",
+        stem: bool = False,
+        limit: int = 10_000,
+    ) -> None:
+        _known_kind(kind)
+        self.kind = kind
+        self.measure = measure
+        self.references = references
+        self._pick = measure_index(measure)
+        self._tokenize = Tokenizer(stem)
+        self._memory: Memory[tuple[str, ...], Targets] = Memory(limit)
+
+    def __call__(self, completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+        """R texts and the columns, each of R entries -> R numbers in [0, 1]."""
+        if self.references not in columns:
+            raise ValueError(f"ROUGE needs the column {self.references!r}, but there is only {sorted(columns)}: add it")
+        entries = [_texts(entry, position) for position, entry in enumerate(columns[self.references])]
+        if len(entries) != len(completions):
+            raise ValueError(f"there are {len(entries)} references for {len(completions)} completions: give one each")
+        targets = self._memory.fetch(entries, lambda new: [self._prepared(entries[position]) for position in new])
+        prepared = dict(zip(entries, targets, strict=True))
+        return by_group(entries, completions, lambda entry, texts: self._best(prepared[entry], texts))
+
+    def against(self, references: Sequence[str | Sequence[str]]) -> RougeAgainst:
+        """The same reward with its references bound, one entry a row of the problem: a callable (completions, rows)."""
+        return RougeAgainst(self, [self._prepared(_texts(entry, row)) for row, entry in enumerate(references)])
+
+    def _prepared(self, texts: tuple[str, ...]) -> Targets:
+        return Targets(texts, self.kind, self._tokenize)
+
+    def _best(self, targets: Targets, completions: Sequence[str]) -> list[float]:
+        scores = targets.score(completions)
+        best = scores[:, :, 2].argmax(axis=1)
+        chosen: list[float] = scores[np.arange(len(best)), best, self._pick].tolist()
+        return chosen
+
+
+class RougeAgainst:
+    """`Rouge` with one or several references bound to each row: an upper bound as well."""
+
+    def __init__(self, rouge: Rouge, targets: list[Targets]) -> None:
+        self._rouge = rouge
+        self._targets = targets
+
+    def __call__(self, completions: Sequence[str], rows: Sequence[int]) -> list[float]:
+        """R texts and the R rows that they belong to -> R numbers in [0, 1]."""
+
+        def score(row: int, texts: list[str]) -> list[float]:
+            if not 0 <= row < len(self._targets):
+                raise ValueError(f"row {row} has no reference, there are {len(self._targets)}: add its reference")
+            return self._rouge._best(self._targets[row], texts)
+
+        return by_group(rows, completions, score)
+
+
+def measure_index(measure: str) -> int:
+    """Where `Targets.score` keeps a measure on its last axis. Raises ValueError for an unknown one."""
+    if measure not in _MEASURES:
+        raise ValueError(f"there is no measure called {measure!r}: use precision, recall or f")
+    return _MEASURES[measure]
+
+
+def _texts(entry: str | Sequence[str], row: int) -> tuple[str, ...]:
+    texts = (entry,) if isinstance(entry, str) else tuple(entry)
+    if not texts:
+        raise ValueError(f"row {row} has an empty list of references: give it at least one text")
+    return texts
+
+
+def report_rouge_rows(
+    predictions: Sequence[str],
+    references: Sequence[str | Sequence[str]],
+    kinds: Sequence[str] = ("rouge1", "rouge2", "rougeL"),
+    stem: bool = False,
+) -> dict[str, np.ndarray]:
+    """F of every row by the `rouge-score` package itself, the metric of reports: (B,) float64 for each kind.
+
+    With several references a row gets its best, as in the package. Raises ValueError when the lengths differ.
+    """
+    from rouge_score.rouge_scorer import RougeScorer  # imports nltk, which takes most of a second
+
+    if len(predictions) != len(references):
+        raise ValueError(f"there are {len(predictions)} predictions for {len(references)} references: give one each")
+    scorer = RougeScorer(list(kinds), use_stemmer=stem)
+    rows = [
+        scorer.score_multi(_texts(entry, row), prediction)
+        for row, (prediction, entry) in enumerate(zip(predictions, references, strict=True))
+    ]
+    return {kind: np.array([row[kind].fmeasure for row in rows], dtype=np.float64) for kind in kinds}
+
+
+def report_rouge(
+    predictions: Sequence[str],
+    references: Sequence[str | Sequence[str]],
+    kinds: Sequence[str] = ("rouge1", "rouge2", "rougeL"),
+    stem: bool = False,
+) -> dict[str, float]:
+    """The mean over rows of `report_rouge_rows`, in [0, 1]. Raises ValueError when there is nothing to report."""
+    if not predictions:
+        raise ValueError("there are no predictions to report: give at least one row")
+    rows = report_rouge_rows(predictions, references, kinds, stem)
+    return {kind: float(values.mean()) for kind, values in rows.items()}

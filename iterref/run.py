@@ -1,0 +1,135 @@
+"""The run: the loop that every method shares, and its result.
+
+    state = init;   state, info = step(state)  x iterations;   result = tokens, rewards, best, cost, trace
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from iterref.budget import Cost, fit
+from iterref.kernels import State
+from iterref.problem import Best, Problem
+from iterref.random import Rng
+from iterref.rewards.base import RewardError
+from iterref.samplers.base import Sampler
+from iterref.trace import Trace
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run returns.
+
+    `tokens` (B, L) and `rewards` (B,): the chain's last state where the method samples, the best text seen where it
+    maximises. `best`: the best finished text seen, with its reward, either way. `texts`: the tokens decoded, where a
+    decoder was given. `cost`: rows really computed a sample; `asked`: rows asked for, which the method declares.
+    `seconds` in all, `parts` those inside the denoiser and the reward. `finished` is False for what was saved from a
+    run that broke off.
+    """
+
+    tokens: Tensor
+    rewards: Tensor
+    best: Best
+    cost: Cost
+    asked: Cost
+    trace: Trace
+    sampler: Sampler
+    seconds: float
+    parts: dict[str, float] = field(default_factory=dict)
+    texts: list[str] | None = None
+    finished: bool = True
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.sampler}: {len(self.tokens)} rows, reward {float(self.rewards.mean()):.4f} "
+            f"(best seen {float(self.best.reward.mean()):.4f})",
+            f"a sample: {self.cost.denoiser:.4g} denoiser rows, {self.cost.reward:.4g} reward rows, depth {self.cost.depth:g}; "
+            f"{self.seconds:.2f} s in all",
+        ]
+        stuck = self.trace.stuck_rows()
+        if stuck:
+            lines.append(
+                f"rows {', '.join(map(str, stuck[:8]))}: some step found only forbidden candidates and kept the state"
+            )
+        for row, text in enumerate((self.texts or [])[:5]):
+            lines.append(f"  [{float(self.rewards[row]):.3f}] {text}")
+        return "\n".join(lines)
+
+
+def sample(
+    sampler: Sampler,
+    problem: Problem,
+    *,
+    seed: int = 0,
+    rows: Sequence[int] | Tensor | None = None,
+    budget: Cost | int | float | tuple[float, float] | None = None,
+    watch: Sequence[int] = (),
+    decode: Callable[[Tensor], list[str]] | None = None,
+    progress: bool = False,
+) -> Result:
+    """Runs a method on a problem.
+
+    `rows` are the B identities of the rows' random streams (0 .. B - 1 unless given): the result of a row depends on
+    (seed, identity) alone, whatever else is in the batch. `budget` refits the method's options (`budget.fit`).
+    `watch` names rows whose states the trace keeps. Raises `RewardError` where the reward fails; the error's
+    `partial` is then a `Result` of what the run had reached.
+    """
+    if budget is not None:
+        sampler = fit(sampler, budget)
+    batch = len(problem.canvas)
+    identities = torch.arange(batch) if rows is None else torch.as_tensor(rows)
+    if len(identities) != batch:
+        raise ValueError(f"{len(identities)} row identities for {batch} rows: give one a row")
+    wrong = [row for row in watch if not 0 <= row < batch]
+    if wrong:
+        raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
+    start = perf_counter()
+    run = _Run(sampler, problem.begin(), Trace(tuple(watch)), start, decode)
+    rng = Rng.seeded(seed, identities, device=problem.canvas.device)
+    state = None
+    try:
+        with torch.inference_mode():
+            state = sampler.init(run.problem, rng.fork("init"))
+            for index in tqdm(range(sampler.iterations), desc=sampler.name, disable=not progress):
+                state, info = sampler.step(run.problem, state, rng.fork("step", index))
+                asked, best = run.problem.meter.asked(batch), run.problem.best
+                assert best is not None
+                run.trace.add(state, info, best.reward, asked.denoiser, asked.depth, batch)
+            state = state.scored(run.problem)
+    except RewardError as error:
+        error.partial = run.result(state, finished=False)  # type: ignore[attr-defined]
+        raise
+    return run.result(state, finished=True)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run under way."""
+
+    sampler: Sampler
+    problem: Problem
+    trace: Trace
+    start: float
+    decode: Callable[[Tensor], list[str]] | None
+
+    def result(self, state: State | None, finished: bool) -> Result:
+        """The result at a state; of an unfinished run, whatever finished text was seen."""
+        problem, best = self.problem, self.problem.best
+        assert best is not None
+        batch = len(problem.canvas)
+        tokens, rewards = best.tokens, best.reward
+        if finished and state is not None and state.x_0 is not None and state.reward is not None:
+            best.see(state.x_0, state.reward, problem.rows)
+            if not self.sampler.maximises:
+                tokens, rewards = state.x_0, state.reward
+        meter = problem.meter
+        return Result(
+            tokens.clone(), rewards.clone(), replace(best), meter.made(batch), meter.asked(batch), self.trace, self.sampler,
+            perf_counter() - self.start, dict(meter.seconds), self.decode(tokens) if self.decode else None, finished,
+        )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Methods, one a file; the file's name is the method's public name (`iterref.registry`)."""

@@ -1,0 +1,61 @@
+"""Ancestral sampling: the model alone, no reward. One denoiser row a grid step.
+
+    x_1 ~ pi;   for t > u on the grid:  x_0 ~ p(. | x_t),  x_u ~ q(x_u | x_t, x_0)
+
+The unmasking order is an option (`iterref.decode`). Austin et al. (2021), arXiv:2107.03006.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+from typing import ClassVar, Literal
+
+from iterref.budget import Cost
+from iterref.decode import ORDERS, advance, grid
+from iterref.kernels import Info, State
+from iterref.problem import Problem
+from iterref.random import Rng
+from iterref.samplers.base import Sampler
+
+
+@dataclass(frozen=True)
+class Ancestral(Sampler):
+    """Plain sampling in `steps` grid steps, unmasking in `order` ("random" or "confidence")."""
+
+    name: ClassVar[str] = "ancestral"
+
+    steps: int = 16
+    order: Literal["random", "confidence"] = "random"
+
+    def __post_init__(self) -> None:
+        self._require(steps=1)
+        if self.order not in ORDERS:
+            raise ValueError(f"ancestral: order must be one of {', '.join(ORDERS)}, got {self.order!r}")
+
+    @property
+    def iterations(self) -> int:
+        """One step a grid step."""
+        return self.steps
+
+    def init(self, problem: Problem, rng: Rng) -> State:
+        """Pure noise at the free positions."""
+        return State(0, 1.0, problem.prior(rng))
+
+    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
+        """One grid step; the finished text's reward is asked for once, to report it."""
+        times = grid(self.steps)
+        t, u = times[state.step], times[state.step + 1]
+        x_u, x_0 = advance(problem, state.x_t, t, u, self.order, problem.rows, rng)
+        return State(state.step + 1, u, x_u, x_0), Info()
+
+    def cost(self) -> Cost:
+        """`steps` denoiser rows, and one reward row to report."""
+        return Cost(self.steps, 1, self.steps)
+
+    def spend(self, budget: Cost) -> Sampler:
+        """A finer grid: unguided sampling has no other use for rows."""
+        return replace(self, steps=max(1, int(budget.denoiser))) if budget.denoiser < inf else self
+
+
+SAMPLER = Ancestral

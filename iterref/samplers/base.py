@@ -1,0 +1,121 @@
+"""What a method is: a frozen dataclass of options with `init`, `step -> (state, info)` and `cost`.
+
+A method sees a `Problem` and a random stream; no text, no network, no reward function of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import ClassVar
+
+from iterref.budget import Cost
+from iterref.kernels import Entry, Info, Move, State
+from iterref.kernels.base import descend
+from iterref.noise import Schedule
+from iterref.problem import Problem
+from iterref.random import Rng
+
+
+@dataclass(frozen=True)
+class Sampler(ABC):
+    """A method: options that print, compare and parse (`registry.parse`), and the steps that they mean.
+
+    `objective` says what it is for: "sample" returns the chain's last state, "maximise" the best finished text seen.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def iterations(self) -> int:
+        """How many times `step` is called."""
+
+    @abstractmethod
+    def init(self, problem: Problem, rng: Rng) -> State:
+        """The state before the first step, for B rows."""
+
+    @abstractmethod
+    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
+        """One step of B rows."""
+
+    @abstractmethod
+    def cost(self) -> Cost:
+        """Rows that a sample takes, as asked for; the meter may count fewer where work could be spared."""
+
+    @abstractmethod
+    def spend(self, budget: Cost) -> Sampler:
+        """The same method with options that use a budget a sample as fully as it can; it may not fit (see `fit`)."""
+
+    @property
+    def maximises(self) -> bool:
+        """Whether the result is the best text seen rather than the last state."""
+        return False
+
+    def __str__(self) -> str:
+        changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        options = ",".join(f"{name}={_written(getattr(self, name))}" for name in changed)
+        return f"{self.name}:{options}" if options else self.name
+
+    def _require(self, **at_least: float) -> None:
+        """Refuses options below a minimum, by name."""
+        for option, least in at_least.items():
+            if getattr(self, option) < least:
+                raise ValueError(f"{self.name}: {option} must be at least {least}, got {getattr(self, option)}")
+
+
+@dataclass(frozen=True)
+class Chain(Sampler):
+    """A method that is a list of moves of one kernel: drafts on the way down the grid, refinement where planned."""
+
+    @abstractmethod
+    def plan(self, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
+        """The moves under a noise schedule and a reward temperature."""
+
+    @property
+    @abstractmethod
+    def entry(self) -> Entry:
+        """The kernel, with its cost."""
+
+    @property
+    def iterations(self) -> int:
+        """One step a move."""
+        return len(_plan(self))
+
+    def init(self, problem: Problem, rng: Rng) -> State:
+        """Pure noise at the free positions, and no guess yet."""
+        return State(0, 1.0, problem.prior(rng))
+
+    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
+        """One move, at its own time; after the last one the chain comes down to t = 0."""
+        plan = _plan(self, problem.noise.schedule, problem.alpha)
+        move = plan[state.step]
+        if state.x_0 is not None and move.t < state.t:
+            state = descend(problem, state, move.t, rng.fork("descend"))
+        state, info = self.entry.move(problem, state, move, rng.fork("move"))
+        state = replace(state, step=state.step + 1)
+        if state.step == len(plan) and state.t > 0:
+            state = descend(problem, state, 0.0, rng.fork("end"))
+        return state, info
+
+    def cost(self) -> Cost:
+        """The sum over the plan, and one reward row wherever a guess was drawn without one and needs it."""
+        total, scored = Cost(), True
+        for move in _plan(self):
+            if move.redraw and not move.guided:
+                scored = False
+            elif not scored:
+                total, scored = total + Cost(0, 1), True
+            total += self.entry.cost(move)
+        return total if scored else total + Cost(0, 1)
+
+
+@lru_cache(maxsize=64)
+def _plan(chain: Chain, schedule: Schedule = Schedule(), alpha: float = 1.0) -> tuple[Move, ...]:
+    """The plan, made once; the number of moves and their cost depend neither on the schedule nor on alpha."""
+    return chain.plan(schedule, alpha)
+
+
+def _written(value: object) -> str:
+    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)

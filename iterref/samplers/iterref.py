@@ -1,0 +1,162 @@
+"""IterRef: refine the current state in place, inside a multiple-try Metropolis chain.
+
+    draft     at every grid time t: redraw the guess at x_t, N candidates weighed by reward; then x_u ~ q(. | x_t, x_0)
+    refine    x_t -> x_s noisier -> N candidates back at t, weigh by reward, accept or reject, before going on
+
+The chain is at the law Pi_t when a move begins and stays there (`iterref.kernels` says under which conditions each
+kernel is exact), and going down the grid is exact and free.
+
+Lee, Kim, Kim, Park, Park (2025), arXiv:2511.05562; the shared kernel is this library's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+from typing import ClassVar, Literal
+
+import torch
+
+from iterref.budget import Cost
+from iterref.decode import ORDERS, grid
+from iterref.kernels import KERNELS, Entry, Move
+from iterref.noise import Schedule
+from iterref.samplers.base import Chain, Sampler
+
+
+@dataclass(frozen=True)
+class IterRef(Chain):
+    """Reward-guided refinement.
+
+    steps: grid steps of the draft, one denoiser row each. moves: refinement moves in all. tries: candidates N of a
+    decision. blocks: decisions that share one evaluation, each over its own part of the open positions (`shared` only).
+    span: how far a move re-noises, a share of the free positions in (0, 1] or a whole number of grid steps; several
+    of them take turns (all laws stay invariant, small moves mix with large ones). spacing: least distance of the
+    positions that a move opens; 0 opens independent ones. late: moves run at grid times t <= late; 0 is the finished
+    text only, 1 everywhere. guided: whether the draft's guesses compete by reward. kernel: `shared`, `independent`,
+    `trajectory` or `published`. denoise_steps: evaluations on the way back from s to t. balance: g of the independent
+    kernel's weights. order: the unmasking order of `trajectory`'s base sampler. objective: `sample` returns the last
+    state, `maximise` the best text seen; then `anneal` is the factor that alpha reaches at the last move.
+    """
+
+    name: ClassVar[str] = "iterref"
+
+    steps: int = 8
+    moves: int = 24
+    tries: int = 16
+    blocks: int = 1
+    span: float | int | tuple[float | int, ...] = 0.25
+    spacing: int = 2
+    late: float = 0.0
+    guided: bool = True
+    kernel: Literal["shared", "independent", "trajectory", "published"] = "shared"
+    denoise_steps: int = 1
+    balance: float = 0.0
+    order: Literal["random", "confidence"] = "random"
+    objective: Literal["sample", "maximise"] = "sample"
+    anneal: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._require(steps=1, moves=0, tries=1, blocks=1, spacing=0, denoise_steps=1)
+        _among("kernel", self.kernel, tuple(KERNELS))
+        _among("order", self.order, ORDERS)
+        _among("objective", self.objective, ("sample", "maximise"))
+        if not self.spans or any(not self._is_span(span) for span in self.spans):
+            raise ValueError(
+                f"iterref: span must be a share in (0, 1] or a number of grid steps in 1..{self.steps}, got {self.span}"
+            )
+        if not 0 <= self.late <= 1 or not 0 <= self.balance <= 1:
+            raise ValueError(f"iterref: late and balance must lie in [0, 1], got {self.late} and {self.balance}")
+        if not 0 < self.anneal <= 1 or (self.anneal != 1 and self.objective == "sample"):
+            raise ValueError("iterref: anneal must lie in (0, 1], and only objective=maximise may lower alpha on the way")
+        if self.blocks > 1 and (self.kernel != "shared" or self.denoise_steps > 1):
+            raise ValueError("iterref: blocks > 1 needs kernel=shared and denoise_steps=1: one evaluation serves them all")
+
+    @property
+    def entry(self) -> Entry:
+        """The kernel, with its cost."""
+        return KERNELS[self.kernel]
+
+    @property
+    def spans(self) -> tuple[float | int, ...]:
+        """The spans that take turns."""
+        return self.span if isinstance(self.span, tuple) else (self.span,)
+
+    @property
+    def maximises(self) -> bool:
+        """Whether the best text seen is returned."""
+        return self.objective == "maximise"
+
+    def plan(self, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
+        """Drafts at every grid time; the refinement moves spread over the times t <= late, the rest on the clean text."""
+        times = grid(self.steps)
+        if self.kernel == "trajectory":
+            return self._paths(times, alpha)
+        guided = self.guided and self.kernel != "published"
+        slots = [i for i in range(1, self.steps) if times[i] <= self.late] + [self.steps]
+        moves: list[Move] = []
+        done = 0
+        for i, t in enumerate(times):
+            if i < self.steps:
+                a_t = float(schedule.a(torch.tensor(t)))
+                moves.append(Move(t, t, a_t, a_t, (t,), alpha, self.tries, self.blocks, guided=guided))
+            if i in slots:
+                place = slots.index(i)
+                share = (self.moves + place) // len(slots)  # whole numbers that add up to `moves`, the rest late
+                moves += [self._refinement(schedule, times, i, done + j, alpha) for j in range(share)]
+                done += share
+        return tuple(moves)
+
+    def spend(self, budget: Cost) -> Sampler:
+        """More moves for more denoiser rows, more candidates for more reward rows."""
+        draft, each = replace(self, moves=0).cost(), self.entry.cost(replace(self, moves=1).plan(Schedule(), 1.0)[-1])
+        if each.denoiser == 1 and budget.reward < inf:  # reward rows buy candidates, whose number costs nothing else
+            drafts = self.steps if self.guided else 0
+            moves = max(0, int(min(budget.denoiser - self.steps, budget.reward // self.blocks - drafts)))
+            decisions = max(1, self.blocks * (moves + drafts))
+            return replace(self, moves=moves, tries=max(1, int((budget.reward - (not drafts)) // decisions)))
+        room = min((budget.denoiser - draft.denoiser) // each.denoiser, (budget.reward - draft.reward) // each.reward)
+        fitted = replace(self, moves=max(0, int(room)))
+        while fitted.moves and not fitted.cost().within(budget):  # guesses that were drafted without a reward
+            fitted = replace(fitted, moves=fitted.moves - 1)
+        return fitted
+
+    def _refinement(self, schedule: Schedule, times: tuple[float, ...], i: int, index: int, alpha: float) -> Move:
+        span = self.spans[index % len(self.spans)]
+        a_t = float(schedule.a(torch.tensor(times[i])))
+        if isinstance(span, int):
+            s = times[max(i - span, 0)]
+            a_s = float(schedule.a(torch.tensor(s)))
+        else:
+            a_s = max(a_t - span, 0.0)
+            s = float(schedule.time(torch.tensor(a_s)))
+        h = self.denoise_steps
+        levels = torch.tensor([a_s + (a_t - a_s) * k / h for k in range(h)], dtype=torch.float64)
+        return Move(
+            times[i], s, a_t, a_s, tuple(schedule.time(levels).tolist()), self._alpha(alpha, index), self.tries,
+            self.blocks, self.spacing, self.balance,
+        )  # fmt: skip
+
+    def _paths(self, times: tuple[float, ...], alpha: float) -> tuple[Move, ...]:
+        """The base sampler's run, then redrawn tails."""
+        moves = [Move(0.0, 1.0, 1.0, 0.0, times, alpha, 1, order=self.order)]
+        for index in range(self.moves):
+            span = self.spans[index % len(self.spans)]
+            tail = span if isinstance(span, int) else max(1, round(span * self.steps))
+            now = self._alpha(alpha, index)
+            moves.append(Move(0.0, 1.0, 1.0, 0.0, times, now, self.tries, start=self.steps - tail, order=self.order))
+        return tuple(moves)
+
+    def _alpha(self, alpha: float, index: int) -> float:
+        return alpha * self.anneal ** (index / max(self.moves - 1, 1))
+
+    def _is_span(self, span: float | int) -> bool:
+        return 1 <= span <= self.steps if isinstance(span, int) else 0 < span <= 1
+
+
+def _among(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"iterref: {option} must be one of {', '.join(known)}, got {value!r}")
+
+
+SAMPLER = IterRef

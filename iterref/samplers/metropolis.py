@@ -1,0 +1,53 @@
+"""Metropolis: one try a move, the standard that every multiple-try kernel must beat at equal rows.
+
+    x_s ~ q(x_s | x_t);  x_0 ~ p(. | x_s);  accept with min(1, exp((r(x_0) - r(current)) / alpha))
+
+An unguided draft, then a chain on the finished text. Exact under the same conditions as the shared kernel with N = 1,
+which it is. Metropolis et al. (1953); Hastings (1970).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from iterref.budget import Cost
+from iterref.kernels import KERNELS, Entry, Move
+from iterref.noise import Schedule
+from iterref.samplers.base import Chain, Sampler
+from iterref.samplers.iterref import IterRef
+
+
+@dataclass(frozen=True)
+class Metropolis(Chain):
+    """`steps` of draft, then `moves` single-try moves; `span` and `spacing` as in `iterref`."""
+
+    name: ClassVar[str] = "metropolis"
+
+    steps: int = 8
+    moves: int = 24
+    span: float | int | tuple[float | int, ...] = 0.25
+    spacing: int = 2
+
+    def __post_init__(self) -> None:
+        self._chain()
+
+    @property
+    def entry(self) -> Entry:
+        """One try of the shared kernel is Metropolis' rule."""
+        return KERNELS["shared"]
+
+    def plan(self, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
+        """The draft without reward, the moves with one candidate each."""
+        return self._chain().plan(schedule, alpha)
+
+    def spend(self, budget: Cost) -> Sampler:
+        """More moves; one denoiser row and one reward row each."""
+        room = min(budget.denoiser - self.steps, budget.reward - 1)
+        return replace(self, moves=max(0, int(room)))
+
+    def _chain(self) -> IterRef:
+        return IterRef(self.steps, self.moves, tries=1, span=self.span, spacing=self.spacing, guided=False)
+
+
+SAMPLER = Metropolis

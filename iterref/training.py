@@ -1,0 +1,351 @@
+"""Training: the masked and the uniform diffusion losses, and a small trainer of summarisers.
+
+    masked    E_t (1 / t) sum over masked i of -log p(x_0^i | x_t)        (Sahoo et al. 2024, arXiv:2406.07524, eq. 10)
+    uniform   E_t mean over all i of -log p(x_0^i | x_t)                  (Austin et al. 2021, arXiv:2107.03006, eq. 5)
+
+With a_t = 1 - t and t uniform, the number of masked tokens of L is uniform on 0 .. L and the masks of one number are
+all alike, so the first law divided by L equals E mean over masked i of -log p up to the factor L / (L + 1) or so of an
+empty mask: the weight 1 / t is replaced by one over the realised number of masks, with far less noise (Ou et al. 2025,
+arXiv:2406.03736).
+"""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from iterref.models.transformer import Memory, Transformer, TransformerOptions
+from iterref.pairs import EOS, MASK, PAD, SPECIALS, UNKNOWN, Pairs, batches, read_pairs, train_tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+def spread_times(rows: int, generator: torch.Generator) -> Tensor:
+    """Times (rows,) in (0, 1], one in each of `rows` equal cells in random order: uniform, with little variance of the
+    batch's mean (Kingma et al. 2021, arXiv:2107.00630, appendix I.1)."""
+    cell = torch.randperm(rows, generator=generator)
+    return 1 - (cell + torch.rand(1, generator=generator)) / rows
+
+
+def masked_loss(
+    network: Transformer, memory: Memory, target: Tensor, weight: Tensor, generator: torch.Generator, copies: int = 1
+) -> Tensor:
+    """Masked diffusion loss, nats a token, of targets (B, L) long given their encoded sources.
+
+    Every target is masked in `copies` independent ways, which share the encoded source. `weight` (B, L) scales the
+    loss of each token, as for the repeated end tokens, which say nothing once the first is known.
+    """
+    x_0 = target.repeat_interleave(copies, dim=0)
+    t = spread_times(len(x_0), generator)[:, None]
+    where = torch.rand(x_0.shape, generator=generator) < t
+    states = network.decode(x_0.masked_fill(where, network.options.mask), memory, t[:, 0] if network.time else None)
+    log_p = network.target_log_probs(states, memory, where, x_0)
+    share = weight.repeat_interleave(copies, dim=0) * where / where.sum(1, keepdim=True).clamp_min(1)
+    return -(log_p * share[where]).sum() / len(x_0)
+
+
+def uniform_loss(
+    network: Transformer, memory: Memory, target: Tensor, weight: Tensor, generator: torch.Generator, copies: int = 1
+) -> Tensor:
+    """Uniform diffusion loss, nats a token, of targets (B, L) long: each token is replaced with probability t by one
+    drawn from the whole vocabulary, and all are predicted. Arguments as in `masked_loss`. Raises `ValueError` for a
+    network without a time input, since noisy tokens do not show how noisy they are."""
+    if network.time is None:
+        raise ValueError("the uniform loss needs a timed network: set timed=True in its options")
+    x_0 = target.repeat_interleave(copies, dim=0)
+    t = spread_times(len(x_0), generator)
+    noisy = torch.rand(x_0.shape, generator=generator) < t[:, None]
+    x_t = torch.where(noisy, torch.randint(network.options.vocab, x_0.shape, generator=generator), x_0)
+    everywhere = torch.ones_like(noisy)
+    log_p = network.target_log_probs(network.decode(x_t, memory, t), memory, everywhere, x_0)
+    return -(log_p * weight.repeat_interleave(copies, dim=0).flatten()).mean()
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a training run is: `train` files and an optional `validation` file of JSON lines with `document` and
+    `summary` (.jsonl or .jsonl.gz), and a folder `out`. The learning rates warm up over `warmup` steps, stay, and fall
+    linearly to 0 over the last `cooldown` steps; both may be changed on resuming, before the fall begins. `precision` is "bfloat16" or "float32", `optimizer` "muon" or "adamw", `checkpoint_minutes` the time between saves. `keep_weight` scales the encoder's side task: to tell which source tokens the target keeps."""
+
+    train: tuple[str, ...]
+    out: str
+    validation: str | None = None
+    seed: int = 0
+    steps: int = 10_000
+    warmup: int = 200
+    cooldown: int = 4_000
+    batch: int = 64
+    copies: int = 2
+    length: int = 28
+    source_length: int = 96
+    vocab: int = 8192
+    width: int = 256
+    heads: int = 4
+    hidden: int = 512
+    encoder_layers: int = 4
+    decoder_layers: int = 3
+    optimizer: str = "muon"
+    matrix_rate: float = 4e-3
+    rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    end_weight: float = 0.2
+    keep_weight: float = 0.5
+    ema: float = 0.999
+    clip: float = 1.0
+    precision: str = "bfloat16"
+    validation_every: int = 500
+    validation_rows: int = 1000
+    checkpoint_minutes: float = 5.0
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("muon", "adamw"):
+            raise ValueError(f'unknown optimizer {self.optimizer!r}: choose "muon" or "adamw"')
+        if self.precision not in ("bfloat16", "float32"):
+            raise ValueError(f'unknown precision {self.precision!r}: choose "bfloat16" or "float32"')
+        if not 0 <= self.cooldown <= self.steps:
+            raise ValueError(f"cooldown {self.cooldown} must be between 0 and the {self.steps} steps")
+
+
+def token_weight(target: Tensor, end_weight: float) -> Tensor:
+    """Weights (B, L): 1 up to and with the first EOS, `end_weight` on the repeated ones."""
+    ended = (target == EOS).cumsum(1)
+    return torch.where(ended > 1, end_weight, 1.0)
+
+
+@dataclass
+class Trainer:
+    """The state of a run: the network, its running average, the optimizers, the steps done and the seconds spent."""
+
+    config: TrainConfig
+    network: Transformer
+    average: dict[str, Tensor] = field(init=False)
+    optimizers: list[torch.optim.Optimizer] = field(init=False)
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[tuple[int, float, float, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.average = {name: p.detach().clone() for name, p in self.network.named_parameters()}
+        matrices, others = [], []
+        for name, parameter in self.network.named_parameters():
+            inner = parameter.ndim == 2 and min(parameter.shape) > 1 and "table" not in name
+            (matrices if inner else others).append(parameter)
+        if self.config.optimizer == "adamw":
+            others, matrices = others + matrices, []
+        # weight decay is for matrices only: gains, biases and the token table are left alone
+        plain = [p for p in others if p.ndim < 2 or p is self.network.table.weight]
+        decayed = [p for p in others if p.ndim == 2 and p is not self.network.table.weight]
+        groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": self.config.weight_decay}]
+        self.optimizers = [torch.optim.AdamW(groups, lr=self.config.rate, betas=(0.9, 0.98))]
+        if matrices:
+            self.optimizers.append(
+                torch.optim.Muon(
+                    matrices,
+                    lr=self.config.matrix_rate,
+                    weight_decay=self.config.weight_decay,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["peak"] = group["lr"]
+
+    def rate(self) -> float:
+        """The share of the peak learning rate at the present step: warm-up, plateau, linear fall to 0."""
+        rise = min(1.0, (self.step + 1) / max(1, self.config.warmup))
+        fall = min(1.0, (self.config.steps - self.step) / max(1, self.config.cooldown))
+        return rise * fall
+
+    def autocast(self) -> AbstractContextManager[object]:
+        if self.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+
+    def loss(self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The masked loss, and the mean binary cross-entropy of the encoder's kept flags."""
+        source, target, keep = batch
+        with self.autocast():
+            memory = self.network.encode(source)
+            weight = token_weight(target, self.config.end_weight)
+            loss = masked_loss(self.network, memory, target, weight, generator, self.config.copies)
+            logits = self.network.keep_logits(memory)[memory.present]
+        return loss, F.binary_cross_entropy_with_logits(logits, keep[memory.present])
+
+    def update(self, batch: tuple[Tensor, Tensor, Tensor]) -> float:
+        """One optimizer step; returns the loss. Its noise depends on the seed and the step only, so a run that was
+        interrupted goes on as if it had not been."""
+        generator = torch.Generator().manual_seed((self.config.seed + 1) * 1_000_000_007 + self.step)
+        loss, side = self.loss(batch, generator)
+        (loss + self.config.keep_weight * side).backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        scale = self.rate()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * scale
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        # the average forgets its start quickly at first, so that an early export is usable too
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            live = [p.detach() for p in self.network.parameters()]
+            torch._foreach_lerp_(list(self.average.values()), live, 1 - decay)
+        self.step += 1
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def validate(self, pairs: Pairs) -> float:
+        """Masked loss of the averaged weights, the same masks every time."""
+        live = {name: p.detach().clone() for name, p in self.network.named_parameters()}
+        self.network.load_state_dict(self.average)
+        generator = torch.Generator().manual_seed(1)
+        order = sorted(range(len(pairs.sources)), key=lambda i: len(pairs.sources[i]))
+        groups = [order[i : i + self.config.batch] for i in range(0, len(order), self.config.batch)]
+        total = sum(float(self.loss(pairs.batch(group), generator)[0]) * len(group) for group in groups)
+        self.network.load_state_dict(live)
+        return total / len(order)
+
+    def save(self, path: Path) -> None:
+        """Everything a resumed run needs, written whole or not at all."""
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "seconds": self.seconds,
+            "curve": self.curve,
+        }
+        torch.save(state, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
+
+    def restore(self, path: Path) -> None:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average = state["average"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
+
+
+def export(trainer: Trainer, folder: Path) -> None:
+    """Writes a folder which `Summarizer.load` reads: averaged weights in float16, config.json and train_curve.csv.
+    tokenizer.json is there since the run began."""
+    save_file({name: p.half().contiguous() for name, p in trainer.average.items()}, folder / "weights.safetensors")
+    record = {
+        "format": "iterref-summarizer-1",
+        "noise": "absorbing",
+        "eos": EOS,
+        "source_length": trainer.config.source_length,
+        "length": trainer.config.length,
+        "transformer": asdict(trainer.network.options),
+        "training": {
+            **asdict(trainer.config),
+            "out": folder.name,
+            "train": [Path(p).name for p in trainer.config.train],
+            "validation": trainer.config.validation and Path(trainer.config.validation).name,
+        },
+        "steps_done": trainer.step,
+    }
+    (folder / "config.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    with open(folder / "train_curve.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("step", "seconds", "loss", "validation_loss"))
+        writer.writerows((step, f"{s:.0f}", f"{a:.4f}", f"{b:.4f}") for step, s, a, b in trainer.curve)
+
+
+def keep_freed_memory() -> None:
+    """Asks glibc not to give large freed blocks back to the kernel: every step needs them again, and fetching them page
+    by page costs a third of a step. Does nothing where there is no glibc."""
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
+            mallopt(-4, 0)  # M_MMAP_MAX: no block from mmap
+            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's top is kept
+            mallopt(-2, 2**28)  # M_TOP_PAD: grow in large pieces
+
+
+def stream(pairs: Pairs, config: TrainConfig, step: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches from `step` to the end of the run, the same whether or not the run was interrupted."""
+    per_epoch = len(batches(pairs, config.batch, config.seed, 0))
+    while step < config.steps:
+        epoch = batches(pairs, config.batch, config.seed, step // per_epoch)
+        for index in epoch[step % per_epoch :]:
+            yield pairs.batch(index)
+        step += per_epoch - step % per_epoch
+
+
+def train(config: TrainConfig, resume: bool = True) -> Path:
+    """Trains a masked diffusion summariser and exports it to `config.out`, which is returned.
+
+    A run that finds its own checkpoint.pt in the folder goes on from it unless `resume` is False. The folder ends with
+    weights.safetensors (float16), config.json, tokenizer.json and train_curve.csv, and is exported at every checkpoint.
+    Same files, seed, torch version and number of threads: the same weights.
+    """
+    folder = Path(config.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    raw = read_pairs(config.train)
+    # a text with unknown words would teach the tokenizer the letters of the word <unk>
+    tokenizer = train_tokenizer((d for d, _ in raw if SPECIALS[UNKNOWN] not in d), config.vocab)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    pairs = Pairs.encode(tokenizer, raw, config.length, config.source_length)
+    held = None
+    if config.validation is not None:
+        rows = read_pairs([config.validation])[: config.validation_rows]
+        held = Pairs.encode(tokenizer, rows, config.length, config.source_length)
+    options = TransformerOptions(
+        vocab=tokenizer.get_vocab_size(),
+        mask=MASK,
+        pad=PAD,
+        width=config.width,
+        heads=config.heads,
+        hidden=config.hidden,
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
+    )
+    trainer = Trainer(config, Transformer(options))
+    checkpoint = folder / "checkpoint.pt"
+    if resume and checkpoint.exists():
+        trainer.restore(checkpoint)
+    weights = sum(p.numel() for p in trainer.average.values())
+    logger.info("%d pairs of %d fit, %d weights", len(pairs.sources), len(raw), weights)
+    start, saved, mean = time.monotonic() - trainer.seconds, time.monotonic(), None
+    progress = tqdm(total=config.steps, initial=trainer.step, mininterval=5, disable=None)
+    for batch in stream(pairs, config, trainer.step):
+        if trainer.step >= config.steps:
+            break
+        loss = trainer.update(batch)
+        mean = loss if mean is None else 0.98 * mean + 0.02 * loss
+        trainer.seconds = time.monotonic() - start
+        progress.update()
+        last = trainer.step == config.steps
+        if last or trainer.step % config.validation_every == 0:
+            value = trainer.validate(held) if held is not None else float("nan")
+            trainer.curve.append((trainer.step, trainer.seconds, mean, value))
+            logger.info("step %d, %.0f s, loss %.4f, validation %.4f", trainer.step, trainer.seconds, mean, value)
+        if last or time.monotonic() - saved > 60 * config.checkpoint_minutes:
+            trainer.save(checkpoint)
+            export(trainer, folder)
+            saved = time.monotonic()
+    progress.close()
+    if trainer.step >= config.steps:
+        export(trainer, folder)
+    return folder
