@@ -7,23 +7,62 @@ Letters for shapes, everywhere: **B** rows (one prompt each), **R** rows of one 
 (clean) to 1 (noise); `a_t` is the probability that a token is still clean.
 """
 
-from iterref.budget import Cost, fit
-from iterref.noise import Noise, Schedule, absorbing, uniform
-from iterref.problem import Problem
-from iterref.registry import parse
-from iterref.run import Result, sample
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from iterref.budget import Cost, fit
+    from iterref.drafts import OwnDrafts
+    from iterref.generate import generate
+    from iterref.noise import Noise, Schedule, absorbing, uniform
+    from iterref.problem import Problem
+    from iterref.registry import parse
+    from iterref.run import Result, sample
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Cost",
     "Noise",
+    "OwnDrafts",
     "Problem",
     "Result",
     "Schedule",
     "absorbing",
     "fit",
+    "generate",
     "parse",
     "sample",
     "uniform",
 ]
+
+# Where each public name lives. They are looked up on first use (PEP 562), so that the command line's help and lists
+# do not wait for torch.
+_HOMES = {
+    "Cost": "budget",
+    "Noise": "noise",
+    "OwnDrafts": "drafts",
+    "Problem": "problem",
+    "Result": "run",
+    "Schedule": "noise",
+    "absorbing": "noise",
+    "fit": "budget",
+    "generate": "generate",
+    "parse": "registry",
+    "sample": "run",
+    "uniform": "noise",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"iterref.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

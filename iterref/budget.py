@@ -8,6 +8,7 @@ calls that must happen one after the other, which sets the latency of a single p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol, TypeVar
@@ -73,7 +74,7 @@ S = TypeVar("S", bound=Fits)
 def budget_of(value: Cost | int | float | tuple[float, float]) -> Cost:
     """A budget a sample: a `Cost`, a number of denoiser rows, or (denoiser rows, reward rows).
 
-    Raises `ValueError` for budgets that are not positive.
+    Raises `ValueError` for budgets that are not positive, or that bound nothing.
     """
     if isinstance(value, tuple):
         value = Cost(*value)
@@ -81,7 +82,23 @@ def budget_of(value: Cost | int | float | tuple[float, float]) -> Cost:
         value = Cost(value, inf)
     if not (value.denoiser > 0 and value.reward >= 0):
         raise ValueError(f"a budget needs a positive number of denoiser rows, got {value}")
+    if value.denoiser == inf and value.reward == inf:
+        raise ValueError("a budget without limits fits no method: bound the denoiser rows or the reward rows")
     return value
+
+
+def most(fits: Callable[[int], bool], least: int, limit: float) -> int:
+    """The largest whole number from `least` to a finite `limit` that fits, where less fits if more does.
+
+    `least` is not asked: it is the answer where nothing larger fits.
+    """
+    low, high = least, int(limit)
+    if high > low and fits(high):
+        return high
+    while low < high - 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def fit(sampler: S, budget: Cost | int | float | tuple[float, float]) -> S:

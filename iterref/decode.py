@@ -22,7 +22,7 @@ ORDERS = ("random", "confidence")
 
 def grid(steps: int) -> tuple[float, ...]:
     """The times 1 = t_0 > ... > t_steps = 0, evenly spaced."""
-    return tuple(1 - i / steps for i in range(steps + 1))
+    return tuple((steps - i) / steps for i in range(steps + 1))
 
 
 def advance(problem: Problem, x_t: Tensor, t: float, u: float, order: str, rows: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
@@ -45,5 +45,5 @@ def advance(problem: Problem, x_t: Tensor, t: float, u: float, order: str, rows:
     sure[where] = log_p.gather(1, x_0[where][:, None])[:, 0]
     left = (problem.opened[rows].sum(1) * (1 - a_u)).round().long()
     reveal = (where.sum(1) - left).clamp_min(0)
-    rank = sure.argsort(1, descending=True, stable=True).argsort(1)
+    rank = sure.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return torch.where(where & (rank < reveal[:, None]), x_0, x_t), x_0

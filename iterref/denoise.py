@@ -20,7 +20,10 @@ from iterref.noise import Noise
 class Denoiser(Protocol):
     """The model: tokens at a noise level in, per-position posteriors of the clean tokens out."""
 
-    noise: Noise
+    @property
+    def noise(self) -> Noise:
+        """The noise process that it undoes."""
+        ...
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L) tokens, (R,) times, (R, L) bool, (R,) prompt indices -> (M, V) log p(x_0^i | x_t).

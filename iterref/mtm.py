@@ -46,6 +46,7 @@ def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
     Leaves the law proportional to prior times weight invariant, and is reversible, whenever current state and
     candidates are exchangeable under the prior given what they share. It needs no reference set.
     """
+    log_w = log_w.contiguous()  # a sum's last bits depend on strides, and strides on the batch
     stuck = torch.isneginf(log_w).all(-1)
     choice = rng.fork("choose").choose(torch.where(stuck[:, None], _first_only(log_w), log_w))
     log_others = torch.cat([log_w_current[:, None], log_w.scatter(1, choice[:, None], -torch.inf)], 1).logsumexp(1)
@@ -67,7 +68,7 @@ def multiple_try(log_forward: Tensor, log_backward: Tensor, log_gain: Tensor, rn
     `log_gain` is a factor common to a side: where it is +inf (the current state has density zero) the proposal is
     accepted, where it is -inf or undefined it is refused.
     """
-    log_ratio = log_gain + log_forward.logsumexp(1) - log_backward.logsumexp(1)
+    log_ratio = log_gain + log_forward.contiguous().logsumexp(1) - log_backward.contiguous().logsumexp(1)
     log_ratio = torch.where(torch.isposinf(log_gain), 0.0, log_ratio).nan_to_num(nan=-torch.inf)
     return rng.bernoulli(log_ratio.clamp_max(0).exp())
 
@@ -78,7 +79,8 @@ def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
     The published procedure's treatment of its pool (Lee et al. 2025, arXiv:2511.05562). For N > 1 it leaves no
     known law invariant: a rejected pool is tested again. Kept to reproduce, and as the negative control.
     """
-    passed = rng.bernoulli(log_ratio.nan_to_num(nan=-torch.inf, posinf=0.0).clamp_max(0).exp())
+    log_ratio = torch.where(log_ratio.isnan(), -torch.inf, log_ratio)  # zero against zero: both are forbidden
+    passed = rng.bernoulli(log_ratio.clamp_max(0).exp())
     stuck = torch.isneginf(log_ratio).all(-1)
     return Verdict(passed.long().argmax(1), passed.any(1), stuck)
 

@@ -151,7 +151,8 @@ class Problem:
         self.meter.asked_denoiser += len(x)
         self.meter.made_denoiser += len(live)
         self.meter.depth += 1
-        parts = [function(x[i], where[i], rows[i]) for i in live.split(self.max_rows or max(len(live), 1))]
+        chunks = live.split(self.max_rows or len(live)) if len(live) else ()
+        parts = [function(x[i], where[i], rows[i]) for i in chunks]
         log_p = torch.cat(parts) if parts else torch.zeros(0, self.noise.vocab, device=x.device)
         if log_p.shape != (int(where.sum()), self.noise.vocab):
             raise ValueError(

@@ -203,7 +203,7 @@ def _inverse(log_p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 
         what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
         raise ValueError(f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf")
     # float64 throughout: with float32 sums a tail of many tokens of 1e-9 each would vanish.
-    total_to = log_p.to(torch.float64, copy=True).sub_(peak).exp_().cumsum_(dim=1)
+    total_to = log_p.to(torch.float64, copy=True, memory_format=torch.contiguous_format).sub_(peak).exp_().cumsum_(dim=1)
     total = total_to[:, -1:]
     # Below the total even after rounding, so that the search ends inside the vocabulary.
     below = torch.minimum(u * total, total.nextafter(torch.zeros_like(total)))

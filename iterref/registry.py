@@ -40,6 +40,7 @@ def parse(text: str | Sampler) -> Sampler:
     name, _, written = text.partition(":")
     method = get(name.strip())
     defaults = {f.name: f.default for f in fields(method)}
+    several = {f.name for f in fields(method) if "tuple" in str(f.type)}
     options: dict[str, object] = {}
     for item in filter(None, (part.strip() for part in written.split(","))):
         option, equals, value = item.partition("=")
@@ -50,12 +51,12 @@ def parse(text: str | Sampler) -> Sampler:
                 f"{name}: unknown option {option!r}: did you mean {_nearest(option, list(defaults))!r}? "
                 f"The options are {', '.join(defaults)}"
             )
-        options[option] = _read(f"{name}:{option}", value, defaults[option])
+        options[option] = _read(f"{name}:{option}", value, defaults[option], option in several)
     return method(**options)
 
 
-def _read(where: str, value: str, default: object) -> object:
-    """A value of the default's kind."""
+def _read(where: str, value: str, default: object, several: bool) -> object:
+    """A value of the default's kind, or `several` of them."""
     if isinstance(default, str):
         return value
     if isinstance(default, bool):
@@ -67,7 +68,7 @@ def _read(where: str, value: str, default: object) -> object:
     except ValueError:
         kind = "a whole number" if isinstance(default, int) else "a number"
         raise ValueError(f"{where} needs {kind}, got {value!r}") from None
-    if len(parts) > 1 and isinstance(default, int):
+    if len(parts) > 1 and not several:
         raise ValueError(f"{where} takes one value, got {value!r}")
     return parts if len(parts) > 1 else parts[0]
 

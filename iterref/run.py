@@ -123,11 +123,14 @@ class _Run:
         problem, best = self.problem, self.problem.best
         assert best is not None
         batch = len(problem.canvas)
-        tokens, rewards = best.tokens, best.reward
         if finished and state is not None and state.x_0 is not None and state.reward is not None:
             best.see(state.x_0, state.reward, problem.rows)
-            if not self.sampler.maximises:
-                tokens, rewards = state.x_0, state.reward
+            forbidden = torch.isneginf(best.reward)[:, None]  # nothing better was seen than the state itself
+            best.tokens = torch.where(forbidden, state.x_0, best.tokens)
+        tokens, rewards = best.tokens, best.reward
+        if finished and state is not None and not self.sampler.maximises:
+            assert state.x_0 is not None and state.reward is not None
+            tokens, rewards = state.x_0, state.reward
         meter = problem.meter
         return Result(
             tokens.clone(), rewards.clone(), replace(best), meter.made(batch), meter.asked(batch), self.trace, self.sampler,

@@ -3,10 +3,9 @@
     masked    E_t (1 / t) sum over masked i of -log p(x_0^i | x_t)        (Sahoo et al. 2024, arXiv:2406.07524, eq. 10)
     uniform   E_t mean over all i of -log p(x_0^i | x_t)                  (Austin et al. 2021, arXiv:2107.03006, eq. 5)
 
-With a_t = 1 - t and t uniform, the number of masked tokens of L is uniform on 0 .. L and the masks of one number are
-all alike, so the first law divided by L equals E mean over masked i of -log p up to the factor L / (L + 1) or so of an
-empty mask: the weight 1 / t is replaced by one over the realised number of masks, with far less noise (Ou et al. 2025,
-arXiv:2406.03736).
+With a_t = 1 - t and t uniform, the number n of masked tokens of L is uniform on 0 .. L, and the first law equals
+(L + 1) E_n mean over masked i of -log p: the weight 1 / t becomes one over the realised number of masks, which has the
+same expectation and far less noise (Ou et al. 2025, arXiv:2406.03736).
 """
 
 from __future__ import annotations
@@ -79,8 +78,14 @@ def uniform_loss(
 @dataclass(frozen=True)
 class TrainConfig:
     """What a training run is: `train` files and an optional `validation` file of JSON lines with `document` and
-    `summary` (.jsonl or .jsonl.gz), and a folder `out`. The learning rates warm up over `warmup` steps, stay, and fall
-    linearly to 0 over the last `cooldown` steps; both may be changed on resuming, before the fall begins. `precision` is "bfloat16" or "float32", `optimizer` "muon" or "adamw", `checkpoint_minutes` the time between saves. `keep_weight` scales the encoder's side task: to tell which source tokens the target keeps."""
+    `summary` (.jsonl or .jsonl.gz), and a folder `out`.
+
+    The learning rates warm up over `warmup` steps, stay, and fall linearly to 0 over the last `cooldown` steps; both
+    may be changed on resuming, before the fall begins. `optimizer` is "muon" (matrices at `matrix_rate`, the rest by
+    AdamW at `rate`) or "adamw" (all at `rate`); `precision` is "bfloat16" or "float32". `end_weight` scales the loss of
+    repeated end tokens, `keep_weight` that of the encoder's side task: to tell which source tokens the target keeps.
+    `ema` is the decay of the averaged weights, which are the ones exported. Raises `ValueError` for a bad option.
+    """
 
     train: tuple[str, ...]
     out: str
@@ -116,6 +121,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.optimizer not in ("muon", "adamw"):
             raise ValueError(f'unknown optimizer {self.optimizer!r}: choose "muon" or "adamw"')
+        if self.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
+            raise ValueError(f'torch {torch.__version__} has no Muon, 2.9 and later have: choose optimizer="adamw"')
         if self.precision not in ("bfloat16", "float32"):
             raise ValueError(f'unknown precision {self.precision!r}: choose "bfloat16" or "float32"')
         if not 0 <= self.cooldown <= self.steps:
@@ -142,7 +149,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.average = {name: p.detach().clone() for name, p in self.network.named_parameters()}
-        matrices, others = [], []
+        matrices: list[torch.nn.Parameter] = []
+        others: list[torch.nn.Parameter] = []
         for name, parameter in self.network.named_parameters():
             inner = parameter.ndim == 2 and min(parameter.shape) > 1 and "table" not in name
             (matrices if inner else others).append(parameter)

@@ -80,6 +80,9 @@ def open_positions(problem: Problem, x_s: Tensor, s: float, rows: Tensor) -> Ten
 
 
 def leaves_one_out(problem: Problem, state: State, move: Move) -> bool:
-    """Whether the move redraws spaced sites of a clean text by their Gibbs conditionals, corrupting nothing."""
-    gibbs = problem.noise.mask is None and hasattr(problem.denoiser, "leave_one_out")
+    """Whether the move redraws spaced sites of a clean text by their Gibbs conditionals, corrupting nothing.
+
+    Those are one evaluation, so a move of several denoising steps re-noises and denoises instead.
+    """
+    gibbs = problem.noise.mask is None and hasattr(problem.denoiser, "leave_one_out") and len(move.times) == 1
     return gibbs and move.spacing > 0 and move.t == 0 and state.x_0 is not None and not move.redraw

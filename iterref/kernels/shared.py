@@ -114,7 +114,7 @@ def _gibbs(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State,
     asked = free & stale[:, None]
     log_p = problem.conditionals(x, asked, problem.rows)
     known = log_p.new_zeros(*x.shape, problem.noise.vocab) if state.known is None else state.known.clone()
-    known[asked] = log_p
+    known[asked] = log_p.to(known.dtype)  # nothing was asked where no row changed, and nothing has no type of its own
     x_0 = problem.draw(known[where], where, x, move.tries, rng.fork("draw"))
     return replace(state, known=known, fresh=torch.ones_like(stale)), where, x_0, x_0
 

@@ -43,7 +43,8 @@ def trajectory(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[St
     tail = torch.where(verdict.accepted[None, :, None], pick_path(tails, verdict.choice), old_path)
     new_0 = adopt(verdict.accepted, pick(x_0, verdict.choice), old_0)
     kept = adopt(verdict.accepted, pick(reward, verdict.choice), now)
-    info = Info(verdict.accepted.double(), verdict.stuck, (new_0 != old_0).sum(1), x_0, reward)
+    changed = None if state.path is None else (new_0 != old_0).sum(1)  # a first guess changes nothing
+    info = Info(verdict.accepted.double(), verdict.stuck, changed, x_0, reward)
     path = torch.cat([head, tail])
     return replace(state, t=0.0, x_t=new_0, x_0=new_0, reward=kept, path=path), info
 

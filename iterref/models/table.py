@@ -80,7 +80,9 @@ class Table:
         """
         posterior = self.log_posterior(x_t, t).exp()
         marginals = [self._marginal(posterior, i) for i in range(self.length)]
-        return packed(torch.stack(marginals, dim=1)[where].log(), self.noise)
+        open_cells = torch.stack(marginals, dim=1)[where]
+        # Divided by its own sum, a revealed token has probability one to the last bit.
+        return packed(open_cells.log() - add_up(open_cells, -1).log()[:, None], self.noise)
 
     def joint(self, x_t: Tensor, t: Tensor, rng: Rng, n: int = 1) -> Tensor:
         """`n` draws a row of whole sequences x_0 ~ p(x_0 | x_t), (R, L), (R,) -> (n, R, L) long."""
@@ -145,11 +147,15 @@ def evidence(noise: Noise, x_t: Tensor, t: Tensor) -> Tensor:
 
 
 def add_up(x: Tensor, dim: int) -> Tensor:
-    """The sum over one axis, added from first to last whatever the other axes are.
+    """The sum over one axis in a fixed order, halves upon halves, whatever the other axes are.
 
     `Tensor.sum` picks its order by shape and strides, so that a row's last bits could depend on the batch.
     """
-    return x.cumsum(dim).select(dim, -1)
+    while (size := x.shape[dim]) > 1:
+        half = size // 2
+        pairs = x.narrow(dim, 0, half) + x.narrow(dim, size - half, half)
+        x = torch.cat([pairs, x.narrow(dim, half, 1)], dim) if size % 2 else pairs
+    return x.select(dim, 0)
 
 
 def normalised(log_w: Tensor, name: str) -> Tensor:

@@ -219,7 +219,8 @@ class Transformer(nn.Module):
         for layer in self.encoder:
             states = layer(states, turn, seen)
         states = self.encoder_norm(states)
-        pairs = [layer.cross.remember(states, turn) for layer in self.decoder]
+        crosses = (layer.cross for layer in self.decoder if isinstance(layer, DecoderLayer))
+        pairs = [cross.remember(states, turn) for cross in crosses]
         keys, values = zip(*pairs, strict=True)
         return Memory(source, present, states, self.pointer_key(states), keys, values)
 

@@ -111,9 +111,14 @@ class Chain(Sampler):
         return total if scored else total + Cost(0, 1)
 
 
-@lru_cache(maxsize=64)
 def _plan(chain: Chain, schedule: Schedule = Schedule(), alpha: float = 1.0) -> tuple[Move, ...]:
     """The plan, made once; the number of moves and their cost depend neither on the schedule nor on alpha."""
+    return _made(repr(chain), chain, schedule, alpha)
+
+
+@lru_cache(maxsize=64)
+def _made(written: str, chain: Chain, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
+    """As `_plan`. The `written` options are part of the key: 1 == 1.0, and yet span=1 is one step and span=1.0 is all."""
     return chain.plan(schedule, alpha)
 
 

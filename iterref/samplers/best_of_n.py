@@ -72,7 +72,7 @@ class BestOfN(Sampler):
 
     def spend(self, budget: Cost) -> Sampler:
         """As many samples as fit."""
-        return replace(self, n=max(1, int(min(budget.denoiser // self.steps, budget.reward))))
+        return replace(self, n=max(1, int(min(budget.denoiser / self.steps, budget.reward))))
 
 
 SAMPLER = BestOfN

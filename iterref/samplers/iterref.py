@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from iterref.budget import Cost
+from iterref.budget import Cost, most
 from iterref.decode import ORDERS, grid
 from iterref.kernels import KERNELS, Entry, Move
 from iterref.noise import Schedule
@@ -108,17 +108,18 @@ class IterRef(Chain):
         return tuple(moves)
 
     def spend(self, budget: Cost) -> Sampler:
-        """More moves for more denoiser rows, more candidates for more reward rows."""
-        draft, each = replace(self, moves=0).cost(), self.entry.cost(replace(self, moves=1).plan(Schedule(), 1.0)[-1])
-        if each.denoiser == 1 and budget.reward < inf:  # reward rows buy candidates, whose number costs nothing else
-            drafts = self.steps if self.guided else 0
-            moves = max(0, int(min(budget.denoiser - self.steps, budget.reward // self.blocks - drafts)))
-            decisions = max(1, self.blocks * (moves + drafts))
-            return replace(self, moves=moves, tries=max(1, int((budget.reward - (not drafts)) // decisions)))
-        room = min((budget.denoiser - draft.denoiser) // each.denoiser, (budget.reward - draft.reward) // each.reward)
-        fitted = replace(self, moves=max(0, int(room)))
-        while fitted.moves and not fitted.cost().within(budget):  # guesses that were drafted without a reward
-            fitted = replace(fitted, moves=fitted.moves - 1)
+        """More moves for more denoiser rows; where candidates cost reward rows alone, as many of them as then fit."""
+        buys_tries = self.kernel == "shared" and self.denoise_steps == 1 and budget.reward < inf
+        draft = replace(self, moves=0, tries=1 if buys_tries else self.tries)
+        plan = replace(draft, moves=len(self.spans)).plan(Schedule(), 1.0)
+        each = [self.entry.cost(move) for move in plan if not move.redraw]
+        room = min(
+            (budget.denoiser - self.steps) / min(cost.denoiser for cost in each),
+            budget.reward / min(cost.reward for cost in each),
+        )
+        fitted = replace(draft, moves=most(lambda n: replace(draft, moves=n).cost().within(budget), 0, room))
+        if buys_tries and fitted.moves + self.guided > 0:
+            fitted = replace(fitted, tries=most(lambda n: replace(fitted, tries=n).cost().within(budget), 1, budget.reward))
         return fitted
 
     def _refinement(self, schedule: Schedule, times: tuple[float, ...], i: int, index: int, alpha: float) -> Move:

@@ -1,0 +1,43 @@
+# make demo   installs and runs the main job         make test   installs, lints, type-checks and tests
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test test-slow lint types install bench-worlds bench-news clean
+
+$(BIN)/.run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(BIN)/.dev: $(BIN)/.run
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+install: $(BIN)/.dev
+
+demo: $(BIN)/.run
+	$(BIN)/iterref demo
+
+lint: $(BIN)/.dev
+	$(BIN)/ruff check .
+
+types: $(BIN)/.dev
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+test-slow: $(BIN)/.dev
+	$(BIN)/python -m pytest -m slow
+
+bench-worlds: $(BIN)/.run
+	$(BIN)/python benchmarks/worlds.py --out benchmarks/results
+
+bench-news: $(BIN)/.run
+	$(BIN)/python benchmarks/news.py --out benchmarks/results
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,210 @@
+"""Demo: the bundled model on the bundled sentences, four methods at one budget of denoiser rows.
+
+    reward   consensus: mean ROUGE-L with a pool of the model's own drafts, which sees no reference
+    held out ROUGE-L against the reference that was written for the sentence, which no method sees
+
+The three guided methods pay for the pool out of their budget. `ancestral` needs none and takes the whole budget as
+grid steps. Rows are those asked for, as the meter counts them; every number is a mean a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
+from importlib.resources import files
+from math import isnan, sqrt
+from textwrap import wrap
+
+from tqdm.auto import tqdm
+
+from iterref.budget import Cost
+from iterref.drafts import OwnDrafts, TextModel
+from iterref.generate import draw_drafts, fitted, generate
+from iterref.noise import Schedule
+from iterref.plots import Point
+from iterref.registry import parse
+from iterref.rewards.rouge import report_rouge_rows
+from iterref.run import Result
+from iterref.samplers.base import Chain, Sampler
+
+# The demo's options, all in one place.
+BUDGET = 96  # denoiser rows a sentence, the pool of drafts included
+SHARES = (0.25, 0.5, 1.0)  # of what the pool leaves of the budget: the points of the picture
+DRAFTS = OwnDrafts(n=8, steps=8)
+TEMPERATURE = 0.5
+ALPHA = 0.02
+METHODS = {
+    "ancestral": "ancestral",
+    "best_of_n": "best_of_n:steps=8",
+    "metropolis": "metropolis:steps=8,span=0.25",
+    "iterref": "iterref:steps=8,tries=16,span=0.25",
+}
+UNGUIDED = ("ancestral",)
+STORY = "iterref"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means a sentence of one method: consensus reward, held-out ROUGE-L, rows asked for, seconds, acceptance."""
+
+    reward: float
+    rouge_l: float
+    denoiser_rows: float
+    reward_rows: float
+    seconds: float
+    acceptance: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found: scores at the full budget, the picture's points, and the full run of the story's method."""
+
+    scores: dict[str, Score]
+    points: dict[str, list[Point]]
+    methods: dict[str, str]
+    story: Result
+    documents: list[str]
+    references: list[str]
+
+
+def sentences() -> list[dict[str, str]]:
+    """The bundled sentences, written for this project: dicts with `document` and `summary`."""
+    text = files("iterref").joinpath("data/news.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def compare(
+    model: TextModel,
+    rows: Sequence[Mapping[str, str]],
+    *,
+    budget: float = BUDGET,
+    seed: int = 0,
+    drafts: OwnDrafts = DRAFTS,
+    progress: bool = False,
+) -> Comparison:
+    """Runs every method on sentences (`document`, `summary`) at shares of `budget` denoiser rows and at all of it.
+
+    All are judged by one pool of drafts. Raises `ValueError`, before anything runs, for a budget that the pool alone
+    would use up, or that is too small for one run of some method; shares that are too small are left out.
+    """
+    documents = [row["document"] for row in rows]
+    references = model.decode(model.encode([row["summary"] for row in rows]))
+    plan = [(name, method) for name in METHODS for method in _plan(name, budget, drafts)]
+    pool = draw_drafts(model, documents, drafts, seed=seed, temperature=TEMPERATURE, progress=progress)
+    points: dict[str, list[Point]] = {name: [] for name in METHODS}
+    full: dict[str, Result] = {}
+    for name, method in tqdm(plan, desc="demo", disable=not progress):
+        result = generate(
+            model,
+            documents,
+            reward=pool.reward() if name in UNGUIDED else pool,
+            sampler=method,
+            alpha=ALPHA,
+            seed=seed,
+            temperature=TEMPERATURE,
+            watch=range(len(documents)) if name == STORY else (),
+        )
+        error = float(result.rewards.std(correction=0)) / sqrt(len(documents))
+        points[name].append(Point(result.asked.denoiser, float(result.rewards.mean()), error))
+        full[name] = result  # budgets rise, so the last one stays
+    scores = {name: _score(result, references) for name, result in full.items()}
+    methods = {name: str(result.sampler) for name, result in full.items()}
+    return Comparison(scores, points, methods, full[STORY], documents, references)
+
+
+def table(comparison: Comparison) -> str:
+    """The scores as aligned text, one method a line, and below it the options that the budget bought."""
+    head = ("method", "reward", "ROUGE-L", "denoiser rows", "reward rows", "seconds", "acceptance")
+    lines = [head] + [
+        (
+            name,
+            f"{s.reward:.4f}",
+            f"{s.rouge_l:.4f}",
+            f"{s.denoiser_rows:.1f}",
+            f"{s.reward_rows:.1f}",
+            f"{s.seconds:.3f}",
+            "-" if s.acceptance is None else f"{s.acceptance:.2f}",
+        )
+        for name, s in comparison.scores.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    ]
+    rows.insert(1, "-" * len(rows[0]))
+    return "\n".join([*rows, "", "what the budget bought:", *(f"  {text}" for text in comparison.methods.values())])
+
+
+def story(comparison: Comparison, model: TextModel) -> str:
+    """One sentence refined step by step: the document, the draft, every accepted change with its reward.
+
+    The sentence is the one whose reward rose most after the draft; changed words stand in [brackets].
+    """
+    result, sampler = comparison.story, comparison.story.sampler
+    assert isinstance(sampler, Chain)
+    record = result.trace.table()
+    # grid steps of the draft come first; the state after the last of them is the draft
+    drafted = next((k for k, move in enumerate(sampler.plan(Schedule(), ALPHA)) if not move.redraw), sampler.iterations)
+    drafted = max(drafted - 1, 0)
+    row = int((record["reward"][-1] - record["reward"][drafted]).argmax())
+    texts = model.decode(record["guesses"][:, row])
+    rewards = record["reward"][:, row].tolist()
+    extra = result.asked.denoiser - float(record["denoiser"][-1])  # the pool's rows came before the trace began
+    lines = [*_entry("document", comparison.documents[row]), *_entry("reference", comparison.references[row]), ""]
+    lines += _entry("draft", texts[drafted], rewards[drafted])
+    for k in range(drafted + 1, len(texts)):
+        if texts[k] != texts[k - 1]:
+            spent = float(record["denoiser"][k]) + extra
+            lines += _entry(f"row {spent:.0f}", marked(texts[k - 1], texts[k]), rewards[k])
+    return "\n".join(lines)
+
+
+def marked(before: str, after: str) -> str:
+    """The words of `after`, those that `before` has not at that place in [brackets], and [...] where words went."""
+    old, new = before.split(), after.split()
+    out: list[str] = []
+    for kind, _, _, start, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        words = " ".join(new[start:end])
+        out.append(words if kind == "equal" else f"[{words or '...'}]")
+    return " ".join(filter(None, out))
+
+
+def as_json(comparison: Comparison) -> dict[str, dict[str, dict[str, float | None]]]:
+    """{"methods": {name: scores}}, plain numbers throughout."""
+    return {"methods": {name: asdict(score) for name, score in comparison.scores.items()}}
+
+
+def _plan(name: str, budget: float, drafts: OwnDrafts) -> list[Sampler]:
+    """The method's options at every share of the budget, the whole of it last."""
+    pool = drafts.cost()
+    charge = Cost() if name in UNGUIDED else pool
+    method = parse(METHODS[name])
+    plan = []
+    for share in SHARES[:-1]:
+        with suppress(ValueError):
+            plan.append(fitted(method, pool.denoiser + int(share * (budget - pool.denoiser)), charge))
+    return [*plan, fitted(method, budget, charge)]
+
+
+def _score(result: Result, references: Sequence[str]) -> Score:
+    assert result.texts is not None
+    accepted = result.trace.acceptance()
+    return Score(
+        reward=float(result.rewards.mean()),
+        rouge_l=float(report_rouge_rows(result.texts, references, ("rougeL",))["rougeL"].mean()),
+        denoiser_rows=float(result.asked.denoiser),
+        reward_rows=float(result.asked.reward),
+        seconds=result.seconds / len(result.texts),
+        acceptance=None if isnan(accepted) else accepted,
+    )
+
+
+def _entry(name: str, text: str, reward: float | None = None) -> list[str]:
+    """A labelled text, wrapped, with its reward."""
+    first, *rest = wrap(text, 92) or [""]
+    number = " " * 7 if reward is None else f"{reward:7.4f}"
+    return [f"{name:>9}  {number}  {first}", *(" " * 20 + line for line in rest)]

@@ -1,0 +1,124 @@
+"""Drafts: a pool of the model's own samples for every prompt, the reward that needs no reference.
+
+    x^d ~ p(. | prompt), d = 1 .. n;      r(y) = mean over d of ROUGE(y, x^d)      (`iterref.rewards.consensus`)
+
+A pool costs n * steps denoiser rows a prompt, which the meter counts and the run is charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Literal, Protocol, cast
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from iterref.budget import Cost
+from iterref.decode import ORDERS, advance, grid
+from iterref.denoise import Denoiser, Tempered
+from iterref.noise import Noise
+from iterref.problem import Problem
+from iterref.random import Rng
+from iterref.rewards.base import RewardError
+from iterref.rewards.consensus import Consensus
+from iterref.rewards.rouge import Kind
+
+
+class TextModel(Protocol):
+    """A model of texts given prompts, such as `iterref.models.tiny_news.Summarizer`."""
+
+    @property
+    def noise(self) -> Noise: ...
+
+    def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
+        """B prompts -> their denoiser, the canvas (B, L) long and its free positions (B, L) bool; refuses a prompt
+        that it cannot read with a `ValueError` that names the row."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """R texts -> finished canvases (R, L) long; refuses a text that is too long."""
+        ...
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        """Finished canvases (R, L) long -> R texts."""
+        ...
+
+
+@dataclass(frozen=True)
+class OwnDrafts:
+    """The consensus reward, its pool of drafts still to be drawn: mean ROUGE `kind` with `n` drafts of the model's own.
+
+    A draft is a plain sample of `steps` grid steps, unmasked in `order`, at `temperature` (the run's own unless given).
+    Drawing the pool takes n * steps denoiser rows a sample. Draft d of a row is the same for every n above d. Raises
+    `ValueError` for a number below 1 or an unknown order.
+    """
+
+    n: int = 16
+    steps: int = 8
+    kind: Kind = "rougeL"
+    temperature: float | None = None
+    order: Literal["random", "confidence"] = "random"
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.steps < 1:
+            raise ValueError(f"a pool needs a draft of at least one step, got n={self.n} and steps={self.steps}")
+        if self.order not in ORDERS:
+            raise ValueError(f"the drafts' order must be one of {', '.join(ORDERS)}, got {self.order!r}")
+        Consensus([["a"]], self.kind)  # refuses an unknown kind
+
+    def cost(self) -> Cost:
+        """Rows of the pool, a sample."""
+        return Cost(self.n * self.steps, 0, self.steps)
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """A pool already drawn: `texts`, one list of drafts a row, and what it took (`cost` computed, `asked`, `seconds`).
+
+    As the reward of `generate` it is consensus with this pool, and its rows are charged to the run.
+    """
+
+    texts: list[list[str]]
+    kind: Kind
+    cost: Cost
+    asked: Cost
+    seconds: float
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def reward(self) -> Consensus:
+        """The consensus with this pool, free of charge."""
+        return Consensus(self.texts, self.kind)
+
+
+def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progress: bool = False) -> Drafts:
+    """The pools of a problem's B rows: plain samples on n copies of each, every copy with a stream of its own.
+
+    `rng` holds the streams of the rows; the problem's denoiser is asked as it is, at the temperature that it has, and
+    its reward is not asked at all.
+    """
+    start, problem, batch, times = perf_counter(), problem.begin(), len(problem.canvas), grid(drafts.steps)
+    wide = replace(problem, canvas=problem.canvas.repeat(drafts.n, 1), free=problem.opened.repeat(drafts.n, 1))
+    copies, rows = rng.fork("drafts").repeat(drafts.n), problem.rows.repeat(drafts.n)
+    with torch.inference_mode():
+        x = wide.prior(copies.fork("init"))
+        for step in tqdm(range(drafts.steps), desc="drafts", disable=not progress):
+            stream = copies.fork("step", step)
+            x, _ = advance(problem, x, times[step], times[step + 1], drafts.order, rows, stream)
+    texts = model.decode(x)
+    meter = problem.meter
+    pools = [texts[row::batch] for row in range(batch)]
+    seconds = perf_counter() - start
+    return Drafts(pools, drafts.kind, meter.made(batch), meter.asked(batch), seconds, dict(meter.seconds))
+
+
+def tempered(denoiser: Denoiser, temperature: float) -> Denoiser:
+    """The denoiser at another temperature; 1 is the denoiser itself."""
+    return denoiser if temperature == 1 else cast(Denoiser, Tempered(denoiser, temperature))
+
+
+def no_reward(tokens: Tensor, rows: Tensor) -> Tensor:
+    """Stands where no reward is asked for: while the drafts are drawn."""
+    raise RewardError("the drafts are drawn without a reward")

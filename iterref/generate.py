@@ -1,0 +1,231 @@
+"""Generate: prompts and a reward in, refined texts out; the one-line use of this library.
+
+    texts ~ p(x | prompt)^(1 / temperature) exp(r(x) / alpha),      r a function of texts, or the model's own consensus
+
+    generate("tiny-news", documents, reward="consensus", sampler="iterref:tries=16", budget=256).texts
+
+A model is anything with `prepare`, `decode` and `noise` (`TextModel`). Everything that can be refused is refused before
+the first denoiser row. The pool of drafts that consensus needs is drawn here too, and charged to the run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from iterref.budget import Cost, budget_of, fit
+from iterref.drafts import Drafts, OwnDrafts, TextModel, draw, no_reward, tempered
+from iterref.problem import Problem
+from iterref.random import Rng
+from iterref.registry import parse
+from iterref.rewards.base import Composable, Reward, RewardError
+from iterref.rewards.text import TextReward
+from iterref.run import Result, sample
+from iterref.samplers.base import Sampler
+
+Budget = Cost | int | float | tuple[float, float]
+
+
+def generate(
+    model: TextModel | str | Path | None,
+    prompts: Sequence[str],
+    *,
+    reward: Callable[..., Any] | OwnDrafts | Drafts | str = "consensus",
+    sampler: Sampler | str = "iterref",
+    alpha: float = 0.1,
+    budget: Budget | None = None,
+    seed: int = 0,
+    rows: Sequence[int] | Tensor | None = None,
+    temperature: float = 1.0,
+    forbidden: Sequence[int] = (),
+    max_rows: int | None = None,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    watch: Sequence[int] = (),
+    progress: bool = False,
+) -> Result:
+    """Refined texts of B prompts: a `Result` whose `texts` and `rewards` hold one entry a prompt.
+
+    `model` is a text model, a folder of `Summarizer.load`'s, or None or "tiny-news" for the bundled one. `reward` is a
+    function of texts in the convention of TRL's reward functions (`f(completions, prompts=..., **columns)`, one number
+    a text; -inf forbids a text), a reward of `iterref.rewards`, a function `(tokens, rows)`, or the model's agreement
+    with its own drafts: "consensus", an `OwnDrafts`, or `Drafts` drawn before. `sampler` is a method or its name with
+    options ("iterref:tries=16,span=0.2"). A reward that is higher by `alpha` makes a text e times as likely.
+
+    `budget` is a number of denoiser rows a sample, or (denoiser rows, reward rows), and refits the method's options;
+    a pool of drafts is paid from it and counted in the result's `cost`, `asked` and `seconds` (its trace begins after
+    the pool). A row's text depends on (seed, its identity in `rows`, its prompt and columns) alone; identities are
+    0 .. B - 1 unless given. `temperature` sharpens the model below 1. `forbidden` lists tokens that are never written,
+    `columns` holds further arguments of the reward, one entry a prompt each; `max_rows` bounds the rows of one call,
+    `watch` names rows whose states the trace keeps.
+
+    Raises `ValueError` (`TypeError` for a wrong type) before anything runs, saying which row and what to do, and
+    `RewardError` where the reward fails, with what the run had reached as the error's `partial`.
+    """
+    prompts, columns = _checked_prompts(prompts), dict(columns or {})
+    for name, column in columns.items():
+        if len(column) != len(prompts):
+            raise ValueError(f"column {name!r} has {len(column)} entries for {len(prompts)} prompts: give one a prompt")
+    reward = _checked_reward(reward, len(prompts))
+    pool = reward.cost() if isinstance(reward, OwnDrafts) else reward.asked if isinstance(reward, Drafts) else Cost()
+    method = fitted(parse(sampler), budget, pool)
+    identities = _checked_rows(seed, rows, watch, len(prompts))
+    model = text_model(model)
+    denoiser, canvas, free = model.prepare(prompts)
+    problem = Problem(
+        tempered(denoiser, temperature), no_reward, canvas, free, alpha=alpha, forbidden=forbidden, max_rows=max_rows
+    )
+    drafts = reward if isinstance(reward, Drafts) else None
+    if isinstance(reward, OwnDrafts):
+        warm = temperature if reward.temperature is None else reward.temperature
+        source = replace(problem, denoiser=tempered(denoiser, warm))
+        drafts = draw(reward, source, model, Rng.seeded(seed, identities, device=canvas.device), progress)
+    problem = replace(problem, reward=_token_reward(drafts.reward() if drafts else reward, model, prompts, columns))
+    try:
+        result = sample(
+            method, problem, seed=seed, rows=identities, watch=watch, decode=model.decode, progress=progress
+        )
+    except RewardError as error:
+        error.partial = _charged(error.partial, drafts)  # type: ignore[attr-defined]
+        raise
+    return _charged(result, drafts)
+
+
+def draw_drafts(
+    model: TextModel | str | Path | None,
+    prompts: Sequence[str],
+    drafts: OwnDrafts,
+    *,
+    seed: int = 0,
+    rows: Sequence[int] | Tensor | None = None,
+    temperature: float = 1.0,
+    forbidden: Sequence[int] = (),
+    max_rows: int | None = None,
+    progress: bool = False,
+) -> Drafts:
+    """The pools of B prompts, the very ones that `generate(reward=drafts)` would draw with the same options.
+
+    For several runs that compete under one reward. Raises as `generate` does.
+    """
+    prompts = _checked_prompts(prompts)
+    identities = _checked_rows(seed, rows, (), len(prompts))
+    model = text_model(model)
+    denoiser, canvas, free = model.prepare(prompts)
+    warm = temperature if drafts.temperature is None else drafts.temperature
+    problem = Problem(tempered(denoiser, warm), no_reward, canvas, free, forbidden=forbidden, max_rows=max_rows)
+    return draw(drafts, problem, model, Rng.seeded(seed, identities, device=canvas.device), progress)
+
+
+def fitted(method: Sampler, budget: Budget | None, pool: Cost) -> Sampler:
+    """The method with the options that spend what a pool of drafts leaves of the budget, rows a sample.
+
+    Raises `ValueError` where the pool leaves no room for one run.
+    """
+    if budget is None:
+        return method
+    limit = budget_of(budget)
+    if not pool.denoiser:
+        return fit(method, limit)
+    if limit.denoiser <= pool.denoiser:
+        raise ValueError(
+            f"the budget of {limit.denoiser:g} denoiser rows leaves no room after the {pool.denoiser:g} rows of the "
+            "drafts: raise the budget, or draw fewer drafts in fewer steps"
+        )
+    try:
+        return fit(method, Cost(limit.denoiser - pool.denoiser, limit.reward))
+    except ValueError as error:
+        raise ValueError(f"after the {pool.denoiser:g} denoiser rows of the drafts, {error}") from None
+
+
+def text_model(model: TextModel | str | Path | None) -> TextModel:
+    """The model itself, the bundled one for None and "tiny-news", or the one in a folder.
+
+    Raises `ValueError` for a name that is neither.
+    """
+    if model is None or isinstance(model, str | Path):
+        from iterref.models.tiny_news import Summarizer
+
+        bundled = model is None or model == "tiny-news"
+        if not bundled and not Path(str(model)).is_dir():
+            raise ValueError(f"there is no model {str(model)!r}: say 'tiny-news' or give a folder made by training")
+        # the network's noise is fixed, which a protocol's plain attribute does not allow for
+        return cast(TextModel, Summarizer.load(None if bundled else model))
+    return model
+
+
+def _charged(result: Result, drafts: Drafts | None) -> Result:
+    """The result with the cost of the pool added."""
+    if drafts is None:
+        return result
+    parts = {name: seconds + drafts.parts.get(name, 0.0) for name, seconds in result.parts.items()}
+    cost, asked, seconds = result.cost + drafts.cost, result.asked + drafts.asked, result.seconds + drafts.seconds
+    return replace(result, cost=cost, asked=asked, seconds=seconds, parts=parts)
+
+
+def _checked_prompts(prompts: Sequence[str]) -> list[str]:
+    if isinstance(prompts, str):
+        raise TypeError("the prompts are one string: pass a list of strings, one a prompt")
+    prompts = list(prompts)
+    if not prompts:
+        raise ValueError("there are no prompts: pass at least one")
+    for row, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt {row} is a {type(prompt).__name__}: pass a string")
+        if not prompt.strip():
+            raise ValueError(f"prompt {row} is empty: pass a text with words in it")
+    return prompts
+
+
+def _checked_reward(reward: Any, batch: int) -> Callable[..., Any] | OwnDrafts | Drafts:
+    if reward == "consensus":
+        return OwnDrafts()
+    if isinstance(reward, str):
+        raise ValueError(f"unknown reward {reward!r}: did you mean 'consensus'? Any other is given as a function")
+    if isinstance(reward, Drafts) and len(reward.texts) != batch:
+        raise ValueError(f"the drafts belong to {len(reward.texts)} prompts, not {batch}: draw them for these prompts")
+    if not callable(reward) and not isinstance(reward, OwnDrafts | Drafts):
+        raise TypeError(f"the reward is a {type(reward).__name__}: pass a function of texts, or 'consensus'")
+    return reward
+
+
+def _checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence[int], batch: int) -> Tensor:
+    identities = torch.arange(batch) if rows is None else torch.as_tensor(rows)
+    if identities.shape != (batch,):
+        raise ValueError(f"there are {identities.numel()} row identities for {batch} prompts: give one a prompt")
+    wrong = [row for row in watch if not 0 <= row < batch]
+    if wrong:
+        raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
+    return Rng.seeded(seed, identities).rows  # refuses a seed or an identity out of range
+
+
+def _token_reward(
+    reward: Any, model: TextModel, prompts: Sequence[str], columns: Mapping[str, Sequence[Any]]
+) -> Reward:
+    """A reward of tokens from whatever `generate` takes; refuses a function that needs a column that is not there."""
+    if isinstance(reward, Composable) or _parameters(reward)[:2] == ["tokens", "rows"]:
+        return reward
+    return TextReward(reward, model.decode, prompts, columns)
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # some callables written in C have no signature
+        return []
+
+
+class _CallableModule(ModuleType):
+    """Importing this file makes `iterref.generate` the module; as it can be called, it may stand for the function."""
+
+    def __call__(self, *positional: Any, **named: Any) -> Result:
+        return generate(*positional, **named)
+
+
+sys.modules[__name__].__class__ = _CallableModule

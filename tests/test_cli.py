@@ -1,0 +1,232 @@
+"""The command line: outputs, exit codes, one-sentence refusals, and that light commands stay light."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from iterref import __version__, cli, demo
+from iterref.drafts import OwnDrafts
+from iterref.generate import generate
+from iterref.registry import get, names
+from tests.test_generate import FakeModel
+
+METHOD = "iterref:steps=2,moves=2,tries=2"
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small exact model in place of the bundled one."""
+    module = import_module("iterref.generate")
+    monkeypatch.setattr(module, "text_model", lambda model: FakeModel())
+
+
+def call(*arguments: str, text: str = "") -> Result:
+    return CliRunner().invoke(cli.main, list(arguments), input=text)
+
+
+def refused(result: Result, sentence: str, code: int = 2) -> None:
+    assert result.exit_code == code, result.output
+    assert sentence in result.stderr and "Traceback" not in result.stderr
+
+
+def test_help_and_lists_do_not_import_torch_and_answer_at_once() -> None:
+    script = (
+        "import sys, time\nfrom iterref.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n    assert not {'torch', 'numpy', 'transformers', 'matplotlib'} & set(sys.modules)\n"
+        "    assert time.process_time() < 0.5, time.process_time()\n"
+    )
+    for arguments in (["--help"], ["ls"], ["--version"], ["train", "--help"], ["generate", "--help"]):
+        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage:")
+
+
+def test_the_check_of_imports_can_fail() -> None:
+    check = "assert 'torch' not in sys.modules\n"
+    script = f"import sys, iterref\n{check}iterref.Problem\n{check}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "line 4" in done.stderr
+
+
+def test_version() -> None:
+    assert __version__ in call("--version").stdout
+
+
+def test_ls_names_every_method_with_its_defaults() -> None:
+    out = call("ls").stdout
+    assert set(cli.methods()) == set(names())
+    for name in names():
+        # what is read from the source text is what the class really has
+        assert cli.methods()[name].options == [(f.name, f.default) for f in fields(get(name))]
+        assert f"  {name}\n" in out
+    assert "tries=16" in " ".join(out.split()) and "tiny-news" in out and "consensus" in out
+
+
+def test_defaults_are_those_of_generate() -> None:
+    defaults = {name: p.default for name, p in inspect.signature(generate).parameters.items()}
+    options = {p.name: p.default for p in cli.generate.params}
+    for here, there in {"method": "sampler", "reward": "reward", "seed": "seed", "temperature": "temperature"}.items():
+        assert options[here] == defaults[there]
+    assert options["alpha"] == defaults["alpha"]
+    assert OwnDrafts() == cli.read_reward("consensus", {})
+
+
+def test_generate_writes_one_text_a_line(fake: None, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("one\none two\none two three\n", encoding="utf-8")
+    from_file = call("generate", str(file), "--method", METHOD, "--reward", "length:2")
+    from_stdin = call("generate", "-", "--method", METHOD, "--reward", "length:2", text=file.read_text())
+    assert from_file.exit_code == 0, from_file.output
+    assert len(from_file.stdout.splitlines()) == 3
+    assert from_file.stdout == from_stdin.stdout
+    assert from_file.stderr == ""  # no progress bar away from a terminal
+    other = call("generate", str(file), "--method", METHOD, "--reward", "length:2", "--seed", "1")
+    assert other.stdout != from_file.stdout
+
+
+def test_generate_writes_json_with_text_reward_and_cost(fake: None) -> None:
+    lines = [{"document": "one", "reference": "alpha beta"}, {"document": "one two", "reference": "beta"}]
+    text = "\n".join(map(json.dumps, lines))
+    done = call("generate", "--json", "--method", METHOD, "--reward", "rouge", "--budget", "6,40", text=text)
+    assert done.exit_code == 0, done.output
+    entries = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [entry["document"] for entry in entries] == ["one", "one two"]
+    for entry in entries:
+        assert set(entry) == {"document", "text", "reward", "cost"}
+        assert 0 <= entry["reward"] <= 1 and 0 < entry["cost"]["denoiser"] <= 6
+
+
+def test_generate_with_consensus_counts_the_pool(fake: None) -> None:
+    done = call("generate", "--json", "--method", METHOD, "--reward", "consensus:n=3", text="one two\n")
+    assert json.loads(done.stdout)["cost"]["denoiser"] > 3 * 2
+
+
+def test_generate_takes_a_function_of_the_users(fake: None, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def beta(completions):\n    return [text.count('beta') for text in completions]\n")
+    done = call("generate", "--json", "--method", METHOD, "--reward", f"{file}:beta", text="one\n")
+    entry = json.loads(done.stdout)
+    assert entry["reward"] == entry["text"].count("beta")
+    refused(call("generate", "--reward", f"{file}:gamma", text="one"), "has no function 'gamma'")
+    refused(call("generate", "--reward", f"{tmp_path}/none.py:f", text="one"), "there is no file")
+    file.write_text("1 / 0\n")
+    refused(call("generate", "--reward", f"{file}:beta", text="one"), "cannot be run (ZeroDivisionError")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "sentence"),
+    [
+        ([], "", "the input is empty"),
+        ([], "one\n\ntwo\n", "line 2 is empty"),
+        ([], '{"document": "one"}\n{oops\n', "line 2 is no JSON"),
+        ([], '{"text": "one"}\n', "line 1 has no text in a field `document`"),
+        ([], "one\nmuch too long for this model of six words\n", "prompt 1 has 9 words"),
+        (["--method", "iteref"], "one", "did you mean 'iterref'"),
+        (["--method", "iterref:tris=2"], "one", "did you mean 'tries'"),
+        (["--reward", "consensu"], "one", "did you mean 'consensus'"),
+        (["--reward", "consensus:n=few"], "one", "write consensus or consensus:n=8"),
+        (["--reward", "consensus:n=0"], "one", "a pool needs a draft"),
+        (["--reward", "length:0"], "one", "write length or length:12"),
+        (["--reward", "rouge"], "one", "needs JSON input"),
+        (["--alpha", "0"], "one", "alpha must be positive"),
+        (["--temperature", "-1"], "one", "temperature must be positive"),
+        (["--budget", "lots"], "one", "is no number of rows"),
+        (["--budget", "2"], "one", "leaves no room after the 128 rows"),
+        (["--budget", "0"], "one", "positive number of denoiser rows"),
+        (["--nonsense"], "one", "No such option"),
+        (["--seed", "-1"], "one", "not in the range"),
+        (["no-such-file"], "", "No such file"),
+    ],
+)
+def test_wrong_use_exits_with_2_and_a_sentence(fake: None, arguments: list[str], text: str, sentence: str) -> None:
+    result = call("generate", *arguments, text=text)
+    refused(result, sentence)
+    assert result.stdout == ""
+
+
+def test_an_unknown_model_is_wrong_use() -> None:
+    refused(call("generate", "--model", "tiny-olds", text="one"), "there is no model 'tiny-olds'")
+
+
+def test_a_reward_that_fails_exits_with_1_and_loses_nothing(fake: None, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    body = "calls = []\n\ndef late(completions):\n    calls.append(1)\n    assert len(calls) < 5, 'tired'\n"
+    file.write_text(body + "    return [0.5 * len(text) for text in completions]\n")
+    method = "iterref:steps=2,moves=30,tries=2"
+    result = call("generate", "--method", method, "--reward", f"{file}:late", text="one\none two\n")
+    refused(result, "the reward raised AssertionError (tired)", code=1)
+    assert len(result.stdout.splitlines()) == 2
+    file.write_text("def late(completions):\n    raise OSError('at once')\n")
+    result = call("generate", "--method", method, "--reward", f"{file}:late", text="one\none two\n")
+    refused(result, "at once", code=1)
+    assert result.stdout == ""  # nothing was finished
+
+
+def test_rows_that_are_stuck_are_named(fake: None, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def never(completions):\n    return [float('-inf')] * len(completions)\n")
+    result = call("generate", "--json", "--method", METHOD, "--reward", f"{file}:never", text="one\n")
+    assert result.exit_code == 0 and "rows 0: some step found only forbidden" in result.stderr
+    assert json.loads(result.stdout)["reward"] is None
+
+
+def test_train_hands_its_options_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from iterref import training
+
+    seen: list[tuple[training.TrainConfig, bool]] = []
+
+    def train(config: training.TrainConfig, resume: bool = True) -> Path:
+        seen.append((config, resume))
+        return Path(config.out)
+
+    monkeypatch.setattr(training, "train", train)
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"document": "a b", "summary": "a"}\n')
+    out = str(tmp_path / "model")
+    options = ["--steps", "50", "--cooldown", "10", "--rate", "0.1", "--no-resume"]
+    result = call("train", str(pairs), "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    expected = training.TrainConfig(train=(str(pairs),), out=out, steps=50, cooldown=10, rate=0.1)
+    assert seen == [(expected, False)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--out", "x"], "Missing argument"),
+        (["none.jsonl", "--out", "x"], "does not exist"),
+        ([__file__], "Missing option '--out'"),
+        ([__file__, "--out", "x", "--optimizer", "sgd"], "unknown optimizer 'sgd'"),
+        ([__file__, "--out", "x", "--steps", "ten"], "not a valid integer"),
+    ],
+)
+def test_train_refuses_wrong_use(arguments: list[str], sentence: str) -> None:
+    refused(call("train", *arguments), sentence)
+
+
+def test_demo_prints_a_table_a_story_and_writes_its_files(
+    fake: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = [{"document": "one two", "summary": "Alpha beta."}, {"document": "one", "summary": "Gamma."}]
+    monkeypatch.setattr(demo, "sentences", lambda: rows)
+    out, table = tmp_path / "picture.png", tmp_path / "table.json"
+    result = call("demo", "--out", str(out), "--json", str(table), "--budget", "90")
+    assert result.exit_code == 0, result.output
+    assert out.read_bytes().startswith(b"\x89PNG")
+    found: dict[str, Any] = json.loads(table.read_text())
+    assert set(found) == {"methods"} and set(found["methods"]) == {"ancestral", "best_of_n", "metropolis", "iterref"}
+    for text in ("ROUGE-L", "acceptance", "document", "draft", str(out)):
+        assert text in result.stdout
+    refused(call("demo", "--out", str(out), "--budget", "20"), "leaves no room after the")
+    refused(call("demo", "--out", str(out), "--budget", "none"), "not a valid float")

@@ -1,0 +1,323 @@
+"""The one-line use: texts in and out, the pool's charge, independence of the batch, and every refusal at the door."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import iterref
+from iterref.drafts import Drafts, OwnDrafts
+from iterref.generate import draw_drafts, fitted, generate
+from iterref.models.table import Table
+from iterref.noise import Noise, absorbing
+from iterref.registry import parse
+from iterref.rewards import Consensus, Rouge, TextReward
+from iterref.rewards.base import RewardError
+
+WORDS = ("alpha", "beta", "gamma", "delta", ".")  # the last ends a text, as <eos> does
+LENGTH = 3
+
+
+class FakeDenoiser:
+    """One exact law a prompt, asked row by row."""
+
+    def __init__(self, tables: list[Table], noise: Noise) -> None:
+        self.tables, self.noise, self.rows_asked = tables, noise, 0
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        self.rows_asked += len(x_t)
+        if len(self.tables) == 1:
+            return self.tables[0](x_t, t, where, rows)
+        parts = [
+            self.tables[int(row)](x_t[i : i + 1], t[i : i + 1], where[i : i + 1], rows[i : i + 1])
+            for i, row in enumerate(rows)
+        ]
+        return torch.cat(parts)
+
+
+class FakeModel:
+    """A text model whose law depends on the number of words of the prompt."""
+
+    def __init__(self) -> None:
+        self.noise = absorbing(len(WORDS) + 1)
+        self.denoiser: FakeDenoiser | None = None
+
+    def table(self, prompt: str) -> Table:
+        generator = torch.Generator().manual_seed(len(prompt.split()))
+        return Table(torch.randn((len(WORDS),) * LENGTH, generator=generator, dtype=torch.float64), self.noise)
+
+    def prepare(self, prompts: Sequence[str]) -> tuple[FakeDenoiser, Tensor, Tensor]:
+        for row, prompt in enumerate(prompts):
+            if len(prompt.split()) > 6:
+                raise ValueError(f"prompt {row} has {len(prompt.split())} words and the model reads 6: shorten it")
+        self.denoiser = FakeDenoiser([self.table(prompt) for prompt in prompts], self.noise)
+        canvas = torch.full((len(prompts), LENGTH), len(WORDS))
+        return self.denoiser, canvas, torch.ones_like(canvas, dtype=torch.bool)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        rows = [[WORDS.index(word) for word in text.lower().rstrip(".").split()] for text in texts]
+        return torch.tensor([ids + [len(WORDS) - 1] * (LENGTH - len(ids)) for ids in rows])
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        texts = []
+        for ids in tokens.tolist():
+            words = [WORDS[i] for i in ids if i < len(WORDS)]
+            texts.append(" ".join(words[: words.index(".")] if "." in words else words))
+        return texts
+
+
+PROMPTS = ["one", "one two", "one two three", "one two three four"]
+SMALL = "iterref:steps=2,moves=3,tries=3"
+
+
+def beta(completions: list[str]) -> list[float]:
+    return [float(text.split().count("beta")) for text in completions]
+
+
+def test_texts_come_back_with_rewards_and_the_reward_rises() -> None:
+    plain = generate(FakeModel(), PROMPTS * 10, reward=beta, sampler="ancestral:steps=2")
+    guided = generate(FakeModel(), PROMPTS * 10, reward=beta, sampler=SMALL, alpha=0.2)
+    assert guided.texts is not None and len(guided.texts) == 40
+    assert guided.rewards.tolist() == beta(guided.texts)
+    assert float(guided.rewards.mean()) > float(plain.rewards.mean()) + 1
+
+
+def test_tokens_depend_on_seed_and_identity_alone() -> None:
+    whole = generate(FakeModel(), PROMPTS, reward="consensus", sampler=SMALL, rows=[7, 8, 9, 10], seed=3)
+    chunked = generate(FakeModel(), PROMPTS, reward="consensus", sampler=SMALL, rows=[7, 8, 9, 10], seed=3, max_rows=2)
+    alone = generate(FakeModel(), PROMPTS[2:3], reward="consensus", sampler=SMALL, rows=[9], seed=3)
+    assert torch.equal(whole.tokens, chunked.tokens) and torch.equal(whole.rewards, chunked.rewards)
+    assert torch.equal(whole.tokens[2], alone.tokens[0]) and whole.rewards[2] == alone.rewards[0]
+    others = generate(FakeModel(), PROMPTS[2:3] * 8, reward="consensus", sampler=SMALL, seed=3)
+    assert (others.tokens != whole.tokens[2]).any(1).any()  # the identity does matter
+
+
+def test_pools_are_the_models_own_and_do_not_depend_on_the_batch_or_their_size() -> None:
+    drafts = draw_drafts(FakeModel(), PROMPTS, OwnDrafts(n=6, steps=2), rows=[4, 5, 6, 7])
+    alone = draw_drafts(FakeModel(), PROMPTS[1:2], OwnDrafts(n=6, steps=2), rows=[5])
+    fewer = draw_drafts(FakeModel(), PROMPTS, OwnDrafts(n=2, steps=2), rows=[4, 5, 6, 7])
+    assert alone.texts[0] == drafts.texts[1]
+    assert [pool[:2] for pool in drafts.texts] == fewer.texts
+    assert drafts.asked.denoiser == 12 and drafts.asked.reward == 0
+
+
+def test_drafts_follow_the_models_law() -> None:
+    model, n = FakeModel(), 2000
+    pool = draw_drafts(model, ["one two"], OwnDrafts(n=n, steps=40)).texts[0]
+    table = model.table("one two")
+    texts = model.decode(table.states())
+    for text in ("beta", "gamma delta", ""):
+        p = sum(float(q) for q, other in zip(table.log_p.exp(), texts, strict=True) if other == text)
+        assert abs(pool.count(text) / n - p) < 4 * (p * (1 - p) / n) ** 0.5 + 0.02
+
+
+def test_the_pool_is_counted_and_paid_from_the_budget() -> None:
+    model = FakeModel()
+    result = generate(model, PROMPTS, reward=OwnDrafts(n=5, steps=2), sampler="iterref:steps=2,tries=3", budget=17)
+    assert result.asked.denoiser == 17 and result.asked.depth == 2 + 7
+    assert result.sampler == parse("iterref:steps=2,tries=3,moves=5")
+    assert model.denoiser is not None and model.denoiser.rows_asked == round(result.cost.denoiser * len(PROMPTS))
+    free = generate(FakeModel(), PROMPTS, reward=beta, sampler="iterref:steps=2,tries=3", budget=17)
+    assert free.sampler == parse("iterref:steps=2,tries=3,moves=15")  # without a pool the method has it all
+
+
+def test_drafts_drawn_before_are_the_same_reward_and_are_charged_too() -> None:
+    options: dict[str, Any] = {"sampler": "iterref:steps=2,tries=3", "budget": 17, "seed": 5, "temperature": 0.7}
+    drafts = draw_drafts(FakeModel(), PROMPTS, OwnDrafts(n=5, steps=2), seed=5, temperature=0.7)
+    before = generate(FakeModel(), PROMPTS, reward=drafts, **options)
+    within = generate(FakeModel(), PROMPTS, reward=OwnDrafts(n=5, steps=2), **options)
+    assert torch.equal(before.tokens, within.tokens) and torch.equal(before.rewards, within.rewards)
+    assert before.asked == within.asked
+    assert before.seconds > drafts.seconds
+
+
+def test_reward_is_the_consensus_with_the_pool() -> None:
+    drafts = draw_drafts(FakeModel(), PROMPTS, OwnDrafts(n=5, steps=2))
+    result = generate(FakeModel(), PROMPTS, reward=drafts, sampler=SMALL)
+    assert result.texts is not None
+    assert result.rewards.tolist() == pytest.approx(drafts.reward()(result.texts, range(4)))
+
+
+def test_rewards_of_every_kind_are_taken() -> None:
+    def with_prompts(prompts: list[str], completions: list[str], word: list[str], **rest: object) -> list[float]:
+        return [float(w in c.split()) + len(p) for p, c, w in zip(prompts, completions, word, strict=True)]
+
+    def of_tokens(tokens: Tensor, rows: Tensor) -> Tensor:
+        return (tokens == 1).sum(1).double() + rows
+
+    columns = {"word": ["beta"] * 4, "reference": ["alpha beta"] * 4}
+    rewards: list[Callable[..., Any]] = [
+        with_prompts,
+        of_tokens,
+        lambda texts: [len(text) for text in texts],
+        Rouge(),
+        Rouge().against(["alpha"] * 4),
+        0.5 * TextReward(beta, FakeModel().decode),
+    ]
+    for reward in rewards:
+        assert generate(FakeModel(), PROMPTS, reward=reward, sampler=SMALL, columns=columns).finished
+
+
+def test_temperature_sharpens() -> None:
+    def at(temperature: float) -> int:
+        result = generate(
+            FakeModel(), ["one two"] * 60, reward=beta, sampler="ancestral:steps=3", temperature=temperature
+        )
+        assert result.texts is not None
+        return len(set(result.texts))
+
+    assert at(0.2) < at(1.0)
+
+
+def test_forbidden_tokens_are_never_written_nor_drafted() -> None:
+    drafts = draw_drafts(FakeModel(), PROMPTS, OwnDrafts(n=8, steps=2), forbidden=[1])
+    result = generate(FakeModel(), PROMPTS, reward=drafts, sampler=SMALL, forbidden=[1])
+    assert not (result.tokens == 1).any()
+    assert not any("beta" in text for pool in drafts.texts for text in pool)
+    free = draw_drafts(FakeModel(), PROMPTS, OwnDrafts(n=8, steps=2))
+    assert any("beta" in text for pool in free.texts for text in pool)
+
+
+def test_a_row_without_an_allowed_text_keeps_its_state_and_says_so() -> None:
+    def only_row_one(completions: list[str], rows: list[int]) -> list[float]:
+        return [0.0 if row == 1 else -torch.inf for row in rows]
+
+    result = generate(FakeModel(), PROMPTS[:2], reward=only_row_one, sampler=SMALL)
+    assert result.trace.stuck_rows() == [0]
+    assert "rows 0: some step found only forbidden candidates" in str(result)
+    assert "forbidden" not in str(generate(FakeModel(), PROMPTS[:2], reward=beta, sampler=SMALL))
+
+
+def test_a_failing_reward_gives_back_what_was_reached() -> None:
+    calls = 0
+
+    def fails(completions: list[str]) -> list[float]:
+        nonlocal calls
+        calls += 1
+        if calls > 4:
+            raise KeyError("gone")
+        return beta(completions)
+
+    with pytest.raises(RewardError, match="KeyError") as caught:
+        generate(FakeModel(), PROMPTS * 3, reward=fails, sampler="iterref:steps=2,moves=40,tries=4")
+    partial = caught.value.partial  # type: ignore[attr-defined]
+    assert not partial.finished and partial.rewards.isfinite().all() and len(partial.texts) == 12
+
+
+@pytest.mark.parametrize("answer", [[1.0], [float("nan")] * 4, [float("inf")] * 4, ["x"] * 4, None])
+def test_answers_that_are_no_rewards_are_refused_where_they_appear(answer: object) -> None:
+    with pytest.raises(RewardError, match="row"):
+        generate(FakeModel(), PROMPTS, reward=lambda texts: answer, sampler="iterref:steps=2,moves=2,tries=1")
+
+
+def test_a_partial_result_counts_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Consensus, completions: Sequence[str], rows: Sequence[int]) -> list[float]:
+        raise OSError("gone")
+
+    monkeypatch.setattr(Consensus, "__call__", fails)
+    with pytest.raises(RewardError, match="OSError") as caught:
+        generate(FakeModel(), PROMPTS, reward=OwnDrafts(n=5, steps=2), sampler=SMALL)
+    partial = caught.value.partial  # type: ignore[attr-defined]
+    assert partial.asked.denoiser == 10 + 1 and not partial.finished
+
+
+class Counting(FakeModel):
+    """A model that must not be asked."""
+
+    def prepare(self, prompts: Sequence[str]) -> tuple[FakeDenoiser, Tensor, Tensor]:
+        denoiser, canvas, free = super().prepare(prompts)
+        denoiser.__class__ = Untouchable
+        return denoiser, canvas, free
+
+
+class Untouchable(FakeDenoiser):
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        raise AssertionError("the denoiser was asked before the checks passed")
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"prompts": []}, "no prompts: pass at least one"),
+    ({"prompts": ["fine", " \n"]}, "prompt 1 is empty: pass"),
+    ({"prompts": "one string"}, "are one string: pass a list"),
+    ({"prompts": ["fine", 3]}, "prompt 1 is a int: pass a string"),
+    ({"prompts": ["fine", "far too long for this small model"]}, "prompt 1 has 7 words .*: shorten it"),
+    ({"sampler": "iteref"}, "unknown method 'iteref': did you mean 'iterref'"),
+    ({"sampler": "iterref:tris=3"}, "unknown option 'tris': did you mean 'tries'"),
+    ({"sampler": "iterref:tries=many"}, "needs a whole number"),
+    ({"alpha": 0.0}, "alpha must be positive"),
+    ({"alpha": -1.0}, "alpha must be positive"),
+    ({"alpha": float("nan")}, "alpha must be positive"),
+    ({"temperature": 0.0}, "temperature must be positive"),
+    ({"reward": 3}, "the reward is a int: pass a function"),
+    ({"reward": "rogue"}, "unknown reward 'rogue': did you mean 'consensus'"),
+    ({"reward": lambda completions, tone: [0.0]}, "needs tone.*: add the column"),
+    ({"reward": Drafts([["a"]], "rougeL", iterref.Cost(), iterref.Cost(), 0.0)}, "belong to 1 prompts, not 2"),
+    ({"columns": {"tone": ["one"]}}, "column 'tone' has 1 entries for 2 prompts"),
+    ({"columns": {"tone": ["one"]}, "reward": "consensus"}, "column 'tone' has 1 entries for 2 prompts"),
+    ({"rows": [1]}, "1 row identities for 2 prompts"),
+    ({"rows": [0, -1]}, "row 1 has identity -1"),
+    ({"seed": -1}, "a seed must lie in"),
+    ({"watch": [2]}, "row 2 cannot be watched"),
+    ({"budget": 0}, "positive number of denoiser rows"),
+    ({"budget": 7}, "budget of 7 denoiser rows .* too small for one run of iterref"),
+    ({"budget": (64, 0)}, "too small for one run"),
+    ({"budget": 128, "reward": "consensus"}, "leaves no room after the 128 rows of the drafts: raise the budget"),
+    ({"budget": 130, "reward": "consensus"}, "after the 128 denoiser rows of the drafts, the budget of 2"),
+    ({"forbidden": [99]}, "forbidden token 99 is outside the vocabulary of 6"),
+    ({"forbidden": range(5)}, "every token is forbidden"),
+    ({"max_rows": 0}, "max_rows must be at least 1"),
+    ({"model": "tiny-new"}, "there is no model 'tiny-new'"),
+]
+
+
+@pytest.mark.parametrize(("options", "sentence"), REFUSED, ids=[f"{list(o)[-1]}-{s[:24]}" for o, s in REFUSED])
+def test_bad_input_is_refused_before_anything_runs(options: dict[str, Any], sentence: str) -> None:
+    def never(completions: list[str]) -> list[float]:
+        raise AssertionError("the reward was asked before the checks passed")
+
+    given = {"model": Counting(), "prompts": ["one", "two words"], "reward": never} | options
+    with pytest.raises((ValueError, TypeError), match=sentence) as caught:
+        generate(given.pop("model"), given.pop("prompts"), **given)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_untouchable_model_would_have_noticed() -> None:
+    with pytest.raises(AssertionError, match="before the checks"):
+        generate(Counting(), PROMPTS, reward=beta)
+
+
+@pytest.mark.parametrize("options", [{"n": 0}, {"steps": 0}, {"order": "best"}, {"kind": "rouge9"}])
+def test_impossible_pools_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        OwnDrafts(**options)
+
+
+def test_a_method_is_fitted_to_what_the_pool_leaves() -> None:
+    pool = OwnDrafts(n=2, steps=3).cost()
+    assert fitted(parse("ancestral"), 10, pool).cost().denoiser == 4
+    assert fitted(parse("ancestral"), None, pool) == parse("ancestral")
+
+
+def test_the_package_is_lazy_and_its_generate_can_be_called_however_it_was_imported() -> None:
+    script = (
+        "import sys, iterref\n"
+        "assert 'torch' not in sys.modules and 'generate' in dir(iterref)\n"
+        "from iterref.drafts import OwnDrafts\n"
+        "import iterref.generate\n"
+        "assert callable(iterref.generate)\n"
+        "try:\n    iterref.generate(None, [])\n"
+        "except ValueError as error:\n    assert 'no prompts' in str(error)\n"
+        "else:\n    raise AssertionError('no refusal')\n"
+        "assert all(getattr(iterref, name) is not None for name in iterref.__all__)\n"
+        "try:\n    iterref.nothing\n"
+        "except AttributeError:\n    pass\n"
+        "else:\n    raise AssertionError('an unknown name was found')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

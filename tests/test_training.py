@@ -1,0 +1,221 @@
+"""Tests of the losses, the pairs and the trainer."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from iterref.models.tiny_news import Summarizer
+from iterref.models.transformer import Memory, Transformer, TransformerOptions
+from iterref.pairs import EOS, MASK, PAD, Pairs, batches, kept, read_pairs, train_tokenizer
+from iterref.training import (
+    TrainConfig,
+    Trainer,
+    masked_loss,
+    spread_times,
+    token_weight,
+    train,
+    uniform_loss,
+)
+
+WORDS = "red green blue fast slow cat dog bird runs sleeps sings here there".split()
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny(timed: bool = False) -> Transformer:
+    torch.manual_seed(0)
+    return Transformer(
+        TransformerOptions(
+            vocab=20, mask=MASK, pad=PAD, width=32, heads=2, hidden=32, encoder_layers=1, decoder_layers=1, timed=timed
+        )
+    )
+
+
+class Constant(Transformer):
+    """A network that gives every token the same log-probability."""
+
+    def target_log_probs(self, states: Tensor, memory: Memory, where: Tensor, target: Tensor) -> Tensor:
+        return torch.full((int(where.sum()),), -2.0)
+
+
+def write(path: Path, rows: int = 64) -> Path:
+    """Pairs to learn from: a summary is the first and the last word of its document."""
+    generator = torch.Generator().manual_seed(0)
+    with gzip.open(path, "wt") as file:
+        for _ in range(rows):
+            size = int(torch.randint(3, 8, (1,), generator=generator))
+            words = [WORDS[i] for i in torch.randint(len(WORDS), (size,), generator=generator).tolist()]
+            file.write(json.dumps({"document": " ".join(words), "summary": f"{words[0]} {words[-1]}"}) + "\n")
+    return path
+
+
+def small(folder: Path, **changes: int | str | None) -> TrainConfig:
+    options: dict[str, object] = {
+        "train": (str(write(folder / "pairs.jsonl.gz")),),
+        "validation": str(folder / "pairs.jsonl.gz"),
+        "out": str(folder / "out"),
+        "steps": 6,
+        "warmup": 2,
+        "cooldown": 2,
+        "batch": 8,
+        "length": 6,
+        "vocab": 60,
+        "width": 16,
+        "heads": 2,
+        "hidden": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "validation_every": 3,
+        "threads": 1,
+    }
+    return TrainConfig(**{**options, **changes})  # type: ignore[arg-type]
+
+
+def test_times_fall_one_into_each_cell() -> None:
+    t = spread_times(50, torch.Generator().manual_seed(3))
+    assert ((0 < t) & (t <= 1)).all()
+    cells = torch.sort((t * 50 - 1e-4).floor().long()).values
+    assert cells.tolist() == list(range(50))
+
+
+def test_masked_loss_is_the_mean_over_masked_tokens() -> None:
+    """With log p = -2 everywhere the loss is 2 P(at least one mask) = 2 L / (L + 1)."""
+    options = tiny().options
+    network = Constant(options)
+    target = torch.randint(3, 20, (4000, 4), generator=torch.Generator().manual_seed(0))
+    memory = network.encode(target)
+    loss = masked_loss(network, memory, target, torch.ones(4000, 4), torch.Generator().manual_seed(1))
+    assert float(loss) == pytest.approx(2 * 4 / 5, abs=0.025)
+    halved = masked_loss(network, memory, target, torch.full((4000, 4), 0.5), torch.Generator().manual_seed(1))
+    assert float(halved) == pytest.approx(float(loss) / 2)
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_either_loss_teaches_a_network_to_copy(timed: bool) -> None:
+    network = tiny(timed)
+    loss_of = uniform_loss if timed else masked_loss
+    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for _ in range(120):
+        target = torch.randint(3, 20, (32, 5), generator=generator)
+        loss = loss_of(network, network.encode(target), target, torch.ones(32, 5), generator, copies=2)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[0] > 1.3
+    assert sum(losses[-10:]) / 10 < 0.5 * losses[0]
+
+
+def test_an_unrelated_source_does_not_help() -> None:
+    """The control of the test above: what is learnt is to copy, not the law of the targets."""
+    network = tiny()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        source, target = torch.randint(3, 20, (2, 32, 5), generator=generator)
+        loss = masked_loss(network, network.encode(source), target, torch.ones(32, 5), generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) > 1.5
+
+
+def test_uniform_loss_needs_the_time() -> None:
+    network = tiny()
+    target = torch.full((2, 5), 4)
+    with pytest.raises(ValueError, match="timed"):
+        uniform_loss(network, network.encode(target), target, torch.ones(2, 5), torch.Generator())
+
+
+def test_repeated_end_tokens_weigh_less() -> None:
+    target = torch.tensor([[7, 8, EOS, EOS, EOS]])
+    assert token_weight(target, 0.2).tolist() == [pytest.approx([1, 1, 1, 0.2, 0.2])]
+
+
+def test_kept_tokens_are_a_common_subsequence() -> None:
+    assert kept([1, 2, 3, 4, 5], [2, 4]) == [False, True, False, True, False]
+    assert kept([1, 2], [3]) == [False, False]
+
+
+def test_tokenizer_gives_the_words_back() -> None:
+    tokenizer = train_tokenizer(["the cat sat on ## mats .", "a kusturica film"], 80)
+    for text in ("the cat sat .", "tams on ## filmica"):  # words it never saw come in pieces
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    assert tokenizer.token_to_id("<unk>") in tokenizer.encode("the ж").ids
+
+
+def test_pairs_that_do_not_fit_are_left_out() -> None:
+    tokenizer = train_tokenizer(["a b c d e f"], 20)
+    rows = [("a b c", "a c"), ("a b c d e f", "a"), ("a b", "a b c d e f"), ("", "a")]
+    pairs = Pairs.encode(tokenizer, rows, length=4, source_length=6)
+    assert len(pairs.sources) == 1 and pairs.canvases.shape == (1, 4)
+    assert pairs.keeps == [[True, False, True, True]]
+    with pytest.raises(ValueError, match="no pair fits"):
+        Pairs.encode(tokenizer, rows[1:], length=4, source_length=6)
+
+
+def test_an_epoch_holds_every_row_once() -> None:
+    pairs = Pairs([[5] * (i % 7 + 1) for i in range(53)], torch.zeros(53, 4, dtype=torch.long), [[]] * 53)
+    epoch = batches(pairs, 8, seed=0, epoch=1)
+    assert sorted(i for batch in epoch for i in batch) == list(range(53))
+    assert epoch == batches(pairs, 8, seed=0, epoch=1) != batches(pairs, 8, seed=0, epoch=2)
+
+
+def test_a_line_without_a_summary_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"document": "a", "summary": "b"}\n{"document": "a"}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2"):
+        read_pairs([path])
+
+
+def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
+    trainer = Trainer(TrainConfig(train=(), out="", steps=10, warmup=2, cooldown=5), tiny())
+    rates = []
+    for trainer.step in range(11):
+        rates.append(trainer.rate())
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0])
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    whole = train(small(tmp_path, out=str(tmp_path / "whole")))
+    train(small(tmp_path, steps=4, cooldown=0))
+    parts = train(small(tmp_path))
+    other = train(small(tmp_path, out=str(tmp_path / "other"), seed=1))
+    weights = [load_file(folder / "weights.safetensors") for folder in (whole, parts, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_run_ends_in_a_folder_that_loads(tmp_path: Path, optimizer: str) -> None:
+    folder = train(small(tmp_path, optimizer=optimizer, precision="float32"))
+    lines = (folder / "train_curve.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "step,seconds,loss,validation_loss" and len(lines) == 3
+    assert str(tmp_path) not in (folder / "config.json").read_text(encoding="utf-8")
+    model = Summarizer.load(folder)
+    denoiser, canvas, free = model.prepare(["red cat runs here"])
+    log_p = denoiser(canvas, torch.ones(1), free, torch.zeros(1, dtype=torch.long))
+    torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(model.length))
+
+
+def test_bad_options_are_refused() -> None:
+    config = TrainConfig(train=(), out="")
+    for change in ({"optimizer": "sgd"}, {"precision": "int8"}, {"cooldown": 20_000}):
+        with pytest.raises(ValueError):
+            replace(config, **change)  # type: ignore[arg-type]
