@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from iterref.budget import Cost, fit
     from iterref.drafts import OwnDrafts
-    from iterref.generate import generate
+    from iterref.generation import generate
     from iterref.noise import Noise, Schedule, absorbing, uniform
     from iterref.problem import Problem
     from iterref.registry import parse
@@ -49,7 +49,7 @@ _HOMES = {
     "Schedule": "noise",
     "absorbing": "noise",
     "fit": "budget",
-    "generate": "generate",
+    "generate": "generation",
     "parse": "registry",
     "sample": "run",
     "uniform": "noise",

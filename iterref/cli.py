@@ -93,7 +93,7 @@ def demo(out: str, as_json: str | None, seed: int, budget: float | None) -> None
     """Four methods on the bundled model and sentences, at one budget."""
     with doors():
         from iterref import demo as show
-        from iterref.generate import text_model
+        from iterref.generation import text_model
         from iterref.plots import reward_against_budget
 
         model, rows = text_model(None), show.sentences()
@@ -128,7 +128,7 @@ def generate(file: IO[str], method: str, reward: str, budget: str | None, as_jso
         prompts, columns = read_prompts(file)
         rows = None if budget is None else read_budget(budget)
         asked = read_reward(reward, columns)
-        from iterref.generate import generate as run
+        from iterref.generation import generate as run
         from iterref.rewards.base import RewardError
 
         model, bar = options.pop("model"), sys.stderr.isatty()

@@ -21,11 +21,15 @@ ORDERS = ("random", "confidence")
 
 
 def grid(steps: int) -> tuple[float, ...]:
-    """The times 1 = t_0 > ... > t_steps = 0, evenly spaced."""
+    """The times 1 = t_0 > ... > t_steps = 0, evenly spaced; 0 steps are the finished text alone."""
+    if not steps:
+        return (0.0,)
     return tuple((steps - i) / steps for i in range(steps + 1))
 
 
-def advance(problem: Problem, x_t: Tensor, t: float, u: float, order: str, rows: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
+def advance(
+    problem: Problem, x_t: Tensor, t: float, u: float, order: str, rows: Tensor, rng: Rng
+) -> tuple[Tensor, Tensor]:
     """One step from t to u < t for (R, L) states of (R,) rows -> x_u (R, L) and the guess x_0 (R, L).
 
     Raises `ValueError` for an order that the noise has no meaning for: only a mask shows which tokens are open.
@@ -40,7 +44,9 @@ def advance(problem: Problem, x_t: Tensor, t: float, u: float, order: str, rows:
     if order == "random":
         return problem.forth(x_t, x_0, a_t, a_u, rows, rng.fork("forth")), x_0
     if problem.noise.mask is None:
-        raise ValueError(f"order {order!r} needs absorbing noise, where a mask shows the open tokens: use order='random'")
+        raise ValueError(
+            f"order {order!r} needs absorbing noise, where a mask shows the open tokens: use order='random'"
+        )
     sure = torch.full(x_t.shape, -torch.inf, dtype=log_p.dtype, device=x_t.device)
     sure[where] = log_p.gather(1, x_0[where][:, None])[:, 0]
     left = (problem.opened[rows].sum(1) * (1 - a_u)).round().long()

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from iterref.budget import Cost
 from iterref.drafts import OwnDrafts, TextModel
-from iterref.generate import draw_drafts, fitted, generate
+from iterref.generation import draw_drafts, fitted, generate
 from iterref.noise import Schedule
 from iterref.plots import Point
 from iterref.registry import parse

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from iterref.budget import Cost
 from iterref.decode import ORDERS, advance, grid
 from iterref.denoise import Denoiser, Tempered
+from iterref.kernels.base import pick
 from iterref.noise import Noise
 from iterref.problem import Problem
 from iterref.random import Rng
@@ -76,21 +77,38 @@ class OwnDrafts:
 
 @dataclass(frozen=True)
 class Drafts:
-    """A pool already drawn: `texts`, one list of drafts a row, and what it took (`cost` computed, `asked`, `seconds`).
+    """A pool already drawn: `texts`, one list of drafts a row, their `tokens` (n, B, L), and what it took (`cost`
+    computed, `asked`, `seconds`).
 
     As the reward of `generate` it is consensus with this pool, and its rows are charged to the run.
     """
 
     texts: list[list[str]]
+    tokens: Tensor
     kind: Kind
     cost: Cost
     asked: Cost
     seconds: float
     parts: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def n(self) -> int:
+        """Drafts a row."""
+        return len(self.tokens)
+
     def reward(self) -> Consensus:
         """The consensus with this pool, free of charge."""
         return Consensus(self.texts, self.kind)
+
+    def best(self) -> tuple[Tensor, Cost]:
+        """The draft (B, L) of every row that agrees most with the others, and what judging them took a sample.
+
+        Minimum Bayes risk decoding (Kumar and Byrne 2004; Eikema and Aziz 2022, arXiv:2108.04718).
+        """
+        n, batch = self.tokens.shape[:2]
+        completions = [texts[k] for k in range(n) for texts in self.texts]
+        values = torch.as_tensor(self.reward()(completions, rows=list(range(batch)) * n)).view(n, batch)
+        return pick(self.tokens, values.argmax(0)), Cost(0, n)
 
 
 def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progress: bool = False) -> Drafts:
@@ -111,12 +129,13 @@ def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progre
     meter = problem.meter
     pools = [texts[row::batch] for row in range(batch)]
     seconds = perf_counter() - start
-    return Drafts(pools, drafts.kind, meter.made(batch), meter.asked(batch), seconds, dict(meter.seconds))
+    tokens = x.view(drafts.n, batch, -1)
+    return Drafts(pools, tokens, drafts.kind, meter.made(batch), meter.asked(batch), seconds, dict(meter.seconds))
 
 
 def tempered(denoiser: Denoiser, temperature: float) -> Denoiser:
     """The denoiser at another temperature; 1 is the denoiser itself."""
-    return denoiser if temperature == 1 else cast(Denoiser, Tempered(denoiser, temperature))
+    return denoiser if temperature == 1 else Tempered(denoiser, temperature)
 
 
 def no_reward(tokens: Tensor, rows: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ A method asks four things of it: `predict` (posteriors of the open positions), `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
@@ -71,7 +71,9 @@ class Problem:
         object.__setattr__(self, "canvas", self.canvas.long())
         free = torch.ones_like(self.canvas, dtype=torch.bool) if self.free is None else self.free.bool()
         if free.shape != self.canvas.shape:
-            raise ValueError(f"`free` has shape {tuple(free.shape)}, the canvas {tuple(self.canvas.shape)}: make them equal")
+            raise ValueError(
+                f"`free` has shape {tuple(free.shape)}, the canvas {tuple(self.canvas.shape)}: make them equal"
+            )
         object.__setattr__(self, "free", free)
         if not 0 < self.alpha < float("inf"):
             raise ValueError(f"alpha must be positive and finite, got {self.alpha}: smaller means more reward")
@@ -101,6 +103,29 @@ class Problem:
         reward = Remembered(self.reward) if self.remember and not isinstance(self.reward, Remembered) else self.reward
         return replace(self, reward=reward, meter=Meter(), best=Best(self.canvas.clone(), nothing))
 
+    def finished(self, tokens: Tensor) -> Tensor:
+        """Finished texts (B, L), checked: the canvas at frozen positions, no mask and no forbidden token elsewhere.
+
+        Raises `ValueError` naming the row where they are not.
+        """
+        if tokens.shape != self.canvas.shape:
+            raise ValueError(f"the texts have shape {tuple(tokens.shape)}, the canvas {tuple(self.canvas.shape)}")
+        tokens = tokens.to(self.canvas.device).long()
+        banned = torch.zeros(self.noise.vocab, dtype=torch.bool, device=tokens.device)
+        banned[torch.as_tensor([*self.forbidden, *([] if self.noise.mask is None else [self.noise.mask])]).long()] = (
+            True
+        )
+        outside = (tokens < 0) | (tokens >= self.noise.vocab)
+        wrong = self.opened & (outside | banned[tokens.clamp(0, self.noise.vocab - 1)])
+        wrong |= ~self.opened & (tokens != self.canvas)
+        if bool(wrong.any()):
+            row, position = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"row {row}, position {position}: token {int(tokens[row, position])} cannot stand there in a finished "
+                "text: keep frozen positions as the canvas has them, and use allowed tokens elsewhere"
+            )
+        return tokens
+
     def prior(self, rng: Rng) -> Tensor:
         """Pure noise at the free positions, the canvas elsewhere, for the streams' (R,) rows in order -> (B, L)."""
         return torch.where(self.opened, self.noise.prior(self.canvas.shape[1], rng).to(self.canvas.device), self.canvas)
@@ -110,7 +135,11 @@ class Problem:
 
         Rows without an open position are not evaluated.
         """
-        return self._ask(lambda x, w, r: self.denoiser(x, x.new_full((len(x),), t, dtype=torch.float64), w, r), x_t, where, rows)
+
+        def at_time(x: Tensor, open_: Tensor, of: Tensor) -> Tensor:
+            return self.denoiser(x, torch.full((len(x),), t, dtype=torch.float64, device=x.device), open_, of)
+
+        return self._ask(at_time, x_t, where, rows)
 
     def conditionals(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i}): the denoiser's leave-one-out law."""
@@ -145,7 +174,9 @@ class Problem:
             self.best.see(x_0, reward, rows)
         return reward
 
-    def _ask(self, function, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def _ask(
+        self, function: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, where: Tensor, rows: Tensor
+    ) -> Tensor:
         start = perf_counter()
         live = where.any(1).nonzero()[:, 0]
         self.meter.asked_denoiser += len(x)
@@ -184,7 +215,7 @@ class Problem:
             )
         if mask is not None and bool((frozen & (self.canvas == mask)).any()):
             row, position = (frozen & (self.canvas == mask)).nonzero()[0].tolist()
-            raise ValueError(f"row {row}, position {position}: a frozen position holds the mask token: free it or fill it")
+            raise ValueError(f"row {row}, position {position}: a frozen position holds the mask: free it or fill it")
         banned = {int(token) for token in self.forbidden}
         wrong = [token for token in banned if not 0 <= token < vocab]
         if wrong:

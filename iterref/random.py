@@ -186,8 +186,10 @@ class Rng:
 def _doubles(counter: tuple[Any, Any, Any, Any], key: tuple[int, int], halves: int) -> Tensor:
     """Uniform numbers (*, halves) in [0, 1) of blocks (*): the 32 bits of one word above 21 bits of the next."""
     words = philox(counter, key)
-    bits = [high.bitwise_left_shift_(21).bitwise_or_(low.bitwise_right_shift_(11))
-            for high, low in zip(words[0 : 2 * halves : 2], words[1 : 2 * halves : 2], strict=True)]
+    bits = [
+        high.bitwise_left_shift_(21).bitwise_or_(low.bitwise_right_shift_(11))
+        for high, low in zip(words[0 : 2 * halves : 2], words[1 : 2 * halves : 2], strict=True)
+    ]
     return torch.stack(bits, dim=-1).double().mul_(2.0**-53)
 
 
@@ -203,7 +205,9 @@ def _inverse(log_p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 
         what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
         raise ValueError(f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf")
     # float64 throughout: with float32 sums a tail of many tokens of 1e-9 each would vanish.
-    total_to = log_p.to(torch.float64, copy=True, memory_format=torch.contiguous_format).sub_(peak).exp_().cumsum_(dim=1)
+    total_to = (
+        log_p.to(torch.float64, copy=True, memory_format=torch.contiguous_format).sub_(peak).exp_().cumsum_(dim=1)
+    )
     total = total_to[:, -1:]
     # Below the total even after rounding, so that the search ends inside the vocabulary.
     below = torch.minimum(u * total, total.nextafter(torch.zeros_like(total)))

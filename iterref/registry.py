@@ -25,7 +25,9 @@ def names() -> list[str]:
 def get(name: str) -> type[Sampler]:
     """The method called `name`; raises `ValueError` with the nearest name for an unknown one."""
     if name not in names():
-        raise ValueError(f"unknown method {name!r}: did you mean {_nearest(name, names())!r}? The methods are {', '.join(names())}")
+        raise ValueError(
+            f"unknown method {name!r}: did you mean {_nearest(name, names())!r}? The methods are {', '.join(names())}"
+        )
     found: type[Sampler] = import_module(f"iterref.samplers.{name}").SAMPLER
     return found
 

@@ -1,6 +1,6 @@
 """The run: the loop that every method shares, and its result.
 
-    state = init;   state, info = step(state)  x iterations;   result = tokens, rewards, best, cost, trace
+state = init;   state, info = step(state)  x iterations;   result = tokens, rewards, best, cost, trace
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Result:
         lines = [
             f"{self.sampler}: {len(self.tokens)} rows, reward {float(self.rewards.mean()):.4f} "
             f"(best seen {float(self.best.reward.mean()):.4f})",
-            f"a sample: {self.cost.denoiser:.4g} denoiser rows, {self.cost.reward:.4g} reward rows, depth {self.cost.depth:g}; "
-            f"{self.seconds:.2f} s in all",
+            f"a sample: {self.cost.denoiser:.4g} denoiser rows, {self.cost.reward:.4g} reward rows, "
+            f"depth {self.cost.depth:g}; {self.seconds:.2f} s in all",
         ]
         stuck = self.trace.stuck_rows()
         if stuck:
@@ -69,6 +69,7 @@ def sample(
     seed: int = 0,
     rows: Sequence[int] | Tensor | None = None,
     budget: Cost | int | float | tuple[float, float] | None = None,
+    start: Tensor | None = None,
     watch: Sequence[int] = (),
     decode: Callable[[Tensor], list[str]] | None = None,
     progress: bool = False,
@@ -77,9 +78,12 @@ def sample(
 
     `rows` are the B identities of the rows' random streams (0 .. B - 1 unless given): the result of a row depends on
     (seed, identity) alone, whatever else is in the batch. `budget` refits the method's options (`budget.fit`).
+    `start` (B, L) are finished texts to refine in place of a draft; the rows of the draft are not spent then.
     `watch` names rows whose states the trace keeps. Raises `RewardError` where the reward fails; the error's
     `partial` is then a `Result` of what the run had reached.
     """
+    if start is not None:
+        sampler, start = sampler.refining(), problem.finished(start)
     if budget is not None:
         sampler = fit(sampler, budget)
     batch = len(problem.canvas)
@@ -89,13 +93,12 @@ def sample(
     wrong = [row for row in watch if not 0 <= row < batch]
     if wrong:
         raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
-    start = perf_counter()
-    run = _Run(sampler, problem.begin(), Trace(tuple(watch)), start, decode)
+    run = _Run(sampler, problem.begin(), Trace(tuple(watch)), perf_counter(), decode)
     rng = Rng.seeded(seed, identities, device=problem.canvas.device)
     state = None
     try:
         with torch.inference_mode():
-            state = sampler.init(run.problem, rng.fork("init"))
+            state = sampler.init(run.problem, rng.fork("init")) if start is None else sampler.resume(run.problem, start)
             for index in tqdm(range(sampler.iterations), desc=sampler.name, disable=not progress):
                 state, info = sampler.step(run.problem, state, rng.fork("step", index))
                 asked, best = run.problem.meter.asked(batch), run.problem.best
@@ -133,6 +136,15 @@ class _Run:
             tokens, rewards = state.x_0, state.reward
         meter = problem.meter
         return Result(
-            tokens.clone(), rewards.clone(), replace(best), meter.made(batch), meter.asked(batch), self.trace, self.sampler,
-            perf_counter() - self.start, dict(meter.seconds), self.decode(tokens) if self.decode else None, finished,
-        )  # fmt: skip
+            tokens=tokens.clone(),
+            rewards=rewards.clone(),
+            best=replace(best),
+            cost=meter.made(batch),
+            asked=meter.asked(batch),
+            trace=self.trace,
+            sampler=self.sampler,
+            seconds=perf_counter() - self.start,
+            parts=dict(meter.seconds),
+            texts=self.decode(tokens) if self.decode else None,
+            finished=finished,
+        )

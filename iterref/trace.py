@@ -79,9 +79,8 @@ class Trace:
         for k, step in enumerate(self.steps):
             means = [float(step[name].nanmean()) for name in ("accepted", "changed", "reward", "best")]
             shown = ["      -" if value != value else f"{value:7.3f}" for value in means]
-            lines.append(
-                f"{k:4d} {float(step['t']):6.3f} {float(step['denoiser']):5.0f}   {shown[0]}  {shown[1]}   {shown[2]}   {shown[3]}"
-            )
+            head = f"{k:4d} {float(step['t']):6.3f} {float(step['denoiser']):5.0f}"
+            lines.append(f"{head}   {shown[0]}  {shown[1]}   {shown[2]}   {shown[3]}")
         return "\n".join(lines)
 
     def save(self, path: str | Path) -> None:

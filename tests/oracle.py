@@ -117,9 +117,7 @@ class Enumerator:
         return table[self.script.call(laws, self.of)]
 
 
-def enumerate_outcomes(
-    run: Callable[[Tensor, Enumerator], Tensor], starts: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def enumerate_outcomes(run: Callable[[Tensor, Enumerator], Tensor], starts: int) -> tuple[Tensor, Tensor, Tensor]:
     """Every outcome of `run(start, rng) -> (R, *)` from each of `starts` rows.
 
     `run` gets the start (R,) of every row. Returns (R,) starts, (R,) probabilities and the (R, *) results.

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from iterref import __version__, cli, demo
 from iterref.drafts import OwnDrafts
-from iterref.generate import generate
+from iterref.generation import generate
 from iterref.registry import get, names
 from tests.test_generate import FakeModel
 
@@ -26,7 +26,7 @@ METHOD = "iterref:steps=2,moves=2,tries=2"
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The small exact model in place of the bundled one."""
-    module = import_module("iterref.generate")
+    module = import_module("iterref.generation")
     monkeypatch.setattr(module, "text_model", lambda model: FakeModel())
 
 

@@ -25,7 +25,9 @@ ALPHA = 0.5
 DETECTED = 5e-3
 
 
-def bias(kernel: Kernel, move: Move, kind: str = "absorbing", length: int = 2, seed: int = 0, coupling: float = 0) -> float:
+def bias(
+    kernel: Kernel, move: Move, kind: str = "absorbing", length: int = 2, seed: int = 0, coupling: float = 0
+) -> float:
     """Total variation between the kernel's stationary law and its target."""
     table = random_table(kind, length, 2, seed, coupling)
     reward, states = random_reward(length, 2, seed), pair_states(table, move.t)

@@ -1,6 +1,6 @@
 """Refinement kernels: one move of a chain, each with the law that it leaves invariant and what it costs.
 
-    state (x_t, x_0, r)  ->  state      target  Pi_t(x_t, x_0)  proportional to  p(x_0) q(x_t | x_0) exp(r(x_0) / alpha)
+state (x_t, x_0, r)  ->  state      target  Pi_t(x_t, x_0)  proportional to  p(x_0) q(x_t | x_0) exp(r(x_0) / alpha)
 """
 
 from collections.abc import Callable

@@ -50,9 +50,7 @@ def independent(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[S
     accepted = mtm.multiple_try(log_forward, log_backward, gain, rng.fork("accept")) & verdict.accepted
     x_0 = adopt(accepted, y_0, state.x_0)
     info = Info(accepted.double(), verdict.stuck, (x_0 != state.x_0).sum(1), None, reward)
-    return replace(
-        state, x_t=adopt(accepted, y_t, state.x_t), x_0=x_0, reward=adopt(accepted, r_y, state.reward)
-    ), info
+    return replace(state, x_t=adopt(accepted, y_t, state.x_t), x_0=x_0, reward=adopt(accepted, r_y, state.reward)), info
 
 
 def tries(problem: Problem, x_t: Tensor, move: Move, n: int, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:

@@ -54,17 +54,21 @@ def spaced(free: Tensor, gap: int, share: float, rng: Rng) -> Tensor:
     """
     length = free.shape[1]
     rank = rng.order(length).to(torch.float32) + 1
-    window = {"kernel_size": 2 * gap - 1, "stride": 1, "padding": gap - 1}
     undecided, chosen = free, torch.zeros_like(free)
     while bool(undecided.any()):
         live = torch.where(undecided, rank, 0.0)
-        first = undecided & (F.max_pool1d(live[:, None], **window)[:, 0] == live)
+        first = undecided & (_around(live, gap) == live)
         chosen = chosen | first
-        near = F.max_pool1d(first.float()[:, None], **window)[:, 0] > 0
+        near = _around(first.float(), gap) > 0
         undecided = undecided & ~near
     count = (free.sum(1) * share).round().clamp_min(1)
     by_rank = torch.where(chosen, rank, 0.0).argsort(1, descending=True).argsort(1)
     return chosen & (by_rank < count[:, None])
+
+
+def _around(values: Tensor, gap: int) -> Tensor:
+    """The largest value within distance gap - 1 of every position, (R, L) -> (R, L)."""
+    return F.max_pool1d(values[:, None], kernel_size=2 * gap - 1, stride=1, padding=gap - 1)[:, 0]
 
 
 def partition(where: Tensor, blocks: int, rng: Rng) -> Tensor:

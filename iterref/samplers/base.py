@@ -10,12 +10,16 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import ClassVar
 
+from torch import Tensor
+
 from iterref.budget import Cost
 from iterref.kernels import Entry, Info, Move, State
 from iterref.kernels.base import descend
 from iterref.noise import Schedule
 from iterref.problem import Problem
 from iterref.random import Rng
+
+LINEAR = Schedule()
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,17 @@ class Sampler(ABC):
         """Whether the result is the best text seen rather than the last state."""
         return False
 
+    def refining(self) -> Sampler:
+        """The same method without its draft, to start from finished texts.
+
+        Raises `ValueError` for a method that has no moves on a finished text.
+        """
+        raise ValueError(f"{self.name} cannot start from given texts: it has no moves on a finished text, iterref has")
+
+    def resume(self, problem: Problem, tokens: Tensor) -> State:
+        """The state of `refining()` at finished texts (B, L)."""
+        return State(0, 0.0, tokens, tokens)
+
     def __str__(self) -> str:
         changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
         options = ",".join(f"{name}={_written(getattr(self, name))}" for name in changed)
@@ -67,7 +82,12 @@ class Sampler(ABC):
 
 @dataclass(frozen=True)
 class Chain(Sampler):
-    """A method that is a list of moves of one kernel: drafts on the way down the grid, refinement where planned."""
+    """A method that is a list of moves of one kernel: drafts on the way down the grid, refinement where planned.
+
+    `steps` are the grid steps of the draft; none at all start from finished texts (`run.sample(start=...)`).
+    """
+
+    steps: int = 8
 
     @abstractmethod
     def plan(self, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
@@ -85,6 +105,8 @@ class Chain(Sampler):
 
     def init(self, problem: Problem, rng: Rng) -> State:
         """Pure noise at the free positions, and no guess yet."""
+        if not self.steps:
+            raise ValueError(f"{self.name}: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
         return State(0, 1.0, problem.prior(rng))
 
     def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
@@ -99,9 +121,13 @@ class Chain(Sampler):
             state = descend(problem, state, 0.0, rng.fork("end"))
         return state, info
 
+    def refining(self) -> Sampler:
+        """No draft: every row goes into moves on the finished text."""
+        return replace(self, steps=0)
+
     def cost(self) -> Cost:
-        """The sum over the plan, and one reward row wherever a guess was drawn without one and needs it."""
-        total, scored = Cost(), True
+        """The sum over the plan, and one reward row wherever a guess comes without one and needs it."""
+        total, scored = Cost(), self.steps > 0
         for move in _plan(self):
             if move.redraw and not move.guided:
                 scored = False
@@ -111,14 +137,14 @@ class Chain(Sampler):
         return total if scored else total + Cost(0, 1)
 
 
-def _plan(chain: Chain, schedule: Schedule = Schedule(), alpha: float = 1.0) -> tuple[Move, ...]:
-    """The plan, made once; the number of moves and their cost depend neither on the schedule nor on alpha."""
+def _plan(chain: Chain, schedule: Schedule = LINEAR, alpha: float = 1.0) -> tuple[Move, ...]:
+    """The plan, made once. How many moves and what they cost depends on neither schedule nor alpha."""
     return _made(repr(chain), chain, schedule, alpha)
 
 
 @lru_cache(maxsize=64)
 def _made(written: str, chain: Chain, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
-    """As `_plan`. The `written` options are part of the key: 1 == 1.0, and yet span=1 is one step and span=1.0 is all."""
+    """As `_plan`. The key holds the `written` options too: 1 == 1.0, and yet span=1 is one step and span=1.0 is all."""
     return chain.plan(schedule, alpha)
 
 

@@ -28,20 +28,20 @@ from iterref.samplers.base import Chain, Sampler
 class IterRef(Chain):
     """Reward-guided refinement.
 
-    steps: grid steps of the draft, one denoiser row each. moves: refinement moves in all. tries: candidates N of a
-    decision. blocks: decisions that share one evaluation, each over its own part of the open positions (`shared` only).
-    span: how far a move re-noises, a share of the free positions in (0, 1] or a whole number of grid steps; several
-    of them take turns (all laws stay invariant, small moves mix with large ones). spacing: least distance of the
-    positions that a move opens; 0 opens independent ones. late: moves run at grid times t <= late; 0 is the finished
-    text only, 1 everywhere. guided: whether the draft's guesses compete by reward. kernel: `shared`, `independent`,
-    `trajectory` or `published`. denoise_steps: evaluations on the way back from s to t. balance: g of the independent
-    kernel's weights. order: the unmasking order of `trajectory`'s base sampler. objective: `sample` returns the last
-    state, `maximise` the best text seen; then `anneal` is the factor that alpha reaches at the last move.
+    steps: grid steps of the draft, one denoiser row each; 0 starts from given texts. moves: refinement moves in
+    all. tries: candidates N of a decision. blocks: decisions that share one evaluation, each over its own part of
+    the open positions (`shared` only). span: how far a move re-noises, a share of the free positions in (0, 1] or a
+    whole number of grid steps; several of them take turns (all laws stay invariant, small moves mix with large
+    ones). spacing: least distance of the positions that a move opens; 0 opens independent ones. late: moves run at
+    grid times t <= late; 0 is the finished text only, 1 everywhere. guided: whether the draft's guesses compete by
+    reward. kernel: `shared`, `independent`, `trajectory` or `published`. denoise_steps: evaluations on the way back
+    from s to t. balance: g of the independent kernel's weights. order: the unmasking order of `trajectory`'s base
+    sampler. objective: `sample` returns the last state, `maximise` the best text seen; then `anneal` is the factor
+    that alpha reaches at the last move.
     """
 
     name: ClassVar[str] = "iterref"
 
-    steps: int = 8
     moves: int = 24
     tries: int = 16
     blocks: int = 1
@@ -57,20 +57,22 @@ class IterRef(Chain):
     anneal: float = 1.0
 
     def __post_init__(self) -> None:
-        self._require(steps=1, moves=0, tries=1, blocks=1, spacing=0, denoise_steps=1)
+        self._require(steps=0, moves=0, tries=1, blocks=1, spacing=0, denoise_steps=1)
         _among("kernel", self.kernel, tuple(KERNELS))
         _among("order", self.order, ORDERS)
         _among("objective", self.objective, ("sample", "maximise"))
         if not self.spans or any(not self._is_span(span) for span in self.spans):
             raise ValueError(
-                f"iterref: span must be a share in (0, 1] or a number of grid steps in 1..{self.steps}, got {self.span}"
+                f"iterref: span is a share in (0, 1] or a number of grid steps in 1..{self.steps}, got {self.span}"
             )
         if not 0 <= self.late <= 1 or not 0 <= self.balance <= 1:
             raise ValueError(f"iterref: late and balance must lie in [0, 1], got {self.late} and {self.balance}")
         if not 0 < self.anneal <= 1 or (self.anneal != 1 and self.objective == "sample"):
-            raise ValueError("iterref: anneal must lie in (0, 1], and only objective=maximise may lower alpha on the way")
+            raise ValueError("iterref: anneal must lie in (0, 1], and only objective=maximise may lower alpha")
+        if self.kernel == "trajectory" and not self.steps:
+            raise ValueError("iterref: kernel=trajectory redraws a path that it recorded: it needs steps of at least 1")
         if self.blocks > 1 and (self.kernel != "shared" or self.denoise_steps > 1):
-            raise ValueError("iterref: blocks > 1 needs kernel=shared and denoise_steps=1: one evaluation serves them all")
+            raise ValueError("iterref: blocks > 1 needs kernel=shared and denoise_steps=1: they share one evaluation")
 
     @property
     def entry(self) -> Entry:
@@ -88,7 +90,7 @@ class IterRef(Chain):
         return self.objective == "maximise"
 
     def plan(self, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
-        """Drafts at every grid time; the refinement moves spread over the times t <= late, the rest on the clean text."""
+        """Drafts at every grid time; refinement moves spread over the times t <= late, the rest on the clean text."""
         times = grid(self.steps)
         if self.kernel == "trajectory":
             return self._paths(times, alpha)
@@ -118,9 +120,11 @@ class IterRef(Chain):
             budget.reward / min(cost.reward for cost in each),
         )
         fitted = replace(draft, moves=most(lambda n: replace(draft, moves=n).cost().within(budget), 0, room))
-        if buys_tries and fitted.moves + self.guided > 0:
-            fitted = replace(fitted, tries=most(lambda n: replace(fitted, tries=n).cost().within(budget), 1, budget.reward))
-        return fitted
+        if not buys_tries:
+            return fitted
+        if not fitted.moves and not self.guided:  # nothing is decided, so candidates have no price
+            return replace(self, moves=0)
+        return replace(fitted, tries=most(lambda n: replace(fitted, tries=n).cost().within(budget), 1, budget.reward))
 
     def _refinement(self, schedule: Schedule, times: tuple[float, ...], i: int, index: int, alpha: float) -> Move:
         span = self.spans[index % len(self.spans)]

@@ -24,7 +24,6 @@ class Metropolis(Chain):
 
     name: ClassVar[str] = "metropolis"
 
-    steps: int = 8
     moves: int = 24
     span: float | int | tuple[float | int, ...] = 0.25
     spacing: int = 2

@@ -11,12 +11,10 @@ the first denoiser row. The pool of drafts that consensus needs is drawn here to
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,6 +44,7 @@ def generate(
     rows: Sequence[int] | Tensor | None = None,
     temperature: float = 1.0,
     forbidden: Sequence[int] = (),
+    start: Literal["drafts"] | None = None,
     max_rows: int | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
     watch: Sequence[int] = (),
@@ -59,12 +58,13 @@ def generate(
     with its own drafts: "consensus", an `OwnDrafts`, or `Drafts` drawn before. `sampler` is a method or its name with
     options ("iterref:tries=16,span=0.2"). A reward that is higher by `alpha` makes a text e times as likely.
 
-    `budget` is a number of denoiser rows a sample, or (denoiser rows, reward rows), and refits the method's options;
-    a pool of drafts is paid from it and counted in the result's `cost`, `asked` and `seconds` (its trace begins after
-    the pool). A row's text depends on (seed, its identity in `rows`, its prompt and columns) alone; identities are
-    0 .. B - 1 unless given. `temperature` sharpens the model below 1. `forbidden` lists tokens that are never written,
-    `columns` holds further arguments of the reward, one entry a prompt each; `max_rows` bounds the rows of one call,
-    `watch` names rows whose states the trace keeps.
+    `budget` is a number of denoiser rows a sample, or (denoiser rows, reward rows), and refits the method's
+    options; a pool of drafts is paid from it and counted in the result's `cost`, `asked` and `seconds` (its trace
+    begins after the pool). A row's text depends on (seed, its identity in `rows`, its prompt and columns) alone;
+    identities are 0 .. B - 1 unless given. `temperature` sharpens the model below 1. `forbidden` lists tokens that
+    are never written, `start="drafts"` refines, with every row that the pool leaves, the draft that agrees most
+    with the others, in place of a draft of the method's own. `columns` holds further arguments of the reward, one
+    entry a prompt each; `max_rows` bounds the rows of one call, `watch` names rows whose states the trace keeps.
 
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, saying which row and what to do, and
     `RewardError` where the reward fails, with what the run had reached as the error's `partial`.
@@ -75,7 +75,12 @@ def generate(
             raise ValueError(f"column {name!r} has {len(column)} entries for {len(prompts)} prompts: give one a prompt")
     reward = _checked_reward(reward, len(prompts))
     pool = reward.cost() if isinstance(reward, OwnDrafts) else reward.asked if isinstance(reward, Drafts) else Cost()
-    method = fitted(parse(sampler), budget, pool)
+    method = parse(sampler)
+    if start is not None:
+        if start != "drafts" or not isinstance(reward, OwnDrafts | Drafts):
+            raise ValueError(f"start={start!r} needs a pool: say start='drafts', with the consensus as the reward")
+        method, pool = method.refining(), pool + Cost(0, reward.n)
+    method = fitted(method, budget, pool)
     identities = _checked_rows(seed, rows, watch, len(prompts))
     model = text_model(model)
     denoiser, canvas, free = model.prepare(prompts)
@@ -88,14 +93,22 @@ def generate(
         source = replace(problem, denoiser=tempered(denoiser, warm))
         drafts = draw(reward, source, model, Rng.seeded(seed, identities, device=canvas.device), progress)
     problem = replace(problem, reward=_token_reward(drafts.reward() if drafts else reward, model, prompts, columns))
+    texts, judged = drafts.best() if start and drafts else (None, Cost())
     try:
         result = sample(
-            method, problem, seed=seed, rows=identities, watch=watch, decode=model.decode, progress=progress
+            method,
+            problem,
+            seed=seed,
+            rows=identities,
+            start=texts,
+            watch=watch,
+            decode=model.decode,
+            progress=progress,
         )
     except RewardError as error:
-        error.partial = _charged(error.partial, drafts)  # type: ignore[attr-defined]
+        error.partial = _charged(error.partial, drafts, judged)  # type: ignore[attr-defined]
         raise
-    return _charged(result, drafts)
+    return _charged(result, drafts, judged)
 
 
 def draw_drafts(
@@ -139,7 +152,7 @@ def fitted(method: Sampler, budget: Budget | None, pool: Cost) -> Sampler:
             "drafts: raise the budget, or draw fewer drafts in fewer steps"
         )
     try:
-        return fit(method, Cost(limit.denoiser - pool.denoiser, limit.reward))
+        return fit(method, Cost(limit.denoiser - pool.denoiser, max(0, limit.reward - pool.reward)))
     except ValueError as error:
         raise ValueError(f"after the {pool.denoiser:g} denoiser rows of the drafts, {error}") from None
 
@@ -155,17 +168,17 @@ def text_model(model: TextModel | str | Path | None) -> TextModel:
         bundled = model is None or model == "tiny-news"
         if not bundled and not Path(str(model)).is_dir():
             raise ValueError(f"there is no model {str(model)!r}: say 'tiny-news' or give a folder made by training")
-        # the network's noise is fixed, which a protocol's plain attribute does not allow for
-        return cast(TextModel, Summarizer.load(None if bundled else model))
+        return Summarizer.load(None if bundled else model)
     return model
 
 
-def _charged(result: Result, drafts: Drafts | None) -> Result:
-    """The result with the cost of the pool added."""
+def _charged(result: Result, drafts: Drafts | None, judged: Cost) -> Result:
+    """The result with the cost of the pool added, and of judging its drafts."""
     if drafts is None:
         return result
     parts = {name: seconds + drafts.parts.get(name, 0.0) for name, seconds in result.parts.items()}
-    cost, asked, seconds = result.cost + drafts.cost, result.asked + drafts.asked, result.seconds + drafts.seconds
+    cost, asked = result.cost + drafts.cost + judged, result.asked + drafts.asked + judged
+    seconds = result.seconds + drafts.seconds
     return replace(result, cost=cost, asked=asked, seconds=seconds, parts=parts)
 
 
@@ -219,13 +232,3 @@ def _parameters(function: Callable[..., Any]) -> list[str]:
         return list(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # some callables written in C have no signature
         return []
-
-
-class _CallableModule(ModuleType):
-    """Importing this file makes `iterref.generate` the module; as it can be called, it may stand for the function."""
-
-    def __call__(self, *positional: Any, **named: Any) -> Result:
-        return generate(*positional, **named)
-
-
-sys.modules[__name__].__class__ = _CallableModule

@@ -1,0 +1,200 @@
+"""The house rules, read from the source: imports point one way, every file says what it is and stays short."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import iterref
+
+ROOT = Path(iterref.__file__).parent
+FILES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in sorted(ROOT.rglob("*.py"))
+}
+
+# From the ground up: a room may use the rooms above it in this list, and itself.
+ORDER = [
+    {"random"},
+    {"noise"},
+    {"denoise"},
+    {"budget", "rewards"},
+    {"problem"},
+    {"mtm", "decode"},
+    {"kernels"},
+    {"samplers"},
+    {"registry", "trace"},
+    {"run"},
+    {"pairs", "drafts", "plots"},
+    {"generation", "training"},
+    {"demo"},
+    {"cli"},
+]
+LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+TOP = {"drafts", "generation", "training", "demo", "cli"}  # who may know a model
+LOW = {"random", "noise", "denoise", "models"}  # whom a model may know
+HEAVY = {"transformers", "datasets", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
+OWN_ROOM = {"plots": {"matplotlib"}}  # loaded by whoever asks for a picture
+FACADE = {"__init__", "iterref"}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def imports(source: str, top_only: bool = False) -> set[str]:
+    """Everything that a source imports, with dots, `from a import b` as a.b; `top_only` leaves out functions' own."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.update(f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+        if top_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            return
+        if top_only and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(source))
+    return found
+
+
+def own(names: set[str]) -> set[str]:
+    """The modules of this package among imported names: iterref.mtm.select is mtm."""
+    found = set()
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == "iterref" and len(parts) > 1:
+            known = [".".join(parts[1:end]) for end in range(2, len(parts) + 1) if ".".join(parts[1:end]) in FILES]
+            found |= set(known[-1:])
+    return found
+
+
+def wrong_imports(module: str, source: str) -> list[str]:
+    """The imports of a module that point the wrong way."""
+    room, names = room_of(module), imports(source)
+    wrong = [name for name in names if name.startswith(".")]
+    for name in own(names):
+        other = room_of(name)
+        if other == room:
+            continue
+        if room == "models":
+            allowed = other in LOW
+        elif other == "models":
+            allowed = room in TOP
+        else:
+            allowed = other in LEVEL and LEVEL[other] < LEVEL[room]
+        if room in {"samplers", "kernels"} and other == "rewards":
+            allowed = False
+        if room == "problem" and other == "rewards":
+            allowed = name == "rewards.base"
+        if not allowed:
+            wrong.append(name)
+    if room in {"samplers", "kernels", "problem", "mtm", "decode", "random", "noise", "denoise"}:
+        wrong += [name for name in names if name.split(".")[0] in HEAVY]
+    return sorted(wrong)
+
+
+def top_closure(module: str) -> set[str]:
+    """All that importing a module loads, by the imports at the top of files."""
+    seen: set[str] = set()
+    loaded: set[str] = set()
+    waiting = {module}
+    while waiting:
+        here = waiting.pop()
+        seen.add(here)
+        names = imports(FILES[here].read_text(), top_only=True)
+        loaded |= {name.split(".")[0] for name in names}
+        parents = {room_of(here)} & set(FILES)
+        waiting |= (own(names) | parents) - seen
+    return loaded
+
+
+MODULES = sorted(set(FILES) - FACADE)
+
+
+def test_every_room_has_its_place():
+    assert {room_of(module) for module in MODULES} <= set(LEVEL) | {"models"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    assert wrong_imports(module, FILES[module].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "module, planted, named",
+    [
+        ("samplers.ancestral", "from iterref.models.table import Table", "models.table"),
+        ("samplers.ancestral", "from iterref import run", "run"),
+        ("samplers.iterref", "from iterref.rewards.base import Reward", "rewards.base"),
+        ("kernels.shared", "import iterref.rewards.rouge", "rewards.rouge"),
+        ("kernels.shared", "def f():\n    from iterref.registry import parse", "registry"),
+        ("kernels.shared", "def f():\n    import transformers", "transformers"),
+        ("rewards.rouge", "from iterref.samplers.base import Sampler", "samplers.base"),
+        ("rewards.rouge", "from iterref.models import table", "models.table"),
+        ("rewards.rouge", "from iterref.problem import Problem", "problem"),
+        ("models.table", "from iterref.problem import Problem", "problem"),
+        ("problem", "from iterref.rewards.rouge import Rouge", "rewards.rouge"),
+        ("mtm", "from iterref.kernels import State", "kernels"),
+        ("noise", "from iterref.denoise import Denoiser", "denoise"),
+        ("random", "from iterref.noise import Noise", "noise"),
+        ("run", "from iterref.cli import main", "cli"),
+        ("run", "from iterref.models.markov import world", "models.markov"),
+        ("run", "from . import trace", "..trace"),
+    ],
+)
+def test_a_planted_import_is_detected(module, planted, named):
+    source = FILES[module].read_text() + "\n" + planted + "\n"
+    assert wrong_imports(module, source) == [named]
+
+
+@pytest.mark.parametrize("module", [*MODULES, *(FACADE & set(FILES))])
+def test_heavy_packages_are_loaded_where_they_are_used(module):
+    loaded = {name.split(".")[0] for name in imports(FILES[module].read_text(), top_only=True)} & HEAVY
+    assert loaded <= OWN_ROOM.get(module, set())
+
+
+@pytest.mark.parametrize("module", ["run", "registry", "generation", "rewards", "cli", "training"])
+def test_nothing_heavy_comes_along(module):
+    assert top_closure(module) & HEAVY == set()
+
+
+def test_the_closure_sees_what_comes_along():
+    """Negative control: what a picture needs is found, through another module too."""
+    assert "matplotlib" in top_closure("plots")
+    assert {"torch", "rapidfuzz", "tqdm"} <= top_closure("generation")
+    assert imports("def f():\n    import datasets") == {"datasets"}
+    assert imports("def f():\n    import datasets\nif TYPE_CHECKING:\n    import ray", top_only=True) == set()
+    assert imports("try:\n    import datasets\nexcept ImportError:\n    pass", top_only=True) == {"datasets"}
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_every_file_says_what_it_is_and_stays_short(module):
+    source = FILES[module].read_text()
+    docstring = ast.get_docstring(ast.parse(source))
+    assert docstring and docstring.splitlines()[0].rstrip().endswith((".", ":"))
+    assert len(source.splitlines()) <= 500
+    assert "from __future__ import annotations" in source or FILES[module].name == "__init__.py"
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_what_is_public_is_documented(module):
+    """Functions and classes that a reader of the file meets first."""
+    tree = ast.parse(FILES[module].read_text())
+    public = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert [node.name for node in public if node.name[0] != "_" and ast.get_docstring(node) is None] == []
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_no_prints_and_no_loose_ends(module):
+    tree = ast.parse(FILES[module].read_text())
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert "print" not in called and "kwargs.get" not in called
+    assert not any(isinstance(node, ast.Global) for node in ast.walk(tree))
+    assert "TODO" not in FILES[module].read_text() and "FIXME" not in FILES[module].read_text()

@@ -1,0 +1,138 @@
+"""The registry: names come from files, and what a method prints is what builds it."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import iterref.samplers
+from iterref.kernels import KERNELS
+from iterref.registry import get, names, parse
+from iterref.samplers.base import Sampler, _plan
+from iterref.samplers.iterref import IterRef
+
+positive = st.integers(1, 12)
+share = st.floats(1e-6, 1.0)
+
+
+def test_names_are_the_files():
+    folder = Path(iterref.samplers.__path__[0])
+    assert names() == sorted(file.stem for file in folder.glob("[a-z]*.py") if file.stem != "base")
+    assert {"ancestral", "best_of_n", "metropolis", "iterref"} <= set(names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_method_prints_compares_and_cannot_be_changed(name):
+    method = get(name)()
+    assert isinstance(method, Sampler) and method.name == name == str(method)
+    assert parse(name) == method and hash(parse(f" {name} :")) == hash(method)
+    assert parse(method) is method
+    with pytest.raises(FrozenInstanceError):
+        method.steps = 3  # type: ignore[attr-defined, misc]
+
+
+@st.composite
+def refinements(draw) -> IterRef:
+    steps, kernel = draw(positive), draw(st.sampled_from(sorted(KERNELS)))
+    span = share | st.integers(1, steps)
+    objective = draw(st.sampled_from(["sample", "maximise"]))
+    return IterRef(
+        steps=steps,
+        moves=draw(st.integers(0, 12)),
+        tries=draw(positive),
+        blocks=draw(positive) if kernel == "shared" else 1,
+        span=draw(span | st.lists(span, min_size=2, max_size=3).map(tuple)),
+        spacing=draw(st.integers(0, 9)),
+        late=draw(st.floats(0, 1)),
+        guided=draw(st.booleans()),
+        kernel=kernel,
+        balance=draw(st.floats(0, 1)),
+        order=draw(st.sampled_from(["random", "confidence"])),
+        objective=objective,
+        anneal=draw(share) if objective == "maximise" else 1.0,
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(refinements())
+def test_a_method_is_read_back_from_what_it_prints(method):
+    again = parse(str(method))
+    assert again == method and repr(again) == repr(method)  # the kinds of numbers too: span=1 is not span=1.0
+
+
+def test_options_are_read():
+    method = parse("iterref: tries=4, span=0.1+2+1.0 ,guided=false,kernel=trajectory,late=1")
+    assert isinstance(method, IterRef)
+    assert (method.tries, method.span, method.guided, method.kernel) == (4, (0.1, 2, 1.0), False, "trajectory")
+    assert str(method) == "iterref:tries=4,span=0.1+2+1.0,late=1,guided=False,kernel=trajectory"
+    assert parse("best_of_n:n=3,order=confidence") == get("best_of_n")(n=3, order="confidence")  # type: ignore[call-arg]
+    assert parse("iterref:guided=1") == parse("iterref:guided=TRUE") == IterRef()
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("iteref", "unknown method 'iteref': did you mean 'iterref'"),
+        ("base", "unknown method 'base'"),
+        ("", "unknown method ''"),
+        ("best-of-n:n=2", "did you mean 'best_of_n'"),
+        ("iterref:trys=4", "unknown option 'trys': did you mean 'tries'"),
+        ("iterref:name=x", "unknown option 'name'"),
+        ("iterref:tries", "'tries' is no option: write option=value"),
+        ("iterref:tries=two", "iterref:tries needs a whole number, got 'two'"),
+        ("iterref:tries=2.5", "needs a whole number"),
+        ("iterref:tries=2+3", "iterref:tries takes one value"),
+        ("iterref:late=soon", "iterref:late needs a number"),
+        ("iterref:late=0.1+0.2", "iterref:late takes one value"),
+        ("iterref:guided=maybe", "iterref:guided is true or false"),
+        ("iterref:tries=0", "iterref: tries must be at least 1, got 0"),
+        ("iterref:moves=-1", "moves must be at least 0"),
+        ("iterref:span=0.0", "span"),
+        ("iterref:span=9", "number of grid steps in 1..8, got 9"),
+        ("iterref:span=0.1+1.5", "span"),
+        ("iterref:late=2", "late and balance must lie in"),
+        ("iterref:kernel=share", "kernel must be one of shared, independent, trajectory, published, got 'share'"),
+        ("iterref:order=best", "order must be one of random, confidence"),
+        ("iterref:objective=win", "objective must be one of sample, maximise"),
+        ("iterref:anneal=0.5", "only objective=maximise may lower alpha"),
+        ("iterref:blocks=2,kernel=published", "blocks > 1 needs kernel=shared"),
+        ("iterref:blocks=2,denoise_steps=2", "blocks > 1 needs"),
+        ("ancestral:order=best", "ancestral: order must be one of"),
+        ("ancestral:steps=0", "ancestral: steps must be at least 1"),
+        ("best_of_n:n=0", "best_of_n: n must be at least 1"),
+        ("best_of_n:order=best", "best_of_n: order must be one of"),
+        ("metropolis:steps=0", "metropolis: steps must be at least 1"),
+        ("metropolis:moves=-2", "metropolis: moves must be at least 0"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_a_sentence(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse(text)
+
+
+def test_one_step_and_everything_are_different_plans():
+    """span=1 and span=1.0 are equal numbers; the plan that is remembered for one must not serve the other."""
+    one, all_of_it = (_plan(IterRef(steps=4, moves=1, span=span))[-1] for span in (1, 1.0))
+    assert (one.s, all_of_it.s) == (0.25, 1.0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(refinements())
+def test_a_plan_holds_its_moves_at_the_times_it_may(method):
+    plan = _plan(method)
+    moves = [move for move in plan if not move.redraw]
+    if method.kernel == "trajectory":
+        assert len(plan) == 1 + method.moves
+        assert all(0 <= move.start < method.steps for move in plan)
+    else:
+        assert len(moves) == method.moves and len(plan) == method.moves + method.steps
+        assert all(move.t <= method.late and move.s > move.t and move.a_s < move.a_t for move in moves)
+        assert [move.t for move in plan] == sorted((move.t for move in plan), reverse=True)
+    alphas = [move.alpha for move in (plan[1:] if method.kernel == "trajectory" else moves)]
+    assert alphas == sorted(alphas, reverse=True)
+    if len(alphas) > 1:
+        assert alphas[0] == 1 and alphas[-1] == pytest.approx(method.anneal)
