@@ -91,7 +91,7 @@ class Bench:
         temperature: float = TEMPERATURE,
         start: bool = False,
     ) -> Row:
-        self, name: str, method: str, budget: int, pool: Drafts | None, temperature: float = TEMPERATURE, start: bool = 0
+        """A method under the consensus of a pool, or without reward; `start` takes the best draft of the pool."""
         result = generate(
             self.model,
             self.documents,
