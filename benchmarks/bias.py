@@ -256,7 +256,7 @@ def measured(case: Case, seeds: int) -> list[dict[str, str]]:
         claim = case.claim if measure == "tv" else ""
         if claim == "exact" and max(values) > ROUNDING:
             claim = "exact, REFUTED"
-        low, middle, high = (f"{value:.6f}" for value in (min(values), median(values), max(values)))
+        low, middle, high = (f"{round(value, 6) + 0.0:.6f}" for value in (min(values), median(values), max(values)))
         head = dict(zip(FIELDS, (case.section, case.method, case.law, case.noise, claim, measure), strict=False))
         rows.append({**head, "median": middle, "min": low, "max": high, "seeds": str(seeds)})
     return rows

@@ -91,9 +91,9 @@ class TrainConfig:
     out: str
     validation: str | None = None
     seed: int = 0
-    steps: int = 10_000
+    steps: int = 8_000
     warmup: int = 200
-    cooldown: int = 4_000
+    cooldown: int = 5_500
     batch: int = 64
     copies: int = 2
     length: int = 28
@@ -114,7 +114,7 @@ class TrainConfig:
     clip: float = 1.0
     precision: str = "bfloat16"
     validation_every: int = 500
-    validation_rows: int = 1000
+    validation_rows: int = 500
     checkpoint_minutes: float = 5.0
     threads: int = 2
 

@@ -20,6 +20,8 @@ METHODS = [
     "metropolis:steps=2",
     "iterref:steps=3,guided=False",
     "iterref:steps=4,late=1,guided=False",
+    "iterref:steps=0",
+    "metropolis:steps=0",
     "iterref:steps=3,blocks=3",
     "iterref:steps=3,blocks=2,guided=False,late=0.7",
     "iterref:steps=3,denoise_steps=3,tries=2",
@@ -79,7 +81,7 @@ def test_refinement_leaves_room_for_no_further_candidate(text, denoiser, reward)
     except ValueError:
         return
     assert not more(fitted).cost().within(limit)
-    if may_buy_tries(fitted) and fitted.moves + fitted.guided:  # type: ignore[attr-defined]
+    if may_buy_tries(fitted) and (fitted.moves or fitted.guided and fitted.steps):  # type: ignore[attr-defined]
         assert not replace(fitted, tries=fitted.tries + 1).cost().within(limit)  # type: ignore[attr-defined]
     else:
         assert fitted.tries == sampler.tries  # type: ignore[attr-defined]

@@ -23,9 +23,9 @@ from iterref.samplers.base import Sampler
 
 torch.set_num_threads(1)
 ROWS, LENGTH, TOKENS, FORBIDDEN = 4, 5, 4, 2
-SMALL = {"steps": 3, "moves": 2, "tries": 2, "n": 2, "particles": 2}
+SMALL = {"steps": 2, "moves": 2, "tries": 2, "n": 2, "particles": 2}
 ITERREF = {
-    "late": "late=1,moves=4",
+    "late": "late=1,moves=3",
     "unguided": "guided=false,late=0.7",
     "blocks": "blocks=2,late=0.5",
     "independent sites": "spacing=0,span=0.5",
@@ -148,6 +148,31 @@ def test_another_seed_is_another_sample(noise, text):
     result, other = whole(noise, text), run(noise, parse(text), seed=2)
     assert not torch.equal(result.trace.table()["guesses"], other.trace.table()["guesses"])
     assert torch.equal(result.tokens[3], other.tokens[3])  # the row without a free position
+
+
+REFINING = [
+    (noise, small(name, written))
+    for noise in ("absorbing", "uniform")
+    for name, written in (("metropolis", ""), ("iterref", ""), ("iterref", "kernel=independent"))
+]
+
+
+@pytest.mark.parametrize("noise, text", REFINING)
+def test_refining_given_texts_keeps_the_contract(noise, text):
+    """From finished texts: the same rows in every batch, frozen and forbidden tokens, and the declared cost."""
+    canvas, free = canvas_and_free()
+    texts = torch.where(free, 3, canvas)
+
+    def refined(keep: list[int], max_rows: int | None = None) -> Result:
+        problem = Problem(model_of(noise), ByContent(), canvas[keep], free[keep], 0.5, [FORBIDDEN], max_rows)
+        return sample(parse(text), problem, seed=4, rows=[10 + row for row in keep], start=texts[keep])
+
+    result = refined([0, 1, 2, 3])
+    assert result.asked == result.sampler.cost() and result.asked.denoiser < parse(text).cost().denoiser
+    assert torch.equal(result.tokens[~free], canvas[~free]) and not bool((result.tokens[free] == FORBIDDEN).any())
+    assert not torch.equal(result.tokens, texts)
+    assert torch.equal(refined([2, 0]).tokens, result.tokens[[2, 0]])
+    assert torch.equal(refined([0, 1, 2, 3], max_rows=1).tokens, result.tokens)
 
 
 def test_every_method_and_every_kernel_is_held_to_it():

@@ -65,6 +65,29 @@ def test_refused_at_the_door(build, words):
         build()
 
 
+@pytest.mark.parametrize(
+    "position, token, words",
+    [
+        (0, 1, "row 1, position 0: token 1 cannot stand there"),  # frozen, and the canvas has 0 there
+        (2, 3, "row 1, position 2: token 3"),  # the mask
+        (2, 1, "row 1, position 2: token 1"),  # forbidden
+        (2, 9, "row 1, position 2: token 9"),
+        (2, -1, "row 1, position 2: token -1"),
+    ],
+)
+def test_texts_to_start_from_are_checked(position, token, words):
+    free = torch.ones(3, LENGTH, dtype=torch.bool)
+    free[:, 0] = False
+    problem = problem_of(free=free, forbidden=[1])
+    texts = torch.where(free, 2, problem.canvas)
+    assert torch.equal(problem.finished(texts.int()), texts)
+    texts[1, position] = token
+    with pytest.raises(ValueError, match=words):
+        problem.finished(texts)
+    with pytest.raises(ValueError, match="the texts have shape"):
+        problem.finished(texts[:2])
+
+
 def test_free_positions_may_hold_anything_before():
     canvas = torch.full((1, LENGTH), -5)
     problem = Problem(model_of(), no_reward, canvas)

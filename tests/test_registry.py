@@ -105,7 +105,7 @@ def test_options_are_read():
         ("ancestral:steps=0", "ancestral: steps must be at least 1"),
         ("best_of_n:n=0", "best_of_n: n must be at least 1"),
         ("best_of_n:order=best", "best_of_n: order must be one of"),
-        ("metropolis:steps=0", "metropolis: steps must be at least 1"),
+        ("metropolis:steps=-1", "metropolis: steps must be at least 0"),
         ("metropolis:moves=-2", "metropolis: moves must be at least 0"),
     ],
 )

@@ -105,9 +105,7 @@ def problem_of(kind: str, free: Tensor | None = None, rows: int = 2) -> Problem:
 def test_absorbing_reopening_never_looks_at_the_tokens(spacing):
     problem, rng = problem_of("absorbing", rows=40), Rng.seeded(3, 40)
     move = refine(0, 0.5, spacing=spacing)
-    opened = [
-        reopen(problem, torch.full((40, 5), token), move, problem.rows, rng).x_s == 2 for token in (0, 1)
-    ]
+    opened = [reopen(problem, torch.full((40, 5), token), move, problem.rows, rng).x_s == 2 for token in (0, 1)]
     assert torch.equal(*opened) and 0 < int(opened[0].sum()) < 200
     if spacing:
         assert all(least_gap(row) >= 2 for row in opened[0])

@@ -92,14 +92,27 @@ class SummaryDenoiser:
         x_t, where, rows = x_t[busy], where[busy], rows[busy]
         if not len(rows):
             return torch.empty(0, self.network.options.vocab, device=x_t.device)
-        memory = self.memory.take(rows)
-        log_p = self.network.log_probs(self.network.decode(x_t, memory), memory, where)
+        log_p = self._head(x_t, where, rows)
         seen = x_t[where]
         known = (seen != mask).nonzero().squeeze(1)
         if len(known):
             log_p[known] = -torch.inf
             log_p[known, seen[known]] = 0.0
         return log_p
+
+
+    def _head(self, x_t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """One pass. Where all prompts have equally many canvases, these read their prompt's memory uncopied."""
+        counts = torch.bincount(rows, minlength=len(self.memory.source))
+        if not bool((counts == counts[0]).all()):
+            memory = self.memory.take(rows)
+            return self.network.log_probs(self.network.decode(x_t, memory), memory, where)
+        order = rows.argsort(stable=True)
+        back = order.argsort()
+        states = self.network.decode(x_t[order], self.memory)
+        scores = self.network.scores(states, self.memory)[back]
+        source = self.memory.source[rows[where.nonzero()[:, 0]]]
+        return self.network.head(states[back][where], scores[where], source)
 
 
 class Summarizer:

@@ -266,12 +266,14 @@ class Transformer(nn.Module):
     def log_probs(self, states: Tensor, memory: Memory, where: Tensor) -> Tensor:
         """(M, V) float32 log p(x_0^i | x_t) of the True cells of where (R, L), row-major, -inf for `mask` and `pad`."""
         row = where.nonzero()[:, 0] // (states.shape[0] // memory.source.shape[0])
-        open_states = states[where]
-        gate = torch.sigmoid(self.gate(open_states).float())
-        pointer = torch.softmax(self.scores(states, memory)[where], dim=-1)
-        probability = torch.softmax(self.logits(open_states), dim=-1) * (1 - gate)
-        probability.scatter_add_(1, memory.source[row], gate * pointer)
-        log_p = probability.clamp_min(TINY).log()
+        return self.head(states[where], self.scores(states, memory)[where], memory.source[row])
+
+    def head(self, states: Tensor, scores: Tensor, source: Tensor) -> Tensor:
+        """(M, V) float32 log p(x_0^i | x_t) of packed states (M, width), pointer scores (M, S) and sources (M, S)."""
+        gate = torch.sigmoid(self.gate(states).float())
+        probability = torch.softmax(self.logits(states), dim=-1).mul_(1 - gate)
+        probability.scatter_add_(1, source, gate * torch.softmax(scores, dim=-1))
+        log_p = probability.clamp_min_(TINY).log_()
         log_p[:, [self.options.mask, self.options.pad]] = -torch.inf
         return log_p
 

@@ -122,7 +122,7 @@ class IterRef(Chain):
         fitted = replace(draft, moves=most(lambda n: replace(draft, moves=n).cost().within(budget), 0, room))
         if not buys_tries:
             return fitted
-        if not fitted.moves and not self.guided:  # nothing is decided, so candidates have no price
+        if not fitted.moves and not (self.guided and self.steps):  # nothing is decided, so candidates have no price
             return replace(self, moves=0)
         return replace(fitted, tries=most(lambda n: replace(fitted, tries=n).cost().within(budget), 1, budget.reward))
 

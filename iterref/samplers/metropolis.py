@@ -29,7 +29,7 @@ class Metropolis(Chain):
     spacing: int = 2
 
     def __post_init__(self) -> None:
-        self._require(steps=1, moves=0, spacing=0)
+        self._require(steps=0, moves=0, spacing=0)
         self._chain()
 
     @property
