@@ -232,14 +232,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=32, help="grid steps of the unguided runs")
     parser.add_argument("--share", type=float, default=0.5, help="part of the budget that the pool takes")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     documents, references = read(options.data, options.rows)
-    bench = Bench(Summarizer.load(options.model), documents, references, options.seed)
+    bench = Bench(Summarizer.load(options.model, precision=options.precision), documents, references, options.seed)
     rows, baseline = measure(bench, options.budgets, options.steps, options.share)
     header = (
         f"`python benchmarks/news.py --data {options.data.name} --rows {options.rows} --budgets "
-        f"{' '.join(map(str, options.budgets))} --steps {options.steps} --share {options.share} --seed {options.seed}` "
+        f"{' '.join(map(str, options.budgets))} --steps {options.steps} --share {options.share} --seed {options.seed} "
+        f"--precision {options.precision}` "
         f"({date.today()}, {platform.machine()} CPU, torch {torch.__version__}), {len(documents)} sentences. Rows are "
         "(denoiser, reward) a sentence as asked for, pool included; alpha = "
         f"{ALPHA}, drafts of {DRAFT_STEPS} steps, {ORDER} order, temperature {TEMPERATURE}. ROUGE by rouge-score, no "

@@ -36,8 +36,8 @@ def advance(
     """
     times = torch.full((len(rows),), t, dtype=torch.float64, device=x_t.device)
     where = problem.noise.undetermined(x_t, times) & problem.opened[rows]
-    log_p = problem.predict(x_t, t, where, rows)
-    x_0 = problem.draw(log_p, where, x_t, 1, rng.fork("draw"))[0]
+    guesses, log_p = problem.guess(x_t, t, where, rows, 1, rng.fork("draw"))
+    x_0 = guesses[0]
     if u == 0:
         return x_0, x_0
     a_t, a_u = float(problem.noise.a(t)), float(problem.noise.a(u))
@@ -47,8 +47,7 @@ def advance(
         raise ValueError(
             f"order {order!r} needs absorbing noise, where a mask shows the open tokens: use order='random'"
         )
-    sure = torch.full(x_t.shape, -torch.inf, dtype=log_p.dtype, device=x_t.device)
-    sure[where] = log_p.gather(1, x_0[where][:, None])[:, 0]
+    sure = torch.where(where, log_p[0], -torch.inf)
     left = (problem.opened[rows].sum(1) * (1 - a_u)).round().long()
     reveal = (where.sum(1) - left).clamp_min(0)
     rank = sure.argsort(dim=1, descending=True, stable=True).argsort(dim=1)

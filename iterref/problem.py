@@ -2,7 +2,7 @@
 
     target   pi(x_0)  proportional to  p(x_0) exp(r(x_0) / alpha)      over the free positions of a canvas
 
-A method asks four things of it: `predict` (posteriors of the open positions), `draw` (clean guesses), `back` and
+A method asks four things of it: `guess` (clean guesses from the posteriors of the open positions), `back` and
 `forth` (to a noisier level and to a cleaner one), and `score` (the reward). Each counts its rows on the meter.
 """
 
@@ -20,6 +20,11 @@ from iterref.denoise import Denoiser
 from iterref.noise import Noise
 from iterref.random import Rng
 from iterref.rewards.base import Remembered, Reward, checked
+
+Ask = Callable[[Tensor, Tensor, Tensor], Tensor]
+# How many log-probabilities one call of the denoiser returns at the most, on a CPU and on a GPU, unless `max_rows` says
+# otherwise: larger blocks leave the caches. Results do not depend on it.
+CELLS = (2**25, 2**30)
 
 
 @dataclass
@@ -135,15 +140,32 @@ class Problem:
 
         Rows without an open position are not evaluated.
         """
-
-        def at_time(x: Tensor, open_: Tensor, of: Tensor) -> Tensor:
-            return self.denoiser(x, torch.full((len(x),), t, dtype=torch.float64, device=x.device), open_, of)
-
-        return self._ask(at_time, x_t, where, rows)
+        ask = self._at(t)
+        parts = [self._laws(ask, x_t[i], where[i], rows[i]) for i in self._chunks(where)]
+        return torch.cat(parts) if parts else torch.zeros(0, self.noise.vocab, device=x_t.device)
 
     def conditionals(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i}): the denoiser's leave-one-out law."""
-        return self._ask(self.denoiser.leave_one_out, x, where, rows)  # type: ignore[attr-defined]
+        ask = self.denoiser.leave_one_out  # type: ignore[attr-defined]
+        parts = [self._laws(ask, x[i], where[i], rows[i]) for i in self._chunks(where)]
+        return torch.cat(parts) if parts else torch.zeros(0, self.noise.vocab, device=x.device)
+
+    def guess(self, x_t: Tensor, t: float, where: Tensor, rows: Tensor, n: int, rng: Rng) -> tuple[Tensor, Tensor]:
+        """N clean guesses of every row from one evaluation, and how sure they are.
+
+        `predict` and `draw` in one, chunk by chunk, so that no more than a chunk's (M, V) laws are held at a time.
+        Returns the guesses (N, R, L), `x_t` outside `where`, and the log-probability of every drawn token (N, R, L),
+        0 outside `where`.
+        """
+        guesses, sure = x_t.expand(n, *x_t.shape).clone(), torch.zeros(n, *x_t.shape, device=x_t.device)
+        ask = self._at(t)
+        for i in self._chunks(where):
+            log_p = self._laws(ask, x_t[i], where[i], rows[i])
+            drawn = rng.take(i).categorical(log_p, where[i], n)
+            row, position = where[i].nonzero(as_tuple=True)
+            guesses[:, i[row], position] = drawn
+            sure[:, i[row], position] = log_p.gather(1, drawn.T).T.to(sure.dtype)
+        return guesses, sure
 
     def draw(self, log_p0: Tensor, where: Tensor, x: Tensor, n: int, rng: Rng) -> Tensor:
         """N clean guesses: the (M, V) law's draws at `where`, `x` elsewhere, (R, L) -> (N, R, L)."""
@@ -174,17 +196,27 @@ class Problem:
             self.best.see(x_0, reward, rows)
         return reward
 
-    def _ask(
-        self, function: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, where: Tensor, rows: Tensor
-    ) -> Tensor:
-        start = perf_counter()
+    def _at(self, t: float) -> Ask:
+        """The denoiser at one time."""
+
+        def ask(x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+            return self.denoiser(x, torch.full((len(x),), t, dtype=torch.float64, device=x.device), where, rows)
+
+        return ask
+
+    def _chunks(self, where: Tensor) -> tuple[Tensor, ...]:
+        """The rows with something open, in parts that one call may hold; counts them as asked and as made."""
         live = where.any(1).nonzero()[:, 0]
-        self.meter.asked_denoiser += len(x)
+        self.meter.asked_denoiser += len(where)
         self.meter.made_denoiser += len(live)
         self.meter.depth += 1
-        chunks = live.split(self.max_rows or len(live)) if len(live) else ()
-        parts = [function(x[i], where[i], rows[i]) for i in chunks]
-        log_p = torch.cat(parts) if parts else torch.zeros(0, self.noise.vocab, device=x.device)
+        size = self.max_rows or max(1, CELLS[where.is_cuda] // (where.shape[1] * self.noise.vocab))
+        return live.split(size) if len(live) else ()
+
+    def _laws(self, ask: Ask, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """The checked laws (M, V) of one chunk."""
+        start = perf_counter()
+        log_p = ask(x, where, rows)
         if log_p.shape != (int(where.sum()), self.noise.vocab):
             raise ValueError(
                 f"the denoiser returned {tuple(log_p.shape)} for {int(where.sum())} open positions and "
@@ -194,8 +226,9 @@ class Problem:
             log_p = log_p.clone()
             log_p[:, torch.as_tensor(self.forbidden, device=log_p.device)] = -torch.inf
             log_p = torch.log_softmax(log_p, -1)
-        if bool(log_p.isnan().any()):
-            row = rows[where.nonzero()[:, 0][log_p.isnan().any(1)][0]]
+        undefined = log_p.sum(1).isnan()
+        if bool(undefined.any()):
+            row = rows[where.nonzero()[:, 0][undefined][0]]
             raise ValueError(
                 f"row {int(row)}: the denoiser gives no probability to any allowed token at an open position; "
                 "check its outputs for NaN, or forbid fewer tokens"

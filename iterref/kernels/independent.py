@@ -63,8 +63,7 @@ def tries(problem: Problem, x_t: Tensor, move: Move, n: int, rng: Rng) -> tuple[
     shares = [opened.a_s + (move.a_t - opened.a_s) * k / steps for k in range(steps + 1)]
     for k in range(steps):
         where = open_positions(problem, x_s, move.times[k], rows)
-        log_p = problem.predict(x_s, move.times[k], where, rows)
-        x_0 = problem.draw(log_p, where, x_s, 1, streams.fork("draw", k))[0]
+        x_0 = problem.guess(x_s, move.times[k], where, rows, 1, streams.fork("draw", k))[0][0]
         if k < steps - 1 or move.t > 0:
             nearer = problem.forth(x_s, x_0, shares[k], shares[k + 1], rows, streams.fork("forth", k))
             x_s = torch.where(opened.sites, nearer, x_s)

@@ -45,8 +45,7 @@ def shared(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State,
 def redraw(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
     """A plain guess from the model, as unguided sampling draws it; its reward is asked for when somebody needs it."""
     where = open_positions(problem, state.x_t, move.t, problem.rows)
-    log_p = problem.predict(state.x_t, move.t, where, problem.rows)
-    x_0 = problem.draw(log_p, where, state.x_t, 1, rng.fork("draw"))[0]
+    x_0 = problem.guess(state.x_t, move.t, where, problem.rows, 1, rng.fork("draw"))[0][0]
     return replace(state, x_0=x_0, reward=None), Info()
 
 
@@ -55,8 +54,7 @@ def denoise(
 ) -> tuple[Tensor, Tensor]:
     """N candidates (x_t, x_0), each (N, B, L), drawn back from one x_s over the move's denoising steps."""
     n, (batch, length) = move.tries * (1 if state.x_0 is not None else move.blocks), opened.x_s.shape
-    log_p = problem.predict(opened.x_s, move.times[0], where, problem.rows)
-    x_0 = problem.draw(log_p, where, opened.x_s, n, rng.fork("draw", 0))
+    x_0, _ = problem.guess(opened.x_s, move.times[0], where, problem.rows, n, rng.fork("draw", 0))
     if move.redraw:
         return opened.x_s.expand(n, batch, length), x_0
     steps, streams, rows = len(move.times), rng.repeat(n), problem.rows.repeat(n)
@@ -65,8 +63,7 @@ def denoise(
     for k in range(steps):
         if k:  # from the second step on, every candidate has a noisy state of its own
             open_k = open_positions(problem, x, move.times[k], rows)
-            log_p = problem.predict(x, move.times[k], open_k, rows)
-            x_0 = problem.draw(log_p, open_k, x, 1, streams.fork("draw", k)).view(n, batch, length)
+            x_0 = problem.guess(x, move.times[k], open_k, rows, 1, streams.fork("draw", k))[0].view(n, batch, length)
         if k < steps - 1 or move.t > 0:  # at t = 0 the last guess is the state
             nearer = problem.forth(x, x_0.flatten(0, 1), shares[k], shares[k + 1], rows, streams.fork("forth", k))
             x = torch.where(sites, nearer, x)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file
@@ -75,13 +76,15 @@ def full_stop(word: str) -> list[str]:
 class SummaryDenoiser:
     """The network at a fixed set of encoded prompts, as a `Denoiser` of their summaries.
 
-    `time_free` says that t is not looked at. A row's answer depends on its own tokens and prompt only.
+    `time_free` says that t is not looked at, `half` that the decoder multiplies in bfloat16. A row's answer depends on
+    its own tokens and prompt only.
     """
 
     network: Transformer
     memory: Memory
     noise: Noise
     time_free: bool = True
+    half: bool = False
 
     @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
@@ -100,19 +103,23 @@ class SummaryDenoiser:
             log_p[known, seen[known]] = 0.0
         return log_p
 
-
     def _head(self, x_t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """One pass. Where all prompts have equally many canvases, these read their prompt's memory uncopied."""
         counts = torch.bincount(rows, minlength=len(self.memory.source))
         if not bool((counts == counts[0]).all()):
             memory = self.memory.take(rows)
-            return self.network.log_probs(self.network.decode(x_t, memory), memory, where)
+            return self.network.log_probs(self._decode(x_t, memory), memory, where)
         order = rows.argsort(stable=True)
         back = order.argsort()
-        states = self.network.decode(x_t[order], self.memory)
+        states = self._decode(x_t[order], self.memory)
         scores = self.network.scores(states, self.memory)[back]
         source = self.memory.source[rows[where.nonzero()[:, 0]]]
         return self.network.head(states[back][where], scores[where], source)
+
+    def _decode(self, x_t: Tensor, memory: Memory) -> Tensor:
+        """Decoder states, float32; only the products inside are taken in half precision, the head never is."""
+        with torch.autocast(x_t.device.type, dtype=torch.bfloat16, enabled=self.half):
+            return self.network.decode(x_t, memory).float()
 
 
 class Summarizer:
@@ -122,7 +129,18 @@ class Summarizer:
     `eos` the token that ends a summary and fills the rest of the canvas.
     """
 
-    def __init__(self, network: Transformer, tokenizer: Tokenizer, length: int, eos: int, source_length: int) -> None:
+    def __init__(
+        self,
+        network: Transformer,
+        tokenizer: Tokenizer,
+        length: int,
+        eos: int,
+        source_length: int,
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f'unknown precision {precision!r}: choose "float32" or "bfloat16"')
+        self.half = precision == "bfloat16"
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.length, self.eos, self.source_length = length, eos, source_length
@@ -131,8 +149,14 @@ class Summarizer:
         self.device = network.table.weight.device
 
     @classmethod
-    def load(cls, folder: str | Path | None = None, device: torch.device | str = "cpu") -> Summarizer:
-        """The summariser in a folder that `iterref.training.train` wrote; None is the bundled one. Raises
+    def load(
+        cls,
+        folder: str | Path | None = None,
+        device: torch.device | str = "cpu",
+        precision: Literal["float32", "bfloat16"] = "float32",
+    ) -> Summarizer:
+        """The summariser in a folder that `iterref.training.train` wrote; None is the bundled one. In `precision`
+        "bfloat16" the decoder multiplies in half precision, about twice as fast where the processor can. Raises
         `FileNotFoundError` if a file is missing and `ValueError` if the folder holds another format."""
         folder = WEIGHTS if folder is None else Path(folder)
         for name in ("config.json", "tokenizer.json", "weights.safetensors"):
@@ -144,7 +168,7 @@ class Summarizer:
         network = Transformer(TransformerOptions(**config["transformer"]))
         network.load_state_dict({k: v.float() for k, v in load_file(folder / "weights.safetensors").items()})
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        return cls(network.to(device), tokenizer, config["length"], config["eos"], config["source_length"])
+        return cls(network.to(device), tokenizer, config["length"], config["eos"], config["source_length"], precision)
 
     def prepare(self, prompts: Sequence[str]) -> tuple[SummaryDenoiser, Tensor, Tensor]:
         """Encodes B prompts once. Returns their denoiser, a canvas (B, L) long of masks, and (B, L) bool, all True,
@@ -165,7 +189,11 @@ class Summarizer:
         with torch.no_grad():
             memory = self.network.encode(torch.tensor(padded, device=self.device))
         canvas = torch.full((len(sources), self.length), self.mask, device=self.device)
-        return SummaryDenoiser(self.network, memory, self.noise), canvas, torch.ones_like(canvas, dtype=torch.bool)
+        return (
+            SummaryDenoiser(self.network, memory, self.noise, half=self.half),
+            canvas,
+            torch.ones_like(canvas, dtype=torch.bool),
+        )
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """B texts as canvases (B, L) long, filled up with `eos`. Raises `ValueError` for a text of L tokens or more."""
