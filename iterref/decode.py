@@ -27,28 +27,30 @@ def grid(steps: int) -> tuple[float, ...]:
     return tuple((steps - i) / steps for i in range(steps + 1))
 
 
-def advance(
-    problem: Problem, x_t: Tensor, t: float, u: float, order: str, rows: Tensor, rng: Rng
-) -> tuple[Tensor, Tensor]:
-    """One step from t to u < t for (R, L) states of (R,) rows -> x_u (R, L) and the guess x_0 (R, L).
+def advance(problem: Problem, x_t: Tensor, t: float, u: float, order: str, rows: Tensor, rng: Rng) -> Tensor:
+    """One step from t to u < t for (R, L) states of (R,) rows -> x_u (R, L).
 
-    Raises `ValueError` for an order that the noise has no meaning for: only a mask shows which tokens are open.
+    Which masks fall in a step of the random order, and how many in one by confidence, does not depend on what they
+    hide; so that is settled first, and the denoiser is asked for these positions alone, and not at all for a row that
+    reveals nothing. Raises `ValueError` for an order that the noise has no meaning for.
     """
     times = torch.full((len(rows),), t, dtype=torch.float64, device=x_t.device)
     where = problem.noise.undetermined(x_t, times) & problem.opened[rows]
-    guesses, log_p = problem.guess(x_t, t, where, rows, 1, rng.fork("draw"))
-    x_0 = guesses[0]
-    if u == 0:
-        return x_0, x_0
     a_t, a_u = float(problem.noise.a(t)), float(problem.noise.a(u))
-    if order == "random":
-        return problem.forth(x_t, x_0, a_t, a_u, rows, rng.fork("forth")), x_0
     if problem.noise.mask is None:
-        raise ValueError(
-            f"order {order!r} needs absorbing noise, where a mask shows the open tokens: use order='random'"
-        )
-    sure = torch.where(where, log_p[0], -torch.inf)
+        if order != "random":
+            raise ValueError(
+                f"order {order!r} needs absorbing noise, where a mask shows the open tokens: use order='random'"
+            )
+        x_0 = problem.guess(x_t, t, where, rows, 1, rng.fork("draw"))[0][0]
+        return x_0 if u == 0 else problem.forth(x_t, x_0, a_t, a_u, rows, rng.fork("forth"))
+    if order == "random":
+        falls = torch.full(x_t.shape, (a_u - a_t) / (1 - a_t), dtype=torch.float64, device=x_t.device)
+        revealed = where if u == 0 else where & rng.fork("reveal").bernoulli(torch.where(where, falls, 0.0))
+        return problem.guess(x_t, t, revealed, rows, 1, rng.fork("draw"))[0][0]
     left = (problem.opened[rows].sum(1) * (1 - a_u)).round().long()
-    reveal = (where.sum(1) - left).clamp_min(0)
-    rank = sure.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return torch.where(where & (rank < reveal[:, None]), x_0, x_t), x_0
+    count = (where.sum(1) - left).clamp_min(0)
+    where = where & (count > 0)[:, None]
+    guesses, log_p = problem.guess(x_t, t, where, rows, 1, rng.fork("draw"))
+    rank = torch.where(where, log_p[0], -torch.inf).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return torch.where(where & (rank < count[:, None]), guesses[0], x_t)

@@ -18,31 +18,32 @@ from importlib.resources import files
 from math import isnan, sqrt
 from textwrap import wrap
 
+import torch
 from tqdm.auto import tqdm
 
 from iterref.budget import Cost
 from iterref.drafts import OwnDrafts, TextModel
 from iterref.generation import draw_drafts, fitted, generate
-from iterref.noise import Schedule
 from iterref.plots import Point
 from iterref.registry import parse
 from iterref.rewards.rouge import report_rouge_rows
 from iterref.run import Result
-from iterref.samplers.base import Chain, Sampler
+from iterref.samplers.base import Sampler
 
 # The demo's options, all in one place.
-BUDGET = 96  # denoiser rows a sentence, the pool of drafts included
+BUDGET = 112  # denoiser rows a sentence, the pool of drafts included
 SHARES = (0.25, 0.5, 1.0)  # of what the pool leaves of the budget: the points of the picture
-DRAFTS = OwnDrafts(n=8, steps=8)
+DRAFTS = OwnDrafts(n=8, steps=8, temperature=1.0)
 TEMPERATURE = 0.5
-ALPHA = 0.02
+ALPHA = 0.01
 METHODS = {
     "ancestral": "ancestral",
     "best_of_n": "best_of_n:steps=8",
-    "metropolis": "metropolis:steps=8,span=0.25",
-    "iterref": "iterref:steps=8,tries=16,span=0.25",
+    "metropolis": "metropolis:span=0.75+0.5+0.25,spacing=0",
+    "iterref": "iterref:tries=16,span=0.75+0.5+0.25,spacing=0,objective=maximise",
 }
 UNGUIDED = ("ancestral",)
+REFINING = ("metropolis", "iterref")  # these start from the draft that agrees most with the others
 STORY = "iterref"
 
 
@@ -60,12 +61,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found: scores at the full budget, the picture's points, and the full run of the story's method."""
+    """What `compare` found: scores at the full budget, the picture's points, the story's run and what it began with."""
 
     scores: dict[str, Score]
     points: dict[str, list[Point]]
     methods: dict[str, str]
     story: Result
+    drafts: list[str]
+    draft_rewards: list[float]
     documents: list[str]
     references: list[str]
 
@@ -105,14 +108,17 @@ def compare(
             alpha=ALPHA,
             seed=seed,
             temperature=TEMPERATURE,
+            start="drafts" if name in REFINING else None,
             watch=range(len(documents)) if name == STORY else (),
         )
         error = float(result.rewards.std(correction=0)) / sqrt(len(documents))
         points[name].append(Point(result.asked.denoiser, float(result.rewards.mean()), error))
         full[name] = result  # budgets rise, so the last one stays
+    begun = model.decode(pool.best()[0])
+    rewards = pool.reward()(begun, rows=list(range(len(begun))))
     scores = {name: _score(result, references) for name, result in full.items()}
     methods = {name: str(result.sampler) for name, result in full.items()}
-    return Comparison(scores, points, methods, full[STORY], documents, references)
+    return Comparison(scores, points, methods, full[STORY], begun, rewards, documents, references)
 
 
 def table(comparison: Comparison) -> str:
@@ -142,24 +148,22 @@ def table(comparison: Comparison) -> str:
 def story(comparison: Comparison, model: TextModel) -> str:
     """One sentence refined step by step: the document, the draft, every accepted change with its reward.
 
-    The sentence is the one whose reward rose most after the draft; changed words stand in [brackets].
+    The sentence is the one whose reward rose most above its draft's; changed words stand in [brackets].
     """
-    result, sampler = comparison.story, comparison.story.sampler
-    assert isinstance(sampler, Chain)
-    record = result.trace.table()
-    # grid steps of the draft come first; the state after the last of them is the draft
-    drafted = next((k for k, move in enumerate(sampler.plan(Schedule(), ALPHA)) if not move.redraw), sampler.iterations)
-    drafted = max(drafted - 1, 0)
-    row = int((record["reward"][-1] - record["reward"][drafted]).argmax())
-    texts = model.decode(record["guesses"][:, row])
-    rewards = record["reward"][:, row].tolist()
-    extra = result.asked.denoiser - float(record["denoiser"][-1])  # the pool's rows came before the trace began
+    result, record = comparison.story, comparison.story.trace.table()
+    gains = result.rewards - torch.tensor(comparison.draft_rewards, dtype=torch.float64)
+    row = int(gains.argmax())
+    texts = [comparison.drafts[row], *model.decode(record["guesses"][:, row])]
+    rewards = [comparison.draft_rewards[row], *record["reward"][:, row].tolist()]
+    pool = result.asked.denoiser - float(record["denoiser"][-1])  # paid before the trace begins
+    spent = [pool, *(pool + record["denoiser"]).tolist()]
     lines = [*_entry("document", comparison.documents[row]), *_entry("reference", comparison.references[row]), ""]
-    lines += _entry("draft", texts[drafted], rewards[drafted])
-    for k in range(drafted + 1, len(texts)):
+    lines += _entry("draft", texts[0], rewards[0])
+    for k in range(1, len(texts)):
         if texts[k] != texts[k - 1]:
-            spent = float(record["denoiser"][k]) + extra
-            lines += _entry(f"row {spent:.0f}", marked(texts[k - 1], texts[k]), rewards[k])
+            lines += _entry(f"row {spent[k]:.0f}", marked(texts[k - 1], texts[k]), rewards[k])
+    assert result.texts is not None
+    lines += _entry("best", result.texts[row], float(result.rewards[row]))
     return "\n".join(lines)
 
 
@@ -183,6 +187,8 @@ def _plan(name: str, budget: float, drafts: OwnDrafts) -> list[Sampler]:
     pool = drafts.cost()
     charge = Cost() if name in UNGUIDED else pool
     method = parse(METHODS[name])
+    if name in REFINING:
+        method = method.refining()
     plan = []
     for share in SHARES[:-1]:
         with suppress(ValueError):

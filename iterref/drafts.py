@@ -124,7 +124,7 @@ def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progre
         x = wide.prior(copies.fork("init"))
         for step in tqdm(range(drafts.steps), desc="drafts", disable=not progress):
             stream = copies.fork("step", step)
-            x, _ = advance(problem, x, times[step], times[step + 1], drafts.order, rows, stream)
+            x = advance(problem, x, times[step], times[step + 1], drafts.order, rows, stream)
     texts = model.decode(x)
     meter = problem.meter
     pools = [texts[row::batch] for row in range(batch)]

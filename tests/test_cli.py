@@ -18,7 +18,7 @@ from iterref import __version__, cli, demo
 from iterref.drafts import OwnDrafts
 from iterref.generation import generate
 from iterref.registry import get, names
-from tests.test_generate import FakeModel
+from tests.test_generation import FakeModel
 
 METHOD = "iterref:steps=2,moves=2,tries=2"
 

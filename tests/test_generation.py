@@ -72,6 +72,7 @@ class FakeModel:
         return texts
 
 
+DRAFTS_OF_ONE = Drafts([["a"]], torch.zeros(1, 1, 3), "rougeL", iterref.Cost(), iterref.Cost(), 0.0)
 PROMPTS = ["one", "one two", "one two three", "one two three four"]
 SMALL = "iterref:steps=2,moves=3,tries=3"
 
@@ -257,7 +258,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"reward": 3}, "the reward is a int: pass a function"),
     ({"reward": "rogue"}, "unknown reward 'rogue': did you mean 'consensus'"),
     ({"reward": lambda completions, tone: [0.0]}, "needs tone.*: add the column"),
-    ({"reward": Drafts([["a"]], "rougeL", iterref.Cost(), iterref.Cost(), 0.0)}, "belong to 1 prompts, not 2"),
+    ({"reward": DRAFTS_OF_ONE}, "belong to 1 prompts, not 2"),
     ({"columns": {"tone": ["one"]}}, "column 'tone' has 1 entries for 2 prompts"),
     ({"columns": {"tone": ["one"]}, "reward": "consensus"}, "column 'tone' has 1 entries for 2 prompts"),
     ({"rows": [1]}, "1 row identities for 2 prompts"),

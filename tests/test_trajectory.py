@@ -42,7 +42,7 @@ def base_paths(table: Table, reward: TableReward, steps: int, order: str, temper
         x = problem.prior(rng)  # type: ignore[arg-type]
         path = [x]
         for k in range(steps):
-            x, _ = advance(problem, x, times[k], times[k + 1], order, problem.rows, rng)  # type: ignore[arg-type]
+            x = advance(problem, x, times[k], times[k + 1], order, problem.rows, rng)  # type: ignore[arg-type]
             path.append(x)
         return torch.stack(path, 1)
 

@@ -59,7 +59,7 @@ def _tails(problem: Problem, x: Tensor, move: Move, n: int, rng: Rng) -> Tensor:
     streams, rows, x = rng.repeat(n), problem.rows.repeat(n), x.repeat(n, 1)
     states = []
     for k in range(move.start, len(move.times) - 1):
-        x, _ = advance(problem, x, move.times[k], move.times[k + 1], move.order, rows, streams.fork(k))
+        x = advance(problem, x, move.times[k], move.times[k + 1], move.order, rows, streams.fork(k))
         states.append(x)
     return torch.stack(states)
 

@@ -46,8 +46,8 @@ class Ancestral(Sampler):
         """One grid step; the finished text's reward is asked for once, to report it."""
         times = grid(self.steps)
         t, u = times[state.step], times[state.step + 1]
-        x_u, x_0 = advance(problem, state.x_t, t, u, self.order, problem.rows, rng)
-        return State(state.step + 1, u, x_u, x_0), Info()
+        x_u = advance(problem, state.x_t, t, u, self.order, problem.rows, rng)
+        return State(state.step + 1, u, x_u, x_u if u == 0 else None), Info()
 
     def cost(self) -> Cost:
         """`steps` denoiser rows, and one reward row to report."""

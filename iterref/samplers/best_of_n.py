@@ -56,11 +56,11 @@ class BestOfN(Sampler):
         times = grid(self.steps)
         t, u = times[state.step], times[state.step + 1]
         rows, batch = problem.rows.repeat(self.n), len(problem.canvas)
-        x_u, x_0 = advance(problem, state.x_t, t, u, self.order, rows, rng.repeat(self.n))
+        x_u = advance(problem, state.x_t, t, u, self.order, rows, rng.repeat(self.n))
         if u > 0:
             return State(state.step + 1, u, x_u), Info()
-        reward = problem.score(x_0, rows, final=True).view(self.n, batch)
-        x_0 = x_0.view(self.n, batch, -1)
+        reward = problem.score(x_u, rows, final=True).view(self.n, batch)
+        x_0 = x_u.view(self.n, batch, -1)
         choice = reward.argmax(0)
         best = pick(x_0, choice)
         info = Info(None, torch.isneginf(reward).all(0), None, x_0, reward)
