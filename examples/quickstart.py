@@ -19,9 +19,18 @@ SENTENCES = [
 
 def main() -> None:
     """Prints every sentence, its plain summary and its refined one, and what both cost."""
-    drafts = OwnDrafts(n=8, steps=6)
-    before = generate("tiny-news", SENTENCES, reward=drafts, sampler="ancestral:steps=16", temperature=0.5)
-    after = generate("tiny-news", SENTENCES, reward=drafts, sampler="iterref", budget=96, alpha=0.02, temperature=0.5)
+    drafts = OwnDrafts(n=16, steps=8, temperature=1.0)
+    before = generate("tiny-news", SENTENCES, reward=drafts, sampler="ancestral:steps=32", temperature=0.5)
+    after = generate(
+        "tiny-news",
+        SENTENCES,
+        reward=drafts,
+        start="drafts",  # refine the draft that agrees most with the others
+        sampler="iterref:span=0.75+0.5+0.25,spacing=0,objective=maximise",
+        budget=192,  # denoiser rows a sentence, the drafts included
+        alpha=0.01,
+        temperature=0.5,
+    )
     assert before.texts is not None and after.texts is not None
     for row, sentence in enumerate(SENTENCES):
         print(sentence)

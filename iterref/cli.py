@@ -62,9 +62,11 @@ def declared(file: Path, name: str | None = None) -> Declared:
     if name is None:
         assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
         name = ast.unparse(assigned["SAMPLER"])
-    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-    fields = [node for node in body if isinstance(node, ast.AnnAssign)]
-    options = [
+    found = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    fields = [node for node in found.body if isinstance(node, ast.AnnAssign)]
+    chain = "Chain" in map(ast.unparse, found.bases)  # the one base class with options of its own
+    inherited = declared(file.with_name("base.py"), "Chain").options if chain else []
+    options = inherited + [
         (ast.unparse(field.target), ast.literal_eval(field.value) if field.value else ...)
         for field in fields
         if "ClassVar" not in ast.unparse(field.annotation)
@@ -119,6 +121,7 @@ def demo(out: str, as_json: str | None, seed: int, budget: float | None) -> None
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer of itself.")
 @click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward.")
+@click.option("--start", type=click.Choice(["drafts"]), help="Refine the best of the consensus' own drafts.")
 @click.option("--model", default="tiny-news", show_default=True, help="Or a folder that `iterref train` wrote.")
 @click.option("--max-rows", type=click.IntRange(min=1), help="Most rows in one call of the model.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with document, text, reward and cost.")

@@ -76,8 +76,9 @@ def multiple_try(log_forward: Tensor, log_backward: Tensor, log_gain: Tensor, rn
 def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
     """Tests (R, N) candidates one after the other by Metropolis' rule and takes the first that passes.
 
-    The published procedure's treatment of its pool (Lee et al. 2025, arXiv:2511.05562). For N > 1 it leaves no
-    known law invariant: a rejected pool is tested again. Kept to reproduce, and as the negative control.
+    The published procedure's treatment of its pool (Lee et al. 2025, arXiv:2511.05562). For N > 1 it leaves
+    another law than the target invariant (`docs/correctness.md` derives which): a rejected pool is tested again. Kept
+    to reproduce, and as the negative control.
     """
     log_ratio = torch.where(log_ratio.isnan(), -torch.inf, log_ratio)  # zero against zero: both are forbidden
     passed = rng.bernoulli(log_ratio.clamp_max(0).exp())

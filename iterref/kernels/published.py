@@ -3,8 +3,8 @@
     y_n ~ T(x, .), n = 1 .. N;   in uniform random order, take the first with  u_n < exp((r(y_n) - r(x)) / alpha)
 
 Kept to reproduce Lee et al. (2025), arXiv:2511.05562. **Biased for N > 1**: testing a rejected pool again makes the
-acceptance of a state depend on how many rivals it had, which detailed balance forbids; the stationary law is off by
-0.04 to 0.5 in total variation in small worlds (`docs/correctness.md`). With N = 1 it is Metropolis' rule, and exact.
+acceptance of a state depend on how many rivals it had, which detailed balance forbids. `docs/correctness.md` derives
+the law that it is stationary for, and measures how far off that is. With N = 1 it is Metropolis' rule, and exact.
 Cost: N denoiser rows (times h) and N reward rows.
 """
 
