@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,3 +34,13 @@ def test_there_are_examples_and_a_broken_one_is_noticed(tmp_path: Path) -> None:
     broken.write_text("import iterref\niterref.generate(None, [])\n")
     done = run(broken, tmp_path)
     assert done.returncode == 1 and "there are no prompts" in done.stderr
+
+
+def test_the_readme_runs_as_it_is_written(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 2
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join(blocks), encoding="utf-8")
+    done = run(script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "denoiser rows" in done.stdout
