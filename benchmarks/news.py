@@ -169,7 +169,7 @@ def measure(bench: Bench, budgets: list[int], steps: int, share: float) -> tuple
     baselines: dict[str, Row] = {}
     for order, temperatures in UNGUIDED.items():
         found = {temperature: bench.unguided(steps, temperature, order) for temperature in temperatures}
-        best = max(found, key=lambda temperature, found=found: score(found[temperature]))  # type: ignore[misc]
+        best = max(found, key=lambda temperature, found=found: score(found[temperature]))
         wide = [bench.unguided(budget, best, order) for budget in budgets]
         rows += [*found.values(), *wide]
         baselines[order] = max([found[best], *wide], key=score)

@@ -58,7 +58,7 @@ def floor(tilted: TiltedMarkov, rows: int, repetitions: int = 200) -> list[float
 
 def measure(noise: str, rows: int, seeds: range) -> tuple[list[dict[str, object]], dict[str, float]]:
     """All runs of one noise, one record a run and seed, and the exact figures."""
-    model, reward, tilted = world(noise=noise)  # type: ignore[arg-type]
+    model, reward, tilted = world(noise=noise)
     low, high, exact = model.mean(reward), tilted.mean_reward(), tilted.pair_marginals()
     floors = floor(tilted, rows)
     facts = {
@@ -122,12 +122,12 @@ def table(records: list[dict[str, object]], facts: dict[str, dict[str, float]], 
             group = [r for r in records if r["noise"] == noise and r["method"] == method]
 
             def cell(key: str, digits: int, group: list[dict[str, object]] = group) -> str:
-                values = [float(r[key]) for r in group]  # type: ignore[arg-type]
+                values = [float(r[key]) for r in group]
                 spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
                 return f"{mean(values):.{digits}f}{spread}"
 
             rows = f"{group[0]['denoiser_rows']:g}, {group[0]['reward_rows']:g}"
-            reached = f"{100 * mean(float(r['reached']) for r in group):.1f} %"  # type: ignore[arg-type]
+            reached = f"{100 * mean(float(r['reached']) for r in group):.1f} %"
             lines.append(
                 f"| `{method}` | {rows} | {cell('reward', 2)} | {reached} | {cell('log_likelihood', 3)} "
                 f"| {cell('pair_distance', 3)} |"

@@ -155,10 +155,10 @@ def transition(
 
     def run(start: Tensor, rng: Enumerator) -> Tensor:
         canvas = torch.zeros(len(start), states.shape[-1], dtype=torch.long)
-        problem = Problem(model, reward, canvas, alpha=alpha, remember=False).begin()  # type: ignore[arg-type]
+        problem = Problem(model, reward, canvas, alpha=alpha, remember=False).begin()
         x_t, x_0 = states[start].unbind(1)
         now = State(0, move.t, x_t.clone(), x_0.clone(), rewards[start])
-        outcome: tuple[State, Info] = kernel(problem, now, move, rng)  # type: ignore[arg-type]
+        outcome: tuple[State, Info] = kernel(problem, now, move, rng)
         new = outcome[0]
         assert new.x_0 is not None and new.reward is not None
         # the reward that travels with a state is the reward of its guess

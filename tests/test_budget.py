@@ -47,7 +47,7 @@ def more(sampler: Sampler) -> Sampler:
 
 def may_buy_tries(sampler: Sampler) -> bool:
     """Whether candidates cost reward rows alone, so that `fit` sets their number too."""
-    return getattr(sampler, "kernel", "") == "shared" and sampler.denoise_steps == 1  # type: ignore[attr-defined]
+    return getattr(sampler, "kernel", "") == "shared" and sampler.denoise_steps == 1
 
 
 @settings(max_examples=120, deadline=None)
@@ -81,16 +81,16 @@ def test_refinement_leaves_room_for_no_further_candidate(text, denoiser, reward)
     except ValueError:
         return
     assert not more(fitted).cost().within(limit)
-    if may_buy_tries(fitted) and (fitted.moves or fitted.guided and fitted.steps):  # type: ignore[attr-defined]
-        assert not replace(fitted, tries=fitted.tries + 1).cost().within(limit)  # type: ignore[attr-defined]
+    if may_buy_tries(fitted) and (fitted.moves or fitted.guided and fitted.steps):
+        assert not replace(fitted, tries=fitted.tries + 1).cost().within(limit)
     else:
-        assert fitted.tries == sampler.tries  # type: ignore[attr-defined]
+        assert fitted.tries == sampler.tries
 
 
 def test_the_design_budgets():
     """(56, 896) for the shared kernel: 8 drafts and 48 moves of 16 candidates."""
     fitted = fit(parse("iterref"), (56, 896))
-    assert (fitted.moves, fitted.tries, fitted.cost()) == (48, 16, Cost(56, 896, 56))  # type: ignore[attr-defined]
+    assert (fitted.moves, fitted.tries, fitted.cost()) == (48, 16, Cost(56, 896, 56))
     assert fit(parse("best_of_n"), 256).cost() == Cost(256, 32, 8)
     assert fit(parse("metropolis"), (56, 896)).cost() == Cost(56, 49, 56)
 
@@ -98,7 +98,7 @@ def test_the_design_budgets():
 def test_several_spans_are_counted_each():
     """Tails of 6 and of 1 steps in turn: 6 for the first path, then 6 + 1 + 6 + 1, and the next would be 6 more."""
     fitted = fit(parse("iterref:steps=6,kernel=trajectory,tries=1,span=6+1"), 25)
-    assert fitted.moves == 4 and fitted.cost().denoiser == 20  # type: ignore[attr-defined]
+    assert fitted.moves == 4 and fitted.cost().denoiser == 20
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ class ByContent:
 
 @cache
 def model_of(noise: str) -> Markov:
-    return world(LENGTH, TOKENS, 3, noise)[0]  # type: ignore[arg-type]
+    return world(LENGTH, TOKENS, 3, noise)[0]
 
 
 def canvas_and_free() -> tuple[Tensor, Tensor]:
@@ -177,11 +177,11 @@ def test_refining_given_texts_keeps_the_contract(noise, text):
 
 def test_every_method_and_every_kernel_is_held_to_it():
     assert {text.split(":")[0] for _, text in CASES} == set(names())
-    assert {parse(text).kernel for _, text in CASES if text.startswith("iterref")} == set(KERNELS)  # type: ignore[attr-defined]
+    assert {parse(text).kernel for _, text in CASES if text.startswith("iterref")} == set(KERNELS)
 
 
 @dataclass(frozen=True)
-class Leaky(get("ancestral")):  # type: ignore[misc]
+class Leaky(get("ancestral")):
     """A method that breaks the contract: one stream for the whole batch, frozen tokens overwritten, a free ride."""
 
     def step(self, problem, state, rng):

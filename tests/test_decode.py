@@ -26,9 +26,9 @@ def sampled(table: Table, steps: int, order: str = "random", free: Tensor | None
         canvas = torch.zeros(len(start), table.length, dtype=torch.long)
         opened = None if free is None else free.expand(len(start), -1)
         problem = Problem(table, reward, canvas, opened).begin()
-        x = problem.prior(rng)  # type: ignore[arg-type]
+        x = problem.prior(rng)
         for t, u in zip(times, times[1:], strict=False):
-            x = advance(problem, x, t, u, order, problem.rows, rng)  # type: ignore[arg-type]
+            x = advance(problem, x, t, u, order, problem.rows, rng)
         return x
 
     return law_matrix(*enumerate_outcomes(run, 1), table.states())[0]

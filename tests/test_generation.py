@@ -207,7 +207,7 @@ def test_a_failing_reward_gives_back_what_was_reached() -> None:
 
     with pytest.raises(RewardError, match="KeyError") as caught:
         generate(FakeModel(), PROMPTS * 3, reward=fails, sampler="iterref:steps=2,moves=40,tries=4")
-    partial = caught.value.partial  # type: ignore[attr-defined]
+    partial = caught.value.partial
     assert not partial.finished and partial.rewards.isfinite().all() and len(partial.texts) == 12
 
 
@@ -224,7 +224,7 @@ def test_a_partial_result_counts_the_pool(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Consensus, "__call__", fails)
     with pytest.raises(RewardError, match="OSError") as caught:
         generate(FakeModel(), PROMPTS, reward=OwnDrafts(n=5, steps=2), sampler=SMALL)
-    partial = caught.value.partial  # type: ignore[attr-defined]
+    partial = caught.value.partial
     assert partial.asked.denoiser == 10 + 1 and not partial.finished
 
 

@@ -16,7 +16,9 @@ from iterref.noise import Noise, absorbing, uniform
 from iterref.random import Rng
 
 NOISES = {
-    "absorbing": absorbing(4), "uniform": uniform(3), "skewed": Noise(torch.tensor([0.25, 0.5, 0.25])),
+    "absorbing": absorbing(4),
+    "uniform": uniform(3),
+    "skewed": Noise(torch.tensor([0.25, 0.5, 0.25])),
 }
 
 
@@ -41,7 +43,11 @@ def noisy(seed: int, rows: int, model: Markov) -> Tensor:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from(sorted(NOISES)), st.integers(0, 10**6), st.integers(1, 5), st.floats(0.02, 1.0), st.booleans(),
+    st.sampled_from(sorted(NOISES)),
+    st.integers(0, 10**6),
+    st.integers(1, 5),
+    st.floats(0.02, 1.0),
+    st.booleans(),
     st.booleans(),
 )
 def test_denoiser_is_the_tables(name, seed, length, t, steps, holes):
@@ -183,7 +189,7 @@ def test_world():
     assert abs(float(values.mean()) - tilted.mean_reward()) < 5 * float(values.std()) / 20_000**0.5
     assert abs(float(model.log_prob(drawn).mean()) / 24 - tilted.mean_log_prob(model)) < 0.01
     with pytest.raises(ValueError, match="unknown noise"):
-        world(noise="gaussian")  # type: ignore[arg-type]
+        world(noise="gaussian")
 
 
 def test_errors_say_where():

@@ -128,7 +128,7 @@ def test_select_draws_by_weight():
     log_w = log([0.0, 1.0, -INF])
 
     def run(start: Tensor, rng: Enumerator) -> Tensor:
-        verdict = mtm.select(log_w.expand(len(start), -1), rng)  # type: ignore[arg-type]
+        verdict = mtm.select(log_w.expand(len(start), -1), rng)
         assert bool(verdict.accepted.all()) and not bool(verdict.stuck.any())
         return verdict.choice[:, None]
 
@@ -147,7 +147,7 @@ def accept(forward: list[float], backward: list[float], gain: float) -> float:
     def run(start: Tensor, rng: Enumerator) -> Tensor:
         n = len(start)
         given = (log(forward).expand(n, -1), log(backward).expand(n, -1), log([gain]).expand(n))
-        return mtm.multiple_try(*given, rng).long()[:, None]  # type: ignore[arg-type]
+        return mtm.multiple_try(*given, rng).long()[:, None]
 
     _, probability, result = enumerate_outcomes(run, 1)
     return float((probability * result[:, 0]).sum())
@@ -174,7 +174,7 @@ def first_law(log_ratio: list[float]) -> Tensor:
     size = len(log_ratio)
 
     def run(start: Tensor, rng: Enumerator) -> Tensor:
-        verdict = mtm.metropolis_first(log(log_ratio).expand(len(start), -1), rng)  # type: ignore[arg-type]
+        verdict = mtm.metropolis_first(log(log_ratio).expand(len(start), -1), rng)
         return torch.where(verdict.accepted, verdict.choice, size)[:, None]
 
     _, probability, result = enumerate_outcomes(run, 1)

@@ -58,7 +58,7 @@ def bridge_law(noise: Noise, a_s: float, a_t: float) -> Tensor:
 
     def draw(start: Tensor, rng: Enumerator) -> Tensor:
         x_s, x_0 = (start // v)[:, None], (start % v)[:, None]
-        return noise.bridge(x_s, x_0, scalar(a_s), scalar(a_t), rng)  # type: ignore[arg-type]
+        return noise.bridge(x_s, x_0, scalar(a_s), scalar(a_t), rng)
 
     return law_of(draw, v * v, v).view(v, v, v)
 
@@ -120,11 +120,11 @@ def test_corrupting_twice_is_corrupting_once(name, a, b, c):
     noise, (a_u, a_s, a_t) = PROCESSES[name], sorted((a, b, c))
 
     def twice(start: Tensor, rng: Enumerator) -> Tensor:
-        x_s = noise.corrupt(start[:, None], scalar(a_t), scalar(a_s), rng)  # type: ignore[arg-type]
-        return noise.corrupt(x_s, scalar(a_s), scalar(a_u), rng)  # type: ignore[arg-type]
+        x_s = noise.corrupt(start[:, None], scalar(a_t), scalar(a_s), rng)
+        return noise.corrupt(x_s, scalar(a_s), scalar(a_u), rng)
 
     def once(start: Tensor, rng: Enumerator) -> Tensor:
-        return noise.corrupt(start[:, None], scalar(a_t), scalar(a_u), rng)  # type: ignore[arg-type]
+        return noise.corrupt(start[:, None], scalar(a_t), scalar(a_u), rng)
 
     direct = law_of(once, noise.vocab, noise.vocab)
     assert torch.allclose(law_of(twice, noise.vocab, noise.vocab), direct, atol=1e-12, rtol=0)
@@ -144,7 +144,7 @@ def test_likelihood_is_the_corruption_of_clean_text(name):
 @pytest.mark.parametrize("name", sorted(PROCESSES))
 def test_prior_is_pi(name):
     noise = PROCESSES[name]
-    law = law_of(lambda start, rng: noise.prior(1, rng), 1, noise.vocab)  # type: ignore[arg-type]
+    law = law_of(lambda start, rng: noise.prior(1, rng), 1, noise.vocab)
     assert torch.allclose(law[0], noise.pi, atol=1e-15, rtol=0)
 
 
@@ -191,7 +191,7 @@ def test_schedules_follow_their_formulas():
 @pytest.mark.parametrize(
     "build, words",
     [
-        (lambda: Schedule("square"), "unknown schedule 'square': choose one of linear"),  # type: ignore[arg-type]
+        (lambda: Schedule("square"), "unknown schedule 'square': choose one of linear"),
         (lambda: Schedule("log-linear", low=1.0), "0 <= low < 1"),
         (lambda: Schedule("geometric", low=0.0), "0 < low < high"),
         (lambda: Noise(torch.tensor([0.5, 0.4])), "must sum to one"),

@@ -21,7 +21,7 @@ LENGTH, VOCAB = 6, 3
 
 
 def model_of(kind: str = "absorbing") -> Markov:
-    return world(LENGTH, VOCAB, 1, kind)[0]  # type: ignore[arg-type]
+    return world(LENGTH, VOCAB, 1, kind)[0]
 
 
 def no_reward(tokens: Tensor, rows: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def no_reward(tokens: Tensor, rows: Tensor) -> Tensor:
 
 def problem_of(kind: str = "absorbing", rows: int = 3, **options: object) -> Problem:
     canvas = torch.arange(rows * LENGTH).view(rows, LENGTH) % VOCAB
-    return Problem(model_of(kind), no_reward, canvas, **options)  # type: ignore[arg-type]
+    return Problem(model_of(kind), no_reward, canvas, **options)
 
 
 def frozen(row: int, position: int, token: int) -> Problem:

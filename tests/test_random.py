@@ -36,7 +36,7 @@ def test_derived_keys_are_fixed_and_distinct():
     keys = [derive((1, 2), item) for item in ["accept", "propose", "", 0, 1, -1, 2**32, 2**63 - 1, -(2**63), "0"]]
     assert len(set(keys)) == len(keys)
     assert all(0 <= word <= ONES for key in keys for word in key)
-    assert derive((1, 2), np.int64(7)) == derive((1, 2), 7)  # type: ignore[arg-type]
+    assert derive((1, 2), np.int64(7)) == derive((1, 2), 7)
     assert derive((1, 2), 7) == philox((0, ONES, 7, 0), (1, 2))[:2]
 
 
@@ -92,8 +92,15 @@ def test_streams_are_uncorrelated():
     rng = Rng.seeded(0, 2)
     base = rng.uniform(size)
     others = [
-        rng.fork("a").uniform(size), rng.fork("b").uniform(size), rng.fork(0).uniform(size), rng.fork(1).uniform(size),
-        Rng.seeded(1, 2).uniform(size), rng.repeat(2).uniform(size)[2:], base.roll(1, 1), base.roll(2, 1), base.flip(0),
+        rng.fork("a").uniform(size),
+        rng.fork("b").uniform(size),
+        rng.fork(0).uniform(size),
+        rng.fork(1).uniform(size),
+        Rng.seeded(1, 2).uniform(size),
+        rng.repeat(2).uniform(size)[2:],
+        base.roll(1, 1),
+        base.roll(2, 1),
+        base.flip(0),
     ]
     streams = torch.stack([base, *others]).flatten(1)
     noise = torch.corrcoef(streams).fill_diagonal_(0).abs().max()

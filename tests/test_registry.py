@@ -32,7 +32,7 @@ def test_every_method_prints_compares_and_cannot_be_changed(name):
     assert parse(name) == method and hash(parse(f" {name} :")) == hash(method)
     assert parse(method) is method
     with pytest.raises(FrozenInstanceError):
-        method.steps = 3  # type: ignore[attr-defined, misc]
+        method.steps = 3
 
 
 @st.composite
@@ -69,7 +69,7 @@ def test_options_are_read():
     assert isinstance(method, IterRef)
     assert (method.tries, method.span, method.guided, method.kernel) == (4, (0.1, 2, 1.0), False, "trajectory")
     assert str(method) == "iterref:tries=4,span=0.1+2+1.0,late=1,guided=False,kernel=trajectory"
-    assert parse("best_of_n:n=3,order=confidence") == get("best_of_n")(n=3, order="confidence")  # type: ignore[call-arg]
+    assert parse("best_of_n:n=3,order=confidence") == get("best_of_n")(n=3, order="confidence")
     assert parse("iterref:guided=1") == parse("iterref:guided=TRUE") == IterRef()
 
 

@@ -58,7 +58,7 @@ def test_numbers_of_every_kind_become_float64(answer: object) -> None:
 
 
 def test_generators_and_hard_constraints_are_accepted() -> None:
-    values = checked(lambda tokens, rows: (-float("inf") if row == 8 else 0.0 for row in rows), TOKENS, ROWS)  # type: ignore[arg-type,return-value]
+    values = checked(lambda tokens, rows: (-float("inf") if row == 8 else 0.0 for row in rows), TOKENS, ROWS)
     assert values.tolist() == [0.0, -float("inf"), 0.0]
 
 
@@ -106,7 +106,7 @@ def test_an_exception_inside_a_generator_is_caught_too() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(RewardError, match="ZeroDivisionError"):
-        checked(lazy, TOKENS, ROWS)  # type: ignore[arg-type]
+        checked(lazy, TOKENS, ROWS)
 
 
 def test_interrupts_pass() -> None:
@@ -174,7 +174,7 @@ def test_a_function_of_texts_alone_needs_nothing_else(function: Callable[..., An
 
 
 def test_a_callable_without_signature_gets_the_texts() -> None:
-    assert TextReward(dict.fromkeys, decode, PROMPTS)._columns == {}  # type: ignore[arg-type]
+    assert TextReward(dict.fromkeys, decode, PROMPTS)._columns == {}
 
 
 def test_texts_are_decoded_once() -> None:
@@ -218,7 +218,7 @@ def test_mistakes_of_a_call_are_named() -> None:
 def test_the_shipped_text_rewards_fit() -> None:
     rows = torch.tensor([0, 1, 2])
     column = TextReward(Rouge(), decode, PROMPTS, COLUMNS)
-    bound = TextReward(Rouge().against(COLUMNS["reference"]), decode)  # type: ignore[arg-type]
+    bound = TextReward(Rouge().against(COLUMNS["reference"]), decode)
     pools = TextReward(Consensus([["1 2"], ["3 4", "5"], ["9"]]), decode)
     assert column(TOKENS, rows).tolist() == bound(TOKENS, rows).tolist() == [1.0, 1.0, 0.0]
     assert pools(TOKENS, rows).tolist() == [1.0, 0.5, 0.0]
@@ -235,7 +235,7 @@ def test_weighted_sums() -> None:
     torch.testing.assert_close((-one)(TOKENS, ROWS), -one(TOKENS, ROWS))
     assert isinstance(0.5 * one, Reward)
     with pytest.raises(TypeError, match="3 is no reward"):
-        one + 3  # type: ignore[operator]
+        one + 3
 
 
 def test_weights_and_hard_constraints() -> None:
@@ -300,7 +300,7 @@ def test_the_entry_used_longest_ago_is_forgotten() -> None:
     asked: list[str] = []
 
     def fetch(*keys: str) -> list[int]:
-        return memory.fetch(keys, lambda new: [asked.append(keys[i]) or ord(keys[i]) for i in new])  # type: ignore[func-returns-value]
+        return memory.fetch(keys, lambda new: [asked.append(keys[i]) or ord(keys[i]) for i in new])
 
     assert fetch("a", "b", "a") == [97, 98, 97]
     fetch("a")
@@ -315,7 +315,7 @@ def test_the_entry_used_longest_ago_is_forgotten() -> None:
 
 def test_a_failed_call_is_not_remembered() -> None:
     answers = iter([[float("nan")], [2.0]])
-    reward = Remembered(lambda tokens, rows: next(answers))  # type: ignore[arg-type,return-value]
+    reward = Remembered(lambda tokens, rows: next(answers))
     with pytest.raises(RewardError, match="NaN"):
         reward(TOKENS[:1], ROWS[:1])
     assert reward.evaluated == 0

@@ -55,7 +55,7 @@ def packaged(kind: str, prediction: str, reference: str, stem: bool = False) -> 
 @pytest.mark.parametrize("stem", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_hand_written_texts_score_as_in_the_package(kind: str, stem: bool) -> None:
-    ours = Targets(HAND_WRITTEN, kind, Tokenizer(stem)).score(HAND_WRITTEN)  # type: ignore[arg-type]
+    ours = Targets(HAND_WRITTEN, kind, Tokenizer(stem)).score(HAND_WRITTEN)
     for i, prediction in enumerate(HAND_WRITTEN):
         for j, reference in enumerate(HAND_WRITTEN):
             np.testing.assert_allclose(ours[i, j], packaged(kind, prediction, reference, stem), atol=1e-12, rtol=0)
@@ -71,7 +71,7 @@ def test_hand_written_texts_score_as_in_the_package(kind: str, stem: bool) -> No
 def test_generated_texts_score_as_in_the_package(
     predictions: list[str], references: list[str], kind: str, stem: bool
 ) -> None:
-    ours = Targets(references, kind, Tokenizer(stem)).score(predictions)  # type: ignore[arg-type]
+    ours = Targets(references, kind, Tokenizer(stem)).score(predictions)
     theirs = [[packaged(kind, prediction, reference, stem) for reference in references] for prediction in predictions]
     np.testing.assert_allclose(ours, theirs, atol=1e-12, rtol=0)
 
@@ -119,7 +119,7 @@ def test_many_references_keep_the_one_of_best_f(kind: str, measure: str) -> None
     scorer = RougeScorer([kind])
     theirs = [scorer.score_multi(references, prediction)[kind] for prediction in predictions]
     field = "fmeasure" if measure == "f" else measure
-    ours = Rouge(kind, measure)(predictions, reference=[references] * 4)  # type: ignore[arg-type]
+    ours = Rouge(kind, measure)(predictions, reference=[references] * 4)
     assert ours == pytest.approx([getattr(score, field) for score in theirs], abs=1e-12)
 
 
@@ -139,7 +139,7 @@ def test_a_reference_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def counting(self: Targets, *arguments: object) -> None:
         built.append(1)
-        original(self, *arguments)  # type: ignore[arg-type]
+        original(self, *arguments)
 
     monkeypatch.setattr(Targets, "__init__", counting)
     rouge = Rouge()
@@ -150,9 +150,9 @@ def test_a_reference_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="no ROUGE called 'rouge0'"):
-        Rouge("rouge0")  # type: ignore[arg-type]
+        Rouge("rouge0")
     with pytest.raises(ValueError, match="no measure called 'f1'"):
-        Rouge("rouge1", "f1")  # type: ignore[arg-type]
+        Rouge("rouge1", "f1")
     with pytest.raises(ValueError, match="needs the column 'reference'"):
         Rouge()(["a"], summary=["a"])
     with pytest.raises(ValueError, match="row 1 has an empty list of references"):
@@ -191,7 +191,7 @@ def test_report_is_the_package() -> None:
     st.booleans(),
 )
 def test_consensus_is_the_mean_over_the_pool(pool: list[str], candidates: list[str], kind: str, stem: bool) -> None:
-    ours = Consensus([["unused"], pool], kind, stem=stem)(candidates, [1] * len(candidates))  # type: ignore[arg-type]
+    ours = Consensus([["unused"], pool], kind, stem=stem)(candidates, [1] * len(candidates))
     theirs = [np.mean([packaged(kind, candidate, draft, stem)[2] for draft in pool]) for candidate in candidates]
     np.testing.assert_allclose(ours, theirs, atol=1e-12, rtol=0)
 

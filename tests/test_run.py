@@ -31,11 +31,11 @@ METHODS = [
 
 
 def problem_of(rows: int = 4, model: object = MODEL, reward: object = REWARD, **options: object) -> Problem:
-    return Problem(model, reward, torch.zeros(rows, 6), **options)  # type: ignore[arg-type]
+    return Problem(model, reward, torch.zeros(rows, 6), **options)
 
 
 def run(text: str, problem: Problem, **options: object) -> Result:
-    return sample(parse(text), problem, **options)  # type: ignore[arg-type]
+    return sample(parse(text), problem, **options)
 
 
 def words(tokens: Tensor) -> list[str]:
@@ -107,7 +107,7 @@ def test_a_reward_that_fails_loses_nothing():
     reward = Failing(after=6)
     with pytest.raises(RewardError, match="the reward raised OSError .the judge hung up.") as caught:
         run("iterref:steps=2,moves=9,tries=2", problem_of(reward=reward, remember=False), decode=lambda x: ["text"] * 4)
-    partial = caught.value.partial  # type: ignore[attr-defined]
+    partial = caught.value.partial
     assert isinstance(partial, Result) and not partial.finished
     assert len(partial.trace.steps) == 6 and partial.asked.denoiser == 7
     # two drafts are no finished texts; the best of the four moves' candidates are kept
@@ -119,7 +119,7 @@ def test_a_reward_that_fails_loses_nothing():
 def test_a_reward_that_fails_at_once_has_nothing_to_save():
     with pytest.raises(RewardError) as caught:
         run("best_of_n:steps=2,n=2", problem_of(reward=Failing(after=0)))
-    partial = caught.value.partial  # type: ignore[attr-defined]
+    partial = caught.value.partial
     assert bool(torch.isneginf(partial.rewards).all()) and len(partial.trace.steps) == 1
 
 
@@ -149,7 +149,7 @@ def test_rows_with_only_forbidden_candidates_are_named_and_hold_a_text(model, te
         assert int(tokens.min()) >= 0 and int(tokens.max()) < 3
     guesses = result.trace.table()["guesses"][:, 0]
     if text.startswith("iterref") and "trajectory" not in text:  # on the finished text, nothing moves any more
-        steps = result.sampler.steps  # type: ignore[attr-defined]
+        steps = result.sampler.steps
         assert torch.equal(guesses[steps:], guesses[steps - 1].expand_as(guesses[steps:]))
 
 

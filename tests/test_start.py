@@ -13,7 +13,7 @@ ROWS = 6
 
 def small(kind: str = "absorbing") -> tuple[Problem, torch.Tensor]:
     """The exact world at a small size, and unguided texts to start from."""
-    model, reward, _ = world(length=8, vocab=4, noise=kind)  # type: ignore[arg-type]
+    model, reward, _ = world(length=8, vocab=4, noise=kind)
     problem = Problem(model, reward, torch.zeros(ROWS, 8, dtype=torch.long), alpha=0.3)
     return problem, sample(parse("ancestral:steps=8"), problem, seed=1).tokens
 

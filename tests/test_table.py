@@ -43,9 +43,7 @@ def by_hand(log_joint: Tensor, noise: Noise, x_t: list[int], a_t: float) -> dict
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.sampled_from(sorted(NOISES)), st.integers(0, 10**6), st.integers(1, 4), st.floats(0.05, 0.95), st.booleans()
-)
+@given(st.sampled_from(sorted(NOISES)), st.integers(0, 10**6), st.integers(1, 4), st.floats(0.05, 0.95), st.booleans())
 def test_denoiser_is_the_posterior(name, seed, length, t, holes):
     noise = NOISES[name]
     log_joint = random_law(seed, length, holes and name != "absorbing")

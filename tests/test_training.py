@@ -82,7 +82,7 @@ def small(folder: Path, **changes: int | str | None) -> TrainConfig:
         "validation_every": 3,
         "threads": 1,
     }
-    return TrainConfig(**{**options, **changes})  # type: ignore[arg-type]
+    return TrainConfig(**{**options, **changes})
 
 
 def test_times_fall_one_into_each_cell() -> None:
@@ -218,4 +218,4 @@ def test_bad_options_are_refused() -> None:
     config = TrainConfig(train=(), out="")
     for change in ({"optimizer": "sgd"}, {"precision": "int8"}, {"cooldown": 20_000}):
         with pytest.raises(ValueError):
-            replace(config, **change)  # type: ignore[arg-type]
+            replace(config, **change)

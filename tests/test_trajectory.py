@@ -39,10 +39,10 @@ def base_paths(table: Table, reward: TableReward, steps: int, order: str, temper
 
     def run(start: Tensor, rng: Enumerator) -> Tensor:
         problem = problem_of(table, reward, 1.0, len(start), temperature)
-        x = problem.prior(rng)  # type: ignore[arg-type]
+        x = problem.prior(rng)
         path = [x]
         for k in range(steps):
-            x = advance(problem, x, times[k], times[k + 1], order, problem.rows, rng)  # type: ignore[arg-type]
+            x = advance(problem, x, times[k], times[k + 1], order, problem.rows, rng)
             path.append(x)
         return torch.stack(path, 1)
 
@@ -59,7 +59,7 @@ def path_matrix(
         path = paths[start].transpose(0, 1)
         x_0 = path[-1]
         state = State(0, 0.0, x_0, x_0, reward(x_0, problem.rows), path)
-        new, _ = KERNELS["trajectory"].move(problem, state, move, rng)  # type: ignore[arg-type]
+        new, _ = KERNELS["trajectory"].move(problem, state, move, rng)
         assert new.path is not None
         return new.path.transpose(0, 1)
 
@@ -118,8 +118,8 @@ def test_going_down_the_grid_is_exact(kind):
     def run(start: Tensor, rng: Enumerator) -> Tensor:
         problem = problem_of(table, reward, 0.5, len(start), 1.0)
         x_t, x_0 = here[start].unbind(1)
-        down = descend(problem, State(0, 0.7, x_t, x_0), 0.3, rng)  # type: ignore[arg-type]
-        return torch.stack([down.x_t, down.x_0], 1)  # type: ignore[list-item]
+        down = descend(problem, State(0, 0.7, x_t, x_0), 0.3, rng)
+        return torch.stack([down.x_t, down.x_0], 1)
 
     matrix = law_matrix(*enumerate_outcomes(run, len(here)), there)
     arrived = target(table, reward, 0.5, 0.7, here) @ matrix

@@ -179,11 +179,11 @@ def test_sites_chosen_by_looking_at_the_text_are_detected():
     def peeking(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
         assert state.x_0 is not None
         where = state.x_0 == 0
-        x_s = torch.where(where, table.noise.mask, state.x_0)  # type: ignore[arg-type]
+        x_s = torch.where(where, table.noise.mask, state.x_0)
         log_p = problem.predict(x_s, move.s, where, problem.rows)
         x_0 = problem.draw(log_p, where, x_s, 1, rng)
         r = problem.score(x_0[0], problem.rows, final=True)
-        verdict = mtm.metropolised(state.reward / ALPHA, r[:, None] / ALPHA, rng)  # type: ignore[operator]
+        verdict = mtm.metropolised(state.reward / ALPHA, r[:, None] / ALPHA, rng)
         return moved(state, verdict.accepted, x_0[0], r)
 
     law = target(table, reward, ALPHA, 0, states)

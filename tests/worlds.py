@@ -72,4 +72,4 @@ def target(table: Table, reward: TableReward, alpha: float, t: float, states: Te
 def refine(t: float, s: float, tries: int = 2, steps: int = 1, noise: Noise | None = None, **options: object) -> Move:
     """A refinement move of a linear schedule."""
     times = tuple(s + (t - s) * k / steps for k in range(steps))
-    return Move(t, s, 1 - t, 1 - s, times, float(options.pop("alpha", 1.0)), tries, **options)  # type: ignore[arg-type]
+    return Move(t, s, 1 - t, 1 - s, times, float(options.pop("alpha", 1.0)), tries, **options)
