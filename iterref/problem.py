@@ -140,15 +140,11 @@ class Problem:
 
         Rows without an open position are not evaluated.
         """
-        ask = self._at(t)
-        parts = [self._laws(ask, x_t[i], where[i], rows[i]) for i in self._chunks(where)]
-        return torch.cat(parts) if parts else torch.zeros(0, self.noise.vocab, device=x_t.device)
+        return self._all_laws(self._at(t), x_t, where, rows)
 
     def conditionals(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i}): the denoiser's leave-one-out law."""
-        ask = self.denoiser.leave_one_out  # type: ignore[attr-defined]
-        parts = [self._laws(ask, x[i], where[i], rows[i]) for i in self._chunks(where)]
-        return torch.cat(parts) if parts else torch.zeros(0, self.noise.vocab, device=x.device)
+        return self._all_laws(self.denoiser.leave_one_out, x, where, rows)  # type: ignore[attr-defined]
 
     def guess(self, x_t: Tensor, t: float, where: Tensor, rows: Tensor, n: int, rng: Rng) -> tuple[Tensor, Tensor]:
         """N clean guesses of every row from one evaluation, and how sure they are.
@@ -212,6 +208,11 @@ class Problem:
         self.meter.depth += 1
         size = self.max_rows or max(1, CELLS[where.is_cuda] // (where.shape[1] * self.noise.vocab))
         return live.split(size) if len(live) else ()
+
+    def _all_laws(self, ask: Ask, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """The checked laws (M, V) of all rows, asked for chunk by chunk."""
+        parts = [self._laws(ask, x[i], where[i], rows[i]) for i in self._chunks(where)]
+        return torch.cat(parts) if parts else torch.zeros(0, self.noise.vocab, device=x.device)
 
     def _laws(self, ask: Ask, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """The checked laws (M, V) of one chunk."""

@@ -7,6 +7,7 @@ the sampler's target is p(x_0) exp(r(x_0) / alpha).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -116,12 +117,12 @@ def _names(rows: Tensor) -> str:
     return f"rows {shown}" + (f" and {len(distinct) - 8} more" if len(distinct) > 8 else "")
 
 
-class Composable:
+class Composable(ABC):
     """Gives a reward the operators of a weighted sum: `0.7 * fluent + 0.3 * short - toxic`."""
 
+    @abstractmethod
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) float64."""
-        raise NotImplementedError
 
     def __add__(self, other: Reward) -> Weighted:
         return Weighted(_parts(self) + _parts(other))
