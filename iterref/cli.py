@@ -64,14 +64,16 @@ def declared(file: Path, name: str | None = None) -> Declared:
         name = ast.unparse(assigned["SAMPLER"])
     found = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
     fields = [node for node in found.body if isinstance(node, ast.AnnAssign)]
-    chain = "Chain" in map(ast.unparse, found.bases)  # the one base class with options of its own
-    inherited = declared(file.with_name("base.py"), "Chain").options if chain else []
-    options = inherited + [
-        (ast.unparse(field.target), ast.literal_eval(field.value) if field.value else ...)
+    options: dict[str, Any] = {}
+    for base in map(ast.unparse, found.bases):  # base classes have options of their own
+        if base in ("Decoded", "Chain"):
+            options |= dict(declared(HOME / "samplers" / "base.py", base).options)
+    options |= {
+        ast.unparse(field.target): ast.literal_eval(field.value) if field.value else ...
         for field in fields
         if "ClassVar" not in ast.unparse(field.annotation)
-    ]
-    return Declared((ast.get_docstring(tree) or "").partition("\n")[0], options)
+    }
+    return Declared((ast.get_docstring(tree) or "").partition("\n")[0], list(options.items()))
 
 
 def methods() -> dict[str, Declared]:
@@ -117,7 +119,7 @@ def demo(out: str, as_json: str | None, seed: int, budget: float | None) -> None
 @click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
 @click.option("--method", default="iterref", show_default=True, help="NAME:option=value,option=value")
 @click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME (see `iterref ls`).")
-@click.option("--budget", help="Rows a text: DENOISER or DENOISER,REWARD.")
+@click.option("--budget", help="Rows a text: DENOISER or DENOISER,REWARD, or total=ROWS,depth=CALLS.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer of itself.")
 @click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward.")
@@ -217,15 +219,23 @@ def read_prompts(file: IO[str]) -> tuple[list[str], dict[str, list[Any]]]:
     return [entry["document"] for entry in entries], {name: [entry[name] for entry in entries] for name in shared}
 
 
-def read_budget(text: str) -> tuple[float, float]:
-    """(denoiser rows, reward rows) from "256" or "256,1024"."""
-    try:
-        parts = [float(part) for part in text.split(",")]
-    except ValueError:
-        parts = []
-    if len(parts) not in (1, 2):
-        raise ValueError(f"the budget {text!r} is no number of rows: write DENOISER or DENOISER,REWARD")
-    return parts[0], parts[1] if len(parts) == 2 else float("inf")
+def read_budget(text: str) -> Any:
+    """A budget a sample from "256", "256,1024" (denoiser and reward rows), or "total=512,price=0.1,depth=64"."""
+    from iterref.budget import Budget
+
+    names = ("denoiser", "reward", "total", "price", "depth")
+    bounds: dict[str, float] = {}
+    for place, part in enumerate(text.split(",")):
+        name, equals, value = part.partition("=")
+        name, value = (name.strip(), value) if equals else (names[min(place, 2)], name)
+        try:
+            bounds[name] = float(value) if name in names and (equals or place < 2) else bounds[""]
+        except (ValueError, KeyError):
+            raise ValueError(
+                f"the budget {text!r} cannot be read: write DENOISER or DENOISER,REWARD, or name the bounds, as in "
+                "total=512,depth=64"
+            ) from None
+    return Budget(**bounds)
 
 
 def read_reward(text: str, columns: dict[str, list[Any]]) -> Any:

@@ -8,19 +8,19 @@ A pool costs n * steps denoiser rows a prompt, which the meter counts and the ru
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from iterref.budget import Cost
-from iterref.decode import ORDERS, advance, grid
+from iterref.decode import Decoder, advance, grid
 from iterref.denoise import Denoiser, Tempered
-from iterref.kernels.base import pick
 from iterref.noise import Noise
+from iterref.particles import pick
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.rewards.base import RewardError
@@ -61,13 +61,15 @@ class OwnDrafts:
     steps: int = 8
     kind: Kind = "rougeL"
     temperature: float | None = None
-    order: Literal["random", "confidence"] = "random"
+    order: str = "random"
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.steps < 1:
             raise ValueError(f"a pool needs a draft of at least one step, got n={self.n} and steps={self.steps}")
-        if self.order not in ORDERS:
-            raise ValueError(f"the drafts' order must be one of {', '.join(ORDERS)}, got {self.order!r}")
+        try:
+            Decoder(self.order)
+        except ValueError as error:
+            raise ValueError(f"the drafts' {error}") from None
         Consensus([["a"]], self.kind)  # refuses an unknown kind
 
     def cost(self) -> Cost:
@@ -118,13 +120,12 @@ def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progre
     its reward is not asked at all.
     """
     start, problem, batch, times = perf_counter(), problem.begin(), len(problem.canvas), grid(drafts.steps)
-    wide = replace(problem, canvas=problem.canvas.repeat(drafts.n, 1), free=problem.opened.repeat(drafts.n, 1))
-    copies, rows = rng.fork("drafts").repeat(drafts.n), problem.rows.repeat(drafts.n)
+    wide, copies, decoder = problem.widened(drafts.n), rng.fork("drafts").repeat(drafts.n), Decoder(drafts.order)
     with torch.inference_mode():
         x = wide.prior(copies.fork("init"))
         for step in tqdm(range(drafts.steps), desc="drafts", disable=not progress):
             stream = copies.fork("step", step)
-            x = advance(problem, x, times[step], times[step + 1], drafts.order, rows, stream)
+            x = advance(wide, x, times[step], times[step + 1], decoder, wide.rows, stream)
     texts = model.decode(x)
     meter = problem.meter
     pools = [texts[row::batch] for row in range(batch)]

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from iterref.budget import Cost, budget_of, fit
+from iterref.budget import Cost, Rows, budget_of, fit
 from iterref.drafts import Drafts, OwnDrafts, TextModel, draw, no_reward, tempered
 from iterref.problem import Problem
 from iterref.random import Rng
@@ -29,8 +29,6 @@ from iterref.rewards.text import TextReward
 from iterref.run import Result, sample
 from iterref.samplers.base import Sampler
 
-Budget = Cost | int | float | tuple[float, float]
-
 
 def generate(
     model: TextModel | str | Path | None,
@@ -39,7 +37,7 @@ def generate(
     reward: Callable[..., Any] | OwnDrafts | Drafts | str = "consensus",
     sampler: Sampler | str = "iterref",
     alpha: float = 0.1,
-    budget: Budget | None = None,
+    budget: Rows | None = None,
     seed: int = 0,
     rows: Sequence[int] | Tensor | None = None,
     temperature: float = 1.0,
@@ -58,7 +56,7 @@ def generate(
     with its own drafts: "consensus", an `OwnDrafts`, or `Drafts` drawn before. `sampler` is a method or its name with
     options ("iterref:tries=16,span=0.2"). A reward that is higher by `alpha` makes a text e times as likely.
 
-    `budget` is a number of denoiser rows a sample, or (denoiser rows, reward rows), and refits the method's
+    `budget` is a number of denoiser rows a sample, (denoiser rows, reward rows), or a `Budget`, and refits the method's
     options; a pool of drafts is paid from it and counted in the result's `cost`, `asked` and `seconds` (its trace
     begins after the pool). A row's text depends on (seed, its identity in `rows`, its prompt and columns) alone;
     identities are 0 .. B - 1 unless given. `temperature` sharpens the model below 1. `forbidden` lists tokens that
@@ -136,7 +134,7 @@ def draw_drafts(
     return draw(drafts, problem, model, Rng.seeded(seed, identities, device=canvas.device), progress)
 
 
-def fitted(method: Sampler, budget: Budget | None, pool: Cost) -> Sampler:
+def fitted(method: Sampler, budget: Rows | None, pool: Cost) -> Sampler:
     """The method with the options that spend what a pool of drafts leaves of the budget, rows a sample.
 
     Raises `ValueError` where the pool leaves no room for one run.
@@ -146,13 +144,15 @@ def fitted(method: Sampler, budget: Budget | None, pool: Cost) -> Sampler:
     limit = budget_of(budget)
     if not pool.denoiser:
         return fit(method, limit)
-    if limit.denoiser <= pool.denoiser:
-        raise ValueError(
-            f"the budget of {limit.denoiser:g} denoiser rows leaves no room after the {pool.denoiser:g} rows of the "
-            "drafts: raise the budget, or draw fewer drafts in fewer steps"
-        )
     try:
-        return fit(method, Cost(limit.denoiser - pool.denoiser, max(0, limit.reward - pool.reward)))
+        left = limit.less(pool)
+    except ValueError:
+        raise ValueError(
+            f"the budget of {limit} leaves no room after the {pool.denoiser:g} denoiser rows of the drafts: raise the "
+            "budget, or draw fewer drafts in fewer steps"
+        ) from None
+    try:
+        return fit(method, left)
     except ValueError as error:
         raise ValueError(f"after the {pool.denoiser:g} denoiser rows of the drafts, {error}") from None
 

@@ -21,7 +21,8 @@ from iterref.noise import Noise
 from iterref.random import Rng
 from iterref.rewards.base import Remembered, Reward, checked
 
-Ask = Callable[[Tensor, Tensor, Tensor], Tensor]
+Ask = Callable[[Tensor], Tensor]
+Time = float | Tensor
 # How many log-probabilities one call of the denoiser returns at the most, on a CPU and on a GPU, unless `max_rows` says
 # otherwise: larger blocks leave the caches. Results do not depend on it.
 CELLS = (2**25, 2**30)
@@ -53,7 +54,10 @@ class Problem:
     `canvas` (B, L) long holds the tokens of the frozen positions, anything at the free ones; `free` (B, L) bool
     marks what may change (all of it unless given); `alpha` > 0 is the temperature of the reward; `forbidden` lists
     token ids that never stand at a free position of a result; `max_rows` bounds the rows of one call of the
-    denoiser or the reward, results do not depend on it.
+    denoiser or the reward, results do not depend on it. `prompts` (B,) says which prompt every row belongs to (row b to
+    prompt b unless given), for several rows of one prompt side by side (`widened`).
+
+    Times and shares below are numbers, or (R,) float64 tensors where rows differ.
 
     Raises `ValueError` at the door, naming the row, for shapes that disagree, tokens outside the vocabulary, a
     frozen mask token, an `alpha` that is not positive, or no token left to use.
@@ -67,6 +71,7 @@ class Problem:
     forbidden: Sequence[int] | Tensor = ()
     max_rows: int | None = None
     remember: bool = True
+    prompts: Tensor | None = None
     meter: Meter = field(default_factory=Meter, compare=False, repr=False)
     best: Best | None = field(default=None, compare=False, repr=False)
 
@@ -99,14 +104,26 @@ class Problem:
 
     @property
     def rows(self) -> Tensor:
-        """(B,) long: 0 .. B - 1."""
-        return torch.arange(len(self.canvas), device=self.canvas.device)
+        """(B,) long: the prompt of every row, 0 .. B - 1 unless the problem was widened."""
+        return torch.arange(len(self.canvas), device=self.canvas.device) if self.prompts is None else self.prompts
 
     def begin(self) -> Problem:
         """The same problem with a fresh meter and nothing seen yet: one run's own copy."""
         nothing = torch.full(self.canvas.shape[:1], -torch.inf, dtype=torch.float64, device=self.canvas.device)
         reward = Remembered(self.reward) if self.remember and not isinstance(self.reward, Remembered) else self.reward
-        return replace(self, reward=reward, meter=Meter(), best=Best(self.canvas.clone(), nothing))
+        meter = Meter(passes=getattr(self.denoiser, "passes", 1))
+        return replace(self, reward=reward, meter=meter, best=Best(self.canvas.clone(), nothing))
+
+    def widened(self, n: int) -> Problem:
+        """The problem of `n` copies of every row side by side, copy-major, on the same meter and best.
+
+        Copy i of row b is row i * B + b and belongs to prompt b; `Rng.repeat` makes streams in the same order.
+        """
+        if n == 1:
+            return self
+        return replace(
+            self, canvas=self.canvas.repeat(n, 1), free=self.opened.repeat(n, 1), prompts=self.rows.repeat(n)
+        )
 
     def finished(self, tokens: Tensor) -> Tensor:
         """Finished texts (B, L), checked: the canvas at frozen positions, no mask and no forbidden token elsewhere.
@@ -135,18 +152,19 @@ class Problem:
         """Pure noise at the free positions, the canvas elsewhere, for the streams' (R,) rows in order -> (B, L)."""
         return torch.where(self.opened, self.noise.prior(self.canvas.shape[1], rng).to(self.canvas.device), self.canvas)
 
-    def predict(self, x_t: Tensor, t: float, where: Tensor, rows: Tensor) -> Tensor:
+    def predict(self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), time, (R, L) bool, (R,) -> (M, V) log p(x_0^i | x_t), forbidden tokens left out.
 
         Rows without an open position are not evaluated.
         """
-        return self._all_laws(self._at(t), x_t, where, rows)
+        return self._all_laws(self._at(x_t, t, where, rows), where)
 
     def conditionals(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i}): the denoiser's leave-one-out law."""
-        return self._all_laws(self.denoiser.leave_one_out, x, where, rows)  # type: ignore[attr-defined]
+        known = self.denoiser.leave_one_out  # type: ignore[attr-defined]
+        return self._all_laws(lambda i: known(x[i], where[i], rows[i]), where)
 
-    def guess(self, x_t: Tensor, t: float, where: Tensor, rows: Tensor, n: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def guess(self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor, n: int, rng: Rng) -> tuple[Tensor, Tensor]:
         """N clean guesses of every row from one evaluation, and how sure they are.
 
         `predict` and `draw` in one, chunk by chunk, so that no more than a chunk's (M, V) laws are held at a time.
@@ -154,9 +172,9 @@ class Problem:
         0 outside `where`.
         """
         guesses, sure = x_t.expand(n, *x_t.shape).clone(), torch.zeros(n, *x_t.shape, device=x_t.device)
-        ask = self._at(t)
+        ask = self._at(x_t, t, where, rows)
         for i in self._chunks(where):
-            log_p = self._laws(ask, x_t[i], where[i], rows[i])
+            log_p = self._laws(ask, where, i)
             drawn = rng.take(i).categorical(log_p, where[i], n)
             row, position = where[i].nonzero(as_tuple=True)
             guesses[:, i[row], position] = drawn
@@ -169,14 +187,14 @@ class Problem:
         guesses[:, where] = rng.categorical(log_p0, where, n)
         return guesses
 
-    def back(self, x_t: Tensor, a_t: float, a_s: float, rows: Tensor, rng: Rng) -> Tensor:
+    def back(self, x_t: Tensor, a_t: Time, a_s: Time, rows: Tensor, rng: Rng) -> Tensor:
         """x_s ~ q(x_s | x_t) at the free positions, (R, L) -> (R, L)."""
-        x_s = self.noise.corrupt(x_t, _scalar(a_t), _scalar(a_s), rng)
+        x_s = self.noise.corrupt(x_t, _column(a_t), _column(a_s), rng)
         return torch.where(self.opened[rows], x_s, x_t)
 
-    def forth(self, x_s: Tensor, x_0: Tensor, a_s: float, a_t: float, rows: Tensor, rng: Rng) -> Tensor:
+    def forth(self, x_s: Tensor, x_0: Tensor, a_s: Time, a_t: Time, rows: Tensor, rng: Rng) -> Tensor:
         """x_t ~ q(x_t | x_s, x_0) at the free positions, (R, L), (R, L) -> (R, L)."""
-        x_t = self.noise.bridge(x_s, x_0, _scalar(a_s), _scalar(a_t), rng)
+        x_t = self.noise.bridge(x_s, x_0, _column(a_s), _column(a_t), rng)
         return torch.where(self.opened[rows], x_t, x_s)
 
     def score(self, x_0: Tensor, rows: Tensor, final: bool) -> Tensor:
@@ -192,13 +210,10 @@ class Problem:
             self.best.see(x_0, reward, rows)
         return reward
 
-    def _at(self, t: float) -> Ask:
-        """The denoiser at one time."""
-
-        def ask(x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-            return self.denoiser(x, torch.full((len(x),), t, dtype=torch.float64, device=x.device), where, rows)
-
-        return ask
+    def _at(self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor) -> Ask:
+        """The denoiser at these states and times, for rows i of them."""
+        times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
+        return lambda i: self.denoiser(x_t[i], times[i], where[i], rows[i])
 
     def _chunks(self, where: Tensor) -> tuple[Tensor, ...]:
         """The rows with something open, in parts that one call may hold; counts them as asked and as made."""
@@ -209,18 +224,19 @@ class Problem:
         size = self.max_rows or max(1, CELLS[where.is_cuda] // (where.shape[1] * self.noise.vocab))
         return live.split(size) if len(live) else ()
 
-    def _all_laws(self, ask: Ask, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+    def _all_laws(self, ask: Ask, where: Tensor) -> Tensor:
         """The checked laws (M, V) of all rows, asked for chunk by chunk."""
-        parts = [self._laws(ask, x[i], where[i], rows[i]) for i in self._chunks(where)]
-        return torch.cat(parts) if parts else torch.zeros(0, self.noise.vocab, device=x.device)
+        parts = [self._laws(ask, where, i) for i in self._chunks(where)]
+        return torch.cat(parts) if parts else torch.zeros(0, self.noise.vocab, device=where.device)
 
-    def _laws(self, ask: Ask, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """The checked laws (M, V) of one chunk."""
+    def _laws(self, ask: Ask, where: Tensor, i: Tensor) -> Tensor:
+        """The checked laws (M, V) of one chunk, rows i."""
         start = perf_counter()
-        log_p = ask(x, where, rows)
-        if log_p.shape != (int(where.sum()), self.noise.vocab):
+        log_p = ask(i)
+        cells = int(where[i].sum())
+        if log_p.shape != (cells, self.noise.vocab):
             raise ValueError(
-                f"the denoiser returned {tuple(log_p.shape)} for {int(where.sum())} open positions and "
+                f"the denoiser returned {tuple(log_p.shape)} for {cells} open positions and "
                 f"{self.noise.vocab} tokens: it must return one row of log-probabilities an open position"
             )
         if len(self.forbidden):
@@ -229,9 +245,10 @@ class Problem:
             log_p = torch.log_softmax(log_p, -1)
         undefined = log_p.sum(1).isnan()
         if bool(undefined.any()):
-            row = rows[where.nonzero()[:, 0][undefined][0]]
+            cell = int(i[where[i].nonzero()[:, 0][undefined][0]])
+            row = int(self.rows[cell % len(self.canvas)])  # copies of a row come one canvas after the other
             raise ValueError(
-                f"row {int(row)}: the denoiser gives no probability to any allowed token at an open position; "
+                f"row {row}: the denoiser gives no probability to any allowed token at an open position; "
                 "check its outputs for NaN, or forbid fewer tokens"
             )
         self.meter.seconds["denoiser"] += perf_counter() - start
@@ -258,5 +275,7 @@ class Problem:
             raise ValueError("every token is forbidden: leave at least one to write with")
 
 
-def _scalar(value: float) -> Tensor:
-    return torch.tensor(value, dtype=torch.float64)
+def _column(value: Time) -> Tensor:
+    """A number as it is, one a row as a column (R, 1)."""
+    value = torch.as_tensor(value, dtype=torch.float64)
+    return value[:, None] if value.dim() else value

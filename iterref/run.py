@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from iterref.budget import Cost, fit
+from iterref.budget import Cost, Rows, budget_of, fit
 from iterref.kernels import State
+from iterref.particles import Particles
 from iterref.problem import Best, Problem
 from iterref.random import Rng
 from iterref.rewards.base import RewardError
@@ -29,8 +30,8 @@ class Result:
     `tokens` (B, L) and `rewards` (B,): the chain's last state where the method samples, the best text seen where it
     maximises. `best`: the best finished text seen, with its reward, either way. `texts`: the tokens decoded, where a
     decoder was given. `cost`: rows really computed a sample; `asked`: rows asked for, which the method declares.
-    `seconds` in all, `parts` those inside the denoiser and the reward. `finished` is False for what was saved from a
-    run that broke off.
+    `seconds` in all, `parts` those inside the denoiser and the reward. `particles` are all copies with their weights,
+    for methods that keep several a row. `finished` is False for what was saved from a run that broke off.
     """
 
     tokens: Tensor
@@ -43,6 +44,7 @@ class Result:
     seconds: float
     parts: dict[str, float] = field(default_factory=dict)
     texts: list[str] | None = None
+    particles: Particles | None = None
     finished: bool = True
 
     def __str__(self) -> str:
@@ -68,7 +70,7 @@ def sample(
     *,
     seed: int = 0,
     rows: Sequence[int] | Tensor | None = None,
-    budget: Cost | int | float | tuple[float, float] | None = None,
+    budget: Rows | None = None,
     start: Tensor | None = None,
     watch: Sequence[int] = (),
     decode: Callable[[Tensor], list[str]] | None = None,
@@ -77,7 +79,8 @@ def sample(
     """Runs a method on a problem.
 
     `rows` are the B identities of the rows' random streams (0 .. B - 1 unless given): the result of a row depends on
-    (seed, identity) alone, whatever else is in the batch. `budget` refits the method's options (`budget.fit`).
+    (seed, identity) alone, whatever else is in the batch. `budget` refits the method's options (`budget.fit`): a number
+    of denoiser rows a sample, (denoiser rows, reward rows), or a `Budget`.
     `start` (B, L) are finished texts to refine in place of a draft; the rows of the draft are not spent then.
     `watch` names rows whose states the trace keeps. Raises `RewardError` where the reward fails; the error's
     `partial` is then a `Result` of what the run had reached.
@@ -85,7 +88,7 @@ def sample(
     if start is not None:
         sampler, start = sampler.refining(), problem.finished(start)
     if budget is not None:
-        sampler = fit(sampler, budget)
+        sampler = fit(sampler, budget_of(budget).per(getattr(problem.denoiser, "passes", 1)))
     batch = len(problem.canvas)
     identities = torch.arange(batch) if rows is None else torch.as_tensor(rows)
     if len(identities) != batch:
@@ -146,5 +149,6 @@ class _Run:
             seconds=perf_counter() - self.start,
             parts=dict(meter.seconds),
             texts=self.decode(tokens) if self.decode else None,
+            particles=state.particles if finished and state is not None else None,
             finished=finished,
         )

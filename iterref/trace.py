@@ -16,15 +16,15 @@ from torch import Tensor
 
 from iterref.kernels import Info, State
 
-SERIES = ("t", "depth", "denoiser", "accepted", "changed", "stuck", "reward", "best")
+SERIES = ("t", "depth", "denoiser", "accepted", "changed", "stuck", "ess", "reward", "best")
 
 
 @dataclass
 class Trace:
     """A growing record; `table` turns it into tensors, one entry a step.
 
-    `t` (K,), `denoiser` (K,) rows asked so far a sample, `depth` (K,); `accepted`, `changed`, `stuck`, `reward` and
-    `best` (K, B), NaN where a step decided or scored nothing. `watched` (K, W, L) are the noisy states of the rows
+    `t` (K,), `denoiser` (K,) rows asked so far a sample, `depth` (K,); `accepted`, `changed`, `stuck`, `ess`, `reward`
+    and `best` (K, B), NaN where a step decided or scored nothing. `watched` (K, W, L) are the noisy states of the rows
     `watch`, and `guesses` (K, W, L) the clean guesses that came with them.
     """
 
@@ -38,7 +38,6 @@ class Trace:
         def row(value: Tensor | None) -> Tensor:
             return nothing if value is None else value.detach().double().cpu()
 
-        reward = state.reward if state.reward is not None and len(state.reward) == batch else None
         entry = {
             "t": torch.tensor(state.t, dtype=torch.float64),
             "depth": torch.tensor(depth, dtype=torch.float64),
@@ -46,7 +45,8 @@ class Trace:
             "accepted": row(info.accepted),
             "changed": row(info.changed),
             "stuck": row(info.stuck),
-            "reward": row(reward),
+            "ess": row(info.ess),
+            "reward": row(state.reward),
             "best": best.detach().cpu().clone(),
         }
         if self.watch:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from math import inf
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iterref.budget import Cost, Meter, budget_of, fit, most
+from iterref.budget import Budget, Cost, Meter, budget_of, fit, most
 from iterref.registry import names, parse
 from iterref.samplers.base import Sampler
 
@@ -39,10 +39,8 @@ budgets = st.tuples(rows, st.just(inf) | st.just(0) | rows) | st.tuples(st.just(
 
 def more(sampler: Sampler) -> Sampler:
     """The method that spends one unit more of what `fit` may spend: a move, a sample or a grid step."""
-    known = {f.name for f in fields(sampler)}
-    option = next(name for name in ("moves", "n", "steps") if name in known)
     least = {"tries": 1} if may_buy_tries(sampler) else {}
-    return replace(sampler, **{option: getattr(sampler, option) + 1}, **least)
+    return replace(sampler, **{sampler.knob: getattr(sampler, sampler.knob) + 1}, **least)
 
 
 def may_buy_tries(sampler: Sampler) -> bool:
@@ -53,36 +51,36 @@ def may_buy_tries(sampler: Sampler) -> bool:
 @settings(max_examples=120, deadline=None)
 @given(st.sampled_from(METHODS), budgets)
 def test_a_fitted_method_fits_and_leaves_no_room(text, budget):
-    sampler, limit = parse(text), Cost(*budget)
+    sampler, limit = parse(text), Budget(*budget)
     try:
         fitted = fit(sampler, limit)
     except ValueError as error:
-        least = {"moves": 0, "n": 1, "steps": 1 if text.startswith("ancestral") else getattr(sampler, "steps", 1)}
+        least = {sampler.knob: sampler.least}
         if may_buy_tries(sampler) and limit.reward < inf:
             least["tries"] = 1
-        smallest = replace(sampler, **{f.name: least[f.name] for f in fields(sampler) if f.name in least})
-        assert not smallest.cost().within(limit)
+        smallest = replace(sampler, **least)
+        assert not limit.allows(smallest.cost())
         assert f"is too small for one run of {sampler.name}, which takes at least" in str(error)
         return
     assert type(fitted) is type(sampler)
-    assert fitted.cost().within(limit)
-    if text.startswith("ancestral") and limit.denoiser == inf:
-        assert fitted == sampler  # a finer grid is the only use it has for rows
+    assert limit.allows(fitted.cost())
+    if sampler.cost().reward == more(sampler).cost().reward and limit.denoiser == inf:
+        assert fitted == sampler  # the bound does not touch the one use that it has for rows
         return
-    assert not more(fitted).cost().within(limit)
+    assert not limit.allows(more(fitted).cost())
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([text for text in METHODS if text.startswith("iterref")]), rows, rows)
 def test_refinement_leaves_room_for_no_further_candidate(text, denoiser, reward):
-    sampler, limit = parse(text), Cost(denoiser, reward)
+    sampler, limit = parse(text), Budget(denoiser, reward)
     try:
         fitted = fit(sampler, limit)
     except ValueError:
         return
-    assert not more(fitted).cost().within(limit)
+    assert not limit.allows(more(fitted).cost())
     if may_buy_tries(fitted) and (fitted.moves or fitted.guided and fitted.steps):
-        assert not replace(fitted, tries=fitted.tries + 1).cost().within(limit)
+        assert not limit.allows(replace(fitted, tries=fitted.tries + 1).cost())
     else:
         assert fitted.tries == sampler.tries
 
@@ -103,7 +101,7 @@ def test_several_spans_are_counted_each():
 
 @pytest.mark.parametrize(
     "value, budget",
-    [(5, Cost(5, inf)), (2.5, Cost(2.5, inf)), ((4, 9), Cost(4, 9)), (Cost(1, 0), Cost(1, 0))],
+    [(5, Budget(5)), (2.5, Budget(2.5)), ((4, 9), Budget(4, 9)), (Budget(total=7), Budget(total=7))],
 )
 def test_what_a_budget_may_be(value, budget):
     assert budget_of(value) == budget
@@ -111,7 +109,7 @@ def test_what_a_budget_may_be(value, budget):
 
 @pytest.mark.parametrize("value", [0, -3, float("nan"), (5, -1), (5, float("nan")), (0, 4)])
 def test_a_budget_must_be_positive(value):
-    with pytest.raises(ValueError, match="positive number of denoiser rows"):
+    with pytest.raises(ValueError, match="positive numbers of denoiser rows"):
         budget_of(value)
 
 
@@ -136,7 +134,15 @@ def test_most_is_the_largest_that_fits(edge, least, limit):
 def test_costs_add_and_scale():
     assert Cost(1, 2, 3) + Cost(4, 5, 6) == Cost(5, 7, 9)
     assert Cost(1, 2, 3) * 2 == Cost(2, 4, 6)
-    assert Cost(3, 4, 100).within(Cost(3, 4)) and not Cost(3, 5).within(Cost(3, 4)) and not Cost(4).within(Cost(3))
+
+
+def test_a_budget_bounds_each_kind_of_row_their_sum_and_the_depth():
+    assert Budget(3, 4).allows(Cost(3, 4, 100)) and not Budget(3, 4).allows(Cost(3, 5))
+    assert not Budget(3).allows(Cost(4)) and Budget(3).allows(Cost(3, 10**6))
+    assert Budget(total=10, price=0.5).allows(Cost(4, 12)) and not Budget(total=10, price=0.5).allows(Cost(4, 13))
+    assert Budget(9, depth=2).allows(Cost(9, 0, 2)) and not Budget(9, depth=2).allows(Cost(9, 0, 3))
+    assert Budget(10, 20, total=40, price=0.5).less(Cost(4, 10)) == Budget(6, 10, total=31, price=0.5)
+    assert Budget(10, 20, total=40, price=0.5).per(2) == Budget(5, 20, total=20, price=0.25)
 
 
 def test_a_meter_counts_a_sample():

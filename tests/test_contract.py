@@ -6,7 +6,7 @@ Every method x both noises x variants of its options: shapes, frozen and forbidd
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 
 import pytest
@@ -20,46 +20,16 @@ from iterref.random import Rng
 from iterref.registry import get, names, parse
 from iterref.run import Result, sample
 from iterref.samplers.base import Sampler
+from tests.variants import MASKED, VARIANTS, small
 
 torch.set_num_threads(1)
 ROWS, LENGTH, TOKENS, FORBIDDEN = 4, 5, 4, 2
-SMALL = {"steps": 2, "moves": 2, "tries": 2, "n": 2, "particles": 2}
-ITERREF = {
-    "late": "late=1,moves=3",
-    "unguided": "guided=false,late=0.7",
-    "blocks": "blocks=2,late=0.5",
-    "independent sites": "spacing=0,span=0.5",
-    "steps back": "denoise_steps=2,late=0.5",
-    "spans": "span=0.5+1+1.0,moves=3",
-    "maximise": "objective=maximise,anneal=0.5",
-    "one try": "tries=1",
-    **{f"{kernel} kernel": f"kernel={kernel}" for kernel in KERNELS},
-    "balance": "kernel=independent,balance=0.5,late=0.5",
-    "published steps": "kernel=published,denoise_steps=2,late=0.5",
-    "independent steps": "kernel=independent,denoise_steps=2,span=1",
-    "tails": "kernel=trajectory,span=2+0.3",
-}
-CONFIDENT = {
-    "ancestral": "order=confidence",
-    "best_of_n": "order=confidence",
-    "iterref": "kernel=trajectory,order=confidence",
-}
-
-
-def small(name: str, written: str = "") -> str:
-    """A method with small options, and some written on top."""
-    given = dict(part.split("=", 1) for part in written.split(",") if part)
-    known = {f.name for f in fields(get(name))}
-    options = {option: str(value) for option, value in SMALL.items() if option in known} | given
-    return f"{name}:" + ",".join(f"{option}={value}" for option, value in options.items())
-
-
 CASES = [
     (noise, small(name, written))
     for noise in ("absorbing", "uniform")
     for name in names()
-    for written in ("", *(ITERREF.values() if name == "iterref" else ()))
-] + [("absorbing", small(name, written)) for name, written in CONFIDENT.items()]
+    for written in ("", *VARIANTS.get(name, ()))
+] + [("absorbing", small(name, written)) for name, variants in MASKED.items() for written in variants]
 every = pytest.mark.parametrize("noise, text", CASES, ids=lambda value: value)
 
 

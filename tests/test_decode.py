@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref.decode import advance, grid
+from iterref.decode import Decoder, advance, grid
 from iterref.models.markov import world
 from iterref.models.table import Table
 from iterref.noise import absorbing
@@ -28,7 +28,7 @@ def sampled(table: Table, steps: int, order: str = "random", free: Tensor | None
         problem = Problem(table, reward, canvas, opened).begin()
         x = problem.prior(rng)
         for t, u in zip(times, times[1:], strict=False):
-            x = advance(problem, x, t, u, order, problem.rows, rng)
+            x = advance(problem, x, t, u, Decoder(order), problem.rows, rng)
         return x
 
     return law_matrix(*enumerate_outcomes(run, 1), table.states())[0]
@@ -97,7 +97,7 @@ def test_confidence_reveals_its_share_of_each_row(steps):
     x = problem.prior(rng)
     for k in range(steps):
         before = x
-        x = advance(problem, x, times[k], times[k + 1], "confidence", problem.rows, rng.fork(k))
+        x = advance(problem, x, times[k], times[k + 1], Decoder("confidence"), problem.rows, rng.fork(k))
         left = (x == problem.noise.mask).sum(1)
         assert left.tolist() == [round(int(n) * times[k + 1]) for n in free.sum(1)]
         seen = before != problem.noise.mask
@@ -111,7 +111,7 @@ def test_confidence_takes_the_surest_tokens():
     log_p[..., 1] -= 8  # the last token is nearly always 0
     problem = Problem(Table(log_p, absorbing(3)), random_reward(3, 2, 1), torch.zeros(30, 3)).begin()
     rng = Rng.seeded(1, 30)
-    x = advance(problem, problem.prior(rng), 1.0, 2 / 3, "confidence", problem.rows, rng)
+    x = advance(problem, problem.prior(rng), 1.0, 2 / 3, Decoder("confidence"), problem.rows, rng)
     assert bool(((x != 2).long().argmax(1) == 2).float().mean() > 0.9)
 
 
@@ -119,4 +119,5 @@ def test_confidence_needs_a_mask():
     model, reward, _ = world(4, 3, noise="uniform")
     problem = Problem(model, reward, torch.zeros(1, 4)).begin()
     with pytest.raises(ValueError, match="needs absorbing noise.*use order='random'"):
-        advance(problem, torch.zeros(1, 4, dtype=torch.long), 1.0, 0.5, "confidence", problem.rows, Rng.seeded(0, 1))
+        x, rng = torch.zeros(1, 4, dtype=torch.long), Rng.seeded(0, 1)
+        advance(problem, x, 1.0, 0.5, Decoder("confidence"), problem.rows, rng)

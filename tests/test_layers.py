@@ -22,18 +22,19 @@ ORDER = [
     {"denoise"},
     {"budget", "rewards"},
     {"problem"},
-    {"mtm", "decode"},
+    {"mtm", "decode", "particles", "resample"},
     {"kernels"},
     {"samplers"},
     {"registry", "trace"},
     {"run"},
     {"pairs", "drafts", "plots"},
     {"generation", "training"},
+    {"editing", "bench"},
     {"demo"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-TOP = {"drafts", "generation", "training", "demo", "cli"}  # who may know a model
+TOP = {"drafts", "generation", "training", "editing", "bench", "demo", "cli"}  # who may know a model
 LOW = {"random", "noise", "denoise", "models"}  # whom a model may know
 HEAVY = {"transformers", "datasets", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
 OWN_ROOM = {"plots": {"matplotlib"}}  # loaded by whoever asks for a picture

@@ -40,6 +40,8 @@ def refinements(draw) -> IterRef:
     steps, kernel = draw(positive), draw(st.sampled_from(sorted(KERNELS)))
     span = share | st.integers(1, steps)
     objective = draw(st.sampled_from(["sample", "maximise"]))
+    guided = draw(st.booleans())
+    decodes = kernel == "trajectory" or not guided and kernel != "published"
     return IterRef(
         steps=steps,
         moves=draw(st.integers(0, 12)),
@@ -48,10 +50,10 @@ def refinements(draw) -> IterRef:
         span=draw(span | st.lists(span, min_size=2, max_size=3).map(tuple)),
         spacing=draw(st.integers(0, 9)),
         late=draw(st.floats(0, 1)),
-        guided=draw(st.booleans()),
+        guided=guided,
         kernel=kernel,
         balance=draw(st.floats(0, 1)),
-        order=draw(st.sampled_from(["random", "confidence"])),
+        order=draw(st.sampled_from(["random", "confidence"])) if decodes else "random",
         objective=objective,
         anneal=draw(share) if objective == "maximise" else 1.0,
     )
@@ -129,7 +131,8 @@ def test_a_plan_holds_its_moves_at_the_times_it_may(method):
         assert len(plan) == 1 + method.moves
         assert all(0 <= move.start < method.steps for move in plan)
     else:
-        assert len(moves) == method.moves and len(plan) == method.moves + method.steps
+        drafts = len(plan) - len(moves)
+        assert len(moves) == method.moves and drafts == method.steps if method.guided else drafts <= method.steps
         assert all(move.t <= method.late and move.s > move.t and move.a_s < move.a_t for move in moves)
         assert [move.t for move in plan] == sorted((move.t for move in plan), reverse=True)
     alphas = [move.alpha for move in (plan[1:] if method.kernel == "trajectory" else moves)]

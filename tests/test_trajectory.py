@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iterref.decode import advance, grid
+from iterref.decode import Decoder, advance, grid
 from iterref.denoise import Tempered
 from iterref.kernels import KERNELS, Move, State
 from iterref.kernels.base import descend
@@ -42,7 +42,7 @@ def base_paths(table: Table, reward: TableReward, steps: int, order: str, temper
         x = problem.prior(rng)
         path = [x]
         for k in range(steps):
-            x = advance(problem, x, times[k], times[k + 1], order, problem.rows, rng)
+            x = advance(problem, x, times[k], times[k + 1], Decoder(order), problem.rows, rng)
             path.append(x)
         return torch.stack(path, 1)
 
@@ -77,7 +77,7 @@ def test_exact_for_a_correlated_law_with_several_tokens_at_once(order, seed, tem
     paths, prior = base_paths(table, reward, steps, order, temperature)
     law = prior * (reward(paths[:, -1], torch.zeros(len(paths))) / alpha).exp()
     law = law / law.sum()
-    move = Move(0, 1, 1, 0, grid(steps), alpha, tries, start=start, order=order)
+    move = Move(0, 1, 1, 0, grid(steps), alpha, tries, start=start, decoder=Decoder(order))
     matrix = path_matrix(table, reward, alpha, move, paths, temperature)
     assert stationarity_error(law, matrix) < 1e-10
     assert balance_error(law, matrix) < 1e-10

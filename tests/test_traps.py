@@ -13,9 +13,9 @@ from torch import Tensor
 
 from iterref import mtm
 from iterref.kernels import KERNELS, Info, Kernel, Move, State
-from iterref.kernels.base import adopt, pick
 from iterref.kernels.independent import tries
 from iterref.kernels.reopen import open_positions, reopen
+from iterref.particles import adopt, pick
 from iterref.problem import Problem
 from iterref.random import Rng
 from tests.oracle import stationarity_error, stationary, total_variation, transition

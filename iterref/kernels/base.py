@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from iterref.problem import Problem
+from iterref.decode import REVERSE, Decoder
+from iterref.particles import Particles
+from iterref.problem import Problem, Time
 from iterref.random import Rng
 
 
@@ -19,7 +20,8 @@ class State:
     `x_t` (B, L) long at time `t`; `x_0` (B, L) long, None before the first guess; `reward` (B,) float64 of `x_0`,
     None while nobody has asked for it. The reward travels with the state and is never estimated again. `path`
     (K + 1, B, L) is the recorded trajectory, noise first, for methods that keep one; `known` (B, L, V) with `fresh`
-    (B,) bool are evaluations of `x_0` that still hold because the row has not changed.
+    (B,) bool are evaluations of `x_0` that still hold because the row has not changed. `particles` are the weighted
+    copies of methods that keep several a row; the other fields then show one of them.
     """
 
     step: int
@@ -30,6 +32,7 @@ class State:
     path: Tensor | None = None
     known: Tensor | None = None
     fresh: Tensor | None = None
+    particles: Particles | None = None
 
     def scored(self, problem: Problem) -> State:
         """This state with the reward of its guess, which is asked for if nobody has."""
@@ -42,7 +45,8 @@ class State:
 class Info:
     """What one step did, a row: `accepted` (B,) share of its decisions, `stuck` (B,) bool, `changed` (B,) tokens.
 
-    `proposals` (N, B, L) with `proposed` (N, B) are the last candidates and their rewards, where there were any.
+    `proposals` (N, B, L) with `proposed` (N, B) are the last candidates and their rewards, where there were any; `ess`
+    (B,) is the effective number of particles before they were resampled.
     """
 
     accepted: Tensor | None = None
@@ -50,6 +54,7 @@ class Info:
     changed: Tensor | None = None
     proposals: Tensor | None = None
     proposed: Tensor | None = None
+    ess: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -59,27 +64,30 @@ class Move:
     `a_t` and `a_s` are the shares of clean tokens at both times and `times` the noisy times of the `denoise_steps`
     evaluations on the way back, s first. `spacing` > 0 opens a state-independent set of positions at least that far
     apart instead of independent ones; `tries` candidates compete, in each of `blocks` parts of the open positions;
-    `balance` is the g of the locally balanced weights. `start` is the grid index that a redrawn tail begins at.
+    `balance` is the g of the locally balanced weights. `start` is the grid index that a redrawn tail begins at,
+    `decoder` the base sampler of tails and of plain drafts; a plain step of it goes down to time `until`. `s`, `a_s`,
+    `times` and `alpha` are numbers, or (B,) float64 tensors where chains differ.
     """
 
     t: float
-    s: float
+    s: Time
     a_t: float
-    a_s: float
-    times: tuple[float, ...]
-    alpha: float
+    a_s: Time
+    times: tuple[Time, ...]
+    alpha: Time
     tries: int = 1
     blocks: int = 1
     spacing: int = 0
     balance: float = 0.0
     guided: bool = True
     start: int = 0
-    order: str = "random"
+    decoder: Decoder = REVERSE
+    until: float | None = None
 
     @property
     def redraw(self) -> bool:
         """Whether the move stays at its noise level."""
-        return self.s == self.t
+        return not isinstance(self.s, Tensor) and self.s == self.t
 
 
 class Kernel(Protocol):
@@ -88,14 +96,9 @@ class Kernel(Protocol):
     def __call__(self, problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]: ...
 
 
-def pick(candidates: Tensor, choice: Tensor) -> Tensor:
-    """Candidate choice[b] of every row b: (N, B, *) and (B,) -> (B, *)."""
-    return candidates[choice, torch.arange(candidates.shape[1], device=candidates.device)]
-
-
-def adopt(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """The new (B, *) where accepted (B,), else the old."""
-    return torch.where(accepted.view(-1, *[1] * (new.dim() - 1)), new, old)
+def several(value: Time, n: int) -> Time:
+    """The value of every one of n copies of the chains."""
+    return value.repeat(n) if isinstance(value, Tensor) else value
 
 
 def descend(problem: Problem, state: State, t: float, rng: Rng) -> State:

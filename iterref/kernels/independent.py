@@ -22,11 +22,12 @@ from torch import Tensor
 
 from iterref import mtm
 from iterref.budget import Cost
-from iterref.kernels.base import Info, Move, State, adopt, pick
+from iterref.kernels.base import Info, Move, State, several
 from iterref.kernels.reopen import open_positions, reopen
 from iterref.kernels.shared import cost as shared_cost
 from iterref.kernels.shared import shared
-from iterref.problem import Problem
+from iterref.particles import adopt, pick
+from iterref.problem import Problem, Time
 from iterref.random import Rng
 
 
@@ -58,12 +59,14 @@ def tries(problem: Problem, x_t: Tensor, move: Move, n: int, rng: Rng) -> tuple[
     batch, length = x_t.shape
     streams, rows = rng.repeat(n), problem.rows.repeat(n)
     x = x_t.repeat(n, 1)
-    opened = reopen(problem, x, move, rows, streams.fork("reopen"))
+    wide = replace(move, s=several(move.s, n), a_s=several(move.a_s, n))
+    opened = reopen(problem, x, wide, rows, streams.fork("reopen"))
     x_s, steps, x_0 = opened.x_s, len(move.times), x
     shares = [opened.a_s + (move.a_t - opened.a_s) * k / steps for k in range(steps + 1)]
     for k in range(steps):
-        where = open_positions(problem, x_s, move.times[k], rows)
-        x_0 = problem.guess(x_s, move.times[k], where, rows, 1, streams.fork("draw", k))[0][0]
+        now = several(move.times[k], n)
+        where = open_positions(problem, x_s, now, rows)
+        x_0 = problem.guess(x_s, now, where, rows, 1, streams.fork("draw", k))[0][0]
         if k < steps - 1 or move.t > 0:
             nearer = problem.forth(x_s, x_0, shares[k], shares[k + 1], rows, streams.fork("forth", k))
             x_s = torch.where(opened.sites, nearer, x_s)
@@ -72,9 +75,9 @@ def tries(problem: Problem, x_t: Tensor, move: Move, n: int, rng: Rng) -> tuple[
     return y_t.view(n, batch, length), x_0.view(n, batch, length), reward
 
 
-def _tilt(reward: Tensor, g: float, alpha: float) -> Tensor:
+def _tilt(reward: Tensor, g: float, alpha: Time) -> Tensor:
     """The part of log w that differs between candidates: (1 - g) r / alpha, zero for g = 1 whatever r is."""
-    return reward * ((1 - g) / alpha) if g < 1 else torch.zeros_like(reward)
+    return reward * (1 - g) / alpha if g < 1 else torch.zeros_like(reward)
 
 
 def cost(move: Move) -> Cost:

@@ -14,10 +14,11 @@ from dataclasses import replace
 
 from iterref import mtm
 from iterref.budget import Cost
-from iterref.kernels.base import Info, Move, State, adopt, pick
+from iterref.kernels.base import Info, Move, State
 from iterref.kernels.independent import tries
 from iterref.kernels.shared import cost as shared_cost
 from iterref.kernels.shared import shared
+from iterref.particles import adopt, pick
 from iterref.problem import Problem
 from iterref.random import Rng
 
@@ -30,7 +31,7 @@ def published(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[Sta
     assert state.x_0 is not None and state.reward is not None
     # The tries are independent and identically distributed, so the order they were made in is a uniform random one.
     y_t, y_0, reward = tries(problem, state.x_t, move, move.tries, rng.fork("forward"))
-    verdict = mtm.metropolis_first((reward - state.reward).T / move.alpha, rng.fork("test"))
+    verdict = mtm.metropolis_first(((reward - state.reward) / move.alpha).T, rng.fork("test"))
     x_0 = adopt(verdict.accepted, pick(y_0, verdict.choice), state.x_0)
     x_t = adopt(verdict.accepted, pick(y_t, verdict.choice), state.x_t)
     kept = adopt(verdict.accepted, pick(reward, verdict.choice), state.reward)

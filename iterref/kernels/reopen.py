@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iterref.kernels.base import Move, State
-from iterref.problem import Problem
+from iterref.problem import Problem, Time
 from iterref.random import Rng
 
 
@@ -27,7 +27,7 @@ class Opened:
 
     x_s: Tensor
     sites: Tensor
-    a_s: float
+    a_s: Time
 
 
 def reopen(problem: Problem, x_t: Tensor, move: Move, rows: Tensor, rng: Rng) -> Opened:
@@ -45,7 +45,7 @@ def reopen(problem: Problem, x_t: Tensor, move: Move, rows: Tensor, rng: Rng) ->
     return Opened(x_s, problem.opened[rows], move.a_s)
 
 
-def spaced(free: Tensor, gap: int, share: float, rng: Rng) -> Tensor:
+def spaced(free: Tensor, gap: int, share: Time, rng: Rng) -> Tensor:
     """A random set of free positions at least `gap` apart, (R, L) bool -> (R, L) bool.
 
     Greedy in a uniform random order (random sequential adsorption), up to `share` of the row's free positions and at
@@ -77,9 +77,9 @@ def partition(where: Tensor, blocks: int, rng: Rng) -> Tensor:
     return torch.where(where, order.argsort(1).argsort(1) % blocks, -1)
 
 
-def open_positions(problem: Problem, x_s: Tensor, s: float, rows: Tensor) -> Tensor:
+def open_positions(problem: Problem, x_s: Tensor, s: Time, rows: Tensor) -> Tensor:
     """Where the clean token must be drawn at x_s, (R, L) bool."""
-    times = torch.full((len(rows),), s, dtype=torch.float64, device=x_s.device)
+    times = torch.as_tensor(s, dtype=torch.float64, device=x_s.device).expand(len(rows))
     return problem.noise.undetermined(x_s, times) & problem.opened[rows]
 
 

@@ -20,14 +20,18 @@ from torch import Tensor
 
 from iterref import mtm
 from iterref.budget import Cost
-from iterref.kernels.base import Info, Move, State, adopt, pick
+from iterref.decode import advance
+from iterref.kernels.base import Info, Move, State, several
 from iterref.kernels.reopen import Opened, leaves_one_out, open_positions, partition, reopen, spaced
+from iterref.particles import adopt, pick
 from iterref.problem import Problem
 from iterref.random import Rng
 
 
 def shared(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
     """One move of B chains. The first guess of a chain is chosen among the candidates by weight alone."""
+    if move.until is not None:
+        return plain(problem, state, move, rng)
     if move.redraw and not move.guided:
         return redraw(problem, state, move, rng)
     state = state.scored(problem)
@@ -40,6 +44,13 @@ def shared(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State,
     if state.x_0 is None:
         return _first(problem, state, x_0, move, rng)
     return _compete(problem, state, where, x_t, x_0, move, rng)
+
+
+def plain(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
+    """A step of the base decoder down to time `until`; a finished text is its own guess."""
+    assert move.until is not None
+    x_u = advance(problem, state.x_t, move.t, move.until, move.decoder, problem.rows, rng)
+    return replace(state, t=move.until, x_t=x_u, x_0=None if move.until > 0 else x_u, reward=None), Info()
 
 
 def redraw(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
@@ -59,11 +70,13 @@ def denoise(
         return opened.x_s.expand(n, batch, length), x_0
     steps, streams, rows = len(move.times), rng.repeat(n), problem.rows.repeat(n)
     x, sites = opened.x_s.repeat(n, 1), opened.sites.repeat(n, 1)
-    shares = [opened.a_s + (move.a_t - opened.a_s) * k / steps for k in range(steps + 1)]
+    a_s = several(opened.a_s, n)
+    shares = [a_s + (move.a_t - a_s) * k / steps for k in range(steps + 1)]
     for k in range(steps):
         if k:  # from the second step on, every candidate has a noisy state of its own
-            open_k = open_positions(problem, x, move.times[k], rows)
-            x_0 = problem.guess(x, move.times[k], open_k, rows, 1, streams.fork("draw", k))[0].view(n, batch, length)
+            now = several(move.times[k], n)
+            open_k = open_positions(problem, x, now, rows)
+            x_0 = problem.guess(x, now, open_k, rows, 1, streams.fork("draw", k))[0].view(n, batch, length)
         if k < steps - 1 or move.t > 0:  # at t = 0 the last guess is the state
             nearer = problem.forth(x, x_0.flatten(0, 1), shares[k], shares[k + 1], rows, streams.fork("forth", k))
             x = torch.where(sites, nearer, x)
@@ -73,7 +86,7 @@ def denoise(
 def _first(problem: Problem, state: State, x_0: Tensor, move: Move, rng: Rng) -> tuple[State, Info]:
     """The first guess: importance resampling among the candidates."""
     reward = problem.score(x_0.flatten(0, 1), problem.rows.repeat(len(x_0)), final=move.t == 0).view(len(x_0), -1)
-    verdict = mtm.select(reward.T / move.alpha, rng.fork("decide", 0))
+    verdict = mtm.select((reward / move.alpha).T, rng.fork("decide", 0))
     state = replace(state, x_0=pick(x_0, verdict.choice), reward=pick(reward, verdict.choice))
     return state, Info(verdict.accepted.double(), verdict.stuck, None, x_0, reward)
 
@@ -91,7 +104,7 @@ def _compete(
         new_t = x_t if part is None else torch.where(part == block, x_t, now_t)
         new_0 = x_0 if part is None else torch.where(part == block, x_0, now_0)
         reward = problem.score(new_0.flatten(0, 1), rows, final=move.t == 0).view(n, -1)
-        verdict = mtm.metropolised(now / move.alpha, reward.T / move.alpha, rng.fork("decide", block))
+        verdict = mtm.metropolised(now / move.alpha, (reward / move.alpha).T, rng.fork("decide", block))
         now_t = adopt(verdict.accepted, pick(new_t, verdict.choice), now_t)
         now_0 = adopt(verdict.accepted, pick(new_0, verdict.choice), now_0)
         now = adopt(verdict.accepted, pick(reward, verdict.choice), now)
@@ -117,7 +130,9 @@ def _gibbs(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State,
 
 
 def cost(move: Move) -> Cost:
-    """What one move takes a sample (a redraw without guidance asks for no reward)."""
+    """What one move takes a sample (a plain step, or a redraw without guidance, asks for no reward)."""
+    if move.until is not None:
+        return Cost(1, 0, 1)
     if move.redraw:
         return Cost(1, move.tries * move.blocks if move.guided else 0, 1)
     steps = len(move.times)

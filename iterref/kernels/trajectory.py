@@ -18,8 +18,9 @@ from torch import Tensor
 
 from iterref import mtm
 from iterref.budget import Cost
-from iterref.decode import advance
-from iterref.kernels.base import Info, Move, State, adopt, pick
+from iterref.decode import advance, grid
+from iterref.kernels.base import Info, Move, State
+from iterref.particles import adopt, pick
 from iterref.problem import Problem
 from iterref.random import Rng
 
@@ -34,11 +35,11 @@ def trajectory(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[St
     reward = problem.score(x_0, rows, final=True).view(n, batch)
     tails, x_0 = tails.unflatten(1, (n, batch)), x_0.view(n, batch, -1)
     if state.path is None:
-        verdict = mtm.select(reward.T / move.alpha, rng.fork("decide"))
+        verdict = mtm.select((reward / move.alpha).T, rng.fork("decide"))
         old_path, old_0, now = torch.zeros_like(pick_path(tails, verdict.choice)), pick(x_0, verdict.choice), reward[0]
     else:
         assert state.x_0 is not None and state.reward is not None
-        verdict = mtm.metropolised(state.reward / move.alpha, reward.T / move.alpha, rng.fork("decide"))
+        verdict = mtm.metropolised(state.reward / move.alpha, (reward / move.alpha).T, rng.fork("decide"))
         old_path, old_0, now = state.path[move.start + 1 :], state.x_0, state.reward
     tail = torch.where(verdict.accepted[None, :, None], pick_path(tails, verdict.choice), old_path)
     new_0 = adopt(verdict.accepted, pick(x_0, verdict.choice), old_0)
@@ -58,8 +59,9 @@ def _tails(problem: Problem, x: Tensor, move: Move, n: int, rng: Rng) -> Tensor:
     """N tails of the base sampler from grid index `start` to the end, (B, L) -> (K, N * B, L)."""
     streams, rows, x = rng.repeat(n), problem.rows.repeat(n), x.repeat(n, 1)
     states = []
-    for k in range(move.start, len(move.times) - 1):
-        x = advance(problem, x, move.times[k], move.times[k + 1], move.order, rows, streams.fork(k))
+    times = grid(len(move.times) - 1)
+    for k in range(move.start, len(times) - 1):
+        x = advance(problem, x, times[k], times[k + 1], move.decoder, rows, streams.fork(k))
         states.append(x)
     return torch.stack(states)
 

@@ -7,31 +7,29 @@ The unmasking order is an option (`iterref.decode`). Austin et al. (2021), arXiv
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import inf
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 from iterref.budget import Cost
-from iterref.decode import ORDERS, advance, grid
+from iterref.decode import advance, grid
 from iterref.kernels import Info, State
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.samplers.base import Sampler
+from iterref.samplers.base import Decoded
 
 
 @dataclass(frozen=True)
-class Ancestral(Sampler):
-    """Plain sampling in `steps` grid steps, unmasking in `order` ("random" or "confidence")."""
+class Ancestral(Decoded):
+    """Plain sampling in `steps` grid steps by a base decoder."""
 
     name: ClassVar[str] = "ancestral"
+    knob: ClassVar[str] = "steps"  # a finer grid: unguided sampling has no other use for rows
 
     steps: int = 16
-    order: Literal["random", "confidence"] = "random"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(steps=1)
-        if self.order not in ORDERS:
-            raise ValueError(f"ancestral: order must be one of {', '.join(ORDERS)}, got {self.order!r}")
 
     @property
     def iterations(self) -> int:
@@ -46,16 +44,12 @@ class Ancestral(Sampler):
         """One grid step; the finished text's reward is asked for once, to report it."""
         times = grid(self.steps)
         t, u = times[state.step], times[state.step + 1]
-        x_u = advance(problem, state.x_t, t, u, self.order, problem.rows, rng)
+        x_u = advance(problem, state.x_t, t, u, self.decoder, problem.rows, rng)
         return State(state.step + 1, u, x_u, x_u if u == 0 else None), Info()
 
     def cost(self) -> Cost:
         """`steps` denoiser rows, and one reward row to report."""
         return Cost(self.steps, 1, self.steps)
-
-    def spend(self, budget: Cost) -> Sampler:
-        """A finer grid: unguided sampling has no other use for rows."""
-        return replace(self, steps=max(1, int(budget.denoiser))) if budget.denoiser < inf else self
 
 
 SAMPLER = Ancestral

@@ -8,16 +8,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from iterref.budget import Cost
+from iterref.budget import FAR, Budget, Cost, most
+from iterref.decode import Decoder
 from iterref.kernels import Entry, Info, Move, State
 from iterref.kernels.base import descend
 from iterref.noise import Schedule
 from iterref.problem import Problem
 from iterref.random import Rng
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 LINEAR = Schedule()
 
@@ -30,6 +34,8 @@ class Sampler(ABC):
     """
 
     name: ClassVar[str]
+    knob: ClassVar[str]
+    least: ClassVar[int] = 1
 
     @property
     @abstractmethod
@@ -48,9 +54,12 @@ class Sampler(ABC):
     def cost(self) -> Cost:
         """Rows that a sample takes, as asked for; the meter may count fewer where work could be spared."""
 
-    @abstractmethod
-    def spend(self, budget: Cost) -> Sampler:
-        """The same method with options that use a budget a sample as fully as it can; it may not fit (see `fit`)."""
+    def spend(self, budget: Budget) -> Sampler:
+        """The same method with options that use a budget a sample as fully as it can; it may not fit (see `fit`).
+
+        Unless a method knows better, the largest value of its option `knob`, as it stands where no bound touches it.
+        """
+        return self._most(budget, self.knob, self.least)
 
     @property
     def maximises(self) -> bool:
@@ -73,6 +82,11 @@ class Sampler(ABC):
         options = ",".join(f"{name}={_written(getattr(self, name))}" for name in changed)
         return f"{self.name}:{options}" if options else self.name
 
+    def _most(self, budget: Budget, option: str, least: int) -> Self:
+        """The same method with the largest value of a whole-numbered option that a budget allows, from `least` on."""
+        value = most(lambda n: budget.allows(replace(self, **{option: n}).cost()), least)
+        return self if value >= FAR else replace(self, **{option: value})
+
     def _require(self, **at_least: float) -> None:
         """Refuses options below a minimum, by name."""
         for option, least in at_least.items():
@@ -81,13 +95,33 @@ class Sampler(ABC):
 
 
 @dataclass(frozen=True)
-class Chain(Sampler):
+class Decoded(Sampler):
+    """A method that runs a base decoder: in `steps` grid steps, unmasking in `order`, `block` tokens at a time, or as
+    many as the entropy `bound` allows (`iterref.decode`)."""
+
+    steps: int = 8
+    order: str = "random"
+    block: int = 0
+    bound: float = 0.1
+
+    def __post_init__(self) -> None:
+        try:
+            Decoder(self.order, self.block, self.bound)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+
+    @property
+    def decoder(self) -> Decoder:
+        """The base decoder."""
+        return Decoder(self.order, self.block, self.bound)
+
+
+@dataclass(frozen=True)
+class Chain(Decoded):
     """A method that is a list of moves of one kernel: drafts on the way down the grid, refinement where planned.
 
     `steps` are the grid steps of the draft; none at all start from finished texts (`run.sample(start=...)`).
     """
-
-    steps: int = 8
 
     @abstractmethod
     def plan(self, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
@@ -129,7 +163,9 @@ class Chain(Sampler):
         """The sum over the plan, and one reward row wherever a guess comes without one and needs it."""
         total, scored = Cost(), self.steps > 0
         for move in _plan(self):
-            if move.redraw and not move.guided:
+            if move.until is not None:
+                scored = move.until > 0
+            elif move.redraw and not move.guided:
                 scored = False
             elif not scored:
                 total, scored = total + Cost(0, 1), True

@@ -8,33 +8,31 @@ The baseline that needs no theory. It maximises: its law is p's, tilted by rank.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
 from iterref.budget import Cost
-from iterref.decode import ORDERS, advance, grid
+from iterref.decode import advance, grid
 from iterref.kernels import Info, State
-from iterref.kernels.base import pick
+from iterref.particles import Particles, pick
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.samplers.base import Sampler
+from iterref.samplers.base import Decoded
 
 
 @dataclass(frozen=True)
-class BestOfN(Sampler):
-    """`n` plain samples of `steps` grid steps each, unmasked in `order`; all are kept side by side in the state."""
+class BestOfN(Decoded):
+    """`n` plain samples of `steps` grid steps each, by a base decoder, side by side."""
 
     name: ClassVar[str] = "best_of_n"
+    knob: ClassVar[str] = "n"
 
     n: int = 8
-    steps: int = 8
-    order: Literal["random", "confidence"] = "random"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(n=1, steps=1)
-        if self.order not in ORDERS:
-            raise ValueError(f"best_of_n: order must be one of {', '.join(ORDERS)}, got {self.order!r}")
 
     @property
     def iterations(self) -> int:
@@ -47,32 +45,28 @@ class BestOfN(Sampler):
         return True
 
     def init(self, problem: Problem, rng: Rng) -> State:
-        """Noise for N x B sequences, copy-major."""
-        canvas = replace(problem, canvas=problem.canvas.repeat(self.n, 1), free=problem.opened.repeat(self.n, 1))
-        return State(0, 1.0, canvas.prior(rng.repeat(self.n)))
+        """Noise for N copies of every row."""
+        x = problem.widened(self.n).prior(rng.repeat(self.n)).unflatten(0, (self.n, -1))
+        return State(0, 1.0, x[0], particles=Particles.equal(x))
 
     def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
-        """One grid step of all; the last one scores them and keeps each row's best."""
-        times = grid(self.steps)
+        """One grid step of all; the last one scores them and shows each row's best."""
+        assert state.particles is not None
+        times, wide = grid(self.steps), problem.widened(self.n)
         t, u = times[state.step], times[state.step + 1]
-        rows, batch = problem.rows.repeat(self.n), len(problem.canvas)
-        x_u = advance(problem, state.x_t, t, u, self.order, rows, rng.repeat(self.n))
+        x_u = advance(wide, state.particles.x_t.flatten(0, 1), t, u, self.decoder, wide.rows, rng.repeat(self.n))
+        x = x_u.unflatten(0, (self.n, -1))
         if u > 0:
-            return State(state.step + 1, u, x_u), Info()
-        reward = problem.score(x_u, rows, final=True).view(self.n, batch)
-        x_0 = x_u.view(self.n, batch, -1)
+            return State(state.step + 1, u, x[0], particles=replace(state.particles, x_t=x)), Info()
+        reward = wide.score(x_u, wide.rows, final=True).view(self.n, -1)
         choice = reward.argmax(0)
-        best = pick(x_0, choice)
-        info = Info(None, torch.isneginf(reward).all(0), None, x_0, reward)
-        return State(state.step + 1, 0.0, best, best, pick(reward, choice)), info
+        best, particles = pick(x, choice), replace(state.particles, x_t=x, x_0=x, reward=reward)
+        info = Info(None, torch.isneginf(reward).all(0), None, x, reward)
+        return State(state.step + 1, 0.0, best, best, pick(reward, choice), particles=particles), info
 
     def cost(self) -> Cost:
         """N runs, N rewards."""
         return Cost(self.n * self.steps, self.n, self.steps)
-
-    def spend(self, budget: Cost) -> Sampler:
-        """As many samples as fit."""
-        return replace(self, n=max(1, int(min(budget.denoiser / self.steps, budget.reward))))
 
 
 SAMPLER = BestOfN

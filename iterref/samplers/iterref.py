@@ -17,11 +17,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from iterref.budget import Cost, most
-from iterref.decode import ORDERS, grid
+from iterref.budget import Budget
+from iterref.decode import grid
 from iterref.kernels import KERNELS, Entry, Move
 from iterref.noise import Schedule
-from iterref.samplers.base import Chain, Sampler
+from iterref.samplers.base import Chain
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class IterRef(Chain):
     ones). spacing: least distance of the positions that a move opens; 0 opens independent ones. late: moves run at
     grid times t <= late; 0 is the finished text only, 1 everywhere. guided: whether the draft's guesses compete by
     reward. kernel: `shared`, `independent`, `trajectory` or `published`. denoise_steps: evaluations on the way back
-    from s to t. balance: g of the independent kernel's weights. order: the unmasking order of `trajectory`'s base
-    sampler. objective: `sample` returns the last state, `maximise` the best text seen; then `anneal` is the factor
-    that alpha reaches at the last move.
+    from s to t. balance: g of the independent kernel's weights. order, block, bound: the base decoder, of
+    `trajectory`'s paths and of a draft that is not guided. objective: `sample` returns the last state, `maximise` the
+    best text seen; then `anneal` is the factor that alpha reaches at the last move.
     """
 
     name: ClassVar[str] = "iterref"
+    knob: ClassVar[str] = "moves"
+    least: ClassVar[int] = 0
 
     moves: int = 24
     tries: int = 16
@@ -52,14 +54,13 @@ class IterRef(Chain):
     kernel: Literal["shared", "independent", "trajectory", "published"] = "shared"
     denoise_steps: int = 1
     balance: float = 0.0
-    order: Literal["random", "confidence"] = "random"
     objective: Literal["sample", "maximise"] = "sample"
     anneal: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(steps=0, moves=0, tries=1, blocks=1, spacing=0, denoise_steps=1)
         _among("kernel", self.kernel, tuple(KERNELS))
-        _among("order", self.order, ORDERS)
         _among("objective", self.objective, ("sample", "maximise"))
         if not self.spans or any(not self._is_span(span) for span in self.spans):
             raise ValueError(
@@ -71,6 +72,11 @@ class IterRef(Chain):
             raise ValueError("iterref: anneal must lie in (0, 1], and only objective=maximise may lower alpha")
         if self.kernel == "trajectory" and not self.steps:
             raise ValueError("iterref: kernel=trajectory redraws a path that it recorded: it needs steps of at least 1")
+        if self.order != "random" and (self.guided or self.kernel == "published") and self.kernel != "trajectory":
+            raise ValueError(
+                f"iterref: a guided draft settles its tokens by reward, so order={self.order} needs guided=false, or "
+                "kernel=trajectory"
+            )
         if self.blocks > 1 and (self.kernel != "shared" or self.denoise_steps > 1):
             raise ValueError("iterref: blocks > 1 needs kernel=shared and denoise_steps=1: they share one evaluation")
 
@@ -90,18 +96,16 @@ class IterRef(Chain):
         return self.objective == "maximise"
 
     def plan(self, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
-        """Drafts at every grid time; refinement moves spread over the times t <= late, the rest on the clean text."""
+        """A draft down the grid; refinement moves spread over the times t <= late, the rest on the finished text."""
         times = grid(self.steps)
         if self.kernel == "trajectory":
             return self._paths(times, alpha)
-        guided = self.guided and self.kernel != "published"
-        slots = [i for i in range(1, self.steps) if times[i] <= self.late] + [self.steps]
+        slots = [i for i in range(1, self.steps) if times[i] <= self.late] if self.moves else []
+        slots.append(self.steps)
         moves: list[Move] = []
         done = 0
-        for i, t in enumerate(times):
-            if i < self.steps:
-                a_t = float(schedule.a(torch.tensor(t)))
-                moves.append(Move(t, t, a_t, a_t, (t,), alpha, self.tries, self.blocks, guided=guided))
+        for i in range(len(times)):
+            moves += self._draft(schedule, times, i, slots[0], alpha)
             if i in slots:
                 place = slots.index(i)
                 share = (self.moves + place) // len(slots)  # whole numbers that add up to `moves`, the rest late
@@ -109,22 +113,34 @@ class IterRef(Chain):
                 done += share
         return tuple(moves)
 
-    def spend(self, budget: Cost) -> Sampler:
+    def spend(self, budget: Budget) -> IterRef:
         """More moves for more denoiser rows; where candidates cost reward rows alone, as many of them as then fit."""
-        buys_tries = self.kernel == "shared" and self.denoise_steps == 1 and budget.reward < inf
-        draft = replace(self, moves=0, tries=1 if buys_tries else self.tries)
-        plan = replace(draft, moves=len(self.spans)).plan(Schedule(), 1.0)
-        each = [self.entry.cost(move) for move in plan if not move.redraw]
-        room = min(
-            (budget.denoiser - self.steps) / min(cost.denoiser for cost in each),
-            budget.reward / min(cost.reward for cost in each),
-        )
-        fitted = replace(draft, moves=most(lambda n: replace(draft, moves=n).cost().within(budget), 0, room))
-        if not buys_tries:
-            return fitted
+        if self.kernel != "shared" or self.denoise_steps > 1 or budget.reward == inf:
+            return self._most(budget, "moves", 0)
+        fitted = replace(self, tries=1)._most(budget, "moves", 0)
         if not fitted.moves and not (self.guided and self.steps):  # nothing is decided, so candidates have no price
             return replace(self, moves=0)
-        return replace(fitted, tries=most(lambda n: replace(fitted, tries=n).cost().within(budget), 1, budget.reward))
+        return fitted._most(budget, "tries", 1)
+
+    def _draft(
+        self, schedule: Schedule, times: tuple[float, ...], i: int, first: int, alpha: float
+    ) -> list[Move]:
+        """What the draft does at grid time i; the moves begin at time `first`, with a guess.
+
+        Guided, the guess at every time is redrawn under the reward. Else the base decoder goes down to the first move,
+        and from there on the state goes down by its own guess; the published procedure makes a new guess each time.
+        """
+        if i == self.steps:
+            return []
+        a_t = float(schedule.a(torch.tensor(times[i])))
+        here = Move(times[i], times[i], a_t, a_t, (times[i],), alpha, self.tries, self.blocks, decoder=self.decoder)
+        if self.kernel == "published":
+            return [replace(here, guided=False)]
+        if self.guided:
+            return [here]
+        if i < first:
+            return [replace(here, until=times[i + 1])]
+        return [replace(here, tries=1, blocks=1)] if i == first else []
 
     def _refinement(self, schedule: Schedule, times: tuple[float, ...], i: int, index: int, alpha: float) -> Move:
         span = self.spans[index % len(self.spans)]
@@ -144,12 +160,13 @@ class IterRef(Chain):
 
     def _paths(self, times: tuple[float, ...], alpha: float) -> tuple[Move, ...]:
         """The base sampler's run, then redrawn tails."""
-        moves = [Move(0.0, 1.0, 1.0, 0.0, times, alpha, 1, order=self.order)]
+        moves = [Move(0.0, 1.0, 1.0, 0.0, times, alpha, 1, decoder=self.decoder)]
         for index in range(self.moves):
             span = self.spans[index % len(self.spans)]
             tail = span if isinstance(span, int) else max(1, round(span * self.steps))
             now = self._alpha(alpha, index)
-            moves.append(Move(0.0, 1.0, 1.0, 0.0, times, now, self.tries, start=self.steps - tail, order=self.order))
+            start = self.steps - tail
+            moves.append(Move(0.0, 1.0, 1.0, 0.0, times, now, self.tries, start=start, decoder=self.decoder))
         return tuple(moves)
 
     def _alpha(self, alpha: float, index: int) -> float:

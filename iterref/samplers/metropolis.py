@@ -8,27 +8,29 @@ which it is. Metropolis et al. (1953); Hastings (1970).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
-from iterref.budget import Cost
 from iterref.kernels import KERNELS, Entry, Move
 from iterref.noise import Schedule
-from iterref.samplers.base import Chain, Sampler
+from iterref.samplers.base import Chain
 from iterref.samplers.iterref import IterRef
 
 
 @dataclass(frozen=True)
 class Metropolis(Chain):
-    """`steps` of draft, then `moves` single-try moves; `span` and `spacing` as in `iterref`."""
+    """A plain draft by the base decoder, then `moves` single-try moves; `span` and `spacing` as in `iterref`."""
 
     name: ClassVar[str] = "metropolis"
+    knob: ClassVar[str] = "moves"
+    least: ClassVar[int] = 0
 
     moves: int = 24
     span: float | int | tuple[float | int, ...] = 0.25
     spacing: int = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(steps=0, moves=0, spacing=0)
         self._chain()
 
@@ -41,13 +43,11 @@ class Metropolis(Chain):
         """The draft without reward, the moves with one candidate each."""
         return self._chain().plan(schedule, alpha)
 
-    def spend(self, budget: Cost) -> Sampler:
-        """More moves; one denoiser row and one reward row each."""
-        room = min(budget.denoiser - self.steps, budget.reward - 1)
-        return replace(self, moves=max(0, int(room)))
-
     def _chain(self) -> IterRef:
-        return IterRef(self.steps, self.moves, tries=1, span=self.span, spacing=self.spacing, guided=False)
+        return IterRef(
+            self.steps, self.order, self.block, self.bound, moves=self.moves, tries=1, span=self.span,
+            spacing=self.spacing, guided=False,
+        )  # fmt: skip
 
 
 SAMPLER = Metropolis
