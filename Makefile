@@ -34,7 +34,7 @@ test-slow: $(BIN)/.dev
 	$(BIN)/python -m pytest -m slow
 
 bench-worlds: $(BIN)/.run
-	$(BIN)/python benchmarks/worlds.py --out benchmarks/results
+	$(BIN)/iterref bench world --out benchmarks/results/world
 
 bench-news: $(BIN)/.run
 	$(BIN)/python benchmarks/news.py --out benchmarks/results

@@ -32,7 +32,7 @@ from iterref.rewards import report_rouge_rows
 UNGUIDED = {"random": (1.0, 0.5, 0.3, 0.1), "confidence": (1.0, 0.7, 0.5, 0.3)}  # temperatures by unmasking order
 DRAFT_STEPS, DRAFT_TEMPERATURE = 8, 1.0  # of the pool and of mbr, in random order
 TEMPERATURE, ALPHA = 0.5, 0.01  # of the guided methods
-MOVES = "tries=16,span=0.75+0.5+0.25,objective=maximise"
+MOVES = "tries=16,blocks=1,early=0,span=0.75+0.5+0.25,objective=maximise"
 # name: (method, whether it starts from the pool's best draft)
 GUIDED = {
     "best_of_n": ("best_of_n:steps=8", False),

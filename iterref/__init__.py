@@ -13,8 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from iterref.budget import Cost, fit
+    from iterref.budget import Budget, Cost, fit
     from iterref.drafts import OwnDrafts
+    from iterref.editing import edit, infill, refine
     from iterref.generation import generate
     from iterref.noise import Noise, Schedule, absorbing, uniform
     from iterref.problem import Problem
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "Cost",
     "Noise",
     "OwnDrafts",
@@ -31,9 +33,12 @@ __all__ = [
     "Result",
     "Schedule",
     "absorbing",
+    "edit",
     "fit",
     "generate",
+    "infill",
     "parse",
+    "refine",
     "sample",
     "uniform",
 ]
@@ -41,6 +46,7 @@ __all__ = [
 # Where each public name lives. They are looked up on first use (PEP 562), so that the command line's help and lists
 # do not wait for torch.
 _HOMES = {
+    "Budget": "budget",
     "Cost": "budget",
     "Noise": "noise",
     "OwnDrafts": "drafts",
@@ -48,9 +54,12 @@ _HOMES = {
     "Result": "run",
     "Schedule": "noise",
     "absorbing": "noise",
+    "edit": "editing",
     "fit": "budget",
     "generate": "generation",
+    "infill": "editing",
     "parse": "registry",
+    "refine": "editing",
     "sample": "run",
     "uniform": "noise",
 }

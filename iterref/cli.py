@@ -1,4 +1,4 @@
-"""The command line: demo, generate, train, ls.
+"""The command line: demo, generate, train, bench, ls.
 
     exit codes:  0 done,  1 failed on the way,  2 wrong use, with one sentence on standard error
 
@@ -12,6 +12,7 @@ import ast
 import importlib.util
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,10 +65,15 @@ def declared(file: Path, name: str | None = None) -> Declared:
         name = ast.unparse(assigned["SAMPLER"])
     found = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
     fields = [node for node in found.body if isinstance(node, ast.AnnAssign)]
+    homes = {
+        alias.name: HOME.parent.joinpath(*(node.module or "").split(".")).with_suffix(".py")
+        for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }  # fmt: skip
+    homes |= {node.name: file for node in tree.body if isinstance(node, ast.ClassDef)}
     options: dict[str, Any] = {}
     for base in map(ast.unparse, found.bases):  # base classes have options of their own
-        if base in ("Decoded", "Chain"):
-            options |= dict(declared(HOME / "samplers" / "base.py", base).options)
+        if homes.get(base, file.parent).parent == HOME / "samplers":
+            options |= dict(declared(homes[base], base).options)
     options |= {
         ast.unparse(field.target): ast.literal_eval(field.value) if field.value else ...
         for field in fields
@@ -117,7 +123,7 @@ def demo(out: str, as_json: str | None, seed: int, budget: float | None) -> None
 
 @main.command()
 @click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
-@click.option("--method", default="iterref", show_default=True, help="NAME:option=value,option=value")
+@click.option("--method", default=None, help="NAME:option=value,...; iterref with options for text unless given.")
 @click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME (see `iterref ls`).")
 @click.option("--budget", help="Rows a text: DENOISER or DENOISER,REWARD, or total=ROWS,depth=CALLS.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -127,7 +133,7 @@ def demo(out: str, as_json: str | None, seed: int, budget: float | None) -> None
 @click.option("--model", default="tiny-news", show_default=True, help="Or a folder that `iterref train` wrote.")
 @click.option("--max-rows", type=click.IntRange(min=1), help="Most rows in one call of the model.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with document, text, reward and cost.")
-def generate(file: IO[str], method: str, reward: str, budget: str | None, as_json: bool, **options: Any) -> None:
+def generate(file: IO[str], method: str | None, reward: str, budget: str | None, as_json: bool, **options: Any) -> None:
     """Texts for prompts: one prompt a line of FILE or standard input, or JSON lines with a field `document`."""
     with doors():
         prompts, columns = read_prompts(file)
@@ -177,6 +183,41 @@ def train(resume: bool, **options: Any) -> None:
         config = training.TrainConfig(**options)
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         click.echo(f"written: {training.train(config, resume=resume)}")
+
+
+@main.group()
+def bench() -> None:
+    """Benchmarks: every method at equal cost, measured and reported."""
+
+
+@bench.command("world")
+@click.option("--quick", is_flag=True, help="Two small worlds at two budgets, within a minute.")
+@click.option("--out", type=click.Path(file_okay=False), help="The folder.  [default: benchmarks/results/world]")
+@click.option("--json", "as_json", type=click.Path(dir_okay=False), help="Write all runs as a JSON list, too.")
+@click.option("--world", "worlds", multiple=True, help="NOISE-LENGTH-VOCAB-REWARD-aALPHA; several times for several.")
+@click.option("--method", "methods", multiple=True, help="NAME:option=value,option=value; all methods unless given.")
+@click.option("--budget", help="In plain runs, as in 1,2,4.  [default: 1,2,4,8,16,32]")
+@click.option("--account", type=click.Choice(["denoiser", "total"]), help="Which rows are equal; both unless given.")
+@click.option("--rows", type=click.IntRange(min=2), help="Samples a run.  [default: 128]")
+@click.option("--seeds", type=click.IntRange(min=1), help="Runs of each, under seeds 0, 1, ...  [default: 2]")
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+def bench_world(quick: bool, out: str | None, as_json: str | None, budget: str | None, **options: Any) -> None:
+    """Every method on Markov-chain worlds whose tilted law is exact. Finished runs are kept and not made again."""
+    with doors():
+        folder = Path(out or "benchmarks/results/world" + ("/quick" if quick else ""))
+        account = options.pop("account")
+        options |= {"budgets": read_budgets(budget), "accounts": account and (account,)}
+        options["jobs"] = options["jobs"] or os.cpu_count()
+        from iterref.bench import report, world
+
+        small: dict[str, Any] = {"worlds": world.QUICK, "budgets": (1, 4), "rows": 64, "seeds": 1} if quick else {}
+        task = world.Task(folder, quick=quick, **(small | {name: value for name, value in options.items() if value}))
+        runs, facts = world.measure(task, progress=sys.stderr.isatty())
+        paths = report.write(runs, facts, folder)
+        if as_json is not None:
+            Path(as_json).write_text(json.dumps(world.as_json(runs), indent=1) + "\n", encoding="utf-8")
+        click.echo(report.brief(runs))
+        click.echo(f"\nwritten: {', '.join(map(str, [task.runs.path, *paths[:3]]))} and {len(paths) - 3} pictures")
 
 
 @main.command("ls")
@@ -236,6 +277,14 @@ def read_budget(text: str) -> Any:
                 "total=512,depth=64"
             ) from None
     return Budget(**bounds)
+
+
+def read_budgets(text: str | None) -> tuple[int, ...]:
+    """Budgets in plain runs from "1,2,4"; none from None."""
+    parts = [] if text is None else text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise ValueError(f"the budgets {text!r} cannot be read: write whole numbers of plain runs, as in 1,2,4")
+    return tuple(map(int, parts))
 
 
 def read_reward(text: str, columns: dict[str, list[Any]]) -> Any:

@@ -40,7 +40,7 @@ METHODS = {
     "ancestral": "ancestral",
     "best_of_n": "best_of_n:steps=8",
     "metropolis": "metropolis:span=0.75+0.5+0.25,spacing=0",
-    "iterref": "iterref:tries=16,span=0.75+0.5+0.25,spacing=0,objective=maximise",
+    "iterref": "iterref:tries=16,blocks=1,span=0.75+0.5+0.25,spacing=0,objective=maximise",
 }
 UNGUIDED = ("ancestral",)
 REFINING = ("metropolis", "iterref")  # these start from the draft that agrees most with the others

@@ -52,9 +52,10 @@ class TextModel(Protocol):
 class OwnDrafts:
     """The consensus reward, its pool of drafts still to be drawn: mean ROUGE `kind` with `n` drafts of the model's own.
 
-    A draft is a plain sample of `steps` grid steps, unmasked in `order`, at `temperature` (the run's own unless given).
-    Drawing the pool takes n * steps denoiser rows a sample. Draft d of a row is the same for every n above d. Raises
-    `ValueError` for a number below 1 or an unknown order.
+    A draft is a plain sample of `steps` grid steps, unmasked in `order`, `block` tokens at a time or within an entropy
+    `bound` (`iterref.decode`), at `temperature` (the run's own unless given). Drawing the pool takes n * steps denoiser
+    rows a sample. Draft d of a row is the same for every n above d. Raises `ValueError` for a number below 1 or an
+    unknown order.
     """
 
     n: int = 16
@@ -62,15 +63,22 @@ class OwnDrafts:
     kind: Kind = "rougeL"
     temperature: float | None = None
     order: str = "random"
+    block: int = 0
+    bound: float = 0.1
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.steps < 1:
             raise ValueError(f"a pool needs a draft of at least one step, got n={self.n} and steps={self.steps}")
         try:
-            Decoder(self.order)
+            Decoder(self.order, self.block, self.bound)
         except ValueError as error:
             raise ValueError(f"the drafts' {error}") from None
         Consensus([["a"]], self.kind)  # refuses an unknown kind
+
+    @property
+    def decoder(self) -> Decoder:
+        """The base decoder."""
+        return Decoder(self.order, self.block, self.bound)
 
     def cost(self) -> Cost:
         """Rows of the pool, a sample."""
@@ -120,7 +128,7 @@ def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progre
     its reward is not asked at all.
     """
     start, problem, batch, times = perf_counter(), problem.begin(), len(problem.canvas), grid(drafts.steps)
-    wide, copies, decoder = problem.widened(drafts.n), rng.fork("drafts").repeat(drafts.n), Decoder(drafts.order)
+    wide, copies, decoder = problem.widened(drafts.n), rng.fork("drafts").repeat(drafts.n), drafts.decoder
     with torch.inference_mode():
         x = wide.prior(copies.fork("init"))
         for step in tqdm(range(drafts.steps), desc="drafts", disable=not progress):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,13 +29,17 @@ from iterref.rewards.text import TextReward
 from iterref.run import Result, sample
 from iterref.samplers.base import Sampler
 
+# What texts are refined by unless said otherwise. Language ties tokens over long distances, so small spaced moves
+# change next to nothing there; large spans do, and the best text seen is what is wanted (docs/defaults.md, measured).
+RECOMMENDED = "iterref:tries=16,blocks=1,span=1.0+0.75+0.5,spacing=0,objective=maximise"
+
 
 def generate(
     model: TextModel | str | Path | None,
     prompts: Sequence[str],
     *,
     reward: Callable[..., Any] | OwnDrafts | Drafts | str = "consensus",
-    sampler: Sampler | str = "iterref",
+    sampler: Sampler | str | None = None,
     alpha: float = 0.1,
     budget: Rows | None = None,
     seed: int = 0,
@@ -54,7 +58,8 @@ def generate(
     function of texts in the convention of TRL's reward functions (`f(completions, prompts=..., **columns)`, one number
     a text; -inf forbids a text), a reward of `iterref.rewards`, a function `(tokens, rows)`, or the model's agreement
     with its own drafts: "consensus", an `OwnDrafts`, or `Drafts` drawn before. `sampler` is a method or its name with
-    options ("iterref:tries=16,span=0.2"). A reward that is higher by `alpha` makes a text e times as likely.
+    options ("iterref:tries=16,span=0.2"), `RECOMMENDED` unless given. A reward that is higher by `alpha` makes a text e
+    times as likely.
 
     `budget` is a number of denoiser rows a sample, (denoiser rows, reward rows), or a `Budget`, and refits the method's
     options; a pool of drafts is paid from it and counted in the result's `cost`, `asked` and `seconds` (its trace
@@ -67,19 +72,66 @@ def generate(
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, saying which row and what to do, and
     `RewardError` where the reward fails, with what the run had reached as the error's `partial`.
     """
-    prompts, columns = _checked_prompts(prompts), dict(columns or {})
-    for name, column in columns.items():
-        if len(column) != len(prompts):
-            raise ValueError(f"column {name!r} has {len(column)} entries for {len(prompts)} prompts: give one a prompt")
-    reward = _checked_reward(reward, len(prompts))
+    prompts = checked_prompts(prompts)
+    columns, reward = checked_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
     pool = reward.cost() if isinstance(reward, OwnDrafts) else reward.asked if isinstance(reward, Drafts) else Cost()
-    method = parse(sampler)
+    method = parse(RECOMMENDED if sampler is None else sampler)
     if start is not None:
         if start != "drafts" or not isinstance(reward, OwnDrafts | Drafts):
             raise ValueError(f"start={start!r} needs a pool: say start='drafts', with the consensus as the reward")
         method, pool = method.refining(), pool + Cost(0, reward.n)
-    method = fitted(method, budget, pool)
-    identities = _checked_rows(seed, rows, watch, len(prompts))
+    unfitted, method = method, fitted(method, budget, pool)
+    identities = checked_rows(seed, rows, watch, len(prompts))
+    posed = pose(
+        model, prompts, reward, columns, identities, seed=seed, alpha=alpha, temperature=temperature,
+        forbidden=forbidden, max_rows=max_rows, progress=progress,
+    )  # fmt: skip
+    drafts = posed.drafts
+    texts, judged = drafts.best() if start and drafts else (None, Cost())
+    if posed.problem.passes > 1:
+        method = fitted(unfitted, budget, judged + (drafts.asked if drafts else Cost()), posed.problem.passes)
+    try:
+        result = sample(
+            method,
+            posed.problem,
+            seed=seed,
+            rows=identities,
+            start=texts,
+            watch=watch,
+            decode=posed.model.decode,
+            progress=progress,
+        )
+    except RewardError as error:
+        error.partial = _charged(error.partial, drafts, judged)  # type: ignore[attr-defined]
+        raise
+    return _charged(result, drafts, judged)
+
+
+@dataclass(frozen=True)
+class Posed:
+    """What a run begins with: the text model, the problem with its reward of tokens, and the pool if any."""
+
+    model: TextModel
+    problem: Problem
+    drafts: Drafts | None
+
+
+def pose(
+    model: TextModel | str | Path | None,
+    prompts: Sequence[str],
+    reward: Callable[..., Any] | OwnDrafts | Drafts,
+    columns: Mapping[str, Sequence[Any]],
+    identities: Tensor,
+    *,
+    seed: int,
+    alpha: float,
+    temperature: float,
+    forbidden: Sequence[int],
+    max_rows: int | None,
+    progress: bool,
+) -> Posed:
+    """The problem of B checked prompts, with everything that `generate` takes; a pool is drawn where the reward is an
+    `OwnDrafts`, after everything that can be refused without it."""
     model = text_model(model)
     denoiser, canvas, free = model.prepare(prompts)
     problem = Problem(
@@ -90,23 +142,8 @@ def generate(
         warm = temperature if reward.temperature is None else reward.temperature
         source = replace(problem, denoiser=tempered(denoiser, warm))
         drafts = draw(reward, source, model, Rng.seeded(seed, identities, device=canvas.device), progress)
-    problem = replace(problem, reward=_token_reward(drafts.reward() if drafts else reward, model, prompts, columns))
-    texts, judged = drafts.best() if start and drafts else (None, Cost())
-    try:
-        result = sample(
-            method,
-            problem,
-            seed=seed,
-            rows=identities,
-            start=texts,
-            watch=watch,
-            decode=model.decode,
-            progress=progress,
-        )
-    except RewardError as error:
-        error.partial = _charged(error.partial, drafts, judged)  # type: ignore[attr-defined]
-        raise
-    return _charged(result, drafts, judged)
+    of_tokens = _token_reward(drafts.reward() if drafts else reward, model, prompts, columns)
+    return Posed(model, replace(problem, reward=of_tokens), drafts)
 
 
 def draw_drafts(
@@ -125,8 +162,8 @@ def draw_drafts(
 
     For several runs that compete under one reward. Raises as `generate` does.
     """
-    prompts = _checked_prompts(prompts)
-    identities = _checked_rows(seed, rows, (), len(prompts))
+    prompts = checked_prompts(prompts)
+    identities = checked_rows(seed, rows, (), len(prompts))
     model = text_model(model)
     denoiser, canvas, free = model.prepare(prompts)
     warm = temperature if drafts.temperature is None else drafts.temperature
@@ -134,8 +171,10 @@ def draw_drafts(
     return draw(drafts, problem, model, Rng.seeded(seed, identities, device=canvas.device), progress)
 
 
-def fitted(method: Sampler, budget: Rows | None, pool: Cost) -> Sampler:
+def fitted(method: Sampler, budget: Rows | None, pool: Cost, passes: int = 1) -> Sampler:
     """The method with the options that spend what a pool of drafts leaves of the budget, rows a sample.
+
+    A row of the method takes `passes` denoiser rows (the pool's are counted as what they took).
 
     Raises `ValueError` where the pool leaves no room for one run.
     """
@@ -143,7 +182,7 @@ def fitted(method: Sampler, budget: Rows | None, pool: Cost) -> Sampler:
         return method
     limit = budget_of(budget)
     if not pool.denoiser:
-        return fit(method, limit)
+        return fit(method, limit.per(passes))
     try:
         left = limit.less(pool)
     except ValueError:
@@ -152,7 +191,7 @@ def fitted(method: Sampler, budget: Rows | None, pool: Cost) -> Sampler:
             "budget, or draw fewer drafts in fewer steps"
         ) from None
     try:
-        return fit(method, left)
+        return fit(method, left.per(passes))
     except ValueError as error:
         raise ValueError(f"after the {pool.denoiser:g} denoiser rows of the drafts, {error}") from None
 
@@ -182,7 +221,8 @@ def _charged(result: Result, drafts: Drafts | None, judged: Cost) -> Result:
     return replace(result, cost=cost, asked=asked, seconds=seconds, parts=parts)
 
 
-def _checked_prompts(prompts: Sequence[str]) -> list[str]:
+def checked_prompts(prompts: Sequence[str]) -> list[str]:
+    """The prompts as a list. Raises `ValueError`, or `TypeError` for a wrong type, naming the row."""
     if isinstance(prompts, str):
         raise TypeError("the prompts are one string: pass a list of strings, one a prompt")
     prompts = list(prompts)
@@ -196,7 +236,17 @@ def _checked_prompts(prompts: Sequence[str]) -> list[str]:
     return prompts
 
 
-def _checked_reward(reward: Any, batch: int) -> Callable[..., Any] | OwnDrafts | Drafts:
+def checked_columns(columns: Mapping[str, Sequence[Any]] | None, batch: int) -> dict[str, Sequence[Any]]:
+    """The reward's further arguments. Raises `ValueError` for a column that has not one entry a prompt."""
+    columns = dict(columns or {})
+    for name, column in columns.items():
+        if len(column) != batch:
+            raise ValueError(f"column {name!r} has {len(column)} entries for {batch} prompts: give one a prompt")
+    return columns
+
+
+def checked_reward(reward: Any, batch: int) -> Callable[..., Any] | OwnDrafts | Drafts:
+    """The reward, by its name too. Raises `ValueError` or `TypeError` for what is none, or belongs to other prompts."""
     if reward == "consensus":
         return OwnDrafts()
     if isinstance(reward, str):
@@ -208,7 +258,8 @@ def _checked_reward(reward: Any, batch: int) -> Callable[..., Any] | OwnDrafts |
     return reward
 
 
-def _checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence[int], batch: int) -> Tensor:
+def checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence[int], batch: int) -> Tensor:
+    """The rows' identities (B,). Raises `ValueError` for a wrong number of them, a seed or a row out of range."""
     identities = torch.arange(batch) if rows is None else torch.as_tensor(rows)
     if identities.shape != (batch,):
         raise ValueError(f"there are {identities.numel()} row identities for {batch} prompts: give one a prompt")

@@ -2,8 +2,9 @@
 
     N particles with weights w_n:   Z^ = (running product of mean weights),   E[f] ~ sum_n w_n f(x^n) / sum_n w_n
 
-Weights are kept in log space. Z^ estimates E_p[exp(r(x_0) / alpha)], the constant of the tilted law, without bias
-(Del Moral 2004, proposition 7.4.1).
+Weights are kept in log space. Where particles are resampled by weight without bias, Z^ estimates E_p[exp(r(x_0) /
+alpha)], the constant of the tilted law, without bias, and so does Z^ E[f] of f exp(r / alpha) (Del Moral 2004,
+proposition 7.4.1).
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Particles:
     """N copies of B rows: `x_t` (N, B, L), their guesses `x_0` (N, B, L) with rewards `reward` (N, B) float64 where
-    there are any, log-weights `log_w` (N, B) float64, and `log_z` (B,), the constant up to the last resampling."""
+    there are any, log-weights `log_w` (N, B) float64, and `log_z` (B,), the constant up to the last resampling.
+    `values` (K, N, B) are what guesses along each one's path promised so far (`iterref.potentials`)."""
 
     x_t: Tensor
     log_w: Tensor
     log_z: Tensor
     x_0: Tensor | None = None
     reward: Tensor | None = None
+    values: Tensor | None = None
 
     @classmethod
     def equal(cls, x_t: Tensor) -> Particles:
@@ -37,28 +40,47 @@ class Particles:
         """Particles a row."""
         return len(self.x_t)
 
+    @property
+    def by_row(self) -> Tensor:
+        """The log-weights of every row side by side, (B, N) contiguous: sums over them are then the same bits in every
+        batch, and resampling and choosing take them so."""
+        return self.log_w.T.contiguous()
+
     def log_constant(self) -> Tensor:
         """log Z^ (B,)."""
-        return self.log_z + self.log_w.logsumexp(0) - log(self.n)
+        return self.log_z + self.by_row.logsumexp(1) - log(self.n)
 
     def ess(self) -> Tensor:
         """The effective number of particles (sum w)^2 / sum w^2, (B,); 0 where every weight is zero."""
-        log_w = self.log_w - self.log_w.amax(0).clamp_min(-1e300)
-        w = log_w.exp()
-        return w.sum(0).square() / w.square().sum(0).clamp_min(1e-300)
+        log_w = self.by_row
+        w = (log_w - log_w.amax(1, keepdim=True).clamp_min(-1e300)).exp()
+        return w.sum(1).square() / w.square().sum(1).clamp_min(1e-300)
 
-    def take(self, ancestors: Tensor, rows: Tensor) -> Particles:
-        """Resampled where `rows` (B,) says so: particle n becomes ancestors[n, b], weights start again at 1.
+    def weighed(self, log_g: Tensor) -> Particles:
+        """The same particles with their weights multiplied by exp(log_g), (N, B)."""
+        return replace(self, log_w=self.log_w + log_g)
 
-        A row without a positive weight keeps its particles, and its Z^ of zero.
+    def order(self, index: Tensor) -> Particles:
+        """Particle n becomes index[n, b] (n, B), weight and all."""
+        of = Particles(pick(self.x_t, index), self.log_w.gather(0, index), self.log_z)
+        if self.values is not None:
+            of = replace(of, values=self.values.gather(1, index.expand(len(self.values), -1, -1)))
+        if self.x_0 is not None:
+            of = replace(of, x_0=pick(self.x_0, index))
+        return of if self.reward is None else replace(of, reward=self.reward.gather(0, index))
+
+    def take(self, ancestors: Tensor, rows: Tensor | None = None) -> Particles:
+        """Resampled: particle n becomes ancestors[n, b] (n, B), and all weights start again at 1.
+
+        Only where `rows` (B,) bool says so, if given; without, the number of particles may change. A row without a
+        positive weight keeps its Z^ of zero for good.
         """
-        own = torch.arange(self.n, device=rows.device)[:, None].expand_as(ancestors)
-        ancestors = torch.where(rows, ancestors, own)
-        x_0 = None if self.x_0 is None else pick(self.x_0, ancestors)
-        reward = None if self.reward is None else self.reward.gather(0, ancestors)
-        log_z = torch.where(rows, self.log_constant(), self.log_z)
-        log_w = torch.where(rows, 0.0, self.log_w)
-        return replace(self, x_t=pick(self.x_t, ancestors), x_0=x_0, reward=reward, log_w=log_w, log_z=log_z)
+        log_z, own = self.log_constant(), torch.arange(self.n, device=ancestors.device)[:, None]
+        if rows is None:
+            return replace(self.order(ancestors), log_w=self.log_w.new_zeros(ancestors.shape), log_z=log_z)
+        taken = self.order(torch.where(rows, ancestors, own))
+        log_w, log_z = torch.where(rows, 0.0, self.log_w), torch.where(rows, log_z, self.log_z)
+        return replace(taken, log_w=log_w, log_z=log_z)
 
 
 def pick(candidates: Tensor, choice: Tensor) -> Tensor:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Meter
-from iterref.denoise import Denoiser
+from iterref.denoise import Denoiser, passes
 from iterref.noise import Noise
 from iterref.random import Rng
 from iterref.rewards.base import Remembered, Reward, checked
+from iterref.unmask import Score, confidence
 
 Ask = Callable[[Tensor], Tensor]
 Time = float | Tensor
@@ -54,8 +55,9 @@ class Problem:
     `canvas` (B, L) long holds the tokens of the frozen positions, anything at the free ones; `free` (B, L) bool
     marks what may change (all of it unless given); `alpha` > 0 is the temperature of the reward; `forbidden` lists
     token ids that never stand at a free position of a result; `max_rows` bounds the rows of one call of the
-    denoiser or the reward, results do not depend on it. `prompts` (B,) says which prompt every row belongs to (row b to
-    prompt b unless given), for several rows of one prompt side by side (`widened`).
+    denoiser or the reward, results do not depend on it. `prompts` (B,) are the names by which denoiser and reward know
+    the rows (0 .. B - 1 unless given): those of a part of a batch (`only`). `copies` > 1 has several copies of every
+    row side by side (`widened`).
 
     Times and shares below are numbers, or (R,) float64 tensors where rows differ.
 
@@ -72,6 +74,7 @@ class Problem:
     max_rows: int | None = None
     remember: bool = True
     prompts: Tensor | None = None
+    copies: int = 1
     meter: Meter = field(default_factory=Meter, compare=False, repr=False)
     best: Best | None = field(default=None, compare=False, repr=False)
 
@@ -97,6 +100,11 @@ class Problem:
         return self.denoiser.noise
 
     @property
+    def passes(self) -> int:
+        """Network passes that one row of the denoiser takes: two under guidance (`denoise.Guided`)."""
+        return passes(self.denoiser)
+
+    @property
     def opened(self) -> Tensor:
         """(B, L) bool, the free positions."""
         assert self.free is not None
@@ -104,26 +112,28 @@ class Problem:
 
     @property
     def rows(self) -> Tensor:
-        """(B,) long: the prompt of every row, 0 .. B - 1 unless the problem was widened."""
-        return torch.arange(len(self.canvas), device=self.canvas.device) if self.prompts is None else self.prompts
+        """(B,) long: 0 .. B - 1, once more for every copy."""
+        return torch.arange(len(self.canvas) // self.copies, device=self.canvas.device).repeat(self.copies)
 
     def begin(self) -> Problem:
         """The same problem with a fresh meter and nothing seen yet: one run's own copy."""
         nothing = torch.full(self.canvas.shape[:1], -torch.inf, dtype=torch.float64, device=self.canvas.device)
         reward = Remembered(self.reward) if self.remember and not isinstance(self.reward, Remembered) else self.reward
-        meter = Meter(passes=getattr(self.denoiser, "passes", 1))
+        meter = Meter(passes=self.passes)
         return replace(self, reward=reward, meter=meter, best=Best(self.canvas.clone(), nothing))
 
     def widened(self, n: int) -> Problem:
         """The problem of `n` copies of every row side by side, copy-major, on the same meter and best.
 
-        Copy i of row b is row i * B + b and belongs to prompt b; `Rng.repeat` makes streams in the same order.
+        Copy i of row b is row i * B + b of the wide problem; `Rng.repeat` makes streams in the same order.
         """
-        if n == 1:
-            return self
-        return replace(
-            self, canvas=self.canvas.repeat(n, 1), free=self.opened.repeat(n, 1), prompts=self.rows.repeat(n)
-        )
+        canvas, free = self.canvas.repeat(n, 1), self.opened.repeat(n, 1)
+        return self if n == 1 else replace(self, canvas=canvas, free=free, copies=self.copies * n)
+
+    def only(self, index: Tensor) -> Problem:
+        """The problem of some of its rows, index (B',) long, which keep their prompts."""
+        assert self.copies == 1, "take rows first, and widen then"
+        return replace(self, canvas=self.canvas[index], free=self.opened[index], prompts=self._named(index))
 
     def finished(self, tokens: Tensor) -> Tensor:
         """Finished texts (B, L), checked: the canvas at frozen positions, no mask and no forbidden token elsewhere.
@@ -162,23 +172,28 @@ class Problem:
     def conditionals(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i}): the denoiser's leave-one-out law."""
         known = self.denoiser.leave_one_out  # type: ignore[attr-defined]
-        return self._all_laws(lambda i: known(x[i], where[i], rows[i]), where)
+        named = self._named(rows)
+        return self._all_laws(lambda i: known(x[i], where[i], named[i]), where)
 
-    def guess(self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor, n: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def guess(
+        self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor, n: int, rng: Rng, score: Score = confidence
+    ) -> tuple[Tensor, Tensor]:
         """N clean guesses of every row from one evaluation, and how sure they are.
 
         `predict` and `draw` in one, chunk by chunk, so that no more than a chunk's (M, V) laws are held at a time.
-        Returns the guesses (N, R, L), `x_t` outside `where`, and the log-probability of every drawn token (N, R, L),
-        0 outside `where`.
+        Returns the guesses (N, R, L), `x_t` outside `where`, and the `score` of every drawn token (N, R, L) float64,
+        from the laws (M, V) and the draws (N, M): its log-probability unless given (see `Decoder.score`); 0 outside
+        `where`.
         """
-        guesses, sure = x_t.expand(n, *x_t.shape).clone(), torch.zeros(n, *x_t.shape, device=x_t.device)
+        guesses = x_t.expand(n, *x_t.shape).clone()
+        sure = torch.zeros(n, *x_t.shape, dtype=torch.float64, device=x_t.device)
         ask = self._at(x_t, t, where, rows)
         for i in self._chunks(where):
             log_p = self._laws(ask, where, i)
             drawn = rng.take(i).categorical(log_p, where[i], n)
             row, position = where[i].nonzero(as_tuple=True)
             guesses[:, i[row], position] = drawn
-            sure[:, i[row], position] = log_p.gather(1, drawn.T).T.to(sure.dtype)
+            sure[:, i[row], position] = score(log_p, drawn).to(sure.dtype)
         return guesses, sure
 
     def draw(self, log_p0: Tensor, where: Tensor, x: Tensor, n: int, rng: Rng) -> Tensor:
@@ -202,7 +217,8 @@ class Problem:
         start = perf_counter()
         size = self.max_rows or len(x_0)
         before = getattr(self.reward, "evaluated", None)
-        reward = torch.cat([checked(self.reward, x, r) for x, r in zip(x_0.split(size), rows.split(size), strict=True)])
+        parts = zip(x_0.split(size), self._named(rows).split(size), strict=True)
+        reward = torch.cat([checked(self.reward, x, named) for x, named in parts])
         self.meter.asked_reward += len(x_0)
         self.meter.made_reward += len(x_0) if before is None else self.reward.evaluated - before  # type: ignore[attr-defined]
         self.meter.seconds["reward"] += perf_counter() - start
@@ -213,7 +229,12 @@ class Problem:
     def _at(self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor) -> Ask:
         """The denoiser at these states and times, for rows i of them."""
         times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
-        return lambda i: self.denoiser(x_t[i], times[i], where[i], rows[i])
+        named = self._named(rows)
+        return lambda i: self.denoiser(x_t[i], times[i], where[i], named[i])
+
+    def _named(self, rows: Tensor) -> Tensor:
+        """The names by which the denoiser and the reward know (R,) rows."""
+        return rows if self.prompts is None else self.prompts[rows]
 
     def _chunks(self, where: Tensor) -> tuple[Tensor, ...]:
         """The rows with something open, in parts that one call may hold; counts them as asked and as made."""
@@ -246,7 +267,7 @@ class Problem:
         undefined = log_p.sum(1).isnan()
         if bool(undefined.any()):
             cell = int(i[where[i].nonzero()[:, 0][undefined][0]])
-            row = int(self.rows[cell % len(self.canvas)])  # copies of a row come one canvas after the other
+            row = int(self._named(self.rows)[cell % len(self.canvas)])  # copies come one canvas after the other
             raise ValueError(
                 f"row {row}: the denoiser gives no probability to any allowed token at an open position; "
                 "check its outputs for NaN, or forbid fewer tokens"

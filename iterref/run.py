@@ -88,7 +88,7 @@ def sample(
     if start is not None:
         sampler, start = sampler.refining(), problem.finished(start)
     if budget is not None:
-        sampler = fit(sampler, budget_of(budget).per(getattr(problem.denoiser, "passes", 1)))
+        sampler = fit(sampler, budget_of(budget).per(problem.passes))
     batch = len(problem.canvas)
     identities = torch.arange(batch) if rows is None else torch.as_tensor(rows)
     if len(identities) != batch:

@@ -19,16 +19,16 @@ METHODS = [
     "best_of_n:steps=3",
     "metropolis:steps=2",
     "iterref:steps=3,guided=False",
-    "iterref:steps=4,late=1,guided=False",
+    "iterref:steps=4,early=0.5,guided=False",
     "iterref:steps=0",
     "metropolis:steps=0",
     "iterref:steps=3,blocks=3",
-    "iterref:steps=3,blocks=2,guided=False,late=0.7",
+    "iterref:steps=3,blocks=2,guided=False,early=0.5",
     "iterref:steps=3,denoise_steps=3,tries=2",
     "iterref:steps=3,kernel=independent,tries=1",
     "iterref:steps=3,kernel=independent,tries=3,denoise_steps=2",
     "iterref:steps=3,kernel=published,tries=1",
-    "iterref:steps=3,kernel=published,tries=4,late=1",
+    "iterref:steps=3,kernel=published,tries=4,early=1",
     "iterref:steps=6,kernel=trajectory,tries=1,span=1",
     "iterref:steps=6,kernel=trajectory,tries=2,span=6+1",
     "iterref:steps=6,kernel=trajectory,tries=2,span=1+0.5+6",
@@ -86,11 +86,28 @@ def test_refinement_leaves_room_for_no_further_candidate(text, denoiser, reward)
 
 
 def test_the_design_budgets():
-    """(56, 896) for the shared kernel: 8 drafts and 48 moves of 16 candidates."""
-    fitted = fit(parse("iterref"), (56, 896))
+    """(56, 896) for the shared kernel: 8 drafts and 48 moves of 16 candidates, in one decision or in eight."""
+    fitted = fit(parse("iterref:steps=8,blocks=1"), (56, 896))
     assert (fitted.moves, fitted.tries, fitted.cost()) == (48, 16, Cost(56, 896, 56))
+    fitted = fit(parse("iterref:steps=8"), (56, 896))
+    assert (fitted.moves, fitted.blocks, fitted.tries, fitted.cost()) == (48, 8, 2, Cost(56, 896, 56))
     assert fit(parse("best_of_n"), 256).cost() == Cost(256, 32, 8)
     assert fit(parse("metropolis"), (56, 896)).cost() == Cost(56, 49, 56)
+
+
+def test_scarce_rewards_buy_fewer_decisions():
+    """As many decisions a move as reward rows go with a denoiser row; a draft never takes more than half of them."""
+    assert fit(parse("iterref"), (64, 256)).blocks == 4 and fit(parse("iterref"), (64, 70)).blocks == 1
+    assert fit(parse("iterref"), Budget(total=512)).blocks == 8
+    assert fit(parse("iterref"), Budget(total=64)).blocks == 4  # 4 draft steps of 1 + 8 rows would be more than half
+    dear, cheap = (fit(parse("iterref"), Budget(total=512, price=price)) for price in (20.0, 0.1))
+    assert (dear.blocks, dear.tries) == (1, 1) and (cheap.blocks, cheap.tries) == (8, 10)
+
+
+def test_a_bound_on_depth_buys_width():
+    fitted = fit(parse("iterref:steps=4,tries=2"), Budget(denoiser=64, depth=12))
+    assert (fitted.moves, fitted.width) == (8, 5) and fitted.cost().depth == 12
+    assert fit(parse("iterref"), Budget(denoiser=64, depth=100)).width == 1
 
 
 def test_several_spans_are_counted_each():

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from itertools import product
+from math import log
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from iterref.decode import Decoder, advance, grid
-from iterref.models.markov import world
+from iterref.decode import ORDERS, REVERSE, Decoder, advance, grid, hidden, reveal
+from iterref.models.markov import Markov, world
 from iterref.models.table import Table
-from iterref.noise import absorbing
+from iterref.noise import Noise, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng
 from tests.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
@@ -18,7 +24,7 @@ from tests.worlds import random_reward, random_table
 torch.set_num_threads(1)
 
 
-def sampled(table: Table, steps: int, order: str = "random", free: Tensor | None = None) -> Tensor:
+def sampled(table: Table, steps: int, decoder: Decoder = REVERSE, free: Tensor | None = None) -> Tensor:
     """The exact law over clean states of `steps` steps of the decoder."""
     times, reward = grid(steps), random_reward(table.length, table.tokens, 1)
 
@@ -28,7 +34,7 @@ def sampled(table: Table, steps: int, order: str = "random", free: Tensor | None
         problem = Problem(table, reward, canvas, opened).begin()
         x = problem.prior(rng)
         for t, u in zip(times, times[1:], strict=False):
-            x = advance(problem, x, t, u, Decoder(order), problem.rows, rng)
+            x = advance(problem, x, t, u, decoder, problem.rows, rng)
         return x
 
     return law_matrix(*enumerate_outcomes(run, 1), table.states())[0]
@@ -82,27 +88,202 @@ def test_one_free_token_is_its_conditional():
 
 def test_the_order_by_confidence_samples_a_sharper_law():
     table = random_table("absorbing", 2, 2, 5, coupling=1.5)
-    law, p = sampled(table, 2, "confidence"), table.log_p.exp()
+    law, p = sampled(table, 2, Decoder("confidence")), table.log_p.exp()
     assert float(law.sum()) == pytest.approx(1, abs=1e-12)
     assert total_variation(law, p) > 1e-2 and float((law * law.log()).sum()) > float((p * p.log()).sum())
 
 
+COUNTED = [Decoder(order, block) for order in ("left", "confidence", "margin", "entropy") for block in (0, 3)]
+COUNTED.append(Decoder("random", 3))
+ONE_BY_ONE = [Decoder(order, block) for order in ("left", "margin", "entropy") for block in (0, 2)]
+ONE_BY_ONE += [Decoder("random", 1), Decoder("random", 3), Decoder("bounded", 0, 0.0), Decoder("bounded", 2, 0.0)]
+EVERY = [Decoder(order, block, 0.7) for order in ORDERS for block in (0, 3)]
+
+
+def divergence(p: Tensor, q: Tensor) -> float:
+    """KL(p || q) in nats."""
+    return float((p * (p / q).log()).sum())
+
+
+def batch(noise: str = "absorbing", rows: int = 4) -> Problem:
+    """Rows with 8, 5, 1 and 0 of 8 positions free, the 5 of them with gaps."""
+    model, reward, _ = world(8, 3, noise=noise)
+    free = torch.ones(rows, 8, dtype=torch.bool)
+    free[1, [0, 2, 5]] = False
+    free[2, 1:] = False
+    free[3] = False
+    return Problem(model, reward, torch.zeros(rows, 8), free).begin()
+
+
+@pytest.mark.parametrize("decoder", ONE_BY_ONE, ids=str)
+def test_one_token_at_a_time_samples_the_model(decoder):
+    """A choice that does not look at what is drawn is exact, whatever else it looks at: the chain rule in an order."""
+    table = random_table("absorbing", 3, 2, 5, coupling=1.5)
+    assert torch.allclose(sampled(table, 3, decoder), table.log_p.exp(), atol=1e-12, rtol=0)
+
+
+def test_looking_at_what_is_drawn_is_detected():
+    """Negative control: confidence is the probability of the drawn token, so that likely tokens come in early."""
+    table = random_table("absorbing", 3, 2, 5, coupling=1.5)
+    assert total_variation(sampled(table, 3, Decoder("confidence")), table.log_p.exp()) > 1e-2
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([0.05, 0.3, 0.6]), st.sampled_from([0, 2]))
+def test_the_bound_bounds_what_is_lost(seed, bound, block):
+    """KL(model || sampler) <= bound for each step that shows several tokens, here one, unless the steps run out."""
+    table = random_table("absorbing", 3, 2, seed, coupling=2)
+    law = sampled(table, 3, Decoder("bounded", block, bound))
+    assert divergence(table.log_p.exp(), law) <= bound + 1e-12
+
+
+def test_the_bound_is_tight_in_its_place():
+    """A copied fair coin: H = log 2 each, so log 2 shows both at once, wrongly, and less one after the other."""
+    coin = Table({(0, 0): 0.0, (1, 1): 0.0}, absorbing(3))
+    half = torch.tensor([0.5, 0, 0, 0.5], dtype=torch.float64)
+    assert torch.allclose(sampled(coin, 2, Decoder("bounded", bound=0.69)), half, atol=1e-12, rtol=0)
+    quarter = torch.full((4,), 0.25, dtype=torch.float64)
+    assert torch.allclose(sampled(coin, 2, Decoder("bounded", bound=0.7)), quarter, atol=1e-12, rtol=0)
+    assert divergence(half[[0, 3]], quarter[[0, 3]]) == pytest.approx(log(2))
+
+
+def test_a_sure_row_is_done_early_and_is_not_evaluated_again():
+    """One row in which everything follows from a frozen token, one of independent coins."""
+    follows = {(0, 0, 0, 0): 0.0, (1, *((1,) * 3)): 0.0}
+    coins = {(2, *bits): 0.0 for bits in product((0, 1), repeat=3)}
+    table = Table(follows | coins, absorbing(4))
+    free = torch.tensor([[False, True, True, True]]).expand(2, -1)
+    problem = Problem(table, random_reward(4, 3, 1), torch.tensor([[1, 0, 0, 0], [2, 0, 0, 0]]), free).begin()
+    rng, times = Rng.seeded(1, 2), grid(4)
+    x, shown = problem.prior(rng), []
+    for k in range(4):
+        x = advance(problem, x, times[k], times[k + 1], Decoder("bounded", bound=0.5), problem.rows, rng.fork(k))
+        shown.append((x != 3).sum(1).tolist())
+    assert shown == [[4, 2], [4, 3], [4, 4], [4, 4]] and x[0].tolist() == [1, 1, 1, 1]
+    assert problem.meter.asked_denoiser == 8 and problem.meter.made_denoiser == 4 and problem.meter.depth == 4
+
+
 @pytest.mark.parametrize("steps", [1, 3, 4, 8, 12])
-def test_confidence_reveals_its_share_of_each_row(steps):
+@pytest.mark.parametrize("decoder", COUNTED, ids=str)
+def test_each_row_reveals_its_share_block_by_block(decoder, steps):
     """After the step to u, round(free (1 - a_u)) positions are masked, in rows of different sizes alike."""
-    model, reward, _ = world(8, 3)
-    free = torch.arange(8) < torch.tensor([8, 5, 1, 0])[:, None]
-    problem = Problem(model, reward, torch.zeros(4, 8), free).begin()
-    rng, times = Rng.seeded(2, 4), grid(steps)
+    problem, rng, times = batch(), Rng.seeded(2, 4), grid(steps)
     x = problem.prior(rng)
     for k in range(steps):
         before = x
-        x = advance(problem, x, times[k], times[k + 1], Decoder("confidence"), problem.rows, rng.fork(k))
-        left = (x == problem.noise.mask).sum(1)
-        assert left.tolist() == [round(int(n) * times[k + 1]) for n in free.sum(1)]
-        seen = before != problem.noise.mask
+        x = advance(problem, x, times[k], times[k + 1], decoder, problem.rows, rng.fork(k))
+        masked, seen = x == problem.noise.mask, before != problem.noise.mask
+        assert masked.sum(1).tolist() == [round(int(n) * times[k + 1]) for n in problem.opened.sum(1)]
         assert torch.equal(x[seen], before[seen])
-    assert torch.equal(x[~free], problem.canvas[~free])
+        assert in_turn(problem, masked, decoder.block)
+        if decoder.order == "left":
+            assert in_turn(problem, masked, 1)
+    assert torch.equal(x[~problem.opened], problem.canvas[~problem.opened])
+
+
+def in_turn(problem: Problem, masked: Tensor, block: int) -> bool:
+    """Whether no row shows a free token of a later block while one of an earlier block is masked."""
+    for free, hidden_here in zip(problem.opened, masked, strict=True):
+        index = free.nonzero()[:, 0] if block else free.nonzero()[:0, 0]
+        parts = hidden_here[index].split(block) if len(index) else ()
+        begun = [bool((~part).any()) for part in parts]
+        done = [bool((~part).all()) for part in parts]
+        if any(begun[j] and not done[i] for j in range(len(parts)) for i in range(j)):
+            return False
+    return True
+
+
+def test_orders_without_blocks_are_not_in_turn():
+    """Negative control: what is held of blocks is not held of orders without."""
+    problem, rng = batch(), Rng.seeded(2, 4)
+    x = advance(problem, problem.prior(rng), 1.0, 0.5, Decoder("margin"), problem.rows, rng)
+    assert not in_turn(problem, x == problem.noise.mask, 3)
+
+
+def test_the_bound_keeps_to_its_block():
+    """However large it is, a step ends with the block, so that three blocks take three steps."""
+    problem, rng, times = batch(), Rng.seeded(2, 4), grid(6)
+    x, left = problem.prior(rng), []
+    for k in range(6):
+        x = advance(problem, x, times[k], times[k + 1], Decoder("bounded", 3, 1e9), problem.rows, rng.fork(k))
+        left.append((x == problem.noise.mask).sum(1).tolist())
+    assert left == [[5, 2, 0, 0], [2, 0, 0, 0], [0, 0, 0, 0], *[[0, 0, 0, 0]] * 3]
+    assert problem.meter.asked_denoiser == 24 and problem.meter.made_denoiser == 3 + 2 + 1
+
+
+@dataclass
+class Counting:
+    """A denoiser that notes how many positions it was asked for."""
+
+    within: Markov
+    cells: list[int]
+
+    @property
+    def noise(self) -> Noise:
+        return self.within.noise
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        self.cells.append(int(where.sum()))
+        return self.within(x_t, t, where, rows)
+
+
+@pytest.mark.parametrize(
+    "decoder, cells",
+    [
+        (Decoder("left"), 4 + 3),  # what it shows of 8 and of 5 free positions
+        (Decoder("random", 3), 4 + 3),
+        (Decoder("margin"), 8 + 5),
+        (Decoder("margin", 3), 6 + 3),  # the blocks that four and three tokens lie in
+        (Decoder("bounded", 3), 3 + 3),
+    ],
+    ids=str,
+)
+def test_no_more_positions_are_asked_for_than_a_step_may_show(decoder, cells):
+    problem = batch()
+    counting = Counting(problem.denoiser, [])
+    problem = replace(problem, denoiser=counting)
+    rng = Rng.seeded(2, 4)
+    advance(problem, problem.prior(rng), 1.0, 0.5, decoder, problem.rows, rng)
+    assert counting.cells == [cells + 1]  # and the one position of the third row
+
+
+@pytest.mark.parametrize("noise", ["absorbing", "uniform"])
+@pytest.mark.parametrize("decoder", EVERY, ids=str)
+def test_two_halves_make_a_step(decoder, noise):
+    """Going on from a full guess gives the tokens that a step does, and the same for a row alone."""
+    if noise == "uniform" and (decoder.block or decoder.order not in ("random", "bounded")):
+        return
+    problem, rng = batch(noise), Rng.seeded(7, 4)
+    x_t = advance(problem, problem.prior(rng), 1.0, 0.75, REVERSE, problem.rows, rng)
+    for u in (0.5, 0.0):
+        step = advance(problem, x_t, 0.75, u, decoder, problem.rows, rng)
+        where = hidden(problem, x_t, 0.75, problem.rows)
+        guesses, sure = problem.guess(x_t, 0.75, where, problem.rows, 2, rng.fork("draw"), decoder.score)
+        assert sure.dtype == torch.float64
+        assert torch.equal(reveal(problem, x_t, guesses[0], sure[0], 0.75, u, decoder, problem.rows, rng), step)
+        some = torch.tensor([1, 0])
+        assert torch.equal(advance(problem, x_t[some], 0.75, u, decoder, some, rng.take(some)), step[some])
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.3, 0.6, 2.0])
+def test_uniform_noise_is_settled_within_the_bound(bound):
+    """From every noisy state: tokens within the bound are drawn from their posteriors, all others from 1/V."""
+    table = random_table("uniform", 2, 2, 6, coupling=1.5)
+    noisy, t = table.noisy_states(), 0.8
+    everywhere = torch.ones_like(noisy, dtype=torch.bool)
+    p = table(noisy, torch.full((4,), t, dtype=torch.float64), everywhere, torch.zeros(4)).exp().view(4, 2, 2)
+    entropy = -(p * p.log()).sum(2)
+
+    def run(start: Tensor, rng: Enumerator) -> Tensor:
+        problem = Problem(table, random_reward(2, 2, 1), torch.zeros(len(start), 2)).begin()
+        return advance(problem, noisy[start], t, 0.4, Decoder("bounded", bound=bound), problem.rows, rng)
+
+    both = entropy.amin(1) <= bound
+    for row in range(4):
+        kept = torch.ones(2, dtype=torch.bool) if both[row] else torch.arange(2) == entropy[row].argmin()
+        p[row, ~kept] = 0.5
+    matrix = law_matrix(*enumerate_outcomes(run, 4), noisy)
+    assert torch.allclose(matrix, (p[:, 0, :, None] * p[:, 1, None, :]).flatten(1), atol=1e-12, rtol=0)
 
 
 def test_confidence_takes_the_surest_tokens():
@@ -115,9 +296,28 @@ def test_confidence_takes_the_surest_tokens():
     assert bool(((x != 2).long().argmax(1) == 2).float().mean() > 0.9)
 
 
-def test_confidence_needs_a_mask():
-    model, reward, _ = world(4, 3, noise="uniform")
-    problem = Problem(model, reward, torch.zeros(1, 4)).begin()
-    with pytest.raises(ValueError, match="needs absorbing noise.*use order='random'"):
-        x, rng = torch.zeros(1, 4, dtype=torch.long), Rng.seeded(0, 1)
-        advance(problem, x, 1.0, 0.5, Decoder("confidence"), problem.rows, rng)
+@pytest.mark.parametrize("order", ["left", "confidence", "margin", "entropy"])
+def test_most_orders_need_a_mask(order):
+    refused(Decoder(order), f"order '{order}' needs absorbing noise.*use order='random' or 'bounded'")
+
+
+@pytest.mark.parametrize("order", ["random", "bounded"])
+def test_blocks_need_a_mask(order):
+    refused(Decoder(order, 2), f"order '{order}' with block=2 needs absorbing noise.*block=0")
+
+
+def refused(decoder: Decoder, words: str) -> None:
+    """Before the denoiser is asked, and where a step goes on from a guess."""
+    problem, rng = batch("uniform"), Rng.seeded(0, 4)
+    x = problem.prior(rng)
+    with pytest.raises(ValueError, match=words):
+        advance(problem, x, 1.0, 0.5, decoder, problem.rows, rng)
+    assert problem.meter.asked_denoiser == 0
+    with pytest.raises(ValueError, match=words):
+        reveal(problem, x, x, torch.zeros(4, 8), 1.0, 0.5, decoder, problem.rows, rng)
+
+
+@pytest.mark.parametrize("options", [{"order": "best"}, {"block": -1}, {"bound": -0.1}, {"bound": float("nan")}])
+def test_unknown_orders_and_negative_numbers_are_refused(options):
+    with pytest.raises(ValueError, match="order must be one of random, left, confidence|must not be negative"):
+        Decoder(**options)

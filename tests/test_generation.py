@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import iterref
+from iterref.denoise import Guided
 from iterref.drafts import Drafts, OwnDrafts
 from iterref.generation import draw_drafts, fitted, generate
 from iterref.models.table import Table
@@ -79,6 +80,22 @@ SMALL = "iterref:steps=2,moves=3,tries=3"
 
 def beta(completions: list[str]) -> list[float]:
     return [float(text.split().count("beta")) for text in completions]
+
+
+class GuidedModel(FakeModel):
+    """The same with a denoiser of two passes a row."""
+
+    def prepare(self, prompts):
+        denoiser, canvas, free = super().prepare(prompts)
+        return Guided(denoiser, denoiser, 2.0), canvas, free
+
+
+@pytest.mark.parametrize("reward", [beta, OwnDrafts(n=2, steps=2)])
+def test_a_guided_model_keeps_its_budget_in_passes(reward: Any) -> None:
+    result = generate(GuidedModel(), PROMPTS, reward=reward, sampler="iterref:steps=2", budget=20)
+    assert result.asked.denoiser == 20
+    moves = (20 - (8 if reward is not beta else 0)) // 2 - 2
+    assert result.sampler == parse(f"iterref:steps=2,moves={moves}")
 
 
 def test_texts_come_back_with_rewards_and_the_reward_rises() -> None:
@@ -206,7 +223,7 @@ def test_a_failing_reward_gives_back_what_was_reached() -> None:
         return beta(completions)
 
     with pytest.raises(RewardError, match="KeyError") as caught:
-        generate(FakeModel(), PROMPTS * 3, reward=fails, sampler="iterref:steps=2,moves=40,tries=4")
+        generate(FakeModel(), PROMPTS * 3, reward=fails, sampler="iterref:steps=2,moves=40,tries=4,blocks=1,early=0")
     partial = caught.value.partial
     assert not partial.finished and partial.rewards.isfinite().all() and len(partial.texts) == 12
 
@@ -266,7 +283,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, "a seed must lie in"),
     ({"watch": [2]}, "row 2 cannot be watched"),
     ({"budget": 0}, "positive numbers of denoiser rows"),
-    ({"budget": 7}, "budget of 7 denoiser rows .* too small for one run of iterref"),
+    ({"budget": 3}, "budget of 3 denoiser rows .* too small for one run of iterref"),
     ({"budget": (64, 0)}, "too small for one run"),
     ({"budget": 128, "reward": "consensus"}, "leaves no room after the 128 denoiser rows of the drafts: raise"),
     ({"budget": 130, "reward": "consensus"}, "after the 128 denoiser rows of the drafts, the budget of 2"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import iterref.samplers
 from iterref.kernels import KERNELS
 from iterref.registry import get, names, parse
-from iterref.samplers.base import Sampler, _plan
+from iterref.samplers.base import Sampler, plan_of
 from iterref.samplers.iterref import IterRef
 
 positive = st.integers(1, 12)
@@ -46,9 +46,10 @@ def refinements(draw) -> IterRef:
         steps=steps,
         moves=draw(st.integers(0, 12)),
         tries=draw(positive),
-        blocks=draw(positive) if kernel == "shared" else 1,
+        blocks=draw(st.integers(0, 12)) if kernel == "shared" else 0,
         span=draw(span | st.lists(span, min_size=2, max_size=3).map(tuple)),
         spacing=draw(st.integers(0, 9)),
+        early=draw(st.floats(0, 1)),
         late=draw(st.floats(0, 1)),
         guided=guided,
         kernel=kernel,
@@ -67,10 +68,10 @@ def test_a_method_is_read_back_from_what_it_prints(method):
 
 
 def test_options_are_read():
-    method = parse("iterref: tries=4, span=0.1+2+1.0 ,guided=false,kernel=trajectory,late=1")
+    method = parse("iterref: tries=4, span=0.1+2+1.0 ,guided=false,kernel=trajectory,late=0.5")
     assert isinstance(method, IterRef)
     assert (method.tries, method.span, method.guided, method.kernel) == (4, (0.1, 2, 1.0), False, "trajectory")
-    assert str(method) == "iterref:tries=4,span=0.1+2+1.0,late=1,guided=False,kernel=trajectory"
+    assert str(method) == "iterref:tries=4,span=0.1+2+1.0,late=0.5,guided=False,kernel=trajectory"
     assert parse("best_of_n:n=3,order=confidence") == get("best_of_n")(n=3, order="confidence")
     assert parse("iterref:guided=1") == parse("iterref:guided=TRUE") == IterRef()
 
@@ -94,11 +95,11 @@ def test_options_are_read():
         ("iterref:tries=0", "iterref: tries must be at least 1, got 0"),
         ("iterref:moves=-1", "moves must be at least 0"),
         ("iterref:span=0.0", "span"),
-        ("iterref:span=9", "number of grid steps in 1..8, got 9"),
+        ("iterref:span=9", "number of grid steps in 1..4, got 9"),
         ("iterref:span=0.1+1.5", "span"),
-        ("iterref:late=2", "late and balance must lie in"),
+        ("iterref:late=2", "early, late and balance must lie in"),
         ("iterref:kernel=share", "kernel must be one of shared, independent, trajectory, published, got 'share'"),
-        ("iterref:order=best", "order must be one of random, confidence"),
+        ("iterref:order=best", "order must be one of random, left, confidence"),
         ("iterref:objective=win", "objective must be one of sample, maximise"),
         ("iterref:anneal=0.5", "only objective=maximise may lower alpha"),
         ("iterref:blocks=2,kernel=published", "blocks > 1 needs kernel=shared"),
@@ -116,16 +117,16 @@ def test_what_cannot_be_read_is_refused_with_a_sentence(text, words):
         parse(text)
 
 
-def test_one_step_and_everything_are_different_plans():
+def test_one_step_and_everything_are_differentplan_ofs():
     """span=1 and span=1.0 are equal numbers; the plan that is remembered for one must not serve the other."""
-    one, all_of_it = (_plan(IterRef(steps=4, moves=1, span=span))[-1] for span in (1, 1.0))
+    one, all_of_it = (plan_of(IterRef(steps=4, moves=1, span=span))[-1] for span in (1, 1.0))
     assert (one.s, all_of_it.s) == (0.25, 1.0)
 
 
 @settings(max_examples=25, deadline=None)
 @given(refinements())
-def test_a_plan_holds_its_moves_at_the_times_it_may(method):
-    plan = _plan(method)
+def test_aplan_of_holds_its_moves_at_the_times_it_may(method):
+    plan = plan_of(method)
     moves = [move for move in plan if not move.redraw]
     if method.kernel == "trajectory":
         assert len(plan) == 1 + method.moves
@@ -134,6 +135,7 @@ def test_a_plan_holds_its_moves_at_the_times_it_may(method):
         drafts = len(plan) - len(moves)
         assert len(moves) == method.moves and drafts == method.steps if method.guided else drafts <= method.steps
         assert all(move.t <= method.late and move.s > move.t and move.a_s < move.a_t for move in moves)
+        assert sum(move.t > 0 for move in moves) in (0, round(method.early * method.moves))
         assert [move.t for move in plan] == sorted((move.t for move in plan), reverse=True)
     alphas = [move.alpha for move in (plan[1:] if method.kernel == "trajectory" else moves)]
     assert alphas == sorted(alphas, reverse=True)

@@ -83,8 +83,8 @@ def test_bad_calls_are_refused():
 
 
 def test_a_budget_is_kept():
-    result = run("iterref:steps=2", problem_of(), budget=(10, 40))
-    assert (result.asked, result.sampler) == (Cost(10, 40, 10), parse("iterref:steps=2,moves=8,tries=4"))
+    result = run("iterref:steps=2,blocks=1", problem_of(), budget=(10, 40))
+    assert (result.asked, result.sampler) == (Cost(10, 40, 10), parse("iterref:steps=2,moves=8,tries=4,blocks=1"))
 
 
 @dataclass
@@ -106,7 +106,8 @@ class Failing:
 def test_a_reward_that_fails_loses_nothing():
     reward = Failing(after=6)
     with pytest.raises(RewardError, match="the reward raised OSError .the judge hung up.") as caught:
-        run("iterref:steps=2,moves=9,tries=2", problem_of(reward=reward, remember=False), decode=lambda x: ["text"] * 4)
+        text, problem = "iterref:steps=2,moves=9,tries=2,blocks=1,early=0", problem_of(reward=reward, remember=False)
+        run(text, problem, decode=lambda x: ["text"] * 4)
     partial = caught.value.partial
     assert isinstance(partial, Result) and not partial.finished
     assert len(partial.trace.steps) == 6 and partial.asked.denoiser == 7

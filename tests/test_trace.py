@@ -23,7 +23,7 @@ def run(text: str, watch: tuple[int, ...] = (), rows: int = 4) -> Result:
 
 
 def test_every_step_is_noted():
-    result = run("iterref:steps=3,moves=4,tries=2,late=0.5", watch=(2, 0))
+    result = run("iterref:steps=3,moves=4,tries=2,early=0.5,late=0.5,blocks=1", watch=(2, 0))
     table = result.trace.table()
     assert set(table) == {*SERIES, "watched", "guesses"}
     assert table["t"].tolist() == pytest.approx([1, 2 / 3, 1 / 3, 1 / 3, 1 / 3, 0, 0])

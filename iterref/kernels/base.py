@@ -21,7 +21,8 @@ class State:
     None while nobody has asked for it. The reward travels with the state and is never estimated again. `path`
     (K + 1, B, L) is the recorded trajectory, noise first, for methods that keep one; `known` (B, L, V) with `fresh`
     (B,) bool are evaluations of `x_0` that still hold because the row has not changed. `particles` are the weighted
-    copies of methods that keep several a row; the other fields then show one of them.
+    copies of methods that keep several a row; the other fields then show one of them. `wide` is the state of chains
+    that run side by side on a widened problem, `span` (B,) a span that every chain adapts.
     """
 
     step: int
@@ -33,6 +34,8 @@ class State:
     known: Tensor | None = None
     fresh: Tensor | None = None
     particles: Particles | None = None
+    wide: State | None = None
+    span: Tensor | None = None
 
     def scored(self, problem: Problem) -> State:
         """This state with the reward of its guess, which is asked for if nobody has."""

@@ -6,6 +6,7 @@ A method sees a `Problem` and a random stream; no text, no network, no reward fu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 LINEAR = Schedule()
+OBJECTIVES = ("sample", "maximise")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,14 @@ class Sampler(ABC):
             if getattr(self, option) < least:
                 raise ValueError(f"{self.name}: {option} must be at least {least}, got {getattr(self, option)}")
 
+    def _among(self, **known: Iterable[str]) -> None:
+        """Refuses options that are none of the known words, by name."""
+        for option, words in known.items():
+            if getattr(self, option) not in words:
+                raise ValueError(
+                    f"{self.name}: {option} must be one of {', '.join(words)}, got {getattr(self, option)!r}"
+                )
+
 
 @dataclass(frozen=True)
 class Decoded(Sampler):
@@ -135,7 +145,7 @@ class Chain(Decoded):
     @property
     def iterations(self) -> int:
         """One step a move."""
-        return len(_plan(self))
+        return len(plan_of(self))
 
     def init(self, problem: Problem, rng: Rng) -> State:
         """Pure noise at the free positions, and no guess yet."""
@@ -145,15 +155,23 @@ class Chain(Decoded):
 
     def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
         """One move, at its own time; after the last one the chain comes down to t = 0."""
-        plan = _plan(self, problem.noise.schedule, problem.alpha)
+        plan = self._planned(problem)
         move = plan[state.step]
         if state.x_0 is not None and move.t < state.t:
             state = descend(problem, state, move.t, rng.fork("descend"))
-        state, info = self.entry.move(problem, state, move, rng.fork("move"))
+        state, info = self._move(problem, state, move, rng.fork("move"))
         state = replace(state, step=state.step + 1)
         if state.step == len(plan) and state.t > 0:
             state = descend(problem, state, 0.0, rng.fork("end"))
         return state, info
+
+    def _planned(self, problem: Problem) -> tuple[Move, ...]:
+        """The moves on a problem."""
+        return plan_of(self, problem.noise.schedule, problem.alpha)
+
+    def _move(self, problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
+        """One planned move, made by the kernel."""
+        return self.entry.move(problem, state, move, rng)
 
     def refining(self) -> Sampler:
         """No draft: every row goes into moves on the finished text."""
@@ -162,7 +180,7 @@ class Chain(Decoded):
     def cost(self) -> Cost:
         """The sum over the plan, and one reward row wherever a guess comes without one and needs it."""
         total, scored = Cost(), self.steps > 0
-        for move in _plan(self):
+        for move in plan_of(self):
             if move.until is not None:
                 scored = move.until > 0
             elif move.redraw and not move.guided:
@@ -173,14 +191,14 @@ class Chain(Decoded):
         return total if scored else total + Cost(0, 1)
 
 
-def _plan(chain: Chain, schedule: Schedule = LINEAR, alpha: float = 1.0) -> tuple[Move, ...]:
+def plan_of(chain: Chain, schedule: Schedule = LINEAR, alpha: float = 1.0) -> tuple[Move, ...]:
     """The plan, made once. How many moves and what they cost depends on neither schedule nor alpha."""
     return _made(repr(chain), chain, schedule, alpha)
 
 
 @lru_cache(maxsize=64)
 def _made(written: str, chain: Chain, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
-    """As `_plan`. The key holds the `written` options too: 1 == 1.0, and yet span=1 is one step and span=1.0 is all."""
+    """As `plan_of`. The key holds the `written` options too: 1 == 1.0, yet span=1 is one step and span=1.0 is all."""
     return chain.plan(schedule, alpha)
 
 

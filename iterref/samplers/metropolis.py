@@ -45,8 +45,8 @@ class Metropolis(Chain):
 
     def _chain(self) -> IterRef:
         return IterRef(
-            self.steps, self.order, self.block, self.bound, moves=self.moves, tries=1, span=self.span,
-            spacing=self.spacing, guided=False,
+            self.steps, self.order, self.block, self.bound, moves=self.moves, tries=1, blocks=1, span=self.span,
+            spacing=self.spacing, early=0.0, guided=False,
         )  # fmt: skip
 
 

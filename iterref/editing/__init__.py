@@ -1,0 +1,203 @@
+"""Editing: existing texts in, better ones out; refine them, infill parts of them, vary them, and go back.
+
+    refine("tiny-news", texts, prompts=documents, reward=f, strength=0.3, budget=64).texts
+    infill("tiny-news", ["police [arrest two men] in london"], prompts=documents, reward=f).texts
+    chain = edit("tiny-news", texts, prompts=documents, reward=f, drift=0.5)
+    chain = chain.refine(strength=0.3).vary(4).back(0).infill([...])
+
+All three give an `Editing`, which can be gone on with (`iterref.editing.session` says what law each step samples).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from iterref.budget import Cost, Rows, budget_of
+from iterref.drafts import Drafts, OwnDrafts, TextModel
+from iterref.editing.drift import Distance, Drift, Within, expect_bound, text_lengths
+from iterref.editing.history import History, Node
+from iterref.editing.marks import BRACKETS, Marks, read
+from iterref.editing.session import Choice, Desk, Editing
+from iterref.editing.strength import strengthened
+from iterref.generation import RECOMMENDED, checked_columns, checked_prompts, checked_reward, checked_rows, fitted, pose
+from iterref.registry import parse
+from iterref.rewards.base import Remembered
+from iterref.samplers.base import Sampler
+
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
+    class Settings(TypedDict, total=False):
+        """The options of `edit`, as the one-step functions take them."""
+
+        reward: Callable[..., Any] | OwnDrafts | Drafts | str
+        alpha: float
+        drift: float | None
+        distance: Distance
+        room: int | None
+        seed: int
+        rows: Sequence[int] | Tensor | None
+        temperature: float
+        forbidden: Sequence[int]
+        max_rows: int | None
+        columns: Mapping[str, Sequence[Any]] | None
+        progress: bool
+
+
+__all__ = ["Choice", "Drift", "Editing", "History", "Node", "Within", "edit", "infill", "refine"]
+
+# How many tokens longer than the first texts an edited one may become, unless said otherwise.
+ROOM = 4
+
+
+def edit(
+    model: TextModel | str | Path | None,
+    texts: Sequence[str] | Tensor | History,
+    *,
+    prompts: Sequence[str],
+    reward: Callable[..., Any] | OwnDrafts | Drafts | str = "consensus",
+    alpha: float = 0.1,
+    drift: float | None = None,
+    distance: Distance = "share",
+    room: int | None = ROOM,
+    seed: int = 0,
+    rows: Sequence[int] | Tensor | None = None,
+    temperature: float = 1.0,
+    forbidden: Sequence[int] = (),
+    max_rows: int | None = None,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    progress: bool = False,
+) -> Editing:
+    """A session over B texts, one a prompt: an `Editing` at its first node, whose steps are method calls.
+
+    `texts` are strings, finished canvases (B, L) such as a `Result`'s tokens, or the `History` of an earlier session
+    to go on with (at its newest node). `drift` in [0, 1] makes texts further than that from the first ones impossible,
+    in the `distance` "share" (changed tokens among the free positions) or "edit" (normalised edit distance of tokens);
+    it is measured at every node either way. Free are the text's own tokens and `room` positions after it, which a text
+    may grow into; None frees the whole canvas. All other arguments are those of `generate`; the consensus reward draws
+    its pool here, once, and the first node is charged for it and for the reward of the first texts.
+
+    Raises `ValueError` (`TypeError` for a wrong type) that names the row and says what to do, and `RewardError` where
+    the reward fails on the first texts.
+    """
+    prompts = checked_prompts(prompts)
+    batch = len(prompts)
+    _expect_texts(texts, batch)
+    columns, reward = checked_columns(columns, batch), checked_reward(reward, batch)
+    if room is not None and room < 0:
+        raise ValueError(f"room is how many tokens a text may grow by, at least 0, got {room}")
+    identities = checked_rows(seed, rows, (), batch)
+    expect_bound(distance, 0.0 if drift is None else drift)
+    posed = pose(
+        model, prompts, reward, columns, identities, seed=seed, alpha=alpha, temperature=temperature,
+        forbidden=forbidden, max_rows=max_rows, progress=progress,
+    )  # fmt: skip
+    problem, blank = posed.problem, _blank(posed.model)
+    device = problem.canvas.device
+    first = texts.nodes[0].tokens if isinstance(texts, History) else texts
+    tokens = problem.finished(first.to(device) if isinstance(first, Tensor) else posed.model.encode(list(first)))
+    free = problem.opened
+    if room is not None:
+        ends = text_lengths(tokens, blank) + room
+        free = free & (torch.arange(tokens.shape[1], device=device) < ends[:, None])
+    measure = Drift(tokens, free, distance, blank)
+    bounded = problem.reward if drift is None else Within(problem.reward, measure, drift)
+    problem = replace(problem, canvas=tokens, free=free, reward=Remembered(bounded))
+    desk = Desk(posed.model, problem, identities, seed, measure, blank)
+    if isinstance(texts, History):
+        return Editing(desk, History([node.on(device) for node in texts]), len(texts) - 1)
+    cost = Cost(0, 1) + (posed.drafts.asked if posed.drafts else Cost())
+    options = {} if drift is None else {"within": drift}
+    rewards = problem.begin().score(tokens, problem.rows, final=False)
+    written = posed.model.decode(tokens)
+    node = Node(0, None, "start", options, tokens, written, rewards, measure(tokens, problem.rows), cost=cost)
+    history = History()
+    history.add(node)
+    return Editing(desk, history)
+
+
+def refine(
+    model: TextModel | str | Path | None,
+    texts: Sequence[str] | Tensor,
+    *,
+    prompts: Sequence[str],
+    strength: float = 0.3,
+    sampler: Sampler | str = RECOMMENDED,
+    budget: Rows | None = None,
+    **settings: Unpack[Settings],
+) -> Editing:
+    """B texts refined at a strength in (0, 1]: a session of the one step `Editing.refine`.
+
+    `settings` are the options of `edit`. As in `generate`, `budget` is for everything, a pool of drafts included.
+    """
+    method = _affordable(strengthened(sampler, strength), budget, settings)
+    return edit(model, texts, prompts=prompts, **settings).refine(
+        strength=strength, sampler=method, progress=settings.get("progress", False)
+    )
+
+
+def infill(
+    model: TextModel | str | Path | None,
+    texts: Sequence[str],
+    *,
+    prompts: Sequence[str],
+    strength: float | None = None,
+    length: int | None = None,
+    marks: Marks = BRACKETS,
+    sampler: Sampler | str = RECOMMENDED,
+    budget: Rows | None = None,
+    **settings: Unpack[Settings],
+) -> Editing:
+    """B texts with the regions in `marks` written anew, all other tokens kept: a session of one `Editing.infill`.
+
+    `settings` are the options of `edit`, where the whole canvas is free unless `room` says otherwise; `budget` is for
+    everything, a pool of drafts included.
+    """
+    method = parse(sampler) if strength is None else strengthened(sampler, strength)
+    method = _affordable(method, budget, settings)
+    if isinstance(texts, str):
+        raise TypeError("the texts are one string: pass a list of strings, one a prompt")
+    plain = [read(text, row, marks).text for row, text in enumerate(texts)]
+    opened: Settings = {"room": None, **settings}
+    return edit(model, plain, prompts=prompts, **opened).infill(
+        texts, strength=strength, length=length, marks=marks, sampler=method, progress=settings.get("progress", False)
+    )
+
+
+def _affordable(method: Sampler, budget: Rows | None, settings: Settings) -> Sampler:
+    """The method with the options that spend what the session's first node leaves of the budget."""
+    reward = settings.get("reward", "consensus")
+    reward = OwnDrafts() if isinstance(reward, str) else reward
+    pool = reward.cost() if isinstance(reward, OwnDrafts) else reward.asked if isinstance(reward, Drafts) else Cost()
+    limit = None if budget is None else budget_of(budget).less(Cost(0, 1))  # the reward of the first texts
+    return fitted(method, limit, pool)
+
+
+def _expect_texts(texts: Sequence[str] | Tensor | History, batch: int) -> None:
+    if isinstance(texts, str):
+        raise TypeError("the texts are one string: pass a list of strings, one a prompt")
+    if isinstance(texts, History):
+        if not len(texts):
+            raise ValueError("the history is empty: give texts to start from")
+        texts = texts[0].texts
+    if len(texts) != batch:
+        raise ValueError(f"there are {len(texts)} texts for {batch} prompts: give one a prompt")
+    if isinstance(texts, Tensor):
+        return
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text {row} is a {type(text).__name__}: pass a string")
+
+
+def _blank(model: TextModel) -> Tensor | None:
+    """The canvas of the empty text (L,), which shows what the padding is; None where the model refuses it."""
+    try:
+        return model.encode([""])[0]
+    except ValueError:
+        return None

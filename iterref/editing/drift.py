@@ -1,0 +1,94 @@
+"""Drift: how far a text has moved from the first one, and the bound that keeps it near, as a hard constraint.
+
+    share   d(x, x^1) = #{free i : x_i != x^1_i} / #free                    (Hamming)
+    edit    d(x, x^1) = Levenshtein(x, x^1) / max(|x|, |x^1|)               over tokens, the padding left out
+    pi(x | d <= bound)  proportional to  p(x) exp(r(x) / alpha) [d(x, x^1) <= bound]
+
+The bound is a reward of -inf outside the ball, so whatever kernel is exact for a reward is exact for the law restricted
+to the ball. The ball stands around the first text and not around the current one, which would bound nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cpdist
+from torch import Tensor
+
+from iterref.rewards.base import Composable, Reward, checked
+
+Distance = Literal["share", "edit"]
+DISTANCES: tuple[str, ...] = ("share", "edit")
+# A share is a ratio of whole numbers: what a bound like 0.1 * 3 loses to rounding is given back.
+SLACK = 1e-9
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The distance from the first texts `first` (B, L), over the positions `free` (B, L) that may change.
+
+    `blank` (L,) is the canvas of an empty text where the model has one; "edit" leaves out the padding that it shows.
+    Raises `ValueError` for an unknown distance.
+    """
+
+    first: Tensor
+    free: Tensor
+    distance: Distance = "share"
+    blank: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        expect_bound(self.distance, 0.0)
+
+    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """(R, L) long tokens of (R,) long rows -> (R,) float64 in [0, 1]."""
+        first, free = self.first[rows], self.free[rows]
+        if self.distance == "share":
+            return ((tokens != first) & free).sum(1).double() / free.sum(1).clamp_min(1)
+        found = cpdist(
+            self._written(tokens), self._written(first), scorer=Levenshtein.normalized_distance, dtype=np.float64
+        )
+        return torch.from_numpy(np.asarray(found)).to(tokens.device)
+
+    def _written(self, tokens: Tensor) -> list[list[int]]:
+        lengths = text_lengths(tokens, self.blank).tolist()
+        return [ids[:length] for ids, length in zip(tokens.tolist(), lengths, strict=True)]
+
+
+class Within(Composable):
+    """A reward inside the ball `drift <= bound`, -inf outside, where the reward itself is not asked.
+
+    Raises `ValueError` for a bound outside [0, 1].
+    """
+
+    def __init__(self, reward: Reward, drift: Drift, bound: float) -> None:
+        expect_bound(drift.distance, bound)
+        self.reward, self.drift, self.bound = reward, drift, bound
+
+    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """(R, L) long, (R,) long -> (R,) float64."""
+        inside = self.drift(tokens, rows) <= self.bound + SLACK
+        values = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=tokens.device)
+        if bool(inside.any()):
+            values[inside] = checked(self.reward, tokens[inside], rows[inside])
+        return values
+
+
+def expect_bound(distance: str, bound: float) -> None:
+    """Raises `ValueError` for an unknown distance, or a bound outside [0, 1]."""
+    if distance not in DISTANCES:
+        raise ValueError(f"unknown distance {distance!r}: use one of {', '.join(DISTANCES)}")
+    if not 0 <= bound <= 1:
+        raise ValueError(f"the drift's bound must lie in [0, 1], got {bound}: it is a share of the tokens")
+
+
+def text_lengths(tokens: Tensor, blank: Tensor | None) -> Tensor:
+    """How many positions the texts (R, L) take up before their padding, (R,) long: up to the last token that the
+    empty canvas `blank` (L,) has not; all of them where it is not known."""
+    if blank is None:
+        return torch.full((len(tokens),), tokens.shape[1], device=tokens.device)
+    index = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+    return ((tokens != blank) * index).amax(1)

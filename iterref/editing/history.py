@@ -1,0 +1,179 @@
+"""History: the tree of every state that an editing session has reached; nothing in it is ever overwritten.
+
+    0 start  ->  1 refine strength=0.3  ->  2 vary ...
+             ->  5 infill                                a branch: any earlier node may be gone on from
+
+A node's random numbers come from (seed, its path): the place of each of its ancestors among the children of its parent.
+So the same calls make the same texts, in whatever order the branches are grown. A history is written as JSON lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iterref.budget import Cost
+from iterref.random import MASK, derive
+from iterref.run import Result
+
+FORMAT = "iterref-history-1"
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One state of B texts: `tokens` (B, L) long, `texts`, `rewards` (B,) and `drift` (B,) from the first texts.
+
+    `operation` with its `options` made it out of the node `parent`. `cost` is what the operation asked for a sample,
+    `spent` what the whole session had by then. `kept` are rows for which it found nothing allowed, so that the parent's
+    text stands; `sources` (B,) the nodes that the rows of a "pick" come from. `result` is the run behind the node, with
+    its trace, kept in memory only; alternatives share theirs.
+    """
+
+    id: int
+    parent: int | None
+    operation: str
+    options: dict[str, Any]
+    tokens: Tensor
+    texts: list[str]
+    rewards: Tensor
+    drift: Tensor
+    path: tuple[int, ...] = ()
+    cost: Cost = field(default_factory=Cost)
+    spent: Cost = field(default_factory=Cost)
+    kept: tuple[int, ...] = ()
+    sources: tuple[int, ...] | None = None
+    result: Result | None = field(default=None, repr=False)
+
+    def on(self, device: torch.device) -> Node:
+        """The same node with its tensors on a device."""
+        tokens, rewards, drift = (x.to(device) for x in (self.tokens, self.rewards, self.drift))
+        return replace(self, tokens=tokens, rewards=rewards, drift=drift)
+
+    def __str__(self) -> str:
+        options = " ".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.id} {self.operation}" + (f" {options}" if options else "")
+
+
+@dataclass
+class History:
+    """All nodes of a session; a node's number is its place in `nodes`, and no node comes before its parent."""
+
+    nodes: list[Node] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __getitem__(self, node: int) -> Node:
+        """The node of a number. Raises `ValueError` where there is none."""
+        if not 0 <= node < len(self.nodes):
+            raise ValueError(f"there is no node {node}: the history has nodes 0 to {len(self.nodes) - 1}")
+        return self.nodes[node]
+
+    def children(self, node: int) -> list[Node]:
+        """The nodes made out of one, oldest first."""
+        return [other for other in self.nodes if other.parent == node]
+
+    def next_path(self, node: int) -> tuple[int, ...]:
+        """The path of the next child of a node."""
+        return (*self[node].path, len(self.children(node)))
+
+    def add(self, node: Node) -> Node:
+        """Records a node; its number, its path and what the session has spent are set here."""
+        path = () if node.parent is None else self.next_path(node.parent)
+        spent = (self.nodes[-1].spent if self.nodes else Cost()) + node.cost
+        node = replace(node, id=len(self.nodes), path=path, spent=spent)
+        self.nodes.append(node)
+        return node
+
+    def best(self) -> tuple[Tensor, Tensor]:
+        """The node (B,) long of each row's highest reward, the earliest of equals, and that reward (B,)."""
+        rewards = torch.stack([node.rewards for node in self.nodes])
+        top = rewards.amax(0)
+        return (rewards == top).long().argmax(0), top
+
+    def tree(self, row: int | None = None) -> str:
+        """The tree as text, one line a node: mean reward and drift, or those of one row with its text."""
+        if not self.nodes:
+            return "an empty history"
+        size = len(self.nodes[0].texts)
+        if row is not None and not 0 <= row < size:
+            raise ValueError(f"there is no row {row}: the rows are 0 to {size - 1}")
+        below: dict[int, list[Node]] = {}
+        for node in self.nodes[1:]:
+            assert node.parent is not None
+            below.setdefault(node.parent, []).append(node)
+        lines: list[tuple[str, Node]] = []
+        waiting = [("", "", self.nodes[0])]
+        while waiting:
+            lead, branch, node = waiting.pop()
+            lines.append((f"{lead}{branch}{node}", node))
+            inner = lead + {"": "", "├─ ": "│  ", "└─ ": "   "}[branch]
+            children = below.get(node.id, [])
+            kinds = ["├─ "] * (len(children) - 1) + ["└─ "]
+            waiting += [(inner, kind, child) for kind, child in zip(kinds, children, strict=False)][::-1]
+        width = max(len(head) for head, _ in lines)
+        return "\n".join(f"{head:<{width}}  {_figures(node, row)}" for head, node in lines)
+
+    def __str__(self) -> str:
+        return self.tree(0 if self.nodes and len(self.nodes[0].texts) == 1 else None)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a head line and one line a node; a reward of -inf is the string "-inf"."""
+        lines: list[dict[str, Any]] = [{"format": FORMAT}]
+        for node in self.nodes:
+            entry = {name: getattr(node, name) for name in PLAIN}
+            entry |= {"tokens": node.tokens.tolist(), "drift": node.drift.tolist()}
+            entry["rewards"] = [str(value) if value == -inf else value for value in node.rewards.tolist()]
+            entry |= {name: vars(getattr(node, name)) for name in ("cost", "spent")}
+            lines.append(entry)
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        Path(path).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> History:
+        """Reads what `save` wrote. Raises `ValueError` for a file that is no history."""
+        try:
+            head, *entries = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+            known = head["format"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} is no history: give a file that a history's save wrote") from None
+        if known != FORMAT:
+            raise ValueError(f"{path} is written as {known!r}, which is not {FORMAT!r}: save it with this version")
+        return cls([_node(entry) for entry in entries])
+
+
+PLAIN = ("id", "parent", "operation", "options", "texts", "path", "kept", "sources")
+
+
+def node_seed(seed: int, path: tuple[int, ...]) -> int:
+    """The seed of the operation that makes the node of a path, in [0, 2^64)."""
+    key = derive((seed & MASK, seed >> 32), "editing")
+    for place in path:
+        key = derive(key, place)
+    return key[0] | key[1] << 32
+
+
+def _node(entry: dict[str, Any]) -> Node:
+    values: dict[str, Any] = {name: entry[name] for name in PLAIN}
+    values |= {name: tuple(entry[name]) for name in ("path", "kept")}
+    values["sources"] = None if entry["sources"] is None else tuple(entry["sources"])
+    values["tokens"] = torch.tensor(entry["tokens"], dtype=torch.long)
+    for name in ("rewards", "drift"):
+        values[name] = torch.tensor([float(value) for value in entry[name]], dtype=torch.float64)
+    return Node(**values, cost=Cost(**entry["cost"]), spent=Cost(**entry["spent"]))
+
+
+def _figures(node: Node, row: int | None) -> str:
+    if row is None:
+        return f"reward {float(node.rewards.mean()):.3f}  drift {float(node.drift.mean()):.2f}"
+    return f"reward {float(node.rewards[row]):.3f}  drift {float(node.drift[row]):.2f}  {node.texts[row]}"

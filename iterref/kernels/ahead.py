@@ -1,0 +1,155 @@
+"""Looking ahead: one evaluation of a particle makes the guesses that it is weighed by and those that it goes on from.
+
+    log p(. | x_t^n) once;   x_0^nj ~ p(. | x_t^n), j = 1 .. J
+
+    follow   one guess is chosen, j ~ exp(v_j), v_j = r(x_0^nj) / alpha; the particle is weighed by it, times
+             mean exp(v) / exp(v_j) for the choice, and all its children go on from it:  x_u ~ q(x_u | x_t^n, x_0^nj)
+    fresh    the particle is weighed by the mean of G guesses; its child in slot j goes on from a draw of its own,
+             j beyond G, which nobody looked at
+
+Both leave the law of the decoder's own steps as it is: following, the guess is a part of the particle, drawn from its
+law and paid for where it was chosen; fresh, children are independent draws given their parents. No parent is evaluated
+twice. What the sequential methods share lives here: the look, the weights and the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from iterref import mtm
+from iterref.decode import Decoder, hidden, reveal
+from iterref.particles import Particles, pick
+from iterref.potentials import POTENTIALS, promise, spent
+from iterref.problem import Problem
+from iterref.random import Rng
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Of N particles at x_t (N, B, L): `draws` (J, N, B, L) of clean guesses and how sure they are, `sure` (J, N, B, L)
+    float64."""
+
+    x_t: Tensor
+    draws: Tensor
+    sure: Tensor
+
+    def after(self, n: int) -> Ahead:
+        """The same without the first n draws."""
+        return replace(self, draws=self.draws[n:], sure=self.sure[n:])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The guess that every particle follows: its number `index` (N, B), a look `ahead` with it alone, its log-weight
+    `value` (N, B), and what the choice itself weighs, `gain` (N, B)."""
+
+    index: Tensor
+    ahead: Ahead
+    value: Tensor
+    gain: Tensor
+
+
+def look(problem: Problem, x_t: Tensor, t: float, draws: int, decoder: Decoder, rng: Rng) -> Ahead:
+    """Draws of every particle (N, B, L) from one evaluation; N denoiser rows a row of the problem."""
+    n = len(x_t)
+    wide, x = problem.widened(n), x_t.flatten(0, 1)
+    where = hidden(wide, x, t, wide.rows)
+    drawn, sure = wide.guess(x, t, where, wide.rows, draws, rng.repeat(n), decoder.score)
+    return Ahead(x_t, drawn.unflatten(1, (n, -1)), sure.unflatten(1, (n, -1)))
+
+
+def look_towards(
+    problem: Problem, x_t: Tensor, t: float, draws: int, x_u: Tensor, u: float, rng: Rng
+) -> tuple[Ahead, Tensor]:
+    """As `look` for the reverse process, and log p(x_u | x_t) of a given next state (B, L) from every particle, (N, B).
+
+    The laws of all particles, (M, V), are held at once.
+    """
+    n = len(x_t)
+    wide, x = problem.widened(n), x_t.flatten(0, 1)
+    where = hidden(wide, x, t, wide.rows)
+    log_p = wide.predict(x, t, where, wide.rows)
+    drawn = wide.draw(log_p, where, x, draws, rng.repeat(n)).unflatten(1, (n, -1))
+    ahead = Ahead(x_t, drawn, torch.zeros_like(drawn, dtype=torch.float64))
+    return ahead, log_step(wide, log_p, where, x, x_u.repeat(n, 1), t, u).view(n, -1)
+
+
+def log_step(problem: Problem, log_p: Tensor, where: Tensor, x_t: Tensor, x_u: Tensor, t: float, u: float) -> Tensor:
+    """log p(x_u | x_t) of the reverse process in closed form, for states (R, L) of laws (M, V) at `where` -> (R,)."""
+    law = problem.noise.reverse(log_p, x_t[where], problem.noise.a(t), problem.noise.a(u))
+    cells = torch.where(x_u == x_t, 0.0, -torch.inf).double()  # what is not hidden stays as it is
+    cells[where] = law.gather(1, x_u[where][:, None])[:, 0]
+    return cells.sum(1)
+
+
+def own(particles: Particles) -> Tensor:
+    """Every particle its own parent, (N, B)."""
+    return torch.arange(particles.n, device=particles.x_t.device)[:, None].expand(particles.log_w.shape)
+
+
+def scored(problem: Problem, guesses: Tensor, final: bool, known: Tensor | None = None) -> Tensor:
+    """Rewards of guesses (G, N, B, L) -> (G, N, B); `known` (B,) is that of the very first, which is not asked for."""
+    x, first = guesses.flatten(0, 1), 0 if known is None else 1
+    reward = problem.score(x[first:].flatten(0, 1), problem.rows.repeat(len(x) - first), final=final)
+    reward = reward.view(-1, guesses.shape[2])
+    return (reward if known is None else torch.cat([known[None], reward])).view(guesses.shape[:3])
+
+
+def follow(ahead: Ahead, log_v: Tensor, rng: Rng, held: bool = False) -> Choice:
+    """One guess a particle by its log-weight (G, N, B); particle 0 keeps the first if it is `held`."""
+    count, n, batch = log_v.shape
+    index = torch.zeros(n, batch, dtype=torch.long, device=log_v.device)
+    if count > 1:
+        index = mtm.select(log_v.flatten(1).T.contiguous(), rng.repeat(n)).choice.view(n, batch)
+    if held:
+        index[0] = 0
+    value = log_v.gather(0, index[None])[0]
+    gain = torch.where(value.isneginf(), 0.0, promise(log_v) - value)
+    which = (index, torch.arange(n, device=index.device)[:, None], torch.arange(batch, device=index.device))
+    return Choice(index, Ahead(ahead.x_t, ahead.draws[which][None], ahead.sure[which][None]), value, gain)
+
+
+def onward(problem: Problem, ahead: Ahead, parents: Tensor, t: float, u: float, decoder: Decoder, rng: Rng) -> Tensor:
+    """Children x_u (n, B, L) of parents (n, B), by one step of the decoder: slot j takes draw j of its parent, or the
+    only one there is."""
+    slot = torch.arange(len(parents), device=parents.device).clamp_max(len(ahead.draws) - 1)[:, None]
+    row = torch.arange(parents.shape[1], device=parents.device)
+    x_0, sure = (of[slot, parents, row].flatten(0, 1) for of in (ahead.draws, ahead.sure))
+    wide = problem.widened(len(parents))
+    x_t = pick(ahead.x_t, parents).flatten(0, 1)
+    x_u = reveal(wide, x_t, x_0, sure, t, u, decoder, wide.rows, rng.repeat(len(parents)))
+    return x_u.unflatten(0, (len(parents), -1))
+
+
+def unpaid(x: Tensor) -> Particles:
+    """Particles (N, B, L) of equal weight to which nothing has been promised yet."""
+    particles = Particles.equal(x)
+    return replace(particles, values=particles.log_w.new_zeros(0, *x.shape[:2]))
+
+
+def settled(particles: Particles, log_v: Tensor) -> Tensor:
+    """Log-weights of guesses (G, N, B) where a forbidden one (-inf) counts as what its particle was worth before.
+
+    A guess that is to be followed needs some weight: its children may still come to an allowed text.
+    """
+    assert particles.values is not None
+    before = particles.values[-1] if len(particles.values) else torch.zeros_like(particles.log_w)
+    return torch.where(log_v.isneginf(), before, log_v)
+
+
+def weighed(particles: Particles, value: Tensor, potential: str) -> Particles:
+    """The particles with a new promise (N, B), and their weights with its potential."""
+    assert particles.values is not None
+    values = torch.cat([particles.values, value[None]])
+    return replace(particles, values=values).weighed(POTENTIALS[potential](values)[-1])
+
+
+def finished(particles: Particles, x_0: Tensor, reward: Tensor, log_v: Tensor, potential: str) -> Particles:
+    """Finished particles x_0 (N, B, L) with their rewards (N, B), weighed by the last potential: what is left of
+    exp(r / alpha), `log_v` (N, B), after all that was spent on the way."""
+    assert particles.values is not None
+    left = log_v - spent(POTENTIALS[potential](particles.values))
+    return replace(particles, x_t=x_0, x_0=x_0, reward=reward).weighed(left)
