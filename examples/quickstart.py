@@ -26,7 +26,6 @@ def main() -> None:
         SENTENCES,
         reward=drafts,
         start="drafts",  # refine the draft that agrees most with the others
-        sampler="iterref:span=0.75+0.5+0.25,spacing=0,objective=maximise",
         budget=192,  # denoiser rows a sentence, the drafts included
         alpha=0.01,
         temperature=0.5,

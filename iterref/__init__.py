@@ -13,10 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from iterref.adaptive import focus, tune
     from iterref.budget import Budget, Cost, fit
+    from iterref.denoise import Guided
     from iterref.drafts import OwnDrafts
     from iterref.editing import edit, infill, refine
     from iterref.generation import generate
+    from iterref.loading import load
     from iterref.noise import Noise, Schedule, absorbing, uniform
     from iterref.problem import Problem
     from iterref.registry import parse
@@ -27,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Budget",
     "Cost",
+    "Guided",
     "Noise",
     "OwnDrafts",
     "Problem",
@@ -35,11 +39,14 @@ __all__ = [
     "absorbing",
     "edit",
     "fit",
+    "focus",
     "generate",
     "infill",
+    "load",
     "parse",
     "refine",
     "sample",
+    "tune",
     "uniform",
 ]
 
@@ -48,6 +55,7 @@ __all__ = [
 _HOMES = {
     "Budget": "budget",
     "Cost": "budget",
+    "Guided": "denoise",
     "Noise": "noise",
     "OwnDrafts": "drafts",
     "Problem": "problem",
@@ -56,11 +64,14 @@ _HOMES = {
     "absorbing": "noise",
     "edit": "editing",
     "fit": "budget",
+    "focus": "adaptive",
     "generate": "generation",
     "infill": "editing",
+    "load": "loading",
     "parse": "registry",
     "refine": "editing",
     "sample": "run",
+    "tune": "adaptive",
     "uniform": "noise",
 }
 

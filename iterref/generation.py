@@ -10,7 +10,6 @@ the first denoiser row. The pool of drafts that consensus needs is drawn here to
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,9 @@ from iterref.drafts import Drafts, OwnDrafts, TextModel, draw, no_reward, temper
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import parse
-from iterref.rewards.base import Composable, Reward, RewardError
+from iterref.rewards.algebra import Composable, TextCombined
+from iterref.rewards.base import Reward, RewardError
+from iterref.rewards.calling import judges_tokens
 from iterref.rewards.text import TextReward
 from iterref.run import Result, sample
 from iterref.samplers.base import Sampler
@@ -273,13 +274,8 @@ def _token_reward(
     reward: Any, model: TextModel, prompts: Sequence[str], columns: Mapping[str, Sequence[Any]]
 ) -> Reward:
     """A reward of tokens from whatever `generate` takes; refuses a function that needs a column that is not there."""
-    if isinstance(reward, Composable) or _parameters(reward)[:2] == ["tokens", "rows"]:
+    if isinstance(reward, Composable) or judges_tokens(reward):
         return reward
+    if isinstance(reward, TextCombined) and reward.mixed:
+        return reward.bound(lambda part: _token_reward(part, model, prompts, columns))
     return TextReward(reward, model.decode, prompts, columns)
-
-
-def _parameters(function: Callable[..., Any]) -> list[str]:
-    try:
-        return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # some callables written in C have no signature
-        return []

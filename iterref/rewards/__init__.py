@@ -1,23 +1,43 @@
-"""Rewards: the protocol, its checks and memory (base), functions of texts (text), and one reward a file."""
+"""Rewards: protocol, checks and memory (base), the algebra, functions of texts (text), and one reward a file."""
 
 from __future__ import annotations
 
-from iterref.rewards.base import Composable, Memory, Remembered, Reward, RewardError, Weighted, checked
+from iterref.rewards.algebra import Combined, Composable, Condition, TextCombined, TextComposable
+from iterref.rewards.base import Memory, Remembered, Reward, RewardError, checked
+from iterref.rewards.calibrate import Calibration, calibrate_alpha
+from iterref.rewards.classifier import Classifier
 from iterref.rewards.consensus import Consensus
+from iterref.rewards.image import ImageClassifier, ImageText
+from iterref.rewards.lexical import Lexical
+from iterref.rewards.likelihood import SelfLikelihood
+from iterref.rewards.perplexity import Perplexity
 from iterref.rewards.rouge import Rouge, RougeAgainst, report_rouge, report_rouge_rows, rouge_l, rouge_n
+from iterref.rewards.similarity import Similarity
 from iterref.rewards.text import TextReward
 
 __all__ = [
+    "Calibration",
+    "Classifier",
+    "Combined",
     "Composable",
+    "Condition",
     "Consensus",
+    "ImageClassifier",
+    "ImageText",
+    "Lexical",
     "Memory",
+    "Perplexity",
     "Remembered",
     "Reward",
     "RewardError",
     "Rouge",
     "RougeAgainst",
+    "SelfLikelihood",
+    "Similarity",
+    "TextCombined",
+    "TextComposable",
     "TextReward",
-    "Weighted",
+    "calibrate_alpha",
     "checked",
     "report_rouge",
     "report_rouge_rows",

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from iterref.rewards.algebra import TextComposable
 from iterref.rewards.base import Memory
 from iterref.rewards.rouge import Kind, Measure, Targets, Tokenizer, by_group, measure_index
 
 
-class Consensus:
+class Consensus(TextComposable):
     """Mean ROUGE of a text against its row's pool of drafts, as a text reward `(completions, rows)`.
 
     `pools` holds, for every row of the problem, the drafts that the model itself wrote for it. Drafts of the same words

@@ -19,6 +19,7 @@ import numpy as np
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 
+from iterref.rewards.algebra import TextComposable
 from iterref.rewards.base import Memory
 
 Kind = Literal["rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum"]
@@ -207,7 +208,7 @@ def by_group(
     return values
 
 
-class Rouge:
+class Rouge(TextComposable):
     """ROUGE of a completion against its reference: an **upper bound** (an oracle), because it sees the answer.
 
     Use it to learn what a search could reach, or as a test of a sampler, never as a result beside methods that do not
@@ -259,7 +260,7 @@ class Rouge:
         return chosen
 
 
-class RougeAgainst:
+class RougeAgainst(TextComposable):
     """`Rouge` with one or several references bound to each row: an upper bound as well."""
 
     def __init__(self, rouge: Rouge, targets: list[Targets]) -> None:

@@ -5,13 +5,14 @@ r(x) = f(decode(x), prompt and columns of the row of x).
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from iterref.rewards.base import Composable, RewardError, verified
+from iterref.rewards.algebra import Composable
+from iterref.rewards.calling import plan
+from iterref.rewards.checks import RewardError, verified
 
 
 class TextReward(Composable):
@@ -45,7 +46,7 @@ class TextReward(Composable):
         self.function = function
         self.decode = decode
         self._size = next(iter(sizes.values()), None)
-        self._by_name, wanted = _plan(function, set(table))
+        self._by_name, wanted = plan(function, set(table))
         self._columns = {name: column for name, column in table.items() if name in wanted}
         self._wants_rows = "rows" in wanted
         self._wants_ids = "completion_ids" in wanted
@@ -70,37 +71,3 @@ class TextReward(Composable):
             return self.function(completions=texts, **extra) if self._by_name else self.function(texts, **extra)
 
         return verified(ask, rows, lambda index: f"text {texts[index]!r}").to(tokens.device)
-
-
-def _plan(function: Callable[..., Any], table: set[str]) -> tuple[bool, set[str]]:
-    """Whether `function` takes its texts by the name `completions`, and which of the other values it takes by name."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # some callables written in C have no signature
-        return False, set()
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    nameable = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    named = {parameter.name for parameter in parameters if parameter.kind in nameable}
-    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-    takes_any = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
-    offered = table | {"rows", "completion_ids"}
-    leading = parameters[0] if parameters and parameters[0].kind in positional else None
-    free = leading is not None and leading.name not in offered
-    by_name = "completions" in named or (takes_all and not free and not takes_any)
-    if not by_name and not free and not takes_any:
-        raise ValueError(f"{function!r} has no parameter for the texts: give it one called completions")
-    served = {"completions"} if by_name else ({leading.name} if leading is not None and free else set())
-    missing = [
-        parameter.name
-        for parameter in parameters
-        if parameter.kind in (*positional, inspect.Parameter.KEYWORD_ONLY)
-        and parameter.default is inspect.Parameter.empty
-        and parameter.name not in served
-        and (parameter.name not in offered or parameter.name not in named)
-    ]
-    if missing:
-        raise ValueError(
-            f"{function!r} needs {', '.join(missing)}, but there is only {sorted(offered)}: add the column"
-        )
-    wanted = (table | {"rows"}) if takes_all else set()
-    return by_name, wanted | (offered & named)

@@ -26,7 +26,7 @@ from iterref.particles import Particles, pick
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.resample import systematic
-from iterref.samplers.base import Chain, plan_of
+from iterref.samplers.base import OBJECTIVES, Chain, plan_of
 
 # Decisions a move where they cost reward rows alone, and no number is given.
 DECISIONS = 8
@@ -82,8 +82,7 @@ class IterRef(Chain):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=0, moves=0, tries=1, blocks=0, spacing=0, denoise_steps=1, width=1)
-        _among("kernel", self.kernel, tuple(KERNELS))
-        _among("objective", self.objective, ("sample", "maximise"))
+        self._among(kernel=KERNELS, objective=OBJECTIVES)
         if not self.spans or any(not self._is_span(span) for span in self.spans):
             raise ValueError(
                 f"iterref: span is a share in (0, 1] or a number of grid steps in 1..{self.steps}, got {self.span}"
@@ -321,11 +320,6 @@ def _told(info: Info, width: int) -> Info:
 
     stuck = None if info.stuck is None else info.stuck.view(width, -1).all(0)
     return Info(mean(info.accepted), stuck, mean(info.changed))
-
-
-def _among(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"iterref: {option} must be one of {', '.join(known)}, got {value!r}")
 
 
 SAMPLER = IterRef

@@ -32,10 +32,9 @@ from iterref.kernels import Info, State
 from iterref.particles import Particles, pick
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.samplers.base import Decoded
+from iterref.samplers.base import OBJECTIVES, Decoded
 
 VALUES = ("posterior", "guess")
-OBJECTIVES = ("sample", "maximise")
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,7 @@ class SVDD(Decoded):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=1, tries=1, guesses=1)
-        if self.value not in VALUES or self.objective not in OBJECTIVES:
-            raise ValueError(
-                f"svdd: value is one of {', '.join(VALUES)} and objective one of {', '.join(OBJECTIVES)}, got "
-                f"{self.value!r} and {self.objective!r}"
-            )
+        self._among(value=VALUES, objective=OBJECTIVES)
         if self.value == "guess" and self.guesses > 1:
             raise ValueError("svdd: guesses > 1 needs value=posterior: a candidate comes from one guess alone")
 

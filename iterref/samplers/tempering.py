@@ -32,7 +32,7 @@ from iterref.noise import Schedule
 from iterref.particles import Particles
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.samplers.base import Chain
+from iterref.samplers.base import OBJECTIVES, Chain
 from iterref.samplers.iterref import IterRef
 
 
@@ -63,6 +63,7 @@ class Tempering(Chain):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(width=2)
+        self._among(objective=OBJECTIVES)
         if not 1 < self.ratio < float("inf"):
             raise ValueError(f"tempering: ratio must be above 1 and finite, got {self.ratio}: chains get hotter by it")
         self._chain()

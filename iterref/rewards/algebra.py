@@ -1,0 +1,255 @@
+"""The algebra of rewards: weighted sums, bounds, conditions and standardisation of rewards of tokens and of texts.
+
+    (0.7 a + 0.3 b)(x) = 0.7 a(x) + 0.3 b(x)              a / 2,  a - b,  -a  likewise
+    a.clip(low, high)(x) = min(max(a(x), low), high)      a forbidden text, a(x) = -inf, stays forbidden
+    a.where(b > 0)(x) = a(x) where b(x) > 0, else -inf    or else another number or reward
+    a.standardised(pilot)(x) = (a(x) - mean) / sd         mean and sd over the finite rewards of the pilot, frozen
+
+A rule knows numbers only; `Combined` asks rewards of tokens for them, `TextCombined` functions of texts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf, isnan
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iterref.rewards.calling import joint_signature, judges_tokens, plan
+from iterref.rewards.checks import Reward, RewardError, checked, verified
+from iterref.rewards.pilot import pilot_rewards
+from iterref.rewards.rules import Clip, Compare, Joint, Opposite, Rule, Standardise, Sum, Symbol, Where
+
+
+class Algebra:
+    """Gives a reward its operators: `0.7 * fluent + 0.3 * short`, `a.clip(-5, 5)`, `a.where(b > 0)`."""
+
+    def __add__(self, other: Any) -> Any:
+        return _total((*_terms(self), *_terms(other)))
+
+    def __radd__(self, other: Any) -> Any:
+        return _total((*_terms(other), *_terms(self)))
+
+    def __sub__(self, other: Any) -> Any:
+        return _total((*_terms(self), *_terms(other, -1.0)))
+
+    def __rsub__(self, other: Any) -> Any:
+        return _total((*_terms(other), *_terms(self, -1.0)))
+
+    def __neg__(self) -> Any:
+        return self * -1.0
+
+    def __mul__(self, scale: float) -> Any:
+        return _total(_terms(self, _number(scale, "scaled by")))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, scale: float) -> Any:
+        return self * (1.0 / _number(scale, "divided by"))
+
+    def __gt__(self, other: Any) -> Condition:
+        return _compared(self, ">", other)
+
+    def __ge__(self, other: Any) -> Condition:
+        return _compared(self, ">=", other)
+
+    def __lt__(self, other: Any) -> Condition:
+        return _compared(self, "<", other)
+
+    def __le__(self, other: Any) -> Condition:
+        return _compared(self, "<=", other)
+
+    def clip(self, low: float = -inf, high: float = inf) -> Any:
+        """The reward kept within [low, high]. A forbidden text stays forbidden: -inf is no value to be bounded.
+
+        Raises ValueError unless low <= high.
+        """
+        if not low <= high:
+            raise ValueError(f"a reward cannot be kept between {low} and {high}: give low <= high")
+        return combined(Clip(float(low), float(high)), (self,))
+
+    def where(self, condition: Condition, otherwise: Any = -inf) -> Any:
+        """The reward where the condition holds, `otherwise` (a number or a reward; a forbidden text) elsewhere.
+
+        The reward is asked only for the texts that meet the condition, so a cheap condition saves dear answers.
+        """
+        if not isinstance(condition, Condition):
+            raise TypeError(f"where needs a condition such as b > 0, got {condition!r}: compare a reward with a number")
+        if callable(otherwise):
+            return combined(Where(condition.test, None), (self, otherwise, *condition.parts))
+        return combined(Where(condition.test, _number(otherwise, "replaced by")), (self, *condition.parts))
+
+    def standardised(self, pilot: Any) -> Any:
+        """(reward - mean) / sd, with mean and sd of a pilot run, so that rewards of different units can be added.
+
+        `pilot` holds this very reward of unguided samples: numbers, or the `Result` of a run without guidance
+        ("ancestral"). The two moments are those of its finite rewards and never change afterwards. Raises ValueError
+        where there are fewer than two of them, or all are equal.
+        """
+        values = pilot_rewards(pilot)
+        values = values[values > -inf]
+        if len(values) < 2 or not values.std() > 0:
+            raise ValueError(
+                f"a pilot of {len(values)} finite rewards that do not differ has no spread to standardise by: "
+                "draw more samples, or leave the reward as it is"
+            )
+        return combined(Standardise(float(values.mean()), float(values.std(ddof=1))), (self,))
+
+
+class Composable(Algebra, ABC):
+    """A reward of tokens with the operators of the algebra."""
+
+    @abstractmethod
+    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """(R, L) long, (R,) long -> (R,) float64."""
+
+
+class TextComposable(Algebra):
+    """A reward of texts, in the convention of TRL's reward functions, with the operators of the algebra.
+
+    `reward(completions, **columns)` -> R numbers. Operators accept plain functions of texts beside it, and rewards of
+    tokens: such a mixture is what `generate` takes.
+    """
+
+    @property
+    def __name__(self) -> str:
+        """What trainers that log a reward function call it."""
+        return type(self).__qualname__
+
+
+@dataclass(frozen=True)
+class Combined(Composable):
+    """A rule over rewards of tokens. Raises RewardError as `checked` does, for every part."""
+
+    rule: Rule
+    parts: tuple[Reward, ...]
+
+    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """(R, L) long, (R,) long -> (R,) float64."""
+
+        def ask(part: int, index: Tensor) -> Tensor:
+            return checked(self.parts[part], tokens[index], rows[index.to(rows.device)])
+
+        return self.rule(ask, torch.arange(len(rows), device=tokens.device))
+
+
+@dataclass(frozen=True)
+class TextCombined(TextComposable):
+    """A rule over functions of texts, itself one: each part gets the columns that its signature names.
+
+    `mixed` says that some part judges tokens; `bound` then makes all of it a reward of tokens.
+    """
+
+    rule: Rule
+    parts: tuple[Callable[..., Any], ...]
+
+    def __post_init__(self) -> None:
+        texts = (part for part in self.parts if not _of_tokens(part))
+        object.__setattr__(self, "__signature__", joint_signature(texts))
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some part, or a part of one, judges tokens."""
+        return any(part.mixed if isinstance(part, TextCombined) else _of_tokens(part) for part in self.parts)
+
+    def bound(self, bind: Callable[[Callable[..., Any]], Reward]) -> Combined:
+        """The same rule as a reward of tokens, every part made one by `bind`."""
+        return Combined(self.rule, tuple(map(bind, self.parts)))
+
+    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
+        """R texts and the columns, each of R entries -> R numbers. Raises RewardError that names the text."""
+        if self.mixed:
+            raise RewardError("this reward judges tokens beside texts: pass it to generate, which can decode them")
+        texts = list(completions)
+        rows = torch.as_tensor(columns["rows"] if columns.get("rows") is not None else range(len(texts)))
+        listed = {name for name, column in columns.items() if _is_column(column, len(texts))}
+
+        def ask(part: int, index: Tensor) -> Tensor:
+            places = index.tolist()
+            chosen = [texts[place] for place in places]
+            table = {
+                name: [column[place] for place in places] if name in listed else column
+                for name, column in columns.items()
+                if column is not None
+            }
+            return verified(
+                lambda: _call(self.parts[part], chosen, table), rows[index], lambda place: f"text {chosen[place]!r}"
+            )
+
+        values = self.rule(ask, torch.arange(len(texts)))
+        return verified(lambda: values, rows, lambda place: f"text {texts[place]!r}").tolist()
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A comparison of rewards, for `where`; joined by `&` and `|`, turned round by `~`."""
+
+    test: Rule
+    parts: tuple[Any, ...]
+
+    def __and__(self, other: Condition) -> Condition:
+        return self._joined(True, other)
+
+    def __or__(self, other: Condition) -> Condition:
+        return self._joined(False, other)
+
+    def __invert__(self) -> Condition:
+        return Condition(Opposite(self.test), self.parts)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a condition on rewards is true or false of a text only: join two with & or |, and use where")
+
+    def _joined(self, every: bool, other: Condition) -> Condition:
+        return Condition(Joint(every, self.test, other.test, len(self.parts)), self.parts + other.parts)
+
+
+def combined(rule: Rule, parts: tuple[Any, ...]) -> Combined | TextCombined:
+    """A rule over rewards: a reward of tokens where all of them are, otherwise one of texts."""
+    return Combined(rule, parts) if all(map(_of_tokens, parts)) else TextCombined(rule, parts)
+
+
+def _of_tokens(reward: Callable[..., Any]) -> bool:
+    if isinstance(reward, Composable | TextComposable):
+        return isinstance(reward, Composable)
+    return judges_tokens(reward)
+
+
+def _terms(reward: Any, scale: float = 1.0) -> tuple[tuple[float, Any], ...]:
+    """The weighted terms of a reward, a sum's own where it is one."""
+    if isinstance(reward, Combined | TextCombined) and isinstance(reward.rule, Sum):
+        return tuple((scale * weight, part) for weight, part in zip(reward.rule.weights, reward.parts, strict=True))
+    if not callable(reward):
+        raise TypeError(f"a reward can be added to a reward and scaled by a number, but {reward!r} is no reward")
+    return ((scale, reward),)
+
+
+def _total(terms: tuple[tuple[float, Any], ...]) -> Combined | TextCombined:
+    return combined(Sum(tuple(weight for weight, _ in terms)), tuple(part for _, part in terms))
+
+
+def _compared(reward: Any, symbol: Symbol, other: Any) -> Condition:
+    if callable(other):
+        return Condition(Compare(symbol, None), (reward, other))
+    return Condition(Compare(symbol, _number(other, "compared with")), (reward,))
+
+
+def _number(value: Any, purpose: str) -> float:
+    if not isinstance(value, Real) or isnan(value):
+        raise TypeError(f"a reward can be {purpose} a number, got {value!r}")
+    return float(value)
+
+
+def _is_column(column: Any, size: int) -> bool:
+    return isinstance(column, Sequence) and not isinstance(column, str | bytes) and len(column) == size
+
+
+def _call(function: Callable[..., Any], texts: list[str], table: dict[str, Any]) -> Any:
+    """The answer of a function of texts, given what its signature names."""
+    by_name, wanted = plan(function, set(table) - {"rows", "completion_ids"})
+    extra = {name: value for name, value in table.items() if name in wanted}
+    return function(completions=texts, **extra) if by_name else function(texts, **extra)

@@ -1,0 +1,173 @@
+"""Calibration: the alpha that puts a tilted law at a wanted distance from the model, or at a wanted mean reward.
+
+With x_1 ... x_n ~ p and w_i = exp(r(x_i) / alpha), the tilted law pi(x), proportional to p(x) exp(r(x) / alpha), has
+
+    reward  E_pi[r] = sum w_i r(x_i) / sum w_i
+    KL(pi || p)     = E_pi[r] / alpha - log (1/n) sum w_i
+    ESS             = (sum w_i)^2 / sum w_i^2               how many samples of pi the pilot is worth
+
+Reward and KL fall as alpha grows, since d KL / d(1/alpha) = Var_pi[r] / alpha and d E_pi[r] / d(1/alpha) = Var_pi[r];
+the ESS rises. A pilot therefore supports every alpha down to the one at which its ESS is spent. It takes of the order
+of exp(KL) samples to know a law at that distance (Chatterjee and Diaconis 2018, arXiv:1511.01437, theorem 1.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from iterref.rewards.pilot import pilot_rewards
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a pilot says about an `alpha`: the `kl` and mean `reward` of the tilted law, a prompt, and how many samples
+    of it the pilot is worth (`ess`, a prompt), out of `samples` a prompt."""
+
+    alpha: float
+    kl: float
+    reward: float
+    ess: float
+    samples: float
+
+    def __str__(self) -> str:
+        return (
+            f"alpha {self.alpha:.4g}: KL {self.kl:.3g} nats, mean reward {self.reward:.4g}, "
+            f"estimated from {self.samples:g} samples that are worth {self.ess:.1f}"
+        )
+
+
+def calibrate_alpha(
+    pilot: Any,
+    *,
+    kl: float | None = None,
+    reward: float | None = None,
+    rows: Sequence[Any] | None = None,
+    least: float = 10.0,
+) -> Calibration:
+    """The alpha at which the tilted law is `kl` nats from the model, or has mean reward `reward`: give one of the two.
+
+    `pilot` holds the rewards of unguided samples: (n,) of one prompt, (B, n) of B prompts, or the `Result` of a run
+    without guidance. `rows` (n,) names the prompt of each where they are listed in one row, as in
+    `generate(prompts * 32, sampler="ancestral")` with `rows=list(range(B)) * 32`. KL, reward and ESS are then means
+    over prompts, each with a tilted law of its own: samples of different prompts are never weighed against each other.
+    Forbidden samples (-inf) have weight 0, and a prompt of which the pilot saw nothing else is refused.
+
+    Raises ValueError for a level that no alpha has, and for one at which the pilot's ESS is below `least` a prompt,
+    saying how far it does reach.
+    """
+    if (kl is None) == (reward is None):
+        raise ValueError("give one wanted level: kl=..., in nats, or reward=...")
+    wanted, name = (kl, "KL") if kl is not None else (reward, "mean reward")
+    assert wanted is not None
+    if not np.isfinite(wanted):
+        raise ValueError(f"the wanted {name} must be a finite number, got {wanted}")
+    tilt = _Tilt.of(pilot_rewards(pilot), rows)
+    level = tilt.kl if kl is not None else tilt.reward
+    low, high = tilt.bracket(least)
+    floor, ceiling = level(0.0), level(high)
+    if wanted <= floor:
+        forbidden = ", by what is forbidden alone," if kl is not None and floor > 0 else ""
+        raise ValueError(
+            f"the model has {name} {floor:.4g} without guidance{forbidden} and guidance only raises it: "
+            f"ask for more than that, got {wanted:g}"
+        )
+    if wanted > ceiling:
+        raise ValueError(
+            f"the pilot supports a {name} up to {ceiling:.4g} (alpha {1 / high:.3g}, where its {tilt.samples:g} "
+            f"samples a prompt are worth {tilt.ess(high):.3g}), not {wanted:g}: draw more, or ask for less"
+        )
+    beta = _root(lambda b: level(b) - wanted, low, high)
+    return Calibration(1 / beta, tilt.kl(beta), tilt.reward(beta), tilt.ess(beta), tilt.samples)
+
+
+@dataclass(frozen=True)
+class _Tilt:
+    """The tilted laws of a pilot at any beta = 1 / alpha: `excess` (n,) below the best of each prompt, `group` (n,)."""
+
+    excess: np.ndarray
+    group: np.ndarray
+    best: np.ndarray
+    count: np.ndarray
+
+    @classmethod
+    def of(cls, rewards: np.ndarray, rows: Sequence[Any] | None) -> _Tilt:
+        """The laws of (n,) or (B, n) rewards. Raises ValueError naming the prompt that they say nothing about."""
+        if rewards.ndim not in (1, 2):
+            raise ValueError(f"the pilot has shape {rewards.shape}: give (samples,) or (prompts, samples)")
+        if rows is not None and (rewards.ndim != 1 or len(rows) != len(rewards)):
+            raise ValueError(f"{len(rows)} rows for a pilot of shape {rewards.shape}: name the prompt of each sample")
+        if rows is None:
+            names = np.arange(len(rewards) if rewards.ndim == 2 else 1)
+            group = np.repeat(names, rewards.size // len(names))
+        else:
+            names, group = np.unique(np.asarray(rows), return_inverse=True)
+        values = rewards.ravel()
+        best = np.full(len(names), -np.inf)
+        np.maximum.at(best, group, values)
+        if np.isneginf(best).any():
+            prompt = names[int(np.isneginf(best).argmax())]
+            raise ValueError(f"all samples of prompt {prompt} in the pilot are forbidden: draw more, or allow more")
+        return cls(values - best[group], group, best, np.bincount(group, minlength=len(names)).astype(np.float64))
+
+    @property
+    def samples(self) -> float:
+        """Samples a prompt."""
+        return float(self.count.mean())
+
+    def kl(self, beta: float) -> float:
+        """KL(pi || p), the mean over prompts."""
+        total, mean = self._moments(beta)
+        return float((beta * mean - np.log(total / self.count)).mean())
+
+    def reward(self, beta: float) -> float:
+        """E_pi[r], the mean over prompts."""
+        return float((self.best + self._moments(beta)[1]).mean())
+
+    def ess(self, beta: float) -> float:
+        """Effective samples, the mean over prompts."""
+        weights = self._weights(beta)
+        return float((self._sums(weights) ** 2 / self._sums(weights**2)).mean())
+
+    def bracket(self, least: float) -> tuple[float, float]:
+        """A beta at which nothing is tilted yet, and the last one whose ESS is `least` a prompt.
+
+        Raises ValueError where all rewards are equal, or the pilot is too small for any alpha.
+        """
+        below = -self.excess[(self.excess < 0) & np.isfinite(self.excess)]
+        if not len(below):
+            raise ValueError("all rewards of the pilot are equal within a prompt, so alpha changes nothing: draw more")
+        start, end = 1e-9 / below.max(), 745.0 / below.min()  # beyond, only the best of a prompt have any weight
+        if self.ess(0.0) <= least:
+            raise ValueError(
+                f"the pilot has {self.ess(0.0):.3g} allowed samples a prompt, and more than {least:g} are needed: "
+                "draw more of them"
+            )
+        if self.ess(end) >= least:
+            return start, end
+        return start, _root(lambda beta: self.ess(beta) - least, start, end)
+
+    def _weights(self, beta: float) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # 0 times -inf: a forbidden sample weighs nothing at any beta
+            return np.where(np.isneginf(self.excess), 0.0, np.exp(beta * self.excess))
+
+    def _moments(self, beta: float) -> tuple[np.ndarray, np.ndarray]:
+        """sum w and E_pi[r - best] of every prompt."""
+        weights = self._weights(beta)
+        total = self._sums(weights)
+        return total, self._sums(np.where(weights > 0, self.excess, 0.0) * weights) / total
+
+    def _sums(self, values: np.ndarray) -> np.ndarray:
+        return np.bincount(self.group, weights=values, minlength=len(self.best))
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a monotone function of beta crosses zero, sought in log beta; an end that is past it already is it."""
+    from scipy.optimize import brentq  # slow to import, and rarely asked for
+
+    if function(low) * function(high) >= 0:
+        return low if abs(function(low)) < abs(function(high)) else high
+    return float(np.exp(brentq(lambda log_b: function(float(np.exp(log_b))), np.log(low), np.log(high), xtol=1e-13)))

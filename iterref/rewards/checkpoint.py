@@ -1,0 +1,262 @@
+"""Checkpoints of reward models: networks and tokenizers in `transformers`' own format, read without running their code.
+
+A checkpoint is a folder, or a name on the hub, with config.json and *.safetensors. Pickled weights are never opened,
+code of a checkpoint's own never runs, and a network is refused when the checkpoint lacks a part of it: a head of random
+numbers would be a reward too, and nobody would notice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+Kind = Literal["SequenceClassification", "CausalLM", "encoder", "ImageClassification", "CLIP"]
+Source = str | Path
+Device = torch.device | str
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
+# What is fetched from the hub: nothing that could run, and of sub-folders only the one that tells how to pool.
+WORDLISTS = ("*.json", "*.txt", "*.model")
+WANTED = (*WORDLISTS, "*.safetensors")
+UNWANTED = ("[!1]*/*",)
+# What a checkpoint may lack, by the part that it is read for: nothing looks at these.
+SPARE = {"encoder": ("pooler", "position_ids"), "CLIP": ("position_ids",)}
+WORDS = {
+    "SequenceClassification": "a sequence classifier",
+    "CausalLM": "a causal language model",
+    "encoder": "a text encoder",
+    "ImageClassification": "an image classifier",
+    "CLIP": "a CLIP model of images and texts",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network ready to be asked: in evaluation mode on its device, with the folder that it came from, if any."""
+
+    network: Any
+    name: str
+    folder: Path | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        device: torch.device = next(self.network.parameters()).device
+        return device
+
+    @property
+    def config(self) -> Any:
+        """The configuration in `transformers`' format."""
+        return self.network.config
+
+
+def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | str = "float32") -> Checkpoint:
+    """The network of a kind from a folder or a name on the hub; one that is loaded already stays where it is.
+
+    Raises `FileNotFoundError` for a folder or file that is missing, and `ValueError` for a checkpoint of pickles, an
+    architecture that `transformers` does not have, weights that lack a part, an unknown device, or too little memory.
+    """
+    if not isinstance(source, str | Path):
+        if not isinstance(source, torch.nn.Module):
+            raise TypeError(f"a {type(source).__name__} is no checkpoint: give a folder, a hub name or a network")
+        return Checkpoint(source.eval(), type(source).__name__, None)
+    import transformers
+
+    folder, number = located(source), _number_type(dtype)
+    config = _config(folder)
+    _check_architecture(folder, config)
+    _check_memory(folder, torch.device(device), number)
+    name = {"encoder": "AutoModel", "CLIP": "CLIPModel"}.get(kind, f"AutoModelFor{kind}")
+    with _quiet():
+        try:
+            network, info = getattr(transformers, name).from_pretrained(
+                folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True
+            )
+        except Exception as error:  # whatever it is, one sentence says what to do
+            raise ValueError(f"{folder} cannot be read as {WORDS[kind]} ({_first_line(error)}): give one") from error
+    spare = SPARE.get(kind, ())
+    lacking = sorted(key for key in info["missing_keys"] if not any(part in key for part in spare))
+    if lacking:
+        raise ValueError(
+            f"{folder} has no weights for {lacking[0]}{_more(lacking)}, so it is no {WORDS[kind].split(' ', 1)[1]}: "
+            "give a checkpoint that was trained as one"
+        )
+    return Checkpoint(network.to(device=device, dtype=number).eval().requires_grad_(False), str(source), folder)
+
+
+def load_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> Any:
+    """The checkpoint's own tokenizer for None, the one of another folder or hub name, or a loaded one as it is.
+
+    Raises `ValueError` where there is none, or where it writes tokens that the network does not have.
+    """
+    if tokenizer is None and checkpoint.folder is None:
+        raise ValueError(f"the {checkpoint.name} was given as a loaded network: give its tokenizer=... too")
+    if tokenizer is None or isinstance(tokenizer, str | Path):
+        folder = checkpoint.folder if tokenizer is None else _folder(tokenizer, WORDLISTS)
+        assert folder is not None
+        tokenizer = _tokenizer_in(folder)
+    known = vocabulary(checkpoint)
+    if tokenizer.vocab_size > known:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and {checkpoint.name} knows {known}: they do not belong "
+            "together, give the tokenizer that the model was trained with"
+        )
+    return tokenizer
+
+
+def _tokenizer_in(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    with _quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            reason = "no vocabulary"
+        except Exception as error:
+            tokenizer, reason = None, _first_line(error)
+    # without its files, some versions make a tokenizer of nothing but special tokens; one of bytes needs no file
+    listed = any(file for pattern in ("tokenizer.json", "vocab.*", "*.model") for file in folder.glob(pattern))
+    if tokenizer is None or (not listed and tokenizer.vocab_size < 256):
+        raise ValueError(
+            f"{folder} has no tokenizer that can be read ({reason}): save the model's own beside it, or give "
+            "tokenizer=..."
+        )
+    return tokenizer
+
+
+def vocabulary(checkpoint: Checkpoint) -> int:
+    """How many tokens the network can read."""
+    if hasattr(checkpoint.network, "text_model"):  # CLIP's tower of texts, which not all versions let one ask
+        return int(checkpoint.config.text_config.vocab_size)
+    return int(checkpoint.network.get_input_embeddings().weight.shape[0])
+
+
+def located(source: Source) -> Path:
+    """The folder of a checkpoint; that of a hub name is fetched, or found in the cache when offline.
+
+    Raises `FileNotFoundError` where there is neither, and `ValueError` for a folder without safetensors.
+    """
+    folder = _folder(source, WANTED)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json: give a folder that save_pretrained wrote")
+    if not list(folder.glob("*.safetensors")):
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+        held = f"only {pickles[0]}" if pickles else "no weights"
+        raise ValueError(
+            f"{folder} holds {held} and no *.safetensors; a pickle can run any code when it is opened, so none is: "
+            "convert it where you trust it, with save_pretrained(..., safe_serialization=True)"
+        )
+    return folder
+
+
+def _folder(source: Source, wanted: tuple[str, ...]) -> Path:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: give the folder that holds it, with its config.json")
+    if folder.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") > 1:
+        raise FileNotFoundError(f"there is no folder {folder}: give one that save_pretrained wrote, or a hub name")
+    from huggingface_hub import constants, snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=list(wanted), ignore_patterns=list(UNWANTED)))
+    except Exception as error:
+        offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _first_line(error)
+        raise FileNotFoundError(
+            f"{str(source)!r} is no folder here, and no model that the hub or its cache gave ({offline}): check the "
+            "name, or fetch it once while online"
+        ) from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'} is no JSON ({error}): fetch it again") from None
+    return config
+
+
+def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    architecture = config.get("model_type")
+    if architecture not in CONFIG_MAPPING:
+        raise ValueError(
+            f"{folder} has the architecture {architecture!r}, which transformers {transformers.__version__} does not "
+            "have, and a checkpoint's own code is never run: update transformers, or take another checkpoint"
+        )
+
+
+def _check_memory(folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    from safetensors import safe_open
+
+    numbers = 0
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, "pt") as weights:
+                shapes = [weights.get_slice(key).get_shape() for key in weights.keys()]
+        except Exception as error:
+            raise ValueError(f"{file} is no safetensors file ({_first_line(error)}): fetch it again") from None
+        numbers += sum(torch.Size(shape).numel() for shape in shapes)
+    needed, free = numbers * dtype.itemsize, free_memory(device)
+    if free is not None and needed > free:
+        hint = "" if dtype.itemsize < 4 else "dtype='bfloat16', "
+        raise ValueError(
+            f"{folder} takes {needed / 2**30:.1f} GiB as {str(dtype).removeprefix('torch.')} and {device} has "
+            f"{free / 2**30:.1f} GiB: take {hint}another device or a smaller model"
+        )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a network may take on a device: what is free on a GPU, what there is in all on a CPU, None if unknown.
+
+    Raises `ValueError` for a device that is not there.
+    """
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:
+        raise ValueError(f"there is no device {str(device)!r} here ({_first_line(error)}): say device='cpu'") from None
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def _number_type(dtype: torch.dtype | str) -> torch.dtype:
+    found = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"there is no number type {dtype!r} for weights: say 'float32', 'bfloat16' or 'float16'")
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].strip().rstrip('.:')}" if lines else type(error).__name__
+
+
+def _more(keys: list[str]) -> str:
+    return f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back the reports and progress bars of `transformers` while a checkpoint is read; what matters is raised."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

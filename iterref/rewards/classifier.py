@@ -1,0 +1,103 @@
+"""Classifier: how sure a sequence classifier of `transformers` is that a text has a label.
+
+    log_probability  log p(label | x)         softmax over the labels, or a sigmoid each for a multi-label classifier
+    probability      p(label | x)
+    logit            the network's own number: unbounded, and what reward models with one output give
+
+The log-probability is the reward of the steering literature: with it and alpha = 1 the tilted law is Bayes' rule,
+p(x) p(label | x) (Dathathri et al. 2020, arXiv:1912.02164; Singhal et al. 2025, arXiv:2501.06848).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from iterref.rewards.checkpoint import Device
+from iterref.rewards.network import TextNetwork, numbers, padding
+
+Measure = Literal["log_probability", "probability", "logit"]
+
+
+class Classifier(TextNetwork[float]):
+    """A label's log-probability, probability or logit of a text, as a text reward: `Classifier(folder, "positive")`.
+
+    `model` is a folder or hub name with safetensors, or a loaded network with its `tokenizer`; `label` a name or a
+    number (names are found in any case), None where there is one output only. `given` names a column that stands
+    before the text in the classifier's input: "prompts", or the premise of an entailment. Texts of more tokens than
+    the network reads, or than `length`, are cut with a warning. `batch` texts are read at a time, padded; the latest
+    `limit` answers are remembered. A text without any token is forbidden.
+
+    Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        label: str | int | None = None,
+        *,
+        value: Measure = "log_probability",
+        tokenizer: Any = None,
+        given: str | None = None,
+        device: Device = "cpu",
+        dtype: torch.dtype | str = "float32",
+        batch: int = 32,
+        length: int | None = None,
+        limit: int = 200_000,
+    ) -> None:
+        known_measure(value)
+        super().__init__(
+            "SequenceClassification", model, tokenizer,
+            given=given, device=device, dtype=dtype, batch=batch, length=length, limit=limit,
+        )  # fmt: skip
+        config = self.checkpoint.config
+        self.value = value
+        self.label = label_index(config, label, value)
+        self.separate = getattr(config, "problem_type", None) == "multi_label_classification"
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = padding(self.tokenizer)  # by which causal classifiers find the last token of a text
+
+    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
+        """R texts and the columns, each of R entries -> R numbers."""
+        return numbers(self.fetch(self.pairs(completions, columns)))
+
+    def read(self, batch: dict[str, Tensor]) -> list[float]:
+        """One number a row of a padded batch, (R, T) each."""
+        logits = self.checkpoint.network(**batch).logits
+        return judged(logits, self.value, self.separate)[:, self.label].tolist()
+
+
+def known_measure(value: str) -> None:
+    """Raises `ValueError` for a measure that is none."""
+    if value not in get_args(Measure):
+        raise ValueError(f"a classifier has no value {value!r}: use one of {', '.join(get_args(Measure))}")
+
+
+def judged(logits: Tensor, value: Measure, separate: bool = False) -> Tensor:
+    """Logits (R, labels) -> the labels' values, float64; `separate` where each label has a sigmoid of its own."""
+    logits = logits.double()
+    if value == "logit":
+        return logits
+    log_p = logsigmoid(logits) if separate else torch.log_softmax(logits, -1)
+    return log_p.exp() if value == "probability" else log_p
+
+
+def label_index(config: Any, label: str | int | None, value: Measure) -> int:
+    """The number of a label, given by name or number. Raises `ValueError` with the names that there are."""
+    names: dict[int, str] = {int(index): str(name) for index, name in config.id2label.items()}
+    listed = ", ".join(f"{name!r}" for name in list(names.values())[:20]) + (", ..." if len(names) > 20 else "")
+    if len(names) == 1 and value != "logit" and getattr(config, "problem_type", None) != "multi_label_classification":
+        raise ValueError(f"the classifier has one output, {listed}, and no probabilities: say value='logit'")
+    if label is None:
+        if len(names) > 1:
+            raise ValueError(f"the classifier has {len(names)} labels, choose one of {listed}")
+        return 0
+    found = [index for index, name in names.items() if name == label or index == label]
+    found = found or [index for index, name in names.items() if name.lower() == str(label).lower()]
+    if len(found) != 1:
+        raise ValueError(f"there is no label {label!r}: choose one of {listed}, or a number below {len(names)}")
+    return found[0]

@@ -1,0 +1,225 @@
+"""Images: the log-probability of a class, and closeness to a text in the manner of CLIP, of rendered tokens.
+
+    r(x) = log p(class | render(x))                      (`ImageClassifier`)
+    r(x) = cos(e_image(render(x)), e_text(prompt))       (`ImageText`; CLIPScore is 100 max(r, 0))
+
+`render` makes images of token canvases, a VQ decoder for instance. Images are resized, cropped and normalised as the
+checkpoint's preprocessor_config.json says, in plain PyTorch.
+Sources: Radford et al. 2021, arXiv:2103.00020 (CLIP); Hessel et al. 2021, arXiv:2104.08718 (CLIPScore, section 3).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+from iterref.rewards.algebra import Composable
+from iterref.rewards.checkpoint import Checkpoint, Device, load, load_tokenizer
+from iterref.rewards.classifier import Measure, judged, known_measure, label_index
+from iterref.rewards.network import padding
+
+Render = Callable[[Tensor], Tensor]
+Filter = Literal["nearest", "bilinear", "bicubic"]
+# PIL's numbers of its filters, as preprocessor_config.json writes them.
+FILTERS: dict[int, Filter] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a network wants its images: resized (by the shortest edge, or both), cropped in the middle, normalised."""
+
+    shortest: int | None
+    size: tuple[int, int] | None
+    crop: tuple[int, int] | None
+    filter: Filter
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+
+    @classmethod
+    def read(cls, folder: Path | None) -> Preprocessing:
+        """From a checkpoint's preprocessor_config.json. Raises `FileNotFoundError` where there is none."""
+        file = folder / "preprocessor_config.json" if folder else None
+        if file is None or not file.is_file():
+            raise FileNotFoundError(
+                f"{folder} has no preprocessor_config.json: save the model's image processor beside it"
+            )
+        config = json.loads(file.read_text(encoding="utf-8"))
+        size, crop = config.get("size"), config.get("crop_size") if config.get("do_center_crop") else None
+        shortest = size if isinstance(size, int) and config.get("do_center_crop") else None
+        if isinstance(size, dict):
+            shortest = size.get("shortest_edge")
+        resize = bool(config.get("do_resize", True)) and size is not None
+        scale = bool(config.get("do_normalize", True))
+        number = int(config.get("resample", 2))
+        if number not in FILTERS:
+            raise ValueError(f"{file} asks for the filter {number}, known are {sorted(FILTERS)}: choose one of these")
+        return cls(
+            shortest=shortest if resize else None,
+            size=_edges(size) if resize and shortest is None else None,
+            crop=_edges(crop) if crop is not None else None,
+            filter=FILTERS[number],
+            mean=tuple(config.get("image_mean", (0.5,) * 3)) if scale else (0.0,) * 3,
+            sd=tuple(config.get("image_std", (0.5,) * 3)) if scale else (1.0,) * 3,
+        )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(R, 3, H, W) in [0, 1] -> (R, 3, H', W') as the network reads them."""
+        height, width = images.shape[2:]
+        target = self.size or (height, width)
+        if self.shortest is not None:
+            short = min(height, width)
+            target = (height * self.shortest // short, width * self.shortest // short)
+        if target != (height, width):
+            smooth = self.filter != "nearest"
+            images = interpolate(images, target, mode=self.filter, antialias=smooth).clamp(0, 1)
+        if self.crop is not None:
+            top, left = (images.shape[2] - self.crop[0]) // 2, (images.shape[3] - self.crop[1]) // 2
+            if top < 0 or left < 0:
+                raise ValueError(
+                    f"an image of {tuple(images.shape[2:])} is smaller than the crop {self.crop}: enlarge it"
+                )
+            images = images[:, :, top : top + self.crop[0], left : left + self.crop[1]]
+        mean, sd = (torch.tensor(one, device=images.device).view(1, -1, 1, 1) for one in (self.mean, self.sd))
+        return (images - mean) / sd
+
+
+class ImageReward(Composable):
+    """What rewards of images have in common: tokens are rendered `batch` at a time, prepared and judged."""
+
+    def __init__(self, render: Render, checkpoint: Checkpoint, batch: int, preprocessing: Preprocessing | None) -> None:
+        if batch < 1:
+            raise ValueError(f"a batch of {batch} images cannot be read: give at least 1")
+        self.render = render
+        self.checkpoint = checkpoint
+        self.batch = batch
+        self.preprocessing = preprocessing or Preprocessing.read(checkpoint.folder)
+
+    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """(R, L) long, (R,) long -> (R,) float64."""
+        parts = zip(tokens.split(self.batch), rows.split(self.batch), strict=True)
+        with torch.inference_mode():
+            values = [self.judge(self._pixels(canvas), row) for canvas, row in parts if len(canvas)]
+        return torch.cat(values).to(tokens.device) if values else torch.zeros(0, dtype=torch.float64)
+
+    def judge(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        """Prepared images (R, 3, H, W) and their rows (R,) -> (R,) float64."""
+        raise NotImplementedError
+
+    def _pixels(self, tokens: Tensor) -> Tensor:
+        images = self.render(tokens)
+        if images.dim() != 4 or images.shape[:2] != (len(tokens), 3) or not images.is_floating_point():
+            raise ValueError(
+                f"render gave {images.dtype} of shape {tuple(images.shape)} for {len(tokens)} canvases: return floats "
+                "of shape (canvases, 3, height, width) in [0, 1]"
+            )
+        outside = (images < 0) | (images > 1)
+        if bool(outside.any()):
+            row = int(outside.flatten(1).any(1).nonzero()[0, 0])
+            raise ValueError(f"image {row} of a render leaves [0, 1]: rescale or clamp what the decoder gives")
+        weight = next(self.checkpoint.network.parameters())
+        return self.preprocessing(images.to(weight.device, torch.float32)).to(weight.dtype)
+
+
+class ImageClassifier(ImageReward):
+    """A class's log-probability, probability or logit of a rendered image, a reward of tokens.
+
+    `render` takes canvases (R, L) long and gives images (R, 3, H, W) in [0, 1]. `model` is a folder or hub name of an
+    image classifier with safetensors, or a loaded network with its `preprocessing`; `label` a name or a number, or one
+    of these a row of the problem. Raises as `Classifier` does.
+    """
+
+    def __init__(
+        self,
+        render: Render,
+        model: Any,
+        label: str | int | Sequence[str | int],
+        *,
+        value: Measure = "log_probability",
+        device: Device = "cpu",
+        dtype: torch.dtype | str = "float32",
+        batch: int = 32,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        known_measure(value)
+        super().__init__(render, load("ImageClassification", model, device, dtype), batch, preprocessing)
+        self.value = value
+        labels = [label] if isinstance(label, str | int) else list(label)
+        self.each = not isinstance(label, str | int)
+        self.labels = torch.tensor([label_index(self.checkpoint.config, one, value) for one in labels])
+
+    def judge(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        """Prepared images (R, 3, H, W) and their rows (R,) -> (R,) float64."""
+        logits = self.checkpoint.network(pixel_values=pixels).logits
+        index = _within(rows, len(self.labels), "label") if self.each else torch.zeros_like(rows).cpu()
+        return judged(logits, self.value).gather(1, self.labels[index, None].to(logits.device))[:, 0]
+
+
+class ImageText(ImageReward):
+    """Cosine in [-1, 1] of a rendered image's and a text's embeddings by a CLIP model, a reward of tokens.
+
+    `render` takes canvases (R, L) long and gives images (R, 3, H, W) in [0, 1]. `model` is a folder or hub name of a
+    CLIP with safetensors, or a loaded network with its `tokenizer` and `preprocessing`; `texts` one text for all rows,
+    or one a row of the problem, embedded once, here. Raises ValueError for a text of more tokens than the model reads.
+    """
+
+    def __init__(
+        self,
+        render: Render,
+        model: Any,
+        texts: str | Sequence[str],
+        *,
+        tokenizer: Any = None,
+        device: Device = "cpu",
+        dtype: torch.dtype | str = "float32",
+        batch: int = 32,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        super().__init__(render, load("CLIP", model, device, dtype), batch, preprocessing)
+        self.each = not isinstance(texts, str)
+        self._texts = self._embedded([texts] if isinstance(texts, str) else list(texts), tokenizer)
+
+    def judge(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        """Prepared images (R, 3, H, W) and their rows (R,) -> (R,) float64."""
+        images = _features(self.checkpoint.network.get_image_features(pixel_values=pixels))
+        index = _within(rows, len(self._texts), "text") if self.each else torch.zeros_like(rows)
+        return (images * self._texts[index.to(self._texts.device)]).sum(1)
+
+    def _embedded(self, texts: list[str], tokenizer: Any) -> Tensor:
+        """Embeddings (T, D) float64 of length 1."""
+        tokenizer, network = load_tokenizer(tokenizer, self.checkpoint), self.checkpoint.network
+        ids = tokenizer(texts, verbose=False)["input_ids"]
+        most, size = self.checkpoint.config.text_config.max_position_embeddings, max(map(len, ids))
+        if size > most:
+            row = next(row for row, one in enumerate(ids) if len(one) > most)
+            raise ValueError(f"text {row} has {len(ids[row])} tokens and the model reads {most}: shorten it")
+        fill = padding(tokenizer)
+        tokens = torch.tensor([one + [fill] * (size - len(one)) for one in ids], device=self.checkpoint.device)
+        mask = torch.tensor([[1] * len(one) + [0] * (size - len(one)) for one in ids], device=self.checkpoint.device)
+        with torch.inference_mode():
+            return _features(network.get_text_features(input_ids=tokens, attention_mask=mask))
+
+
+def _features(answer: Any) -> Tensor:
+    """Unit vectors (R, D) float64 of what get_*_features gives: a tensor, or in later versions an output with one."""
+    features = answer if isinstance(answer, Tensor) else answer.pooler_output
+    return normalize(features.double(), dim=1)
+
+
+def _within(rows: Tensor, size: int, name: str) -> Tensor:
+    if len(rows) and int(rows.max()) >= size:
+        raise ValueError(f"row {int(rows.max())} has no {name}, there are {size}: give one a row")
+    return rows.cpu()
+
+
+def _edges(size: Any) -> tuple[int, int]:
+    """(height, width) of a size as configurations write it."""
+    if isinstance(size, dict):
+        return (int(size["height"]), int(size["width"])) if "height" in size else _edges(size["shortest_edge"])
+    return (int(size), int(size))

@@ -1,0 +1,127 @@
+"""Lexical: words that must or must not be there, regular expressions and length bands, hard or soft.
+
+violation(x) = required words missing + occurrences of forbidden words + patterns that do not match
+               + occurrences of rejected patterns + distance to each length band, as a share of the bound passed
+hard:  r(x) = -inf where violation(x) > 0, else 0           soft:  r(x) = -violation(x)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from iterref.rewards.algebra import TextComposable
+
+Band = tuple[int | None, int | None]
+
+
+class Lexical(TextComposable):
+    """Rules on the words and the length of a text, as a text reward: `Lexical(required=["orchard"], words=(5, 12))`.
+
+    `required` and `forbidden` list words or phrases, found as whole words, in any case unless `case`. `matches` and
+    `rejects` list regular expressions that must, or must not, be found anywhere (case counts; write `(?i)` where it
+    must not). `words` and `characters` are bands (least, most), either of them None for no bound; a word is a run
+    without blanks. `required_column` and `forbidden_column` name columns whose entry, one word or several, holds for
+    that row's text only.
+
+    `hard` forbids every text that breaks a rule (-inf), and is 0 otherwise; `hard=False` counts violations, so that a
+    sampler can feel its way. Use it as a sum beside another reward, or as a condition: `fluent.where(rules >= 0)`.
+
+    Raises ValueError for no rule at all, an empty word, a word both required and forbidden, a pattern that is none and
+    a band that nothing fits.
+    """
+
+    def __init__(
+        self,
+        required: Sequence[str] = (),
+        forbidden: Sequence[str] = (),
+        *,
+        matches: Sequence[str] = (),
+        rejects: Sequence[str] = (),
+        words: Band = (None, None),
+        characters: Band = (None, None),
+        required_column: str | None = None,
+        forbidden_column: str | None = None,
+        case: bool = False,
+        hard: bool = True,
+    ) -> None:
+        self.hard = hard
+        self.case = case
+        self.required_column, self.forbidden_column = required_column, forbidden_column
+        required, forbidden = _listed(required, "required"), _listed(forbidden, "forbidden")
+        clash = set(map(self._form, required)) & set(map(self._form, forbidden))
+        if clash:
+            raise ValueError(f"{min(clash)!r} is both required and forbidden: drop one of the two")
+        self.required = [self._word(word) for word in required]
+        self.forbidden = [self._word(word) for word in forbidden]
+        self.matches = [_pattern(pattern) for pattern in _listed(matches, "matches")]
+        self.rejects = [_pattern(pattern) for pattern in _listed(rejects, "rejects")]
+        self.words, self.characters = _band(words, "words"), _band(characters, "characters")
+        rules = (required, forbidden, matches, rejects, required_column, forbidden_column)
+        if not any(rules) and self.words == self.characters == (None, None):
+            raise ValueError("there is no rule: give words, patterns or a length band")
+
+    def __call__(self, completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+        """R texts and the columns, each of R entries -> R numbers: 0 where every rule holds, less or -inf elsewhere."""
+        required = self._column(self.required_column, columns, len(completions))
+        forbidden = self._column(self.forbidden_column, columns, len(completions))
+        counts = map(self._violations, completions, required, forbidden)
+        return [0.0 if not count else -float("inf") if self.hard else -count for count in counts]
+
+    def _violations(self, text: str, required: list[re.Pattern[str]], forbidden: list[re.Pattern[str]]) -> float:
+        missing = sum(not pattern.search(text) for pattern in (*self.required, *self.matches, *required))
+        found = sum(len(pattern.findall(text)) for pattern in (*self.forbidden, *self.rejects, *forbidden))
+        return missing + found + _outside(len(text.split()), self.words) + _outside(len(text), self.characters)
+
+    def _column(self, name: str | None, columns: dict[str, Sequence[Any]], size: int) -> list[list[re.Pattern[str]]]:
+        if name is None:
+            return [[] for _ in range(size)]
+        if name not in columns:
+            raise ValueError(f"the rule needs the column {name!r}, but there is only {sorted(columns)}: add it")
+        entries = columns[name]
+        if len(entries) != size:
+            raise ValueError(f"column {name!r} has {len(entries)} entries for {size} completions: give one each")
+        return [[self._word(word) for word in ([entry] if isinstance(entry, str) else entry)] for entry in entries]
+
+    def _form(self, word: str) -> str:
+        form = " ".join(word.split())
+        return form if self.case else form.lower()
+
+    def _word(self, word: str) -> re.Pattern[str]:
+        """A word or phrase as a pattern: no letter, digit or underscore beside it, any blanks between its parts."""
+        parts = word.split()
+        if not parts:
+            raise ValueError(f"{word!r} is no word: give at least one character that is not blank")
+        body = r"\s+".join(map(re.escape, parts))
+        return re.compile(rf"(?<!\w){body}(?!\w)", 0 if self.case else re.IGNORECASE)
+
+
+def _listed(entries: Sequence[str], name: str) -> list[str]:
+    if isinstance(entries, str):
+        raise ValueError(f"{name}={entries!r} is one string: pass a list of strings")
+    return list(entries)
+
+
+def _pattern(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression ({error}): mend it, or escape its signs") from None
+
+
+def _band(band: Band, name: str) -> Band:
+    low, high = band
+    if (low or 0) < 0 or (high is not None and high < (low or 0)):
+        raise ValueError(f"no text has between {low} and {high} {name}: give 0 <= least <= most")
+    return low, high
+
+
+def _outside(size: int, band: Band) -> float:
+    """How far a size lies outside a band, as a share of the bound that it passed."""
+    low, high = band
+    if low is not None and size < low:
+        return (low - size) / low
+    if high is not None and size > high:
+        return (size - high) / max(high, 1)
+    return 0.0

@@ -1,0 +1,118 @@
+"""Perplexity: how likely a text is under a causal language model.
+
+    log_likelihood  sum_i log p(x_i | x_<i) / n      the mean over the n tokens of the text, minus the log of perplexity
+    sum             sum_i log p(x_i | x_<i)          with alpha = 1 the product of the two models' laws
+    perplexity      -exp(-log_likelihood)            minus, so that more is better; long tails, so clip it
+
+Tokens are the language model's own, so its perplexity is not that of another model's tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from iterref.rewards.checkpoint import Checkpoint, Device
+from iterref.rewards.network import Encoding, Pair, TextNetwork, numbers
+
+Measure = Literal["log_likelihood", "sum", "perplexity"]
+
+
+class Perplexity(TextNetwork[float]):
+    """The likelihood of a text under a causal language model, as a text reward: `Perplexity("gpt2")`.
+
+    `model` is a folder or hub name with safetensors, or a loaded network with its `tokenizer`. With `start` the
+    tokenizer's start token stands first, so that the first token of a text counts too; without one, or where the
+    tokenizer has none, the text's likelihood is that of the others given the first. `given` names a column whose text
+    stands before and does not count: the likelihood is conditional on it (the two are tokenised apart). Texts of more
+    tokens than the network reads, or than `length`, are cut with a warning: at the front of what is given, then at the
+    end of the text. `batch` texts are read at a time, padded; the latest `limit` answers are remembered. A text with no
+    token to count is forbidden.
+
+    Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs; a network that looks
+    at later tokens is refused.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        value: Measure = "log_likelihood",
+        tokenizer: Any = None,
+        given: str | None = None,
+        start: bool = True,
+        device: Device = "cpu",
+        dtype: torch.dtype | str = "float32",
+        batch: int = 32,
+        length: int | None = None,
+        limit: int = 200_000,
+    ) -> None:
+        if value not in get_args(Measure):
+            raise ValueError(f"a likelihood has no value {value!r}: use one of {', '.join(get_args(Measure))}")
+        super().__init__(
+            "CausalLM", model, tokenizer,
+            given=given, device=device, dtype=dtype, batch=batch, length=length, limit=limit,
+        )  # fmt: skip
+        self.value = value
+        first = self.tokenizer.bos_token_id if start else None
+        self.start: list[int] = [] if first is None else [first]
+        _check_causal(self.checkpoint, self._known)
+
+    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
+        """R texts and the columns, each of R entries -> R numbers."""
+        return numbers(self.fetch(self.pairs(completions, columns)))
+
+    def encode(self, pairs: Sequence[Pair]) -> list[Encoding]:
+        """The tokens of texts behind the start and what is given; `counted` marks those whose likelihood counts."""
+        texts = self.tokenizer([text for _, text in pairs], add_special_tokens=False, verbose=False)["input_ids"]
+        before = [prefix or "" for prefix, _ in pairs]
+        prefixes = self.tokenizer(before, add_special_tokens=False, verbose=False)["input_ids"]
+        return [
+            self._encoding(pair, *both) for pair, both in zip(pairs, zip(prefixes, texts, strict=True), strict=True)
+        ]
+
+    def read(self, batch: dict[str, Tensor]) -> list[float]:
+        """One number a row of a padded batch, (R, T) each."""
+        counted = batch.pop("counted")[:, 1:].bool()
+        tokens = batch["input_ids"][:, 1:]
+        logits = self.checkpoint.network(**batch).logits[:, :-1]
+        log_p = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
+        chosen = logits[counted]  # what counts only: no wide table of the padding's log-probabilities
+        chosen = chosen if chosen.dtype == torch.float64 else chosen.float()
+        picked = chosen.gather(1, tokens[counted][:, None])[:, 0].double()
+        log_p[counted] = picked - chosen.logsumexp(-1).double()
+        total, size = log_p.sum(1), counted.sum(1)
+        return [self._valued(one, int(n)) for one, n in zip(total.tolist(), size.tolist(), strict=True)]
+
+    def _valued(self, total: float, size: int) -> float:
+        if self.value == "sum":
+            return total
+        return total / size if self.value == "log_likelihood" else -exp(min(-total / size, 700.0))
+
+    def _encoding(self, pair: Pair, prefix: list[int], text: list[int]) -> Encoding:
+        size = len(self.start) + len(prefix) + len(text)
+        if size > self.length:
+            self.cut(pair[1], size, 1)
+            prefix = prefix[min(size - self.length, len(prefix)) :]
+            text = text[: self.length - len(self.start) - len(prefix)]
+        before = [*self.start, *prefix]
+        ids = before + text
+        counted = [0] * len(before) + [1] * len(text)
+        counted[:1] = [0]  # nothing stands before the first token, so nothing says how likely it is
+        if not any(counted):
+            ids = counted = []
+        return {"input_ids": ids, "attention_mask": [1] * len(ids), "counted": counted}
+
+
+def _check_causal(checkpoint: Checkpoint, vocab: int) -> None:
+    """Refuses a network whose answer at a token depends on a later one: its likelihoods would be those of a copy."""
+    tokens = torch.zeros(2, 3, dtype=torch.long, device=checkpoint.device)
+    tokens[1, 2] = vocab - 1
+    with torch.inference_mode():
+        one, other = checkpoint.network(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits[:, :2].float()
+    if not torch.allclose(one, other, atol=1e-4 * float(one.abs().max().clamp_min(1e-6)), rtol=0):
+        raise ValueError(f"{checkpoint.name} looks at later tokens, so it is no causal language model: give one")
