@@ -3,8 +3,8 @@
     python benchmarks/text_defaults.py --data sentcomp.validation.jsonl.gz --rows 48 --out benchmarks/results
 
 Two rewards that see no reference: agreement with a pool of the model's own drafts (drawn once, free of charge here),
-and a rule (eight words, three of the source's long ones). Budgets are k plain runs of 16 denoiser rows, in three accounts:
-cheap (16 reward rows a denoiser row), even (a reward row is as dear as a denoiser row) and dear (ten times as dear).
+and a rule (eight words, three of the source's long ones). Budgets are k plain runs of 16 denoiser rows, in three
+accounts: cheap (16 reward rows a denoiser row), even (a reward row is as dear as a denoiser row), dear (ten times so).
 Writes text_defaults.csv and text_defaults.md: the mean of the best reward seen, with the standard error of the paired
 difference to the default.
 """

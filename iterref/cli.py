@@ -1,4 +1,4 @@
-"""The command line: demo, generate, train, bench, ls.
+"""The command line: demo, generate, bench, train, check, ls.
 
     exit codes:  0 done,  1 failed on the way,  2 wrong use, with one sentence on standard error
 
@@ -51,7 +51,7 @@ def doors() -> Iterator[None]:
     """Refusals at the door become exit code 2; what fails later becomes exit code 1; neither shows a traceback."""
     try:
         yield
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, FileNotFoundError) as error:
         raise WrongUse(str(error)) from error
     except (RuntimeError, OSError) as error:
         raise click.ClickException(str(error)) from error
@@ -218,6 +218,31 @@ def bench_world(quick: bool, out: str | None, as_json: str | None, budget: str |
             Path(as_json).write_text(json.dumps(world.as_json(runs), indent=1) + "\n", encoding="utf-8")
         click.echo(report.brief(runs))
         click.echo(f"\nwritten: {', '.join(map(str, [task.runs.path, *paths[:3]]))} and {len(paths) - 3} pictures")
+
+
+@main.command()
+@click.argument("model")
+@click.argument("file", type=click.File("r", encoding="utf-8"), required=False)
+@click.option("--length", type=click.IntRange(min=1), help="Positions of a canvas; the model's own unless given.")
+@click.option("--tokenizer", help="A folder or hub name with tokenizer.json.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Half precision needs about 1e-2.")
+@click.pass_context
+def check(context: click.Context, model: str, file: IO[str] | None, tolerance: float, **options: Any) -> None:
+    """Whether MODEL keeps this library's conventions. FILE holds texts that it might have written, one a line, or JSON
+    lines with `document` (the prompt) and `summary` (the text). Exit code 1 if something fails."""
+    with doors():
+        from iterref.check import check_model, table
+        from iterref.loading import load
+
+        read, columns = (None, {}) if file is None else read_prompts(file)
+        texts = columns.get("summary", read)
+        prompts = read if "summary" in columns else None
+        findings = check_model(load(model, **options), texts, prompts, tolerance=tolerance)
+        click.echo(table(findings))
+    if any(finding.passed is False for finding in findings):
+        context.exit(1)
 
 
 @main.command("ls")

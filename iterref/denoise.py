@@ -3,7 +3,8 @@
     denoiser(x_t, t, where, rows)  =  log p(x_0^i | x_t)      at the positions i that `where` marks
 
 One convention holds everywhere: true per-position posteriors, packed over the open positions only. Adapters of
-checkpoints get there with `carry_over` and `from_leave_one_out`; `Tempered` and `Guided` make denoisers of denoisers.
+checkpoints get there with `carry_over`, `from_leave_one_out` and `from_score`; `Tempered` and `Guided` make denoisers
+of denoisers.
 """
 
 from __future__ import annotations
@@ -76,6 +77,22 @@ def from_leave_one_out(log_p: Tensor, x_t: Tensor, t: Tensor, where: Tensor, noi
     log_same = torch.log(a_t + (1 - a_t) * pi_t).to(log_p.dtype)
     log_q = log_other[:, None].expand(log_p.shape).scatter(1, seen[:, None], log_same[:, None])
     return torch.log_softmax(log_p + log_q, -1)
+
+
+def from_score(log_score: Tensor, x_t: Tensor, t: Tensor, where: Tensor, noise: Noise) -> Tensor:
+    """Posteriors from log-scores log p_t(x_t with v at i) / p_t(x_t), as SEDD makes them (Lou et al. 2024).
+
+    Packed (M, V), (R, L), (R,), (R, L) bool -> (M, V) normalised. Absorbing noise: at a masked position the scores of
+    the tokens are their posterior up to a factor, so that a shift of all log-scores changes nothing. Other noise: the
+    scores, with 1 for the token's own, are up to a factor the law a_t l + (1 - a_t) pi of a noisy token, l the
+    leave-one-out law; this needs a_t > 0, and what an inexact score leaves below zero counts as zero.
+    """
+    if noise.mask is not None:
+        return carry_over(log_score, x_t, where, noise.mask)
+    noisy = torch.softmax(log_score.double().scatter(1, x_t[where][:, None], 0.0), -1)
+    a_t = noise.a(t).to(x_t.device)[:, None].expand(x_t.shape)[where][:, None]
+    clean = (noisy - (1 - a_t) * noise.pi.to(x_t.device)).clamp_min(0.0)
+    return from_leave_one_out(clean.log(), x_t, t, where, noise)
 
 
 @dataclass(frozen=True)

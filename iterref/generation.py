@@ -198,17 +198,17 @@ def fitted(method: Sampler, budget: Rows | None, pool: Cost, passes: int = 1) ->
 
 
 def text_model(model: TextModel | str | Path | None) -> TextModel:
-    """The model itself, the bundled one for None and "tiny-news", or the one in a folder.
+    """The model itself, the bundled one for None and "tiny-news", or whatever `iterref.load` reads by that name.
 
-    Raises `ValueError` for a name that is neither.
+    Raises `ValueError` for a name that is none of these.
     """
     if model is None or isinstance(model, str | Path):
-        from iterref.models.tiny_news import Summarizer
+        from iterref.loading import load
 
-        bundled = model is None or model == "tiny-news"
-        if not bundled and not Path(str(model)).is_dir():
-            raise ValueError(f"there is no model {str(model)!r}: say 'tiny-news' or give a folder made by training")
-        return Summarizer.load(None if bundled else model)
+        try:
+            return load(model)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from error
     return model
 
 

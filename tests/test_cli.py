@@ -156,7 +156,7 @@ def test_wrong_use_exits_with_2_and_a_sentence(fake: None, arguments: list[str],
 
 
 def test_an_unknown_model_is_wrong_use() -> None:
-    refused(call("generate", "--model", "tiny-olds", text="one"), "there is no model 'tiny-olds'")
+    refused(call("generate", "--model", "tiny-olds", text="one"), "'tiny-olds' is no folder")
 
 
 def test_a_reward_that_fails_exits_with_1_and_loses_nothing(fake: None, tmp_path: Path) -> None:
@@ -230,3 +230,12 @@ def test_demo_prints_a_table_a_story_and_writes_its_files(
         assert text in result.stdout
     refused(call("demo", "--out", str(out), "--budget", "20"), "leaves no room after the")
     refused(call("demo", "--out", str(out), "--budget", "none"), "not a valid float")
+
+
+def test_check_tells_whether_a_model_keeps_the_conventions() -> None:
+    pairs = [("a lorry overturned on the coast road .", "a lorry overturned"), ("police arrested two men .", "two men")]
+    lines = [json.dumps({"document": document, "summary": summary}) for document, summary in pairs]
+    result = call("check", "tiny-news", "-", text="\n".join(lines))
+    assert result.exit_code == 0 and "carry" in result.stdout, result.output
+    refused(call("check", "tiny-news", "-", text=lines[0]), "two texts or more")
+    refused(call("check", "no/such-folder"), "is no folder")

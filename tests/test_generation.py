@@ -290,7 +290,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"forbidden": [99]}, "forbidden token 99 is outside the vocabulary of 6"),
     ({"forbidden": range(5)}, "every token is forbidden"),
     ({"max_rows": 0}, "max_rows must be at least 1"),
-    ({"model": "tiny-new"}, "there is no model 'tiny-new'"),
+    ({"model": "tiny-new"}, "'tiny-new' is no folder"),
 ]
 
 

@@ -28,13 +28,14 @@ ORDER = [
     {"registry", "trace"},
     {"run"},
     {"pairs", "drafts", "plots", "adaptive"},
+    {"loading", "check"},
     {"generation", "training"},
     {"editing", "bench"},
     {"demo"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-TOP = {"drafts", "generation", "training", "editing", "bench", "demo", "cli"}  # who may know a model
+TOP = {"drafts", "loading", "generation", "training", "editing", "bench", "demo", "cli"}  # who may know a model
 LOW = {"random", "noise", "denoise", "models"}  # whom a model may know
 HEAVY = {"transformers", "datasets", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
 OWN_ROOM = {"plots": {"matplotlib"}}  # loaded by whoever asks for a picture
@@ -161,7 +162,7 @@ def test_heavy_packages_are_loaded_where_they_are_used(module):
     assert loaded <= OWN_ROOM.get(module, set())
 
 
-@pytest.mark.parametrize("module", ["run", "registry", "generation", "rewards", "cli", "training"])
+@pytest.mark.parametrize("module", ["run", "registry", "generation", "rewards", "cli", "training", "loading"])
 def test_nothing_heavy_comes_along(module):
     assert top_closure(module) & HEAVY == set()
 

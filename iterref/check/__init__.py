@@ -1,0 +1,15 @@
+"""Check: whether a denoiser keeps the conventions that every method here relies on; for adapters of all kinds.
+
+    findings = check(denoiser, texts)                  form alone: any possible tokens will do as texts
+    findings = check(denoiser, texts, real=True)       meaning too: texts that the model was trained to write
+    findings = check_model(model, texts)               a text model, its tokenizer and its prompts besides
+    findings = check_model(model)                      its form, without texts
+
+`table` writes the findings down, one a line.
+"""
+
+from iterref.check.probe import Finding
+from iterref.check.text import check_model
+from iterref.check.tokens import check, table
+
+__all__ = ["Finding", "check", "check_model", "table"]

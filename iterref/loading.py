@@ -1,0 +1,95 @@
+"""Loading: a text model from a folder or a hub name, whatever family it belongs to.
+
+    load("kuleshov-group/mdlm-owt", length=128)     load("path/to/folder", device="cuda", dtype="bfloat16")
+
+The family is the `model_type` or the architecture that config.json names; `FAMILIES` lists the known ones. No code of a
+checkpoint is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from iterref.drafts import TextModel
+from iterref.models.checkpoint import Checkpoint, device_of, precision, read_json
+from iterref.models.codec import Codec
+from iterref.models.prefix import PrefixModel
+
+# A family's name in config.json, in lower case, and its file in `iterref.models`.
+FAMILIES = {"mdlm": "mdlm", "udlm": "udlm", "duo": "duo", "sedd": "sedd"}
+
+
+def load(
+    name: str | Path | None = None,
+    *,
+    length: int | None = None,
+    tokenizer: str | Path | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    compile: bool = False,
+    **options: Any,
+) -> TextModel:
+    """The text model in a folder, of a hub name, or the bundled one for None and "tiny-news".
+
+    `length` is the number of positions of a canvas, prompt included, the model's own unless given. `tokenizer` is a
+    folder or a hub name, the checkpoint's own or else its family's unless given, "none" for token ids alone.
+    `dtype` is the precision of the weights: "float32", "bfloat16" or "float16" (probabilities are float32 always).
+    `compile` has torch compile the network at first use, which takes a minute and pays in long runs. `options` are the
+    family's own (`label=` of UDLM).
+
+    Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
+    """
+    weights, place = precision(dtype), device_of(device)
+    if name is None or str(name) == "tiny-news" or _own(Path(name)):
+        from iterref.models.tiny_news import Summarizer
+
+        if length is not None or tokenizer is not None or options or compile or dtype == "float16":
+            raise ValueError("a summariser has its own length and tokenizer, and runs in float32 or bfloat16, as it is")
+        own = None if name is None or str(name) == "tiny-news" else name
+        return Summarizer.load(own, place, dtype)  # type: ignore[arg-type]
+    checkpoint = Checkpoint.open(name, revision)
+    family = import_module(f"iterref.models.{FAMILIES[family_of(checkpoint.config, checkpoint.name)]}")
+    codec = _codec(checkpoint, tokenizer, family.TOKENIZER)
+    try:
+        model: PrefixModel = family.load(checkpoint, codec, length=length, dtype=weights, device=place, **options)
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} does not fit on {device}: load it with dtype='bfloat16', or on another device"
+        ) from None
+    if compile:
+        model.denoiser.network.compile(dynamic=True)  # type: ignore[attr-defined]
+    return model
+
+
+def family_of(config: Mapping[str, Any], name: str) -> str:
+    """The family that a configuration belongs to. Raises `ValueError` for one that is not known."""
+    named = [config.get("model_type"), *(config.get("architectures") or [])]
+    known = [str(one).lower() for one in named if one is not None]
+    for one in known:
+        if one in FAMILIES:
+            return one
+    if not known and {"graph", "noise", "model", "tokens"} <= set(config):
+        return "sedd"  # its config.json is the training configuration, which names no architecture
+    raise ValueError(
+        f"{name} is of the architecture {', '.join(known) or 'that its config.json does not name'}: this library reads "
+        f"{', '.join(FAMILIES)}; wrap another model in a denoiser of your own (iterref.denoise)"
+    )
+
+
+def _own(folder: Path) -> bool:
+    """Whether a folder is one that `iterref train` wrote."""
+    file = folder / "config.json"
+    return file.is_file() and str(read_json(file, str(folder)).get("format")).startswith("iterref-")
+
+
+def _codec(checkpoint: Checkpoint, asked: str | Path | None, usual: str) -> Codec | None:
+    """The tokenizer that was asked for, the checkpoint's own, or its family's."""
+    if asked is not None:
+        return None if str(asked) == "none" else Codec.load(asked)
+    return Codec.load(checkpoint.folder if (checkpoint.folder / "tokenizer.json").is_file() else usual)

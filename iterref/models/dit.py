@@ -1,0 +1,206 @@
+"""DiT: the diffusion transformer that MDLM, UDLM, Duo and SEDD share, in plain PyTorch.
+
+    c    = silu(time(sinusoids(sigma)))  [+ silu(label)]                  sigma = -log a_t, how noisy the row is
+    x    = x + gate_1 out(attention(norm(x) (1 + scale_1) + shift_1))     bidirectional, rotary positions
+    x    = x + gate_2 down(gelu(up(norm(x) (1 + scale_2) + shift_2)))     shift, scale, gate linear in c (adaLN)
+    head = linear(norm(x) (1 + scale) + shift)                            at the open positions alone
+
+Peebles and Xie (2023), arXiv:2212.09748; for tokens: Lou et al. (2024), arXiv:2310.16834, whose network the other
+three families took over. `state` reads the names that all of them write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import log
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iterref.models.checkpoint import Checkpoint
+from iterref.models.transformer import rotate
+from iterref.noise import Noise, Schedule
+
+# The noise of all four families: Lou et al. chose the floor of a_t, the others kept it.
+SCHEDULE = Schedule("log-linear", low=1e-3)
+FREQUENCIES = 256  # sinusoids of sigma, in all published checkpoints
+# The published names of the parts, and the names here.
+PARTS = {
+    "vocab_embed.embedding": "table.weight",
+    "sigma_map.mlp": "time",
+    "cond_map.embedding_table": "labels",
+    "attn_qkv": "qkv",
+    "attn_out": "out",
+    "mlp.0": "up",
+    "mlp.2": "down",
+    "adaLN_modulation": "adapt",
+    "output_layer.norm_final": "norm",
+    "output_layer.linear": "head",
+    "output_layer.": "",
+}
+
+
+@dataclass(frozen=True)
+class DitOptions:
+    """Sizes of the network: `vocab` tokens, `blocks` of a `width` that is a multiple of 2 * `heads`, the size of the
+    `condition` c, and how many `labels` a row may be conditioned on, if any."""
+
+    vocab: int
+    width: int
+    blocks: int
+    heads: int
+    condition: int
+    labels: int = 0
+
+    def __post_init__(self) -> None:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} must be a multiple of twice the {self.heads} heads")
+
+
+class Linear(nn.Linear):
+    """A linear layer that takes float32 states at whatever precision its weights have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class Block(nn.Module):
+    """Attention and a two-layer perceptron, both modulated by c. The residual stream stays float32."""
+
+    def __init__(self, options: DitOptions) -> None:
+        super().__init__()
+        width = options.width
+        self.heads = options.heads
+        self.norm1 = nn.LayerNorm(width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.out = Linear(width, width, bias=False)
+        self.norm2 = nn.LayerNorm(width, bias=False)
+        self.up = Linear(width, 4 * width)
+        self.down = Linear(4 * width, width)
+        self.adapt = Linear(options.condition, 6 * width)
+
+    def forward(self, x: Tensor, c: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.adapt(c).float()[:, None].chunk(6, dim=-1)
+        x = x + gate_1 * self.attend(self.norm1(x) * (1 + scale_1) + shift_1, turn).float()
+        inside = F.gelu(self.up(self.norm2(x) * (1 + scale_2) + shift_2), approximate="tanh")
+        return x + gate_2 * self.down(inside).float()
+
+    def attend(self, x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+        rows, length, width = x.shape
+        mixed = self.qkv(x).view(rows, length, 3, self.heads, width // self.heads)
+        query, key, value = mixed.permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(rotate(query, turn), rotate(key, turn), value)
+        return self.out(seen.transpose(1, 2).reshape(rows, length, width))
+
+
+class Dit(nn.Module):
+    """The network: tokens and their noise level in, logits of the open positions out."""
+
+    def __init__(self, options: DitOptions) -> None:
+        super().__init__()
+        self.options = options
+        width, condition = options.width, options.condition
+        self.table = nn.Embedding(options.vocab, width)
+        self.time = nn.Sequential(Linear(FREQUENCIES, condition), nn.SiLU(), Linear(condition, condition))
+        self.labels = nn.Embedding(options.labels, condition) if options.labels else None
+        self.blocks = nn.ModuleList(Block(options) for _ in range(options.blocks))
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.adapt = Linear(condition, 2 * width)
+        self.head = Linear(width, options.vocab)
+
+    def forward(self, x_t: Tensor, sigma: Tensor, where: Tensor, label: Tensor | None = None) -> Tensor:
+        """Tokens (R, L) long at noise levels (R,), or (1,) for all rows, as raw logits (M, V) float32 of the True
+        cells of where (R, L), row-major. `label` (R,) long conditions a network that has labels."""
+        c = F.silu(self.time(self.sinusoids(sigma)).float())
+        if label is not None:
+            if self.labels is None:
+                raise ValueError("this network was made without labels: leave the label out")
+            c = c + F.silu(self.labels(label).float())
+        x = self.table(x_t).float()
+        turn = self.turn(x_t.shape[1], x_t.device)
+        for block in self.blocks:
+            x = block(x, c, turn)
+        shift, scale = self.adapt(c).float().chunk(2, dim=-1)
+        row = where.nonzero()[:, 0] if len(c) > 1 else slice(None)
+        return self.head(self.norm(x[where]) * (1 + scale[row]) + shift[row]).float()
+
+    def turn(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (length, size / 2) of the rotary angles."""
+        size = self.options.width // self.options.heads
+        # to the last bit as in training: exp(-log(1e4) i) instead moves the angle of a distant position by 1e-4
+        frequency = 1.0 / (10_000 ** (torch.arange(0, size, 2, device=device).float() / size))
+        angle = torch.arange(length, device=device)[:, None] * frequency
+        return angle.cos(), angle.sin()
+
+    def sinusoids(self, sigma: Tensor) -> Tensor:
+        """Noise levels (R,) -> features (R, FREQUENCIES)."""
+        half = FREQUENCIES // 2
+        frequency = torch.exp(torch.arange(half, device=sigma.device, dtype=torch.float32) * (-log(10_000) / half))
+        angle = sigma.float()[:, None] * frequency
+        return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
+def state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of `Dit` from those of a published state dict, with or without `backbone.` before every name.
+
+    The rotary frequencies, which some files hold, are left out: they are computed.
+    """
+    found = {}
+    for name, weight in published.items():
+        name = name.removeprefix("backbone.")
+        if name == "rotary_emb.inv_freq":
+            continue
+        for theirs, ours in PARTS.items():
+            name = name.replace(theirs, ours)
+        found[name] = weight
+    return found
+
+
+def level(noise: Noise, t: Tensor, device: torch.device, timed: bool = True) -> Tensor:
+    """sigma = -log a_t of times (R,) as the networks read it, (R,) float32; (1,), zero, for one that reads no time."""
+    if not timed:
+        return torch.zeros(1, device=device)
+    return -torch.log(noise.a(t)).to(device=device, dtype=torch.float32)
+
+
+def sizes(checkpoint: Checkpoint, labels: int = 0) -> DitOptions:
+    """The sizes in a flat config.json (`hidden_dim`, ...) or in a nested one (`model.hidden_size`, ...)."""
+    if checkpoint.config.get("causal"):
+        raise ValueError(f"{checkpoint.name} is autoregressive (causal), no diffusion model: load another")
+    return DitOptions(
+        vocab=checkpoint.size("vocab_size"),
+        width=checkpoint.size("hidden_dim", "model.hidden_size"),
+        blocks=checkpoint.size("n_blocks", "model.n_blocks"),
+        heads=checkpoint.size("n_heads", "model.n_heads"),
+        condition=checkpoint.size("cond_dim", "model.cond_dim"),
+        labels=labels,
+    )
+
+
+def build(options: DitOptions, weights: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> Dit:
+    """The network with weights named as here, for inference: layers in `dtype`, norms and sums in float32.
+
+    Raises `ValueError` naming the first weight that is missing, left over or of another shape.
+    """
+    with torch.device("meta"):
+        network = Dit(options)
+    wanted = network.state_dict()
+    for name, weight in wanted.items():
+        if name not in weights:
+            raise ValueError(f"the weights lack {name!r}: they belong to another architecture or to other sizes")
+        if weights[name].shape != weight.shape:
+            raise ValueError(
+                f"the weight {name!r} has shape {tuple(weights[name].shape)}, and the sizes in config.json ask for "
+                f"{tuple(weight.shape)}: the two files belong to different models"
+            )
+    extra = sorted(set(weights) - set(wanted))
+    if extra:
+        raise ValueError(f"the weights hold {extra[0]!r}, for which the network has no place: wrong sizes or family")
+    placed = {
+        name: weight.to(device=device, dtype=torch.float32 if "norm" in name else dtype)
+        for name, weight in weights.items()
+    }
+    network.load_state_dict(placed, assign=True)
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,82 @@
+"""SEDD: masked diffusion by score entropy (Lou et al. 2024, arXiv:2310.16834), and checkpoints in its format.
+
+    score(v) = p_t(x_t with v at i) / p_t(x_t)
+    p(x_0^i = v | x_t)  proportional to  score(v) at a masked position i, v not the mask;  a revealed token is certain
+
+The network's outputs are log-scores up to a shift that depends on sigma alone, log(e^sigma - 1) + log(V - 1), which
+normalising takes away. One thing more goes with it: the scores at a mask should add up to 1 / (e^sigma - 1), and those
+of a network do so only nearly. The published sampler lets the sum decide how soon a mask falls; here the schedule does.
+
+Files: weights without a prefix, and the training configuration as config.json (`tokens`, `graph`, `noise`, `model`).
+Training cuts texts anywhere, so a canvas begins with the prompt itself.
+
+Compared with louaaron/Score-Entropy-Discrete-Diffusion at 0605786d (model/transformer.py, graph_lib.py; flash-attn
+replaced by torch's attention) on the same random weights, in float32 on a CPU, L = 64 and 1024: log-scores are the same
+bits, posteriors differ by at most 3.8e-8, the law of an analytic step with scores that add up by 2.9e-7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iterref.denoise import from_score
+from iterref.models.checkpoint import Checkpoint
+from iterref.models.codec import Codec, mismatch, unwritten
+from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
+from iterref.models.prefix import PrefixModel
+from iterref.noise import Noise, absorbing
+
+TOKENIZER = "gpt2"
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredDit:
+    """A DiT that was trained to give scores, as a `Denoiser`. `impossible` (K,) lists the tokens besides the mask that
+    never stand in a text."""
+
+    network: Dit
+    noise: Noise
+    impossible: Tensor
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); rows share one law."""
+        log_score = self.network(x_t, level(self.noise, t, x_t.device), where)
+        log_score[:, self.impossible] = -torch.inf
+        return from_score(log_score, x_t, t, where, self.noise)
+
+
+def load(
+    checkpoint: Checkpoint,
+    codec: Codec | None,
+    *,
+    length: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> PrefixModel:
+    """The text model of a checkpoint in SEDD's format; `length` is the config's `model.length` unless given.
+
+    Raises `ValueError` for another graph or noise than those of the published models.
+    """
+    graph, noise = _kind(checkpoint, "graph"), _kind(checkpoint, "noise")
+    if (graph, noise) != ("absorb", "loglinear"):
+        raise ValueError(
+            f"{checkpoint.name} was trained on the graph {graph!r} with {noise!r} noise: SEDD models are read with the "
+            "graph 'absorb' and 'loglinear' noise, as the published ones have"
+        )
+    mask, device = checkpoint.size("tokens"), torch.device(device)
+    if codec is not None and codec.size != mask:
+        raise mismatch(checkpoint.name, mask, codec)
+    options = sizes(replace(checkpoint, config={**checkpoint.config, "vocab_size": mask + 1}))
+    network = build(options, state(checkpoint.weights()), dtype, device)
+    denoiser = ScoredDit(network, absorbing(options.vocab, mask, SCHEDULE), unwritten(codec, options.vocab).to(device))
+    return PrefixModel(denoiser, length or checkpoint.size("model.length"), codec, framed=False, device=device)
+
+
+def _kind(checkpoint: Checkpoint, part: str) -> Any:
+    """The `type` of a part of the configuration."""
+    written = checkpoint.config.get(part)
+    return written.get("type") if isinstance(written, dict) else None
