@@ -11,6 +11,7 @@ Sources: Radford et al. 2021, arXiv:2103.00020 (CLIP); Hessel et al. 2021, arXiv
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +109,9 @@ class ImageReward(Composable):
             values = [self.judge(self._pixels(canvas), row) for canvas, row in parts if len(canvas)]
         return torch.cat(values).to(tokens.device) if values else torch.zeros(0, dtype=torch.float64)
 
+    @abstractmethod
     def judge(self, pixels: Tensor, rows: Tensor) -> Tensor:
         """Prepared images (R, 3, H, W) and their rows (R,) -> (R,) float64."""
-        raise NotImplementedError
 
     def _pixels(self, tokens: Tensor) -> Tensor:
         images = self.render(tokens)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
@@ -25,7 +26,7 @@ Encoding = dict[str, list[int]]
 Value = TypeVar("Value")
 
 
-class TextNetwork(TextComposable, Generic[Value]):
+class TextNetwork(TextComposable, ABC, Generic[Value]):
     """What text rewards by a network have in common: the checkpoint, its tokenizer, batches, and the memory of answers.
 
     `asked` counts the texts that came in, `evaluated` those that the network read, `truncated` those that it read in
@@ -84,9 +85,9 @@ class TextNetwork(TextComposable, Generic[Value]):
                 encodings[place] = encoding
         return encodings
 
+    @abstractmethod
     def read(self, batch: dict[str, Tensor]) -> list[Value]:
         """One value a row of a padded batch of `input_ids`, `attention_mask` and what else was encoded, (R, T) each."""
-        raise NotImplementedError
 
     def cut(self, text: str, size: int, count: int) -> None:
         """Takes note of texts that are longer than the network reads, and warns about the first ever."""
