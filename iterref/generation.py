@@ -103,7 +103,7 @@ def generate(
             progress=progress,
         )
     except RewardError as error:
-        error.partial = _charged(error.partial, drafts, judged)  # type: ignore[attr-defined]
+        error.partial = _charged(error.partial, drafts, judged)
         raise
     return _charged(result, drafts, judged)
 

@@ -216,11 +216,12 @@ class Problem:
         """Rewards of (R, L) guesses -> (R,) float64; `final` guesses are finished texts and may become the best."""
         start = perf_counter()
         size = self.max_rows or len(x_0)
-        before = getattr(self.reward, "evaluated", None)
+        memory = self.reward if isinstance(self.reward, Remembered) else None
+        before = memory.evaluated if memory else 0
         parts = zip(x_0.split(size), self._named(rows).split(size), strict=True)
         reward = torch.cat([checked(self.reward, x, named) for x, named in parts])
         self.meter.asked_reward += len(x_0)
-        self.meter.made_reward += len(x_0) if before is None else self.reward.evaluated - before  # type: ignore[attr-defined]
+        self.meter.made_reward += memory.evaluated - before if memory else len(x_0)
         self.meter.seconds["reward"] += perf_counter() - start
         if final and self.best is not None:
             self.best.see(x_0, reward, rows)

@@ -109,7 +109,7 @@ def sample(
                 run.trace.add(state, info, best.reward, asked.denoiser, asked.depth, batch)
             state = state.scored(run.problem)
     except RewardError as error:
-        error.partial = run.result(state, finished=False)  # type: ignore[attr-defined]
+        error.partial = run.result(state, finished=False)
         raise
     return run.result(state, finished=True)
 

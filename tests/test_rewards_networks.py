@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from functools import partial
 from math import exp, inf
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,7 @@ def test_without_a_start_the_first_token_is_given(folders: dict[str, Path]) -> N
 def test_what_is_given_does_not_count(folders: dict[str, Path]) -> None:
     prompts = ["rain on monday", "sun", "", "a", "the man", "sun"]
     columns = {"prompts": prompts}
-    make = lambda batch: Perplexity(folders["language"], value="sum", given="prompts", batch=batch)  # noqa: E731
+    make = partial(Perplexity, folders["language"], value="sum", given="prompts")
     found = in_every_way(make, TEXTS, columns)
     before = ids(prompts[0], [4], [])[0].tolist()
     assert found[0] == pytest.approx(by_hand(folders["language"], TEXTS[0], before, 3), rel=1e-5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,7 +17,12 @@ from torch import Tensor
 
 
 class RewardError(RuntimeError):
-    """A reward failed or returned something that is no reward; the original exception, if any, is the cause."""
+    """A reward failed or returned something that is no reward; the original exception, if any, is the cause.
+
+    `partial` is what the run had reached, a `Result`, where a run was under way.
+    """
+
+    partial: Any = None
 
 
 @runtime_checkable

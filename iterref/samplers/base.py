@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from iterref.budget import FAR, Budget, Cost, most
-from iterref.decode import Decoder
+from iterref.decode import Decoder, advance, grid
 from iterref.kernels import Entry, Info, Move, State
 from iterref.kernels.base import descend
 from iterref.noise import Schedule
+from iterref.particles import Particles
 from iterref.problem import Problem
 from iterref.random import Rng
 
@@ -65,8 +66,8 @@ class Sampler(ABC):
 
     @property
     def maximises(self) -> bool:
-        """Whether the result is the best text seen rather than the last state."""
-        return False
+        """Whether the result is the best text seen rather than the last state: what its `objective` says, if any."""
+        return getattr(self, "objective", "sample") == "maximise"
 
     def refining(self) -> Sampler:
         """The same method without its draft, to start from finished texts.
@@ -124,6 +125,21 @@ class Decoded(Sampler):
     def decoder(self) -> Decoder:
         """The base decoder."""
         return Decoder(self.order, self.block, self.bound)
+
+    def _beside(self, problem: Problem, n: int, rng: Rng) -> State:
+        """Pure noise for n copies of every row."""
+        x = problem.widened(n).prior(rng.repeat(n)).unflatten(0, (n, -1))
+        return State(0, 1.0, x[0], particles=Particles.equal(x))
+
+    def _advanced(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Tensor | None]:
+        """One grid step of all copies by the base decoder, and their rewards (N, B) once they are finished."""
+        assert state.particles is not None
+        n, times = state.particles.n, grid(self.steps)
+        wide, t, u = problem.widened(n), times[state.step], times[state.step + 1]
+        x_u = advance(wide, state.particles.x_t.flatten(0, 1), t, u, self.decoder, wide.rows, rng.repeat(n))
+        x = x_u.unflatten(0, (n, -1))
+        reward = wide.score(x_u, wide.rows, final=True).view(n, -1) if u == 0 else None
+        return State(state.step + 1, u, x[0], particles=replace(state.particles, x_t=x)), reward
 
 
 @dataclass(frozen=True)

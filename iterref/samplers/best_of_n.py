@@ -13,9 +13,8 @@ from typing import ClassVar
 import torch
 
 from iterref.budget import Cost
-from iterref.decode import advance, grid
 from iterref.kernels import Info, State
-from iterref.particles import Particles, pick
+from iterref.particles import pick
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.samplers.base import Decoded
@@ -46,23 +45,19 @@ class BestOfN(Decoded):
 
     def init(self, problem: Problem, rng: Rng) -> State:
         """Noise for N copies of every row."""
-        x = problem.widened(self.n).prior(rng.repeat(self.n)).unflatten(0, (self.n, -1))
-        return State(0, 1.0, x[0], particles=Particles.equal(x))
+        return self._beside(problem, self.n, rng)
 
     def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step of all; the last one scores them and shows each row's best."""
+        state, reward = self._advanced(problem, state, rng)
+        if reward is None:
+            return state, Info()
         assert state.particles is not None
-        times, wide = grid(self.steps), problem.widened(self.n)
-        t, u = times[state.step], times[state.step + 1]
-        x_u = advance(wide, state.particles.x_t.flatten(0, 1), t, u, self.decoder, wide.rows, rng.repeat(self.n))
-        x = x_u.unflatten(0, (self.n, -1))
-        if u > 0:
-            return State(state.step + 1, u, x[0], particles=replace(state.particles, x_t=x)), Info()
-        reward = wide.score(x_u, wide.rows, final=True).view(self.n, -1)
+        x = state.particles.x_t
         choice = reward.argmax(0)
-        best, particles = pick(x, choice), replace(state.particles, x_t=x, x_0=x, reward=reward)
+        best, particles = pick(x, choice), replace(state.particles, x_0=x, reward=reward)
         info = Info(None, torch.isneginf(reward).all(0), None, x, reward)
-        return State(state.step + 1, 0.0, best, best, pick(reward, choice), particles=particles), info
+        return State(state.step, 0.0, best, best, pick(reward, choice), particles=particles), info
 
     def cost(self) -> Cost:
         """N runs, N rewards."""

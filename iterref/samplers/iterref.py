@@ -126,11 +126,6 @@ class IterRef(Chain):
         """The spans that take turns."""
         return self.span if isinstance(self.span, tuple) else (self.span,)
 
-    @property
-    def maximises(self) -> bool:
-        """Whether the best text seen is returned."""
-        return self.objective == "maximise"
-
     def plan(self, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
         """A draft down the grid; the early moves spread over the times t <= late, the rest on the finished text."""
         times = grid(self.steps)

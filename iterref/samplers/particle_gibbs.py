@@ -131,11 +131,6 @@ class ParticleGibbs(Decoded):
         """One step a sweep."""
         return self.sweeps
 
-    @property
-    def maximises(self) -> bool:
-        """Whether the best finished text is returned."""
-        return self.objective == "maximise"
-
     def init(self, problem: Problem, rng: Rng) -> State:
         """Pure noise; the first sweep makes the first path."""
         return Holding(0, 1.0, problem.prior(rng))

@@ -77,8 +77,7 @@ class SelectRefine(Decoded):
         """Noise for N drafts of every row."""
         if not self.steps:
             raise ValueError("select_refine: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
-        x = problem.widened(self.n).prior(rng.repeat(self.n)).unflatten(0, (self.n, -1))
-        return State(0, 1.0, x[0], particles=Particles.equal(x))
+        return self._beside(problem, self.n, rng)
 
     def refining(self) -> Sampler:
         """No drafts: the loops alone, from the given texts."""
@@ -99,17 +98,14 @@ class SelectRefine(Decoded):
 
     def _draft(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step of all drafts; after the last one the best are kept."""
+        state, reward = self._advanced(problem, state, rng)
+        if reward is None:
+            return state, Info()
         assert state.particles is not None
-        times, wide = grid(self.steps), problem.widened(self.n)
-        t, u = times[state.step], times[state.step + 1]
-        x_u = advance(wide, state.particles.x_t.flatten(0, 1), t, u, self.decoder, wide.rows, rng.repeat(self.n))
-        x = x_u.unflatten(0, (self.n, -1))
-        if u > 0:
-            return State(state.step + 1, u, x[0], particles=replace(state.particles, x_t=x)), Info()
-        reward = wide.score(x_u, wide.rows, final=True).view(self.n, -1)
+        x = state.particles.x_t
         kept = self._best(reward)
         info = Info(None, torch.isneginf(reward).all(0), None, x, reward)
-        return _shown(state.step + 1, pick(x, kept), reward.gather(0, kept)), info
+        return _shown(state.step, pick(x, kept), reward.gather(0, kept)), info
 
     def _loop(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
         """Re-noises the kept texts, denoises them, and keeps the best of old and new: the old where they tie, and the

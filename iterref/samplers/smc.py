@@ -73,11 +73,6 @@ class SMC(Decoded):
         """One step a grid step, of all particles at once."""
         return self.steps
 
-    @property
-    def maximises(self) -> bool:
-        """Whether the best finished text is returned."""
-        return self.objective == "maximise"
-
     def init(self, problem: Problem, rng: Rng) -> State:
         """Noise for every particle of a row, at equal weights and with nothing promised yet."""
         n = self.particles

@@ -76,11 +76,6 @@ class SVDD(Decoded):
         """One step a grid step."""
         return self.steps
 
-    @property
-    def maximises(self) -> bool:
-        """Whether the best finished candidate is returned."""
-        return self.objective == "maximise"
-
     def init(self, problem: Problem, rng: Rng) -> State:
         """Pure noise at the free positions."""
         return Drawn(0, 1.0, problem.prior(rng))

@@ -73,11 +73,6 @@ class Tempering(Chain):
         """The shared kernel."""
         return KERNELS["shared"]
 
-    @property
-    def maximises(self) -> bool:
-        """Whether the best text seen is returned."""
-        return self.objective == "maximise"
-
     def plan(self, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
         """The moves of the coldest chain; every chain makes them at its own alpha."""
         return self._chain().plan(schedule, alpha)

@@ -79,11 +79,6 @@ class WasteFree(Sampler):
         """One step a grid time below pure noise."""
         return self.steps
 
-    @property
-    def maximises(self) -> bool:
-        """Whether the best text seen is returned."""
-        return self.objective == "maximise"
-
     def strength(self, k: int) -> float:
         """b_k, the share of the reward in the k-th target."""
         if self.cooling == "linear" or not k:
