@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from iterref.noise import Noise
 from iterref.particles import pick
 from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.rewards.algebra import TextComposable, leaves
 from iterref.rewards.base import RewardError
 from iterref.rewards.consensus import Consensus
 from iterref.rewards.rouge import Kind
@@ -48,8 +49,16 @@ class TextModel(Protocol):
         ...
 
 
+class Pooled(TextComposable):
+    """A consensus reward whose pool `generate` sees to, by itself or within a mixture: 0.7 * OwnDrafts() + 0.3 * b."""
+
+    def __call__(self, completions: Sequence[str]) -> list[float]:
+        """Raises `RewardError`: agreement is with the drafts of a prompt, which a text alone does not tell."""
+        raise RewardError("the drafts belong to a run's prompts: pass this reward to generate or edit, which know them")
+
+
 @dataclass(frozen=True)
-class OwnDrafts:
+class OwnDrafts(Pooled):
     """The consensus reward, its pool of drafts still to be drawn: mean ROUGE `kind` with `n` drafts of the model's own.
 
     A draft is a plain sample of `steps` grid steps, unmasked in `order`, `block` tokens at a time or within an entropy
@@ -85,8 +94,8 @@ class OwnDrafts:
         return Cost(self.n * self.steps, 0, self.steps)
 
 
-@dataclass(frozen=True)
-class Drafts:
+@dataclass(frozen=True, eq=False)
+class Drafts(Pooled):
     """A pool already drawn: `texts`, one list of drafts a row, their `tokens` (n, B, L), and what it took (`cost`
     computed, `asked`, `seconds`).
 
@@ -119,6 +128,17 @@ class Drafts:
         completions = [texts[k] for k in range(n) for texts in self.texts]
         values = torch.as_tensor(self.reward()(completions, rows=list(range(batch)) * n)).view(n, batch)
         return pick(self.tokens, values.argmax(0)), Cost(0, n)
+
+
+def pools_in(reward: Any) -> list[OwnDrafts | Drafts]:
+    """The pools that a reward of texts asks for, each once."""
+    return list(dict.fromkeys(leaf for leaf in leaves(reward) if isinstance(leaf, OwnDrafts | Drafts)))
+
+
+def pool_cost(reward: Any) -> Cost:
+    """Rows a sample of all pools that a reward asks for."""
+    costs = (pool.cost() if isinstance(pool, OwnDrafts) else pool.asked for pool in pools_in(reward))
+    return sum(costs, Cost())
 
 
 def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progress: bool = False) -> Drafts:

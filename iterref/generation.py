@@ -19,11 +19,21 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Cost, Rows, budget_of, fit
-from iterref.drafts import Drafts, OwnDrafts, TextModel, draw, no_reward, tempered
+from iterref.drafts import (
+    Drafts,
+    OwnDrafts,
+    Pooled,
+    TextModel,
+    draw,
+    no_reward,
+    pool_cost,
+    pools_in,
+    tempered,
+)  # fmt: skip
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import parse
-from iterref.rewards.algebra import Composable, TextCombined
+from iterref.rewards.algebra import Composable, TextCombined, replaced
 from iterref.rewards.base import Reward, RewardError
 from iterref.rewards.calling import judges_tokens
 from iterref.rewards.text import TextReward
@@ -39,7 +49,7 @@ def generate(
     model: TextModel | str | Path | None,
     prompts: Sequence[str],
     *,
-    reward: Callable[..., Any] | OwnDrafts | Drafts | str = "consensus",
+    reward: Callable[..., Any] | str = "consensus",
     sampler: Sampler | str | None = None,
     alpha: float = 0.1,
     budget: Rows | None = None,
@@ -58,9 +68,9 @@ def generate(
     `model` is a text model, a folder of `Summarizer.load`'s, or None or "tiny-news" for the bundled one. `reward` is a
     function of texts in the convention of TRL's reward functions (`f(completions, prompts=..., **columns)`, one number
     a text; -inf forbids a text), a reward of `iterref.rewards`, a function `(tokens, rows)`, or the model's agreement
-    with its own drafts: "consensus", an `OwnDrafts`, or `Drafts` drawn before. `sampler` is a method or its name with
-    options ("iterref:tries=16,span=0.2"), `RECOMMENDED` unless given. A reward that is higher by `alpha` makes a text e
-    times as likely.
+    with its own drafts ("consensus", an `OwnDrafts`, `Drafts` drawn before), alone or within a mixture. `sampler` is a
+    method or its name with options ("iterref:tries=16,span=0.2"), `RECOMMENDED` unless given. A reward that is higher
+    by `alpha` makes a text e times as likely.
 
     `budget` is a number of denoiser rows a sample, (denoiser rows, reward rows), or a `Budget`, and refits the method's
     options; a pool of drafts is paid from it and counted in the result's `cost`, `asked` and `seconds` (its trace
@@ -75,22 +85,24 @@ def generate(
     """
     prompts = checked_prompts(prompts)
     columns, reward = checked_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
-    pool = reward.cost() if isinstance(reward, OwnDrafts) else reward.asked if isinstance(reward, Drafts) else Cost()
+    pool, pools = pool_cost(reward), pools_in(reward)
     method = parse(RECOMMENDED if sampler is None else sampler)
     if start is not None:
-        if start != "drafts" or not isinstance(reward, OwnDrafts | Drafts):
-            raise ValueError(f"start={start!r} needs a pool: say start='drafts', with the consensus as the reward")
-        method, pool = method.refining(), pool + Cost(0, reward.n)
+        if start != "drafts" or len(pools) != 1:
+            raise ValueError(
+                f"start={start!r} needs one pool, and the reward has {len(pools)}: say start='drafts', with the "
+                "consensus as the reward or a part of it"
+            )
+        method, pool = method.refining(), pool + Cost(0, pools[0].n)
     unfitted, method = method, fitted(method, budget, pool)
     identities = checked_rows(seed, rows, watch, len(prompts))
     posed = pose(
         model, prompts, reward, columns, identities, seed=seed, alpha=alpha, temperature=temperature,
         forbidden=forbidden, max_rows=max_rows, progress=progress,
     )  # fmt: skip
-    drafts = posed.drafts
-    texts, judged = drafts.best() if start and drafts else (None, Cost())
+    texts, judged = posed.pools[0].best() if start else (None, Cost())
     if posed.problem.passes > 1:
-        method = fitted(unfitted, budget, judged + (drafts.asked if drafts else Cost()), posed.problem.passes)
+        method = fitted(unfitted, budget, judged + posed.asked, posed.problem.passes)
     try:
         result = sample(
             method,
@@ -103,24 +115,29 @@ def generate(
             progress=progress,
         )
     except RewardError as error:
-        error.partial = _charged(error.partial, drafts, judged)
+        error.partial = _charged(error.partial, posed.pools, judged)
         raise
-    return _charged(result, drafts, judged)
+    return _charged(result, posed.pools, judged)
 
 
 @dataclass(frozen=True)
 class Posed:
-    """What a run begins with: the text model, the problem with its reward of tokens, and the pool if any."""
+    """What a run begins with: the text model, the problem with its reward of tokens, and the pools of drafts."""
 
     model: TextModel
     problem: Problem
-    drafts: Drafts | None
+    pools: list[Drafts]
+
+    @property
+    def asked(self) -> Cost:
+        """Rows a sample that the pools took."""
+        return sum((pool.asked for pool in self.pools), Cost())
 
 
 def pose(
     model: TextModel | str | Path | None,
     prompts: Sequence[str],
-    reward: Callable[..., Any] | OwnDrafts | Drafts,
+    reward: Callable[..., Any],
     columns: Mapping[str, Sequence[Any]],
     identities: Tensor,
     *,
@@ -131,20 +148,26 @@ def pose(
     max_rows: int | None,
     progress: bool,
 ) -> Posed:
-    """The problem of B checked prompts, with everything that `generate` takes; a pool is drawn where the reward is an
-    `OwnDrafts`, after everything that can be refused without it."""
+    """The problem of B checked prompts, with everything that `generate` takes; a pool is drawn where the reward or a
+    part of it is an `OwnDrafts`, after everything that can be refused without it."""
     model = text_model(model)
     denoiser, canvas, free = model.prepare(prompts)
     problem = Problem(
         tempered(denoiser, temperature), no_reward, canvas, free, alpha=alpha, forbidden=forbidden, max_rows=max_rows
     )
-    drafts = reward if isinstance(reward, Drafts) else None
-    if isinstance(reward, OwnDrafts):
-        warm = temperature if reward.temperature is None else reward.temperature
-        source = replace(problem, denoiser=tempered(denoiser, warm))
-        drafts = draw(reward, source, model, Rng.seeded(seed, identities, device=canvas.device), progress)
-    of_tokens = _token_reward(drafts.reward() if drafts else reward, model, prompts, columns)
-    return Posed(model, replace(problem, reward=of_tokens), drafts)
+    _token_reward(reward, model, prompts, columns)  # refuses before a pool is drawn
+    pools: dict[Pooled, Drafts] = {}
+    for pool in pools_in(reward):
+        if isinstance(pool, OwnDrafts):
+            warm = temperature if pool.temperature is None else pool.temperature
+            source = replace(problem, denoiser=tempered(denoiser, warm))
+            rng = Rng.seeded(seed, identities, device=canvas.device)
+            pools[pool] = draw(pool, source, model, rng, progress)
+        else:
+            pools[pool] = pool
+    drawn = replaced(reward, lambda part: pools[part].reward() if isinstance(part, Pooled) else part)
+    of_tokens = _token_reward(drawn, model, prompts, columns)
+    return Posed(model, replace(problem, reward=of_tokens), list(pools.values()))
 
 
 def draw_drafts(
@@ -212,14 +235,13 @@ def text_model(model: TextModel | str | Path | None) -> TextModel:
     return model
 
 
-def _charged(result: Result, drafts: Drafts | None, judged: Cost) -> Result:
-    """The result with the cost of the pool added, and of judging its drafts."""
-    if drafts is None:
-        return result
-    parts = {name: seconds + drafts.parts.get(name, 0.0) for name, seconds in result.parts.items()}
-    cost, asked = result.cost + drafts.cost + judged, result.asked + drafts.asked + judged
-    seconds = result.seconds + drafts.seconds
-    return replace(result, cost=cost, asked=asked, seconds=seconds, parts=parts)
+def _charged(result: Result, pools: Sequence[Drafts], judged: Cost) -> Result:
+    """The result with the cost of the pools added, and of judging drafts."""
+    for pool in pools:
+        parts = {name: seconds + pool.parts.get(name, 0.0) for name, seconds in result.parts.items()}
+        cost, asked = result.cost + pool.cost, result.asked + pool.asked
+        result = replace(result, cost=cost, asked=asked, seconds=result.seconds + pool.seconds, parts=parts)
+    return replace(result, cost=result.cost + judged, asked=result.asked + judged)
 
 
 def checked_prompts(prompts: Sequence[str]) -> list[str]:
@@ -232,8 +254,6 @@ def checked_prompts(prompts: Sequence[str]) -> list[str]:
     for row, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise TypeError(f"prompt {row} is a {type(prompt).__name__}: pass a string")
-        if not prompt.strip():
-            raise ValueError(f"prompt {row} is empty: pass a text with words in it")
     return prompts
 
 
@@ -246,16 +266,19 @@ def checked_columns(columns: Mapping[str, Sequence[Any]] | None, batch: int) -> 
     return columns
 
 
-def checked_reward(reward: Any, batch: int) -> Callable[..., Any] | OwnDrafts | Drafts:
+def checked_reward(reward: Any, batch: int) -> Callable[..., Any]:
     """The reward, by its name too. Raises `ValueError` or `TypeError` for what is none, or belongs to other prompts."""
     if reward == "consensus":
         return OwnDrafts()
     if isinstance(reward, str):
         raise ValueError(f"unknown reward {reward!r}: did you mean 'consensus'? Any other is given as a function")
-    if isinstance(reward, Drafts) and len(reward.texts) != batch:
-        raise ValueError(f"the drafts belong to {len(reward.texts)} prompts, not {batch}: draw them for these prompts")
-    if not callable(reward) and not isinstance(reward, OwnDrafts | Drafts):
+    if not callable(reward):
         raise TypeError(f"the reward is a {type(reward).__name__}: pass a function of texts, or 'consensus'")
+    for pool in pools_in(reward):
+        if isinstance(pool, Drafts) and len(pool.texts) != batch:
+            raise ValueError(
+                f"the drafts belong to {len(pool.texts)} prompts, not {batch}: draw them for these prompts"
+            )
     return reward
 
 

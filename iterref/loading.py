@@ -16,10 +16,10 @@ from typing import Any
 from iterref.drafts import TextModel
 from iterref.models.checkpoint import Checkpoint, device_of, precision, read_json
 from iterref.models.codec import Codec
-from iterref.models.prefix import PrefixModel
+from iterref.models.masked_lm import decoder
 
 # A family's name in config.json, in lower case, and its file in `iterref.models`.
-FAMILIES = {"mdlm": "mdlm", "udlm": "udlm", "duo": "duo", "sedd": "sedd"}
+FAMILIES = {name: name for name in ("mdlm", "udlm", "duo", "sedd", "llada", "dream", "diffusion_gemma", "amused")}
 
 
 def load(
@@ -52,10 +52,11 @@ def load(
         own = None if name is None or str(name) == "tiny-news" else name
         return Summarizer.load(own, place, dtype)  # type: ignore[arg-type]
     checkpoint = Checkpoint.open(name, revision)
-    family = import_module(f"iterref.models.{FAMILIES[family_of(checkpoint.config, checkpoint.name)]}")
+    family = import_module(f"iterref.models.{family_of(checkpoint.config, checkpoint.name)}")
+    checkpoint.fits(weights, place)
     codec = _codec(checkpoint, tokenizer, family.TOKENIZER)
     try:
-        model: PrefixModel = family.load(checkpoint, codec, length=length, dtype=weights, device=place, **options)
+        model = family.load(checkpoint, codec, length=length, dtype=weights, device=place, **options)
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
@@ -63,22 +64,25 @@ def load(
             f"{name} does not fit on {device}: load it with dtype='bfloat16', or on another device"
         ) from None
     if compile:
-        model.denoiser.network.compile(dynamic=True)  # type: ignore[attr-defined]
+        model.compile()
     return model
 
 
 def family_of(config: Mapping[str, Any], name: str) -> str:
-    """The family that a configuration belongs to. Raises `ValueError` for one that is not known."""
+    """The family that a configuration belongs to, a file in `iterref.models`. Raises `ValueError` for another."""
     named = [config.get("model_type"), *(config.get("architectures") or [])]
     known = [str(one).lower() for one in named if one is not None]
     for one in known:
         if one in FAMILIES:
-            return one
+            return FAMILIES[one]
+    if any(one.endswith("formaskedlm") for one in known) or decoder(str(config.get("model_type"))):
+        return "masked_lm"
     if not known and {"graph", "noise", "model", "tokens"} <= set(config):
         return "sedd"  # its config.json is the training configuration, which names no architecture
     raise ValueError(
         f"{name} is of the architecture {', '.join(known) or 'that its config.json does not name'}: this library reads "
-        f"{', '.join(FAMILIES)}; wrap another model in a denoiser of your own (iterref.denoise)"
+        f"{', '.join(FAMILIES)}, and masked language models of transformers; wrap another model in a denoiser of your "
+        "own (iterref.denoise)"
     )
 
 
@@ -88,8 +92,10 @@ def _own(folder: Path) -> bool:
     return file.is_file() and str(read_json(file, str(folder)).get("format")).startswith("iterref-")
 
 
-def _codec(checkpoint: Checkpoint, asked: str | Path | None, usual: str) -> Codec | None:
+def _codec(checkpoint: Checkpoint, asked: str | Path | None, usual: str | None) -> Codec | None:
     """The tokenizer that was asked for, the checkpoint's own, or its family's."""
     if asked is not None:
         return None if str(asked) == "none" else Codec.load(asked)
-    return Codec.load(checkpoint.folder if (checkpoint.folder / "tokenizer.json").is_file() else usual)
+    if usual is None or (checkpoint.folder / "tokenizer.json").is_file():
+        return Codec.load(checkpoint.folder)
+    return Codec.load(usual)

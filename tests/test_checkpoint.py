@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from iterref.loading import load
 from iterref.models.checkpoint import DATA, PICKLES, Checkpoint, device_of, precision
 from tests.published import flat_config, weights, write
 
@@ -123,3 +124,21 @@ def test_precisions_and_devices():
     for name in ("cuda:99", "nowhere"):
         with pytest.raises(ValueError, match=f"no device '{name}'"):
             device_of(name)
+
+
+def test_what_the_device_has_no_room_for_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    checkpoint = Checkpoint.open(write(tmp_path, flat_config("mdlm", VOCAB), weights(VOCAB)))
+    numbers = sum(weight.numel() for weight in checkpoint.weights().values())
+    cpu = torch.device("cpu")
+    for dtype, size in ((torch.float32, 4), (torch.bfloat16, 2)):
+        room = [numbers * size]
+        monkeypatch.setattr("iterref.models.checkpoint.free_memory", lambda device, room=room: room[0])
+        checkpoint.fits(dtype, cpu)
+        room[0] -= 1
+        hint = "take dtype='bfloat16', another" if size == 4 else "take another device"
+        with pytest.raises(ValueError, match=f"as {str(dtype)[6:]} and cpu has .*: {hint}"):
+            checkpoint.fits(dtype, cpu)
+        with pytest.raises(ValueError, match="another device or a smaller model"):
+            load(tmp_path, dtype=str(dtype)[6:], tokenizer="none")
+    monkeypatch.setattr("iterref.models.checkpoint.free_memory", lambda device: None)
+    checkpoint.fits(torch.float32, cpu)

@@ -155,6 +155,29 @@ def test_drafts_drawn_before_are_the_same_reward_and_are_charged_too() -> None:
     assert before.seconds > drafts.seconds
 
 
+def test_consensus_is_a_part_of_mixtures() -> None:
+    own, other = OwnDrafts(n=5, steps=2), OwnDrafts(n=3, steps=2, kind="rouge1")
+
+    def length(completions: Sequence[str]) -> list[float]:
+        return [float(len(text)) for text in completions]
+
+    def mixture(first: Any, second: Any) -> Any:
+        return 0.7 * first + (0.1 * second).where(first > 0.05, 0.2 * second.clip(0.1)) + length
+
+    before = [draw_drafts(FakeModel(), PROMPTS, pool) for pool in (own, other)]
+    result = generate(FakeModel(), PROMPTS, reward=mixture(own, other), sampler="iterref:steps=2,tries=3", budget=33)
+    again = generate(FakeModel(), PROMPTS, reward=mixture(*before), sampler="iterref:steps=2,tries=3", budget=33)
+    assert result.asked.denoiser == 33 and result.asked == again.asked  # each pool is drawn and charged once
+    assert torch.equal(result.tokens, again.tokens) and torch.equal(result.rewards, again.rewards)
+    assert result.texts is not None
+    wanted = mixture(*(drafts.reward() for drafts in before))(result.texts, rows=[0, 1, 2, 3])
+    assert result.rewards.tolist() == pytest.approx(wanted)
+    begun = generate(FakeModel(), PROMPTS, reward=0.5 * own + length, sampler="iterref:moves=0", start="drafts")
+    assert torch.equal(begun.tokens, before[0].best()[0])
+    with pytest.raises(RewardError, match="pass this reward to generate"):
+        own(["a"])
+
+
 def test_reward_is_the_consensus_with_the_pool() -> None:
     drafts = draw_drafts(FakeModel(), PROMPTS, OwnDrafts(n=5, steps=2))
     result = generate(FakeModel(), PROMPTS, reward=drafts, sampler=SMALL)
@@ -261,7 +284,11 @@ class Untouchable(FakeDenoiser):
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompts": []}, "no prompts: pass at least one"),
-    ({"prompts": ["fine", " \n"]}, "prompt 1 is empty: pass"),
+    ({"model": "tiny-news", "prompts": ["fine", " \n"]}, "prompt 1 is empty: pass"),
+    ({"reward": 0.5 * OwnDrafts() + (lambda completions, tone: [0.0])}, "needs tone.*: add the column"),
+    ({"reward": 0.5 * OwnDrafts() + DRAFTS_OF_ONE}, "belong to 1 prompts, not 2"),
+    ({"reward": OwnDrafts(n=2) + OwnDrafts(n=3), "start": "drafts"}, "needs one pool, and the reward has 2"),
+    ({"reward": lambda completions: [0.0], "start": "drafts"}, "needs one pool, and the reward has 0"),
     ({"prompts": "one string"}, "are one string: pass a list"),
     ({"prompts": ["fine", 3]}, "prompt 1 is a int: pass a string"),
     ({"prompts": ["fine", "far too long for this small model"]}, "prompt 1 has 7 words .*: shorten it"),

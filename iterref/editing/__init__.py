@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Cost, Rows, budget_of
-from iterref.drafts import Drafts, OwnDrafts, TextModel
+from iterref.drafts import OwnDrafts, TextModel, pool_cost
 from iterref.editing.drift import Distance, Drift, Within, expect_bound, text_lengths
 from iterref.editing.history import History, Node
 from iterref.editing.marks import BRACKETS, Marks, read
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     class Settings(TypedDict, total=False):
         """The options of `edit`, as the one-step functions take them."""
 
-        reward: Callable[..., Any] | OwnDrafts | Drafts | str
+        reward: Callable[..., Any] | str
         alpha: float
         drift: float | None
         distance: Distance
@@ -61,7 +61,7 @@ def edit(
     texts: Sequence[str] | Tensor | History,
     *,
     prompts: Sequence[str],
-    reward: Callable[..., Any] | OwnDrafts | Drafts | str = "consensus",
+    reward: Callable[..., Any] | str = "consensus",
     alpha: float = 0.1,
     drift: float | None = None,
     distance: Distance = "share",
@@ -112,7 +112,7 @@ def edit(
     desk = Desk(posed.model, problem, identities, seed, measure, blank)
     if isinstance(texts, History):
         return Editing(desk, History([node.on(device) for node in texts]), len(texts) - 1)
-    cost = Cost(0, 1) + (posed.drafts.asked if posed.drafts else Cost())
+    cost = Cost(0, 1) + posed.asked
     options = {} if drift is None else {"within": drift}
     rewards = problem.begin().score(tokens, problem.rows, final=False)
     written = posed.model.decode(tokens)
@@ -174,9 +174,8 @@ def _affordable(method: Sampler, budget: Rows | None, settings: Settings) -> Sam
     """The method with the options that spend what the session's first node leaves of the budget."""
     reward = settings.get("reward", "consensus")
     reward = OwnDrafts() if isinstance(reward, str) else reward
-    pool = reward.cost() if isinstance(reward, OwnDrafts) else reward.asked if isinstance(reward, Drafts) else Cost()
     limit = None if budget is None else budget_of(budget).less(Cost(0, 1))  # the reward of the first texts
-    return fitted(method, limit, pool)
+    return fitted(method, limit, pool_cost(reward))
 
 
 def _expect_texts(texts: Sequence[str] | Tensor | History, batch: int) -> None:

@@ -9,19 +9,23 @@ neither downloaded nor read, and no Python file of a checkpoint is looked at.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-DATA = ("config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER)  # what a hub name is asked for
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+# What a hub name is asked for.
+DATA = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -48,14 +52,23 @@ class Checkpoint:
         `ValueError` for a damaged file."""
         tensors: dict[str, Tensor] = {}
         for file in self._files():
-            try:
+            with self._reading(file):
                 tensors |= load_file(file)
-            except SafetensorError as error:
-                raise ValueError(
-                    f"{file.name} of {self.name} cannot be read ({error}): get it again, it is no complete safetensors "
-                    "file"
-                ) from None
         return tensors
+
+    def fits(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Raises `ValueError` where the weights at that precision need more bytes than the device has room for."""
+        numbers = 0
+        for file in self._files():
+            with self._reading(file), safe_open(file, "pt") as tensors:
+                numbers += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
+        needed, free = numbers * dtype.itemsize, free_memory(device)
+        if free is not None and needed > free:
+            smaller = "" if dtype.itemsize < 4 else "dtype='bfloat16', "
+            raise ValueError(
+                f"{self.name} takes {needed / 2**30:.1f} GiB as {str(dtype).removeprefix('torch.')} and {device} has "
+                f"{free / 2**30:.1f} GiB: take {smaller}another device or a smaller model"
+            )
 
     def size(self, *names: str) -> int:
         """The whole number that config.json holds under one of `names`, a dot going one level down.
@@ -69,6 +82,15 @@ class Checkpoint:
             if isinstance(value, int) and not isinstance(value, bool):
                 return value
         raise ValueError(f"config.json of {self.name} has no whole number {names[0]!r}: is it this family's format?")
+
+    @contextmanager
+    def _reading(self, file: Path) -> Iterator[None]:
+        try:
+            yield
+        except SafetensorError as error:
+            raise ValueError(
+                f"{file.name} of {self.name} cannot be read ({error}): get it again, it is no complete safetensors file"
+            ) from None
 
     def _files(self) -> list[Path]:
         for name in WEIGHTS:
@@ -139,3 +161,18 @@ def device_of(name: torch.device | str) -> torch.device:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"there is no device {str(name)!r} on this machine ({reason}): say device='cpu'") from None
     return device
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a network may take on a device: what is free on a GPU, all there is on a CPU, None if unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error is and the first line of what it says, to stand in a sentence."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].strip().rstrip('.:')}" if lines else type(error).__name__

@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from iterref.models.checkpoint import TOKENIZER, fetched, read_json
+from iterref.models.checkpoint import TOKENIZER, fetched, first_line, read_json
 
 # Where a role's token is named, and what it is usually called.
 NAMED = {
@@ -32,6 +32,7 @@ USUAL = {
     "pad": ("[PAD]", "<pad>"),
     "mask": ("[MASK]", "<mask>"),
 }
+TURNS = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<turn|>")  # what ends an answer in a chat
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Codec:
     end: int | None
     pad: int | None
     mask: int | None
+    template: str | None = None  # of a chat, in Jinja
 
     @classmethod
     def load(cls, name: str | Path) -> Codec:
@@ -62,7 +64,8 @@ class Codec:
         for side in ("special_tokens_map.json", "tokenizer_config.json"):
             if (folder / side).is_file():
                 config |= read_json(folder / side, str(name))
-        return cls(tokenizer, **{role: _special(tokenizer, config, role) for role in NAMED})
+        special = {role: _special(tokenizer, config, role) for role in NAMED}
+        return cls(tokenizer, **special, template=_template(folder, config))
 
     @property
     def size(self) -> int:
@@ -71,13 +74,50 @@ class Codec:
         return size
 
     @property
+    def reach(self) -> int:
+        """One above the highest id that the tokenizer knows, tokens added later included."""
+        return 1 + max(self.tokenizer.get_vocab(with_added_tokens=True).values())
+
+    @property
     def fill(self) -> int:
         """What stands behind the end of a text: padding, the end again, or token 0."""
         return next((token for token in (self.pad, self.end) if token is not None), 0)
 
+    @property
+    def ends(self) -> list[int]:
+        """The tokens behind which there is no more text: the end, a turn's end, padding; what is written is first."""
+        named = [self.end, *map(self.tokenizer.token_to_id, TURNS), self.pad]
+        return list(dict.fromkeys(token for token in named if token is not None))
+
+    @property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer itself puts before a text and behind it, such as [CLS] and [SEP]."""
+        plain = self.tokenizer.encode("a", add_special_tokens=False).ids
+        framed = self.tokenizer.encode("a", add_special_tokens=True)
+        before = next((at for at, special in enumerate(framed.special_tokens_mask) if not special), len(framed.ids))
+        return framed.ids[:before], framed.ids[before + len(plain) :]
+
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The pieces of texts, without start and end."""
         return [one.ids for one in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def asked(self, prompt: str) -> str:
+        """A chat in which the user says the prompt and the answer is next. Raises `ValueError` without a template, or
+        for one that cannot be filled in."""
+        if self.template is None:
+            raise ValueError("this tokenizer has no chat template: write the prompt as the model reads it")
+        from transformers import PreTrainedTokenizerFast
+
+        names = {role: None if token is None else self.tokenizer.id_to_token(token)
+                 for role, token in (("bos_token", self.start), ("eos_token", self.end))}  # fmt: skip
+        try:
+            chat = PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, chat_template=self.template, **names)
+            said = [{"role": "user", "content": prompt}]
+            return str(chat.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a template is a program of the checkpoint's, run in Jinja's sandbox
+            raise ValueError(
+                f"the chat template cannot be filled in ({first_line(error)}): load with chat=False"
+            ) from None
 
     def text(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Pieces as texts, special tokens left out."""
@@ -109,3 +149,14 @@ def _special(tokenizer: Tokenizer, config: dict[str, Any], role: str) -> int | N
             return token
     known: list[int | None] = [tokenizer.token_to_id(name) for name in USUAL[role]]
     return next((token for token in known if token is not None), None)
+
+
+def _template(folder: Path, config: dict[str, Any]) -> str | None:
+    """The chat template: a file of its own, or in the configuration, where one of several is called "default"."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    written = config.get("chat_template")
+    if isinstance(written, list):
+        written = next((one.get("template") for one in written if one.get("name") == "default"), None)
+    return written if isinstance(written, str) else None

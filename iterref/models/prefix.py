@@ -40,6 +40,10 @@ class PrefixModel:
         self._codec = codec
         self._head = [codec.start] if framed and codec is not None and codec.start is not None else []
 
+    def compile(self) -> None:
+        """Has torch compile the denoiser's network at first use."""
+        self.denoiser.network.compile(dynamic=True)  # type: ignore[attr-defined]
+
     @property
     def noise(self) -> Noise:
         """The noise process that the model undoes."""

@@ -213,6 +213,18 @@ def combined(rule: Rule, parts: tuple[Any, ...]) -> Combined | TextCombined:
     return Combined(rule, parts) if all(map(_of_tokens, parts)) else TextCombined(rule, parts)
 
 
+def leaves(reward: Any) -> list[Any]:
+    """The functions of texts that a mixture of texts is made of, in order; a reward that is no mixture is its own."""
+    return [leaf for part in reward.parts for leaf in leaves(part)] if isinstance(reward, TextCombined) else [reward]
+
+
+def replaced(reward: Any, change: Callable[[Any], Any]) -> Any:
+    """The same mixture with every leaf changed."""
+    if isinstance(reward, TextCombined):
+        return TextCombined(reward.rule, tuple(replaced(part, change) for part in reward.parts))
+    return change(reward)
+
+
 def _of_tokens(reward: Callable[..., Any]) -> bool:
     if isinstance(reward, Composable | TextComposable):
         return isinstance(reward, Composable)

@@ -1,0 +1,62 @@
+"""Bidirectional: a language model of `transformers` in which every position sees every other, as masked laws.
+
+    log p(x_0^i | x_t)  =  log-softmax(head(states)_{i - shift})     at the open positions alone
+    shift = 0: a position's logits stand at the position;   shift = 1: one before, as in models made of causal ones
+
+Whatever class it is, its head runs on the states of the open positions only: they are picked between the stack of
+layers and the head. Padding is hidden from all positions, so that a row's answer is its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Bidirectional:
+    """A network of a `transformers` class with a head: token ids in, logits of chosen positions out.
+
+    `causal` says that the class hides later positions unless it is given the whole mask (LLaMA, Qwen), `shift` how many
+    positions before its own a token's logits stand (the first position's stand at itself).
+    """
+
+    def __init__(self, model: nn.Module, causal: bool, shift: int = 0) -> None:
+        self.model, self.causal, self.shift = model, causal, shift
+        self.stack: nn.Module = getattr(model, str(model.base_model_prefix))
+        self._chosen: tuple[Tensor, Tensor] | None = None
+        self.stack.register_forward_hook(self._pick)
+
+    @property
+    def vocab(self) -> int:
+        """How many tokens the network knows."""
+        return int(self.model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+
+    def __call__(self, ids: Tensor, seen: Tensor | None, where: Tensor) -> Tensor:
+        """(R, T) token ids, (R, T) bool (False: padding; None: there is none), (R, T) bool -> (M, V) float32 logits."""
+        row, place = where.nonzero(as_tuple=True)
+        self._chosen = row, (place - self.shift).clamp_min(0)
+        options: dict[str, Any] = {"use_cache": False} if self.causal else {}
+        try:
+            logits: Tensor = self.model(input_ids=ids, attention_mask=self._mask(ids, seen), **options).logits
+        finally:
+            self._chosen = None
+        return logits[0].float()
+
+    def compile(self, *, dynamic: bool) -> None:
+        """Has torch compile the stack of layers at first use; `dynamic` lets the number of rows vary."""
+        self.stack.compile(dynamic=dynamic)
+
+    def _mask(self, ids: Tensor, seen: Tensor | None) -> Tensor | None:
+        """What the class wants to be given so that all positions see all that are no padding."""
+        if not self.causal:
+            return None if seen is None else seen.long()
+        seen = torch.ones_like(ids[:1], dtype=torch.bool) if seen is None else seen
+        return seen[:, None, None].expand(-1, 1, ids.shape[1], -1)
+
+    def _pick(self, stack: nn.Module, given: Any, answer: Any) -> Any:
+        """The stack's answer with the states of the chosen positions alone, as one row (1, M, width)."""
+        if self._chosen is not None:
+            answer.last_hidden_state = answer.last_hidden_state[self._chosen][None]
+        return answer

@@ -1,0 +1,175 @@
+"""Prompted: a text model whose canvas is the answer alone; the prompt stands before it, outside of what is refined.
+
+    network input  =  prompt  answer  [tail]  padding            L free positions, whatever the prompt's length
+
+Unequal prompts are padded behind the answer and the padding is hidden, so that every position keeps the number that it
+has alone. The input has the same shape in every call of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from iterref.denoise import Denoiser, carry_over
+from iterref.models.bidirectional import Bidirectional
+from iterref.models.codec import Codec
+from iterref.noise import Noise
+
+
+@dataclass(frozen=True, eq=False)
+class Answering:
+    """The masked denoiser of B prompts' answers.
+
+    `given` (B, T) long is the whole input with room for the answer, which begins at `begins` (B,); `seen` (B, T) bool
+    is False at padding, None without any. `impossible` (K,) lists the tokens besides the mask that are never written.
+    """
+
+    network: Bidirectional
+    noise: Noise
+    given: Tensor
+    begins: Tensor
+    seen: Tensor | None
+    impossible: Tensor
+
+    time_free = True
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t, prompt)."""
+        assert self.noise.mask is not None
+        place = self.begins[rows][:, None] + torch.arange(x_t.shape[1], device=x_t.device)
+        ids = self.given[rows].scatter(1, place, x_t)
+        opened = torch.zeros_like(ids, dtype=torch.bool).scatter(1, place, where)
+        logits = self.network(ids, None if self.seen is None else self.seen[rows], opened)
+        logits[:, self.impossible] = -torch.inf
+        return carry_over(logits, x_t, where, self.noise.mask)
+
+
+class Compiles(Protocol):
+    """What torch can compile: a network."""
+
+    def compile(self, *, dynamic: bool) -> None: ...
+
+
+class PromptedModel:
+    """Prompts in, a denoiser of answers with empty canvases out, and answers to tokens and back.
+
+    `bind` makes the denoiser of B prompts given as token ids, `length` is the number L of an answer's positions,
+    `network` what `compile` compiles. `head` stands before every prompt that is no chat, `ends` are the tokens that end
+    an answer, `fill` what stands behind the end. A codec with a chat template puts each prompt into it as a user's
+    message, unless `chat` is False; "" is no prompt at all.
+    """
+
+    def __init__(
+        self,
+        bind: Callable[[list[list[int]]], Denoiser],
+        noise: Noise,
+        length: int,
+        codec: Codec | None,
+        *,
+        network: Compiles | None = None,
+        head: Sequence[int] = (),
+        ends: Sequence[int] = (),
+        fill: int = 0,
+        chat: bool | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if length < 1:
+            raise ValueError(f"an answer needs at least one position, got length={length}")
+        if chat and (codec is None or codec.template is None):
+            raise ValueError("this model has no chat template: leave chat=True out, its prompts are plain texts")
+        self.bind, self.noise, self.length, self.device = bind, noise, length, torch.device(device)
+        self.head, self.ends, self.fill = list(head), list(ends), fill
+        self.chat = codec is not None and codec.template is not None if chat is None else chat
+        self._codec, self._network = codec, network
+
+    def compile(self) -> None:
+        """Has torch compile the network at first use."""
+        if self._network is not None:
+            self._network.compile(dynamic=True)
+
+    @property
+    def codec(self) -> Codec:
+        """The tokenizer. Raises `ValueError` for a model that was loaded without one."""
+        if self._codec is None:
+            raise ValueError("this model was loaded without a tokenizer: use .bind(token ids), or load it with one")
+        return self._codec
+
+    def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
+        """B prompts -> their denoiser, empty canvases (B, L) long, and free positions (B, L) bool, all of them.
+
+        Raises `ValueError` for no prompts, or one that is longer than the model reads, naming the row.
+        """
+        if not len(prompts):
+            raise ValueError('there are no prompts: pass at least one, "" for a text without any')
+        empty = self.fill if self.noise.mask is None else self.noise.mask
+        canvas = torch.full((len(prompts), self.length), empty, device=self.device)
+        return self.bind(self.ids(prompts)), canvas, torch.ones_like(canvas, dtype=torch.bool)
+
+    def ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The token ids that stand before every answer."""
+        if not self.chat:
+            return [self.head + ids for ids in self.codec.ids(prompts)]
+        written = self.codec.ids([self.codec.asked(prompt) if prompt else "" for prompt in prompts])
+        return [ids if prompt else self.head for ids, prompt in zip(written, prompts, strict=True)]
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """R answers as finished canvases (R, L) long: pieces, end, and fill to the last position.
+
+        Raises `ValueError` for an answer that is too long, naming it.
+        """
+        canvas = torch.full((len(texts), self.length), self.fill, device=self.device)
+        for row, ids in enumerate(self.codec.ids(texts)):
+            if len(ids) > self.length:
+                raise ValueError(f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it")
+            ids = (ids + self.ends[:1])[: self.length]
+            canvas[row, : len(ids)] = torch.tensor(ids, dtype=torch.long, device=self.device)
+        return canvas
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        """Finished canvases (R, L) long as texts, up to the first end; masks and other special tokens are left out."""
+        texts = []
+        for ids in tokens.tolist():
+            end = next((at for at, token in enumerate(ids) if token in self.ends), len(ids))
+            texts.append([token for token in ids[:end] if token < self.codec.reach])
+        return self.codec.text(texts)
+
+
+def bound(
+    network: Bidirectional,
+    noise: Noise,
+    prompts: Sequence[Sequence[int]],
+    length: int,
+    impossible: Tensor,
+    *,
+    tail: Sequence[int] = (),
+    pad: int = 0,
+    most: int | None = None,
+) -> Answering:
+    """The denoiser of the answers to B prompts, token ids; `tail` stands behind every answer, `pad` fills up shorter
+    rows, `most` is the number of positions that the network has, if bounded.
+
+    Raises `ValueError` for a prompt that leaves no room for its answer, naming the row.
+    """
+    assert noise.mask is not None
+    sizes = [len(ids) for ids in prompts]
+    total = max(sizes) + length + len(tail)
+    for row, size in enumerate(sizes):
+        if most is not None and size + length + len(tail) > most:
+            raise ValueError(
+                f"prompt {row} takes {size} positions and its answer {length}, and the model reads {most}: shorten the "
+                "prompt, or load the model with a smaller length"
+            )
+    device = impossible.device
+    given = torch.full((len(prompts), total), pad)
+    seen = torch.zeros(len(prompts), total, dtype=torch.bool)
+    for row, ids in enumerate(prompts):
+        line = [*ids, *[noise.mask] * length, *tail]
+        given[row, : len(line)] = torch.tensor(line, dtype=torch.long)
+        seen[row, : len(line)] = True
+    padded = None if bool(seen.all()) else seen.to(device)
+    return Answering(network, noise, given.to(device), torch.tensor(sizes, device=device), padded, impossible)
