@@ -208,7 +208,7 @@ def test_generation_and_conformance(tmp_path: Path) -> None:
     assert alone.texts == result.texts[2:]
     findings = check_model(model, None, PROMPTS, forbidden=[MASK, 16, 17])
     assert {finding.name: finding.passed for finding in findings if finding.passed is False} == {}
-    assert {"rows", "packing", "prompts", "forbidden", "time"} <= {finding.name for finding in findings if finding.passed}
+    assert {"rows", "packing", "prompts", "forbidden", "time"} <= {one.name for one in findings if one.passed}
     edited = iterref.infill(model, ["the [cat] saw"], prompts=["a man"], sampler="iterref:steps=2,moves=2", **options)
     assert edited.texts[0].startswith("the ") and edited.texts[0].endswith(" saw")
 

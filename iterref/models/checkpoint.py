@@ -23,7 +23,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TOKENIZER = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
+    "merges.txt",
+)  # fmt: skip
 # What a hub name is asked for.
 DATA = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")

@@ -2,7 +2,8 @@
 
     text  <->  [start] pieces [end] [fill] ...
 
-Read by `tokenizers` from tokenizer.json, without code of the checkpoint's. The special tokens are those that
+Read by `tokenizers` from tokenizer.json, without code of the checkpoint's; a tokenizer of Qwen2's kind that comes as
+vocab.json and merges.txt is made of these (`iterref.models.byte_pairs`). The special tokens are those that
 tokenizer_config.json or special_tokens_map.json names, else the usual names (`<|endoftext|>`, `[CLS]`, ...).
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from iterref.models import byte_pairs
 from iterref.models.checkpoint import TOKENIZER, fetched, first_line, read_json
 
 # Where a role's token is named, and what it is usually called.
@@ -49,21 +52,21 @@ class Codec:
     @classmethod
     def load(cls, name: str | Path) -> Codec:
         """The tokenizer in a folder or of a hub name, e.g. "gpt2". Raises `FileNotFoundError` or `ValueError`."""
-        folder = fetched(name, files=TOKENIZER)
+        folder, config = fetched(name, files=TOKENIZER), dict[str, Any]()
+        for side in ("special_tokens_map.json", "tokenizer_config.json"):
+            if (folder / side).is_file():
+                config |= read_json(folder / side, str(name))
         file = folder / "tokenizer.json"
-        if not file.is_file():
+        if not file.is_file() and not byte_pairs.written(folder, config):
             raise FileNotFoundError(
                 f"{name} has no tokenizer.json: name the model's tokenizer (tokenizer='gpt2', or a folder that "
                 "transformers' fast tokenizer saved), or load without one (tokenizer='none')"
             )
         try:
-            tokenizer = Tokenizer.from_file(str(file))
+            tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else byte_pairs.read(folder, config)
         except Exception as error:  # the library's parser raises bare Exceptions
-            raise ValueError(f"tokenizer.json of {name} cannot be read ({error}): get it again") from None
-        config: dict[str, Any] = {}
-        for side in ("special_tokens_map.json", "tokenizer_config.json"):
-            if (folder / side).is_file():
-                config |= read_json(folder / side, str(name))
+            found = file.name if file.is_file() else "vocab.json and merges.txt"
+            raise ValueError(f"{found} of {name} cannot be read ({error}): get it again") from None
         special = {role: _special(tokenizer, config, role) for role in NAMED}
         return cls(tokenizer, **special, template=_template(folder, config))
 
@@ -73,7 +76,7 @@ class Codec:
         size: int = self.tokenizer.get_vocab_size(with_added_tokens=False)
         return size
 
-    @property
+    @cached_property
     def reach(self) -> int:
         """One above the highest id that the tokenizer knows, tokens added later included."""
         return 1 + max(self.tokenizer.get_vocab(with_added_tokens=True).values())
@@ -86,8 +89,12 @@ class Codec:
     @property
     def ends(self) -> list[int]:
         """The tokens behind which there is no more text: the end, a turn's end, padding; what is written is first."""
-        named = [self.end, *map(self.tokenizer.token_to_id, TURNS), self.pad]
-        return list(dict.fromkeys(token for token in named if token is not None))
+        return list(dict.fromkeys(token for token in (self.end, *self.turns, self.pad) if token is not None))
+
+    @property
+    def turns(self) -> list[int]:
+        """The tokens that end what one side of a chat says."""
+        return [token for token in map(self.tokenizer.token_to_id, TURNS) if token is not None]
 
     @property
     def frame(self) -> tuple[list[int], list[int]]:
@@ -106,18 +113,22 @@ class Codec:
         for one that cannot be filled in."""
         if self.template is None:
             raise ValueError("this tokenizer has no chat template: write the prompt as the model reads it")
-        from transformers import PreTrainedTokenizerFast
-
-        names = {role: None if token is None else self.tokenizer.id_to_token(token)
-                 for role, token in (("bos_token", self.start), ("eos_token", self.end))}  # fmt: skip
+        said = [{"role": "user", "content": prompt}]
         try:
-            chat = PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, chat_template=self.template, **names)
-            said = [{"role": "user", "content": prompt}]
-            return str(chat.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+            return str(self._chat.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # a template is a program of the checkpoint's, run in Jinja's sandbox
             raise ValueError(
                 f"the chat template cannot be filled in ({first_line(error)}): load with chat=False"
             ) from None
+
+    @cached_property
+    def _chat(self) -> Any:
+        """The tokenizer as `transformers` wraps it, which fills in templates. It copies the vocabulary: a second."""
+        from transformers import PreTrainedTokenizerFast
+
+        names = {role: None if token is None else self.tokenizer.id_to_token(token)
+                 for role, token in (("bos_token", self.start), ("eos_token", self.end))}  # fmt: skip
+        return PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, chat_template=self.template, **names)
 
     def text(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Pieces as texts, special tokens left out."""

@@ -25,8 +25,9 @@ import torch
 from iterref.models import pretrained
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec, mismatch
+from iterref.models.codec import Codec
 from iterref.models.prompted import PromptedModel, bound
+from iterref.models.roles import roles
 from iterref.noise import Schedule, absorbing
 
 TOKENIZER = None  # its own
@@ -67,19 +68,17 @@ def load(
     written: Any = getattr(transformers, decoder(kind) or encoder(kind, checkpoint.name))
     config = pretrained.settings(written.config_class, checkpoint)
     model = pretrained.network(written, config, checkpoint, checkpoint.weights(), dtype, device, SPARE)
-    network, length = Bidirectional(model, causal), length or LENGTH
-    if codec.reach > network.vocab:
-        raise mismatch(checkpoint.name, network.vocab, codec, f", with the mask {codec.mask}")
+    network, length = Bidirectional(model, causal), LENGTH if length is None else length
     talks = codec.template is not None and chat is not False
+    role = roles(checkpoint, codec, network.vocab, codec.tokenizer.id_to_token(codec.mask), talks)
     head, tail = ([], []) if talks else codec.frame
-    noise = absorbing(network.vocab, codec.mask, Schedule("linear"))
-    impossible = torch.arange(codec.reach, network.vocab, device=device)
+    noise = absorbing(network.vocab, role.mask, Schedule("linear"))
     bind = partial(
-        bound, network, noise, length=length, impossible=impossible, tail=tail,
+        bound, network, noise, length=length, impossible=role.impossible.to(device), tail=tail,
         pad=0 if codec.pad is None else codec.pad, most=None if causal else positions(config),
     )  # fmt: skip
     return PromptedModel(
-        bind, noise, length, codec, network=network, head=head, ends=codec.ends, fill=codec.fill, chat=chat,
+        bind, noise, length, codec, network=network, head=head, ends=role.ends, fill=role.fill, chat=chat,
         device=device,
     )  # fmt: skip
 

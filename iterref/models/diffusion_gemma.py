@@ -1,0 +1,267 @@
+"""DiffusionGemma: a canvas of random tokens denoised over a prompt that is read once (Google DeepMind, 2026).
+
+    p(x_0^i = v | x_t, prompt)  =  softmax of the soft-capped logits at i          x_t: clean and random tokens, mixed
+    encoder (causal)            prompt -> keys and values of every layer, once a prompt, shared by all its candidates
+    decoder (bidirectional)     canvas over these keys and values, which it reads and never adds to
+
+What the output is. Google's fine-tuning draws t uniformly, replaces every token of a canvas with probability t by one
+of the whole vocabulary, and takes the cross-entropy of x_0 at *all* positions, unweighted: its optimum is the
+posterior, a token's own evidence included. The network is not told t, so it is E[p(x_0^i | x_t, t) | x_t], t uniform a
+priori: the posterior at t as far as the canvas shows how noisy it is. That a token is certain at t = 0 the network
+cannot know, and the denoiser says so. A loss at the replaced positions alone, as in dllm's trainer, makes a network
+leave a token's own evidence out: load it with `left_out=True`. (How the released weights were first trained is not
+published; `iterref.check` tells the two apart on texts of the model's.)
+
+Self-conditioning. The family's samplers feed the last step's logits back. A kernel must be a function of x_t alone, so
+nothing is fed, unless `self_condition=k`: then k passes over the same x_t come first, each fed the logits before it.
+k = 1 is the second pass of training. What earlier, noisier canvases said is lost either way. The first pass is fed
+zeros, as in the samplers (Google's fine-tuning feeds the embedding of a uniform guess there).
+
+Samplers. `ancestral` is diffusers' DiscreteDDIMScheduler at temperature 1; with order="bounded" it draws, accepts and
+renoises as transformers' entropy-bounded sampler, but for its falling temperature (0.8 to 0.4), its early stop and its
+argmax at the end. An answer is one canvas; the samplers go on with another.
+
+Compared with transformers 5.23.0 (models/diffusion_gemma, a prompt at a time) on the same random weights, 6 layers,
+V = 4000, L = 256, prompts of 1 to 300 tokens around a window of 64, logits of up to 20: the same bits in float64, with
+self_condition=1 too; probabilities within 1.8e-5 (4.4e-4) in float32. Experts are chosen: where two tie to rounding an
+answer jumps, as the class' own does between batches. diffusers 0.42.1: the law of a step within 1.3e-7. Losses were
+read in google-deepmind/gemma at 7691fd4e (gemma/diffusion/hackable_diffusion_adapter), google/hackable_diffusion at
+37c5e000 (lib/training/discrete_loss.py), NVIDIA-NeMo/Automodel at 02dacd57 (components/loss/dllm_loss.py, the same)
+and ZHZisZZ/dllm at 37f3e116 (dllm/pipelines/diffusiongemma/trainer.py, the other).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from iterref.denoise import from_leave_one_out
+from iterref.models import pretrained
+from iterref.models.checkpoint import Checkpoint
+from iterref.models.codec import Codec, mismatch
+from iterref.models.prompted import PromptedModel
+from iterref.noise import Noise, uniform
+
+TOKENIZER = None  # its own
+KIND, SINCE = "DiffusionGemmaForBlockDiffusion", "5.11"
+# The part that reads images is made as small as it can be, and its weights stay on the disk: prompts are texts.
+VISION = ("vision_tower", "embed_vision")
+BLIND = {"model_type": "gemma4_vision", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+         "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8, "position_embedding_size": 8}  # fmt: skip
+# Placeholders of other media, by their key in config.json and their name in the tokenizer.
+MEDIA = ("image_token_id", "boi_token_id", "eoi_token_id", "audio_token_id", "boa_token_id", "eoa_token_id",
+         "eoa_token_index", "video_token_id")  # fmt: skip
+NAMED = ("<|image|>", "<|image>", "<image|>", "<|audio|>", "<|audio>", "<audio|>", "<|video|>")
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """Encoded prompts: the `cache` of U different ones; `which` (B,) of them each row has; `size` (U,), their number of
+    tokens; `seen` (U, T) bool is False at padding, which stands before a prompt, None without any."""
+
+    cache: Any
+    which: Tensor
+    size: Tensor
+    seen: Tensor | None
+
+    def of(self, rows: Tensor, length: int) -> dict[str, Any]:
+        """What the decoder is given beside canvases (R, L) that belong to (R,) rows: keys and values, mask, places."""
+        which = self.which[rows]
+        seen = None if self.seen is None else nn.functional.pad(self.seen[which], (0, length), value=True)
+        place = self.size[which][:, None] + torch.arange(length, device=which.device)
+        return {"past_key_values": self._cache(which), "decoder_attention_mask": seen, "decoder_position_ids": place}
+
+    def _cache(self, which: Tensor) -> Any:
+        """The cache of (R,) prompts; a view of what is there where there is one prompt, or each once in its order."""
+        if len(self.size) > 1 and torch.equal(which, torch.arange(len(self.size), device=which.device)):
+            return self.cache
+        chosen = copy(self.cache)
+        chosen.layers = [self._layer(layer, which) for layer in self.cache.layers]
+        return chosen
+
+    def _layer(self, layer: Any, which: Tensor) -> Any:
+        chosen = copy(layer)
+        if len(self.size) == 1:
+            chosen.keys, chosen.values = (part.expand(len(which), -1, -1, -1) for part in (layer.keys, layer.values))
+        else:
+            chosen.keys, chosen.values = layer.keys[which], layer.values[which]
+        return chosen
+
+
+class Network:
+    """The network of `transformers`: prompts to their cache, and canvases over a cache to logits of chosen positions.
+
+    The head runs on the states of the chosen positions alone: they are picked on their way to it.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._chosen: Tensor | None = None
+        self.model.lm_head.register_forward_pre_hook(self._pick)
+
+    def __call__(self, x_t: Tensor, where: Tensor, given: dict[str, Any], self_condition: int = 0) -> Tensor:
+        """(R, L) canvases, (R, L) bool, what `Prompts.of` gives -> (M, V) float32 logits, in 1 + `self_condition`
+        passes."""
+        logits = None
+        for _ in range(self_condition):
+            logits = self._pass(x_t, given, logits).to(self.model.dtype)
+        self._chosen = where
+        try:
+            return self._pass(x_t, given, logits)
+        finally:
+            self._chosen = None
+
+    def encode(self, prompts: Sequence[Sequence[int]], device: torch.device) -> Prompts:
+        """B prompts, token ids, in one call. Padding stands before the shorter ones, so that the window of the layers
+        with a sliding one ends at the canvas for all of them."""
+        different = list(dict.fromkeys(map(tuple, prompts)))
+        number = {prompt: at for at, prompt in enumerate(different)}
+        size = torch.tensor([len(prompt) for prompt in different])
+        width = max(1, int(size.max()))  # a prompt of no tokens is padding, which nobody sees
+        ids = torch.zeros(len(different), width, dtype=torch.long)
+        for row, prompt in enumerate(different):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+        place = torch.arange(width) - (width - size)[:, None]
+        seen = None if bool((place >= 0).all()) else (place >= 0).to(device)
+        cache = self.model.model.encoder(
+            input_ids=ids.to(device), attention_mask=seen, position_ids=place.clamp_min(0).to(device)
+        ).past_key_values
+        which = torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)
+        return Prompts(cache, which, size.to(device), seen)
+
+    def compile(self, *, dynamic: bool) -> None:
+        """Has torch compile the decoder at first use; `dynamic` lets the number of rows vary."""
+        self.model.model.decoder.compile(dynamic=dynamic)
+
+    def _pass(self, x_t: Tensor, given: dict[str, Any], logits: Tensor | None) -> Tensor:
+        answer: Tensor = self.model(decoder_input_ids=x_t, self_conditioning_logits=logits, **given).logits
+        return answer
+
+    def _pick(self, head: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The states (M, width) of the chosen positions, from all states (R, L, width)."""
+        return given if self._chosen is None else (given[0][self._chosen],)
+
+
+@dataclass(frozen=True, eq=False)
+class CanvasDenoiser:
+    """The denoiser of the answers to B prompts. `impossible` (K,) lists the tokens that are never written, though noise
+    may write them; `self_condition` counts the passes before the last; `left_out` says that the output is a
+    leave-one-out prediction (see above)."""
+
+    network: Network
+    noise: Noise
+    prompts: Prompts
+    impossible: Tensor
+    self_condition: int = 0
+    left_out: bool = False
+
+    @property
+    def time_free(self) -> bool:
+        """Whether the answer depends on x_t alone (but at t = 0, where nothing is open and no method asks)."""
+        return not self.left_out
+
+    @property
+    def passes(self) -> int:
+        """Network passes of one row."""
+        return 1 + self.self_condition
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t, prompt)."""
+        given = self.prompts.of(rows, x_t.shape[1])
+        logits = self.network(x_t, where, given, self.self_condition)
+        logits[:, self.impossible] = -torch.inf
+        if self.left_out:
+            return from_leave_one_out(logits, x_t, t, where, self.noise)
+        law, clean = torch.log_softmax(logits, -1), (t == 0).to(x_t.device)
+        if not bool(clean.any()):
+            return law
+        certain = torch.full_like(law, -torch.inf).scatter_(1, x_t[where][:, None], 0.0)
+        return torch.where(clean[:, None].expand(where.shape)[where][:, None], certain, law)
+
+
+def load(
+    checkpoint: Checkpoint,
+    codec: Codec | None,
+    *,
+    length: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    chat: bool | None = None,
+    self_condition: int = 0,
+    left_out: bool = False,
+) -> PromptedModel:
+    """The text model of a checkpoint of DiffusionGemma; `length` positions of an answer, the canvas' unless given.
+
+    `chat` False leaves the chat template unused; `self_condition` and `left_out` are those of `CanvasDenoiser`. Raises
+    `ValueError` for a length or a number of passes out of range, a tokenizer with more tokens than the model, and a
+    `transformers` without the class.
+    """
+    import transformers
+
+    kind: Any = getattr(transformers, KIND, None)
+    if kind is None:
+        raise ValueError(
+            f"{checkpoint.name} needs the {KIND} of transformers {SINCE} or later, and this is "
+            f"{transformers.__version__}: pip install -U transformers"
+        )
+    if self_condition < 0:
+        raise ValueError(f"self_condition counts passes before the last, got {self_condition}: give 0, 1 or more")
+    room, device = checkpoint.size("canvas_length"), torch.device(device)
+    if length is not None and not 1 <= length <= room:
+        raise ValueError(f"{checkpoint.name} denoises a canvas of {room} positions, got length={length}: at most that")
+    vocab, most = checkpoint.size("text_config.vocab_size"), checkpoint.size("text_config.max_position_embeddings")
+    if codec is not None and codec.reach > vocab:
+        raise mismatch(checkpoint.name, vocab, codec)
+    config = pretrained.settings(kind.config_class, checkpoint, vision_config=dict(BLIND))
+    weights = {name: part for name, part in checkpoint.weights().items() if not any(one in name for one in VISION)}
+    network = Network(pretrained.network(kind, config, checkpoint, weights, dtype, device, VISION))
+    noise, length = uniform(vocab), length or room
+    bind = partial(
+        bound, network, noise, length=length, most=most, self_condition=self_condition, left_out=left_out,
+        impossible=unwritten(checkpoint, codec, vocab).to(device),
+    )  # fmt: skip
+    start = None if codec is None else codec.start
+    return PromptedModel(
+        bind, noise, length, codec, network=network, head=[] if start is None else [start],
+        ends=[] if codec is None else codec.ends, fill=0 if codec is None else codec.fill, chat=chat, device=device,
+    )  # fmt: skip
+
+
+def bound(
+    network: Network,
+    noise: Noise,
+    prompts: Sequence[Sequence[int]],
+    *,
+    length: int,
+    most: int,
+    impossible: Tensor,
+    self_condition: int,
+    left_out: bool,
+) -> CanvasDenoiser:
+    """The denoiser of the answers to B prompts, token ids, which are encoded here and never again.
+
+    Raises `ValueError` for a prompt that leaves no room for its answer, naming the row.
+    """
+    for row, ids in enumerate(prompts):
+        if len(ids) + length > most:
+            raise ValueError(
+                f"prompt {row} takes {len(ids)} positions and its answer {length}, and the model reads {most}: shorten "
+                "the prompt, or load the model with a smaller length"
+            )
+    encoded = network.encode(prompts, impossible.device)
+    return CanvasDenoiser(network, noise, encoded, impossible, self_condition, left_out)
+
+
+def unwritten(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> Tensor:
+    """The tokens (K,) long that stand in no answer: placeholders of other media, a mask, ids that the tokenizer does
+    not reach. The published sampler may write them; noise does."""
+    found = {checkpoint.config.get(key) for key in MEDIA}
+    if codec is not None:
+        found |= {codec.mask, *map(codec.tokenizer.token_to_id, NAMED), *range(codec.reach, vocab)}
+    return torch.tensor(sorted(one for one in found if isinstance(one, int) and 0 <= one < vocab), dtype=torch.long)

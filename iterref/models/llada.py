@@ -1,0 +1,145 @@
+"""LLaDA: large language diffusion models (Nie et al. 2025, arXiv:2502.09992; LLaDA 1.5: Zhu et al. 2025, 2505.19223).
+
+    log p(x_0^i | x_t, prompt) = log-softmax of the logits without the mask at masked positions;  a_t = 1 - t
+    a LLaMA without a causal mask: every position of prompt and answer sees every other; no time
+
+Files: config.json with model_type "llada", weights called `model.transformer.*`, tokenizer.json. The network is the
+LLaMA of `transformers` under other names. The mask is token 126336 (config.json says so), the answer ends with
+<|eot_id|> (126348) or <|endoftext|> (126081) and is filled up with the latter. The chat template is used where the
+tokenizer has one and a token that ends a turn: the base model's has no <|eot_id|> (dllm/utils/models.py says so).
+
+Compared with ZHZisZZ/dllm at ca176752 (dllm/pipelines/llada/models/modeling_llada.py, under transformers 4.46.2) on the
+same random weights, in float32 on a CPU, 3 layers of width 64, 1,510 tokens, keys shared or not, four unequal prompts:
+logits of up to 30 differ by at most 2.9e-5, and by 6.4e-5 from its batch, which is padded in front; probabilities by
+9.1e-6. In bfloat16 its code turns queries and keys in float32, which LLaMA's class does not: 5 % more rounding.
+
+The published sampler (ML-GSAI/LLaDA at b7e6c356, generate.py) shows a fixed number of tokens a step. Given how many
+fall, a plain step here has its law with random remasking; `order="confidence"` in as many steps as divide the answer,
+in blocks or not, is its law with low confidence. Its draws at temperature 1 fit the enumerated laws: 11 chi-square
+tests on 60,000 answers of 4 tokens each, one p of 0.016, the others above 0.09. It does not rule out the mask, nor ids
+beyond the tokenizer's.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iterref.models import pretrained
+from iterref.models.bidirectional import Bidirectional
+from iterref.models.checkpoint import Checkpoint
+from iterref.models.codec import Codec
+from iterref.models.prompted import PromptedModel, bound
+from iterref.models.roles import roles, talks
+from iterref.noise import Schedule, absorbing
+
+TOKENIZER = None  # its own
+LENGTH = 128
+MASK = "<|mdm_mask|>"
+# What LLaMA's class is, by its name in config.json: what the published code takes where it is not said, what is needed.
+NEEDED: dict[str, tuple[Any, Any]] = {
+    "block_type": ("sequential", "llama"),
+    "block_group_size": (1, 1),
+    "rope": (False, True),
+    "alibi": (False, False),
+    "layer_norm_type": ("default", "rms"),
+    "layer_norm_with_affine": (True, True),
+    "bias_for_layer_norm": (False, False),
+    "attention_layer_norm": (False, False),
+    "include_bias": (False, False),
+    "include_qkv_bias": (False, False),
+    "input_emb_norm": (False, False),
+    "scale_logits": (False, False),
+}
+ACTIVATIONS = ("silu", "gelu", "relu")
+# A weight's name here and in LLaMA's class.
+OUTER = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
+INNER = {
+    "attn_norm": "input_layernorm",
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_norm": "post_attention_layernorm",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+}
+
+
+def load(
+    checkpoint: Checkpoint,
+    codec: Codec | None,
+    *,
+    length: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    chat: bool | None = None,
+) -> PromptedModel:
+    """The text model of a LLaDA; `length` positions of an answer, 128 unless given.
+
+    `chat` False leaves the chat template unused, True demands one. Raises `ValueError` for a network that is no LLaMA,
+    and a tokenizer that does not belong to it.
+    """
+    from transformers import LlamaForCausalLM
+
+    device, chat, length = torch.device(device), talks(codec, chat), LENGTH if length is None else length
+    config = pretrained.settings(LlamaForCausalLM.config_class, replace(checkpoint, config=llama(checkpoint)))
+    role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
+    model = pretrained.network(LlamaForCausalLM, config, checkpoint, renamed(checkpoint.weights()), dtype, device)
+    network, noise = Bidirectional(model, causal=True), absorbing(config.vocab_size, role.mask, Schedule("linear"))
+    impossible = role.impossible.to(device)
+    bind = partial(bound, network, noise, length=length, impossible=impossible, pad=role.fill)
+    return PromptedModel(
+        bind, noise, length, codec, network=network, head=[] if codec is None else codec.frame[0], ends=role.ends,
+        fill=role.fill, chat=chat, device=device,
+    )  # fmt: skip
+
+
+def llama(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The same network in the words of LLaMA's configuration. Raises `ValueError` for one that LLaMA's class is not."""
+    written = checkpoint.config
+    for name, (usual, needed) in NEEDED.items():
+        found = written.get(name, usual)
+        if (found or False) != needed:
+            raise ValueError(
+                f"{checkpoint.name} has {name}={found!r}, which needs another network than LLaMA's ({name}="
+                f"{needed!r}): it is not read"
+            )
+    activation = written.get("activation_type", "swiglu")
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"{checkpoint.name} has activation_type={activation!r}: this library reads {', '.join(ACTIVATIONS)}"
+        )
+    width, heads = checkpoint.size("d_model"), checkpoint.size("n_heads")
+    return {
+        "vocab_size": written.get("embedding_size") or checkpoint.size("vocab_size"),
+        "hidden_size": width,
+        "num_hidden_layers": checkpoint.size("n_layers"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": written.get("n_kv_heads") or (1 if written.get("multi_query_attention") else heads),
+        "intermediate_size": written.get("mlp_hidden_size") or written.get("mlp_ratio", 4) * width,
+        "hidden_act": activation,
+        "rms_norm_eps": written.get("rms_norm_eps", 1e-5),
+        "rope_theta": written.get("rope_theta", 10_000.0),
+        "tie_word_embeddings": written.get("weight_tying", True),
+        "max_position_embeddings": written.get("max_sequence_length", 1024),
+    }
+
+
+def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """LLaDA's weights under the names of LLaMA's class; another name stays, for the loader to refuse."""
+    return {_name(name): weight for name, weight in weights.items()}
+
+
+def _name(name: str) -> str:
+    inner = re.fullmatch(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.(\w+)", name)
+    if inner and inner[2] in INNER:
+        return f"model.layers.{inner[1]}.{INNER[inner[2]]}.{inner[3]}"
+    outer = re.fullmatch(r"model\.transformer\.(\w+)\.(\w+)", name)
+    return f"{OUTER[outer[1]]}.{outer[2]}" if outer and outer[1] in OUTER else name

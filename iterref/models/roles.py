@@ -1,0 +1,78 @@
+"""Roles: which tokens of a large model's checkpoint hide, end and fill an answer, and which never stand in one.
+
+    mask    config.json's `mask_token_id`, or the tokenizer's
+    ends    the end of a turn (in chats), of a text, padding
+    fill    padding, or the end again: what answers were filled up with in training
+
+The published samplers of LLaDA and Dream forbid nothing: a begin token or a chat's header may stand in an answer, as
+rare as the model finds it. Impossible are only the mask and what the tokenizer has no text for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iterref.models.checkpoint import Checkpoint, read_json
+from iterref.models.codec import Codec, mismatch
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The tokens of an answer: `mask`, those that end it (what is written is first), `fill`, `impossible` (K,) long."""
+
+    mask: int
+    ends: list[int]
+    fill: int
+    impossible: Tensor
+
+
+def roles(checkpoint: Checkpoint, codec: Codec | None, vocab: int, mask: str, chat: bool) -> Roles:
+    """The roles in a checkpoint whose network knows `vocab` tokens and whose family calls its mask `mask`.
+
+    An answer in a `chat` ends with its turn. Raises `ValueError` where nothing says what the mask is, and for a
+    tokenizer that does not fit.
+    """
+    hidden = _mask(checkpoint, codec, vocab, mask)
+    turns, known = ([], []) if codec is None else (codec.turns if chat else [], codec.ends)
+    ends = list(dict.fromkeys([*turns, *_ends(checkpoint), *known]))
+    padding = checkpoint.config.get("pad_token_id")
+    fill = codec.fill if codec is not None else padding if isinstance(padding, int) else next(iter(ends), 0)
+    reach = vocab if codec is None else codec.reach
+    return Roles(hidden, [end for end in ends if end < vocab], fill, torch.arange(reach, vocab))
+
+
+def talks(codec: Codec | None, chat: bool | None) -> bool:
+    """Whether prompts are put into the chat template: as asked for, or where there is one and a token that ends a turn.
+    A template may be left in a base model's tokenizer; LLaDA's has no such token."""
+    return codec is not None and codec.template is not None and bool(codec.turns) if chat is None else chat
+
+
+def _mask(checkpoint: Checkpoint, codec: Codec | None, vocab: int, name: str) -> int:
+    written = checkpoint.config.get("mask_token_id")
+    own = None if codec is None else codec.tokenizer.token_to_id(name)
+    # What the tokenizer calls [MASK] may be left from another use: it is asked last, and may differ.
+    known = [written if isinstance(written, int) else None, own, None if codec is None else codec.mask]
+    mask: int | None = next((one for one in known if one is not None), None)
+    if mask is None:
+        raise ValueError(
+            f"nothing says which token of {checkpoint.name} is the mask: write mask_token_id into its config.json, or "
+            "name the tokenizer of its training (tokenizer=...)"
+        )
+    fits = 0 <= mask < vocab and (codec is None or mask < codec.reach <= vocab)
+    if not fits or own not in (None, mask):
+        raise mismatch(checkpoint.name, vocab, codec, f", with the mask {mask}")
+    return mask
+
+
+def _ends(checkpoint: Checkpoint) -> Sequence[int]:
+    """The ends of a text that generation_config.json and config.json name: one each, or several."""
+    file = checkpoint.folder / "generation_config.json"
+    configs = [read_json(file, checkpoint.name) if file.is_file() else {}, checkpoint.config]
+    named: list[Any] = [config.get("eos_token_id") for config in configs]
+    each = [end for ends in named for end in (ends if isinstance(ends, list) else [ends])]
+    return [end for end in each if isinstance(end, int)]
