@@ -151,6 +151,8 @@ def pose(
     """The problem of B checked prompts, with everything that `generate` takes; a pool is drawn where the reward or a
     part of it is an `OwnDrafts`, after everything that can be refused without it."""
     model = text_model(model)
+    if pools_in(reward) and getattr(model, "draws_images", False):
+        raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
     denoiser, canvas, free = model.prepare(prompts)
     problem = Problem(
         tempered(denoiser, temperature), no_reward, canvas, free, alpha=alpha, forbidden=forbidden, max_rows=max_rows

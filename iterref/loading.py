@@ -8,18 +8,20 @@ checkpoint is run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from iterref.drafts import TextModel
-from iterref.models.checkpoint import Checkpoint, device_of, precision, read_json
+from iterref.models import amused
+from iterref.models.checkpoint import Checkpoint, device_of, fetched, precision, read_json
 from iterref.models.codec import Codec
 from iterref.models.masked_lm import decoder
 
 # A family's name in config.json, in lower case, and its file in `iterref.models`.
-FAMILIES = {name: name for name in ("mdlm", "udlm", "duo", "sedd", "llada", "dream", "diffusion_gemma", "amused")}
+FAMILIES = {name: name for name in ("mdlm", "udlm", "duo", "sedd", "llada", "dream", "diffusion_gemma")}
 
 
 def load(
@@ -35,11 +37,12 @@ def load(
 ) -> TextModel:
     """The text model in a folder, of a hub name, or the bundled one for None and "tiny-news".
 
-    `length` is the number of positions of a canvas, prompt included, the model's own unless given. `tokenizer` is a
-    folder or a hub name, the checkpoint's own or else its family's unless given, "none" for token ids alone.
-    `dtype` is the precision of the weights: "float32", "bfloat16" or "float16" (probabilities are float32 always).
-    `compile` has torch compile the network at first use, which takes a minute and pays in long runs. `options` are the
-    family's own (`label=` of UDLM).
+    `length` is the number of positions of a canvas, the model's own unless given: those of the answer, or with models
+    that know no prompts (MDLM, UDLM, Duo, SEDD) of prompt and text. `tokenizer` is a folder or a hub name, the
+    checkpoint's own or else its family's unless given, "none" for token ids alone. `dtype` is the precision of the
+    weights: "float32", "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the
+    network at first use, which takes a minute and pays in long runs. `options` are the family's own (`chat=False`,
+    `label=` of UDLM, `guidance=` of images: docs/models.md).
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
     """
@@ -51,21 +54,35 @@ def load(
             raise ValueError("a summariser has its own length and tokenizer, and runs in float32 or bfloat16, as it is")
         own = None if name is None or str(name) == "tiny-news" else name
         return Summarizer.load(own, place, dtype)  # type: ignore[arg-type]
-    checkpoint = Checkpoint.open(name, revision)
-    family = import_module(f"iterref.models.{family_of(checkpoint.config, checkpoint.name)}")
-    checkpoint.fits(weights, place)
-    codec = _codec(checkpoint, tokenizer, family.TOKENIZER)
+    model: Any  # a model of images is a `TextModel` whose texts are images
+    told = {"dtype": weights, "device": place, **options}
+    with _within_memory(name, device):
+        if amused.recognised(fetched(name, revision, (amused.INDEX, "config.json"))):
+            if length is not None or tokenizer is not None:
+                raise ValueError("a model of images has its own size and tokenizer: say height= and width= in pixels")
+            model = amused.load(name, revision=revision, **told)
+        else:
+            checkpoint = Checkpoint.open(name, revision)
+            family = import_module(f"iterref.models.{family_of(checkpoint.config, checkpoint.name)}")
+            checkpoint.fits(weights, place)
+            model = family.load(checkpoint, _codec(checkpoint, tokenizer, family.TOKENIZER), length=length, **told)
+    if compile:
+        model.compile()
+    loaded: TextModel = model
+    return loaded
+
+
+@contextmanager
+def _within_memory(name: str | Path, device: str) -> Iterator[None]:
+    """Says what to do where a device runs out of memory."""
     try:
-        model = family.load(checkpoint, codec, length=length, dtype=weights, device=place, **options)
+        yield
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
         raise ValueError(
             f"{name} does not fit on {device}: load it with dtype='bfloat16', or on another device"
         ) from None
-    if compile:
-        model.compile()
-    return model
 
 
 def family_of(config: Mapping[str, Any], name: str) -> str:
@@ -81,8 +98,8 @@ def family_of(config: Mapping[str, Any], name: str) -> str:
         return "sedd"  # its config.json is the training configuration, which names no architecture
     raise ValueError(
         f"{name} is of the architecture {', '.join(known) or 'that its config.json does not name'}: this library reads "
-        f"{', '.join(FAMILIES)}, and masked language models of transformers; wrap another model in a denoiser of your "
-        "own (iterref.denoise)"
+        f"{', '.join(FAMILIES)}, masked language models of transformers and amused pipelines of diffusers; wrap "
+        "another model in a denoiser of your own (iterref.denoise)"
     )
 
 

@@ -97,3 +97,18 @@ def test_a_model_too_large_for_its_device_is_one_sentence(tmp_path, monkeypatch)
         monkeypatch.setattr("iterref.models.mdlm.build", fail)
         with pytest.raises(error, match="does not fit on cpu: load it with" if error is ValueError else message):
             load(folder, tokenizer="none")
+
+
+def test_a_pipeline_of_images_is_recognised_by_its_index(tmp_path):
+    pytest.importorskip("diffusers")
+    from iterref import generate
+    from tests.pipelines import pipeline
+
+    folder = pipeline(tmp_path / "pipeline")
+    model = load(folder)
+    assert type(model).__name__ == "ImageModel"
+    for wrong in ({"length": 4}, {"tokenizer": "none"}):
+        with pytest.raises(ValueError, match="its own size and tokenizer"):
+            load(folder, **wrong)
+    with pytest.raises(ValueError, match="consensus compares texts"):
+        generate(model, ["a bird"])

@@ -38,6 +38,8 @@ class Markov:
     Raises `ValueError` for a wrong shape, a NaN or +inf, or a token from which no step is possible.
     """
 
+    promptless = True
+
     def __init__(self, log_start: Tensor, log_transition: Tensor, length: int, noise: Noise) -> None:
         tokens = clean_tokens(noise)
         self._homogeneous = log_transition.dim() == 2

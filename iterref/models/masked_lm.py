@@ -70,7 +70,7 @@ def load(
     model = pretrained.network(written, config, checkpoint, checkpoint.weights(), dtype, device, SPARE)
     network, length = Bidirectional(model, causal), LENGTH if length is None else length
     talks = codec.template is not None and chat is not False
-    role = roles(checkpoint, codec, network.vocab, codec.tokenizer.id_to_token(codec.mask), talks)
+    role = roles(checkpoint, codec, network.vocab, str(codec.tokenizer.id_to_token(codec.mask)), talks)
     head, tail = ([], []) if talks else codec.frame
     noise = absorbing(network.vocab, role.mask, Schedule("linear"))
     bind = partial(

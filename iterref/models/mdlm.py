@@ -39,6 +39,8 @@ class MaskedDit:
     timed: bool
     impossible: Tensor
 
+    promptless = True
+
     @property
     def time_free(self) -> bool:
         """Whether the answer depends on x_t alone."""

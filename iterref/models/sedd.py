@@ -42,6 +42,8 @@ class ScoredDit:
     noise: Noise
     impossible: Tensor
 
+    promptless = True
+
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); rows share one law."""
         log_score = self.network(x_t, level(self.noise, t, x_t.device), where)

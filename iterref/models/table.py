@@ -27,6 +27,8 @@ class Table:
     last token. Raises `ValueError` for a wrong shape, a NaN or +inf, or a law without a possible state.
     """
 
+    promptless = True
+
     def __init__(self, log_joint: Tensor | Mapping[Sequence[int], float], noise: Noise) -> None:
         self.noise = noise
         self.tokens = clean_tokens(noise)

@@ -47,6 +47,8 @@ class UniformDit:
     timed: bool = True
     label: int | None = None
 
+    promptless = True
+
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); rows share one law."""
         return from_leave_one_out(self.prediction(x_t, t, where), x_t, t, where, self.noise)

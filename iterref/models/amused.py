@@ -1,0 +1,244 @@
+"""aMUSEd: images as grids of codes, masked and filled in given a text (Patil et al. 2024, arXiv:2401.01808).
+
+    log p(x_0^i | x_t, text) = log-softmax over the codebook of the logits at masked positions; a revealed code is sure
+    guidance:  logits = logits_empty + scale (logits_text - logits_empty)                          two passes a row
+
+Training masks a share cos(u pi / 2) of the codes, u uniform, and takes the cross-entropy of the masked ones: the
+optimum is the posterior whatever the share, and the network is not told it. The schedule is that of the checkpoint's
+scheduler, a_t = 1 - cos((1 - t) pi / 2) in the published ones: t = 1 - u, and the share that their sampler leaves
+masked after i of n steps is 1 - a_t at t = 1 - i / n.
+
+Guidance is `denoise.Guided`, which mixes log-probabilities and not logits. The two differ by the logarithms of two
+sums over the codebook, the same for every code, so they are one law.
+
+Sampler. `AmusedScheduler` draws every masked code from the law above and masks those of least log p + temperature x
+Gumbel noise again, temperature falling from 2 to 0. At temperature 0 that is order="confidence" (enumerated in the
+tests), but that it rounds the number of masks down and shows one code a step at the least, where this library rounds to
+the nearest. The Gumbel noise is not taken over. `ancestral` in its default order is the reverse process itself, which
+does not look at how sure a code is.
+
+The network is the class of `diffusers`. Compared with its pipeline (diffusers 0.42.1: AmusedPipeline, AmusedScheduler;
+training was read in examples/amused/train_amused.py of huggingface/diffusers at 071190da) on the same random weights,
+in float32 on a CPU, 1024 codes, L = 256 and 1024, unequal prompts, at every state of a run: log-probabilities down to
+-20 differ by at most 2.9e-6 and probabilities by 6.7e-8; under guidance by 10, which multiplies rounding by 19, by
+8.4e-5 and 1.4e-5. Images are the same to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from iterref.denoise import Denoiser, Guided, carry_over
+from iterref.models import vq
+from iterref.models.checkpoint import Checkpoint, fetched, read_json
+from iterref.models.clip_text import Read, Reader
+from iterref.models.vq import ImageCodec
+from iterref.noise import Noise, Schedule, absorbing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PIPELINES = ("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline")  # of the same parts
+INDEX = "model_index.json"
+# What a hub name is asked for: one precision of the weights, no pickle, no code.
+FILES = (INDEX, "*/config.json", "scheduler/scheduler_config.json", "tokenizer/*.json", "tokenizer/merges.txt",
+         "*/model.safetensors", "*/diffusion_pytorch_model.safetensors", "*.safetensors.index.json",
+         "*/*-of-?????.safetensors")  # fmt: skip
+GUIDANCE, AESTHETIC = 10.0, 6.0  # the published pipeline's
+
+
+class Network:
+    """The transformer of `diffusers`: grids of codes and what was read of a text to logits of chosen positions.
+
+    Its head is two convolutions of one position each, so that it runs on the chosen positions alone.
+    """
+
+    def __init__(self, transformer: Any) -> None:
+        self.head: Any = transformer.mlm_layer
+        transformer.mlm_layer = nn.Identity()
+        self.body = transformer
+
+    def __call__(self, grid: Tensor, where: Tensor, states: Tensor, pooled: Tensor, micro: Tensor) -> Tensor:
+        """(R, h, w), (R, h, w) bool, (R, T, D), (R, P), (R, 5) -> (M, codebook) float32 logits."""
+        hidden = self.body(grid, encoder_hidden_states=states, pooled_text_emb=pooled, micro_conds=micro)
+        chosen = hidden.permute(0, 2, 3, 1)[where]
+        if not len(chosen):
+            return torch.zeros(0, self.head.conv2.out_channels, device=grid.device)
+        line = chosen.T[None, :, :, None]  # one image of M x 1: five times faster than M images of one position
+        logits: Tensor = self.head(line)[0, :, :, 0].T
+        return logits.float()
+
+    def compile(self, *, dynamic: bool) -> None:
+        """Has torch compile the transformer's layers at first use, one for all; `dynamic` lets the number of rows vary.
+
+        The convolutions around them stay as they are: halving a grid of any size is more than torch can compile.
+        """
+        for layer in self.body.transformer_layers:
+            layer.compile(dynamic=dynamic)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The masked denoiser of B texts' images. `shape` is (h, w) codes, `micro` (5,) the original width and height, the
+    crop's corner and the aesthetic score that are asked for."""
+
+    network: Network
+    noise: Noise
+    text: Read
+    shape: tuple[int, int]
+    micro: Tensor
+
+    time_free = True
+
+    @property
+    def promptless(self) -> bool:
+        """Whether all rows have the same text."""
+        return self.text.which is None
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t, text)."""
+        assert self.noise.mask is not None
+        grid, opened = x_t.view(-1, *self.shape), where.view(-1, *self.shape)
+        logits = self.network(grid, opened, *self.text.of(rows), self.micro.expand(len(x_t), -1))
+        # ids between the codebook and the mask fill the embedding up to a round number and stand in no image
+        logits = nn.functional.pad(logits, (0, self.noise.vocab - logits.shape[1]), value=-torch.inf)
+        return carry_over(logits, x_t, where, self.noise.mask)
+
+
+class ImageModel:
+    """Prompts in, a denoiser of grids of codes with empty canvases out; codes to images and back.
+
+    A text model whose texts are images: `decode` gives images of PIL, `encode` takes them. `render` is what image
+    rewards take. `guidance` above 1 leaves the text that is `avoided` ("" is none) behind; 1 or None asks without it.
+    """
+
+    draws_images = True
+
+    def __init__(
+        self, network: Network, noise: Noise, reader: Reader, images: ImageCodec, micro: Tensor,
+        guidance: float | None = GUIDANCE, avoided: str = "",
+    ) -> None:  # fmt: skip
+        if guidance is not None and not 0 <= guidance < inf:
+            raise ValueError(f"the guidance scale must be finite and not negative, got {guidance}: 1 or None is none")
+        self.network, self.noise, self.reader, self.images, self.micro = network, noise, reader, images, micro
+        self.guidance, self.avoided = 1.0 if guidance is None else float(guidance), avoided
+        self.length, self.device = images.shape[0] * images.shape[1], micro.device
+
+    def compile(self) -> None:
+        """Has torch compile the transformer at first use."""
+        self.network.compile(dynamic=True)
+
+    def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
+        """B prompts -> their denoiser, empty canvases (B, L) long, and free positions (B, L) bool, all of them.
+
+        Raises `ValueError` for no prompts, or one that is longer than the model reads, naming the row.
+        """
+        if not len(prompts):
+            raise ValueError('there are no prompts: pass at least one, "" for an image without any')
+        assert self.noise.mask is not None
+        canvas = torch.full((len(prompts), self.length), self.noise.mask, device=self.device)
+        given: Denoiser = Grid(self.network, self.noise, self.reader(prompts), self.images.shape, self.micro)
+        if self.guidance != 1:
+            other = replace(self.reader([self.avoided]), which=None)
+            given = Guided(given, Grid(self.network, self.noise, other, self.images.shape, self.micro), self.guidance)
+        return given, canvas, torch.ones_like(canvas, dtype=torch.bool)
+
+    def render(self, tokens: Tensor) -> Tensor:
+        """Canvases (R, L) long -> images (R, 3, H, W) float32 in [0, 1]; what is masked is grey."""
+        return self.images.render(tokens)
+
+    def decode(self, tokens: Tensor) -> list[Image]:
+        """Canvases (R, L) long -> R images of PIL; what is masked is grey."""
+        return vq.pictures(self.render(tokens))
+
+    def encode(self, texts: Sequence[Image | Tensor] | Tensor) -> Tensor:
+        """R images of the model's size, of PIL or floats (3, H, W) in [0, 1] -> finished canvases (R, L) long.
+
+        Raises `ValueError` for an image of another size or outside of [0, 1], naming it.
+        """
+        return self.images.codes(texts).to(self.device)
+
+
+def recognised(folder: Path) -> bool:
+    """Whether a folder holds a pipeline of this family."""
+    file = folder / INDEX
+    return file.is_file() and read_json(file, str(folder)).get("_class_name") in PIPELINES
+
+
+def load(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    height: int | None = None,
+    width: int | None = None,
+    guidance: float | None = GUIDANCE,
+    avoided: str = "",
+    original: tuple[int, int] | None = None,
+    crop: tuple[int, int] = (0, 0),
+    aesthetic: float = AESTHETIC,
+) -> ImageModel:
+    """The model of images in a pipeline's folder or of a hub name, `height` x `width` pixels, its own unless given.
+
+    `guidance` and `avoided` are those of `ImageModel`. The network is told, as in training, of the image's `original`
+    (width, height) before it was cropped (its own unless given), the `crop`'s (top, left) and its `aesthetic` score.
+
+    Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, parts that do not fit
+    together, and a size that is no multiple of what the network needs.
+    """
+    library, device, name = vq.diffusers(), torch.device(device), str(name)
+    folder = fetched(name, revision, FILES)
+    if not recognised(folder):
+        raise ValueError(f"{name} has no {INDEX} that names an AmusedPipeline: give the pipeline's whole folder")
+    parts = {part: vq.opened(folder, name, part) for part in ("transformer", "vqvae", "text_encoder")}
+    noise = _noise(folder, name, parts["transformer"])
+    reader = Reader.load(folder / "tokenizer", parts["text_encoder"], dtype, device)
+    network: Any = vq.network(library.UVit2DModel, parts["transformer"], dtype, device)
+    painter: Any = vq.network(library.VQModel, parts["vqvae"], torch.float32, device)
+    _together(name, network.config, painter.config, reader.encoder.config)
+    scale = 2 ** (len(painter.config.block_out_channels) - 1)
+    own, step = network.config.sample_size * scale, scale * (2 if network.config.downsample else 1)
+    size = (own if height is None else height, own if width is None else width)
+    if min(size) < 1 or any(side % step for side in size):
+        raise ValueError(f"{name} draws multiples of {step} pixels, got {size[0]} x {size[1]}: say height and width so")
+    images = ImageCodec(painter, (size[0] // scale, size[1] // scale), scale)
+    told = torch.tensor([*(original or (size[1], size[0])), *crop, aesthetic], dtype=torch.float32, device=device)
+    return ImageModel(Network(network), noise, reader, images, told, guidance, avoided)
+
+
+def _noise(folder: Path, name: str, transformer: Checkpoint) -> Noise:
+    """The mask behind all other ids, and the schedule of the pipeline's own sampler."""
+    config = read_json(folder / "scheduler" / "scheduler_config.json", f"{name}/scheduler")
+    vocab, schedule = transformer.size("vocab_size"), config.get("masking_schedule", "cosine")
+    if config.get("mask_token_id") != vocab - 1:
+        raise ValueError(
+            f"the scheduler of {name} masks with {config.get('mask_token_id')}, and its transformer was trained with "
+            f"{vocab - 1}, the last of its tokens: the two belong to different models"
+        )
+    if schedule not in ("cosine", "linear"):
+        raise ValueError(f"the scheduler of {name} has the schedule {schedule!r}: known are cosine and linear")
+    return absorbing(vocab, vocab - 1, Schedule(schedule))
+
+
+def _together(name: str, network: Any, painter: Any, text: Any) -> None:
+    """Raises `ValueError` where the parts of a pipeline are of different sizes."""
+    for what, given, wanted in (
+        ("codes of the VQ model", painter.num_vq_embeddings, network.codebook_size),
+        ("numbers of the text encoder's states", text.hidden_size, network.encoder_hidden_size),
+        ("numbers of the text's embedding", text.projection_dim, network.cond_embed_dim),
+        ("numbers of the micro-conditions", 5 * network.micro_cond_encode_dim, network.micro_cond_embed_dim),
+    ):
+        if given != wanted:
+            raise ValueError(
+                f"the parts of {name} do not belong together: {given} {what}, and its transformer reads {wanted}"
+            )
+    if not painter.lookup_from_codebook or network.vocab_size <= network.codebook_size:
+        raise ValueError(f"{name} has no lookup_from_codebook, or no room for a mask behind its codes: another family")

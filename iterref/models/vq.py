@@ -1,0 +1,142 @@
+"""VQ: images as grids of codes and back, and the parts of `diffusers` pipelines, read as data and never as code.
+
+    codes = the codebook's nearest vectors to encoder(image)        image = decoder(codebook[codes]),  clipped to [0, 1]
+
+The VQ model runs in float32 whatever the other parts do: half precision overflows in it, and the published pipelines
+upcast it for that reason (`force_upcast`). Images have values in [0, 1] on both sides, as aMUSEd's have.
+Sources: van den Oord et al. 2017, arXiv:1711.00937; Esser et al. 2021, arXiv:2012.09841.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from iterref.models.checkpoint import Checkpoint, first_line, read_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+GREY = 0.5  # what stands for a code that is not there yet
+
+
+@dataclass(frozen=True, eq=False)
+class ImageCodec:
+    """Images of one size and their codes, by a VQModel of `diffusers`.
+
+    `shape` is (h, w) codes, and a code covers `scale` x `scale` pixels; `batch` images go through the network at once.
+    """
+
+    network: Any
+    shape: tuple[int, int]
+    scale: int
+    batch: int = 8
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.shape[0] * self.scale, self.shape[1] * self.scale
+
+    @property
+    def vocab(self) -> int:
+        """How many codes there are."""
+        return int(self.network.config.num_vq_embeddings)
+
+    def render(self, codes: Tensor) -> Tensor:
+        """(R, h w) long -> (R, 3, H, W) float32 in [0, 1]; a token that is no code, such as the mask, is grey."""
+        with torch.no_grad():
+            parts = [self._decoded(some) for some in codes.split(self.batch) if len(some)]
+        return torch.cat(parts) if parts else torch.zeros(0, 3, *self.size, device=codes.device)
+
+    def codes(self, images: Sequence[Image | Tensor] | Tensor) -> Tensor:
+        """R images of PIL, or (3, H, W) floats in [0, 1] each -> (R, h w) long.
+
+        Raises `ValueError` for an image of another size or outside of [0, 1], naming it.
+        """
+        device = next(self.network.parameters()).device
+        read = [self._read(image, row).to(device) for row, image in enumerate(images)]
+        with torch.no_grad():
+            parts = [self._encoded(torch.stack(read[at : at + self.batch])) for at in range(0, len(read), self.batch)]
+        return torch.cat(parts) if parts else torch.zeros(0, self.shape[0] * self.shape[1], dtype=torch.long)
+
+    def _decoded(self, codes: Tensor) -> Tensor:
+        known = codes < self.vocab
+        grid = torch.where(known, codes, 0)
+        shape = (len(codes), *self.shape, self.network.config.latent_channels)
+        images = self.network.decode(grid, force_not_quantize=True, shape=shape).sample.clip(0, 1)
+        missing = ~known.view(-1, 1, *self.shape)
+        missing = missing.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
+        return torch.where(missing, GREY, images)
+
+    def _encoded(self, images: Tensor) -> Tensor:
+        codes: Tensor = self.network.quantize(self.network.encode(images).latents)[2][2]
+        return codes.view(len(images), -1)
+
+    def _read(self, image: Image | Tensor, row: int) -> Tensor:
+        if not isinstance(image, Tensor):
+            import numpy
+
+            image = torch.from_numpy(numpy.array(image.convert("RGB"))).permute(2, 0, 1) / 255
+        if image.shape != (3, *self.size) or not image.is_floating_point():
+            raise ValueError(
+                f"image {row} is {image.dtype} of shape {tuple(image.shape)}, and the model draws {self.size[0]} x "
+                f"{self.size[1]} pixels: resize it, as floats in [0, 1] or an image of PIL"
+            )
+        if bool(((image < 0) | (image > 1)).any()):
+            raise ValueError(f"image {row} leaves [0, 1]: divide bytes by 255")
+        return image.float()
+
+
+def pictures(images: Tensor) -> list[Image]:
+    """(R, 3, H, W) in [0, 1] -> R images of PIL, of 8 bits a channel."""
+    from PIL import Image
+
+    array = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(one) for one in array]
+
+
+def diffusers() -> Any:
+    """The library. Raises `ValueError` where it is not installed, saying how to install it."""
+    try:
+        import diffusers as library
+    except ImportError:
+        raise ValueError('models of images need diffusers: pip install "iterref[images]"') from None
+    return library
+
+
+def opened(folder: Path, name: str, part: str) -> Checkpoint:
+    """The checkpoint of one part of a pipeline, a folder in it. Raises `FileNotFoundError` where it has none."""
+    named = f"{name}/{part}"
+    return Checkpoint(named, folder / part, read_json(folder / part / "config.json", named))
+
+
+def network(kind: Any, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """A network of a class of `diffusers` for inference, every weight its own: none is left random.
+
+    Raises `ValueError` for a configuration that the class refuses, weights that are missing, left over or of another
+    shape, and a network that the device has no room for.
+    """
+    checkpoint.fits(dtype, device)
+    try:
+        with torch.device("meta"):
+            made: nn.Module = kind.from_config(dict(checkpoint.config))
+    except Exception as error:  # whatever the class objects to, one sentence says where
+        raise ValueError(f"config.json of {checkpoint.name} is none of {kind.__name__} ({first_line(error)})") from None
+    wanted, weights = made.state_dict(), checkpoint.weights()
+    odd = sorted(name for name in wanted.keys() ^ weights.keys())
+    odd = odd or [name for name, weight in wanted.items() if weights[name].shape != weight.shape]
+    if odd:
+        matter = "has another shape" if odd[0] in wanted.keys() & weights.keys() else (
+            "is missing" if odd[0] in wanted else "has no place")  # fmt: skip
+        raise ValueError(
+            f"the weights of {checkpoint.name} do not make a {kind.__name__} of the sizes in config.json ({odd[0]!r} "
+            f"{matter}): the two files belong to different models"
+        )
+    placed = {name: weight.to(device=device, dtype=dtype) for name, weight in weights.items()}
+    made.load_state_dict(placed, assign=True)
+    return made.eval().requires_grad_(False)
