@@ -25,7 +25,12 @@ Conditionals = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Denoiser(Protocol):
-    """The model: tokens at a noise level in, per-position posteriors of the clean tokens out."""
+    """The model: tokens at a noise level in, per-position posteriors of the clean tokens out.
+
+    It may also say of itself, by attributes that are True, that it is `time_free` (t is not looked at) or `promptless`
+    (rows are not), so that equal questions are asked once (`iterref.evaluation`), and how many network `passes` a row
+    takes.
+    """
 
     @property
     def noise(self) -> Noise:
@@ -59,9 +64,10 @@ def carry_over(log_p: Tensor, x_t: Tensor, where: Tensor, mask: int) -> Tensor:
     log_p[:, mask] = -torch.inf
     log_p = torch.log_softmax(log_p, -1)
     seen = x_t[where]
-    revealed = seen != mask
-    certain = torch.full_like(log_p, -torch.inf).scatter_(1, seen[:, None], 0.0)
-    return torch.where(revealed[:, None], certain, log_p)
+    revealed = (seen != mask).nonzero()[:, 0]
+    log_p[revealed] = -torch.inf
+    log_p[revealed, seen[revealed]] = 0.0
+    return log_p
 
 
 def from_leave_one_out(log_p: Tensor, x_t: Tensor, t: Tensor, where: Tensor, noise: Noise) -> Tensor:
@@ -123,6 +129,16 @@ class Tempered:
     def passes(self) -> int:
         """Network passes of one row."""
         return passes(self.denoiser)
+
+    @property
+    def time_free(self) -> bool:
+        """Whether the denoiser within takes no time."""
+        return getattr(self.denoiser, "time_free", False)
+
+    @property
+    def promptless(self) -> bool:
+        """Whether the denoiser within knows no prompts."""
+        return getattr(self.denoiser, "promptless", False)
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """As `Denoiser.__call__`, sharpened or flattened."""
@@ -189,6 +205,16 @@ class Guided:
     def passes(self) -> int:
         """Network passes of one row: two, and one where the scale leaves one model out."""
         return sum(passes(denoiser) for denoiser in self._asked)
+
+    @property
+    def time_free(self) -> bool:
+        """Whether no denoiser that is asked takes a time."""
+        return all(getattr(denoiser, "time_free", False) for denoiser in self._asked)
+
+    @property
+    def promptless(self) -> bool:
+        """Whether no denoiser that is asked knows prompts."""
+        return all(getattr(denoiser, "promptless", False) for denoiser in self._asked)
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """As `Denoiser.__call__`, mixed."""

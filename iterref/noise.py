@@ -166,8 +166,7 @@ class Noise:
         if self.mask is not None:
             return torch.full(where.shape, self.mask, dtype=torch.long, device=where.device)
         drawn = torch.zeros(where.shape, dtype=torch.long, device=where.device)
-        log_pi = torch.log(self.pi).to(where.device).expand(int(where.sum()), -1)
-        drawn[where] = rng.categorical(log_pi, where)[0]
+        drawn[where] = rng.categorical(torch.log(self.pi).to(where.device)[None], where)[0]
         return drawn
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from iterref.budget import Meter
 from iterref.denoise import Denoiser, passes
+from iterref.evaluation import KEEP, Known, Question, portions, rearranged
 from iterref.noise import Noise
 from iterref.random import Rng
 from iterref.rewards.base import Remembered, Reward, checked
@@ -77,6 +78,8 @@ class Problem:
     copies: int = 1
     meter: Meter = field(default_factory=Meter, compare=False, repr=False)
     best: Best | None = field(default=None, compare=False, repr=False)
+    laws: Known | None = field(default=None, compare=False, repr=False)
+    conditional: Known | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.canvas.dim() != 2 or self.canvas.shape[0] == 0 or self.canvas.shape[1] == 0:
@@ -116,11 +119,20 @@ class Problem:
         return torch.arange(len(self.canvas) // self.copies, device=self.canvas.device).repeat(self.copies)
 
     def begin(self) -> Problem:
-        """The same problem with a fresh meter and nothing seen yet: one run's own copy."""
+        """The same problem with a fresh meter and nothing seen yet: one run's own copy.
+
+        With `remember`, the reward is asked once for a text, and the denoiser not again for rows that did not change.
+        """
         nothing = torch.full(self.canvas.shape[:1], -torch.inf, dtype=torch.float64, device=self.canvas.device)
         reward = Remembered(self.reward) if self.remember and not isinstance(self.reward, Remembered) else self.reward
-        meter = Meter(passes=self.passes)
-        return replace(self, reward=reward, meter=meter, best=Best(self.canvas.clone(), nothing))
+        return replace(
+            self,
+            reward=reward,
+            meter=Meter(passes=self.passes),
+            best=Best(self.canvas.clone(), nothing),
+            laws=Known() if self.remember and self._time_free else None,
+            conditional=Known() if self.remember else None,
+        )
 
     def widened(self, n: int) -> Problem:
         """The problem of `n` copies of every row side by side, copy-major, on the same meter and best.
@@ -167,13 +179,19 @@ class Problem:
 
         Rows without an open position are not evaluated.
         """
-        return self._all_laws(self._at(x_t, t, where, rows), where)
+        return self._all(self._asked(x_t, t, where, rows), self.laws)
 
     def conditionals(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i}): the denoiser's leave-one-out law."""
         known = self.denoiser.leave_one_out  # type: ignore[attr-defined]
         named = self._named(rows)
-        return self._all_laws(lambda i: known(x[i], where[i], named[i]), where)
+        return self._all(
+            self._question(x, where, named, None, lambda i: known(x[i], where[i], named[i])), self.conditional
+        )
+
+    def keeps(self, where: Tensor) -> bool:
+        """Whether the laws at `where` would be remembered until the next call."""
+        return self.remember and int(where.sum()) * self.noise.vocab <= KEEP[where.is_cuda]
 
     def guess(
         self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor, n: int, rng: Rng, score: Score = confidence
@@ -187,9 +205,8 @@ class Problem:
         """
         guesses = x_t.expand(n, *x_t.shape).clone()
         sure = torch.zeros(n, *x_t.shape, dtype=torch.float64, device=x_t.device)
-        ask = self._at(x_t, t, where, rows)
-        for i in self._chunks(where):
-            log_p = self._laws(ask, where, i)
+        question = self._asked(x_t, t, where, rows)
+        for i, log_p in portions(question, self._portion(where), self.meter, self.laws):
             drawn = rng.take(i).categorical(log_p, where[i], n)
             row, position = where[i].nonzero(as_tuple=True)
             guesses[:, i[row], position] = drawn
@@ -227,29 +244,41 @@ class Problem:
             self.best.see(x_0, reward, rows)
         return reward
 
-    def _at(self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor) -> Ask:
-        """The denoiser at these states and times, for rows i of them."""
+    @property
+    def _time_free(self) -> bool:
+        return bool(getattr(self.denoiser, "time_free", False))
+
+    def _asked(self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor) -> Question:
+        """What the denoiser is asked at these states and times."""
         times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
         named = self._named(rows)
-        return lambda i: self.denoiser(x_t[i], times[i], where[i], named[i])
+        return self._question(
+            x_t, where, named, None if self._time_free else times,
+            lambda i: self.denoiser(x_t[i], times[i], where[i], named[i]),
+        )  # fmt: skip
+
+    def _question(self, x: Tensor, where: Tensor, named: Tensor, times: Tensor | None, ask: Ask) -> Question:
+        names = None if getattr(self.denoiser, "promptless", False) else named
+        return Question(x, where, names, times, lambda i: self._laws(ask, where, i))
 
     def _named(self, rows: Tensor) -> Tensor:
         """The names by which the denoiser and the reward know (R,) rows."""
         return rows if self.prompts is None else self.prompts[rows]
 
-    def _chunks(self, where: Tensor) -> tuple[Tensor, ...]:
-        """The rows with something open, in parts that one call may hold; counts them as asked and as made."""
-        live = where.any(1).nonzero()[:, 0]
-        self.meter.asked_denoiser += len(where)
-        self.meter.made_denoiser += len(live)
-        self.meter.depth += 1
-        size = self.max_rows or max(1, CELLS[where.is_cuda] // (where.shape[1] * self.noise.vocab))
-        return live.split(size) if len(live) else ()
+    def _portion(self, where: Tensor) -> int:
+        """How many rows one call may hold."""
+        return self.max_rows or max(1, CELLS[where.is_cuda] // (where.shape[1] * self.noise.vocab))
 
-    def _all_laws(self, ask: Ask, where: Tensor) -> Tensor:
-        """The checked laws (M, V) of all rows, asked for chunk by chunk."""
-        parts = [self._laws(ask, where, i) for i in self._chunks(where)]
-        return torch.cat(parts) if parts else torch.zeros(0, self.noise.vocab, device=where.device)
+    def _all(self, question: Question, known: Known | None) -> Tensor:
+        """The checked laws (M, V) of all rows, asked for portion by portion."""
+        found = list(portions(question, self._portion(question.where), self.meter, known))
+        if not found:
+            return torch.zeros(0, self.noise.vocab, device=question.where.device)
+        if len(found) == 1:
+            return found[0][1]
+        rows, laws = (torch.cat(parts) for parts in zip(*found, strict=True))
+        order = rows.argsort()
+        return laws if bool((order.diff() == 1).all()) else rearranged(laws, question.where[rows].sum(1), order)
 
     def _laws(self, ask: Ask, where: Tensor, i: Tensor) -> Tensor:
         """The checked laws (M, V) of one chunk, rows i."""

@@ -105,7 +105,7 @@ class Enumerator:
 
     def categorical(self, log_p: Tensor, where: Tensor, n: int = 1) -> Tensor:
         of = self.of[where.nonzero()[:, 0]]
-        laws = log_p.double().softmax(-1)
+        laws = log_p.double().softmax(-1).expand(len(of), -1)  # one law may be given for all cells
         return self.script.call(laws.repeat(n, 1), of.repeat(n)).view(n, -1)
 
     def choose(self, log_w: Tensor) -> Tensor:

@@ -120,7 +120,10 @@ def test_parts_change_nothing_of_a_run(monkeypatch):
     whole = world.measured(cell)
     monkeypatch.setattr(world, "SIDE_BY_SIDE", 5 * 4)  # 4 samples of 8 steps side by side: parts of 5 rows
     parts = world.measured(cell)
-    assert parts.pop("seconds") != whole.pop("seconds") and parts == pytest.approx(whole, nan_ok=True)
+    assert parts.pop("seconds") != whole.pop("seconds")
+    # rows that ask the same are asked once a part, and more of them meet in the whole
+    assert parts.pop("denoiser_rows_made") >= whole.pop("denoiser_rows_made")
+    assert parts == pytest.approx(whole, nan_ok=True)
     assert parts["reward"] == whole["reward"] and parts["tv_pair"] == whole["tv_pair"]
 
 

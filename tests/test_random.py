@@ -11,6 +11,7 @@ from scipy.stats import chisquare, kstest
 from torch import Tensor
 
 from iterref import random
+from iterref.noise import uniform
 from iterref.random import Rng, derive, philox
 
 ONES = 0xFFFFFFFF
@@ -64,8 +65,10 @@ def test_draws_do_not_depend_on_the_batch(seed, shuffle, n):
     assert torch.equal(named.bernoulli(log_p[some]), rng.bernoulli(log_p)[some])
 
 
-def test_draws_do_not_depend_on_the_block(monkeypatch):
-    rng, log_p, where = Rng.seeded(1, 50), cells(0, (200, 9)), torch.ones(50, 4, dtype=torch.bool)
+@pytest.mark.parametrize("vocab", [9, 5000])
+def test_draws_do_not_depend_on_the_block(monkeypatch, vocab):
+    rng, where = Rng.seeded(1, 50), torch.ones(50, 4, dtype=torch.bool)
+    log_p = cells(0, (200, vocab))
     full = rng.categorical(log_p, where, 5)
     monkeypatch.setattr(random, "BLOCK", (1, 1))
     assert torch.equal(rng.categorical(log_p, where, 5), full)
@@ -159,6 +162,42 @@ def tail_is_right(drawn: Tensor, p: Tensor) -> bool:
     tail = drawn[drawn > 0]
     repeats = len(tail) - len(tail.unique())
     return p_value(drawn, p) > 1e-4 and repeats < 20
+
+
+@pytest.mark.parametrize("vocab", [5, 4096, 5003])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_draws_pass_the_distribution_function(vocab, kind):
+    """In two steps or one, the token is where the sum of weights, taken in order and in float64, passes u."""
+    generator = torch.Generator().manual_seed(vocab)
+    log_p = (3 * torch.randn(40, vocab, generator=generator)).to(kind)
+    log_p[:, torch.randperm(vocab, generator=generator)[: vocab // 3]] = -torch.inf
+    rng, where = Rng.seeded(3, 40), torch.ones(40, 1, dtype=torch.bool)
+    drawn = rng.categorical(log_p, where, 64)
+    assert log_p[torch.arange(40), drawn].isfinite().all()
+    assert torch.equal(drawn[:3], rng.categorical(log_p, where, 3))
+    assert torch.equal(drawn[:, 7:9], rng.take(torch.tensor([7, 8])).categorical(log_p[7:9], where[7:9], 64))
+    share = torch.softmax(log_p.double(), 1).cumsum(1)
+    position = torch.zeros(40, 1, dtype=torch.long)
+    counter = (position, torch.arange(32), rng.rows[:, None], rng.branch[:, None])
+    u = random._doubles(counter, rng.key, 2).flatten(1).T
+    above = share.gather(1, drawn.T).T
+    below = above - torch.softmax(log_p.double(), 1).gather(1, drawn.T).T
+    slack = 1e-6 if kind == torch.float32 else 1e-12
+    assert bool((u <= above + slack).all()) and bool((u >= below - slack).all())
+    wrong = drawn.roll(1, 0)  # a control
+    assert not bool((u <= share.gather(1, wrong.T).T + slack).all())
+
+
+def test_one_law_for_all_cells():
+    """It is drawn from as if it were written out for every cell, whether or not a vocabulary is wide."""
+    where = torch.rand(30, 6, generator=torch.Generator().manual_seed(0)) < 0.6
+    for vocab in (7, 5000):
+        law = torch.randn(1, vocab, dtype=torch.float64)
+        rng, cells = Rng.seeded(1, 30), int(where.sum())
+        written = rng.categorical(law.expand(cells, -1), where, 3)
+        assert torch.equal(rng.categorical(law, where, 3), written) and written.shape == (3, cells)
+        assert torch.equal(uniform(vocab).prior(6, rng), uniform(vocab).prior(6, rng))
+    assert rng.categorical(law, torch.zeros(30, 6, dtype=torch.bool)).shape == (1, 0)
 
 
 def test_a_tail_of_tiny_tokens_survives():

@@ -165,24 +165,20 @@ def test_the_guided_draft_goes_from_product_law_to_product_law(kind):
 
 
 def test_what_is_known_of_a_text_moves_with_it():
-    """Under uniform noise evaluations are kept while they hold: after a swap they are those of the new text."""
+    """Under uniform noise evaluations are kept while they hold, wherever a swap takes the text."""
     model, reward, _ = world(6, 4, noise="uniform")
     problem = Problem(model, reward, torch.zeros(8, 6), alpha=0.5).begin()
     method, rng = Tempering(steps=2, moves=12, width=3, tries=1, blocks=1), Rng.seeded(3, 8)
-    state, kept, swapped = method.init(problem, rng), 0, 0
+    state, swapped = method.init(problem, rng), 0
     for k in range(method.iterations):
         before = state.wide
         state, _ = method.step(problem, state, rng.fork(k))
-        wide = state.wide
-        swapped += int((wide.x_t != before.x_t).sum())
-        if wide.fresh is None:
-            continue
-        fresh = wide.fresh.nonzero()[:, 0]
-        everywhere = torch.ones(len(fresh), 6, dtype=torch.bool)
-        laws = model.leave_one_out(wide.x_0[fresh], everywhere, fresh)
-        assert torch.allclose(wide.known[fresh].flatten(0, 1).double(), laws, atol=1e-5)
-        kept += len(fresh)
-    assert kept > 50 and swapped > 50
+        swapped += int((state.wide.x_t != before.x_t).sum())
+    assert swapped > 50 and problem.meter.made_denoiser < problem.meter.asked_denoiser - 50
+    free = torch.ones(24, 6, dtype=torch.bool)
+    wide = problem.widened(3)
+    laws = wide.conditionals(state.wide.x_0, free, wide.rows)
+    assert torch.equal(laws, model.leave_one_out(state.wide.x_0, free, wide.rows))
 
 
 def test_swaps_cost_nothing_and_happen():

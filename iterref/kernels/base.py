@@ -19,8 +19,7 @@ class State:
 
     `x_t` (B, L) long at time `t`; `x_0` (B, L) long, None before the first guess; `reward` (B,) float64 of `x_0`,
     None while nobody has asked for it. The reward travels with the state and is never estimated again. `path`
-    (K + 1, B, L) is the recorded trajectory, noise first, for methods that keep one; `known` (B, L, V) with `fresh`
-    (B,) bool are evaluations of `x_0` that still hold because the row has not changed. `particles` are the weighted
+    (K + 1, B, L) is the recorded trajectory, noise first, for methods that keep one; `particles` are the weighted
     copies of methods that keep several a row; the other fields then show one of them. `wide` is the state of chains
     that run side by side on a widened problem, `span` (B,) a span that every chain adapts.
     """
@@ -31,8 +30,6 @@ class State:
     x_0: Tensor | None = None
     reward: Tensor | None = None
     path: Tensor | None = None
-    known: Tensor | None = None
-    fresh: Tensor | None = None
     particles: Particles | None = None
     wide: State | None = None
     span: Tensor | None = None

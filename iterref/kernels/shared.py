@@ -36,7 +36,7 @@ def shared(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State,
         return redraw(problem, state, move, rng)
     state = state.scored(problem)
     if leaves_one_out(problem, state, move):
-        state, where, x_t, x_0 = _gibbs(problem, state, move, rng)
+        where, x_t, x_0 = _gibbs(problem, state, move, rng)
     else:
         opened = reopen(problem, state.x_t, move, problem.rows, rng.fork("reopen"))
         where = open_positions(problem, opened.x_s, move.times[0], problem.rows)
@@ -110,23 +110,19 @@ def _compete(
         now = adopt(verdict.accepted, pick(reward, verdict.choice), now)
         taken, stuck = taken + verdict.accepted, stuck & verdict.stuck
     changed = (now_0 != state.x_0).sum(1)
-    fresh = None if state.fresh is None else state.fresh & (changed == 0)
     info = Info(taken / move.blocks, stuck, changed, new_0, reward)
-    return replace(state, x_t=now_t, x_0=now_0, reward=now, fresh=fresh), info
+    return replace(state, x_t=now_t, x_0=now_0, reward=now), info
 
 
-def _gibbs(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Tensor, Tensor, Tensor]:
+def _gibbs(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
     """Candidates at spaced sites of a clean text from its leave-one-out law; evaluations are kept while they hold."""
     assert state.x_0 is not None
     x, free = state.x_0, problem.opened
     where = spaced(free, move.spacing, move.a_t - move.a_s, rng.fork("sites"))
-    stale = torch.ones(len(x), dtype=torch.bool, device=x.device) if state.fresh is None else ~state.fresh
-    asked = free & stale[:, None]
-    log_p = problem.conditionals(x, asked, problem.rows)
-    known = log_p.new_zeros(*x.shape, problem.noise.vocab) if state.known is None else state.known.clone()
-    known[asked] = log_p.to(known.dtype)  # nothing was asked where no row changed, and nothing has no type of its own
-    x_0 = problem.draw(known[where], where, x, move.tries, rng.fork("draw"))
-    return replace(state, known=known, fresh=torch.ones_like(stale)), where, x_0, x_0
+    asked = free if problem.keeps(free) else where  # all sites at once serve the moves until the text changes
+    log_p = problem.conditionals(x, asked, problem.rows)[where[asked]]
+    x_0 = problem.draw(log_p, where, x, move.tries, rng.fork("draw"))
+    return where, x_0, x_0
 
 
 def cost(move: Move) -> Cost:

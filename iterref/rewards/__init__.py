@@ -14,6 +14,7 @@ from iterref.rewards.perplexity import Perplexity
 from iterref.rewards.rouge import Rouge, RougeAgainst, report_rouge, report_rouge_rows, rouge_l, rouge_n
 from iterref.rewards.similarity import Similarity
 from iterref.rewards.text import TextReward
+from iterref.rewards.threaded import Threaded
 
 __all__ = [
     "Calibration",
@@ -37,6 +38,7 @@ __all__ = [
     "TextCombined",
     "TextComposable",
     "TextReward",
+    "Threaded",
     "calibrate_alpha",
     "checked",
     "report_rouge",

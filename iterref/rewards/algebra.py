@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iterref.rewards.calling import joint_signature, judges_tokens, plan
+from iterref.rewards.calling import call, is_column, joint_signature, judges_tokens
 from iterref.rewards.checks import Reward, RewardError, checked, verified
 from iterref.rewards.pilot import pilot_rewards
 from iterref.rewards.rules import Clip, Compare, Joint, Opposite, Rule, Standardise, Sum, Symbol, Where
@@ -167,7 +167,7 @@ class TextCombined(TextComposable):
             raise RewardError("this reward judges tokens beside texts: pass it to generate, which can decode them")
         texts = list(completions)
         rows = torch.as_tensor(columns["rows"] if columns.get("rows") is not None else range(len(texts)))
-        listed = {name for name, column in columns.items() if _is_column(column, len(texts))}
+        listed = {name for name, column in columns.items() if is_column(column, len(texts))}
 
         def ask(part: int, index: Tensor) -> Tensor:
             places = index.tolist()
@@ -178,7 +178,7 @@ class TextCombined(TextComposable):
                 if column is not None
             }
             return verified(
-                lambda: _call(self.parts[part], chosen, table), rows[index], lambda place: f"text {chosen[place]!r}"
+                lambda: call(self.parts[part], chosen, table), rows[index], lambda place: f"text {chosen[place]!r}"
             )
 
         values = self.rule(ask, torch.arange(len(texts)))
@@ -254,14 +254,3 @@ def _number(value: Any, purpose: str) -> float:
     if not isinstance(value, Real) or isnan(value):
         raise TypeError(f"a reward can be {purpose} a number, got {value!r}")
     return float(value)
-
-
-def _is_column(column: Any, size: int) -> bool:
-    return isinstance(column, Sequence) and not isinstance(column, str | bytes) and len(column) == size
-
-
-def _call(function: Callable[..., Any], texts: list[str], table: dict[str, Any]) -> Any:
-    """The answer of a function of texts, given what its signature names."""
-    by_name, wanted = plan(function, set(table) - {"rows", "completion_ids"})
-    extra = {name: value for name, value in table.items() if name in wanted}
-    return function(completions=texts, **extra) if by_name else function(texts, **extra)

@@ -6,7 +6,7 @@ f(completions, prompts=..., **columns): R texts and, by name, what belongs to ea
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -55,6 +55,18 @@ def plan(function: Callable[..., Any], table: set[str]) -> tuple[bool, set[str]]
         )
     wanted = (table | {"rows"}) if takes_all else set()
     return by_name, wanted | (offered & named)
+
+
+def is_column(column: Any, size: int) -> bool:
+    """Whether a value holds one entry a text."""
+    return isinstance(column, Sequence) and not isinstance(column, str | bytes) and len(column) == size
+
+
+def call(function: Callable[..., Any], texts: list[str], table: Mapping[str, Any]) -> Any:
+    """The answer of a function of texts, given what its signature names."""
+    by_name, wanted = plan(function, set(table) - {"rows", "completion_ids"})
+    extra = {name: value for name, value in table.items() if name in wanted}
+    return function(completions=texts, **extra) if by_name else function(texts, **extra)
 
 
 def joint_signature(functions: Iterable[Callable[..., Any]]) -> inspect.Signature:

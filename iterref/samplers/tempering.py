@@ -157,10 +157,7 @@ def _placed(wide: State, places: Tensor) -> State:
     def moved(x: Tensor | None) -> Tensor | None:
         return None if x is None else x[index]
 
-    return replace(
-        wide, x_t=wide.x_t[index], x_0=moved(wide.x_0), reward=moved(wide.reward), known=moved(wide.known),
-        fresh=moved(wide.fresh),
-    )  # fmt: skip
+    return replace(wide, x_t=wide.x_t[index], x_0=moved(wide.x_0), reward=moved(wide.reward))
 
 
 def _cold(info: Info, batch: int) -> Info:

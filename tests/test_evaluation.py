@@ -1,0 +1,152 @@
+"""Which rows reach the denoiser: each different question once, none of the call before, and the same laws as ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from iterref import evaluation, sample
+from iterref.denoise import Guided, Tempered
+from iterref.models.table import Table
+from iterref.noise import absorbing, uniform
+from iterref.problem import Problem
+from iterref.random import Rng
+from iterref.registry import parse
+
+LENGTH, TOKENS = 4, 3
+
+
+class Asked:
+    """A denoiser whose law depends on everything that it is told to look at, and which notes what it was asked."""
+
+    def __init__(self, time_free: bool, promptless: bool, masked: bool = True) -> None:
+        self.noise = absorbing(TOKENS + 1) if masked else uniform(TOKENS)
+        self.time_free, self.promptless, self.calls = time_free, promptless, []
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        self.calls.append(len(x_t))
+        text = (x_t * torch.tensor([1.0, 5.0, 25.0, 125.0])).sum(1)
+        text = text + (0 if self.time_free else 7 * t) + (0 if self.promptless else 3 * rows)
+        row, place = where.nonzero(as_tuple=True)
+        score = torch.sin((text[row] + 31 * place)[:, None] * torch.arange(1, self.noise.vocab + 1))
+        if self.noise.mask is not None:
+            score[:, self.noise.mask] = -torch.inf
+        return torch.log_softmax(score, -1)
+
+    def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        return self(x, torch.zeros(len(x), dtype=torch.float64), where, rows)
+
+
+def problem_of(denoiser: Any, rows: int, **options: Any) -> Problem:
+    return Problem(denoiser, lambda tokens, rows: tokens.sum(1).double(), torch.zeros(rows, LENGTH), **options)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6), st.booleans(), st.booleans(), st.sampled_from([None, 1, 3]), st.booleans(), st.booleans()
+)
+def test_laws_are_those_of_a_denoiser_that_is_asked_for_everything(seed, time_free, promptless, size, remember, twice):
+    generator = torch.Generator().manual_seed(seed)
+    denoiser = Asked(time_free, promptless)
+    problem = problem_of(denoiser, 3, max_rows=size, remember=remember).begin()
+
+    def question() -> tuple[Tensor, ...]:
+        x = torch.randint(2, (12, LENGTH), generator=generator)
+        where = torch.rand(12, LENGTH, generator=generator) < 0.5
+        where[:4, 2:] = False  # few different questions, and some rows that ask nothing
+        times = torch.randint(2, (12,), generator=generator).double() / 2
+        return x, times, where, torch.randint(3, (12,), generator=generator)
+
+    wide, questions = problem.widened(4), [question() for _ in range(3)]
+    for x, times, where, rows in questions + questions[-1:] * twice:
+        wanted = denoiser(x, times, where, rows)
+        denoiser.calls.clear()
+        made = problem.meter.made_denoiser
+        assert torch.equal(wide.predict(x, times, where, rows), wanted)
+        told = (x, where, times[:, None] * (not time_free), rows[:, None] * (not promptless))
+        different = torch.cat([part.double() for part in told], 1)[where.any(1)].unique(dim=0)
+        assert sum(denoiser.calls) == problem.meter.made_denoiser - made <= len(different)
+        if not (remember and time_free):
+            assert sum(denoiser.calls) == len(different)
+        assert all(calls <= (size or 12) for calls in denoiser.calls)
+    if twice and remember and time_free:
+        assert denoiser.calls == []
+    assert problem.meter.asked_denoiser == 12 * (3 + twice)
+
+
+@pytest.mark.parametrize("method", ["ancestral:steps=40", "iterref:steps=3,moves=6", "best_of_n:n=4", "smc:steps=8"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_samples_are_the_same_whether_or_not_answers_are_shared(method: str, masked: bool) -> None:
+    results = []
+    for shares in (True, False):
+        denoiser = Asked(masked, shares, masked)
+        problem = problem_of(denoiser, 5, remember=shares, alpha=0.5)
+        if not shares:  # the same law, but told apart: nothing is shared
+            denoiser.time_free, denoiser.__class__ = False, Told
+        results.append(sample(parse(method), problem, seed=1))
+    shared, plain = results
+    assert torch.equal(shared.tokens, plain.tokens) and shared.asked == plain.asked
+    assert shared.cost.denoiser <= plain.cost.denoiser
+    if masked:
+        assert shared.cost.denoiser < plain.cost.denoiser
+
+
+class Told(Asked):
+    """Says that it looks at time and prompt, and does not."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        masked = self.noise.mask is not None
+        return super().__call__(x_t, torch.zeros_like(t) if masked else t, where, torch.zeros_like(rows))
+
+
+def test_a_fine_grid_costs_no_more_than_its_states() -> None:
+    """A draft whose guesses compete at 200 grid times has five states of 4 tokens a row at the most."""
+    denoiser = Asked(time_free=True, promptless=False)
+    result = sample(parse("iterref:steps=200,moves=0"), problem_of(denoiser, 6), seed=0)
+    assert result.asked.denoiser == 200 and result.cost.denoiser <= 5
+    bare = sample(parse("iterref:steps=200,moves=0"), problem_of(denoiser, 6, remember=False), seed=0)
+    assert torch.equal(bare.tokens, result.tokens) and bare.cost.denoiser > 100
+
+
+def test_digests_that_collide_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "_multipliers", lambda n, device: torch.zeros(n, dtype=torch.long))
+    denoiser = Asked(time_free=True, promptless=True)
+    problem = problem_of(denoiser, 4).begin()
+    x, where = torch.arange(4)[:, None].expand(4, LENGTH) % TOKENS, torch.ones(4, LENGTH, dtype=torch.bool)
+    for shift in (0, 1):
+        found = problem.predict(x.roll(shift, 0), 0.5, where, problem.rows)
+        assert torch.equal(found, denoiser(x.roll(shift, 0), torch.zeros(4), where, problem.rows))
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "KEEP", (2 * LENGTH * (TOKENS + 1), 0))
+    denoiser = Asked(time_free=True, promptless=False)
+    problem = problem_of(denoiser, 4, max_rows=1).begin()
+    where = torch.ones(4, LENGTH, dtype=torch.bool)
+    for _ in range(2):
+        problem.predict(torch.zeros(4, LENGTH, dtype=torch.long), 0.5, where, problem.rows)
+    assert problem.meter.made_denoiser == 4 + 2 and problem.laws is not None
+    assert problem.laws.laws.numel() == 2 * LENGTH * (TOKENS + 1)
+
+
+def test_denoisers_of_denoisers_say_what_those_within_say() -> None:
+    noise = absorbing(3)
+    table = Table(torch.randn(2, 2, generator=torch.Generator().manual_seed(0)), noise)
+    told = Asked(time_free=False, promptless=False)
+    assert Tempered(table, 0.5).time_free and Tempered(table, 0.5).promptless
+    assert not Tempered(told, 0.5).time_free and not Tempered(told, 0.5).promptless
+    assert Guided(table, table, 2.0).promptless and not Guided(told, told, 2.0).time_free
+
+
+def test_streams_belong_to_rows_that_share_a_law() -> None:
+    """Copies of one state share the law and not the draw."""
+    denoiser = Asked(time_free=True, promptless=True)
+    problem = problem_of(denoiser, 300).begin()
+    x, where = torch.zeros(300, LENGTH, dtype=torch.long), torch.ones(300, LENGTH, dtype=torch.bool)
+    guesses, _ = problem.guess(x, 0.5, where, problem.rows, 2, Rng.seeded(0, 300))
+    assert denoiser.calls == [1] and len(guesses[0].unique(dim=0)) > 10 and not torch.equal(guesses[0], guesses[1])
