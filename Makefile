@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-slow lint types install bench-worlds bench-news clean
+.PHONY: demo test test-slow lint types install bench-worlds bench-news bench-speed rewards clean
 
 $(BIN)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,15 @@ bench-worlds: $(BIN)/.run
 
 bench-news: $(BIN)/.run
 	$(BIN)/python benchmarks/news.py --out benchmarks/results
+
+bench-speed: $(BIN)/.run
+	$(BIN)/iterref bench speed --json benchmarks/results/speed.json
+
+# The bundled reward models, from the texts in DATA: half an hour of one core, resumable.
+DATA ?= ../shared/data
+rewards: $(BIN)/.run
+	$(BIN)/python benchmarks/rewards/sentiment.py --data $(DATA) --work out/rewards --out iterref/rewards/weights --test
+	$(BIN)/python benchmarks/rewards/prose.py --data $(DATA) --work out/rewards --out iterref/rewards/weights/prose
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

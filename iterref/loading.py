@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from iterref.drafts import TextModel
+from iterref.hub import device_of, fetched, precision, read_json
 from iterref.models import amused
-from iterref.models.checkpoint import Checkpoint, device_of, fetched, precision, read_json
+from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
 from iterref.models.masked_lm import decoder
 
@@ -57,7 +58,7 @@ def load(
     model: Any  # a model of images is a `TextModel` whose texts are images
     told = {"dtype": weights, "device": place, **options}
     with _within_memory(name, device):
-        if amused.recognised(fetched(name, revision, (amused.INDEX, "config.json"))):
+        if amused.recognised(fetched(name, (amused.INDEX, "config.json"), revision=revision)):
             if length is not None or tokenizer is not None:
                 raise ValueError("a model of images has its own size and tokenizer: say height= and width= in pixels")
             model = amused.load(name, revision=revision, **told)

@@ -17,10 +17,12 @@ FILES = {
 
 # From the ground up: a room may use the rooms above it in this list, and itself.
 ORDER = [
+    {"hub"},
     {"random"},
     {"noise"},
     {"denoise"},
     {"budget", "rewards", "unmask"},
+    {"evaluation"},
     {"problem"},
     {"mtm", "decode", "particles", "potentials", "resample"},
     {"kernels"},
@@ -36,8 +38,8 @@ ORDER = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 TOP = {"drafts", "loading", "generation", "training", "editing", "bench", "demo", "cli"}  # who may know a model
-LOW = {"random", "noise", "denoise", "models"}  # whom a model may know
-HEAVY = {"transformers", "datasets", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
+LOW = {"hub", "random", "noise", "denoise", "models"}  # whom a model may know
+HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
 OWN_ROOM = {"plots": {"matplotlib"}}  # loaded by whoever asks for a picture
 FACADE = {"__init__", "iterref"}
 

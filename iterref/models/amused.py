@@ -36,8 +36,9 @@ import torch
 from torch import Tensor, nn
 
 from iterref.denoise import Denoiser, Guided, carry_over
+from iterref.hub import fetched, read_json
 from iterref.models import vq
-from iterref.models.checkpoint import Checkpoint, fetched, read_json
+from iterref.models.checkpoint import Checkpoint
 from iterref.models.clip_text import Read, Reader
 from iterref.models.vq import ImageCodec
 from iterref.noise import Noise, Schedule, absorbing
@@ -195,7 +196,7 @@ def load(
     together, and a size that is no multiple of what the network needs.
     """
     library, device, name = vq.diffusers(), torch.device(device), str(name)
-    folder = fetched(name, revision, FILES)
+    folder = fetched(name, FILES, revision=revision)
     if not recognised(folder):
         raise ValueError(f"{name} has no {INDEX} that names an AmusedPipeline: give the pipeline's whole folder")
     parts = {part: vq.opened(folder, name, part) for part in ("transformer", "vqvae", "text_encoder")}

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iterref.hub import first_line, quiet
 from iterref.models import pretrained
-from iterref.models.checkpoint import Checkpoint, first_line
+from iterref.models.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class Reader:
         if not any((words / file).is_file() for file in ("tokenizer.json", "vocab.json")):
             raise FileNotFoundError(f"{words} has no vocab.json and no tokenizer.json: get the pipeline's whole folder")
         fast: Any = getattr(transformers, "CLIPTokenizerFast")  # noqa: B009  an alias that version 5 makes at run time
-        with pretrained.quiet():
+        with quiet():
             try:
                 tokenizer = fast.from_pretrained(words, local_files_only=True)
             except Exception as error:  # the library's parsers raise bare Exceptions

@@ -19,8 +19,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from iterref.hub import fetched, first_line, read_json
 from iterref.models import byte_pairs
-from iterref.models.checkpoint import TOKENIZER, fetched, first_line, read_json
+from iterref.models.checkpoint import TOKENIZER
 
 # Where a role's token is named, and what it is usually called.
 NAMED = {
@@ -52,7 +53,7 @@ class Codec:
     @classmethod
     def load(cls, name: str | Path) -> Codec:
         """The tokenizer in a folder or of a hub name, e.g. "gpt2". Raises `FileNotFoundError` or `ValueError`."""
-        folder, config = fetched(name, files=TOKENIZER), dict[str, Any]()
+        folder, config = fetched(name, TOKENIZER), dict[str, Any]()
         for side in ("special_tokens_map.json", "tokenizer_config.json"):
             if (folder / side).is_file():
                 config |= read_json(folder / side, str(name))

@@ -8,14 +8,14 @@ numbers would answer too, and nobody would notice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from iterref.models.checkpoint import Checkpoint, first_line
+from iterref.hub import first_line, quiet
+from iterref.models.checkpoint import Checkpoint
 
 
 def settings(kind: Any, checkpoint: Checkpoint, **changes: Any) -> Any:
@@ -63,19 +63,3 @@ def network(
             )
     placed: nn.Module = made.to(device).eval().requires_grad_(False)
     return placed
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Holds back the reports and progress bars of `transformers` while a checkpoint is read; what matters is raised."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iterref.models.checkpoint import Checkpoint, read_json
+from iterref.hub import read_json
+from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec, mismatch
 
 

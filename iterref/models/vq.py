@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from iterref.models.checkpoint import Checkpoint, first_line, read_json
+from iterref.hub import first_line, read_json
+from iterref.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from PIL.Image import Image

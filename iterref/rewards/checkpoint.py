@@ -1,26 +1,25 @@
 """Checkpoints of reward models: networks and tokenizers in `transformers`' own format, read without running their code.
 
-A checkpoint is a folder, or a name on the hub, with config.json and *.safetensors. Pickled weights are never opened,
-code of a checkpoint's own never runs, and a network is refused when the checkpoint lacks a part of it: a head of random
-numbers would be a reward too, and nobody would notice.
+A checkpoint is a folder, one of the `BUNDLED` names, or a name on the hub, with config.json and *.safetensors. Pickled
+weights are never opened, code of a checkpoint's own never runs, and a network is refused when the checkpoint lacks a
+part of it: a head of random numbers would be a reward too, and nobody would notice.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from iterref import hub
+
 Kind = Literal["SequenceClassification", "CausalLM", "encoder", "ImageClassification", "CLIP"]
 Source = str | Path
 Device = torch.device | str
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
+# The reward models of this package, each with a card that says what it is good for. A folder of the name goes first.
+BUNDLED = {name: Path(__file__).parent / "weights" / name for name in ("prose", "sentiment", "sentiment-judge")}
 # What is fetched from the hub: nothing that could run, and of sub-folders only the one that tells how to pool.
 WORDLISTS = ("*.json", "*.txt", "*.model")
 WANTED = (*WORDLISTS, "*.safetensors")
@@ -69,17 +68,17 @@ def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | s
     import transformers
 
     folder, number = located(source), _number_type(dtype)
-    config = _config(folder)
+    config = hub.read_json(folder / "config.json", str(folder))
     _check_architecture(folder, config)
-    _check_memory(folder, torch.device(device), number)
+    hub.expect_room(str(folder), hub.size_of(folder.glob("*.safetensors"), str(folder)), number, hub.device_of(device))
     name = {"encoder": "AutoModel", "CLIP": "CLIPModel"}.get(kind, f"AutoModelFor{kind}")
-    with _quiet():
+    with hub.quiet():
         try:
             network, info = getattr(transformers, name).from_pretrained(
                 folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True
             )
         except Exception as error:  # whatever it is, one sentence says what to do
-            raise ValueError(f"{folder} cannot be read as {WORDS[kind]} ({_first_line(error)}): give one") from error
+            raise ValueError(f"{folder} cannot be read as {WORDS[kind]} ({hub.first_line(error)}): give one") from error
     spare = SPARE.get(kind, ())
     lacking = sorted(key for key in info["missing_keys"] if not any(part in key for part in spare))
     if lacking:
@@ -113,12 +112,12 @@ def load_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> Any:
 def _tokenizer_in(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    with _quiet():
+    with hub.quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             reason = "no vocabulary"
         except Exception as error:
-            tokenizer, reason = None, _first_line(error)
+            tokenizer, reason = None, hub.first_line(error)
     # without its files, some versions make a tokenizer of nothing but special tokens; one of bytes needs no file
     listed = any(file for pattern in ("tokenizer.json", "vocab.*", "*.model") for file in folder.glob(pattern))
     if tokenizer is None or (not listed and tokenizer.vocab_size < 256):
@@ -139,47 +138,20 @@ def vocabulary(checkpoint: Checkpoint) -> int:
 def located(source: Source) -> Path:
     """The folder of a checkpoint; that of a hub name is fetched, or found in the cache when offline.
 
-    Raises `FileNotFoundError` where there is neither, and `ValueError` for a folder without safetensors.
+    Raises `FileNotFoundError` where there is neither, and for a folder without safetensors.
     """
     folder = _folder(source, WANTED)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json: give a folder that save_pretrained wrote")
     if not list(folder.glob("*.safetensors")):
-        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
-        held = f"only {pickles[0]}" if pickles else "no weights"
-        raise ValueError(
-            f"{folder} holds {held} and no *.safetensors; a pickle can run any code when it is opened, so none is: "
-            "convert it where you trust it, with save_pretrained(..., safe_serialization=True)"
-        )
+        raise hub.no_safetensors(str(folder), folder)
     return folder
 
 
 def _folder(source: Source, wanted: tuple[str, ...]) -> Path:
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file: give the folder that holds it, with its config.json")
-    if folder.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") > 1:
-        raise FileNotFoundError(f"there is no folder {folder}: give one that save_pretrained wrote, or a hub name")
-    from huggingface_hub import constants, snapshot_download
-
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=list(wanted), ignore_patterns=list(UNWANTED)))
-    except Exception as error:
-        offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _first_line(error)
-        raise FileNotFoundError(
-            f"{str(source)!r} is no folder here, and no model that the hub or its cache gave ({offline}): check the "
-            "name, or fetch it once while online"
-        ) from error
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'} is no JSON ({error}): fetch it again") from None
-    return config
+    if str(source) in BUNDLED and not Path(source).is_dir():
+        return BUNDLED[str(source)]
+    return hub.fetched(source, wanted, besides=UNWANTED, hint=f", or take a bundled one ({', '.join(BUNDLED)})")
 
 
 def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
@@ -194,42 +166,6 @@ def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _check_memory(folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-    from safetensors import safe_open
-
-    numbers = 0
-    for file in folder.glob("*.safetensors"):
-        try:
-            with safe_open(file, "pt") as weights:
-                shapes = [weights.get_slice(key).get_shape() for key in weights.keys()]
-        except Exception as error:
-            raise ValueError(f"{file} is no safetensors file ({_first_line(error)}): fetch it again") from None
-        numbers += sum(torch.Size(shape).numel() for shape in shapes)
-    needed, free = numbers * dtype.itemsize, free_memory(device)
-    if free is not None and needed > free:
-        hint = "" if dtype.itemsize < 4 else "dtype='bfloat16', "
-        raise ValueError(
-            f"{folder} takes {needed / 2**30:.1f} GiB as {str(dtype).removeprefix('torch.')} and {device} has "
-            f"{free / 2**30:.1f} GiB: take {hint}another device or a smaller model"
-        )
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that a network may take on a device: what is free on a GPU, what there is in all on a CPU, None if unknown.
-
-    Raises `ValueError` for a device that is not there.
-    """
-    try:
-        torch.empty(1, device=device)
-    except Exception as error:
-        raise ValueError(f"there is no device {str(device)!r} here ({_first_line(error)}): say device='cpu'") from None
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    if device.type == "cpu" and hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None
-
-
 def _number_type(dtype: torch.dtype | str) -> torch.dtype:
     found = dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype, None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
@@ -237,26 +173,5 @@ def _number_type(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].strip().rstrip('.:')}" if lines else type(error).__name__
-
-
 def _more(keys: list[str]) -> str:
     return f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Holds back the reports and progress bars of `transformers` while a checkpoint is read; what matters is raised."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -25,13 +25,13 @@ Measure = Literal["log_likelihood", "sum", "perplexity"]
 class Perplexity(TextNetwork[float]):
     """The likelihood of a text under a causal language model, as a text reward: `Perplexity("gpt2")`.
 
-    `model` is a folder or hub name with safetensors, or a loaded network with its `tokenizer`. With `start` the
-    tokenizer's start token stands first, so that the first token of a text counts too; without one, or where the
-    tokenizer has none, the text's likelihood is that of the others given the first. `given` names a column whose text
-    stands before and does not count: the likelihood is conditional on it (the two are tokenised apart). Texts of more
-    tokens than the network reads, or than `length`, are cut with a warning: at the front of what is given, then at the
-    end of the text. `batch` texts are read at a time, padded; the latest `limit` answers are remembered. A text with no
-    token to count is forbidden.
+    `model` is a folder or hub name with safetensors, the bundled "prose" (a folder of that name goes first), or a
+    loaded network with its `tokenizer`. With `start` the tokenizer's start token stands first, so that the first token
+    of a text counts too; without one, or where the tokenizer has none, the text's likelihood is that of the others
+    given the first. `given` names a column whose text stands before and does not count: the likelihood is conditional
+    on it (the two are tokenised apart). Texts of more tokens than the network reads, or than `length`, are cut with a
+    warning: at the front of what is given, then at the end of the text. `batch` texts are read at a time, padded; the
+    latest `limit` answers are remembered. A text with no token to count is forbidden.
 
     Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs; a network that looks
     at later tokens is refused.

@@ -1,0 +1,160 @@
+"""Hub: files of published checkpoints, from a folder or a hub name, as data and never as code.
+
+Only what a caller lists is fetched, weights are `*.safetensors`, and a pickle is never opened: it may run code when it
+is. Whatever is not there or does not fit is one sentence that says what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def fetched(
+    name: str | Path, files: Sequence[str], *, revision: str | None = None, besides: Sequence[str] = (), hint: str = ""
+) -> Path:
+    """The folder itself, or the local copy of a hub name, of which only these files (patterns) are fetched and none of
+    `besides`; `hint` is what else a user may do.
+
+    Raises `FileNotFoundError` where there is neither, with the hub's reason, and `ValueError` for a file.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: give the folder that holds it, with its config.json")
+    if folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
+        raise FileNotFoundError(f"there is no folder {folder}: give one that save_pretrained wrote, or a hub name")
+    from huggingface_hub import constants, snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                str(name), revision=revision, allow_patterns=list(files), ignore_patterns=list(besides) or None
+            )
+        )
+    except Exception as error:  # whatever the hub objects to: a name, a connection, a cache
+        reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else first_line(error)
+        raise FileNotFoundError(
+            f"{str(name)!r} is no folder here, and no model that the hub or its cache gave ({reason}): check the name, "
+            f"fetch it once while online, or give a folder{hint}"
+        ) from None
+
+
+def read_json(file: Path, name: str) -> dict[str, Any]:
+    """A JSON object. Raises `FileNotFoundError` or `ValueError`, naming the checkpoint."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{name} has no {file.name}: give a folder or a hub name of a published checkpoint")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file.name} of {name} is no JSON ({error}): get it again") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{file.name} of {name} is no JSON object: get it again")
+    return found
+
+
+def no_safetensors(name: str, folder: Path) -> FileNotFoundError:
+    """What to raise for a folder without weights that may be read."""
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+    if not pickles:
+        return FileNotFoundError(f"{name} holds no *.safetensors: give a folder or a hub name that does")
+    return FileNotFoundError(
+        f"{name} holds {pickles[0]} and no *.safetensors, and a pickle may run code when it is opened: convert it "
+        "where you trust it (save_pretrained, or safetensors.torch.save_file), or name a hub revision that holds "
+        "safetensors"
+    )
+
+
+def size_of(files: Iterable[Path], name: str) -> int:
+    """How many numbers some safetensors files hold, read from their headers."""
+    from safetensors import safe_open
+
+    numbers = 0
+    for file in files:
+        with reading(file, name), safe_open(file, "pt") as weights:
+            numbers += sum(prod(weights.get_slice(key).get_shape()) for key in weights.keys())
+    return numbers
+
+
+@contextmanager
+def reading(file: Path, name: str) -> Iterator[None]:
+    """Says what to do where a safetensors file cannot be read."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise ValueError(
+            f"{file.name} of {name} cannot be read ({error}): get it again, it is no complete safetensors file"
+        ) from None
+
+
+def expect_room(name: str, numbers: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Raises `ValueError` where so many numbers of that type need more bytes than the device has room for."""
+    needed, free = numbers * dtype.itemsize, free_memory(device)
+    if free is not None and needed > free:
+        smaller = "" if dtype.itemsize < 4 else "dtype='bfloat16', "
+        raise ValueError(
+            f"{name} takes {needed / 2**30:.1f} GiB as {str(dtype).removeprefix('torch.')} and {device} has "
+            f"{free / 2**30:.1f} GiB: take {smaller}another device or a smaller model"
+        )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a network may take on a device: what is free on a GPU, all there is on a CPU, None if unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def precision(name: str) -> torch.dtype:
+    """The dtype called "float32", "bfloat16" or "float16". Raises `ValueError` for another name."""
+    if name not in PRECISIONS:
+        raise ValueError(f"unknown precision {name!r}: choose one of {', '.join(PRECISIONS)}")
+    return PRECISIONS[name]
+
+
+def device_of(name: torch.device | str) -> torch.device:
+    """The device of that name. Raises `ValueError` where this machine has none."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = first_line(error)
+        raise ValueError(f"there is no device {str(name)!r} on this machine ({reason}): say device='cpu'") from None
+    return device
+
+
+def first_line(error: BaseException) -> str:
+    """What an error is and the first line of what it says, to stand in a sentence."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].strip().rstrip('.:')}" if lines else type(error).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Holds back the reports and progress bars of `transformers` while a checkpoint is read; what matters is raised."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
