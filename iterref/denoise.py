@@ -29,7 +29,7 @@ class Denoiser(Protocol):
 
     It may also say of itself, by attributes that are True, that it is `time_free` (t is not looked at) or `promptless`
     (rows are not), so that equal questions are asked once (`iterref.evaluation`), and how many network `passes` a row
-    takes.
+    takes. With a method `probabilities`, which takes the same and gives p in place of log p, draws need no exponential.
     """
 
     @property
@@ -60,14 +60,18 @@ def carry_over(log_p: Tensor, x_t: Tensor, where: Tensor, mask: int) -> Tensor:
     Packed (M, V) predictions, (R, L) tokens, (R, L) bool -> (M, V) normalised (Sahoo et al. 2024, section 3.2.3,
     arXiv:2406.07524). `log_p` needs no normalisation.
     """
-    log_p = log_p.clone()
-    log_p[:, mask] = -torch.inf
-    log_p = torch.log_softmax(log_p, -1)
+    return carry_over_(log_p.clone(), x_t, where, mask)
+
+
+def carry_over_(logits: Tensor, x_t: Tensor, where: Tensor, mask: int, log: bool = True) -> Tensor:
+    """`carry_over` of predictions that may be overwritten; the probabilities themselves unless `log`."""
+    logits[:, mask] = -torch.inf
+    law = torch.log_softmax(logits, -1) if log else torch.softmax(logits, -1)
     seen = x_t[where]
     revealed = (seen != mask).nonzero()[:, 0]
-    log_p[revealed] = -torch.inf
-    log_p[revealed, seen[revealed]] = 0.0
-    return log_p
+    law[revealed] = -torch.inf if log else 0.0
+    law[revealed, seen[revealed]] = 0.0 if log else 1.0
+    return law
 
 
 def from_leave_one_out(log_p: Tensor, x_t: Tensor, t: Tensor, where: Tensor, noise: Noise) -> Tensor:
@@ -143,6 +147,10 @@ class Tempered:
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """As `Denoiser.__call__`, sharpened or flattened."""
         return self._tempered(self.denoiser(x_t, t, where, rows))
+
+    def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """The exponential of `__call__`, (M, V), in one step."""
+        return torch.softmax(self.denoiser(x_t, t, where, rows) / self.temperature, -1)
 
     def __getattr__(self, name: str) -> Conditionals:
         """`leave_one_out`, which is there for whoever looks only if the denoiser within has one."""

@@ -179,7 +179,8 @@ class Problem:
 
         Rows without an open position are not evaluated.
         """
-        return self._all(self._asked(x_t, t, where, rows), self.laws)
+        laws = self._all(self._asked(x_t, t, where, rows), self.laws)
+        return laws if self._logs else laws.log()
 
     def conditionals(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i}): the denoiser's leave-one-out law."""
@@ -206,11 +207,15 @@ class Problem:
         guesses = x_t.expand(n, *x_t.shape).clone()
         sure = torch.zeros(n, *x_t.shape, dtype=torch.float64, device=x_t.device)
         question = self._asked(x_t, t, where, rows)
-        for i, log_p in portions(question, self._portion(where), self.meter, self.laws):
-            drawn = rng.take(i).categorical(log_p, where[i], n)
+        for i, law in portions(question, self._portion(where), self.meter, self.laws):
+            drawn = rng.take(i).categorical(law, where[i], n, log=self._logs)
             row, position = where[i].nonzero(as_tuple=True)
             guesses[:, i[row], position] = drawn
-            sure[:, i[row], position] = score(log_p, drawn).to(sure.dtype)
+            if self._logs or score is not confidence:
+                value = score(law if self._logs else law.log(), drawn)
+            else:  # of the drawn tokens alone
+                value = confidence(law, drawn).log()
+            sure[:, i[row], position] = value.to(sure.dtype)
         return guesses, sure
 
     def draw(self, log_p0: Tensor, where: Tensor, x: Tensor, n: int, rng: Rng) -> Tensor:
@@ -248,18 +253,26 @@ class Problem:
     def _time_free(self) -> bool:
         return bool(getattr(self.denoiser, "time_free", False))
 
+    @property
+    def _logs(self) -> bool:
+        """Whether the denoiser is asked for log-probabilities, and not for probabilities, quicker to draw from."""
+        return not hasattr(self.denoiser, "probabilities")
+
     def _asked(self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor) -> Question:
         """What the denoiser is asked at these states and times."""
+        law = self.denoiser if self._logs else self.denoiser.probabilities  # type: ignore[attr-defined]
         times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
         named = self._named(rows)
         return self._question(
             x_t, where, named, None if self._time_free else times,
-            lambda i: self.denoiser(x_t[i], times[i], where[i], named[i]),
+            lambda i: law(x_t[i], times[i], where[i], named[i]), self._logs,
         )  # fmt: skip
 
-    def _question(self, x: Tensor, where: Tensor, named: Tensor, times: Tensor | None, ask: Ask) -> Question:
+    def _question(
+        self, x: Tensor, where: Tensor, named: Tensor, times: Tensor | None, ask: Ask, logs: bool = True
+    ) -> Question:
         names = None if getattr(self.denoiser, "promptless", False) else named
-        return Question(x, where, names, times, lambda i: self._laws(ask, where, i))
+        return Question(x, where, names, times, lambda i: self._laws(ask, where, i, logs))
 
     def _named(self, rows: Tensor) -> Tensor:
         """The names by which the denoiser and the reward know (R,) rows."""
@@ -280,21 +293,22 @@ class Problem:
         order = rows.argsort()
         return laws if bool((order.diff() == 1).all()) else rearranged(laws, question.where[rows].sum(1), order)
 
-    def _laws(self, ask: Ask, where: Tensor, i: Tensor) -> Tensor:
-        """The checked laws (M, V) of one chunk, rows i."""
+    def _laws(self, ask: Ask, where: Tensor, i: Tensor, logs: bool) -> Tensor:
+        """The checked laws (M, V) of one chunk, rows i, as `logs` of probabilities or as they are."""
         start = perf_counter()
-        log_p = ask(i)
+        law = ask(i)
         cells = int(where[i].sum())
-        if log_p.shape != (cells, self.noise.vocab):
+        if law.shape != (cells, self.noise.vocab):
             raise ValueError(
-                f"the denoiser returned {tuple(log_p.shape)} for {cells} open positions and "
+                f"the denoiser returned {tuple(law.shape)} for {cells} open positions and "
                 f"{self.noise.vocab} tokens: it must return one row of log-probabilities an open position"
             )
         if len(self.forbidden):
-            log_p = log_p.clone()
-            log_p[:, torch.as_tensor(self.forbidden, device=log_p.device)] = -torch.inf
-            log_p = torch.log_softmax(log_p, -1)
-        undefined = log_p.sum(1).isnan()
+            law = law.clone()
+            law[:, torch.as_tensor(self.forbidden, device=law.device)] = -torch.inf if logs else 0.0
+            law = torch.log_softmax(law, -1) if logs else law / law.sum(1, keepdim=True)
+        total = law.sum(1)
+        undefined = total.isnan() if logs else ~(total > 0)
         if bool(undefined.any()):
             cell = int(i[where[i].nonzero()[:, 0][undefined][0]])
             row = int(self._named(self.rows)[cell % len(self.canvas)])  # copies come one canvas after the other
@@ -303,7 +317,7 @@ class Problem:
                 "check its outputs for NaN, or forbid fewer tokens"
             )
         self.meter.seconds["denoiser"] += perf_counter() - start
-        return log_p
+        return law
 
     def _check_tokens(self) -> None:
         vocab, mask = self.noise.vocab, self.noise.mask

@@ -145,19 +145,19 @@ class Rng:
             raise ValueError(f"row {int(p.isnan().nonzero()[0, 0])} has a NaN probability: give numbers in [0, 1]")
         return self.uniform(*p.shape[1:]) < p
 
-    def categorical(self, log_p: Tensor, where: Tensor, n: int = 1) -> Tensor:
+    def categorical(self, law: Tensor, where: Tensor, n: int = 1, log: bool = True) -> Tensor:
         """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major.
 
-        (1, V) is one law for all cells. One cumulative sum a law serves all of its draws; draw j is the same for every
-        n > j. Weights need no normalisation. A token of weight 0 is never drawn; small weights are kept down to about
-        1e-16 of the total.
+        With `log` False they are the weights themselves, which saves an exponential each. (1, V) is one law for all
+        cells. One cumulative sum a law serves all of its draws; draw j is the same for every n > j. Weights need no
+        normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of the total.
         Raises `ValueError` for shapes that do not match, or a cell with no finite weight, a NaN or a +inf.
         """
         self._expect(where, "categorical")
         row, position = where.nonzero(as_tuple=True)
-        one_law = log_p.shape[0] == 1 and len(row) != 1
-        if log_p.shape[0] != len(row) and not one_law:
-            raise ValueError(f"log_p has {log_p.shape[0]} rows for {len(row)} True cells: pass one row for each cell")
+        one_law = law.shape[0] == 1 and len(row) != 1
+        if law.shape[0] != len(row) and not one_law:
+            raise ValueError(f"the law has {law.shape[0]} rows for {len(row)} True cells: pass one row for each cell")
 
         def name(cell: int) -> str:
             return f"packed row {cell} (row {int(row[cell])}, position {int(position[cell])})"
@@ -166,7 +166,7 @@ class Rng:
         drawn = torch.empty(n, len(row), dtype=torch.int64, device=row.device)
         # Blocks of cells that fit a cache: the weights of all cells at once mostly cost page faults. A block of
         # numbers serves several of them where draws are few, since making numbers is many small operations.
-        step = max(1, BLOCK[row.is_cuda] // max(log_p.shape[1], GROUP * n))
+        step = max(1, BLOCK[row.is_cuda] // max(law.shape[1], GROUP * n))
         many = max(1, BLOCK[row.is_cuda] // (2 * n * step)) * step
         for begin in range(0, len(row), many):
             cells = slice(begin, begin + many)
@@ -174,11 +174,11 @@ class Rng:
             counter = (position[cells, None], pair, self.rows[of, None], self.branch[of, None])
             u = _doubles(counter, self.key, min(n, 2)).flatten(1)[:, :n]
             if one_law:
-                drawn[:, cells] = _inverse(log_p, u.reshape(1, -1), name).view(len(u), n).T
+                drawn[:, cells] = _inverse(law, u.reshape(1, -1), name, log=log).view(len(u), n).T
                 continue
             for start in range(0, len(u), step):
                 block = slice(begin + start, begin + min(start + step, len(u)))
-                drawn[:, block] = _inverse(log_p[block], u[start : start + step], name, block.start).T
+                drawn[:, block] = _inverse(law[block], u[start : start + step], name, block.start, log).T
         return drawn
 
     def choose(self, log_w: Tensor) -> Tensor:
@@ -209,17 +209,18 @@ def _doubles(counter: tuple[Any, Any, Any, Any], key: tuple[int, int], halves: i
     return torch.stack(bits, dim=-1).double().mul_(2.0**-53)
 
 
-def _inverse(log_p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0) -> Tensor:
-    """Tokens (M, n) where the distribution function of log-weights (M, V) passes uniform numbers u (M, n).
+def _inverse(law: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, log: bool = True) -> Tensor:
+    """Tokens (M, n) where the distribution function of log-weights, or weights, (M, V) passes uniform numbers u (M, n).
 
     A wide vocabulary is searched in two steps, groups of tokens and then the tokens of one group, so that the sums over
     all of it are taken once and by group. `name(first + m)` is what an error calls row m.
     """
-    weight = torch.softmax(log_p, 1, dtype=torch.promote_types(log_p.dtype, torch.float32))
-    wrong = weight[:, :1].isnan()  # a row without a finite peak is NaN throughout
+    weight = torch.softmax(law, 1, dtype=torch.promote_types(law.dtype, torch.float32)) if log else law
+    total = weight[:, 0] if log else weight.sum(1)  # of a softmax without a finite peak, every number is NaN
+    wrong = ~total.isfinite() if log else ~((total > 0) & total.isfinite())
     if bool(wrong.any()):
         cell = int(wrong.nonzero()[0, 0])
-        value = float(log_p[cell].amax())
+        value = float(law[cell].amax() if log else total[cell].log())
         what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
         raise ValueError(f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf")
     vocab = weight.shape[1]

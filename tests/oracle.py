@@ -103,9 +103,10 @@ class Enumerator:
         laws = torch.stack([1 - cells.flatten(), cells.flatten()], 1)
         return self.script.call(laws, of).view(p.shape).bool()
 
-    def categorical(self, log_p: Tensor, where: Tensor, n: int = 1) -> Tensor:
+    def categorical(self, law: Tensor, where: Tensor, n: int = 1, log: bool = True) -> Tensor:
         of = self.of[where.nonzero()[:, 0]]
-        laws = log_p.double().softmax(-1).expand(len(of), -1)  # one law may be given for all cells
+        laws = law.double().softmax(-1) if log else law.double() / law.double().sum(-1, keepdim=True)
+        laws = laws.expand(len(of), -1)  # one law may be given for all cells
         return self.script.call(laws.repeat(n, 1), of.repeat(n)).view(n, -1)
 
     def choose(self, log_w: Tensor) -> Tensor:

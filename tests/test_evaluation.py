@@ -150,3 +150,67 @@ def test_streams_belong_to_rows_that_share_a_law() -> None:
     x, where = torch.zeros(300, LENGTH, dtype=torch.long), torch.ones(300, LENGTH, dtype=torch.bool)
     guesses, _ = problem.guess(x, 0.5, where, problem.rows, 2, Rng.seeded(0, 300))
     assert denoiser.calls == [1] and len(guesses[0].unique(dim=0)) > 10 and not torch.equal(guesses[0], guesses[1])
+
+
+def _denoisers() -> dict[str, tuple[Any, Tensor]]:
+    """Denoisers that give probabilities too, with half-masked canvases (2, L) of theirs."""
+    from iterref.bench.shapes import dit
+    from iterref.models.bidirectional import Bidirectional
+    from iterref.models.dit import DitOptions
+    from iterref.models.prompted import bound
+    from iterref.models.tiny_news import Summarizer
+
+    made = dit(DitOptions(vocab=40, width=16, blocks=1, heads=2, condition=8), torch.float32, torch.device("cpu"))
+    news, canvas, _ = Summarizer.load().prepare(["a man was arrested in london on monday", "the rain fell"])
+
+    class Network(Bidirectional):
+        def __init__(self) -> None:
+            pass
+
+        def __call__(self, ids: Tensor, seen: Tensor | None, where: Tensor) -> Tensor:
+            return torch.sin(torch.arange(9.0) * (1 + ids[where][:, None]) + ids.sum(1)[where.nonzero()[:, 0]][:, None])
+
+    answers = bound(Network(), absorbing(9), [[1, 2], [3]], 4, torch.tensor([7]))
+    table = Table(torch.randn(3, 3, 3, generator=torch.Generator().manual_seed(1)), absorbing(4))
+    found = {"dit": (made, torch.full((2, 6), 39)), "answers": (answers, torch.full((2, 4), 8)),
+             "tempered": (Tempered(table, 0.6), torch.full((2, 3), 3)), "tiny-news": (news, canvas),
+             "tempered news": (Tempered(news, 0.5), canvas.clone())}  # fmt: skip
+    for _, x in found.values():
+        x[0, 1] = x[1, 0] = 1
+    return found
+
+
+def test_probabilities_are_those_whose_logarithms_are_given() -> None:
+    rows, times = torch.arange(2), torch.full((2,), 0.5, dtype=torch.float64)
+    for name, (denoiser, x_t) in _denoisers().items():
+        where = torch.ones_like(x_t, dtype=torch.bool)
+        where[1, 2] = False
+        shares = denoiser.probabilities(x_t.clone(), times, where, rows)
+        logs = denoiser(x_t.clone(), times, where, rows)
+        assert shares.sub(logs.exp()).abs().max() < 1e-6, name
+        assert shares.sum(1).sub(1).abs().max() < 1e-5, name
+        problem = Problem(denoiser, lambda tokens, rows: tokens.sum(1).double(), torch.zeros_like(x_t), forbidden=[2])
+        law = problem.predict(x_t, 0.5, where, rows)
+        assert law[:, 2].isneginf().all()
+        allowed = logs.double().index_fill(1, torch.tensor([2]), -torch.inf).log_softmax(1)
+        likely = allowed > -20  # below, a float32 probability has few digits or none
+        assert law.double().sub(allowed)[likely].abs().max() < 1e-4, name
+        guesses, sure = problem.guess(x_t, 0.5, where, rows, 3, Rng.seeded(0, 2))
+        own = allowed.gather(1, guesses[:, where].T).T
+        assert sure[:, where].sub(own).abs().max() < 1e-4, name
+        assert not bool((guesses[:, where] == 2).any())
+
+
+def test_a_law_without_a_possible_token_is_named() -> None:
+    where = torch.ones(3, LENGTH, dtype=torch.bool)
+    law = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(4, 4)
+
+    class Sure(Asked):
+        def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+            return law.repeat(len(x_t), 1)
+
+    problem = problem_of(Sure(True, True), 3, forbidden=[0])
+    with pytest.raises(ValueError, match="row 0: the denoiser gives no probability to any allowed token"):
+        problem.guess(torch.zeros(3, LENGTH, dtype=torch.long), 0.5, where, problem.rows, 1, Rng.seeded(0, 3))
+    with pytest.raises(ValueError, match="has no finite log-weight"):
+        Rng.seeded(0, 1).categorical(torch.zeros(1, 4), torch.ones(1, 1, dtype=torch.bool), log=False)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iterref.denoise import carry_over
+from iterref.denoise import carry_over_
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec, mismatch, unwritten
 from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
@@ -48,10 +48,17 @@ class MaskedDit:
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); rows share one law."""
+        return self._law(x_t, t, where, rows, log=True)
+
+    def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """The exponential of the same, (M, V) float32."""
+        return self._law(x_t, t, where, rows, log=False)
+
+    def _law(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor, log: bool) -> Tensor:
         assert self.noise.mask is not None
         logits = self.network(x_t, level(self.noise, t, x_t.device, self.timed), where)
         logits[:, self.impossible] = -torch.inf
-        return carry_over(logits, x_t, where, self.noise.mask)
+        return carry_over_(logits, x_t, where, self.noise.mask, log)
 
 
 def mask_id(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> int:

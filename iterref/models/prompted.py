@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from iterref.denoise import Denoiser, carry_over
+from iterref.denoise import Denoiser, carry_over_
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.codec import Codec
 from iterref.noise import Noise
@@ -40,13 +40,20 @@ class Answering:
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t, prompt)."""
+        return self._law(x_t, t, where, rows, log=True)
+
+    def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """The exponential of the same, (M, V) float32."""
+        return self._law(x_t, t, where, rows, log=False)
+
+    def _law(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor, log: bool) -> Tensor:
         assert self.noise.mask is not None
         place = self.begins[rows][:, None] + torch.arange(x_t.shape[1], device=x_t.device)
         ids = self.given[rows].scatter(1, place, x_t)
         opened = torch.zeros_like(ids, dtype=torch.bool).scatter(1, place, where)
         logits = self.network(ids, None if self.seen is None else self.seen[rows], opened)
         logits[:, self.impossible] = -torch.inf
-        return carry_over(logits, x_t, where, self.noise.mask)
+        return carry_over_(logits, x_t, where, self.noise.mask, log)
 
 
 class Compiles(Protocol):

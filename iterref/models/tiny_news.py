@@ -86,35 +86,40 @@ class SummaryDenoiser:
     time_free: bool = True
     half: bool = False
 
-    @torch.no_grad()
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """Canvases (R, L) long, times (R,), open positions (R, L) bool and prompts (R,) long -> (M, V) float32
         log p(x_0^i | x_t) of the True cells of where, row-major. A token that is no mask stays what it is."""
+        return self.probabilities(x_t, t, where, rows).log_()
+
+    @torch.no_grad()
+    def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """The exponential of the same, (M, V) float32."""
         mask = self.network.options.mask
         busy = where.any(1)  # rows without an open position are not worth a pass
         x_t, where, rows = x_t[busy], where[busy], rows[busy]
         if not len(rows):
             return torch.empty(0, self.network.options.vocab, device=x_t.device)
-        log_p = self._head(x_t, where, rows)
+        law = self._head(x_t, where, rows)
         seen = x_t[where]
         known = (seen != mask).nonzero().squeeze(1)
         if len(known):
-            log_p[known] = -torch.inf
-            log_p[known, seen[known]] = 0.0
-        return log_p
+            law[known] = 0.0
+            law[known, seen[known]] = 1.0
+        return law
 
     def _head(self, x_t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """One pass. Where all prompts have equally many canvases, these read their prompt's memory uncopied."""
         counts = torch.bincount(rows, minlength=len(self.memory.source))
         if not bool((counts == counts[0]).all()):
             memory = self.memory.take(rows)
-            return self.network.log_probs(self._decode(x_t, memory), memory, where)
+            states, row = self._decode(x_t, memory), where.nonzero()[:, 0]
+            return self.network.mixture(states[where], self.network.scores(states, memory)[where], memory.source[row])
         order = rows.argsort(stable=True)
         back = order.argsort()
         states = self._decode(x_t[order], self.memory)
         scores = self.network.scores(states, self.memory)[back]
         source = self.memory.source[rows[where.nonzero()[:, 0]]]
-        return self.network.head(states[back][where], scores[where], source)
+        return self.network.mixture(states[back][where], scores[where], source)
 
     def _decode(self, x_t: Tensor, memory: Memory) -> Tensor:
         """Decoder states, float32; only the products inside are taken in half precision, the head never is."""

@@ -270,12 +270,16 @@ class Transformer(nn.Module):
 
     def head(self, states: Tensor, scores: Tensor, source: Tensor) -> Tensor:
         """(M, V) float32 log p(x_0^i | x_t) of packed states (M, width), pointer scores (M, S) and sources (M, S)."""
+        return self.mixture(states, scores, source).log_()
+
+    def mixture(self, states: Tensor, scores: Tensor, source: Tensor) -> Tensor:
+        """The probabilities (M, V) float32 of the same: tokens written by the vocabulary's law and the pointer's."""
         gate = torch.sigmoid(self.gate(states).float())
         probability = torch.softmax(self.logits(states), dim=-1).mul_(1 - gate)
         probability.scatter_add_(1, source, gate * torch.softmax(scores, dim=-1))
-        log_p = probability.clamp_min_(TINY).log_()
-        log_p[:, [self.options.mask, self.options.pad]] = -torch.inf
-        return log_p
+        probability.clamp_min_(TINY)
+        probability[:, [self.options.mask, self.options.pad]] = 0.0
+        return probability
 
     def target_log_probs(self, states: Tensor, memory: Memory, where: Tensor, target: Tensor) -> Tensor:
         """(M,) float32 log p(x_0^i = target_i | x_t) for target (R, L) long on the True cells of where (R, L): the same
