@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -24,11 +25,16 @@ import click
 from iterref import __version__
 
 HOME = Path(__file__).parent
-MODELS = {"tiny-news": "the bundled summariser of short news sentences"}
+MODELS = {
+    "tiny-news": "the bundled summariser of short news sentences",
+    "FOLDER": "or a hub name: MDLM, UDLM, Duo, SEDD, LLaDA, Dream, DiffusionGemma, masked language models",
+}
 REWARDS = {
     "consensus": "agreement with the model's own drafts (mean ROUGE-L); consensus:n=8 sets their number",
     "length": "nearness to 8 words; length:12 to 12 words",
     "rouge": "ROUGE-L against the field `reference` or `summary` of JSON input: an upper bound, it sees the answer",
+    "classifier": "log-probability of a label; classifier:sentiment:positive, or any FOLDER:LABEL",
+    "perplexity": "mean log-likelihood a token; perplexity:prose, or any FOLDER of a causal language model",
     "FILE.py:NAME": "a function of your own: NAME(completions, prompts=..., **fields) -> one number a text",
 }
 
@@ -130,7 +136,10 @@ def demo(out: str, as_json: str | None, seed: int, budget: float | None) -> None
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer of itself.")
 @click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward.")
 @click.option("--start", type=click.Choice(["drafts"]), help="Refine the best of the consensus' own drafts.")
-@click.option("--model", default="tiny-news", show_default=True, help="Or a folder that `iterref train` wrote.")
+@click.option("--model", default="tiny-news", show_default=True, help="Or a folder, or a hub name (see `iterref ls`).")
+@click.option("--length", type=click.IntRange(min=1), help="Positions of a canvas; the model's own unless given.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", default="float32", show_default=True)
 @click.option("--max-rows", type=click.IntRange(min=1), help="Most rows in one call of the model.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with document, text, reward and cost.")
 def generate(file: IO[str], method: str | None, reward: str, budget: str | None, as_json: bool, **options: Any) -> None:
@@ -140,9 +149,11 @@ def generate(file: IO[str], method: str | None, reward: str, budget: str | None,
         rows = None if budget is None else read_budget(budget)
         asked = read_reward(reward, columns)
         from iterref.generation import generate as run
+        from iterref.loading import load
         from iterref.rewards.base import RewardError
 
-        model, bar = options.pop("model"), sys.stderr.isatty()
+        name, place = options.pop("model"), {key: options.pop(key) for key in ("length", "device", "dtype")}
+        model, bar = load(name, **place), sys.stderr.isatty()
         try:
             result = run(
                 model, prompts, reward=asked, sampler=method, budget=rows, columns=columns, progress=bar, **options
@@ -218,6 +229,47 @@ def bench_world(quick: bool, out: str | None, as_json: str | None, budget: str |
             Path(as_json).write_text(json.dumps(world.as_json(runs), indent=1) + "\n", encoding="utf-8")
         click.echo(report.brief(runs))
         click.echo(f"\nwritten: {', '.join(map(str, [task.runs.path, *paths[:3]]))} and {len(paths) - 3} pictures")
+
+
+@bench.command("speed")
+@click.option("--quick", is_flag=True, help="Small batches and few repetitions, within a minute.")
+@click.option("--json", "as_json", type=click.Path(dir_okay=False), help="Write all figures as JSON, too.")
+@click.option("--case", "cases", multiple=True, help="random-2, tiny-news, mdlm-170m, llada-8b; may be given again.")
+@click.option("--length", "lengths", multiple=True, type=click.IntRange(min=1), help="Positions; may be given again.")
+@click.option("--reward", type=click.Choice(["free", "rouge"]), default="free", show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", help="float32 or bfloat16.  [default: float32 on a CPU, bfloat16 elsewhere]")
+@click.option("--compile", "compiled", is_flag=True, help="Have torch compile the network.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of torch, on a CPU.")
+@click.option("--rows", type=click.IntRange(min=1), help="Samples side by side.  [default: 64]")
+@click.option("--repeats", type=click.IntRange(min=1), help="Of every timing.  [default: 5]")
+def bench_speed(quick: bool, as_json: str | None, cases: tuple[str, ...], threads: int, **options: Any) -> None:
+    """What a run costs beyond its rows, against the very same calls alone; and what more candidates cost."""
+    with doors():
+        import torch
+
+        from iterref.bench import shapes, speed
+        from iterref.hub import device_of, precision
+
+        plan = speed.QUICK if quick else speed.Plan()
+        plan = replace(plan, **{name: value for name in ("rows", "repeats") if (value := options.pop(name))})
+        device = options["device"]
+        device_of(device)
+        options["dtype"] = options["dtype"] or ("float32" if device == "cpu" else "bfloat16")
+        precision(options["dtype"])
+        judge, lengths = options.pop("reward"), options.pop("lengths") or (None,)
+        named = [shapes.Case(name, length, judge=judge, **options) for name in cases for length in lengths]
+        torch.set_num_threads(threads)
+        measured = []
+        for case in named or shapes.usual(device):
+            click.echo(f"timing {case.name} ({case.judge})", err=True)
+            measured.append(speed.measure(case, plan))
+        drawn = speed.draws(torch.device(device), 1 if quick else plan.repeats)
+        if as_json is not None:
+            found = {"cases": measured, "draws": drawn, "torch": torch.__version__}
+            Path(as_json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        draws = {"case": "5 draws of", "positions": " x ".join(map(str, speed.DRAWN)), **drawn}
+        click.echo(speed.table([*measured, draws]))
 
 
 @main.command()
@@ -335,6 +387,17 @@ def read_reward(text: str, columns: dict[str, list[Any]]) -> Any:
         if field is None:
             raise ValueError("the reward rouge needs JSON input whose every line has a field `reference`: add it")
         return Rouge(references=field)
+    if name == "classifier":
+        from iterref.rewards import Classifier
+
+        folder, colon, label = (option or "sentiment:positive").rpartition(":")
+        if not colon:
+            raise ValueError(f"the reward {text!r} names no label: write classifier:FOLDER:LABEL")
+        return Classifier(folder, int(label) if label.isdigit() else label)
+    if name == "perplexity":
+        from iterref.rewards import Perplexity
+
+        return Perplexity(option or "prose")
     from rapidfuzz.process import extractOne
 
     nearest = extractOne(name, list(REWARDS)[:-1])

@@ -112,6 +112,12 @@ def test_generate_with_consensus_counts_the_pool(fake: None) -> None:
     assert json.loads(done.stdout)["cost"]["denoiser"] > 3 * 2
 
 
+def test_generate_takes_networks_as_rewards(fake: None) -> None:
+    for reward in ("classifier:sentiment:negative", "classifier", "perplexity:prose"):
+        done = call("generate", "--method", METHOD, "--reward", reward, text="one\n")
+        assert done.exit_code == 0 and len(done.stdout.splitlines()) == 1, done.output
+
+
 def test_generate_takes_a_function_of_the_users(fake: None, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def beta(completions):\n    return [text.count('beta') for text in completions]\n")
@@ -153,6 +159,22 @@ def test_wrong_use_exits_with_2_and_a_sentence(fake: None, arguments: list[str],
     result = call("generate", *arguments, text=text)
     refused(result, sentence)
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--reward", "classifier:sentiment"], "names no label: write classifier:FOLDER:LABEL"),
+        (["--reward", "classifier:sentiment:happy"], "there is no label 'happy'"),
+        (["--reward", "perplexity:no/such"], "or take a bundled one"),
+        (["--device", "nowhere"], "there is no device 'nowhere'"),
+        (["--dtype", "int8"], "unknown precision 'int8'"),
+        (["--length", "9"], "a summariser has its own length"),
+    ],
+)
+def test_networks_that_are_not_there_are_wrong_use(arguments: list[str], sentence: str) -> None:
+    done = call("generate", *arguments, text="one\n")
+    assert done.exit_code == 2 and sentence in done.output
 
 
 def test_an_unknown_model_is_wrong_use() -> None:
