@@ -24,17 +24,14 @@ the mask, nor ids beyond the tokenizer's.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 
 from iterref.models import pretrained
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
-from iterref.models.prompted import PromptedModel, bound
-from iterref.models.roles import roles, talks
-from iterref.noise import Schedule, absorbing
+from iterref.models.prompted import PromptedModel
+from iterref.models.roles import answers, roles, talks
 
 TOKENIZER = None  # its own
 LENGTH = 128
@@ -68,12 +65,6 @@ def load(
     config = pretrained.settings(Qwen2ForCausalLM.config_class, checkpoint, **changes)
     role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
     model = pretrained.network(Qwen2ForCausalLM, config, checkpoint, checkpoint.weights(), dtype, device)
+    head = [] if codec is None or codec.start is None else [codec.start]
     network = Bidirectional(model, causal=True, shift=1)
-    noise = absorbing(config.vocab_size, role.mask, Schedule("linear"))
-    impossible = role.impossible.to(device)
-    bind = partial(bound, network, noise, length=length, impossible=impossible, pad=role.fill)
-    return PromptedModel(
-        bind, noise, length, codec, network=network,
-        head=[] if codec is None or codec.start is None else [codec.start], ends=role.ends, fill=role.fill, chat=chat,
-        device=device,
-    )  # fmt: skip
+    return answers(network, role, codec, length=length, chat=chat, device=device, head=head)

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -34,9 +33,8 @@ from iterref.models import pretrained
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
-from iterref.models.prompted import PromptedModel, bound
-from iterref.models.roles import roles, talks
-from iterref.noise import Schedule, absorbing
+from iterref.models.prompted import PromptedModel
+from iterref.models.roles import answers, roles, talks
 
 TOKENIZER = None  # its own
 LENGTH = 128
@@ -92,13 +90,8 @@ def load(
     config = pretrained.settings(LlamaForCausalLM.config_class, replace(checkpoint, config=llama(checkpoint)))
     role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
     model = pretrained.network(LlamaForCausalLM, config, checkpoint, renamed(checkpoint.weights()), dtype, device)
-    network, noise = Bidirectional(model, causal=True), absorbing(config.vocab_size, role.mask, Schedule("linear"))
-    impossible = role.impossible.to(device)
-    bind = partial(bound, network, noise, length=length, impossible=impossible, pad=role.fill)
-    return PromptedModel(
-        bind, noise, length, codec, network=network, head=[] if codec is None else codec.frame[0], ends=role.ends,
-        fill=role.fill, chat=chat, device=device,
-    )  # fmt: skip
+    head = [] if codec is None else codec.frame[0]
+    return answers(Bidirectional(model, causal=True), role, codec, length=length, chat=chat, device=device, head=head)
 
 
 def llama(checkpoint: Checkpoint) -> dict[str, Any]:

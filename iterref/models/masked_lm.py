@@ -17,7 +17,6 @@ both stands in the tests, over the classes of `transformers`, and agrees to 1e-6
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,9 +25,8 @@ from iterref.models import pretrained
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
-from iterref.models.prompted import PromptedModel, bound
-from iterref.models.roles import roles
-from iterref.noise import Schedule, absorbing
+from iterref.models.prompted import PromptedModel
+from iterref.models.roles import answers, roles
 
 TOKENIZER = None  # its own
 DECODERS = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
@@ -72,14 +70,9 @@ def load(
     talks = codec.template is not None and chat is not False
     role = roles(checkpoint, codec, network.vocab, str(codec.tokenizer.id_to_token(codec.mask)), talks)
     head, tail = ([], []) if talks else codec.frame
-    noise = absorbing(network.vocab, role.mask, Schedule("linear"))
-    bind = partial(
-        bound, network, noise, length=length, impossible=role.impossible.to(device), tail=tail,
-        pad=0 if codec.pad is None else codec.pad, most=None if causal else positions(config),
-    )  # fmt: skip
-    return PromptedModel(
-        bind, noise, length, codec, network=network, head=head, ends=role.ends, fill=role.fill, chat=chat,
-        device=device,
+    return answers(
+        network, role, codec, length=length, chat=chat, device=device, head=head, tail=tail, pad=codec.pad or 0,
+        most=None if causal else positions(config),
     )  # fmt: skip
 
 

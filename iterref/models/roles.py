@@ -12,14 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from iterref.hub import read_json
+from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec, mismatch
+from iterref.models.prompted import PromptedModel, bound
+from iterref.noise import Schedule, absorbing
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,31 @@ def roles(checkpoint: Checkpoint, codec: Codec | None, vocab: int, mask: str, ch
     fill = codec.fill if codec is not None else padding if isinstance(padding, int) else next(iter(ends), 0)
     reach = vocab if codec is None else codec.reach
     return Roles(hidden, [end for end in ends if end < vocab], fill, torch.arange(reach, vocab))
+
+
+def answers(
+    network: Bidirectional,
+    role: Roles,
+    codec: Codec | None,
+    *,
+    length: int,
+    chat: bool | None,
+    device: torch.device,
+    head: Sequence[int] = (),
+    tail: Sequence[int] = (),
+    pad: int | None = None,
+    most: int | None = None,
+) -> PromptedModel:
+    """The text model of a network that fills in answers: under absorbing noise, a_t = 1 - t, as all of these were
+    trained. `head` and `tail` stand around a text that is no chat; padding is `pad`, or what fills up an answer."""
+    noise = absorbing(network.vocab, role.mask, Schedule("linear"))
+    bind = partial(
+        bound, network, noise, length=length, impossible=role.impossible.to(device), tail=tail,
+        pad=role.fill if pad is None else pad, most=most,
+    )  # fmt: skip
+    return PromptedModel(
+        bind, noise, length, codec, network=network, head=head, ends=role.ends, fill=role.fill, chat=chat, device=device
+    )
 
 
 def talks(codec: Codec | None, chat: bool | None) -> bool:
