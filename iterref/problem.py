@@ -19,7 +19,7 @@ from iterref.budget import Meter
 from iterref.denoise import Denoiser, passes
 from iterref.evaluation import KEEP, Known, Question, portions, rearranged
 from iterref.noise import Noise
-from iterref.random import Rng
+from iterref.random import Rng, UndefinedLaw
 from iterref.rewards.base import Remembered, Reward, checked
 from iterref.unmask import Score, confidence
 
@@ -206,10 +206,13 @@ class Problem:
         """
         guesses = x_t.expand(n, *x_t.shape).clone()
         sure = torch.zeros(n, *x_t.shape, dtype=torch.float64, device=x_t.device)
-        question = self._asked(x_t, t, where, rows)
+        question = self._asked(x_t, t, where, rows, checked=False)  # as draws are, which saves a pass over (M, V)
         for i, law in portions(question, self._portion(where), self.meter, self.laws):
-            drawn = rng.take(i).categorical(law, where[i], n, log=self._logs)
             row, position = where[i].nonzero(as_tuple=True)
+            try:
+                drawn = rng.take(i).categorical(law, where[i], n, log=self._logs)
+            except UndefinedLaw as error:
+                raise _undefined(self._named(rows[i[row[error.cell]]])) from error
             guesses[:, i[row], position] = drawn
             if self._logs or score is not confidence:
                 value = score(law if self._logs else law.log(), drawn)
@@ -258,21 +261,38 @@ class Problem:
         """Whether the denoiser is asked for log-probabilities, and not for probabilities, quicker to draw from."""
         return not hasattr(self.denoiser, "probabilities")
 
-    def _asked(self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor) -> Question:
+    def _asked(self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor, checked: bool = True) -> Question:
         """What the denoiser is asked at these states and times."""
         law = self.denoiser if self._logs else self.denoiser.probabilities  # type: ignore[attr-defined]
         times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
         named = self._named(rows)
         return self._question(
             x_t, where, named, None if self._time_free else times,
-            lambda i: law(x_t[i], times[i], where[i], named[i]), self._logs,
+            lambda i: law(x_t[i], times[i], where[i], named[i]), self._logs, checked,
         )  # fmt: skip
 
     def _question(
-        self, x: Tensor, where: Tensor, named: Tensor, times: Tensor | None, ask: Ask, logs: bool = True
+        self,
+        x: Tensor,
+        where: Tensor,
+        named: Tensor,
+        times: Tensor | None,
+        ask: Ask,
+        logs: bool = True,
+        checked: bool = True,
     ) -> Question:
         names = None if getattr(self.denoiser, "promptless", False) else named
-        return Question(x, where, names, times, lambda i: self._laws(ask, where, i, logs))
+
+        def laws(i: Tensor) -> Tensor:
+            found = self._laws(ask, where[i], i, logs)
+            if checked:
+                total = found.sum(1)
+                undefined = total.isnan() if logs else ~(total > 0)
+                if bool(undefined.any()):
+                    raise _undefined(named[i[where[i].nonzero()[:, 0][undefined][0]]])
+            return found
+
+        return Question(x, where, names, times, laws)
 
     def _named(self, rows: Tensor) -> Tensor:
         """The names by which the denoiser and the reward know (R,) rows."""
@@ -294,10 +314,10 @@ class Problem:
         return laws if bool((order.diff() == 1).all()) else rearranged(laws, question.where[rows].sum(1), order)
 
     def _laws(self, ask: Ask, where: Tensor, i: Tensor, logs: bool) -> Tensor:
-        """The checked laws (M, V) of one chunk, rows i, as `logs` of probabilities or as they are."""
+        """The laws (M, V) of one chunk, rows i with `where` (K, L) open, as `logs` of probabilities or as they are."""
         start = perf_counter()
         law = ask(i)
-        cells = int(where[i].sum())
+        cells = int(where.sum())
         if law.shape != (cells, self.noise.vocab):
             raise ValueError(
                 f"the denoiser returned {tuple(law.shape)} for {cells} open positions and "
@@ -307,15 +327,6 @@ class Problem:
             law = law.clone()
             law[:, torch.as_tensor(self.forbidden, device=law.device)] = -torch.inf if logs else 0.0
             law = torch.log_softmax(law, -1) if logs else law / law.sum(1, keepdim=True)
-        total = law.sum(1)
-        undefined = total.isnan() if logs else ~(total > 0)
-        if bool(undefined.any()):
-            cell = int(i[where[i].nonzero()[:, 0][undefined][0]])
-            row = int(self._named(self.rows)[cell % len(self.canvas)])  # copies come one canvas after the other
-            raise ValueError(
-                f"row {row}: the denoiser gives no probability to any allowed token at an open position; "
-                "check its outputs for NaN, or forbid fewer tokens"
-            )
         self.meter.seconds["denoiser"] += perf_counter() - start
         return law
 
@@ -344,3 +355,11 @@ def _column(value: Time) -> Tensor:
     """A number as it is, one a row as a column (R, 1)."""
     value = torch.as_tensor(value, dtype=torch.float64)
     return value[:, None] if value.dim() else value
+
+
+def _undefined(row: Tensor) -> ValueError:
+    """What is wrong with the denoiser at a row, a single number."""
+    return ValueError(
+        f"row {int(row)}: the denoiser gives no probability to any allowed token at an open position; "
+        "check its outputs for NaN, or forbid fewer tokens"
+    )

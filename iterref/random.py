@@ -39,6 +39,14 @@ WIDE, GROUP = 4096, 32
 INT_ITEM, TEXT_ITEM = 0, 1
 
 
+class UndefinedLaw(ValueError):
+    """A law that nothing can be drawn from; `cell` is its place among the laws that were given."""
+
+    def __init__(self, told: str, cell: int) -> None:
+        super().__init__(told)
+        self.cell = cell
+
+
 def philox(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
     """The four output words of Philox4x32-10 for four counter words and two key words, each in [0, 2^32).
 
@@ -151,7 +159,8 @@ class Rng:
         With `log` False they are the weights themselves, which saves an exponential each. (1, V) is one law for all
         cells. One cumulative sum a law serves all of its draws; draw j is the same for every n > j. Weights need no
         normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of the total.
-        Raises `ValueError` for shapes that do not match, or a cell with no finite weight, a NaN or a +inf.
+        Raises `ValueError` for shapes that do not match, and its kind `UndefinedLaw` for a cell with no finite weight, a NaN
+        or a +inf.
         """
         self._expect(where, "categorical")
         row, position = where.nonzero(as_tuple=True)
@@ -164,21 +173,17 @@ class Rng:
 
         pair = torch.arange((n + 1) // 2, device=row.device)
         drawn = torch.empty(n, len(row), dtype=torch.int64, device=row.device)
-        # Blocks of cells that fit a cache: the weights of all cells at once mostly cost page faults. A block of
-        # numbers serves several of them where draws are few, since making numbers is many small operations.
-        step = max(1, BLOCK[row.is_cuda] // max(law.shape[1], GROUP * n))
-        many = max(1, BLOCK[row.is_cuda] // (2 * n * step)) * step
-        for begin in range(0, len(row), many):
-            cells = slice(begin, begin + many)
+        # Blocks of cells that fit a cache: the sums of all cells at once mostly cost page faults.
+        step = max(1, BLOCK[row.is_cuda] // max(GROUP * n, law.shape[1] if law.shape[1] < WIDE else 0))
+        for begin in range(0, len(row), step):
+            cells = slice(begin, begin + step)
             of = row[cells]
             counter = (position[cells, None], pair, self.rows[of, None], self.branch[of, None])
             u = _doubles(counter, self.key, min(n, 2)).flatten(1)[:, :n]
             if one_law:
                 drawn[:, cells] = _inverse(law, u.reshape(1, -1), name, log=log).view(len(u), n).T
-                continue
-            for start in range(0, len(u), step):
-                block = slice(begin + start, begin + min(start + step, len(u)))
-                drawn[:, block] = _inverse(law[block], u[start : start + step], name, block.start, log).T
+            else:
+                drawn[:, cells] = _inverse(law[cells], u, name, begin, log).T
         return drawn
 
     def choose(self, log_w: Tensor) -> Tensor:
@@ -215,24 +220,48 @@ def _inverse(law: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0,
     A wide vocabulary is searched in two steps, groups of tokens and then the tokens of one group, so that the sums over
     all of it are taken once and by group. `name(first + m)` is what an error calls row m.
     """
-    weight = torch.softmax(law, 1, dtype=torch.promote_types(law.dtype, torch.float32)) if log else law
-    total = weight[:, 0] if log else weight.sum(1)  # of a softmax without a finite peak, every number is NaN
-    wrong = ~total.isfinite() if log else ~((total > 0) & total.isfinite())
+    vocab = law.shape[1]
+    wide = vocab >= WIDE
+    mass = _grouped(law, log) if wide else _weights(law) if log else law
+    total = mass.sum(1)  # NaN for a softmax without a finite peak
+    wrong = ~((total > 0) & total.isfinite())
     if bool(wrong.any()):
         cell = int(wrong.nonzero()[0, 0])
         value = float(law[cell].amax() if log else total[cell].log())
         what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
-        raise ValueError(f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf")
-    vocab = weight.shape[1]
-    if vocab < WIDE:
-        return _passed(weight, u)[0]
+        told = f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf"
+        raise UndefinedLaw(told, first + cell)
+    place, beyond = _passed(mass, u)
+    if not wide:
+        return place
+    # Windows of GROUP tokens; the last one reaches back into the group before, where that is not wanted.
+    begin = (place * GROUP).clamp_max_(vocab - GROUP)
+    windows = law.reshape(-1).unfold(0, GROUP, 1)
+    at = begin + torch.arange(0, law.numel(), vocab, device=law.device)[:, None]
+    inside = windows.index_select(0, at.flatten()).view(*at.shape, GROUP)
+    if vocab % GROUP:
+        before = torch.arange(GROUP, device=law.device) < (place * GROUP - begin)[..., None]
+        inside = inside.masked_fill_(before, -torch.inf if log else 0.0)
+    inside = _weights(inside) if log else inside
+    return begin + _passed(inside, beyond[..., None])[0][..., 0]
+
+
+def _weights(law: Tensor) -> Tensor:
+    """Weights (*, K) of log-weights, at least float32: NaN where no finite one is the largest."""
+    return torch.softmax(law, -1, dtype=torch.promote_types(law.dtype, torch.float32))
+
+
+def _grouped(law: Tensor, log: bool) -> Tensor:
+    """The sums of every GROUP log-weights, or weights, (M, V) -> (M, V / GROUP rounded up)."""
+    vocab = law.shape[1]
     even = vocab // GROUP * GROUP
-    mass = torch.cat([weight[:, :even].unflatten(1, (-1, GROUP)).sum(2), weight[:, even:].sum(1, keepdim=True)], 1)
-    group, beyond = _passed(mass, u)
-    token = group[..., None] * GROUP + torch.arange(GROUP, device=group.device)
-    inside = weight.gather(1, token.clamp_max(vocab - 1).flatten(1)).view(token.shape)
-    inside = inside.masked_fill_(token >= vocab, 0.0)
-    return group * GROUP + _passed(inside, beyond[..., None])[0][..., 0]
+    parts = []
+    for block in law.split(max(1, BLOCK[law.is_cuda] // vocab)):  # weights that fit a cache
+        weight = _weights(block) if log else block
+        parts.append(weight[:, :even].unflatten(1, (-1, GROUP)).sum(2))
+        if even < vocab:
+            parts[-1] = torch.cat([parts[-1], weight[:, even:].sum(1, keepdim=True)], 1)
+    return torch.cat(parts)
 
 
 def _passed(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
