@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from iterref.denoise import Guided
     from iterref.drafts import OwnDrafts
     from iterref.editing import edit, infill, refine
+    from iterref.estimation import estimate
     from iterref.generation import generate
     from iterref.loading import load
     from iterref.noise import Noise, Schedule, absorbing, uniform
@@ -38,6 +39,7 @@ __all__ = [
     "Schedule",
     "absorbing",
     "edit",
+    "estimate",
     "fit",
     "focus",
     "generate",
@@ -63,6 +65,7 @@ _HOMES = {
     "Schedule": "noise",
     "absorbing": "noise",
     "edit": "editing",
+    "estimate": "estimation",
     "fit": "budget",
     "focus": "adaptive",
     "generate": "generation",

@@ -11,7 +11,7 @@ no more than a portion's (M, V) is held at a time, besides what `Known` remember
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -69,8 +69,9 @@ class Question:
 
 @dataclass
 class Known:
-    """The answers to the last call's questions, at most KEEP numbers of them."""
+    """The answers to the last call's questions, at most `room` numbers of them, KEEP unless given."""
 
+    room: int | None = None
     question: Question | None = None
     rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     keys: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
@@ -95,7 +96,8 @@ class Known:
         if not rows:
             self.question = None
             return
-        self.question, self.rows, self.keys = question, torch.cat(rows), torch.cat(keys)
+        # without `ask`, which knows the problem that knows this: a circle would outlive the run, laws and all
+        self.question, self.rows, self.keys = replace(question, ask=_unasked), torch.cat(rows), torch.cat(keys)
         self.laws = laws[0] if len(laws) == 1 else torch.cat(laws)
 
 
@@ -109,9 +111,10 @@ def portions(question: Question, size: int, meter: Meter, known: Known | None) -
         return
     first, of, keys = question.distinct(live)
     held = torch.full_like(first, -1) if known is None else known.find(question, first, keys)
-    old, new = (held >= 0).nonzero()[:, 0], (held < 0).nonzero()[:, 0]
+    ours, order = (held < 0).sort(stable=True)  # what is held, and then the others
+    old, new = order.tensor_split([len(order) - int(ours.sum())])
     meter.made_denoiser += len(new)
-    room = KEEP[question.where.is_cuda] if known is not None else 0
+    room = 0 if known is None else KEEP[question.where.is_cuda] if known.room is None else known.room
     kept: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
     for which in (old, new):
         for u in which.split(size) if len(which) else ():
@@ -147,6 +150,11 @@ def rearranged(laws: Tensor, cells: Tensor, places: Tensor) -> Tensor:
     skipped = (ends[places] - counts) - (counts.cumsum(0) - counts)
     index = torch.arange(int(counts.sum()), device=laws.device) + skipped.repeat_interleave(counts)
     return laws[index]
+
+
+def _unasked(rows: Tensor) -> Tensor:
+    """Stands for a denoiser where answers are already there."""
+    raise RuntimeError("a question that was answered is not asked again")
 
 
 @lru_cache(maxsize=64)

@@ -39,13 +39,13 @@ class Best:
 
     def see(self, tokens: Tensor, reward: Tensor, rows: Tensor) -> None:
         """Takes note of (R, L) finished texts with (R,) rewards that belong to (R,) rows."""
+        # Chosen by `where` and not by masks as indices, for whose number of elements the host would have to wait.
         top = torch.full_like(self.reward, -torch.inf).scatter_reduce(0, rows, reward, "amax")
         better = top > self.reward
-        hit = (reward == top[rows]) & better[rows]
-        index = torch.arange(len(rows), device=rows.device)
-        first = torch.full_like(rows[:1], len(rows)).expand(len(self.reward)).clone()
-        first = first.scatter_reduce(0, rows[hit], index[hit], "amin")
-        self.tokens[better] = tokens[first[better]]
+        place = torch.arange(len(rows), device=rows.device).where(reward == top[rows], len(rows))
+        first = torch.full_like(better, len(rows), dtype=torch.long).scatter_reduce(0, rows, place, "amin")
+        if len(rows):
+            self.tokens = torch.where(better[:, None], tokens[first.clamp_max_(len(rows) - 1)], self.tokens)
         self.reward = torch.maximum(self.reward, top)
 
 

@@ -138,6 +138,7 @@ class _Run:
             assert state.x_0 is not None and state.reward is not None
             tokens, rewards = state.x_0, state.reward
         meter = problem.meter
+        self.trace.settle()
         return Result(
             tokens=tokens.clone(),
             rewards=rewards.clone(),

@@ -32,11 +32,11 @@ class Trace:
     steps: list[dict[str, Tensor]] = field(default_factory=list)
 
     def add(self, state: State, info: Info, best: Tensor, denoiser: float, depth: float, batch: int) -> None:
-        """Takes note of one step."""
-        nothing = torch.full((batch,), torch.nan, dtype=torch.float64)
+        """Takes note of one step. What is on a device stays there until `settle`, so that no step waits for a copy."""
+        nothing = torch.full((batch,), torch.nan, dtype=torch.float64, device=best.device)
 
         def row(value: Tensor | None) -> Tensor:
-            return nothing if value is None else value.detach().double().cpu()
+            return nothing if value is None else value.detach().double()
 
         entry = {
             "t": torch.tensor(state.t, dtype=torch.float64),
@@ -47,13 +47,17 @@ class Trace:
             "stuck": row(info.stuck),
             "ess": row(info.ess),
             "reward": row(state.reward),
-            "best": best.detach().cpu().clone(),
+            "best": best.detach().clone(),
         }
         if self.watch:
             index = list(self.watch)
-            entry["watched"] = state.x_t[index].cpu()
-            entry["guesses"] = (state.x_t if state.x_0 is None else state.x_0)[index].cpu()
+            entry["watched"] = state.x_t[index]
+            entry["guesses"] = (state.x_t if state.x_0 is None else state.x_0)[index]
         self.steps.append(entry)
+
+    def settle(self) -> None:
+        """Brings everything to the host."""
+        self.steps = [{name: value.cpu() for name, value in step.items()} for step in self.steps]
 
     def table(self) -> dict[str, Tensor]:
         """Every series as one tensor, the first axis the steps."""

@@ -32,6 +32,7 @@ ORDER = [
     {"pairs", "drafts", "plots", "adaptive"},
     {"loading", "check"},
     {"generation", "training"},
+    {"estimation"},
     {"editing", "bench"},
     {"demo"},
     {"cli"},

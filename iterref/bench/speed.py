@@ -24,7 +24,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from iterref.bench.footprint import Footprint
+from iterref.estimation import Footprint
 from iterref.bench.shapes import Case
 from iterref.denoise import Denoiser
 from iterref.problem import Problem

@@ -84,7 +84,16 @@ class Remembered(Composable):
 
 
 def _keys(tokens: Tensor, rows: Tensor) -> list[bytes]:
-    table = torch.cat([rows.cpu().long()[:, None], tokens.cpu().long()], dim=1).contiguous().numpy()
+    table = _on_host(torch.cat([rows.to(tokens.device)[:, None], tokens], dim=1).long()).contiguous().numpy()
     width = table.shape[1] * table.itemsize
     stream = table.tobytes()
     return [stream[start : start + width] for start in range(0, len(stream), width)]
+
+
+def _on_host(found: Tensor) -> Tensor:
+    """A tensor on the host, from a GPU by way of pinned memory, which its copies need no detour to reach."""
+    if not found.is_cuda:
+        return found.cpu()
+    held = torch.empty(found.shape, dtype=found.dtype, pin_memory=True).copy_(found, non_blocking=True)
+    torch.cuda.current_stream(found.device).synchronize()
+    return held
