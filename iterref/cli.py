@@ -239,7 +239,7 @@ def bench_world(quick: bool, out: str | None, as_json: str | None, budget: str |
 @click.option("--reward", type=click.Choice(["free", "rouge"]), default="free", show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--dtype", help="float32 or bfloat16.  [default: float32 on a CPU, bfloat16 elsewhere]")
-@click.option("--compile", "compiled", is_flag=True, help="Have torch compile the network.")
+@click.option("--compile", "compiled", type=click.Choice(["dynamic", "static"]), default="", help="Have torch compile it.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of torch, on a CPU.")
 @click.option("--rows", type=click.IntRange(min=1), help="Samples side by side.  [default: 64]")
 @click.option("--repeats", type=click.IntRange(min=1), help="Of every timing.  [default: 5]")

@@ -1,6 +1,6 @@
 """Loading: a text model from a folder or a hub name, whatever family it belongs to.
 
-    load("kuleshov-group/mdlm-owt", length=128)     load("path/to/folder", device="cuda", dtype="bfloat16")
+    load("tiny-books")    load("kuleshov-group/mdlm-owt", length=128)    load("folder", device="cuda", dtype="bfloat16")
 
 The family is the `model_type` or the architecture that config.json names; `FAMILIES` lists the known ones. No code of a
 checkpoint is run.
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from iterref.drafts import TextModel
 from iterref.hub import device_of, fetched, precision, read_json
@@ -20,7 +20,10 @@ from iterref.models import amused
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
 from iterref.models.masked_lm import decoder
+from iterref.padding import compile_static
 
+# Bundled models of whole texts, in the published formats of MDLM and UDLM. A folder of the name goes first.
+BUNDLED = {name: Path(__file__).parent / "models" / "weights" / name for name in ("tiny-books", "tiny-books-uniform")}
 # A family's name in config.json, in lower case, and its file in `iterref.models`.
 FAMILIES = {name: name for name in ("mdlm", "udlm", "duo", "sedd", "llada", "dream", "diffusion_gemma")}
 
@@ -33,21 +36,25 @@ def load(
     device: str = "cpu",
     dtype: str = "float32",
     revision: str | None = None,
-    compile: bool = False,
+    compile: bool | Literal["static"] = False,
     **options: Any,
 ) -> TextModel:
-    """The text model in a folder, of a hub name, or the bundled one for None and "tiny-news".
+    """The text model in a folder, of a hub name, or a bundled one: "tiny-news" (None too), "tiny-books" and
+    "tiny-books-uniform".
 
     `length` is the number of positions of a canvas, the model's own unless given: those of the answer, or with models
     that know no prompts (MDLM, UDLM, Duo, SEDD) of prompt and text. `tokenizer` is a folder or a hub name, the
     checkpoint's own or else its family's unless given, "none" for token ids alone. `dtype` is the precision of the
     weights: "float32", "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the
-    network at first use, which takes a minute and pays in long runs. `options` are the family's own (`chat=False`,
+    network at first use, which takes a minute and pays in long runs; "static" does so for a few sizes of calls, up to
+    which they are padded (`iterref.padding`), and records CUDA graphs on a GPU. `options` are the family's own (`chat=False`,
     `label=` of UDLM, `guidance=` of images: docs/models.md).
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
     """
     weights, place = precision(dtype), device_of(device)
+    if str(name) in BUNDLED and not Path(str(name)).is_dir():
+        name = BUNDLED[str(name)]
     if name is None or str(name) == "tiny-news" or _own(Path(name)):
         from iterref.models.tiny_news import Summarizer
 
@@ -67,7 +74,9 @@ def load(
             family = import_module(f"iterref.models.{family_of(checkpoint.config, checkpoint.name)}")
             checkpoint.fits(weights, place)
             model = family.load(checkpoint, _codec(checkpoint, tokenizer, family.TOKENIZER), length=length, **told)
-    if compile:
+    if compile == "static":
+        model = compile_static(model)
+    elif compile:
         model.compile()
     loaded: TextModel = model
     return loaded

@@ -348,7 +348,7 @@ def test_the_transformer_is_compiled_on_demand(model, monkeypatch):
     asked: list[tuple[str, dict[str, bool]]] = []
     monkeypatch.setattr("torch.nn.Module.compile", lambda self, **options: asked.append((type(self).__name__, options)))
     model.compile()
-    assert asked == [("BasicTransformerBlock", {"dynamic": True})] * 2
+    assert asked == [("BasicTransformerBlock", {"dynamic": True, "mode": None})] * 2
 
 
 def test_a_pipeline_is_recognised(own):

@@ -362,7 +362,7 @@ def test_the_decoder_is_compiled_on_demand(tmp_path, monkeypatch):
     load(tmp_path, made())
     assert asked == []
     load(tmp_path, made(), compile=True)
-    assert asked == [("DiffusionGemmaDecoderModel", {"dynamic": True})]
+    assert asked == [("DiffusionGemmaDecoderModel", {"dynamic": True, "mode": None})]
 
 
 def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):

@@ -202,7 +202,7 @@ def test_compiling_reaches_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyP
     seen: list[Any] = []
     monkeypatch.setattr("torch.nn.Module.compile", lambda self, **options: seen.append((type(self).__name__, options)))
     load_any(tmp_path, compile=True)
-    assert seen == [("Qwen2Model", {"dynamic": True})]
+    assert seen == [("Qwen2Model", {"dynamic": True, "mode": None})]
 
 
 def test_a_window_is_not_read_as_the_published_network_has_none(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ ORDER = [
     {"random"},
     {"noise"},
     {"denoise"},
-    {"budget", "rewards", "unmask"},
+    {"budget", "rewards", "unmask", "padding"},
     {"evaluation"},
     {"problem"},
     {"mtm", "decode", "particles", "potentials", "resample"},

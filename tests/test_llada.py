@@ -305,7 +305,7 @@ def test_compiling_reaches_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyP
     seen: list[Any] = []
     monkeypatch.setattr("torch.nn.Module.compile", lambda self, **options: seen.append((type(self).__name__, options)))
     load_any(tmp_path, compile=True)
-    assert seen == [("LlamaModel", {"dynamic": True})]
+    assert seen == [("LlamaModel", {"dynamic": True, "mode": None})]
 
 
 def test_the_mask_is_the_tokenizer_s_where_the_configuration_is_silent(tmp_path: Path) -> None:

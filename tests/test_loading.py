@@ -75,7 +75,7 @@ def test_the_network_is_compiled_on_demand(tmp_path, monkeypatch):
     load(folder, tokenizer="none")
     assert asked == []
     load(folder, tokenizer="none", compile=True)
-    assert asked == [("Dit", {"dynamic": True})]
+    assert asked == [("Dit", {"dynamic": True, "mode": None})]
 
 
 def test_options_are_refused_early(tmp_path):

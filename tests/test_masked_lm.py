@@ -230,7 +230,7 @@ def test_compiling_reaches_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyP
     asked: list[Any] = []
     monkeypatch.setattr("torch.nn.Module.compile", lambda self, **options: asked.append((type(self).__name__, options)))
     load(tmp_path, compile=True)
-    assert asked == [("BertModel", {"dynamic": True})]
+    assert asked == [("BertModel", {"dynamic": True, "mode": None})]
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -24,12 +24,14 @@ from iterref.models.mdlm import MaskedDit
 from iterref.models.prompted import bound
 from iterref.models.tiny_news import Summarizer
 from iterref.noise import Schedule, absorbing
+from iterref.padding import Padded
 from iterref.problem import Problem
 from iterref.rewards.base import Reward
 from iterref.rewards.consensus import Consensus
 from iterref.rewards.text import TextReward
 
 Judge = Literal["free", "rouge"]
+Compiled = Literal["", "dynamic", "static"]
 LENGTHS = {"random-2": 64, "tiny-news": 28, "mdlm-170m": 128, "llada-8b": 128}
 DITS = {
     "random-2": DitOptions(vocab=8_192, width=256, blocks=2, heads=4, condition=64),
@@ -46,15 +48,17 @@ DRAFTS = 16
 @dataclass(frozen=True)
 class Case:
     """A model to time: its `name`, the positions of a canvas (the shape's own unless given), where it runs, in which
-    precision, compiled or not, and the reward that judges. Raises `ValueError` for an unknown name, or `rouge` with a
-    model that has no texts."""
+    precision, whether it is compiled, for sizes of any kind or for a few (`static`), and the reward that judges.
+
+    Raises `ValueError` for an unknown name, or for `rouge` or a length where they make no sense.
+    """
 
     name: str
     length: int | None = None
     device: str = "cpu"
     dtype: str = "float32"
     judge: Judge = "free"
-    compiled: bool = False
+    compiled: Compiled = ""
 
     def __post_init__(self) -> None:
         if self.name not in LENGTHS:
@@ -87,8 +91,13 @@ class Case:
             return Summarizer.load(None, device, "bfloat16" if self.dtype == "bfloat16" else "float32")
         made = llada(self.positions, dtype, device) if self.name == "llada-8b" else dit(DITS[self.name], dtype, device)
         if self.compiled:
-            made.network.compile(dynamic=True)
-        return made
+            made.network.compile(dynamic=self.compiled == "dynamic", mode=self._graphs)
+        return Padded(made) if self.compiled == "static" else made
+
+    @property
+    def _graphs(self) -> str | None:
+        """How torch compiles: with CUDA graphs where shapes are the same again and again."""
+        return "reduce-overhead" if self.compiled == "static" and self.device.startswith("cuda") else None
 
 
 def usual(device: str) -> list[Case]:

@@ -76,13 +76,13 @@ class Network:
         logits: Tensor = self.head(line)[0, :, :, 0].T
         return logits.float()
 
-    def compile(self, *, dynamic: bool) -> None:
+    def compile(self, *, dynamic: bool, mode: str | None) -> None:
         """Has torch compile the transformer's layers at first use, one for all; `dynamic` lets the number of rows vary.
 
         The convolutions around them stay as they are: halving a grid of any size is more than torch can compile.
         """
         for layer in self.body.transformer_layers:
-            layer.compile(dynamic=dynamic)
+            layer.compile(dynamic=dynamic, mode=mode)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +132,9 @@ class ImageModel:
         self.guidance, self.avoided = 1.0 if guidance is None else float(guidance), avoided
         self.length, self.device = images.shape[0] * images.shape[1], micro.device
 
-    def compile(self) -> None:
-        """Has torch compile the transformer at first use."""
-        self.network.compile(dynamic=True)
+    def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:
+        """Has torch compile the transformer at first use; `dynamic` lets sizes vary."""
+        self.network.compile(dynamic=dynamic, mode=mode)
 
     def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
         """B prompts -> their denoiser, empty canvases (B, L) long, and free positions (B, L) bool, all of them.

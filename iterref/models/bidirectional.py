@@ -44,9 +44,9 @@ class Bidirectional:
             self._chosen = None
         return logits[0].float()
 
-    def compile(self, *, dynamic: bool) -> None:
+    def compile(self, *, dynamic: bool, mode: str | None) -> None:
         """Has torch compile the stack of layers at first use; `dynamic` lets the number of rows vary."""
-        self.stack.compile(dynamic=dynamic)
+        self.stack.compile(dynamic=dynamic, mode=mode)
 
     def _mask(self, ids: Tensor, seen: Tensor | None) -> Tensor | None:
         """What the class wants to be given so that all positions see all that are no padding."""

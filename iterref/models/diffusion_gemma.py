@@ -135,9 +135,9 @@ class Network:
         which = torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)
         return Prompts(cache, which, size.to(device), seen)
 
-    def compile(self, *, dynamic: bool) -> None:
+    def compile(self, *, dynamic: bool, mode: str | None) -> None:
         """Has torch compile the decoder at first use; `dynamic` lets the number of rows vary."""
-        self.model.model.decoder.compile(dynamic=dynamic)
+        self.model.model.decoder.compile(dynamic=dynamic, mode=mode)
 
     def _pass(self, x_t: Tensor, given: dict[str, Any], logits: Tensor | None) -> Tensor:
         answer: Tensor = self.model(decoder_input_ids=x_t, self_conditioning_logits=logits, **given).logits

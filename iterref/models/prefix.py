@@ -40,9 +40,9 @@ class PrefixModel:
         self._codec = codec
         self._head = [codec.start] if framed and codec is not None and codec.start is not None else []
 
-    def compile(self) -> None:
-        """Has torch compile the denoiser's network at first use."""
-        self.denoiser.network.compile(dynamic=True)  # type: ignore[attr-defined]
+    def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:
+        """Has torch compile the denoiser's network at first use; `dynamic` lets sizes vary."""
+        self.denoiser.network.compile(dynamic=dynamic, mode=mode)  # type: ignore[attr-defined]
 
     @property
     def noise(self) -> Noise:

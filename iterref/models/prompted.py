@@ -59,7 +59,7 @@ class Answering:
 class Compiles(Protocol):
     """What torch can compile: a network."""
 
-    def compile(self, *, dynamic: bool) -> None: ...
+    def compile(self, *, dynamic: bool, mode: str | None) -> None: ...
 
 
 class PromptedModel:
@@ -94,10 +94,10 @@ class PromptedModel:
         self.chat = codec is not None and codec.template is not None if chat is None else chat
         self._codec, self._network = codec, network
 
-    def compile(self) -> None:
-        """Has torch compile the network at first use."""
+    def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:
+        """Has torch compile the network at first use; `dynamic` lets sizes vary."""
         if self._network is not None:
-            self._network.compile(dynamic=True)
+            self._network.compile(dynamic=dynamic, mode=mode)
 
     @property
     def codec(self) -> Codec:

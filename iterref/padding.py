@@ -1,0 +1,104 @@
+"""Padding: calls of a few sizes only, for networks that are compiled or recorded for fixed shapes.
+
+    rows K -> K', open positions M -> M'      the next of 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ...: a quarter more at most
+
+Rows in a batch and their open positions change from call to call, and every new shape costs a compilation, or a CUDA
+graph. Further copies of the first row bring the rows up to size and, with some of their positions open, the open
+positions; they stand last, so what is said of them is cut off. No row sees another, so results stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iterref.denoise import Denoiser, passes
+from iterref.noise import Noise
+
+# How many shapes of one function torch may compile before it gives up: a few octaves of sizes, rows by open positions.
+SHAPES = 64
+
+
+def padded_size(count: int) -> int:
+    """The least of 4, 5, 6, 7 times a power of two, or of 0 to 4, that holds so many."""
+    step = max(1, 1 << count.bit_length() >> 3)
+    return -(-count // step) * step
+
+
+@dataclass(frozen=True)
+class Padded:
+    """A denoiser that is asked for calls of padded sizes, and is the same in everything else.
+
+    It has `probabilities` and `leave_one_out` where the denoiser within has them.
+    """
+
+    denoiser: Denoiser
+
+    @property
+    def noise(self) -> Noise:
+        """The noise of the denoiser within."""
+        return self.denoiser.noise
+
+    @property
+    def passes(self) -> int:
+        """Network passes of one row."""
+        return passes(self.denoiser)
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """As `Denoiser.__call__`."""
+        return self._asked(self.denoiser, x_t, t, where, rows)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the denoiser within has besides; its laws padded."""
+        if name == "denoiser":  # not there yet, while a copy is being made
+            raise AttributeError(name)
+        found = getattr(self.denoiser, name)
+        if name == "probabilities":
+            return lambda x_t, t, where, rows: self._asked(found, x_t, t, where, rows)
+        if name == "leave_one_out":
+            return lambda x, where, rows: self._asked(
+                lambda x, _, where, rows: found(x, where, rows), x, torch.zeros_like(rows), where, rows
+            )
+        return found
+
+    def _asked(self, law: Callable[..., Tensor], x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        cells, length = int(where.sum()), x_t.shape[1]
+        if not cells:
+            return law(x_t, t, where, rows)
+        more = padded_size(cells) - cells
+        size = padded_size(len(x_t) + -(-more // length))
+        index = torch.arange(size, device=x_t.device)
+        index = torch.where(index < len(x_t), index, 0)
+        opened = torch.arange((size - len(x_t)) * length, device=x_t.device).view(-1, length) < more
+        return law(x_t[index], t[index], torch.cat([where, opened]), rows[index])[:cells]
+
+
+class StaticModel:
+    """A text model whose denoisers are `Padded`, however one comes by them; everything else is the model's own."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
+        """As the model's own."""
+        denoiser, canvas, free = self.model.prepare(prompts)
+        return Padded(denoiser), canvas, free
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "model":  # not there yet, while a copy is being made
+            raise AttributeError(name)
+        found = getattr(self.model, name)
+        if name == "denoiser":
+            return Padded(found)
+        return (lambda ids: Padded(found(ids))) if name == "bind" else found
+
+
+def compile_static(model: Any) -> StaticModel:
+    """The model, compiled for each padded size on its own at first use; on a GPU recorded as CUDA graphs, too."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
+    model.compile(dynamic=False, mode="reduce-overhead" if model.device.type == "cuda" else None)
+    return StaticModel(model)
