@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from iterref import __version__, cli, demo
+from iterref.cli import listed, reading
 from iterref.drafts import OwnDrafts
 from iterref.generation import generate
 from iterref.registry import get, names
@@ -65,10 +66,10 @@ def test_version() -> None:
 
 def test_ls_names_every_method_with_its_defaults() -> None:
     out = call("ls").stdout
-    assert set(cli.methods()) == set(names())
+    assert set(listed.methods()) == set(names())
     for name in names():
         # what is read from the source text is what the class really has
-        assert cli.methods()[name].options == [(f.name, f.default) for f in fields(get(name))]
+        assert listed.methods()[name].options == [(f.name, f.default) for f in fields(get(name))]
         assert f"  {name}\n" in out
     assert "tries=2" in " ".join(out.split()) and "tiny-news" in out and "consensus" in out
 
@@ -79,7 +80,7 @@ def test_defaults_are_those_of_generate() -> None:
     for here, there in {"method": "sampler", "reward": "reward", "seed": "seed", "temperature": "temperature"}.items():
         assert options[here] == defaults[there]
     assert options["alpha"] == defaults["alpha"]
-    assert OwnDrafts() == cli.read_reward("consensus", {})
+    assert OwnDrafts() == reading.read_reward("consensus", {})
 
 
 def test_generate_writes_one_text_a_line(fake: None, tmp_path: Path) -> None:

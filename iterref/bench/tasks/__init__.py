@@ -1,0 +1,1 @@
+"""The benchmarks' tasks, each a file with a function `task(**options)` (see `iterref.bench.task`)."""

@@ -1,0 +1,168 @@
+"""The command line: demo, generate, bench, train, check, ls.
+
+    exit codes:  0 done,  1 failed on the way,  2 wrong use, with one sentence on standard error
+
+Whatever needs torch is imported by the command that needs it, so that help and lists answer at once; `ls` reads the
+methods' options from their source text.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from iterref import __version__
+from iterref.cli.bench import bench
+from iterref.cli.doors import doors
+from iterref.cli.listed import HOME, MODELS, REWARDS, declared, methods
+from iterref.cli.reading import read_budget, read_prompts, read_reward, write_texts
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="iterref")
+def main() -> None:
+    """Reward-guided test-time refinement for discrete diffusion models."""
+
+
+@main.command()
+@click.option("--out", type=click.Path(dir_okay=False), default="iterref-demo.png", help="The picture to write.")
+@click.option("--json", "as_json", type=click.Path(dir_okay=False), help="Write the table as JSON, too.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--budget", type=click.FloatRange(min=1), help="Denoiser rows a sentence, drafts included.")
+def demo(out: str, as_json: str | None, seed: int, budget: float | None) -> None:
+    """Four methods on the bundled model and sentences, at one budget."""
+    with doors():
+        from iterref import demo as show
+        from iterref.generation import text_model
+        from iterref.plots import reward_against_budget
+
+        model, rows = text_model(None), show.sentences()
+        budget = show.BUDGET if budget is None else budget
+        pool = show.DRAFTS.cost().denoiser
+        click.echo(f"{len(rows)} sentences, {budget:g} denoiser rows each; guided methods spend {pool:g} of them on")
+        click.echo("the model's own drafts, agreement with which is the reward\n")
+        found = show.compare(model, rows, budget=budget, seed=seed, progress=sys.stderr.isatty())
+        click.echo(show.table(found))
+        click.echo("\none sentence; `row` counts the denoiser rows spent so far, changed words stand in [brackets]\n")
+        click.echo(show.story(found, model))
+        if as_json is not None:
+            Path(as_json).write_text(json.dumps(show.as_json(found), indent=1) + "\n", encoding="utf-8")
+        title = f"tiny-news, {len(rows)} sentences: mean and standard error"
+        click.echo(f"\nreward against budget: {reward_against_budget(found.points, out, title, 'consensus reward')}")
+
+
+@main.command()
+@click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+@click.option("--method", default=None, help="NAME:option=value,...; iterref with options for text unless given.")
+@click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME (see `iterref ls`).")
+@click.option("--budget", help="Rows a text: DENOISER or DENOISER,REWARD, or total=ROWS,depth=CALLS.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer of itself.")
+@click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward.")
+@click.option("--start", type=click.Choice(["drafts"]), help="Refine the best of the consensus' own drafts.")
+@click.option("--model", default="tiny-news", show_default=True, help="Or a folder, or a hub name (see `iterref ls`).")
+@click.option("--length", type=click.IntRange(min=1), help="Positions of a canvas; the model's own unless given.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--max-rows", type=click.IntRange(min=1), help="Most rows in one call of the model.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines with document, text, reward and cost.")
+def generate(file: IO[str], method: str | None, reward: str, budget: str | None, as_json: bool, **options: Any) -> None:
+    """Texts for prompts: one prompt a line of FILE or standard input, or JSON lines with a field `document`."""
+    with doors():
+        prompts, columns = read_prompts(file)
+        rows = None if budget is None else read_budget(budget)
+        asked = read_reward(reward, columns)
+        from iterref.generation import generate as run
+        from iterref.loading import load
+        from iterref.rewards.base import RewardError
+
+        name, place = options.pop("model"), {key: options.pop(key) for key in ("length", "device", "dtype")}
+        model, bar = load(name, **place), sys.stderr.isatty()
+        try:
+            result = run(
+                model, prompts, reward=asked, sampler=method, budget=rows, columns=columns, progress=bar, **options
+            )
+        except RewardError as error:
+            # what was finished before the reward failed is not lost
+            partial = getattr(error, "partial", None)
+            if partial is not None and bool(partial.rewards.isfinite().any()):
+                write_texts(prompts, partial, as_json)
+            raise
+        write_texts(prompts, result, as_json)
+        stuck = result.trace.stuck_rows()
+        if stuck:
+            which = ", ".join(map(str, stuck))
+            click.echo(f"rows {which}: some step found only forbidden candidates (-inf) and kept the state", err=True)
+
+
+def _train_options(command: Callable[..., None]) -> Callable[..., None]:
+    """One command-line option a field of the training configuration."""
+    for name, default in reversed(declared(HOME / "training.py", "TrainConfig").options):
+        if name not in ("train", "out", "validation"):
+            flag = "--" + name.replace("_", "-")
+            command = click.option(flag, name, type=type(default), default=default, show_default=True)(command)
+    return command
+
+
+@main.command()
+@click.argument("train", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="The folder to write.")
+@click.option("--validation", type=click.Path(exists=True, dir_okay=False), help="Pairs to measure the loss on.")
+@click.option("--resume/--no-resume", default=True, show_default=True, help="Go on from the folder's checkpoint.")
+@_train_options
+def train(resume: bool, **options: Any) -> None:
+    """Trains a summariser on TRAIN: JSON lines with `document` and `summary`, .jsonl or .jsonl.gz."""
+    with doors():
+        from iterref import training
+
+        config = training.TrainConfig(**options)
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        click.echo(f"written: {training.train(config, resume=resume)}")
+
+
+@main.command()
+@click.argument("model")
+@click.argument("file", type=click.File("r", encoding="utf-8"), required=False)
+@click.option("--length", type=click.IntRange(min=1), help="Positions of a canvas; the model's own unless given.")
+@click.option("--tokenizer", help="A folder or hub name with tokenizer.json.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Half precision needs about 1e-2.")
+@click.pass_context
+def check(context: click.Context, model: str, file: IO[str] | None, tolerance: float, **options: Any) -> None:
+    """Whether MODEL keeps this library's conventions. FILE holds texts that it might have written, one a line, or JSON
+    lines with `document` (the prompt) and `summary` (the text). Exit code 1 if something fails."""
+    with doors():
+        from iterref.check import check_model, table
+        from iterref.loading import load
+
+        read, columns = (None, {}) if file is None else read_prompts(file)
+        texts = columns.get("summary", read)
+        prompts = read if "summary" in columns else None
+        findings = check_model(load(model, **options), texts, prompts, tolerance=tolerance)
+        click.echo(table(findings))
+    if any(finding.passed is False for finding in findings):
+        context.exit(1)
+
+
+@main.command("ls")
+def list_all() -> None:
+    """Methods with their options, models and rewards."""
+    click.echo("methods")
+    for name, method in methods().items():
+        written = ", ".join(f"{option}={default}" for option, default in method.options)
+        click.echo(f"  {name}\n{click.wrap_text(method.summary, 110, ' ' * 6, ' ' * 6)}")
+        click.echo(click.wrap_text(written, 110, " " * 6, " " * 6))
+    for title, entries in (("models", MODELS), ("rewards", REWARDS)):
+        click.echo(f"\n{title}")
+        for name, text in entries.items():
+            click.echo(f"  {name:<14}{text}")
+
+
+main.add_command(bench)

@@ -1,0 +1,155 @@
+"""Reading: what stands on the command line or in input files, as the objects that it means; and texts written out."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from iterref.cli.listed import REWARDS
+
+
+def read_prompts(file: IO[str]) -> tuple[list[str], dict[str, list[Any]]]:
+    """Prompts, and the further fields of JSON input as columns. Raises `ValueError` naming the line."""
+    try:
+        lines = file.read().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the input is not UTF-8 text ({error.reason}): convert it") from error
+    if not lines:
+        raise ValueError("the input is empty: give one prompt a line")
+    empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
+    if empty:
+        raise ValueError(f"line {empty[0]} is empty: give every line a prompt, or take the line out")
+    if not lines[0].lstrip().startswith("{"):
+        return lines, {}
+    entries: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number} is no JSON ({error.msg}): give one object a line") from error
+        if not isinstance(entry, dict) or not isinstance(entry.get("document"), str):
+            raise ValueError(f"line {number} has no text in a field `document`: add it")
+        entries.append(entry)
+    shared = sorted(set.intersection(*(set(entry) for entry in entries)) - {"document"})
+    return [entry["document"] for entry in entries], {name: [entry[name] for entry in entries] for name in shared}
+
+
+def read_budget(text: str) -> Any:
+    """A budget a sample from "256", "256,1024" (denoiser and reward rows), or "total=512,price=0.1,depth=64"."""
+    from iterref.budget import Budget
+
+    names = ("denoiser", "reward", "total", "price", "depth")
+    bounds: dict[str, float] = {}
+    for place, part in enumerate(text.split(",")):
+        name, equals, value = part.partition("=")
+        name, value = (name.strip(), value) if equals else (names[min(place, 2)], name)
+        try:
+            bounds[name] = float(value) if name in names and (equals or place < 2) else bounds[""]
+        except (ValueError, KeyError):
+            raise ValueError(
+                f"the budget {text!r} cannot be read: write DENOISER or DENOISER,REWARD, or name the bounds, as in "
+                "total=512,depth=64"
+            ) from None
+    return Budget(**bounds)
+
+
+def read_budgets(text: str | None) -> tuple[int, ...]:
+    """Budgets in plain runs from "1,2,4"; none from None."""
+    parts = [] if text is None else text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise ValueError(f"the budgets {text!r} cannot be read: write whole numbers of plain runs, as in 1,2,4")
+    return tuple(map(int, parts))
+
+
+def read_option(text: str) -> tuple[str, Any]:
+    """An option of a task from "name=value": a number where it reads as one."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip().isidentifier():
+        raise ValueError(f"the option {text!r} cannot be read: write NAME=VALUE, as in limit=100")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value
+
+
+def read_reward(text: str, columns: dict[str, list[Any]]) -> Any:
+    """A reward from its name. Raises `ValueError` for one that is not there, or input that lacks what it needs."""
+    name, _, option = text.partition(":")
+    if name.endswith(".py"):
+        return user_function(Path(name), option)
+    if name == "consensus":
+        from iterref.drafts import OwnDrafts
+
+        count = option.removeprefix("n=") or "16"
+        if not count.isdigit():
+            raise ValueError(f"the reward {text!r} cannot be read: write consensus or consensus:n=8")
+        return OwnDrafts(n=int(count))
+    if name == "length":
+        if option and not (option.isdigit() and int(option)):
+            raise ValueError(f"the reward {text!r} cannot be read: write length or length:12")
+        return near_length(int(option or "8"))
+    if name == "rouge" and not option:
+        from iterref.rewards import Rouge
+
+        field = next((name for name in ("reference", "summary") if name in columns), None)
+        if field is None:
+            raise ValueError("the reward rouge needs JSON input whose every line has a field `reference`: add it")
+        return Rouge(references=field)
+    if name == "classifier":
+        from iterref.rewards import Classifier
+
+        folder, colon, label = (option or "sentiment:positive").rpartition(":")
+        if not colon:
+            raise ValueError(f"the reward {text!r} names no label: write classifier:FOLDER:LABEL")
+        return Classifier(folder, int(label) if label.isdigit() else label)
+    if name == "perplexity":
+        from iterref.rewards import Perplexity
+
+        return Perplexity(option or "prose")
+    from rapidfuzz.process import extractOne
+
+    nearest = extractOne(name, list(REWARDS)[:-1])
+    raise ValueError(f"unknown reward {text!r}: did you mean {nearest[0]!r}? The rewards are {', '.join(REWARDS)}")
+
+
+def near_length(words: int) -> Callable[[list[str]], list[float]]:
+    """r(x) = 1 - |number of words - `words`| / `words`."""
+
+    def length(completions: list[str]) -> list[float]:
+        return [1 - abs(len(text.split()) - words) / words for text in completions]
+
+    return length
+
+
+def user_function(file: Path, name: str) -> Callable[..., Any]:
+    """The function `name` of a Python file of the user's own, which is run to get it."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if not file.is_file() or spec is None or spec.loader is None:
+        raise ValueError(f"there is no file {file}: give the reward as FILE.py:NAME")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{file} cannot be run ({type(error).__name__}: {error}): mend it") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ValueError(f"{file} has no function {name!r}: give the reward as FILE.py:NAME")
+    return function
+
+
+def write_texts(prompts: list[str], result: Any, as_json: bool) -> None:
+    """One text a line, or one JSON object a line; a row without any finished text is empty, or null."""
+    cost = {"denoiser": result.cost.denoiser, "reward": result.cost.reward, "depth": result.cost.depth}
+    for prompt, text, reward in zip(prompts, result.texts, result.rewards.tolist(), strict=True):
+        seen = result.finished or reward > float("-inf")
+        if as_json:
+            number = reward if reward > float("-inf") else None
+            entry = {"document": prompt, "text": text if seen else None, "reward": number, "cost": cost}
+            click.echo(json.dumps(entry, ensure_ascii=False))
+        else:
+            click.echo(text.replace("\n", " ") if seen else "")
