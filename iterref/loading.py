@@ -47,8 +47,8 @@ def load(
     checkpoint's own or else its family's unless given, "none" for token ids alone. `dtype` is the precision of the
     weights: "float32", "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the
     network at first use, which takes a minute and pays in long runs; "static" does so for a few sizes of calls, up to
-    which they are padded (`iterref.padding`), and records CUDA graphs on a GPU. `options` are the family's own (`chat=False`,
-    `label=` of UDLM, `guidance=` of images: docs/models.md).
+    which they are padded (`iterref.padding`), and records CUDA graphs on a GPU. `options` are the family's own
+    (`chat=False`, `label=` of UDLM, `guidance=` of images: docs/models.md).
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
     """

@@ -159,8 +159,8 @@ class Rng:
         With `log` False they are the weights themselves, which saves an exponential each. (1, V) is one law for all
         cells. One cumulative sum a law serves all of its draws; draw j is the same for every n > j. Weights need no
         normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of the total.
-        Raises `ValueError` for shapes that do not match, and its kind `UndefinedLaw` for a cell with no finite weight, a NaN
-        or a +inf.
+        Raises `ValueError` for shapes that do not match, and its kind `UndefinedLaw` for a cell with no finite weight,
+        a NaN or a +inf.
         """
         self._expect(where, "categorical")
         row, position = where.nonzero(as_tuple=True)

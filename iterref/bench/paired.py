@@ -72,7 +72,7 @@ def _entry(group: Sequence[Row], scores: Sequence[dict[str, np.ndarray]], measur
     first = group[0]
     means = {}
     for name in ("denoiser_rows", "reward_rows", "depth", "acceptance", "seconds", *measures):
-        values = [float(row[name]) for row in group if row[name] is not None]  # type: ignore[arg-type]
+        values = [float(row[name]) for row in group if row.get(name) is not None]  # type: ignore[arg-type]
         if len(values) == len(group):
             spread = sum(float(row.get(f"{name}_sd") or 0) ** 2 for row in group) / len(group)
             means[name] = Mean(float(np.mean(values)), 1.96 * sqrt(spread / (len(group) * int(first["rows"] or 1))))

@@ -119,7 +119,7 @@ for _name, _told in {
 @click.option("--reward", type=click.Choice(["free", "rouge"]), default="free", show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--dtype", help="float32 or bfloat16.  [default: float32 on a CPU, bfloat16 elsewhere]")
-@click.option("--compile", "compiled", type=click.Choice(["dynamic", "static"]), default="", help="By torch.")
+@click.option("--compile", "compiled", type=click.Choice(["dynamic", "static"]), help="By torch.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of torch, on a CPU.")
 @click.option("--rows", type=click.IntRange(min=1), help="Samples side by side.  [default: 64]")
 @click.option("--repeats", type=click.IntRange(min=1), help="Of every timing.  [default: 5]")
@@ -137,6 +137,7 @@ def bench_speed(quick: bool, as_json: str | None, cases: tuple[str, ...], thread
         device_of(device)
         options["dtype"] = options["dtype"] or ("float32" if device == "cpu" else "bfloat16")
         precision(options["dtype"])
+        options["compiled"] = options["compiled"] or ""
         judge, lengths = options.pop("reward"), options.pop("lengths") or (None,)
         named = [shapes.Case(name, length, judge=judge, **options) for name in cases for length in lengths]
         torch.set_num_threads(threads)
