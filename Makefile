@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-slow lint types install bench-worlds bench-news bench-speed rewards clean
+.PHONY: demo test test-slow lint types install bench-worlds bench-news bench-speed rewards models results clean
 
 $(BIN)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,16 @@ DATA ?= ../shared/data
 rewards: $(BIN)/.run
 	$(BIN)/python benchmarks/rewards/sentiment.py --data $(DATA) --work out/rewards --out iterref/rewards/weights --test
 	$(BIN)/python benchmarks/rewards/prose.py --data $(DATA) --work out/rewards --out iterref/rewards/weights/prose
+
+# The bundled models of the benchmarks: tiny-books (over an hour of one core, from DATA), digits and Sudoku (minutes).
+models: $(BIN)/.dev
+	$(BIN)/python benchmarks/models/tiny_books.py --data $(DATA) --work out/tiny-books --out iterref/models/weights
+	$(BIN)/python benchmarks/models/digits.py --out iterref
+	$(BIN)/python benchmarks/models/sudoku.py --out iterref/models/weights/sudoku
+
+# Tables and pictures of the benchmark tasks from their CSV files; nothing is run.
+results: $(BIN)/.run
+	$(BIN)/python benchmarks/results.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

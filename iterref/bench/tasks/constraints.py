@@ -44,11 +44,11 @@ METHODS = (
     "iterref", "iterref:objective=maximise", RECOMMENDED,
 )  # fmt: skip
 # The surest cell first is how people solve puzzles, and needs no reward: whoever has a base decoder may use it, too.
+PATH = "iterref:kernel=trajectory,order=confidence,tries=1,steps={plain},span=0.75+1.0,objective=maximise"
 SUREST = (
     "ancestral:order=confidence", "best_of_n:order=confidence,steps={plain}", "smc:order=confidence,objective=maximise",
-    "iterref:kernel=trajectory,order=confidence,tries=1,steps={plain},span=0.75+1.0,objective=maximise",
+    PATH,
 )  # fmt: skip
-OURS = "iterref:objective=maximise"
 MOST_ROWS = 512  # grids at once: a network's states of more of them leave the caches
 
 
@@ -173,8 +173,9 @@ class Constraints:
         return [*METHODS, *(text.format(plain=of.plain) for text in SUREST if masked)]
 
     def ours(self, case: str) -> str:
-        """The method that claims are about."""
-        return OURS
+        """The method that claims are about: the usual moves, or whole decodings where all cells hang together."""
+        of = self._case(case)
+        return PATH.format(plain=of.plain) if isinstance(of, Grids) else "iterref:objective=maximise"
 
     def problem(self, case: str, rows: Tensor) -> Problem:
         """The problems of rows (R,) long."""

@@ -1,0 +1,99 @@
+"""Results: all tables and pictures of the benchmark tasks from their CSV files, into the documentation and the README.
+
+    python benchmarks/results.py        make results
+
+Every folder of benchmarks/results that is named after a task, or after a task and more (`images-realism`), is reported
+anew from its runs.csv and samples.csv; nothing is run. Between `<!-- results: FOLDER -->` and `<!-- end -->` stands what
+this wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from iterref.bench import tables
+from iterref.bench.paired import Entry, ahead, entries, needed, rivals
+from iterref.bench.task import TASKS, Plan, Task
+
+HOME = Path(__file__).parents[1]
+RESULTS = HOME / "benchmarks" / "results"
+SHOWN = {"ancestral": "plain sampling", "best_of_n": "best of N", "smc": "SMC", "svdd": "SVDD"}
+BUDGET = 8  # plain runs, of the tables in the documentation
+
+
+def planned(folder: Path) -> Plan | None:
+    """The plan whose runs a folder holds, where it is a task's."""
+    name = folder.name.partition("-")[0]
+    if name not in TASKS or not (folder / "runs.csv").exists():
+        return None
+    rows = {int(row["rows"] or 0) for row in Plan(name, folder).runs.rows()}
+    return Plan(name, folder, rows=max(rows))
+
+
+def headline(task: Task, found: Sequence[Entry], budget: int = BUDGET) -> list[str]:
+    """A line a case, account and measure: ours beside the best variant of the usual methods at one budget, the rival
+    that comes nearest, and the budget at which ours has what best-of-N and SMC have at most."""
+    head = ["case", "equal", "measure", *SHOWN.values(), "`iterref`", "ahead of the nearest", "`iterref` needs"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for case, account in dict.fromkeys((one.cell.case, one.cell.account) for one in found):
+        group = [one for one in found if one.cell == (case, account, budget)]
+        own = next((one for one in group if one.method == task.ours(case)), None)
+        others = rivals(group, task.ours(case))
+        if own is None or not others:
+            continue
+        for measure in dict.fromkeys(("reward", task.main)):
+            way = task.measures[measure]
+            by = {name: ahead(own, one, measure, way) for name, one in others.items() if measure in one.scores}
+            nearest = min(by, key=lambda name: by[name].value)
+            numbers = [f"{others[name].means[measure].value:.3g}" if name in others else "" for name in SHOWN]
+            mark = "**" if by[nearest].clear else ""
+            gap = f"{mark}{by[nearest].value:+.3g}{mark} ± {by[nearest].half:.2g} (`{nearest}`)"
+            mine = f"{own.means[measure].value:.3g}"
+            saved = _saved(task, found, case, account, measure)
+            lines.append(f"| {case} | {account} | {measure} | {' | '.join(numbers)} | {mine} | {gap} | {saved} |")
+    return lines
+
+
+def _saved(task: Task, found: Sequence[Entry], case: str, account: str, measure: str) -> str:
+    """At which budget ours has what best-of-N and SMC have at their largest."""
+    here = [one for one in found if one.cell.case == case and one.cell.account == account]
+    largest = max(one.cell.budget for one in here)
+    last = rivals([one for one in here if one.cell.budget == largest], task.ours(case))
+    levels = [last[name].means[measure].value for name in ("best_of_n", "smc") if name in last]
+    if not levels:
+        return ""
+    higher = task.measures[measure] != "lower"
+    level = max(levels) if higher else min(levels)
+    budget = needed(here, task.ours(case), account, measure, level, higher)
+    return f"more than {largest}x for their {largest}x" if budget is None else f"{budget:.2g}x for their {largest}x"
+
+
+def put(file: Path, name: str, lines: Sequence[str]) -> bool:
+    """Puts lines between a file's marks; whether it has them."""
+    text = file.read_text(encoding="utf-8")
+    marks = re.compile(rf"(<!-- results: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    told = "\n".join(["", *lines, "", ""])
+    file.write_text(marks.sub(lambda found: found[1] + told + found[2], text), encoding="utf-8")
+    return bool(marks.search(text))
+
+
+def main() -> None:
+    """Reports every folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="The folder of the tasks' folders.")
+    for folder in sorted(parser.parse_args().results.iterdir()):
+        plan = planned(folder)
+        if plan is None:
+            continue
+        rows, samples = plan.runs.rows(), plan.runs.samples
+        tables.write(plan, rows)
+        found = entries(rows, samples.rows() if samples else [], list(plan.task.measures))
+        for file in (HOME / "docs" / "benchmarks.md", HOME / "README.md"):
+            put(file, folder.name, headline(plan.task, found))
+
+
+if __name__ == "__main__":
+    main()
