@@ -3,8 +3,8 @@
     python benchmarks/results.py        make results
 
 Every folder of benchmarks/results that is named after a task, or after a task and more (`images-realism`), is reported
-anew from its runs.csv and samples.csv; nothing is run. Between `<!-- results: FOLDER -->` and `<!-- end -->` stands what
-this wrote.
+anew from its runs.csv and samples.csv; nothing is run. What stands between `<!-- results: FOLDER -->` and
+`<!-- end -->` was written by this; `overview` is the README's table, the held-out figures at equal denoiser rows.
 """
 
 from __future__ import annotations
@@ -33,11 +33,16 @@ def planned(folder: Path) -> Plan | None:
     return Plan(name, folder, rows=max(rows))
 
 
-def headline(task: Task, found: Sequence[Entry], budget: int = BUDGET) -> list[str]:
+def table(lines: Sequence[str]) -> list[str]:
+    """Lines of results under their heads."""
+    head = ["case", "equal", "measure", *SHOWN.values(), "`iterref`", "ahead of the nearest", "`iterref` needs"]
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]
+
+
+def headlines(task: Task, found: Sequence[Entry], budget: int = BUDGET) -> list[str]:
     """A line a case, account and measure: ours beside the best variant of the usual methods at one budget, the rival
     that comes nearest, and the budget at which ours has what best-of-N and SMC have at most."""
-    head = ["case", "equal", "measure", *SHOWN.values(), "`iterref`", "ahead of the nearest", "`iterref` needs"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = []
     for case, account in dict.fromkeys((one.cell.case, one.cell.account) for one in found):
         group = [one for one in found if one.cell == (case, account, budget)]
         own = next((one for one in group if one.method == task.ours(case)), None)
@@ -82,6 +87,7 @@ def put(file: Path, name: str, lines: Sequence[str]) -> bool:
 
 def main() -> None:
     """Reports every folder."""
+    overview: list[str] = []
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="The folder of the tasks' folders.")
     for folder in sorted(parser.parse_args().results.iterdir()):
@@ -91,8 +97,12 @@ def main() -> None:
         rows, samples = plan.runs.rows(), plan.runs.samples
         tables.write(plan, rows)
         found = entries(rows, samples.rows() if samples else [], list(plan.task.measures))
-        for file in (HOME / "docs" / "benchmarks.md", HOME / "README.md"):
-            put(file, folder.name, headline(plan.task, found))
+        lines = headlines(plan.task, found)
+        put(HOME / "docs" / "benchmarks.md", folder.name, table(lines))
+        overview += [
+            line.replace("| ", f"| {plan.name}: ", 1) for line in lines if f"| denoiser | {plan.task.main} |" in line
+        ]
+    put(HOME / "README.md", "overview", table(overview))
 
 
 if __name__ == "__main__":
