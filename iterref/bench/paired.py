@@ -20,10 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from iterref.bench.matrix import Row
-from iterref.bench.summary import Mean, family
+from iterref.bench.summary import Mean
 from iterref.bench.task import Direction
-
-UNGUIDED = ("ancestral", "remdm")  # what only the task's own reward, told afterwards, is known of
 
 
 class Cell(NamedTuple):
@@ -48,7 +46,7 @@ class Entry:
     @property
     def family(self) -> str:
         """Under what name it competes."""
-        return family(self.method.removeprefix("drafts+").partition("@")[0]).partition(":")[0]
+        return self.method.removeprefix("drafts+").partition("@")[0].partition(":")[0]
 
 
 def entries(runs: Sequence[Row], samples: Sequence[Row], measures: Sequence[str]) -> list[Entry]:
