@@ -21,7 +21,7 @@ from iterref.bench.task import TASKS, Plan, Task
 HOME = Path(__file__).parents[1]
 RESULTS = HOME / "benchmarks" / "results"
 SHOWN = {"ancestral": "plain sampling", "best_of_n": "best of N", "smc": "SMC", "svdd": "SVDD"}
-BUDGET = 8  # plain runs, of the tables in the documentation
+BUDGET = 8  # plain runs, of the tables in the documentation, or the largest below that was run
 
 
 def planned(folder: Path) -> Plan | None:
@@ -35,20 +35,26 @@ def planned(folder: Path) -> Plan | None:
 
 def table(lines: Sequence[str]) -> list[str]:
     """Lines of results under their heads."""
-    head = ["case", "equal", "measure", *SHOWN.values(), "`iterref`", "ahead of the nearest", "`iterref` needs"]
+    head = ["case", "equal", "at", "measure", *SHOWN.values(), "`iterref`", "ahead of the nearest", "`iterref` needs"]
     return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]
 
 
-def headlines(task: Task, found: Sequence[Entry], budget: int = BUDGET) -> list[str]:
-    """A line a case, account and measure: ours beside the best variant of the usual methods at one budget, the rival
-    that comes nearest, and the budget at which ours has what best-of-N and SMC have at most."""
+def headlines(task: Task, found: Sequence[Entry]) -> list[str]:
+    """A line a case, account and measure: ours beside the best variant of the usual methods at 8x, or the largest
+    budget below that all of them were run at; the rival that comes nearest; and the budget at which ours has what
+    best-of-N and SMC have at most."""
     lines = []
     for case, account in dict.fromkeys((one.cell.case, one.cell.account) for one in found):
-        group = [one for one in found if one.cell == (case, account, budget)]
-        own = next((one for one in group if one.method == task.ours(case)), None)
-        others = rivals(group, task.ours(case))
-        if own is None or not others:
+        here = [one for one in found if one.cell.case == case and one.cell.account == account]
+        whole = [
+            budget for budget in {one.cell.budget for one in here if one.method == task.ours(case)}
+            if budget <= BUDGET and set(SHOWN) <= {one.family for one in here if one.cell.budget == budget}
+        ]  # fmt: skip
+        if not whole:
             continue
+        group = [one for one in here if one.cell.budget == max(whole)]
+        own = next(one for one in group if one.method == task.ours(case))
+        others = rivals(group, task.ours(case))
         for measure in dict.fromkeys(("reward", task.main)):
             way = task.measures[measure]
             by = {name: ahead(own, one, measure, way) for name, one in others.items() if measure in one.scores}
@@ -58,14 +64,15 @@ def headlines(task: Task, found: Sequence[Entry], budget: int = BUDGET) -> list[
             gap = f"{mark}{by[nearest].value:+.3g}{mark} ± {by[nearest].half:.2g} (`{nearest}`)"
             mine = f"{own.means[measure].value:.3g}"
             saved = _saved(task, found, case, account, measure)
-            lines.append(f"| {case} | {account} | {measure} | {' | '.join(numbers)} | {mine} | {gap} | {saved} |")
+            told = [case, account, f"{max(whole)}x", measure, *numbers, mine, gap, saved]
+            lines.append(f"| {' | '.join(told)} |")
     return lines
 
 
 def _saved(task: Task, found: Sequence[Entry], case: str, account: str, measure: str) -> str:
     """At which budget ours has what best-of-N and SMC have at their largest."""
     here = [one for one in found if one.cell.case == case and one.cell.account == account]
-    largest = max(one.cell.budget for one in here)
+    largest = max((one.cell.budget for one in here if one.family in ("best_of_n", "smc")), default=0)
     last = rivals([one for one in here if one.cell.budget == largest], task.ours(case))
     levels = [last[name].means[measure].value for name in ("best_of_n", "smc") if name in last]
     if not levels:
@@ -99,9 +106,9 @@ def main() -> None:
         found = entries(rows, samples.rows() if samples else [], list(plan.task.measures))
         lines = headlines(plan.task, found)
         put(HOME / "docs" / "benchmarks.md", folder.name, table(lines))
-        overview += [
-            line.replace("| ", f"| {plan.name}: ", 1) for line in lines if f"| denoiser | {plan.task.main} |" in line
-        ]
+        mark = f"x | {plan.task.main} |"
+        ours = [line for line in lines if "| denoiser | " in line and mark in line]
+        overview += [line.replace("| ", f"| {plan.name}: ", 1) for line in ours]
     put(HOME / "README.md", "overview", table(overview))
 
 

@@ -37,7 +37,7 @@ from iterref.rewards.algebra import Composable, TextCombined, replaced
 from iterref.rewards.base import Reward, RewardError
 from iterref.rewards.calling import judges_tokens
 from iterref.rewards.text import TextReward
-from iterref.run import Result, sample
+from iterref.run import Interrupted, Result, sample
 from iterref.samplers.base import Sampler
 
 # What texts are refined by unless said otherwise. Language ties tokens over long distances, so small spaced moves
@@ -81,7 +81,8 @@ def generate(
     entry a prompt each; `max_rows` bounds the rows of one call, `watch` names rows whose states the trace keeps.
 
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, saying which row and what to do, and
-    `RewardError` where the reward fails, with what the run had reached as the error's `partial`.
+    `RewardError` where the reward fails (on Ctrl-C `iterref.run.Interrupted`), with what the run had reached as the
+    error's `partial`.
     """
     prompts = checked_prompts(prompts)
     columns, reward = checked_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
@@ -114,7 +115,7 @@ def generate(
             decode=posed.model.decode,
             progress=progress,
         )
-    except RewardError as error:
+    except (RewardError, Interrupted) as error:
         error.partial = _charged(error.partial, posed.pools, judged)
         raise
     return _charged(result, posed.pools, judged)

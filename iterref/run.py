@@ -5,9 +5,15 @@ state = init;   state, info = step(state)  x iterations;   result = tokens, rewa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
+from importlib import import_module
+from math import isfinite
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +37,8 @@ class Result:
     maximises. `best`: the best finished text seen, with its reward, either way. `texts`: the tokens decoded, where a
     decoder was given. `cost`: rows really computed a sample; `asked`: rows asked for, which the method declares.
     `seconds` in all, `parts` those inside the denoiser and the reward. `particles` are all copies with their weights,
-    for methods that keep several a row. `finished` is False for what was saved from a run that broke off.
+    for methods that keep several a row. `mask` is the token that stands for noise, or None where the noise has none.
+    `finished` is False for what was saved from a run that broke off.
     """
 
     tokens: Tensor
@@ -45,6 +52,7 @@ class Result:
     parts: dict[str, float] = field(default_factory=dict)
     texts: list[str] | None = None
     particles: Particles | None = None
+    mask: int | None = None
     finished: bool = True
 
     def __str__(self) -> str:
@@ -62,6 +70,56 @@ class Result:
         for row, text in enumerate((self.texts or [])[:5]):
             lines.append(f"  [{float(self.rewards[row]):.3f}] {text}")
         return "\n".join(lines)
+
+    def to_jsonl(self, path: str | Path) -> None:
+        """Writes one JSON object a row: its `row`, `text` (`tokens` where no decoder was given), `reward` and `best`
+        reward seen (null where it is -inf, for a forbidden text), and the cost `asked` for a sample."""
+        lines = []
+        for row in self._rows():
+            finite = {name: row[name] if isfinite(row[name]) else None for name in ("reward", "best")}
+            lines.append(json.dumps({**row, **finite, "asked": vars(self.asked)}, ensure_ascii=False) + "\n")
+        Path(path).write_text("".join(lines), encoding="utf-8")
+
+    def to_pandas(self) -> Any:
+        """A data frame with the columns of `to_jsonl`, the cost in three of them and -inf as it is.
+
+        Raises `ImportError` where pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas: pip install pandas, or write the rows with to_jsonl") from error
+        asked = {f"asked_{name}": value for name, value in vars(self.asked).items()}
+        return pandas.DataFrame([{**row, **asked} for row in self._rows()])
+
+    def save_html(self, path: str | Path, names: Callable[[int], str] | None = None) -> None:
+        """Writes one self-contained page: the steps of the watched rows under a slider, charts, texts and rewards.
+
+        `names` is a function from a token id to its text; ids are shown without it.
+        """
+        from iterref.page import page
+
+        Path(path).write_text(page(self, names), encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        """The first rows as a table, which a notebook shows."""
+        from iterref.page import table
+
+        head = f"{self.sampler}, {self.asked.denoiser:.4g} denoiser rows a sample"
+        return f"<p>{escape(head)}</p>{table(self, most=20)}"
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rewards, best = self.rewards.tolist(), self.best.reward.tolist()
+        name, values = ("tokens", self.tokens.tolist()) if self.texts is None else ("text", self.texts)
+        return [
+            {"row": row, name: value, "reward": rewards[row], "best": best[row]} for row, value in enumerate(values)
+        ]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run; `partial` is what the run had reached, a `Result`."""
+
+    partial: Any = None
 
 
 def sample(
@@ -82,8 +140,8 @@ def sample(
     (seed, identity) alone, whatever else is in the batch. `budget` refits the method's options (`budget.fit`): a number
     of denoiser rows a sample, (denoiser rows, reward rows), or a `Budget`.
     `start` (B, L) are finished texts to refine in place of a draft; the rows of the draft are not spent then.
-    `watch` names rows whose states the trace keeps. Raises `RewardError` where the reward fails; the error's
-    `partial` is then a `Result` of what the run had reached.
+    `watch` names rows whose states the trace keeps. Raises `RewardError` where the reward fails, and `Interrupted` (a
+    `KeyboardInterrupt`) on Ctrl-C; the error's `partial` is then a `Result` of what the run had reached.
     """
     if start is not None:
         sampler, start = sampler.refining(), problem.finished(start)
@@ -111,6 +169,10 @@ def sample(
     except RewardError as error:
         error.partial = run.result(state, finished=False)
         raise
+    except KeyboardInterrupt as error:
+        interrupted = Interrupted("interrupted; what was reached is this error's `partial`")
+        interrupted.partial = run.result(state, finished=False)
+        raise interrupted from error
     return run.result(state, finished=True)
 
 
@@ -151,5 +213,6 @@ class _Run:
             parts=dict(meter.seconds),
             texts=self.decode(tokens) if self.decode else None,
             particles=state.particles if finished and state is not None else None,
+            mask=problem.noise.mask,
             finished=finished,
         )

@@ -28,6 +28,7 @@ ORDER = [
     {"kernels"},
     {"samplers"},
     {"registry", "trace"},
+    {"page"},
     {"run"},
     {"pairs", "drafts", "plots", "adaptive"},
     {"loading", "check"},

@@ -1,4 +1,4 @@
-"""The command line: demo, generate, bench, train, check, ls.
+"""The command line: demo, generate, refine, infill, bench, train, check, ls.
 
     exit codes:  0 done,  1 failed on the way,  2 wrong use, with one sentence on standard error
 
@@ -19,9 +19,11 @@ import click
 
 from iterref import __version__
 from iterref.cli.bench import bench
-from iterref.cli.doors import doors
+from iterref.cli.config import configured
+from iterref.cli.doors import doors, kept
+from iterref.cli.edit import infill, refine
 from iterref.cli.listed import HOME, MODELS, REWARDS, declared, methods
-from iterref.cli.reading import read_budget, read_prompts, read_reward, write_texts
+from iterref.cli.reading import read_budget, read_prompts, read_reward, tell_stuck, write_texts
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -72,6 +74,7 @@ def demo(out: str, as_json: str | None, seed: int, budget: float | None) -> None
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--max-rows", type=click.IntRange(min=1), help="Most rows in one call of the model.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with document, text, reward and cost.")
+@configured
 def generate(file: IO[str], method: str | None, reward: str, budget: str | None, as_json: bool, **options: Any) -> None:
     """Texts for prompts: one prompt a line of FILE or standard input, or JSON lines with a field `document`."""
     with doors():
@@ -80,25 +83,16 @@ def generate(file: IO[str], method: str | None, reward: str, budget: str | None,
         asked = read_reward(reward, columns)
         from iterref.generation import generate as run
         from iterref.loading import load
-        from iterref.rewards.base import RewardError
 
         name, place = options.pop("model"), {key: options.pop(key) for key in ("length", "device", "dtype")}
-        model, bar = load(name, **place), sys.stderr.isatty()
-        try:
+        bar = sys.stderr.isatty()
+        with kept(lambda partial: write_texts(prompts, partial, as_json)):
+            model = load(name, **place)
             result = run(
                 model, prompts, reward=asked, sampler=method, budget=rows, columns=columns, progress=bar, **options
             )
-        except RewardError as error:
-            # what was finished before the reward failed is not lost
-            partial = getattr(error, "partial", None)
-            if partial is not None and bool(partial.rewards.isfinite().any()):
-                write_texts(prompts, partial, as_json)
-            raise
         write_texts(prompts, result, as_json)
-        stuck = result.trace.stuck_rows()
-        if stuck:
-            which = ", ".join(map(str, stuck))
-            click.echo(f"rows {which}: some step found only forbidden candidates (-inf) and kept the state", err=True)
+        tell_stuck(result)
 
 
 def _train_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -165,4 +159,6 @@ def list_all() -> None:
             click.echo(f"  {name:<14}{text}")
 
 
+main.add_command(refine)
+main.add_command(infill)
 main.add_command(bench)

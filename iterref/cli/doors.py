@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -23,3 +24,20 @@ def doors() -> Iterator[None]:
         raise WrongUse(str(error)) from error
     except (RuntimeError, OSError) as error:
         raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def kept(write: Callable[[Any], None]) -> Iterator[None]:
+    """Writes what a run had reached when its reward fails or Ctrl-C stops it, the error's `partial` result."""
+    try:
+        yield
+    except (RuntimeError, KeyboardInterrupt) as error:
+        partial = getattr(error, "partial", None)
+        reached = partial is not None and bool(partial.rewards.isfinite().any())
+        if reached:
+            write(partial)
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        told = "the best texts so far are written: go on from lines of --json with `iterref refine`"
+        nothing = "no text was finished and none is written: start again"
+        raise click.ClickException(f"interrupted; {told if reached else nothing}") from error

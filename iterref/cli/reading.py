@@ -15,15 +15,29 @@ from iterref.cli.listed import REWARDS
 
 def read_prompts(file: IO[str]) -> tuple[list[str], dict[str, list[Any]]]:
     """Prompts, and the further fields of JSON input as columns. Raises `ValueError` naming the line."""
+    return _read_lines(file, "document", "prompt")
+
+
+def read_texts(file: IO[str]) -> tuple[list[str], list[str] | None, dict[str, list[Any]]]:
+    """Texts, their prompts if every line has a `document`, and the further fields of JSON input as columns. Raises
+    `ValueError` naming the line."""
+    texts, columns = _read_lines(file, "text", "text", partner="document")
+    return texts, columns.pop("document", None), columns
+
+
+def _read_lines(
+    file: IO[str], field: str, what: str, partner: str | None = None
+) -> tuple[list[str], dict[str, list[Any]]]:
+    """The texts of a `field`, and as columns what all lines have beside; all or none have the text `partner`."""
     try:
         lines = file.read().splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"the input is not UTF-8 text ({error.reason}): convert it") from error
     if not lines:
-        raise ValueError("the input is empty: give one prompt a line")
+        raise ValueError(f"the input is empty: give one {what} a line")
     empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
     if empty:
-        raise ValueError(f"line {empty[0]} is empty: give every line a prompt, or take the line out")
+        raise ValueError(f"line {empty[0]} is empty: give every line a {what}, or take the line out")
     if not lines[0].lstrip().startswith("{"):
         return lines, {}
     entries: list[dict[str, Any]] = []
@@ -32,11 +46,16 @@ def read_prompts(file: IO[str]) -> tuple[list[str], dict[str, list[Any]]]:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"line {number} is no JSON ({error.msg}): give one object a line") from error
-        if not isinstance(entry, dict) or not isinstance(entry.get("document"), str):
-            raise ValueError(f"line {number} has no text in a field `document`: add it")
+        if not isinstance(entry, dict):
+            raise ValueError(f"line {number} is no JSON object: give one with a text in a field `{field}`")
         entries.append(entry)
-    shared = sorted(set.intersection(*(set(entry) for entry in entries)) - {"document"})
-    return [entry["document"] for entry in entries], {name: [entry[name] for entry in entries] for name in shared}
+    needed = [field, partner] if partner and any(partner in entry for entry in entries) else [field]
+    for number, entry in enumerate(entries, 1):
+        for name in needed:
+            if not isinstance(entry.get(name), str):
+                raise ValueError(f"line {number} has no text in a field `{name}`: add it")
+    shared = sorted(set.intersection(*(set(entry) for entry in entries)) - {field})
+    return [entry[field] for entry in entries], {name: [entry[name] for entry in entries] for name in shared}
 
 
 def read_budget(text: str) -> Any:
@@ -142,14 +161,23 @@ def user_function(file: Path, name: str) -> Callable[..., Any]:
     return function
 
 
-def write_texts(prompts: list[str], result: Any, as_json: bool) -> None:
+def write_texts(prompts: list[str] | None, result: Any, as_json: bool) -> None:
     """One text a line, or one JSON object a line; a row without any finished text is empty, or null."""
     cost = {"denoiser": result.cost.denoiser, "reward": result.cost.reward, "depth": result.cost.depth}
-    for prompt, text, reward in zip(prompts, result.texts, result.rewards.tolist(), strict=True):
+    for row, (text, reward) in enumerate(zip(result.texts, result.rewards.tolist(), strict=True)):
         seen = result.finished or reward > float("-inf")
         if as_json:
             number = reward if reward > float("-inf") else None
-            entry = {"document": prompt, "text": text if seen else None, "reward": number, "cost": cost}
+            of_prompt = {} if prompts is None else {"document": prompts[row]}
+            entry = {**of_prompt, "text": text if seen else None, "reward": number, "cost": cost}
             click.echo(json.dumps(entry, ensure_ascii=False))
         else:
             click.echo(text.replace("\n", " ") if seen else "")
+
+
+def tell_stuck(result: Any) -> None:
+    """Names the rows, on standard error, that found nothing allowed at some step."""
+    stuck = result.trace.stuck_rows()
+    if stuck:
+        which = ", ".join(map(str, stuck))
+        click.echo(f"rows {which}: some step found only forbidden candidates (-inf) and kept the state", err=True)

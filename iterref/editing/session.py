@@ -30,7 +30,8 @@ from iterref.generation import RECOMMENDED
 from iterref.particles import pick
 from iterref.problem import Problem
 from iterref.registry import parse
-from iterref.run import Result, sample
+from iterref.rewards.base import RewardError
+from iterref.run import Interrupted, Result, sample
 from iterref.samplers.base import Sampler
 
 if TYPE_CHECKING:
@@ -230,10 +231,16 @@ class Editing:
         self, method: Sampler, problem: Problem, start: Tensor | None, watch: Sequence[int], progress: bool
     ) -> Result:
         seed = node_seed(self.desk.seed, self.history.next_path(self.at))
-        return sample(
-            method, problem, seed=seed, rows=self.desk.identities, start=start, watch=watch,
-            decode=self.desk.model.decode, progress=progress,
-        )  # fmt: skip
+        try:
+            return sample(
+                method, problem, seed=seed, rows=self.desk.identities, start=start, watch=watch,
+                decode=self.desk.model.decode, progress=progress,
+            )  # fmt: skip
+        except (RewardError, Interrupted) as error:
+            # what is handed out in the session's place has cost what the session has
+            partial, spent = error.partial, self.cost
+            error.partial = replace(partial, cost=partial.cost + spent, asked=partial.asked + spent)
+            raise
 
     def _fitted(self, method: Sampler, budget: Rows | None) -> Sampler:
         if budget is None:

@@ -1,0 +1,74 @@
+"""Config files: a command's options from a TOML file, under the names that they have on the command line, which wins.
+
+budget = 64      max-rows = 32      reward = "length:12"      json = true
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iterref.cli.doors import doors
+
+
+def configured(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option `--config FILE`, whose keys are all its other options."""
+    option = click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,  # before the options whose defaults it gives
+        expose_value=False,
+        callback=_defaults,
+        help="TOML with the options as keys; the command line wins.",
+    )
+    return option(command)
+
+
+def _defaults(context: click.Context, parameter: click.Parameter, file: Path | None) -> None:
+    """Makes a file's values the defaults of the command, whose own types and ranges still hold."""
+    if file is None:
+        return
+    options = [each for each in context.command.params if isinstance(each, click.Option) and each is not parameter]
+    known = {each.opts[0].removeprefix("--"): each for each in options}
+    with doors():
+        read = {key.replace("_", "-"): value for key, value in _toml(file).items()}
+        for key, value in read.items():
+            if key not in known:
+                raise ValueError(f"{file}: unknown key {key!r}: did you mean {_nearest(key, list(known))!r}?")
+            _expect(value, known[key], f"{file}: {key}")
+        context.default_map = {str(known[key].name): value for key, value in read.items()}
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        import tomllib
+    except ModuleNotFoundError:
+        raise ValueError("config files need Python 3.11 or newer: give the options on the command line") from None
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # of TOML, or of UTF-8
+        raise ValueError(f"{file} is no TOML ({error}): write lines of KEY = VALUE") from error
+
+
+def _expect(value: Any, option: click.Option, where: str) -> None:
+    """Refuses a value of another type than the option's; click itself would read true as 1, and a list as text."""
+    types: tuple[type, ...]
+    if option.is_flag:
+        kind, types = "true or false", (bool,)
+    elif isinstance(option.type, click.types.IntParamType):
+        kind, types = "a whole number", (int,)
+    elif isinstance(option.type, click.types.FloatParamType):
+        kind, types = "a number", (int, float)
+    else:
+        kind, types = "a string", (str, int, float)  # a budget is a string that may be a number
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise ValueError(f"{where} is {kind}, got {value!r}")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    from rapidfuzz.process import extractOne
+
+    return extractOne(name, known)[0]

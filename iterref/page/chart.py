@@ -1,0 +1,97 @@
+"""Chart: series along a run as one inline SVG, against the denoiser rows asked for so far.
+
+    x = rows asked so far, a step a point;     y = one line a series, broken where it has no value
+
+Colours, and their shades on a dark screen, are the style sheet's; a line's dash tells it apart without any colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from math import ceil, floor, log10
+
+WIDTH, HEIGHT = 720, 210
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 10, 38  # the margins around the lines, where ticks and names stand
+
+Series = Sequence[float | None]
+
+
+def chart(rows: Sequence[float], series: Mapping[str, Series], label: str, within: tuple[float, float] | None) -> str:
+    """A figure of named `series`, each (K,) with None for no value, over `rows` (K,) of denoiser rows.
+
+    `label` names the figure, `within` sets the ends of the y axis in place of the values' own. Empty where no series
+    has a value.
+    """
+    values = [value for line in series.values() for value in line if value is not None]
+    if not values:
+        return ""
+    x_low, x_high = _ends(min(rows), max(rows))
+    y_low, y_high = within or _ends(min(values), max(values))
+
+    def x(value: float) -> float:
+        return LEFT + (value - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        return TOP + (y_high - value) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+
+    parts, below = [], HEIGHT - BOTTOM
+    for tick in ticks(y_low, y_high, 5):
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for tick in ticks(x_low, x_high, 8):
+        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{below}" y2="{below + 4}"/>')
+        parts.append(f'<text x="{x(tick):.1f}" y="{below + 17}" text-anchor="middle">{tick:g}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle:g}" y="{HEIGHT - 4}" text-anchor="middle">denoiser rows a sample</text>')
+    for place, line in enumerate(series.values()):
+        for run in _runs(rows, line):
+            points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in run)
+            parts.append(f'<polyline class="line s{place}" points="{points}"/>')
+            if len(run) == 1:  # a line of one point would not be seen
+                parts.append(f'<circle class="dot s{place}" cx="{x(run[0][0]):.1f}" cy="{y(run[0][1]):.1f}" r="3"/>')
+    start = x(rows[0])
+    parts.append(f'<line class="cursor" x1="{start:.1f}" x2="{start:.1f}" y1="{TOP}" y2="{below}"/>')
+    keys = "".join(
+        f'<span class="key"><svg class="swatch" viewBox="0 0 28 8" aria-hidden="true"><line class="line s{place}" '
+        f'x1="0" x2="28" y1="4" y2="4"/></svg> {escape(name)}</span>'
+        for place, name in enumerate(series)
+    )
+    said = "; ".join(f"{name} {_said(line)}" for name, line in series.items())
+    at = " ".join(f"{x(value):.1f}" for value in rows)
+    return (
+        f'<figure><figcaption>{escape(label)} {keys}</figcaption><svg class="chart" role="img" data-at="{at}" '
+        f'aria-label="{escape(f"{label}: {said}")}" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg></figure>'
+    )
+
+
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart, at the most `most` + 1 of them."""
+    unit = 10.0 ** floor(log10((high - low) / most))
+    step = next(unit * by for by in (1, 2, 5, 10) if (high - low) / (unit * by) <= most)
+    # Rounded, so that 3 x 0.1 is written 0.3.
+    return [round(step * k, 12) for k in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
+
+
+def _ends(low: float, high: float) -> tuple[float, float]:
+    """The ends of an axis, apart even where all values are the same."""
+    return (low, high) if high - low > 1e-9 * max(abs(low), abs(high)) else (low - 0.5, high + 0.5)
+
+
+def _runs(rows: Sequence[float], line: Series) -> Iterator[list[tuple[float, float]]]:
+    """The unbroken stretches of a line."""
+    run: list[tuple[float, float]] = []
+    for a, b in zip(rows, line, strict=True):
+        if b is not None:
+            run.append((a, b))
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _said(line: Series) -> str:
+    """A line in words, for who hears the page."""
+    values = [value for value in line if value is not None]
+    return f"from {values[0]:.4g} to {values[-1]:.4g}" if values else "without a value"
