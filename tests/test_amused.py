@@ -13,23 +13,21 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("diffusers", reason='images need diffusers: pip install "iterref[images]"')
-
-from iterref.check import check_model  # noqa: E402
-from iterref.decode import Decoder, advance  # noqa: E402
-from iterref.denoise import Guided  # noqa: E402
-from iterref.drafts import no_reward  # noqa: E402
-from iterref.generation import generate  # noqa: E402
-from iterref.models import amused  # noqa: E402
-from iterref.models.amused import Grid, ImageModel  # noqa: E402
-from iterref.problem import Problem  # noqa: E402
-from iterref.registry import parse  # noqa: E402
-from iterref.rewards import ImageClassifier, ImageText  # noqa: E402
-from iterref.run import sample  # noqa: E402
-from tests import checkpoints  # noqa: E402
-from tests.oracle import enumerate_outcomes, law_matrix  # noqa: E402
-from tests.pipelines import CODES, TOKENS, change, pipeline  # noqa: E402
-from tests.published import all_states  # noqa: E402
+from iterref.check import check_model
+from iterref.decode import Decoder, advance
+from iterref.denoise import Guided
+from iterref.drafts import no_reward
+from iterref.generation import generate
+from iterref.models import amused
+from iterref.models.amused import Grid, ImageModel
+from iterref.problem import Problem
+from iterref.registry import parse
+from iterref.rewards import ImageClassifier, ImageText
+from iterref.run import sample
+from tests import checkpoints
+from tests.oracle import enumerate_outcomes, law_matrix
+from tests.pipelines import CODES, TOKENS, change, pipeline
+from tests.published import all_states
 
 torch.set_num_threads(1)
 PROMPTS = ["a red bird on the sun", "", "cat"]

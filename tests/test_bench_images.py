@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
+from sklearn.datasets import load_digits
 
 from iterref.bench.frechet import frechet, mixed, moments
 from iterref.bench.gallery import gallery, page
@@ -53,7 +54,6 @@ def test_moments_of_one_image_and_of_a_mixture():
 
 
 def script():
-    pytest.importorskip("sklearn")
     spec = importlib.util.spec_from_file_location("digits_training", ROOT / "benchmarks" / "models" / "digits.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -63,8 +63,7 @@ def script():
 
 def test_real_images_are_near_the_reference_and_noise_is_far():
     """The floor: training images against held-out ones. Controls: noise, and real images under other classes."""
-    datasets = pytest.importorskip("sklearn.datasets")
-    data, split = datasets.load_digits(), script().split
+    data, split = load_digits(), script().split
     x, y, parts = torch.from_numpy(data.data).long(), torch.from_numpy(data.target).long(), split(data.target)
     assert np.bincount(data.target[parts["held"]]).tolist() == [40] * CLASSES
     assert len(np.unique(np.concatenate(list(parts.values())))) == len(x)
@@ -147,7 +146,7 @@ def test_a_model_of_one_s_own_and_wrong_options(tmp_path):
     with pytest.raises(FileNotFoundError, match="has no config.json"):
         task(model=tmp_path)
     with pytest.raises(ValueError, match="leave the data out"):
-        task(data="digits")  # type: ignore[arg-type]
+        task(data="digits")
     with pytest.raises(ValueError, match="at least 4 steps and a positive alpha, got 1"):
         task(steps=1)
     with pytest.raises(ValueError, match="at least 4 steps and a positive alpha, got 16 and 0"):

@@ -142,7 +142,7 @@ def test_wrong_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no iterref-digits-1 folder"):
         Digits.load(tmp_path)
     with pytest.raises(ValueError, match="no discriminator"):
-        Realism([1], "cubist")  # type: ignore[arg-type]
+        Realism([1], "cubist")
 
 
 def _streams(rows: int):

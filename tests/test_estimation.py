@@ -219,7 +219,7 @@ def test_the_memory_of_all_variants_is_stated(noise, name, max_rows):
 
 
 @SLOW
-@pytest.mark.xfail(reason="stated 0.79 to 0.80 of what is found", strict=False)
+@pytest.mark.xfail(reason="stated 0.79 to 0.80 of what is found", strict=True)
 @pytest.mark.parametrize(
     "method", ["ancestral:steps=2,order=bounded,bound=0.5", "best_of_n:steps=2,n=2,order=bounded,bound=0.9"]
 )

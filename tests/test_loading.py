@@ -100,7 +100,6 @@ def test_a_model_too_large_for_its_device_is_one_sentence(tmp_path, monkeypatch)
 
 
 def test_a_pipeline_of_images_is_recognised_by_its_index(tmp_path):
-    pytest.importorskip("diffusers")
     from iterref import generate
     from tests.pipelines import pipeline
 

@@ -260,7 +260,6 @@ def test_rows_survive_json_lines(tmp_path, decode):
 
 
 def test_rows_become_a_data_frame():
-    pytest.importorskip("pandas")
     result = run(decode=words, reward=forbids_first)
     frame = result.to_pandas()
     assert list(frame) == ["row", "text", "reward", "best", "asked_denoiser", "asked_reward", "asked_depth"]

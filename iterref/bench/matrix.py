@@ -24,6 +24,12 @@ Value = str | int | float | None
 Row = dict[str, Value]
 
 
+def number(row: Row, name: str) -> float | None:
+    """A figure of a run, None where it has none."""
+    value = row.get(name)
+    return None if value is None else float(value)
+
+
 def cross(**axes: Iterable[Value]) -> list[Row]:
     """One cell for every combination of the axes' values, the last axis running fastest."""
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iterref.bench.matrix import Row
+from iterref.bench.matrix import Row, number
 from iterref.bench.summary import Mean
 from iterref.bench.task import Direction
 
@@ -70,7 +70,7 @@ def _entry(group: Sequence[Row], scores: Sequence[dict[str, np.ndarray]], measur
     first = group[0]
     means = {}
     for name in ("denoiser_rows", "reward_rows", "depth", "acceptance", "seconds", *measures):
-        values = [float(row[name]) for row in group if row.get(name) is not None]  # type: ignore[arg-type]
+        values = [value for row in group if (value := number(row, name)) is not None]
         if len(values) == len(group):
             spread = sum(float(row.get(f"{name}_sd") or 0) ** 2 for row in group) / len(group)
             means[name] = Mean(float(np.mean(values)), 1.96 * sqrt(spread / (len(group) * int(first["rows"] or 1))))

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from scipy.special import stdtrit
 
-from iterref.bench.matrix import Row
+from iterref.bench.matrix import Row, number
 
 SPREAD = ("reward", "log_likelihood", "tv_single", "tv_pair", "tv_pooled")  # runs have NAME_sd for these
 MEASURES = (
@@ -92,7 +92,7 @@ def _summary(group: Sequence[Row]) -> Summary:
 
 
 def _mean(group: Sequence[Row], name: str) -> Mean:
-    values = [float(row[name]) for row in group]  # type: ignore[arg-type]
+    values = [value for row in group if (value := number(row, name)) is not None]
     if name in SPREAD:
         variance = mean(float(row[f"{name}_sd"] or 0) ** 2 for row in group)
         return Mean(mean(values), 1.96 * sqrt(variance / sum(int(row["rows"] or 0) for row in group)))
