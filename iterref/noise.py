@@ -53,7 +53,7 @@ class Schedule:
             raise ValueError(f"the geometric schedule needs 0 < low < high, got {self.low} and {self.high}")
 
     def a(self, t: Tensor) -> Tensor:
-        """`a_t` of times (*) in [0, 1] -> (*) float64."""
+        """`a_t` of times `(*)` in [0, 1] -> `(*)` float64."""
         t = t.double()
         if self.name == "linear":
             return 1 - t
@@ -64,7 +64,7 @@ class Schedule:
         return torch.exp(self.low - torch.exp((1 - t) * log(self.low) + t * log(self.high)))
 
     def time(self, a_t: Tensor) -> Tensor:
-        """The time at which a token is still clean with probability a_t: the inverse of `a`, (*) -> (*) in [0, 1]."""
+        """The time at which a token is clean with probability a_t: the inverse of `a`, `(*)` -> `(*)` in [0, 1]."""
         a_t = a_t.double()
         if self.name == "linear":
             t = 1 - a_t
@@ -104,7 +104,7 @@ class Noise:
         return f"Noise(vocab={self.vocab}, {law}, schedule={self.schedule.name!r})"
 
     def a(self, t: Tensor | float) -> Tensor:
-        """`a_t` of times (*) -> (*) float64."""
+        """`a_t` of times `(*)` -> `(*)` float64."""
         return self.schedule.a(torch.as_tensor(t, dtype=torch.float64))
 
     def prior(self, length: int, rng: Rng) -> Tensor:

@@ -84,10 +84,10 @@ class Particles:
 
 
 def pick(candidates: Tensor, choice: Tensor) -> Tensor:
-    """Candidate choice[b] of every row b: (N, B, *) and (B,) -> (B, *); with a (K, B) choice, K of them."""
+    """Candidate choice[b] of every row b: `(N, B, *)` and (B,) -> `(B, *)`; with a (K, B) choice, K of them."""
     return candidates[choice, torch.arange(candidates.shape[1], device=candidates.device)]
 
 
 def adopt(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """The new (B, *) where accepted (B,), else the old."""
+    """The new `(B, *)` where accepted (B,), else the old."""
     return torch.where(accepted.view(-1, *[1] * (new.dim() - 1)), new, old)

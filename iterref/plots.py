@@ -1,8 +1,10 @@
 """Plots: pictures of what a run cost and what it did, written to a file without any global state of matplotlib.
 
-    reward against budget     one line a method, denoiser rows a sample on the x axis
+    reward_against_budget     one line a method, rows a sample on the x axis, with intervals
+    effect                    reward and acceptance against the values of an option, such as tries or moves
     panels                    several such pictures above one another, on a logarithmic x axis, with the exact values
-    acceptance                share of accepted decisions and the reward, step by step
+    acceptance                share of accepted decisions, span and reward along a run
+    effective                 effective number of particles along the runs of particle methods
 
 Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart; marker and dash tell the methods apart
 without any colour.
@@ -15,24 +17,38 @@ from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
+from iterref.run import Result
 from iterref.trace import Trace
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+NORMAL = 1.96  # standard errors to either side of a mean, a 95 % interval
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 
 
 class Point(NamedTuple):
-    """One run: its denoiser rows a sample, the mean reward, and that mean's standard error."""
+    """One run: its denoiser rows a sample (or another place on the x axis), the mean reward, and the half of a bar
+    around it: the mean's standard error, or the half of an interval."""
 
     rows: float
     reward: float
     error: float = 0.0
+
+
+def point(result: Result, rows: float | None = None) -> Point:
+    """A run as a point with a 95 % interval of its mean reward, at the denoiser rows it asked for or at `rows`.
+
+    Forbidden texts (-inf) are left out of the mean, which is NaN where nothing else is left.
+    """
+    mean, half = _interval(result.rewards[:, None].T)
+    return Point(result.asked.denoiser if rows is None else rows, float(mean), float(half))
 
 
 class Panel(NamedTuple):
@@ -45,18 +61,22 @@ class Panel(NamedTuple):
 
 
 def reward_against_budget(
-    results: Mapping[str, Sequence[Point]], path: str | Path, title: str = "", reward: str = "reward"
+    results: Mapping[str, Sequence[Point]],
+    path: str | Path,
+    title: str = "",
+    reward: str = "reward",
+    rows: str = "denoiser rows a sample",
 ) -> Path:
-    """Draws one line a method through its points, with bars of one standard error, and writes the picture to `path`.
+    """Draws one line a method through its points, with bars of their errors, and writes the picture to `path`.
 
-    `reward` names the y axis. The format follows the file's ending (PNG, PDF, SVG). Returns the path; raises
-    `ValueError` where there is nothing to draw, and `OSError` where the file cannot be written.
+    `reward` names the y axis and `rows` the x axis. The format follows the file's ending (PNG, PDF, SVG). Returns the
+    path; raises `ValueError` where there is nothing to draw, and `OSError` where the file cannot be written.
     """
     if not any(results.values()):
         raise ValueError("there are no runs to draw: give at least one point of one method")
     figure, axes = _figure(1)
     _lines(axes[0], results, list(results))
-    axes[0].set_xlabel("denoiser rows a sample")
+    axes[0].set_xlabel(rows)
     axes[0].set_ylabel(reward)
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_title(title, loc="left", fontsize=10)
@@ -91,24 +111,104 @@ def panels(parts: Sequence[Panel], path: str | Path, x: str) -> Path:
     return _write(figure, path)
 
 
-def acceptance(trace: Trace, path: str | Path, title: str = "") -> Path:
-    """Draws the share of accepted decisions and the mean reward along a run, against the denoiser rows asked so far.
+def effect(runs: Mapping[str, Mapping[float, Result]], path: str | Path, option: str, title: str = "") -> Path:
+    """Draws mean reward, with 95 % intervals, and acceptance against the values of an option, one line a method.
 
-    Returns the path; raises `ValueError` for a trace without a step and `OSError` where the file cannot be written.
+    `runs` holds a run for every value; `option` names the x axis, in powers of two. Returns the path; raises
+    `ValueError` where there is nothing to draw, and `OSError` where the file cannot be written.
+    """
+    rewards = {name: [point(run, value) for value, run in line.items()] for name, line in runs.items()}
+    accepted = {
+        name: [Point(value, run.trace.acceptance()) for value, run in line.items()] for name, line in runs.items()
+    }
+    known = {name: [one for one in line if isfinite(one.reward)] for name, line in accepted.items()}
+    parts = [Panel(rewards, "reward", {}, title), Panel(known, "acceptance")]
+    return panels(parts if any(known.values()) else parts[:1], path, option)
+
+
+def acceptance(trace: Trace, path: str | Path, title: str = "") -> Path:
+    """Draws a run step by step against the denoiser rows asked so far: the share of accepted decisions, the span of the
+    moves, the number of tokens that they changed, and the reward.
+
+    Lines are means over the rows, bands 95 % intervals of these means; what a method has not is left out. Returns the
+    path; raises `ValueError` for a trace with nothing to draw and `OSError` where the file cannot be written.
     """
     table = trace.table()
     if not table:
         raise ValueError("the trace has no step: draw the trace of a run")
-    figure, axes = _figure(2)
-    rows = table["denoiser"].numpy()
-    for place, name in enumerate(("accepted", "reward")):
-        means = table[name].nanmean(1).numpy()
-        axes[place].plot(rows, means, color=COLOURS[place], marker=MARKERS[place], markersize=3, lw=1.2)
-        axes[place].set_ylabel(name)
-    axes[0].set_ylim(-0.03, 1.03)
+    parts = {
+        "accepted": {"accepted": table["accepted"]},
+        "span": {"share re-noised": table["span"]},
+        "changed": {"tokens changed": table["changed"]},
+        "reward": {"reward": table["reward"], "best seen": table["best"]},
+    }
+    drawn = {
+        label: {name: (table["denoiser"], series) for name, series in lines.items()}
+        for label, lines in parts.items() if any(bool(series.isfinite().any()) for series in lines.values())
+    }  # fmt: skip
+    if not drawn:
+        raise ValueError("the trace has no value to draw: the method scored and decided nothing")
+    figure, axes = _figure(len(drawn))
+    for axis, (label, lines) in zip(axes, drawn.items(), strict=True):
+        _along(axis, lines)
+        axis.set_ylabel(label)
+        if len(lines) > 1:
+            axis.legend(frameon=False, fontsize=8)
+        if label in ("accepted", "span"):
+            axis.set_ylim(-0.03, 1.03)
     axes[0].set_title(title, loc="left", fontsize=10)
-    axes[1].set_xlabel("denoiser rows a sample")
+    axes[-1].set_xlabel("denoiser rows a sample")
     return _write(figure, path)
+
+
+def effective(traces: Mapping[str, Trace], path: str | Path, particles: int | None = None, title: str = "") -> Path:
+    """Draws the effective number of particles along the runs of particle methods, before they resample: the mean over
+    the rows with its 95 % interval, one line a method, and `particles` as the most that there can be.
+
+    Returns the path; raises `ValueError` where no trace has any, and `OSError` where the file cannot be written.
+    """
+    tables = {name: trace.table() for name, trace in traces.items()}
+    found = {
+        name: (table["denoiser"], table["ess"])
+        for name, table in tables.items() if table and bool(table["ess"].isfinite().any())
+    }  # fmt: skip
+    if not found:
+        raise ValueError("no trace has an effective number of particles: draw runs of smc, svdd or particle_gibbs")
+    figure, axes = _figure(1)
+    _along(axes[0], found)
+    if particles is not None:
+        axes[0].axhline(particles, color="0.35", lw=1.0, ls=":", zorder=1)
+        axes[0].annotate("all particles", (1.0, particles), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                         fontsize=8)  # fmt: skip
+    axes[0].set_ylim(0, None if particles is None else 1.12 * particles)
+    axes[0].set_ylabel("effective particles")
+    axes[0].set_xlabel("denoiser rows a sample")
+    axes[0].set_title(title, loc="left", fontsize=10)
+    axes[0].legend(frameon=False, fontsize=9)
+    return _write(figure, path)
+
+
+def _along(axis: Axes, lines: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """One line a series (K, B) over its places (K,): the mean over the rows, in a band of its interval."""
+    for index, (name, (rows, series)) in enumerate(lines.items()):
+        mean, half = _interval(series)
+        here = mean.isfinite()
+        x, y, by = rows[here].numpy(), mean[here].numpy(), half[here].nan_to_num(0.0).numpy()
+        colour = COLOURS[index % len(COLOURS)]
+        axis.fill_between(x, y - by, y + by, color=colour, alpha=0.2, lw=0)
+        axis.plot(
+            x, y, label=name, color=colour, marker=MARKERS[index % len(MARKERS)], markersize=3.5, lw=1.3,
+            ls=DASHES[index % len(DASHES)], markevery=max(1, len(x) // 24),
+        )  # fmt: skip
+
+
+def _interval(series: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of the finite values of every step (K, B), and the halves of their 95 % intervals, NaN where unknown."""
+    known = series.isfinite()
+    count = known.sum(1)
+    mean = torch.where(known, series, 0.0).sum(1) / count
+    squares = torch.where(known, (series - mean[:, None]) ** 2, 0.0).sum(1)
+    return mean, NORMAL * (squares / (count - 1).clamp_min(0) / count).sqrt()
 
 
 def _lines(axis: Axes, series: Mapping[str, Sequence[Point]], names: Sequence[str]) -> None:

@@ -26,12 +26,12 @@ from torch import Tensor
 
 
 def promise(log_v: Tensor) -> Tensor:
-    """The log of the mean weight of G guesses, log-weights (G, *) -> (*) float64; -inf where all of them are."""
+    """The log of the mean weight of G guesses, log-weights `(G, *)` -> `(*)` float64; -inf where all of them are."""
     return log_v.movedim(0, -1).contiguous().logsumexp(-1) - log(len(log_v))
 
 
 def difference(values: Tensor) -> Tensor:
-    """(K, *) -> (K, *): what every time adds to the promise before it."""
+    """`(K, *)` -> `(K, *)`: what every time adds to the promise before it."""
     k = torch.arange(len(values), device=values.device).view(-1, *[1] * (values.dim() - 1))
     known = torch.where(values.isneginf(), -1, k).cummax(0).values  # the latest time with an allowed guess
     held = torch.where(known < 0, 0.0, values.gather(0, known.clamp_min(0)))
@@ -39,13 +39,13 @@ def difference(values: Tensor) -> Tensor:
 
 
 def maximum(values: Tensor) -> Tensor:
-    """(K, *) -> (K, *): the largest promise so far."""
+    """`(K, *)` -> `(K, *)`: the largest promise so far."""
     largest = values.cummax(0).values
     return torch.where(largest.isneginf(), 0.0, largest)
 
 
 def total(values: Tensor) -> Tensor:
-    """(K, *) -> (K, *): the sum of the promises so far."""
+    """`(K, *)` -> `(K, *)`: the sum of the promises so far."""
     return torch.where(values.isneginf(), 0.0, values).cumsum(0)
 
 
@@ -53,7 +53,7 @@ POTENTIALS: dict[str, Callable[[Tensor], Tensor]] = {"difference": difference, "
 
 
 def spent(log_g: Tensor) -> Tensor:
-    """The sum over times (K, *) -> (*), in one order whatever the batch."""
+    """The sum over times `(K, *)` -> `(*)`, in one order whatever the batch."""
     return log_g.cumsum(0)[-1] if len(log_g) else torch.zeros(log_g.shape[1:], dtype=log_g.dtype, device=log_g.device)
 
 

@@ -17,19 +17,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from iterref.budget import Cost, Rows, budget_of, fit
 from iterref.kernels import State
+from iterref.page.faces import Faces, faces
 from iterref.particles import Particles
 from iterref.problem import Best, Problem
+from iterref.progress import Bar, told_reward, told_rows
 from iterref.random import Rng
 from iterref.rewards.base import RewardError
 from iterref.samplers.base import Sampler
 from iterref.trace import Trace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a run returns.
 
@@ -38,7 +39,7 @@ class Result:
     decoder was given. `cost`: rows really computed a sample; `asked`: rows asked for, which the method declares.
     `seconds` in all, `parts` those inside the denoiser and the reward. `particles` are all copies with their weights,
     for methods that keep several a row. `mask` is the token that stands for noise, or None where the noise has none.
-    `finished` is False for what was saved from a run that broke off.
+    `finished` is False for what was saved from a run that broke off. `faces` say how tokens are shown, if known.
     """
 
     tokens: Tensor
@@ -54,10 +55,12 @@ class Result:
     particles: Particles | None = None
     mask: int | None = None
     finished: bool = True
+    faces: Faces | None = None
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        rows = "1 row" if len(self.tokens) == 1 else f"{len(self.tokens)} rows"
         lines = [
-            f"{self.sampler}: {len(self.tokens)} rows, reward {float(self.rewards.mean()):.4f} "
+            f"{self.sampler}: {rows}, reward {float(self.rewards.mean()):.4f} "
             f"(best seen {float(self.best.reward.mean()):.4f})",
             f"a sample: {self.cost.denoiser:.4g} denoiser rows, {self.cost.reward:.4g} reward rows, "
             f"depth {self.cost.depth:g}; {self.seconds:.2f} s in all",
@@ -92,14 +95,15 @@ class Result:
         asked = {f"asked_{name}": value for name, value in vars(self.asked).items()}
         return pandas.DataFrame([{**row, **asked} for row in self._rows()])
 
-    def save_html(self, path: str | Path, names: Callable[[int], str] | None = None) -> None:
-        """Writes one self-contained page: the steps of the watched rows under a slider, charts, texts and rewards.
+    def save_html(self, path: str | Path, show: Any = None) -> None:
+        """Writes one self-contained page: the steps and proposals of the watched rows under a slider, charts, texts.
 
-        `names` is a function from a token id to its text; ids are shown without it.
+        `show` says how tokens are shown: the model, its tokenizer, or a function from a token's id to its text. It
+        stands in for the result's own `faces`; ids are shown where there are neither.
         """
         from iterref.page import page
 
-        Path(path).write_text(page(self, names), encoding="utf-8")
+        Path(path).write_text(page(self, show), encoding="utf-8")
 
     def _repr_html_(self) -> str:
         """The first rows as a table, which a notebook shows."""
@@ -132,6 +136,7 @@ def sample(
     start: Tensor | None = None,
     watch: Sequence[int] = (),
     decode: Callable[[Tensor], list[str]] | None = None,
+    show: Any = None,
     progress: bool = False,
 ) -> Result:
     """Runs a method on a problem.
@@ -140,8 +145,10 @@ def sample(
     (seed, identity) alone, whatever else is in the batch. `budget` refits the method's options (`budget.fit`): a number
     of denoiser rows a sample, (denoiser rows, reward rows), or a `Budget`.
     `start` (B, L) are finished texts to refine in place of a draft; the rows of the draft are not spent then.
-    `watch` names rows whose states the trace keeps. Raises `RewardError` where the reward fails, and `Interrupted` (a
-    `KeyboardInterrupt`) on Ctrl-C; the error's `partial` is then a `Result` of what the run had reached.
+    `watch` names rows whose states and proposals the trace keeps, and `show` says how their tokens are shown: a model,
+    a tokenizer, or a function from a token's id to its text. Raises `RewardError` where the reward fails, and
+    `Interrupted` (a `KeyboardInterrupt`) on Ctrl-C; the error's `partial` is then a `Result` of what the run had
+    reached.
     """
     if start is not None:
         sampler, start = sampler.refining(), problem.finished(start)
@@ -154,17 +161,19 @@ def sample(
     wrong = [row for row in watch if not 0 <= row < batch]
     if wrong:
         raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
-    run = _Run(sampler, problem.begin(), Trace(tuple(watch)), perf_counter(), decode)
+    known = None if show is None else faces(show)
+    run = _Run(sampler, problem.begin(), Trace(tuple(watch)), perf_counter(), decode, known)
     rng = Rng.seeded(seed, identities, device=problem.canvas.device)
     state = None
     try:
         with torch.inference_mode():
             state = sampler.init(run.problem, rng.fork("init")) if start is None else sampler.resume(run.problem, start)
-            for index in tqdm(range(sampler.iterations), desc=sampler.name, disable=not progress):
-                state, info = sampler.step(run.problem, state, rng.fork("step", index))
-                asked, best = run.problem.meter.asked(batch), run.problem.best
-                assert best is not None
-                run.trace.add(state, info, best.reward, asked.denoiser, asked.depth, batch)
+            with Bar(range(sampler.iterations), sampler.name, run.told, shown=progress) as steps:
+                for index in steps:
+                    state, info = sampler.step(run.problem, state, rng.fork("step", index))
+                    asked, best = run.problem.meter.asked(batch), run.problem.best
+                    assert best is not None
+                    run.trace.add(state, info, best.reward, asked.denoiser, asked.depth, batch, asked.reward)
             state = state.scored(run.problem)
     except RewardError as error:
         error.partial = run.result(state, finished=False)
@@ -185,6 +194,14 @@ class _Run:
     trace: Trace
     start: float
     decode: Callable[[Tensor], list[str]] | None
+    faces: Faces | None
+
+    def told(self) -> str:
+        """What the progress bar says: denoiser rows so far and in all, a sample, and the mean of the best rewards."""
+        problem, best = self.problem, self.problem.best
+        assert best is not None
+        asked = problem.meter.asked(len(problem.canvas)).denoiser
+        return told_rows(asked, self.sampler.cost().denoiser * problem.passes) + told_reward(best.reward)
 
     def result(self, state: State | None, finished: bool) -> Result:
         """The result at a state; of an unfinished run, whatever finished text was seen."""
@@ -193,8 +210,8 @@ class _Run:
         batch = len(problem.canvas)
         if finished and state is not None and state.x_0 is not None and state.reward is not None:
             best.see(state.x_0, state.reward, problem.rows)
-            forbidden = torch.isneginf(best.reward)[:, None]  # nothing better was seen than the state itself
-            best.tokens = torch.where(forbidden, state.x_0, best.tokens)
+            # of texts with one reward the last state is the likeliest: the chain has had most time to reach its law
+            best.tokens = torch.where((state.reward == best.reward)[:, None], state.x_0, best.tokens)
         tokens, rewards = best.tokens, best.reward
         if finished and state is not None and not self.sampler.maximises:
             assert state.x_0 is not None and state.reward is not None
@@ -215,4 +232,5 @@ class _Run:
             particles=state.particles if finished and state is not None else None,
             mask=problem.noise.mask,
             finished=finished,
+            faces=self.faces,
         )

@@ -1,49 +1,70 @@
 """The trace: what happened at every step of a run, kept small enough to be always on.
 
-    step k:  time t, share of accepted decisions, tokens changed, rows stuck, rewards      one number a row
+    step k:  time t, share of accepted decisions, tokens changed, span, rows stuck, rewards      one number a row
 
-The states of a few watched rows are kept whole, to be shown step by step.
+The states of a few watched rows are kept whole, to be shown step by step, and with them everything that competed to be
+their next state. What a run does not watch it does not pay for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from iterref.kernels import Info, State
+from iterref.kernels.decision import Decision
 
-SERIES = ("t", "depth", "denoiser", "accepted", "changed", "stuck", "ess", "reward", "best")
+SERIES = ("t", "depth", "denoiser", "scored", "accepted", "changed", "span", "stuck", "ess", "reward", "best")
+
+
+class Round(NamedTuple):
+    """What competed in one decision for the watched rows: `tokens` (N, W, L) int32, the clean guesses, with their
+    `rewards` (N, W) and the `verdicts` (N, W) int8 of `iterref.kernels.decision`."""
+
+    tokens: Tensor
+    rewards: Tensor
+    verdicts: Tensor
 
 
 @dataclass
 class Trace:
     """A growing record; `table` turns it into tensors, one entry a step.
 
-    `t` (K,), `denoiser` (K,) rows asked so far a sample, `depth` (K,); `accepted`, `changed`, `stuck`, `ess`, `reward`
-    and `best` (K, B), NaN where a step decided or scored nothing. `watched` (K, W, L) are the noisy states of the rows
-    `watch`, and `guesses` (K, W, L) the clean guesses that came with them.
+    `t` (K,), `denoiser` and `scored` (K,), denoiser rows and reward rows asked so far a sample, `depth` (K,);
+    `accepted`, `changed`, `span`, `stuck`, `ess`, `reward` and `best` (K, B), NaN where a step decided, re-noised or
+    scored nothing. `watched` (K, W, L) are the noisy states of the rows `watch`, `guesses` (K, W, L) the clean guesses
+    that came with them. `rounds` lists, a step, the decisions of the watched rows, N x W x L tokens of four bytes each.
     """
 
     watch: tuple[int, ...] = ()
     steps: list[dict[str, Tensor]] = field(default_factory=list)
+    rounds: list[list[Round]] = field(default_factory=list)
 
-    def add(self, state: State, info: Info, best: Tensor, denoiser: float, depth: float, batch: int) -> None:
+    def add(
+        self, state: State, info: Info, best: Tensor, denoiser: float, depth: float, batch: int,
+        scored: float = float("nan"),
+    ) -> None:  # fmt: skip
         """Takes note of one step. What is on a device stays there until `settle`, so that no step waits for a copy."""
         nothing = torch.full((batch,), torch.nan, dtype=torch.float64, device=best.device)
 
-        def row(value: Tensor | None) -> Tensor:
-            return nothing if value is None else value.detach().double()
+        def row(value: Tensor | float | None) -> Tensor:
+            if value is None:
+                return nothing
+            return value.detach().double() if isinstance(value, Tensor) else torch.full_like(nothing, value)
 
         entry = {
             "t": torch.tensor(state.t, dtype=torch.float64),
             "depth": torch.tensor(depth, dtype=torch.float64),
             "denoiser": torch.tensor(denoiser, dtype=torch.float64),
+            "scored": torch.tensor(scored, dtype=torch.float64),
             "accepted": row(info.accepted),
             "changed": row(info.changed),
+            "span": row(info.span),
             "stuck": row(info.stuck),
             "ess": row(info.ess),
             "reward": row(state.reward),
@@ -53,11 +74,13 @@ class Trace:
             index = list(self.watch)
             entry["watched"] = state.x_t[index]
             entry["guesses"] = (state.x_t if state.x_0 is None else state.x_0)[index]
+            self.rounds.append([_round(decision.of(index)) for decision in _decisions(info)])
         self.steps.append(entry)
 
     def settle(self) -> None:
         """Brings everything to the host."""
         self.steps = [{name: value.cpu() for name, value in step.items()} for step in self.steps]
+        self.rounds = [[Round(*(part.cpu() for part in one)) for one in step] for step in self.rounds]
 
     def table(self) -> dict[str, Tensor]:
         """Every series as one tensor, the first axis the steps."""
@@ -88,9 +111,15 @@ class Trace:
         return "\n".join(lines)
 
     def save(self, path: str | Path) -> None:
-        """Writes the table as safetensors."""
+        """Writes the table and the rounds as safetensors: `tokens`, `rewards` and `verdicts` of all candidates, one
+        after the other, and `round_step` and `round_size` say which step a round belongs to and how many it has."""
         meta = {"watch": ",".join(map(str, self.watch))}
-        save_file({name: value.contiguous() for name, value in self.table().items()}, str(path), metadata=meta)
+        file, rounds = self.table(), [(k, one) for k, step in enumerate(self.rounds) for one in step]
+        if rounds:
+            file |= {name: torch.cat([getattr(one, name) for _, one in rounds]) for name in Round._fields}
+            file["round_step"] = torch.tensor([k for k, _ in rounds])
+            file["round_size"] = torch.tensor([len(one.rewards) for _, one in rounds])
+        save_file({name: value.contiguous() for name, value in file.items()}, str(path), metadata=meta)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
@@ -103,5 +132,23 @@ class Trace:
             raise ValueError(f"{path} is no trace: it has no series called {missing[0]!r}")
         with safe_open(str(path), framework="pt") as file:
             watch = (file.metadata() or {}).get("watch", "")
-        steps = [{name: value[k] for name, value in table.items()} for k in range(len(table["t"]))]
-        return cls(tuple(int(row) for row in watch.split(",") if row), steps)
+        rows, count = tuple(int(row) for row in watch.split(",") if row), len(table["t"])
+        rounds: list[list[Round]] = [[] for _ in range(count if rows else 0)]
+        if "round_step" in table:
+            at, sizes = table.pop("round_step").tolist(), table.pop("round_size").tolist()
+            parts = (table.pop(name).split(sizes) for name in Round._fields)
+            for k, *one in zip(at, *parts, strict=True):
+                rounds[k].append(Round(*one))
+        steps = [{name: value[k] for name, value in table.items()} for k in range(count)]
+        return cls(rows, steps, rounds)
+
+
+def _decisions(info: Info) -> tuple[Decision, ...]:
+    """The decisions of a step, or its candidates without one."""
+    if info.decisions or info.proposals is None or info.proposed is None:
+        return info.decisions
+    return (Decision(info.proposals, info.proposed),)
+
+
+def _round(decision: Decision) -> Round:
+    return Round(decision.tokens().to(torch.int32), decision.reward.detach().double(), decision.verdict())

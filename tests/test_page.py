@@ -1,12 +1,13 @@
-"""The page: it stands alone, holds exactly the trace, and lets no text become markup; and the rows as JSON lines."""
+"""The page: it stands alone, holds exactly the trace, and lets no text become markup; and the rows as JSON lines.
+
+tests/test_page_browser.py looks at it with a browser.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from html import unescape
@@ -20,7 +21,8 @@ from torch import Tensor
 from iterref.models.markov import world
 from iterref.page import page, table
 from iterref.page.chart import chart, ticks
-from iterref.page.html import SERIES, _hash, _part
+from iterref.page.html import _hash, _part
+from iterref.page.watched import SERIES
 from iterref.problem import Problem
 from iterref.registry import parse
 from iterref.rewards.base import RewardError
@@ -34,8 +36,6 @@ MASK = 3
 METHOD = "iterref:steps=3,moves=4,tries=2,early=0.5,late=0.5,blocks=1"
 EVIL = '</script><img src="x" onerror="alert(1)"><!-- & \'quoted\''
 VOID = {"meta", "input", "br", "wbr", "hr", "img", "link"}
-CHROMIUM = shutil.which("chromium")
-browser = pytest.mark.skipif(CHROMIUM is None, reason="needs the browser `chromium` (Debian: apt-get install chromium)")
 
 
 def run(text: str = METHOD, watch: tuple[int, ...] = (), noise: str = "absorbing", **options: object) -> Result:
@@ -84,10 +84,23 @@ def data_of(text: str) -> dict:
 
 
 def numbers(values: object) -> object:
-    """What JSON holds of a tensor's list: NaN as None, -inf by its name."""
+    """What JSON holds of a tensor's list: NaN as None, -inf by its name, seven digits of the rest."""
     if isinstance(values, list):
         return [numbers(value) for value in values]
-    return None if math.isnan(values) else "-inf" if values == -INF else values
+    return None if math.isnan(values) else "-inf" if values == -INF else float(f"{values:.7g}")
+
+
+def whole(coded: dict) -> list:
+    """Every step of a coded series."""
+    steps = [coded["first"]]
+    for step in coded["then"]:
+        steps.append([merged(row, pairs) for row, pairs in zip(steps[-1], step, strict=True)])
+    return steps
+
+
+def merged(row: list[int], pairs: list[int]) -> list[int]:
+    new = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    return [new.get(place, token) for place, token in enumerate(row)]
 
 
 PAGES = {
@@ -146,11 +159,12 @@ def test_the_data_are_the_trace():
     data, steps = data_of(page(result, "abc".__getitem__)), result.trace.table()
     assert data["watch"] == [2, 0] and data["mask"] == result.mask == MASK
     assert data["names"] == {"0": "a", "1": "b", "2": "c"}
-    assert data["states"] == steps["watched"].tolist() and data["guesses"] == steps["guesses"].tolist()
-    assert data["t"] == steps["t"].tolist() and data["denoiser"] == steps["denoiser"].tolist()
+    assert whole(data["states"]) == steps["watched"].tolist() and whole(data["guesses"]) == steps["guesses"].tolist()
+    for name in ("t", "denoiser", "scored"):
+        assert data[name] == numbers(steps[name].tolist())
     for name in SERIES:
         assert data[name] == numbers(steps[name][:, [2, 0]].tolist())
-    assert data["changed"][0] == [None, None] and any(MASK in row for row in data["states"][0])
+    assert data["changed"][0] == [None, None] and any(MASK in row for row in data["states"]["first"])
 
 
 def test_the_slider_has_a_place_for_every_step():
@@ -160,7 +174,7 @@ def test_the_slider_has_a_place_for_every_step():
     assert (slider["min"], slider["max"], slider["step"]) == ("0", str(len(result.trace.steps) - 1), "1")
     assert len(result.trace.steps) == 7
     charts = [svg for svg in reader.of("svg") if svg.get("class") == "chart"]
-    assert len(charts) == 2 and all(len(svg["data-at"].split()) == 7 for svg in charts)
+    assert len(charts) == 3 and all(len(svg["data-at"].split()) == 7 for svg in charts)
     assert sum(section.get("class") == "row" for section in reader.of("section")) == 1
 
 
@@ -196,7 +210,7 @@ def test_a_run_without_watched_rows_says_how_to_watch_them():
     result = run(decode=words)
     text = page(result)
     assert "No row was watched" in text and "watch=[0]" in text and "<script" not in text and 'type="range"' not in text
-    assert text.count('class="chart"') == 2 and all(f">{words}</td>" in text for words in result.texts)
+    assert text.count('class="chart"') == 3 and all(f">{words}</td>" in text for words in result.texts)
     assert all(f"{value:.4f}" in text for value in result.rewards.tolist())
 
 
@@ -229,13 +243,13 @@ def test_forbidden_texts_are_named_so_and_left_out_of_the_means():
     data = data_of(text)
     assert data["reward"][-1][0] == "-inf" and math.isfinite(data["reward"][-1][1])
     assert not re.search(r"\bnan\b|\binf\b", re.sub(r'"-inf"', "", text.split("<main>")[1].split("mean reward")[0]))
-    said = re.search(r'aria-label="Reward: reward from \S+ to ([-\d.]+);', text)
+    said = re.search(r'aria-label="Reward against denoiser rows a sample: reward from \S+ to ([-\d.]+);', text)
     assert said and float(said[1]) == pytest.approx(float(result.rewards[1:].mean()), rel=1e-3)
 
 
 def test_the_page_is_saved(tmp_path):
     result = run(watch=(0,), decode=lambda tokens: ["zwölf \u2028 日本"] * len(tokens))
-    result.save_html(tmp_path / "trace.html", names="aéß".__getitem__)
+    result.save_html(tmp_path / "trace.html", "aéß".__getitem__)
     assert (tmp_path / "trace.html").read_text(encoding="utf-8") == page(result, "aéß".__getitem__)
 
 
@@ -289,91 +303,19 @@ def test_ticks_are_round_numbers(low, high, most, expected):
 
 
 def test_a_chart_breaks_where_there_is_no_value():
-    drawn = chart([1, 2, 3, 4, 5], {"a": [0.0, 1.0, None, 2.0, None], "b": [None] * 5}, "A & B", None)
+    drawn = chart([1, 2, 3, 4, 5], {"a": [0.0, 1.0, None, 2.0, None], "b": [None] * 5}, "A & B", None, "<rows>")
     lines = re.findall(r'<polyline class="line s0" points="([^"]*)"', drawn)
     assert [len(line.split()) for line in lines] == [2, 1] and drawn.count("<circle") == 1
     assert 's1" points' not in drawn
-    assert "A &amp; B: a from 0 to 2; b without a value" in drawn
+    assert "A &amp; B against &lt;rows&gt;: a from 0 to 2; b without a value" in drawn
+    assert ">&lt;rows&gt;</text>" in drawn
     heights = [float(point.split(",")[1]) for line in lines for point in line.split()]
     assert heights == sorted(heights, reverse=True) and heights[0] > heights[-1]
-    assert chart([1, 2], {"a": [None, None]}, "A", None) == ""
-    assert chart([3], {"a": [5.0]}, "A", None).count("<circle") == 1  # one value: the axes still have a length
+    assert chart([1, 2], {"a": [None, None]}, "A", None, "rows") == ""
+    assert chart([3], {"a": [5.0]}, "A", None, "rows").count("<circle") == 1  # one value: the axes still have a length
 
 
 def test_package_data_are_beside_the_code():
     import iterref.page
 
     assert {"page.css", "page.js"} <= {file.name for file in Path(iterref.page.__file__).parent.iterdir()}
-
-
-def shown_by_chromium(text: str, folder: Path) -> str:
-    """What a page has become once a browser has loaded it and run its script."""
-    (folder / "page.html").write_text(text, encoding="utf-8")
-    options = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run --dump-dom".split()
-    command = [str(CHROMIUM), *options, f"--user-data-dir={folder / 'profile'}", (folder / "page.html").as_uri()]
-    return subprocess.run(command, capture_output=True, check=True, timeout=120).stdout.decode()
-
-
-# Goes through a page as a reader would, with the arrow keys, and writes down what each step shows.
-DRIVER = """<pre id="seen"></pre><script>
-const slider = document.getElementById("step"), seen = [];
-const press = (key) => document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
-const note = () => seen.push({
-  step: Number(slider.value), said: slider.getAttribute("aria-valuetext"),
-  rows: [...document.querySelectorAll(".tokens")].map((row) => [...row.querySelectorAll(".token")].map(
-    (token) => [token.textContent, token.className, token.getAttribute("aria-label")])),
-  figures: [...document.querySelectorAll(".figures")].map((line) => line.textContent),
-  cursors: [...document.querySelectorAll(".cursor")].map((line) => line.getAttribute("x1")),
-});
-press("ArrowLeft");
-for (let k = 0; k <= Number(slider.max); k++) { note(); press("ArrowRight"); }
-document.querySelector("input[value=guesses]").click(); note();
-slider.value = "1"; slider.dispatchEvent(new Event("input")); note();
-document.getElementById("seen").textContent = JSON.stringify(seen);
-</script></body>"""
-
-
-@browser
-def test_a_browser_shows_every_step(tmp_path):
-    """Every token at every step is the trace's, masks are boxes, and those that changed are marked so."""
-    result = run(watch=(2, 0), decode=words)
-    text = page(result, ["<b>", "b&", "\n"].__getitem__)
-    free = re.sub("<meta http-equiv[^>]*>", "", text).replace("</body>", DRIVER)  # the policy would not run the driver
-    *seen, guess, second = json.loads(Reader(shown_by_chromium(free, tmp_path)).inside["pre"][0])
-    steps, names = result.trace.table(), ["<b>", "b&", "\u21b5", "\u25a2"]
-    assert [one["step"] for one in seen] == list(range(7)) and (guess["step"], second["step"]) == (6, 1)
-    places = next(svg["data-at"] for svg in Reader(text).of("svg") if svg.get("class") == "chart").split()
-    before = None
-    for k, one in enumerate(seen):
-        states = steps["watched"][k].tolist()
-        assert [[token for token, _, _ in row] for row in one["rows"]] == [[names[i] for i in row] for row in states]
-        assert [[name for _, _, name in row] for row in one["rows"]] == [
-            ["mask" if i == MASK else None for i in row] for row in states
-        ]
-        changed = [["a0" in kind.split() for _, kind, _ in row] for row in one["rows"]]
-        assert changed == [[before is not None and i != before[w][j] for j, i in enumerate(row)]
-                           for w, row in enumerate(states)]  # fmt: skip
-        assert (
-            one["said"].startswith(f"{k + 1} of 7, time {float(steps['t'][k]):.3f}")
-            and one["cursors"] == [places[k]] * 2
-        )
-        for w, row in enumerate((2, 0)):
-            reward = float(steps["reward"][k, row])
-            assert f"reward {reward:.4f}" in one["figures"][w] or math.isnan(reward)
-        before = states
-    for one in (guess, second):
-        guesses, states = steps["guesses"][one["step"]], steps["watched"][one["step"]]
-        assert [[token for token, _, _ in row] for row in one["rows"]] == [[names[i] for i in row] for row in guesses]
-        opened = [["open" in kind.split() for _, kind, _ in row] for row in one["rows"]]
-        assert opened == (guesses != states).tolist()
-
-
-@browser
-def test_a_browser_runs_the_page_s_script_and_no_other(tmp_path):
-    text = page(run(watch=(0,), decode=words), lambda token: EVIL)
-    planted = text.replace("</body>", "<script>document.title = 'planted'</script></body>")
-    shown = shown_by_chromium(planted, tmp_path)
-    assert '<html lang="en" class="live">' in shown and "<title>planted" not in shown
-    assert "<img" not in shown  # nor did the script make markup of a token's name
-    # Negative control: without the policy the planted script does run.
-    assert "<title>planted" in shown_by_chromium(re.sub("<meta http-equiv[^>]*>", "", planted), tmp_path)

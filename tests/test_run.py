@@ -11,6 +11,7 @@ from torch import Tensor
 from iterref.budget import Cost
 from iterref.models.markov import world
 from iterref.problem import Problem
+from iterref.random import Rng
 from iterref.registry import parse
 from iterref.rewards.base import RewardError
 from iterref.run import Result, sample
@@ -206,3 +207,37 @@ def test_progress_is_shown_when_asked(capsys):
     run("ancestral:steps=2", problem_of(), progress=True)
     shown = capsys.readouterr()
     assert shown.out == "" and "ancestral" in shown.err and "2/2" in shown.err
+
+
+# --- the best text ----------------------------------------------------------------------------------------------------
+
+
+def rule(tokens: Tensor, rows: Tensor) -> Tensor:
+    return ((tokens == 2).sum(1) >= 2).double()
+
+
+def test_of_texts_with_one_reward_the_last_state_is_returned() -> None:
+    model = world(length=12, vocab=6, seed=2)[0]
+    problem = Problem(model, rule, torch.zeros(256, 12), alpha=0.1)
+    best, last = (run(f"iterref:objective={kind}", problem, seed=1) for kind in ("maximise", "sample"))
+    reached = last.rewards == 1
+    assert bool((best.rewards >= last.rewards).all()) and reached.sum() > 200
+    assert torch.equal(best.tokens[reached], last.tokens[reached])
+    # so a rule that is kept costs the model next to nothing: its texts are as likely as exact ones that keep it
+    drawn = model.sample(Rng.seeded(3, torch.arange(4000)))
+    exact = model.log_prob(drawn[rule(drawn, drawn) == 1])
+    found = model.log_prob(best.tokens)
+    assert abs(float(found.mean() - exact.mean())) < 4 * float(found.std() / 16 + exact.std() / len(exact) ** 0.5)
+    # the control: texts that keep it at first sight are far less likely, in nats
+    hasty = run("iterref:moves=0,steps=1,tries=64,objective=maximise", problem, seed=1)
+    assert bool((hasty.rewards == 1).all()) and float(model.log_prob(hasty.tokens).mean()) < float(exact.mean()) - 1
+
+
+def test_a_finished_text_that_moves_leave_again_is_seen() -> None:
+    model, reward, _ = world(12, 8)
+    problem = Problem(model, reward, torch.zeros(64, 12), alpha=5.0)  # so warm that the last moves leave good texts
+    result = run("iterref:steps=4,moves=8,early=0.5,tries=1,blocks=1,objective=maximise", problem)
+    table = result.trace.table()
+    finished = table["t"] == 0
+    assert 1 < finished.sum() < len(finished)  # some moves at noisy times, some on finished texts
+    assert bool((table["best"][finished] >= table["reward"][finished]).all())

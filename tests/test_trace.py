@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from iterref.kernels import Info, State
+from iterref.kernels.decision import ACCEPTED, OTHER, REFUSED, UNDECIDED, Decision
 from iterref.models.markov import world
 from iterref.problem import Problem
 from iterref.registry import parse
@@ -49,6 +50,116 @@ def test_watched_rows_are_kept_whole():
     revealed = table["watched"] != MASK
     assert torch.equal(table["watched"][revealed], table["guesses"][revealed])
     assert not bool((table["guesses"] == MASK).any())
+
+
+MOVES = {
+    "shared": "iterref:steps=3,moves=6,tries=3,blocks=1,early=0.5",
+    "blocks": "iterref:steps=3,moves=6,tries=2,blocks=3,early=0.5",
+    "one-block-a-move": "iterref:steps=2,moves=6,tries=4,blocks=1,spacing=0,span=1.0",
+    "independent": "iterref:steps=2,moves=6,tries=3,kernel=independent",
+    "published": "iterref:steps=2,moves=6,tries=3,kernel=published",
+    "trajectory": "iterref:steps=3,moves=6,tries=3,kernel=trajectory",
+    "adapt": "iterref:steps=2,moves=6,tries=2,blocks=2,adapt=true",
+    "metropolis": "metropolis:steps=2,moves=6",
+}
+
+
+@pytest.mark.parametrize("text", MOVES.values(), ids=MOVES)
+def test_the_decisions_tell_how_every_guess_came_about(text):
+    """Replayed on the guess before, the accepted candidates of a step give the guess after it, with its reward."""
+    watch = [2, 0]
+    trace = run(text, tuple(watch)).trace
+    steps, told = trace.table(), 0
+    assert len(trace.rounds) == len(steps["t"])
+    for k, step in enumerate(trace.rounds):
+        guess = steps["guesses"][max(k - 1, 0)]
+        reward = REWARD(guess.clamp_max(2), torch.tensor(watch)).double()  # of masks, nobody asks
+        for one in step:
+            assert one.tokens.dtype == torch.int32 and one.tokens.shape[1:] == (2, 5)
+            rows = torch.tensor(watch).repeat(len(one.tokens))
+            assert torch.equal(one.rewards.flatten(), REWARD(one.tokens.long().flatten(0, 1), rows).double())
+            taken = one.verdicts == ACCEPTED
+            assert int(taken.sum(0).max()) <= 1 and set(one.verdicts.flatten().tolist()) <= {OTHER, REFUSED, ACCEPTED}
+            chosen = torch.where(taken[..., None], one.tokens, 0).sum(0)
+            guess = torch.where(taken.any(0)[:, None], chosen, guess)
+            reward = torch.where(taken.any(0), torch.where(taken, one.rewards, 0.0).sum(0), reward)
+        if step:
+            told += 1
+            share = torch.stack([(one.verdicts == ACCEPTED).any(0) for one in step]).double().mean(0)
+            assert torch.equal(guess, steps["guesses"][k]) and torch.equal(reward, steps["reward"][k, watch])
+            assert share.tolist() == pytest.approx(steps["accepted"][k, watch].tolist())
+    assert told >= 6
+
+
+def test_a_replay_sees_a_lost_decision():
+    """Negative control of the test above: without a step's last decision another guess comes out."""
+    trace = run(MOVES["blocks"], (0,), rows=1).trace
+    guesses, missed = trace.table()["guesses"], 0
+    for k, step in enumerate(trace.rounds[1:], 1):
+        guess = guesses[k - 1, 0]
+        for one in step[:-1]:
+            for tokens, verdict in zip(one.tokens[:, 0], one.verdicts[:, 0], strict=True):
+                guess = tokens if verdict == ACCEPTED else guess
+        missed += not torch.equal(guess, guesses[k, 0])
+    assert missed > 0
+
+
+OTHERS = ["tempering:steps=2,moves=4", "smc:steps=3,particles=4", "svdd:steps=3", "waste_free:steps=2"]
+
+
+@pytest.mark.parametrize("text", [*MOVES.values(), *OTHERS])
+def test_watching_changes_no_run(text):
+    plain, watched = run(text), run(text, (1, 3))
+    assert torch.equal(plain.tokens, watched.tokens) and torch.equal(plain.rewards, watched.rewards)
+    assert plain.trace.rounds == [] and any(watched.trace.rounds) == (text not in OTHERS[3:])
+
+
+@pytest.mark.parametrize("text", ["iterref:steps=2,moves=5,tries=2,width=3", "tempering:steps=2,moves=5,width=3"])
+def test_of_several_chains_those_decisions_are_kept_that_are_shown(text):
+    trace = run(text, (3, 1)).trace
+    steps = trace.table()
+    for k, step in enumerate(trace.rounds):
+        for one in step:
+            assert one.tokens.shape[1:] == (2, 5)
+            rows = torch.tensor([3, 1]).repeat(len(one.tokens))
+            assert torch.equal(one.rewards.flatten(), REWARD(one.tokens.long().flatten(0, 1), rows).double())
+        if text.startswith("iterref") and k == len(steps["t"]) - 1:  # the chain that was drawn
+            taken = [one.tokens[one.verdicts[:, 0] == ACCEPTED, 0] for one in step]
+            ends = [tokens[0] for tokens in taken if len(tokens)]
+            assert not ends or torch.equal(ends[-1].long(), steps["guesses"][k, 0])
+    assert any(trace.rounds)
+
+
+def test_candidates_without_a_decision_are_kept_too():
+    trace = run("best_of_n:steps=3,n=4", (3,)).trace
+    assert [len(step) for step in trace.rounds] == [0, 0, 1]
+    one = trace.rounds[-1][0]
+    assert one.tokens.shape == (4, 1, 5) and set(one.verdicts.flatten().tolist()) == {UNDECIDED}
+    assert float(one.rewards.max()) == float(trace.table()["reward"][-1, 3])
+
+
+def test_verdicts():
+    """Of three candidates of three chains, the last of which is refused altogether."""
+    choice, accepted = torch.tensor([0, 2, 0]), torch.tensor([True, True, False])
+    decision = Decision(torch.zeros(3, 3, 1), torch.zeros(3, 3), choice, accepted)
+    assert decision.verdict().T.tolist() == [[2, 0, 0], [0, 0, 2], [1, 0, 0]]
+    in_turn = Decision(torch.zeros(3, 3, 1), torch.zeros(3, 3), choice, accepted, in_turn=True)
+    assert in_turn.verdict().T.tolist() == [[2, 0, 0], [1, 1, 2], [1, 1, 1]]
+    assert in_turn.of([2, 0]).verdict().T.tolist() == [[1, 1, 1], [2, 0, 0]]
+    part, now = torch.tensor([[True, False]] * 3), torch.full((3, 2), 7)
+    parts = Decision(torch.arange(6).view(1, 3, 2), torch.zeros(1, 3), part=part, now=now)
+    assert parts.tokens().tolist() == [[[0, 7], [2, 7], [4, 7]]] and parts.verdict().tolist() == [[-1, -1, -1]]
+    assert parts.of(slice(1)).tokens().tolist() == [[[0, 7]]]
+
+
+def test_spans_and_reward_rows_are_noted():
+    trace = run("iterref:steps=2,moves=4,tries=2,blocks=1,span=0.75+0.5,early=0").trace.table()
+    assert trace["span"].nan_to_num(-1.0)[:, 0].tolist() == pytest.approx([-1, -1, 0.75, 0.5, 0.75, 0.5])
+    assert trace["scored"].tolist() == [2, 4, 6, 8, 10, 12]
+    tails = run("iterref:steps=4,moves=2,tries=2,kernel=trajectory,span=3+1").trace.table()["span"][:, 0]
+    assert tails[1:].tolist() == pytest.approx([0.75, 0.25])
+    adapted = run("iterref:steps=1,moves=8,tries=2,span=0.5,adapt=true").trace.table()["span"][1:]
+    assert adapted[0].tolist() == [0.5] * 4 and bool((adapted[1] != 0.5).all())
 
 
 def test_methods_that_decide_nothing_note_nothing():
@@ -97,6 +208,12 @@ def test_a_trace_survives_a_file(tmp_path, watch):
     assert again.watch == watch and len(again.steps) == len(trace.steps)
     for name, series in trace.table().items():
         assert torch.equal(again.table()[name].nan_to_num(-9.0), series.nan_to_num(-9.0))
+    counts = [1, 8, 8, 8, 8] if watch else []
+    assert [len(step) for step in again.rounds] == [len(step) for step in trace.rounds] == counts
+    for step, other in zip(again.rounds, trace.rounds, strict=True):
+        for one, kept in zip(step, other, strict=True):
+            for part, other_part in zip(one, kept, strict=True):
+                assert torch.equal(part, other_part) and part.dtype == other_part.dtype
     assert again.summary() == trace.summary() and again.stuck_rows() == trace.stuck_rows()
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from iterref.decode import REVERSE, Decoder
+from iterref.kernels.decision import Decision
 from iterref.particles import Particles
 from iterref.problem import Problem, Time
 from iterref.random import Rng
@@ -45,8 +46,9 @@ class State:
 class Info:
     """What one step did, a row: `accepted` (B,) share of its decisions, `stuck` (B,) bool, `changed` (B,) tokens.
 
-    `proposals` (N, B, L) with `proposed` (N, B) are the last candidates and their rewards, where there were any; `ess`
-    (B,) is the effective number of particles before they were resampled.
+    `decisions` are those of a chain's move, one after the other. `proposals` (N, B, L) with `proposed` (N, B) are the
+    candidates of a method that weighs them in place of deciding, and their rewards; `ess` (B,) is the effective number
+    of particles before they were resampled. `span` is the share of tokens that the move made noise, or (B,) of them.
     """
 
     accepted: Tensor | None = None
@@ -55,6 +57,8 @@ class Info:
     proposals: Tensor | None = None
     proposed: Tensor | None = None
     ess: Tensor | None = None
+    span: Time | None = None
+    decisions: tuple[Decision, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,13 @@ class Move:
     def redraw(self) -> bool:
         """Whether the move stays at its noise level."""
         return not isinstance(self.s, Tensor) and self.s == self.t
+
+    @property
+    def span(self) -> Time | None:
+        """The share of tokens that the move makes noise, of the grid that a redrawn tail covers, or None."""
+        if self.until is not None or self.redraw:
+            return None
+        return 1 - self.start / (len(self.times) - 1) if self.start else self.a_t - self.a_s
 
 
 class Kernel(Protocol):

@@ -23,6 +23,7 @@ from torch import Tensor
 from iterref import mtm
 from iterref.budget import Cost
 from iterref.kernels.base import Info, Move, State, several
+from iterref.kernels.decision import Decision
 from iterref.kernels.reopen import open_positions, reopen
 from iterref.kernels.shared import cost as shared_cost
 from iterref.kernels.shared import shared
@@ -41,7 +42,8 @@ def independent(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[S
     y_t, y_0, reward = tries(problem, state.x_t, move, n, rng.fork("forward"))
     log_forward = _tilt(reward, g, move.alpha).T
     verdict = mtm.propose(log_forward, rng.fork("propose"))
-    y_t, y_0, r_y = pick(y_t, verdict.choice), pick(y_0, verdict.choice), pick(reward, verdict.choice)
+    tried, y_t, y_0 = y_0, pick(y_t, verdict.choice), pick(y_0, verdict.choice)
+    r_y = pick(reward, verdict.choice)
     log_backward = _tilt(state.reward, g, move.alpha)[:, None]
     if n > 1:
         _, _, r_reference = tries(problem, y_t, move, n - 1, rng.fork("reference"))
@@ -50,7 +52,8 @@ def independent(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[S
     gain = torch.where(torch.isneginf(state.reward) & ~torch.isneginf(r_y), torch.inf, gain)
     accepted = mtm.multiple_try(log_forward, log_backward, gain, rng.fork("accept")) & verdict.accepted
     x_0 = adopt(accepted, y_0, state.x_0)
-    info = Info(accepted.double(), verdict.stuck, (x_0 != state.x_0).sum(1), None, reward)
+    decision = Decision(tried, reward, verdict.choice, accepted)
+    info = Info(accepted.double(), verdict.stuck, (x_0 != state.x_0).sum(1), decisions=(decision,))
     return replace(state, x_t=adopt(accepted, y_t, state.x_t), x_0=x_0, reward=adopt(accepted, r_y, state.reward)), info
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from iterref import mtm
 from iterref.budget import Cost
 from iterref.kernels.base import Info, Move, State
+from iterref.kernels.decision import Decision
 from iterref.kernels.independent import tries
 from iterref.kernels.shared import cost as shared_cost
 from iterref.kernels.shared import shared
@@ -35,7 +36,8 @@ def published(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[Sta
     x_0 = adopt(verdict.accepted, pick(y_0, verdict.choice), state.x_0)
     x_t = adopt(verdict.accepted, pick(y_t, verdict.choice), state.x_t)
     kept = adopt(verdict.accepted, pick(reward, verdict.choice), state.reward)
-    info = Info(verdict.accepted.double(), verdict.stuck, (x_0 != state.x_0).sum(1), None, reward)
+    decision = Decision(y_0, reward, verdict.choice, verdict.accepted, in_turn=True)
+    info = Info(verdict.accepted.double(), verdict.stuck, (x_0 != state.x_0).sum(1), decisions=(decision,))
     return replace(state, x_t=x_t, x_0=x_0, reward=kept), info
 
 

@@ -22,6 +22,7 @@ from iterref import mtm
 from iterref.budget import Cost
 from iterref.decode import advance
 from iterref.kernels.base import Info, Move, State, several
+from iterref.kernels.decision import Decision
 from iterref.kernels.reopen import Opened, leaves_one_out, open_positions, partition, reopen, spaced
 from iterref.particles import adopt, pick
 from iterref.problem import Problem
@@ -88,7 +89,8 @@ def _first(problem: Problem, state: State, x_0: Tensor, move: Move, rng: Rng) ->
     reward = problem.score(x_0.flatten(0, 1), problem.rows.repeat(len(x_0)), final=move.t == 0).view(len(x_0), -1)
     verdict = mtm.select((reward / move.alpha).T, rng.fork("decide", 0))
     state = replace(state, x_0=pick(x_0, verdict.choice), reward=pick(reward, verdict.choice))
-    return state, Info(verdict.accepted.double(), verdict.stuck, None, x_0, reward)
+    decision = Decision(x_0, reward, verdict.choice, verdict.accepted)
+    return state, Info(verdict.accepted.double(), verdict.stuck, decisions=(decision,))
 
 
 def _compete(
@@ -100,17 +102,20 @@ def _compete(
     now_t, now_0, now = state.x_t, state.x_0, state.reward
     part = partition(where, move.blocks, rng.fork("blocks")) if move.blocks > 1 else None
     taken, stuck = torch.zeros_like(now), torch.ones_like(now, dtype=torch.bool)
+    decisions = []
     for block in range(move.blocks):
-        new_t = x_t if part is None else torch.where(part == block, x_t, now_t)
-        new_0 = x_0 if part is None else torch.where(part == block, x_0, now_0)
+        here = None if part is None else part == block
+        new_t = x_t if here is None else torch.where(here, x_t, now_t)
+        new_0 = x_0 if here is None else torch.where(here, x_0, now_0)
         reward = problem.score(new_0.flatten(0, 1), rows, final=move.t == 0).view(n, -1)
         verdict = mtm.metropolised(now / move.alpha, (reward / move.alpha).T, rng.fork("decide", block))
+        decisions.append(Decision(x_0, reward, verdict.choice, verdict.accepted, here, now_0))
         now_t = adopt(verdict.accepted, pick(new_t, verdict.choice), now_t)
         now_0 = adopt(verdict.accepted, pick(new_0, verdict.choice), now_0)
         now = adopt(verdict.accepted, pick(reward, verdict.choice), now)
         taken, stuck = taken + verdict.accepted, stuck & verdict.stuck
     changed = (now_0 != state.x_0).sum(1)
-    info = Info(taken / move.blocks, stuck, changed, new_0, reward)
+    info = Info(taken / move.blocks, stuck, changed, decisions=tuple(decisions))
     return replace(state, x_t=now_t, x_0=now_0, reward=now), info
 
 

@@ -20,6 +20,7 @@ from iterref import mtm
 from iterref.budget import Cost
 from iterref.decode import advance, grid
 from iterref.kernels.base import Info, Move, State
+from iterref.kernels.decision import Decision
 from iterref.particles import adopt, pick
 from iterref.problem import Problem
 from iterref.random import Rng
@@ -45,7 +46,8 @@ def trajectory(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[St
     new_0 = adopt(verdict.accepted, pick(x_0, verdict.choice), old_0)
     kept = adopt(verdict.accepted, pick(reward, verdict.choice), now)
     changed = None if state.path is None else (new_0 != old_0).sum(1)  # a first guess changes nothing
-    info = Info(verdict.accepted.double(), verdict.stuck, changed, x_0, reward)
+    decision = Decision(x_0, reward, verdict.choice, verdict.accepted)
+    info = Info(verdict.accepted.double(), verdict.stuck, changed, decisions=(decision,))
     path = torch.cat([head, tail])
     return replace(state, t=0.0, x_t=new_0, x_0=new_0, reward=kept, path=path), info
 

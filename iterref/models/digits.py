@@ -171,6 +171,11 @@ class Digits:
         network.load_state_dict({name: w.float() for name, w in load_file(folder / "model.safetensors").items()})
         return cls(network.to(device))
 
+    def render(self, tokens: Tensor) -> Tensor:
+        """Canvases (R, 64) long -> pictures (R, 1, 8, 8) float32: ink is black, and what is masked is grey."""
+        light = 1 - tokens / (LEVELS - 1)
+        return torch.where(tokens < LEVELS, light, 0.5).view(-1, 1, SIDE, SIDE)
+
     def prepare(self, labels: Sequence[int | None] | Tensor) -> tuple[MaskedDigits | UniformDigits, Tensor, Tensor]:
         """B classes, None for an image of any class -> their denoiser, a canvas (B, 64) long, free positions (B, 64).
 

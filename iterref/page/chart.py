@@ -1,4 +1,4 @@
-"""Chart: series along a run as one inline SVG, against the denoiser rows asked for so far.
+"""Chart: series along a run as one inline SVG, against the rows asked for so far.
 
     x = rows asked so far, a step a point;     y = one line a series, broken where it has no value
 
@@ -17,8 +17,10 @@ LEFT, RIGHT, TOP, BOTTOM = 66, 14, 10, 38  # the margins around the lines, where
 Series = Sequence[float | None]
 
 
-def chart(rows: Sequence[float], series: Mapping[str, Series], label: str, within: tuple[float, float] | None) -> str:
-    """A figure of named `series`, each (K,) with None for no value, over `rows` (K,) of denoiser rows.
+def chart(
+    rows: Sequence[float], series: Mapping[str, Series], label: str, within: tuple[float, float] | None, axis: str
+) -> str:
+    """A figure of named `series`, each (K,) with None for no value, over `rows` (K,), which `axis` names.
 
     `label` names the figure, `within` sets the ends of the y axis in place of the values' own. Empty where no series
     has a value.
@@ -37,13 +39,13 @@ def chart(rows: Sequence[float], series: Mapping[str, Series], label: str, withi
 
     parts, below = [], HEIGHT - BOTTOM
     for tick in ticks(y_low, y_high, 5):
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for tick in ticks(x_low, x_high, 8):
-        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{below}" y2="{below + 4}"/>')
+        parts.append(f'<line class="rule" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{below}" y2="{below + 4}"/>')
         parts.append(f'<text x="{x(tick):.1f}" y="{below + 17}" text-anchor="middle">{tick:g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle:g}" y="{HEIGHT - 4}" text-anchor="middle">denoiser rows a sample</text>')
+    parts.append(f'<text x="{middle:g}" y="{HEIGHT - 4}" text-anchor="middle">{escape(axis)}</text>')
     for place, line in enumerate(series.values()):
         for run in _runs(rows, line):
             points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in run)
@@ -57,11 +59,11 @@ def chart(rows: Sequence[float], series: Mapping[str, Series], label: str, withi
         f'x1="0" x2="28" y1="4" y2="4"/></svg> {escape(name)}</span>'
         for place, name in enumerate(series)
     )
-    said = "; ".join(f"{name} {_said(line)}" for name, line in series.items())
+    said = escape(f"{label} against {axis}: " + "; ".join(f"{name} {_said(line)}" for name, line in series.items()))
     at = " ".join(f"{x(value):.1f}" for value in rows)
     return (
         f'<figure><figcaption>{escape(label)} {keys}</figcaption><svg class="chart" role="img" data-at="{at}" '
-        f'aria-label="{escape(f"{label}: {said}")}" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg></figure>'
+        f'aria-label="{said}" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg></figure>'
     )
 
 

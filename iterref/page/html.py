@@ -1,6 +1,6 @@
 """HTML: a result written as one page, from its summary, its charts, its watched rows and its final texts.
 
-    escaped text, inline style, inline script, one JSON block;     nothing is loaded from anywhere
+    escaped text, inline style, inline script, one JSON block, pictures as data;     nothing is loaded from anywhere
 
 A policy in the page's head lets the browser run the page's own script alone, by its hash, and load nothing at all.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
@@ -20,12 +20,14 @@ from torch import Tensor
 
 from iterref.budget import Cost
 from iterref.page.chart import chart
+from iterref.page.faces import Faces, faces, png
+from iterref.page.watched import watched_data
 from iterref.problem import Best
 from iterref.samplers.base import Sampler
 from iterref.trace import Trace
 
-Names = Callable[[int], str]
-SERIES = ("accepted", "changed", "reward", "best")  # the series of the trace that a watched row is shown with
+DENOISER, SCORED = "denoiser rows a sample", "reward rows a sample"
+THUMB = 64  # the least side of a picture in a table, in pixels
 
 
 class Shown(Protocol):
@@ -51,24 +53,30 @@ class Shown(Protocol):
     def mask(self) -> int | None: ...
     @property
     def finished(self) -> bool: ...
+    @property
+    def faces(self) -> Faces | None: ...
 
 
-def page(result: Shown, names: Names | None = None) -> str:
+def page(result: Shown, show: Any = None) -> str:
     """A whole HTML page of a result: its summary, charts and texts, and the steps of the rows that were watched.
 
-    `names` is a function from a token id to the text of that token, for the watched rows (ids are shown without it) and
-    for the final texts where the result has none. It is never asked for the mask, which the page shows as an empty box.
+    `show` says how tokens are shown, in the watched rows and where the result has no texts: a model, a tokenizer, or a
+    function from a token's id to its text (`iterref.page.faces`), the result's own unless given. It is never asked for
+    the name of the mask, which the page shows as an empty box.
     """
+    known = _known(result, show)
     watched = bool(result.trace.steps) and "watched" in result.trace.steps[0]
     style, script = _part("page.css"), _part("page.js") if watched else ""
     policy = f"default-src 'none'; style-src {_hash(style)}" + (f"; script-src {_hash(script)}" if watched else "")
+    policy += "; img-src data:" if known.render is not None else ""
     title = f"A run of {result.sampler.name}: {len(result.tokens)} {_plural('row', len(result.tokens))}"
+    kind = "Texts" if known.render is None else "Pictures"
     body = [
         f"<h1>{escape(title)}</h1>",
         _summary(result),
-        _steps(result, names) if watched else _unwatched(result),
+        _steps(result, known) if watched else _unwatched(result),
         _charts(result.trace),
-        f'<section aria-labelledby="texts"><h2 id="texts">Texts</h2>{table(result, names)}</section>',
+        f'<section aria-labelledby="texts"><h2 id="texts">{kind}</h2>{table(result, known)}</section>',
     ]
     return "\n".join(
         [
@@ -85,42 +93,26 @@ def page(result: Shown, names: Names | None = None) -> str:
     )
 
 
-def table(result: Shown, names: Names | None = None, most: int | None = None) -> str:
+def table(result: Shown, show: Any = None, most: int | None = None) -> str:
     """An HTML table of the final texts with their rewards and the best rewards seen, the first `most` rows of it.
 
-    Where the result has no texts, tokens are written by `names`, or as their ids.
+    Pictures stand for texts where `show` draws; where the result has neither, tokens are written by their names or ids.
     """
+    known = _known(result, show)
     count = len(result.tokens) if most is None else min(most, len(result.tokens))
     rewards, best = result.rewards.tolist(), result.best.reward.tolist()
-    texts = result.texts if result.texts is not None else _written(result.tokens[:count], names)
+    texts = _written(result, count, known)
     lost, none = ("forbidden", "none allowed") if result.finished else ("none yet", "none yet")
     lines = "".join(
         f'<tr><th scope="row">{row}</th><td>{_figure(rewards[row], lost)}</td><td>{_figure(best[row], none)}</td>'
-        f'<td class="text" dir="auto">{escape(texts[row])}</td></tr>'
+        f'<td class="text" dir="auto">{texts[row]}</td></tr>'
         for row in range(count)
     )
     rest = len(result.tokens) - count
     more = f'<tr><td colspan="4">and {rest} more {_plural("row", rest)}</td></tr>' if rest else ""
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("row", "reward", "best seen", "text"))
+    last = "text" if known.render is None else "picture"
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("row", "reward", "best seen", last))
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}{more}</tbody></table>"
-
-
-def watched_data(result: Shown, names: Names | None = None) -> dict[str, Any]:
-    """What the slider moves over, as plain values: the steps' `t` and `denoiser` (K,), `SERIES` (K, W), and the
-    `states` and `guesses` (K, W, L) of the rows `watch`, with the `names` of all tokens in them but the mask.
-
-    A number that is not finite is None, or "-inf" where it says that a text is forbidden.
-    """
-    steps = result.trace.table()
-    watch = list(result.trace.watch)
-    data: dict[str, Any] = {"watch": watch, "mask": result.mask, "names": None}
-    data |= {name: _plain(steps[name].tolist()) for name in ("t", "denoiser")}
-    data |= {name: _plain(steps[name][:, watch].tolist()) for name in SERIES}
-    data |= {"states": steps["watched"].tolist(), "guesses": steps["guesses"].tolist()}
-    if names is not None:
-        used = {int(token) for name in ("watched", "guesses") for token in steps[name].unique()} - {result.mask}
-        data["names"] = {str(token): names(token) for token in sorted(used)}
-    return data
 
 
 def _summary(result: Shown) -> str:
@@ -140,7 +132,12 @@ def _summary(result: Shown) -> str:
         facts["stuck"] = f"{named}: some step found only forbidden candidates and kept the state"
     if not result.finished:
         facts["broken off"] = "the run ended early; this is what it had reached"
-    return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items()) + "</dl>"
+    return "<dl>" + "".join(f"<dt>{name}</dt><dd>{_broken(value)}</dd>" for name, value in facts.items()) + "</dl>"
+
+
+def _broken(text: str) -> str:
+    """Escaped text that may go on in a new line behind a comma."""
+    return escape(text).replace(",", ",<wbr>")
 
 
 def _unwatched(result: Shown) -> str:
@@ -152,56 +149,72 @@ def _unwatched(result: Shown) -> str:
     )
 
 
-def _steps(result: Shown, names: Names | None) -> str:
+def _steps(result: Shown, known: Faces) -> str:
     """The slider, the watched rows that the script fills, and their data."""
-    last = len(result.trace.steps) - 1
+    trace, last = result.trace, len(result.trace.steps) - 1
+    data = watched_data(trace, result.mask, known)
+    moves = '<details class="moves"><summary></summary><div class="candidates"></div></details>'
+    tokens = '<p class="tokens" dir="auto"></p>' if known.render is None else '<div class="tokens"></div>'
     rows = "".join(
         f'<section class="row" aria-labelledby="row-{place}"><h3 id="row-{place}">Row {row}</h3>'
-        '<p class="figures"></p><p class="tokens" dir="auto"></p></section>'
-        for place, row in enumerate(result.trace.watch)
+        f'<p class="figures"></p>{tokens}{moves if any(trace.rounds) else ""}</section>'
+        for place, row in enumerate(trace.watch)
     )
     # No text of a user or a model can end the block or begin a comment in it: JSON needs no "<" outside of strings.
-    data = json.dumps(watched_data(result, names), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    block = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return (
+        '<section aria-labelledby="steps"><h2 id="steps">Step by step</h2>'
+        "<noscript><p>The slider needs scripts; the charts and the final texts are below.</p></noscript>"
+        '<div class="controls"><button type="button" id="play">play</button><label for="step">step</label>'
+        f'<input type="range" id="step" min="0" max="{last}" step="1" value="0" aria-describedby="keys">'
+        '<output id="at" for="step" aria-live="off"></output></div>'
+        "<fieldset><legend>show</legend>"
+        '<label><input type="radio" name="shown" value="states" checked> the state</label> '
+        '<label><input type="radio" name="shown" value="guesses"> the clean guess</label></fieldset>'
+        '<p id="keys" class="note">The left and right arrow keys go through the steps; on the slider, Home and End go '
+        f'to the first and the last.</p>{_legend(result, data)}{rows}'
+        f'<script type="application/json" id="trace">{block}</script></section>'
+    )
+
+
+def _legend(result: Shown, data: dict[str, Any]) -> str:
+    """What the looks of a token mean; a picture that is no grid of tokens has none."""
+    if data["drawn"] is not None:
+        return ""
+    pixels = data["picture"] is not None
     keys = [("a0", "changed at this step"), ("a1", "1 step ago"), ("a2", "2 or 3"), ("a3", "4 to 7"), ("a4", "earlier")]
     if result.mask is not None:
         keys.append(("mask", "masked"))
     keys.append(("open", "guessed, and not so in the state"))
-    legend = "".join(
-        f'<li><span class="token {kind}" aria-hidden="true">{"▢" if kind == "mask" else "a"}</span> {said}</li>'
-        for kind, said in keys
+    kind, empty = (" pixels", "") if pixels else ("", "a")
+    items = "".join(
+        f'<li><span class="token {key}" aria-hidden="true">{"▢" if key == "mask" and not pixels else empty}</span> '
+        f"{said}</li>"
+        for key, said in keys
     )
-    return (
-        '<section aria-labelledby="steps"><h2 id="steps">Step by step</h2>'
-        "<noscript><p>The slider needs scripts; the charts and the final texts are below.</p></noscript>"
-        '<div class="controls"><label for="step">step</label>'
-        f'<input type="range" id="step" min="0" max="{last}" step="1" value="0" aria-describedby="keys">'
-        '<output id="at" for="step"></output></div>'
-        "<fieldset><legend>show</legend>"
-        '<label><input type="radio" name="shown" value="states" checked> the state</label> '
-        '<label><input type="radio" name="shown" value="guesses"> the clean guess</label></fieldset>'
-        '<p id="keys" class="note">The left and right arrow keys move the slider.</p>'
-        f'<ul class="legend" aria-label="colours of the tokens">{legend}</ul>{rows}'
-        f'<script type="application/json" id="trace">{data}</script></section>'
-    )
+    return f'<ul class="legend{kind}" aria-label="looks of the {"pixels" if pixels else "tokens"}">{items}</ul>'
 
 
 def _charts(trace: Trace) -> str:
-    """Reward, best reward and acceptance, the mean over the rows in which each has a finite value."""
+    """Rewards against the rows of both kinds, and acceptance and ESS: means over the rows with a finite value there."""
     steps = trace.table()
     if not steps:
         return ""
-    rows = steps["denoiser"].tolist()
-    means = {name: [_mean(step) for step in steps[name].tolist()] for name in ("reward", "best", "accepted")}
+    means = {name: [_mean(step) for step in steps[name].tolist()] for name in ("reward", "best", "accepted", "ess")}
+    rewards = {"reward": means["reward"], "best reward seen": means["best"]}
+    rows, scored = (steps[name].tolist() for name in ("denoiser", "scored"))
     drawn = [
-        chart(rows, {"reward": means["reward"], "best reward seen": means["best"]}, "Reward", None),
-        chart(rows, {"share of accepted decisions": means["accepted"]}, "Acceptance", (0.0, 1.0)),
+        chart(rows, rewards, "Reward", None, DENOISER),
+        "" if not all(map(isfinite, scored)) else chart(scored, rewards, "Reward", None, SCORED),
+        chart(rows, {"share of accepted decisions": means["accepted"]}, "Acceptance", (0.0, 1.0), DENOISER),
+        chart(rows, {"effective number of particles": means["ess"]}, "Particles", None, DENOISER),
     ]
     if not any(drawn):
         return ""
     note = "Each point is a step, and the mean over the rows that have a finite value there."
     return (
-        f'<section aria-labelledby="charts"><h2 id="charts">Along the run</h2>{"".join(drawn)}'
-        f'<p class="note">{note}</p></section>'
+        '<section aria-labelledby="charts"><h2 id="charts">Along the run</h2>'
+        f'<div class="charts">{"".join(drawn)}</div><p class="note">{note}</p></section>'
     )
 
 
@@ -210,17 +223,22 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(finite) / len(finite) if finite else None
 
 
-def _plain(values: Any) -> Any:
-    """Nested lists of numbers as JSON can hold them."""
-    if isinstance(values, list):
-        return [_plain(value) for value in values]
-    return values if isfinite(values) else "-inf" if values == -inf else None
+def _known(result: Shown, show: Any) -> Faces:
+    return faces(show) if show is not None else result.faces or Faces()
 
 
-def _written(tokens: Tensor, names: Names | None) -> list[str]:
-    if names is None:
+def _written(result: Shown, count: int, known: Faces) -> list[str]:
+    """What stands in the last column, as markup."""
+    tokens = result.tokens[:count]
+    if known.render is not None:
+        pictures = [png(picture, THUMB) for picture in known.pixels(tokens)] if count else []
+        return [f'<img alt="the picture of row {row}" src="{picture}">' for row, picture in enumerate(pictures)]
+    if result.texts is not None:
+        return [escape(str(text)) for text in result.texts[:count]]
+    name = known.name
+    if name is None:
         return [" ".join(map(str, row)) for row in tokens.tolist()]
-    return ["".join(names(token) for token in row) for row in tokens.tolist()]
+    return [escape("".join(map(name, row))) for row in tokens.tolist()]
 
 
 def _figure(value: float, lowest: str = "-inf") -> str:

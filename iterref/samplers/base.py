@@ -23,7 +23,7 @@ from iterref.problem import Problem
 from iterref.random import Rng
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 LINEAR = Schedule()
 OBJECTIVES = ("sample", "maximise")
@@ -175,6 +175,8 @@ class Chain(Decoded):
         move = plan[state.step]
         if state.x_0 is not None and move.t < state.t:
             state = descend(problem, state, move.t, rng.fork("descend"))
+            if not state.t and state.x_0 is not None and state.reward is not None and problem.best is not None:
+                problem.best.see(state.x_0, state.reward, problem.rows)  # a finished text now, which moves may leave
         state, info = self._move(problem, state, move, rng.fork("move"))
         state = replace(state, step=state.step + 1)
         if state.step == len(plan) and state.t > 0:
@@ -187,7 +189,8 @@ class Chain(Decoded):
 
     def _move(self, problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
         """One planned move, made by the kernel."""
-        return self.entry.move(problem, state, move, rng)
+        state, info = self.entry.move(problem, state, move, rng)
+        return state, replace(info, span=move.span)
 
     def refining(self) -> Sampler:
         """No draft: every row goes into moves on the finished text."""

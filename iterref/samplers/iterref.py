@@ -168,11 +168,11 @@ class IterRef(Chain):
         assert state.wide is not None
         before, n = state.wide, self.width
         wide, info = super().step(problem.widened(n), before, rng.repeat(n))
-        if before.x_0 is None and info.proposed is not None:
-            wide = self._meet(wide, info.proposed / problem.alpha, rng.fork("meet"))
+        if before.x_0 is None and info.decisions:
+            wide = self._meet(wide, info.decisions[0].reward / problem.alpha, rng.fork("meet"))
         last = wide.step == self.iterations
         chosen = rng.fork("one").choose(torch.zeros(len(rng), n, dtype=torch.float64)) if last else None
-        return self._shown(wide, chosen), _told(info, n)
+        return self._shown(wide, chosen), _told(info, n, chosen)
 
     def _move(self, problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
         """As planned, or with every chain's own span."""
@@ -307,14 +307,19 @@ class IterRef(Chain):
         return 1 <= span <= self.steps if isinstance(span, int) else 0 < span <= 1
 
 
-def _told(info: Info, width: int) -> Info:
-    """What all chains of a row did: shares and changes in the mean, stuck where all of them were."""
+def _told(info: Info, width: int, chosen: Tensor | None) -> Info:
+    """What all chains of a row did: shares and changes in the mean, stuck where all of them were; the decisions are
+    those of the chain that is shown."""
 
     def mean(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.double().view(width, -1).T.contiguous().mean(1)
 
     stuck = None if info.stuck is None else info.stuck.view(width, -1).all(0)
-    return Info(mean(info.accepted), stuck, mean(info.changed))
+    span = mean(info.span) if isinstance(info.span, Tensor) else info.span
+    batch = 0 if info.accepted is None else len(info.accepted) // width
+    shown = slice(batch) if chosen is None else chosen * batch + torch.arange(batch, device=chosen.device)
+    decisions = tuple(decision.of(shown) for decision in info.decisions)
+    return Info(mean(info.accepted), stuck, mean(info.changed), span=span, decisions=decisions)
 
 
 SAMPLER = IterRef

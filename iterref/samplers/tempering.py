@@ -163,12 +163,13 @@ def _placed(wide: State, places: Tensor) -> State:
 def _cold(info: Info, batch: int) -> Info:
     """What chain 0 did: the first `batch` chains."""
 
-    def cold(x: Tensor | None, dim: int = 0) -> Tensor | None:
-        return None if x is None else x.narrow(dim, 0, batch)
+    def cold(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x[:batch]
 
     return Info(
-        cold(info.accepted), cold(info.stuck), cold(info.changed), cold(info.proposals, 1), cold(info.proposed, 1)
-    )
+        cold(info.accepted), cold(info.stuck), cold(info.changed), span=info.span,
+        decisions=tuple(decision.of(slice(batch)) for decision in info.decisions),
+    )  # fmt: skip
 
 
 SAMPLER = Tempering

@@ -1,0 +1,60 @@
+"""Decision: which candidates competed for a move, which one was put to the test, and how the test ended.
+
+    verdict   -1 nothing was decided,   0 not put to the test,   1 refused,   2 accepted      one a candidate and chain
+
+It holds on to tensors that a move has made anyway; candidates and verdicts are made only for the chains asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+UNDECIDED, OTHER, REFUSED, ACCEPTED = -1, 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of B chains among N candidates: clean guesses `x_0` (N, B, L) long with their `reward` (N, B), the
+    `choice` (B,) long that was put to the test, and whether it was `accepted` (B,) bool.
+
+    Of a move that decides part by part, a candidate is `x_0` inside of `part` (B, L) bool and `now` (B, L) outside.
+    `in_turn` says that candidates are tested one after the other up to the first that passes; without a `choice`
+    nothing is decided.
+    """
+
+    x_0: Tensor
+    reward: Tensor
+    choice: Tensor | None = None
+    accepted: Tensor | None = None
+    part: Tensor | None = None
+    now: Tensor | None = None
+    in_turn: bool = False
+
+    def of(self, chains: Tensor | list[int] | slice) -> Decision:
+        """The same decision of C of the chains, by their places (C,); a slice copies nothing."""
+
+        def some(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[chains]
+
+        return replace(
+            self, x_0=self.x_0[:, chains], reward=self.reward[:, chains], choice=some(self.choice),
+            accepted=some(self.accepted), part=some(self.part), now=some(self.now),
+        )  # fmt: skip
+
+    def tokens(self) -> Tensor:
+        """The candidates, (N, B, L) long."""
+        if self.part is None or self.now is None:
+            return self.x_0
+        return torch.where(self.part, self.x_0, self.now)
+
+    def verdict(self) -> Tensor:
+        """What became of every candidate, (N, B) int8."""
+        if self.choice is None or self.accepted is None:
+            return torch.full_like(self.reward, UNDECIDED, dtype=torch.int8)
+        place = torch.arange(len(self.reward), device=self.reward.device)[:, None]
+        tested = (place <= self.choice) | ~self.accepted if self.in_turn else place == self.choice
+        passed = (place == self.choice) & self.accepted
+        return tested.to(torch.int8) + passed.to(torch.int8)
