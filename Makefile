@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-slow lint types install bench-worlds bench-news bench-speed rewards models results clean
+.PHONY: demo test test-slow lint types install bench-worlds bench-news bench-speed rewards models results docs dist clean
 
 $(BIN)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,26 +37,35 @@ bench-worlds: $(BIN)/.run
 	$(BIN)/iterref bench world --out benchmarks/results/world
 
 bench-news: $(BIN)/.run
-	$(BIN)/python benchmarks/news.py --out benchmarks/results
+	$(BIN)/python -m benchmarks.news --out benchmarks/results
 
 bench-speed: $(BIN)/.run
 	$(BIN)/iterref bench speed --json benchmarks/results/speed.json
 
-# The bundled reward models, from the texts in DATA: half an hour of one core, resumable.
+# The bundled reward models, from the texts in DATA: an hour of one core, resumable. `acceptability` starts from `prose`.
 DATA ?= ../shared/data
-rewards: $(BIN)/.run
-	$(BIN)/python benchmarks/rewards/sentiment.py --data $(DATA) --work out/rewards --out iterref/rewards/weights --test
-	$(BIN)/python benchmarks/rewards/prose.py --data $(DATA) --work out/rewards --out iterref/rewards/weights/prose
+rewards: $(BIN)/.dev
+	$(BIN)/python -m benchmarks.rewards.sentiment --data $(DATA) --work out/rewards --out iterref/rewards/weights --test
+	$(BIN)/python -m benchmarks.rewards.prose --data $(DATA) --work out/rewards --out iterref/rewards/weights/prose
+	$(BIN)/python -m benchmarks.rewards.acceptability --data $(DATA) --work out/rewards --out iterref/rewards/weights --test
 
 # The bundled models of the benchmarks: tiny-books (over an hour of one core, from DATA), digits and Sudoku (minutes).
 models: $(BIN)/.dev
-	$(BIN)/python benchmarks/models/tiny_books.py --data $(DATA) --work out/tiny-books --out iterref/models/weights
-	$(BIN)/python benchmarks/models/digits.py --out iterref
-	$(BIN)/python benchmarks/models/sudoku.py --out iterref/models/weights/sudoku
+	$(BIN)/python -m benchmarks.models.tiny_books --data $(DATA) --work out/tiny-books --out iterref/models/weights
+	$(BIN)/python -m benchmarks.models.digits --out iterref
+	$(BIN)/python -m benchmarks.models.sudoku --out iterref/models/weights/sudoku
 
 # Tables and pictures of the benchmark tasks from their CSV files; nothing is run.
 results: $(BIN)/.run
-	$(BIN)/python benchmarks/results.py
+	$(BIN)/python -m benchmarks.results
+
+# The documentation as a site, in site/: open site/index.html, or serve it with `mkdocs serve`.
+docs: $(BIN)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The sdist and the wheel, into dist/.
+dist: $(BIN)/.dev
+	$(BIN)/python -m hatchling build
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -5,7 +5,7 @@
 Laws of one to four tokens, rewards standard normal a state, alpha = 0.5; one law and one reward a seed. Every random
 outcome of the production code is enumerated by the oracle of the tests, so this script needs the test requirements.
 
-    python benchmarks/bias.py --out benchmarks/results        (a minute or two on one core)
+    python -m benchmarks.bias --out benchmarks/results        (a minute or two on one core)
 
 Writes `bias.csv` and `bias.md`, and ends with status 1 where a kernel that is claimed exact is not.
 """
@@ -26,18 +26,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the oracle and the traps live in the tests
-
-from iterref.decode import grid  # noqa: E402
-from iterref.kernels import KERNELS, Info, Kernel, Move, State  # noqa: E402
-from iterref.models.table import Table  # noqa: E402
-from iterref.problem import Problem  # noqa: E402
-from iterref.random import Rng  # noqa: E402
-from tests import test_trajectory as paths_of  # noqa: E402
-from tests import test_traps as traps  # noqa: E402
-from tests.oracle import stationary, total_variation, transition  # noqa: E402
-from tests.test_kernels_exact import chain  # noqa: E402
-from tests.worlds import TableReward, pair_states, random_reward, random_table, refine, target  # noqa: E402
+from iterref.decode import grid
+from iterref.kernels import KERNELS, Info, Kernel, Move, State
+from iterref.models.table import Table
+from iterref.problem import Problem
+from iterref.random import Rng
+from tests import test_trajectory as paths_of
+from tests import test_traps as traps
+from tests.oracle import stationary, total_variation, transition
+from tests.test_kernels_exact import chain
+from tests.worlds import TableReward, pair_states, random_reward, random_table, refine, target
 
 ALPHA = traps.ALPHA
 ROUNDING = 1e-9
@@ -267,7 +265,7 @@ def markdown(rows: list[dict[str, str]], seeds: int) -> str:
     lines = [
         "# Bias of every kernel, enumerated",
         "",
-        "Made by `python benchmarks/bias.py`: every number is computed from all random outcomes of the production",
+        "Made by `python -m benchmarks.bias`: every number is computed from all random outcomes of the production",
         f"code, none is sampled. Median (least to greatest) over {seeds} random laws and rewards, alpha = {ALPHA}.",
         "**tv**: total variation between the stationary law and the target. **shift**: mean reward under the",
         "stationary law less that under the target. **claim**: what `docs/correctness.md` says; exact rows are checked",

@@ -1,6 +1,6 @@
 """Consensus-guided summaries of real sentences: `tiny-news` on a test set, every method at equal denoiser rows.
 
-    python benchmarks/news.py --data sentcomp.test.jsonl.gz --rows 500 --out benchmarks/results
+    python -m benchmarks.news --data sentcomp.test.jsonl.gz --rows 500 --out benchmarks/results
 
 The reward is the consensus with a pool of the model's own drafts, which sees no reference; the figure that counts is
 ROUGE-L against the reference, which no method sees. Every method pays for its pool. The baselines are unguided
@@ -260,7 +260,7 @@ def main() -> None:
     bench = Bench(Summarizer.load(options.model, precision=options.precision), documents, references, options.seed)
     rows, baselines = measure(bench, options.budgets, options.steps, options.share)
     header = (
-        f"`python benchmarks/news.py --data {options.data.name} --rows {options.rows} --budgets "
+        f"`python -m benchmarks.news --data {options.data.name} --rows {options.rows} --budgets "
         f"{' '.join(map(str, options.budgets))} --steps {options.steps} --share {options.share} --seed {options.seed} "
         f"--precision {options.precision}` "
         f"({date.today()}, {platform.machine()} CPU, torch {torch.__version__}), {len(documents)} sentences. Rows are "

@@ -1,10 +1,11 @@
 """Results: all tables and pictures of the benchmark tasks from their CSV files, into the documentation and the README.
 
-    python benchmarks/results.py        make results
+    python -m benchmarks.results        make results
 
 Every folder of benchmarks/results that is named after a task, or after a task and more (`images-realism`), is reported
 anew from its runs.csv and samples.csv; nothing is run. What stands between `<!-- results: FOLDER -->` and
-`<!-- end -->` was written by this; `overview` is the README's table, the held-out figures at equal denoiser rows.
+`<!-- end -->` was written by this; `overview` is the README's table, the held-out figures at equal denoiser rows, and
+`duels` in how many cells of each task ours is ahead of whom.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iterref.bench import tables
-from iterref.bench.paired import Entry, ahead, entries, needed, rivals
+from iterref.bench.accounts import EQUAL
+from iterref.bench.paired import Entry, ahead, duels, entries, needed, rivals
 from iterref.bench.task import TASKS, Plan, Task
 
 HOME = Path(__file__).parents[1]
@@ -69,6 +71,33 @@ def headlines(task: Task, found: Sequence[Entry]) -> list[str]:
     return lines
 
 
+def score(task: Task, found: Sequence[Entry]) -> list[str]:
+    """A line an account and measure, over all cases at 2x to 16x: of the cells in which ours and a rival ran, where
+    ours is clearly ahead, and where it is clearly behind."""
+    low, high = tables.MIDDLE
+    lines = []
+    for account in EQUAL:
+        for measure in dict.fromkeys(("reward", task.main)):
+            met = [
+                duel
+                for case in dict.fromkeys(one.cell.case for one in found)
+                for duel in duels(
+                    [one for one in found if one.cell.case == case and one.cell.account == account],
+                    task.ours(case), measure, task.measures[measure],
+                )
+                if duel.ahead is not None and low <= duel.cell.budget <= high
+            ]  # fmt: skip
+            told = []
+            for name in SHOWN:
+                gaps = [duel.ahead for duel in met if duel.against == name and duel.ahead is not None]
+                clear = [gap.value for gap in gaps if gap.clear]
+                won, lost = sum(value > 0 for value in clear), sum(value < 0 for value in clear)
+                told.append(f"{won} of {len(gaps)}" + (f", behind in {lost}" if lost else "") if gaps else "")
+            if met:
+                lines.append(f"| {' | '.join([task.name, account, measure, *told])} |")
+    return lines
+
+
 def _saved(task: Task, found: Sequence[Entry], case: str, account: str, measure: str) -> str:
     """At which budget ours has what best-of-N and SMC have at their largest."""
     here = [one for one in found if one.cell.case == case and one.cell.account == account]
@@ -95,6 +124,7 @@ def put(file: Path, name: str, lines: Sequence[str]) -> bool:
 def main() -> None:
     """Reports every folder."""
     overview: list[str] = []
+    scores: list[str] = []
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="The folder of the tasks' folders.")
     for folder in sorted(parser.parse_args().results.iterdir()):
@@ -105,11 +135,14 @@ def main() -> None:
         tables.write(plan, rows)
         found = entries(rows, samples.rows() if samples else [], list(plan.task.measures))
         lines = headlines(plan.task, found)
+        scores += score(plan.task, found)
         put(HOME / "docs" / "benchmarks.md", folder.name, table(lines))
         mark = f"x | {plan.task.main} |"
         ours = [line for line in lines if "| denoiser | " in line and mark in line]
         overview += [line.replace("| ", f"| {plan.name}: ", 1) for line in ours]
     put(HOME / "README.md", "overview", table(overview))
+    head = ["task", "equal", "measure", *(f"clearly ahead of {name}" for name in SHOWN.values())]
+    put(HOME / "docs" / "benchmarks.md", "duels", [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *scores])
 
 
 if __name__ == "__main__":

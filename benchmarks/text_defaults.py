@@ -1,6 +1,6 @@
 """Options for text: what `generate` should do when nobody says, measured on `tiny-news`.
 
-    python benchmarks/text_defaults.py --data sentcomp.validation.jsonl.gz --rows 48 --out benchmarks/results
+    python -m benchmarks.text_defaults --data sentcomp.validation.jsonl.gz --rows 48 --out benchmarks/results
 
 Two rewards that see no reference: agreement with a pool of the model's own drafts (drawn once, free of charge here),
 and a rule (eight words, three of the source's long ones). Budgets are k plain runs of 16 denoiser rows, in three
@@ -25,14 +25,15 @@ import numpy as np
 import torch
 
 from iterref import Budget, Cost, OwnDrafts, generate
-from iterref.generation import RECOMMENDED, draw_drafts, text_model
+from iterref.generation import draw_drafts, text_model
+from iterref.models.tiny_news import COPYING
 
 TEMPERATURE, SEED, PLAIN = 0.5, 1, 16
 TEXT = "tries=16,blocks=1,spacing=0,objective=maximise"
 METHODS = {
-    "default": RECOMMENDED,
-    "early=0": RECOMMENDED + ",early=0",
-    "steps=8": RECOMMENDED + ",steps=8",
+    "default": COPYING,
+    "early=0": COPYING + ",early=0",
+    "steps=8": COPYING + ",steps=8",
     "small spans": f"iterref:{TEXT},span=0.75+0.5+0.25",
     "whole": f"iterref:{TEXT},span=1.0",
     "spaced (the default of `iterref`)": "iterref:objective=maximise",
@@ -120,7 +121,7 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(written)
     header = (
-        f"`python benchmarks/text_defaults.py --data {options.data.name} --rows {options.rows} --budgets "
+        f"`python -m benchmarks.text_defaults --data {options.data.name} --rows {options.rows} --budgets "
         f"{' '.join(map(str, options.budgets))}`, {date.today()}, seed {SEED}, temperature {TEMPERATURE}, torch "
         f"{torch.__version__}. Mean of the best reward of {len(documents)} documents; in brackets the paired "
         "difference to the default and its standard error."

@@ -40,9 +40,9 @@ from iterref.rewards.text import TextReward
 from iterref.run import Interrupted, Result, sample
 from iterref.samplers.base import Sampler
 
-# What texts are refined by unless said otherwise. Language ties tokens over long distances, so small spaced moves
-# change next to nothing there; large spans do, and the best text seen is what is wanted (docs/defaults.md, measured).
-RECOMMENDED = "iterref:tries=16,blocks=1,span=1.0+0.75+0.5,spacing=0,objective=maximise"
+# What texts are refined by unless said otherwise: the method's defaults, by which free text stays whole, and the best
+# text seen. A model on which others were measured to be better says so by `recommended` (docs/defaults.md).
+RECOMMENDED = "iterref:objective=maximise"
 
 
 def generate(
@@ -69,8 +69,8 @@ def generate(
     function of texts in the convention of TRL's reward functions (`f(completions, prompts=..., **columns)`, one number
     a text; -inf forbids a text), a reward of `iterref.rewards`, a function `(tokens, rows)`, or the model's agreement
     with its own drafts ("consensus", an `OwnDrafts`, `Drafts` drawn before), alone or within a mixture. `sampler` is a
-    method or its name with options ("iterref:tries=16,span=0.2"), `RECOMMENDED` unless given. A reward that is higher
-    by `alpha` makes a text e times as likely.
+    method or its name with options ("iterref:tries=16,span=0.2"), what `recommended` says unless given. A reward that
+    is higher by `alpha` makes a text e times as likely.
 
     `budget` is a number of denoiser rows a sample, (denoiser rows, reward rows), or a `Budget`, and refits the method's
     options; a pool of drafts is paid from it and counted in the result's `cost`, `asked` and `seconds` (its trace
@@ -87,7 +87,10 @@ def generate(
     prompts = checked_prompts(prompts)
     columns, reward = checked_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
     pool, pools = pool_cost(reward), pools_in(reward)
-    method = parse(RECOMMENDED if sampler is None else sampler)
+    if sampler is None:
+        model = text_model(model)
+        sampler = recommended(model)
+    method = parse(sampler)
     if start is not None:
         if start != "drafts" or len(pools) != 1:
             raise ValueError(
@@ -113,6 +116,7 @@ def generate(
             start=texts,
             watch=watch,
             decode=posed.model.decode,
+            show=posed.model,
             progress=progress,
         )
     except (RewardError, Interrupted) as error:
@@ -236,6 +240,12 @@ def text_model(model: TextModel | str | Path | None) -> TextModel:
         except FileNotFoundError as error:
             raise ValueError(str(error)) from error
     return model
+
+
+def recommended(model: TextModel) -> str:
+    """The method, with its options, by which a model's texts are refined unless another is given: what the model itself
+    says in `recommended`, or `RECOMMENDED`."""
+    return getattr(model, "recommended", None) or RECOMMENDED
 
 
 def _charged(result: Result, pools: Sequence[Drafts], judged: Cost) -> Result:

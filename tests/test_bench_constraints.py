@@ -20,6 +20,7 @@ from iterref.budget import Budget
 from iterref.generation import RECOMMENDED
 from iterref.models import sudoku
 from iterref.models.sudoku import GridNetwork, GridOptions, load
+from iterref.models.tiny_news import COPYING
 from iterref.noise import absorbing, uniform
 from iterref.registry import parse
 
@@ -193,7 +194,7 @@ def test_rows_do_not_depend_on_their_batch(every, case):
     assert torch.equal(whole.tokens[~free], every.problem(case, rows).canvas[~free])
 
 
-@pytest.mark.parametrize("case, method", [("sudoku4", RECOMMENDED), ("brackets", "iterref:objective=maximise")])
+@pytest.mark.parametrize("case, method", [("sudoku4", COPYING), ("brackets", RECOMMENDED)])
 def test_refinement_solves_what_plain_sampling_does_not(case, method):
     of, rows = task(quick=True), torch.arange(24)
     n = 8 * of.plain(case)

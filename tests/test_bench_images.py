@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
 from sklearn.datasets import load_digits
 
+from benchmarks.models import digits as digits_training
 from iterref.bench.frechet import frechet, mixed, moments
 from iterref.bench.gallery import gallery, page
 from iterref.bench.tasks.images import CASES, Images, task
@@ -19,7 +17,6 @@ from iterref.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS
 from iterref.registry import parse
 
 torch.set_num_threads(1)
-ROOT = Path(__file__).parent.parent
 ROWS = torch.arange(20)
 
 
@@ -53,17 +50,9 @@ def test_moments_of_one_image_and_of_a_mixture():
         moments(x[:0])
 
 
-def script():
-    spec = importlib.util.spec_from_file_location("digits_training", ROOT / "benchmarks" / "models" / "digits.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_real_images_are_near_the_reference_and_noise_is_far():
     """The floor: training images against held-out ones. Controls: noise, and real images under other classes."""
-    data, split = load_digits(), script().split
+    data, split = load_digits(), digits_training.split
     x, y, parts = torch.from_numpy(data.data).long(), torch.from_numpy(data.target).long(), split(data.target)
     assert np.bincount(data.target[parts["held"]]).tolist() == [40] * CLASSES
     assert len(np.unique(np.concatenate(list(parts.values())))) == len(x)

@@ -14,13 +14,24 @@ from safetensors import safe_open
 
 from iterref.bench.diversity import distinct, overlap, words
 from iterref.bench.tasks import steering
-from iterref.bench.tasks.steering import AIMS, BAND, CASES, OPENINGS, Steering, closed, own_likelihood, read, task
+from iterref.bench.tasks.steering import (
+    AIMS,
+    BAND,
+    CASES,
+    LABELS,
+    OPENINGS,
+    Steering,
+    closed,
+    own_likelihood,
+    read,
+    task,
+)
 from iterref.budget import Budget
 from iterref.loading import BUNDLED, load
 from iterref.models.mdlm import MaskedDit
 from iterref.models.udlm import UniformDit
 from iterref.registry import parse
-from iterref.rewards import Perplexity
+from iterref.rewards import Classifier, Perplexity
 from tests.published import END, flat_config, tokenizer, weights, write
 
 torch.set_num_threads(1)
@@ -185,11 +196,25 @@ def test_a_hacked_reward_shows(folders: dict[str, Path]) -> None:
     hacked, plain = (replace(result, texts=texts) for texts in (heap, prose))
     assert Perplexity("prose")(prose)[0] > Perplexity("prose")(heap)[0]
     one, other = (made.judge("sentiment", each, rows) for each in (hacked, plain))
-    assert made._positive(heap)[0] > made._positive(prose)[0]
+    reward = made._reward("sentiment")
+    assert reward(heap)[0] > reward(prose)[0]
     assert one["log_perplexity"].min() > other["log_perplexity"].max()
     one, other = (made.whole("sentiment", each, rows) for each in (hacked, plain))
     assert one["overlap"] > 0.9 > 0.4 > other["overlap"]
     assert all(one[f"distinct_{n}"] < 0.3 < other[f"distinct_{n}"] for n in (1, 2, 3))
+
+
+@pytest.mark.parametrize("aim", LABELS)
+def test_a_classifier_rewards_and_its_judge_judges(folders: dict[str, Path], aim: str) -> None:
+    """One mechanism for every property that has classifiers: what is steered by is not what is reported."""
+    made, rows = small(folders["mdlm"]), torch.arange(3)
+    result = made.sample(aim, "ancestral:steps=2", None, rows, 0)
+    texts = ["the cat ran home and was glad.", "a man saw saw the of dog a.", "the dog is a dull and ugly beast."]
+    plain, judge = (Classifier(name, LABELS[aim], value="probability")(texts) for name in (aim, f"{aim}-judge"))
+    assert made._reward(aim)(texts) == pytest.approx(np.log(plain), abs=1e-5)
+    judged = made.judge(aim, replace(result, texts=texts), rows)["judge"]
+    np.testing.assert_allclose(judged, judge, atol=1e-6)
+    assert np.abs(judged - np.array(plain)).max() > 0.05  # the control: two networks
 
 
 def test_the_likeliest_text_is_not_the_shortest(folders: dict[str, Path]) -> None:
@@ -208,7 +233,7 @@ def test_the_likeliest_text_is_not_the_shortest(folders: dict[str, Path]) -> Non
 
 def test_bad_input_is_one_sentence(tmp_path: Path, folders: dict[str, Path]) -> None:
     made = small(folders["mdlm"])
-    with pytest.raises(ValueError, match="steering has no case 'fame' here: choose one of sentiment, perplexity"):
+    with pytest.raises(ValueError, match="steering has no case 'fame' here: choose one of sentiment, acceptability"):
         made.sample("fame", "ancestral", None, torch.arange(2), 0)
     with pytest.raises(ValueError, match="no case 'sentiment-uniform'"):  # of a model of one's own
         made.judge("sentiment-uniform", made.sample("length", "ancestral", None, torch.arange(2), 0), torch.arange(2))

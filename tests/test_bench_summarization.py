@@ -14,8 +14,9 @@ from iterref.bench.records import Records
 from iterref.bench.tasks.summarization import CASES, MOVES, Summarization, Written, copied, task
 from iterref.budget import Budget
 from iterref.drafts import OwnDrafts
-from iterref.generation import RECOMMENDED, draw_drafts, generate
+from iterref.generation import draw_drafts, generate
 from iterref.models.table import Table
+from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise
 from iterref.registry import get, parse
 from iterref.rewards import Consensus
@@ -24,7 +25,7 @@ from tests.test_generation import FakeDenoiser, FakeModel
 DOCUMENTS = ("alpha", "beta gamma", "gamma beta alpha", "alpha delta alpha delta", "beta delta gamma alpha beta")
 REFERENCES = ("alpha", "gamma beta", ("gamma", "beta alpha"), "delta delta alpha", "beta")
 CONSENSUS = ("consensus", "consensus+length")
-OURS = RECOMMENDED.replace("tries=16", "tries=4")
+OURS = COPYING.replace("tries=16", "tries=4")
 
 
 class Grouped(FakeDenoiser):
@@ -126,7 +127,7 @@ def test_what_is_compared_keeps_its_budget(of, case, budget):
             assert method == "select_refine:steps=8" and "too small for one run of select_refine" in str(error)
             continue
         assert budget.allows(result.asked), method
-        if method.startswith("iterref") and budget.denoiser < 100:
+        if method.startswith("iterref") and "trajectory" not in method and budget.denoiser < 100:
             assert result.asked.denoiser == budget.denoiser  # nothing is left over
         fitted = parse(str(result.sampler))
         assert isinstance(fitted, get("best_of_n" if method == "mbr" else Written.read(method).name))
@@ -135,8 +136,8 @@ def test_what_is_compared_keeps_its_budget(of, case, budget):
 def test_methods_begin_with_the_model_alone_and_end_with_ours(of):
     for case in CASES:
         methods = of.methods(case)
-        assert methods[0] == "ancestral" and methods[-1] == RECOMMENDED
-        assert ("mbr" in methods) == (f"drafts+{RECOMMENDED}" in methods) == (case in CONSENSUS)
+        assert methods[0] == "ancestral" and methods[-1] == of.ours(case)
+        assert ("mbr" in methods) == (f"drafts+{COPYING}" in methods) == (case in CONSENSUS)
         assert len(set(methods)) == len(methods)
 
 
@@ -168,7 +169,7 @@ def test_a_search_under_few_drafts_sees_more_than_there_is(of):
 def test_mbr_is_the_draft_that_agrees_most_with_the_others(of):
     rows, budget = rows_of(5), Budget(denoiser=100)
     result = of.sample("consensus", "mbr", budget, rows, 2)
-    drafts = OwnDrafts(12, 8, temperature=1.0)
+    drafts = OwnDrafts(12, 8, temperature=0.5)
     pool = draw_drafts(Model(), list(DOCUMENTS), drafts, seed=2)
     assert torch.equal(result.tokens, pool.best()[0])
     assert result.asked.denoiser == 96 and result.asked.reward == 13 and str(result.sampler) == "best_of_n:n=12"
@@ -293,9 +294,9 @@ def test_quick_runs_on_what_is_bundled():
     names = [parse(method).name for method in found.methods("consensus")]
     assert names == ["ancestral", "best_of_n", "smc", "svdd", "iterref"]
     judged = {}
-    for method in ("ancestral", RECOMMENDED):
+    for method in ("ancestral", found.ours("consensus")):
         result = found.sample("consensus", method, cheap(4 * found.plain("consensus")), rows, 0)
-        assert result.asked.denoiser == 32
+        assert 30 <= result.asked.denoiser <= 32  # whole tails leave a row over
         judged[method] = found.judge("consensus", result, rows)
     assert all(values["rougeL"].mean() > 0.4 and values["copy"].mean() > 0.8 for values in judged.values())
 
@@ -304,7 +305,7 @@ def test_the_same_call_of_the_library_gives_the_same_summaries():
     """Nothing stands between the task and `generate`: what a user of the library runs is what is measured."""
     of, rows = made(), torch.tensor([2, 4])
     ours = of.sample("consensus", OURS, cheap(64), rows, 5)
-    drafts = OwnDrafts(int(64 * 2 / 3) // 8, 8, temperature=1.0)
+    drafts = OwnDrafts(int(64 * 2 / 3) // 8, 8, temperature=0.5)
     plain = generate(
         Model(), [DOCUMENTS[2], DOCUMENTS[4]], reward=drafts, sampler=OURS, alpha=0.01, budget=cheap(64), seed=5,
         rows=rows, temperature=0.5,

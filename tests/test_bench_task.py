@@ -15,7 +15,7 @@ from iterref import cli
 from iterref.bench import paired, tables, task
 from iterref.bench.paired import Cell, Entry
 from iterref.bench.summary import Mean
-from iterref.bench.task import QUICK, TASKS, Plan, Work, joined, load, measure, quick_methods
+from iterref.bench.task import QUICK, TASKS, Plan, Work, grids, joined, load, measure, quick_methods
 
 SMALL = {"cases": ("brackets",), "methods": ("ancestral", "iterref"), "budgets": (1, 2), "rows": 6, "quick": True}
 
@@ -207,3 +207,13 @@ def test_wrong_use_exits_with_2_and_a_sentence(tmp_path, arguments, sentence):
 def test_an_unknown_task_is_told_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'constraints'"):
         load("constrants")
+
+
+def test_grids_of_samples_are_drawn_once(tmp_path):
+    asked = Plan("images", tmp_path, quick=True, cases=("masked",), rows=10)
+    assert grids(asked) == [tmp_path / "masked-grid.png"]
+    drawn = (tmp_path / "masked-grid.png").read_bytes()
+    assert drawn[:4] == b"\x89PNG" and len(drawn) > 5_000
+    (tmp_path / "masked-grid.png").write_bytes(b"kept")
+    assert grids(asked) and (tmp_path / "masked-grid.png").read_bytes() == b"kept"
+    assert grids(plan(tmp_path)) == []  # words have no pictures

@@ -14,8 +14,9 @@ from torch import Tensor
 import iterref
 from iterref.denoise import Guided
 from iterref.drafts import Drafts, OwnDrafts
-from iterref.generation import draw_drafts, fitted, generate
+from iterref.generation import RECOMMENDED, draw_drafts, fitted, generate, recommended
 from iterref.models.table import Table
+from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise, absorbing
 from iterref.registry import parse
 from iterref.rewards import Consensus, Rouge, TextReward
@@ -44,6 +45,8 @@ class FakeDenoiser:
 
 class FakeModel:
     """A text model whose law depends on the number of words of the prompt."""
+
+    prompted = True
 
     def __init__(self) -> None:
         self.noise = absorbing(len(WORDS) + 1)
@@ -365,3 +368,16 @@ def test_the_package_is_lazy_and_its_public_names_resolve() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_model_says_what_suits_it() -> None:
+    model, reward = FakeModel(), lambda texts: [float(len(text)) for text in texts]
+    plain = generate(model, ["a b"], reward=reward)
+    assert plain.sampler == parse(RECOMMENDED)
+    model.recommended = "iterref:moves=2"  # type: ignore[attr-defined]
+    assert generate(model, ["a b"], reward=reward).sampler == parse("iterref:moves=2")
+    filled = iterref.infill(model, ["[alpha] ."], prompts=["a b"], reward=reward)
+    assert filled.result is not None and filled.result.sampler == parse("iterref:moves=2")
+    assert str(generate(model, ["a b"], reward=reward, sampler="ancestral").sampler) == "ancestral"
+    # large spans drawn at once suit summaries and break free text, so only the former get them
+    assert recommended(iterref.load("tiny-news")) == COPYING and recommended(iterref.load("tiny-books")) == RECOMMENDED

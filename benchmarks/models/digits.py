@@ -1,6 +1,6 @@
 """Trains the digit models, their classifiers and their discriminators, from the digits that scikit-learn ships.
 
-    OMP_NUM_THREADS=1 python benchmarks/models/digits.py --out iterref --seed 0        15 minutes of one core
+    OMP_NUM_THREADS=1 python -m benchmarks.models.digits --out iterref --seed 0        15 minutes of one core
 
     held out  40 images a class: the reference of the Frechet distance; no network learns from them
     first     half of the others: the reward's classifier          second    the other half: the judge

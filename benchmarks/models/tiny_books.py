@@ -1,6 +1,6 @@
 """Trains `tiny-books` and `tiny-books-uniform`, the bundled models of whole texts: story books and film reviews.
 
-    python benchmarks/models/tiny_books.py --data DATA --work SCRATCH --out iterref/models/weights
+    python -m benchmarks.models.tiny_books --data DATA --work SCRATCH --out iterref/models/weights
 
     masked    E_t mean over the masked i of -log p(x_0^i | x_t)                    (Sahoo et al. 2024, arXiv:2406.07524)
     uniform   E_t mean over all i of -log p(x_0^i | x_t),   p(v | x_t) proportional to l(v) q(x_t^i | v)
@@ -22,7 +22,6 @@ import json
 import logging
 import math
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +31,12 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders
 from torch import Tensor, nn
 
+from benchmarks.rewards.loop import Loop, Plan
+from benchmarks.rewards.texts import byte_pairs, rows
 from iterref.denoise import from_leave_one_out
 from iterref.models.dit import PARTS, SCHEDULE, Dit, DitOptions, state
 from iterref.noise import uniform
 from iterref.training import keep_freed_memory, spread_times
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "rewards"))
-from loop import Loop, Plan  # noqa: E402
-from texts import byte_pairs, rows  # noqa: E402
 
 VOCAB, LENGTH = 4_096, 48  # the mask of the masked model is token VOCAB, behind the tokenizer's last
 START, END = 0, 1

@@ -1,6 +1,6 @@
 """Trains `prose`, the bundled causal language model: news sentences, their summaries, story books and film reviews.
 
-    python benchmarks/rewards/prose.py --data DATA --work SCRATCH --out iterref/rewards/weights/prose
+    python -m benchmarks.rewards.prose --data DATA --work SCRATCH --out iterref/rewards/weights/prose
 
 DATA is the folder of the data sets (docs/rewards.md), SCRATCH holds the tokenizer, the checkpoint and figures.json. A
 run that was interrupted goes on when it is started again.
@@ -17,12 +17,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from loop import Loop, Plan, by_length
-from texts import END, MASK, PAD, SPECIAL, START, byte_pairs, in_words, padded, passages, rows, save_tokenizer
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.rewards.loop import Loop, Plan, by_length
+from benchmarks.rewards.texts import (
+    END,
+    MASK,
+    PAD,
+    SPECIAL,
+    START,
+    byte_pairs,
+    in_words,
+    padded,
+    passages,
+    rows,
+    save_tokenizer,
+)
 from iterref.training import keep_freed_memory
 
 VOCAB, LENGTH, TOKENS = 6_144, 128, 3_072

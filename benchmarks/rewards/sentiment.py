@@ -1,6 +1,6 @@
 """Trains `sentiment` and `sentiment-judge`, the bundled classifiers, on labels of disjoint parts of the film reviews.
 
-    python benchmarks/rewards/sentiment.py --data DATA --work SCRATCH --out iterref/rewards/weights
+    python -m benchmarks.rewards.sentiment --data DATA --work SCRATCH --out iterref/rewards/weights
 
     vectors of words = truncated SVD of their positive pointwise mutual information (Levy and Goldberg 2014)
     target of a text = mean of the teachers' probabilities, averaged with the label where the part has it
@@ -24,9 +24,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from loop import Loop, Plan, by_length
 from scipy.sparse.linalg import svds
-from texts import END, MASK, PAD, SPECIAL, START, byte_pairs, padded, passages, rows, save_tokenizer
 from tokenizers import Tokenizer, processors
 from torch import Tensor, nn
 from transformers import (
@@ -35,6 +33,9 @@ from transformers import (
     DistilBertConfig,
     DistilBertForSequenceClassification,
 )
+
+from benchmarks.rewards.loop import Loop, Plan, by_length
+from benchmarks.rewards.texts import END, MASK, PAD, SPECIAL, START, byte_pairs, padded, passages, rows, save_tokenizer
 
 VOCAB, LENGTH, TOKENS = 10_000, 128, 1_920
 WINDOW, FILM = 6, 10.0  # words apart, at 1 / distance; one film review counts as ten other texts

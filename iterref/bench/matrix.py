@@ -18,7 +18,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
+
+from iterref.progress import Bar
 
 Value = str | int | float | None
 Row = dict[str, Value]
@@ -96,8 +97,9 @@ def run(
     done = {ledger.identity(row): row for row in ledger.rows()}
     missing = {ledger.identity(cell): cell for cell in cells if ledger.identity(cell) not in done}
     made = _made(list(missing.values()), work, min(jobs, len(missing)))
-    for row in tqdm(made, desc=ledger.path.stem, total=len(missing), disable=not progress):
-        ledger.add(row)
+    with Bar(made, ledger.path.stem, total=len(missing), shown=progress) as bar:
+        for row in bar:
+            ledger.add(row)
     if missing:
         done = {ledger.identity(row): row for row in ledger.rows()}
     return [done[ledger.identity(cell)] for cell in cells]

@@ -12,23 +12,20 @@ used is refused in one sentence that names the line, before anything runs.
 from __future__ import annotations
 
 import csv
-import gzip
-import json
-import zlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from iterref.hub import first_line
+from iterref.lines import Place, objects, opened, readable
 
 LINES = (".jsonl", ".json", ".ndjson")
 TABLES = {".csv": ",", ".tsv": "\t"}
 SUMMARY = "summary"
 
-Place = str  # "line 3 of news.csv", to begin a sentence with
 Entries = Generator[tuple[Place, Mapping[str, Any]], None, None]
 
 
@@ -87,26 +84,16 @@ def read(
 
 
 def _lines(file: Path) -> Entries:
-    """The objects of JSON lines; blank lines are passed over."""
-    with closing(_numbered(file)) as lines:
-        for number, line in lines:
-            if not line.strip():
-                continue
-            place = f"line {number} of {file.name}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{place} is no JSON ({error.msg}): write one object a line") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{place} is a JSON {type(row).__name__} and no object: write one object a line")
-            yield place, row
+    """The objects of JSON lines."""
+    with opened(file) as lines:
+        yield from objects(readable(lines, file.name), file.name)
 
 
 def _table(file: Path, delimiter: str) -> Entries:
     """The rows of a table. Fields may hold line ends in quotes, and a row is named by the line on which it begins."""
-    with _opened(file) as opened:
+    with opened(file) as lines:
         try:
-            reader = csv.reader(_readable(file, opened), delimiter=delimiter, strict=True)
+            reader = csv.reader(readable(lines, file.name), delimiter=delimiter, strict=True)
             columns: list[str] | None = None
             first = 1
             for fields in reader:
@@ -127,28 +114,6 @@ def _table(file: Path, delimiter: str) -> Entries:
                 f"{file.name} cannot be read as a table at line {reader.line_num} ({error}): mend it, or write JSON "
                 "lines"
             ) from None
-
-
-def _numbered(file: Path) -> Generator[tuple[int, str], None, None]:
-    with _opened(file) as opened:
-        yield from enumerate(_readable(file, opened), start=1)
-
-
-def _opened(file: Path) -> TextIO:
-    """A text file, packed or not; a mark of its byte order is no part of it."""
-    if file.suffix.lower() == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
-    return open(file, encoding="utf-8-sig", newline="")
-
-
-def _readable(file: Path, opened: TextIO) -> Iterator[str]:
-    """The lines of an open file. Raises `ValueError` where it is not what its name says."""
-    try:
-        yield from opened
-    except UnicodeDecodeError:
-        raise ValueError(f"{file.name} is no UTF-8 text: save it as UTF-8") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise ValueError(f"{file.name} is no whole gzip file: get it again") from None
 
 
 def _published(data: str, split: str, limit: int | None) -> tuple[str, Entries]:

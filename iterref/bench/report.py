@@ -17,9 +17,10 @@ from pathlib import Path
 
 import torch
 
+from iterref.bench.accounts import REWARD_ROWS
 from iterref.bench.matrix import Row
 from iterref.bench.summary import Duel, Mean, Summary, best_of_families, better, duels, gains, summarised
-from iterref.bench.world import OURS, PUBLISHED, REWARD_ROWS, SINGLE
+from iterref.bench.world import OURS, PUBLISHED, SINGLE
 
 NAMED = {"denoiser": f"denoiser rows (up to {REWARD_ROWS} reward rows each)", "total": "rows of both kinds together"}
 WHERE = {"reward": "reward reached", "tv_pair": "pair distance", "tv_pooled": "pooled pair distance"}
@@ -276,4 +277,3 @@ def _all_measures(group: Sequence[Summary]) -> list[str]:
 def _shown(mean: Mean, digits: int) -> str:
     spread = f" ± {mean.half:.{digits}f}" if isfinite(mean.half) and round(mean.half, digits) > 0 else ""
     return f"{mean.value:.{digits}f}{spread}"
-

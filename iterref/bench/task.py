@@ -2,10 +2,6 @@
 
     run = (case, method, account, budget, rows, seed)      made once, kept in runs.csv; its rows' scores in samples.csv
 
-    denoiser    the same denoiser rows, and up to REWARD_ROWS reward rows for each of them
-    total       the same number of rows of both kinds together
-    moves       methods as they stand, to see what more refinement brings (tasks that list some)
-
 Rows name prompts and random streams, so two methods of a seed are compared row by row.
 """
 
@@ -23,14 +19,15 @@ import torch
 from rapidfuzz.process import extractOne
 from torch import Tensor
 
+from iterref.bench.accounts import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budget
 from iterref.bench.matrix import Ledger, Row, cross, run
-from iterref.bench.world import SIDE_BY_SIDE, budget
 from iterref.budget import Budget
 from iterref.run import Result
 
 TASKS = ("summarization", "steering", "images", "constraints")
-BUDGETS, QUICK_BUDGETS = (1, 2, 4, 8, 16, 32), (1, 4)
-ACCOUNTS = ("denoiser", "total")
+QUICK_BUDGETS = (1, 4)
+RIVALS = ("ancestral", "best_of_n", "smc", "svdd")  # what is shown where there is no room for all
+GRID, GRID_ROWS = 4, 40  # the budget and the samples of a picture of samples
 KEY = ("case", "method", "account", "budget", "rows", "seed")
 RUN = ("fitted", "denoiser_rows", "reward_rows", "depth", "acceptance", "seconds")
 Direction = Literal["higher", "lower", "neither"]
@@ -147,12 +144,10 @@ class Plan:
             texts = self.methods or self.task.methods(case)
             if self.quick and not self.methods:
                 texts = quick_methods(texts, self.task.ours(case))
-            found += cross(
-                case=[case], method=texts, account=self.accounts, budget=self.budgets, rows=[self.rows], seed=seeds
-            )
-            more = getattr(self.task, "moves", None)
-            more_moves = {} if more is None or self.methods or self.quick else more(case)
-            for moves, text in more_moves.items():
+            equal = [account for account in EQUAL if account in self.accounts]
+            found += cross(case=[case], method=texts, account=equal, budget=self.budgets, rows=[self.rows], seed=seeds)
+            more = getattr(self.task, "moves", None) if "moves" in self.accounts and not self.methods else None
+            for moves, text in ({} if more is None else more(case)).items():
                 found += cross(
                     case=[case], method=[text], account=["moves"], budget=[moves], rows=[self.rows], seed=seeds
                 )
@@ -165,7 +160,7 @@ QUICK: dict[str, Any] = {"budgets": QUICK_BUDGETS, "rows": 16, "seeds": 1, "acco
 def quick_methods(texts: Sequence[str], ours: str) -> list[str]:
     """One variant of plain sampling, best-of-N, SMC and SVDD, and ours."""
     by_name = {text.partition(":")[0]: text for text in reversed(texts)}
-    return [*(by_name[name] for name in ("ancestral", "best_of_n", "smc", "svdd") if name in by_name), ours]
+    return [*(by_name[name] for name in RIVALS if name in by_name), ours]
 
 
 @lru_cache(maxsize=8)
@@ -186,7 +181,7 @@ class Work:
         """The run of a cell, or a note why there is none: a budget or a noise that the method is not for."""
         task, case = _task(self.name, self.options, self.quick), str(cell["case"])
         seed, multiple = int(cell["seed"] or 0), int(cell["budget"] or 0)
-        given = None if cell["account"] == "moves" else budget(str(cell["account"]), multiple * task.plain(case))
+        given = budget(str(cell["account"]), multiple * task.plain(case))
         rows = torch.arange(int(cell["rows"] or 0))
         try:
             # a candidate is a row of the network, so large budgets go in smaller parts
@@ -206,6 +201,24 @@ def measure(plan: Plan, progress: bool = False) -> list[Row]:
         if row["rows"] != plan.rows:
             raise ValueError(f"{plan.out} holds runs of {row['rows']} rows: keep to them, or give another folder")
     return run(plan.cells(), Work(plan.name, plan.options, plan.quick), plan.runs, progress, plan.jobs)
+
+
+def grids(plan: Plan) -> list[Path]:
+    """Samples of plain sampling, the usual rivals and ours at `GRID` plain runs, drawn side by side, one picture a
+    case, for a task with a `gallery`; a picture that stands is not drawn again."""
+    draw = getattr(plan.task, "gallery", None)
+    if draw is None:
+        return []
+    paths = []
+    for case in plan.cases or plan.task.cases:
+        paths.append(plan.out / f"{case}-grid.png")
+        if paths[-1].exists():
+            continue
+        bound, rows = budget("denoiser", GRID * plan.task.plain(case)), torch.arange(min(GRID_ROWS, plan.rows))
+        variants = {text.partition(":")[0]: text for text in plan.task.methods(case)}  # the last of a family
+        chosen = {name: variants[name] for name in RIVALS if name in variants} | {"iterref": plan.task.ours(case)}
+        draw(case, {name: plan.task.sample(case, text, bound, rows, 0) for name, text in chosen.items()}, paths[-1])
+    return paths
 
 
 def joined(parts: Sequence[Result]) -> Result:
@@ -246,8 +259,3 @@ def told(task: Task, case: str, result: Result, rows: Tensor) -> Row:
     for name in dict.fromkeys(("reward", task.main)):
         row[f"samples {name}"] = " ".join(f"{value:.4g}" for value in judged[name])
     return row
-
-
-def as_json(rows: Sequence[Row]) -> list[Row]:
-    """The runs that were made, one object each; what a method cannot say is null."""
-    return [{k: v for k, v in row.items() if k != "note"} for row in rows if row["note"] is None]

@@ -1,10 +1,8 @@
 """World: every method on Markov-chain worlds, where the tilted law is exact, at equal rows.
 
     world     noise-length-vocab-reward-aALPHA, as in masked-24-8-pairs-a0.5         (`iterref.models.markov.world`)
-    budget k  k plain runs' denoiser rows, k x S; a plain run has S = 16 grid steps, 32 from 64 tokens on
-    accounts  denoiser   k S denoiser rows, and reward rows up to 16 times as many: rewards are cheap
-              total      k S rows of both kinds together: a reward row is as dear as a denoiser row
-              moves      options as they stand: 0 to 10 refinement moves at every one of 8 grid times
+    budget k  k plain runs of S denoiser rows (`iterref.bench.accounts`); S is 16, and 32 from 64 tokens on
+    moves     options as they stand: 0 to 10 refinement moves at every one of 8 grid times
 
 Every method that the registry finds takes part, some in several variants; one that refuses a world, or that a budget is
 too small for, is left out of that cell with a note.
@@ -21,9 +19,10 @@ from typing import NamedTuple
 import torch
 from rapidfuzz.process import extractOne
 
+from iterref.bench.accounts import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budget
 from iterref.bench.matrix import Ledger, Row, cross, run
 from iterref.bench.measures import Yardstick
-from iterref.budget import Budget, fit
+from iterref.budget import fit
 from iterref.models.markov import world
 from iterref.models.pair_reward import KINDS, PairReward
 from iterref.problem import Problem
@@ -48,12 +47,6 @@ SHAPES = (
 )
 WORLDS = tuple(f"{noise}-{shape}" for noise in NOISES for shape in SHAPES)[:-1]
 QUICK = ("masked-24-8-pairs-a0.5", "uniform-24-64-rare-a0.5")
-BUDGETS = (1, 2, 4, 8, 16, 32)
-ACCOUNTS = ("denoiser", "total")
-REWARD_ROWS = 16  # reward rows a denoiser row where rewards are cheap
-# Copies of all rows that run side by side at the most: a run is made in parts, which changes no sample of it.
-SIDE_BY_SIDE = 2048
-
 OURS = "iterref"
 PUBLISHED = "iterref:steps=8,kernel=published,tries=8,span=0.25,spacing=0,early=0.875"
 # One try of the same plan: Metropolis' rule.
@@ -182,7 +175,7 @@ class Task:
             parse(text)
         for account in self.accounts:
             if account not in ACCOUNTS:
-                raise ValueError(f"unknown account {account!r}: choose {' or '.join(ACCOUNTS)}")
+                raise ValueError(f"unknown account {account!r}: choose {', '.join(ACCOUNTS)}")
         if min(self.rows - 1, self.seeds, self.jobs, *self.budgets) < 1:
             raise ValueError("seeds, jobs and budgets must be at least 1, and rows at least 2")
 
@@ -203,10 +196,10 @@ class Task:
             where, seeds = World.read(name), range(self.seeds)
             texts = self.methods or methods(where.plain, self.quick)
             found += cross(
-                world=[str(where)], method=texts, account=self.accounts, budget=self.budgets, rows=[self.rows],
-                seed=seeds,
+                world=[str(where)], method=texts, account=[name for name in EQUAL if name in self.accounts],
+                budget=self.budgets, rows=[self.rows], seed=seeds,
             )  # fmt: skip
-            if not self.methods and not self.quick:
+            if "moves" in self.accounts and not self.methods and not self.quick:
                 for text in REFINING:
                     for moves in MOVES:
                         written = text.format(moves=8 * moves)
@@ -247,17 +240,12 @@ def figures(cell: Row) -> Row:
     }
 
 
-def budget(account: str, rows: int) -> Budget:
-    """`rows` denoiser rows with cheap rewards, or `rows` of both kinds together."""
-    return Budget(total=rows) if account == "total" else Budget(denoiser=rows, reward=REWARD_ROWS * rows)
-
-
 def measured(cell: Row) -> Row:
     """One run of a method in a world, or a note why there is none: a small budget, or a noise that it is not for."""
     where, method = World.read(str(cell["world"])), parse(str(cell["method"]))
     try:
-        if cell["account"] != "moves":
-            method = fit(method, budget(str(cell["account"]), int(cell["budget"] or 0) * where.plain))
+        bound = budget(str(cell["account"]), int(cell["budget"] or 0) * where.plain)
+        method = method if bound is None else fit(method, bound)
         cost = method.cost()
         size = max(1, int(SIDE_BY_SIDE * cost.depth / cost.denoiser))
         parts = torch.arange(int(cell["rows"] or 0)).split(size)
@@ -295,8 +283,3 @@ def told(where: World, parts: Sequence[Result]) -> Row:
         "unguided_reward": low,
         "seconds": sum(part.seconds for part in parts),
     }
-
-
-def as_json(rows: Sequence[Row]) -> list[Row]:
-    """The runs that were made, one object each; what a method cannot say is null."""
-    return [{k: v for k, v in row.items() if k != "note"} for row in rows if row["note"] is None]

@@ -25,7 +25,16 @@ from iterref.editing.history import History, Node
 from iterref.editing.marks import BRACKETS, Marks, read
 from iterref.editing.session import Choice, Desk, Editing
 from iterref.editing.strength import strengthened
-from iterref.generation import RECOMMENDED, checked_columns, checked_prompts, checked_reward, checked_rows, fitted, pose
+from iterref.generation import (
+    checked_columns,
+    checked_prompts,
+    checked_reward,
+    checked_rows,
+    fitted,
+    pose,
+    recommended,
+    text_model,
+)  # fmt: skip
 from iterref.registry import parse
 from iterref.rewards.base import Remembered
 from iterref.samplers.base import Sampler
@@ -128,17 +137,22 @@ def refine(
     *,
     prompts: Sequence[str],
     strength: float = 0.3,
-    sampler: Sampler | str = RECOMMENDED,
+    sampler: Sampler | str | None = None,
     budget: Rows | None = None,
+    watch: Sequence[int] = (),
     **settings: Unpack[Settings],
 ) -> Editing:
     """B texts refined at a strength in (0, 1]: a session of the one step `Editing.refine`.
 
-    `settings` are the options of `edit`. As in `generate`, `budget` is for everything, a pool of drafts included.
+    `settings` are the options of `edit`. As in `generate`, `budget` is for everything, a pool of drafts included, and
+    `watch` names rows whose states the trace keeps.
     """
+    if sampler is None:
+        model = text_model(model)
+        sampler = recommended(model)
     method = _affordable(strengthened(sampler, strength), budget, settings)
     return edit(model, texts, prompts=prompts, **settings).refine(
-        strength=strength, sampler=method, progress=settings.get("progress", False)
+        strength=strength, sampler=method, watch=watch, progress=settings.get("progress", False)
     )
 
 
@@ -150,15 +164,19 @@ def infill(
     strength: float | None = None,
     length: int | None = None,
     marks: Marks = BRACKETS,
-    sampler: Sampler | str = RECOMMENDED,
+    sampler: Sampler | str | None = None,
     budget: Rows | None = None,
+    watch: Sequence[int] = (),
     **settings: Unpack[Settings],
 ) -> Editing:
     """B texts with the regions in `marks` written anew, all other tokens kept: a session of one `Editing.infill`.
 
     `settings` are the options of `edit`, where the whole canvas is free unless `room` says otherwise; `budget` is for
-    everything, a pool of drafts included.
+    everything, a pool of drafts included, and `watch` names rows whose states the trace keeps.
     """
+    if sampler is None:
+        model = text_model(model)
+        sampler = recommended(model)
     method = parse(sampler) if strength is None else strengthened(sampler, strength)
     method = _affordable(method, budget, settings)
     if isinstance(texts, str):
@@ -166,8 +184,9 @@ def infill(
     plain = [read(text, row, marks).text for row, text in enumerate(texts)]
     opened: Settings = {"room": None, **settings}
     return edit(model, plain, prompts=prompts, **opened).infill(
-        texts, strength=strength, length=length, marks=marks, sampler=method, progress=settings.get("progress", False)
-    )
+        texts, strength=strength, length=length, marks=marks, sampler=method, watch=watch,
+        progress=settings.get("progress", False),
+    )  # fmt: skip
 
 
 def _affordable(method: Sampler, budget: Rows | None, settings: Settings) -> Sampler:

@@ -157,7 +157,7 @@ def _laid_out(
     at = 0
     for first, last in _joined(spans):
         if length is None and first == last:
-            raise ValueError(f"text {row} has an empty region: say how many tokens it is to have with length=")
+            raise ValueError(f"text {row} has an empty region: say how many tokens it is to have, length= or --tokens")
         region = ids[first:last] if length is None else [blank[-1]] * length
         new += ids[at:first] + region
         free += [False] * (first - at) + [True] * len(region)
@@ -165,7 +165,10 @@ def _laid_out(
     new += ids[at:]
     free += [False] * (len(new) - len(free))
     if len(new) > len(blank):
-        raise ValueError(f"text {row} would have {len(new)} tokens and the canvas holds {len(blank)}: lower length")
+        raise ValueError(
+            f"text {row} would have {len(new)} tokens and the canvas holds {len(blank)}: "
+            "give a region fewer, by length= or --tokens"
+        )
     return new + blank[len(new) :], free + [False] * (len(blank) - len(free))
 
 

@@ -26,7 +26,7 @@ from iterref.editing.drift import Drift, text_lengths
 from iterref.editing.history import History, Node, node_seed
 from iterref.editing.marks import BRACKETS, Marks, Regions, place, read
 from iterref.editing.strength import strengthened
-from iterref.generation import RECOMMENDED
+from iterref.generation import recommended
 from iterref.particles import pick
 from iterref.problem import Problem
 from iterref.registry import parse
@@ -35,7 +35,7 @@ from iterref.run import Interrupted, Result, sample
 from iterref.samplers.base import Sampler
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class Editing:
         self,
         *,
         strength: float = 0.3,
-        sampler: Sampler | str = RECOMMENDED,
+        sampler: Sampler | str | None = None,
         budget: Rows | None = None,
         watch: Sequence[int] = (),
         progress: bool = False,
@@ -121,7 +121,7 @@ class Editing:
         rows a sample for this step, as in `generate`. Raises `ValueError` for a strength out of range or a method
         without moves on finished texts.
         """
-        method = self._fitted(strengthened(sampler, strength), budget)
+        method = self._fitted(strengthened(self._method(sampler), strength), budget)
         result = self._run(method, self.desk.problem, self.tokens, watch, progress)
         return self._record("refine", {"strength": strength, "sampler": str(method)}, result)
 
@@ -132,7 +132,7 @@ class Editing:
         strength: float | None = None,
         length: int | None = None,
         marks: Marks = BRACKETS,
-        sampler: Sampler | str = RECOMMENDED,
+        sampler: Sampler | str | None = None,
         budget: Rows | None = None,
         watch: Sequence[int] = (),
         progress: bool = False,
@@ -146,9 +146,11 @@ class Editing:
         up, a text that is not the row's own, or one that has no room for `length`.
         """
         if length is not None and (length < 1 or strength is not None):
-            raise ValueError("length= is at least 1 token, for regions drafted anew: leave out the strength")
+            raise ValueError(
+                "a region's length= (--tokens) is at least 1 token, for regions drafted anew: leave out the strength"
+            )
         regions = self._regions(marked, length, marks)
-        method = parse(sampler) if strength is None else strengthened(sampler, strength)
+        method = parse(self._method(sampler)) if strength is None else strengthened(self._method(sampler), strength)
         method = self._fitted(method, budget)
         problem = replace(
             self.desk.problem,
@@ -167,7 +169,7 @@ class Editing:
         n: int = 4,
         *,
         strength: float = 0.5,
-        sampler: Sampler | str = RECOMMENDED,
+        sampler: Sampler | str | None = None,
         budget: Rows | None = None,
         take: Literal["best", "first"] = "best",
         parent: bool = False,
@@ -185,7 +187,7 @@ class Editing:
             raise ValueError(f"take is 'best' or 'first', got {take!r}")
         if n < 1:
             raise ValueError(f"vary makes at least one alternative, got n={n}")
-        method = self._fitted(strengthened(sampler, strength), budget)
+        method = self._fitted(strengthened(self._method(sampler), strength), budget)
         if not method.iterations:
             raise ValueError("alternatives without a move are all the same: raise the budget or the method's moves")
         result = self._run(Copies(method, n), self.desk.problem, self.tokens, watch, progress)
@@ -234,13 +236,16 @@ class Editing:
         try:
             return sample(
                 method, problem, seed=seed, rows=self.desk.identities, start=start, watch=watch,
-                decode=self.desk.model.decode, progress=progress,
+                decode=self.desk.model.decode, show=self.desk.model, progress=progress,
             )  # fmt: skip
         except (RewardError, Interrupted) as error:
             # what is handed out in the session's place has cost what the session has
             partial, spent = error.partial, self.cost
             error.partial = replace(partial, cost=partial.cost + spent, asked=partial.asked + spent)
             raise
+
+    def _method(self, sampler: Sampler | str | None) -> Sampler | str:
+        return recommended(self.desk.model) if sampler is None else sampler
 
     def _fitted(self, method: Sampler, budget: Rows | None) -> Sampler:
         if budget is None:

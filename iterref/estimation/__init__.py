@@ -26,7 +26,7 @@ from iterref.estimation.footprint import Footprint, held
 from iterref.estimation.law import Law, Term, straight
 from iterref.estimation.measured import SMALLER, measure
 from iterref.estimation.probe import Run, any_texts, chosen, enough, shorter
-from iterref.generation import RECOMMENDED, checked_prompts, checked_reward, fitted, text_model
+from iterref.generation import checked_prompts, checked_reward, fitted, recommended, text_model
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import parse
@@ -177,7 +177,10 @@ def _of_texts(
 ) -> Estimate:
     prompts, reward = checked_prompts(prompts), checked_reward(reward, len(prompts))
     pools, pool = pools_in(reward), pool_cost(reward)
-    method = parse(RECOMMENDED if sampler is None else sampler)
+    if sampler is None:
+        model = text_model(model)
+        sampler = recommended(model)
+    method = parse(sampler)
     if start is not None:
         if start != "drafts" or len(pools) != 1:
             raise ValueError(f"start={start!r} needs one pool of drafts, and the reward has {len(pools)}")

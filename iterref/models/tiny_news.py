@@ -26,6 +26,7 @@ from iterref.noise import Noise, absorbing
 
 WEIGHTS = Path(__file__).parent / "weights"
 FORMAT = "iterref-summarizer-1"
+COPYING = "iterref:tries=16,blocks=1,span=1.0+0.75+0.5,spacing=0,objective=maximise"  # of summaries: docs/defaults.md
 
 CURLY = {"\u2018": "'", "\u2019": "'", "\u201c": " `` ", "\u201d": " '' ", "\u2013": "-", "\u2014": " -- "}
 QUOTES = str.maketrans(CURLY)
@@ -131,7 +132,8 @@ class Summarizer:
     """A text model: prompts in, a denoiser of their summaries out, and text to tokens and back.
 
     `noise` is absorbing noise over `vocab` tokens with the token `mask`, `length` the number of canvas positions,
-    `eos` the token that ends a summary and fills the rest of the canvas.
+    `eos` the token that ends a summary and fills the rest of the canvas. A model that is not `prompted` writes texts of
+    its own, for empty prompts alone.
     """
 
     def __init__(
@@ -142,16 +144,23 @@ class Summarizer:
         eos: int,
         source_length: int,
         precision: Literal["float32", "bfloat16"] = "float32",
+        prompted: bool = True,
     ) -> None:
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f'unknown precision {precision!r}: choose "float32" or "bfloat16"')
         self.half = precision == "bfloat16"
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.length, self.eos, self.source_length = length, eos, source_length
+        self.length, self.eos, self.source_length, self.prompted = length, eos, source_length, prompted
         self.vocab, self.mask = network.options.vocab, network.options.mask
         self.noise = absorbing(self.vocab, self.mask)
         self.device = network.table.weight.device
+
+    @property
+    def recommended(self) -> str | None:
+        """What `generate` refines texts by. A summary is tied to its document more than to itself, so large spans may
+        be drawn at once, which would break free text."""
+        return COPYING if self.prompted else None
 
     @classmethod
     def load(
@@ -173,7 +182,10 @@ class Summarizer:
         network = Transformer(TransformerOptions(**config["transformer"]))
         network.load_state_dict({k: v.float() for k, v in load_file(folder / "weights.safetensors").items()})
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        return cls(network.to(device), tokenizer, config["length"], config["eos"], config["source_length"], precision)
+        return cls(
+            network.to(device), tokenizer, config["length"], config["eos"], config["source_length"], precision,
+            prompted=config.get("prompted", True),
+        )  # fmt: skip
 
     def prepare(self, prompts: Sequence[str]) -> tuple[SummaryDenoiser, Tensor, Tensor]:
         """Encodes B prompts once. Returns their denoiser, a canvas (B, L) long of masks, and (B, L) bool, all True,
@@ -182,7 +194,9 @@ class Summarizer:
             raise ValueError("there are no prompts: pass at least one document")
         sources = []
         for row, ids in enumerate(self._tokens(prompts)):
-            if not ids:
+            if not self.prompted and prompts[row].strip():
+                raise ValueError(f"prompt {row} is given, and this model was trained without: give empty prompts")
+            if self.prompted and not ids:
                 raise ValueError(f"prompt {row} is empty: pass a document with words in it")
             if len(ids) >= self.source_length:
                 most = self.source_length - 1

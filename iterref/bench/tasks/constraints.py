@@ -29,7 +29,9 @@ from iterref.bench.puzzles import SIDES, Puzzle, Surplus, broken, puzzle, soluti
 from iterref.budget import Budget
 from iterref.denoise import Denoiser
 from iterref.generation import RECOMMENDED
+from iterref.lines import opened, readable
 from iterref.models.sudoku import load, sizes
+from iterref.models.tiny_news import COPYING
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
 from iterref.registry import parse
@@ -41,7 +43,7 @@ from iterref.run import Result, sample
 METHODS = (
     "ancestral", "best_of_n", "smc", "smc:potential=max", "smc:objective=maximise", "smc:guesses=8,objective=maximise",
     "svdd", "svdd:guesses=8,objective=maximise", "remdm", "particle_gibbs", "particle_gibbs:objective=maximise",
-    "iterref", "iterref:objective=maximise", RECOMMENDED,
+    "iterref", RECOMMENDED, COPYING,
 )  # fmt: skip
 # The surest cell first is how people solve puzzles, and needs no reward: whoever has a base decoder may use it, too.
 PATH = "iterref:kernel=trajectory,order=confidence,tries=1,steps={plain},span=0.75+1.0,objective=maximise"
@@ -175,7 +177,7 @@ class Constraints:
     def ours(self, case: str) -> str:
         """The method that claims are about: the usual moves, or whole decodings where all cells hang together."""
         of = self._case(case)
-        return PATH.format(plain=of.plain) if isinstance(of, Grids) else "iterref:objective=maximise"
+        return PATH.format(plain=of.plain) if isinstance(of, Grids) else RECOMMENDED
 
     def problem(self, case: str, rows: Tensor) -> Problem:
         """The problems of rows (R,) long."""
@@ -250,7 +252,9 @@ def read(file: Path) -> tuple[tuple[int, ...], ...]:
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}: give one with a Sudoku puzzle a line, 0 or . where free")
     found: list[tuple[int, ...]] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").split(), start=1):
+    with opened(file) as lines:
+        words = [word for line in readable(lines, file.name) for word in line.split()]
+    for number, line in enumerate(words, start=1):
         side = next((side for side in SIDES if side**2 == len(line)), 0)
         cells = tuple(-1 if c in "0." else int(c) - 1 if c.isdecimal() else side for c in line)
         if not side or max(cells) >= side or (found and len(found[0]) != len(cells)):

@@ -26,6 +26,7 @@ from iterref.bench.digits import DigitClass, Judge, Realism
 from iterref.bench.frechet import frechet, mixed, moments
 from iterref.bench.gallery import gallery
 from iterref.budget import Budget
+from iterref.generation import RECOMMENDED
 from iterref.models.digits import CLASSES, FOLDERS, LEVELS, SIDE, Digits
 from iterref.problem import Problem
 from iterref.registry import parse
@@ -67,19 +68,21 @@ class Images:
         return COARSE if self._parts(case)[1] == "realism" else self.steps
 
     def methods(self, case: str) -> list[str]:
-        """The methods that are compared."""
-        plain, others = self.plain(case), ["best_of_n", "smc", "svdd"]
+        """The methods that are compared: for realism by samples of the law, for classes also by the best image seen."""
+        plain = self.plain(case)
         if self._parts(case)[1] == "realism":  # drafts have the steps that the discriminators know
-            others.append("select_refine:n=1,denoise_steps=2")
-            return [*(_with(name, steps=plain) for name in ("ancestral", *others)), "iterref"]
+            names = ("ancestral", "best_of_n", "smc", "svdd", "select_refine:n=1,denoise_steps=2")
+            return [*(_with(name, steps=plain) for name in names), "iterref"]
         half = plain // 2  # two drafts, particles or tries at the least budget
-        others.append(f"select_refine:n=2,denoise_steps={half // 2}")
-        ours = ["iterref", f"iterref:steps={plain}"]
-        return [f"ancestral:steps={plain}", *(_with(name, steps=half) for name in others), *ours]
+        best = "objective=maximise"
+        sought = ["smc", f"smc:{best}", f"smc:guesses=8,{best}", "svdd", f"svdd:{best}"]
+        sought.append(f"select_refine:n=2,denoise_steps={half // 2}")
+        others = [_with(name, steps=half) for name in ("best_of_n", *sought)]
+        return [f"ancestral:steps={plain}", *others, "iterref", RECOMMENDED]
 
     def ours(self, case: str) -> str:
-        """The method that claims are about, by its defaults."""
-        return "iterref"
+        """The method that claims are about: for classes the best image seen, for realism a sample of the law."""
+        return "iterref" if self._parts(case)[1] == "realism" else RECOMMENDED
 
     def problem(self, case: str, rows: Tensor) -> Problem:
         """The problem of rows (R,) long, which name wanted classes. Raises `ValueError` for an unknown case."""

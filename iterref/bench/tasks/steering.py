@@ -2,16 +2,18 @@
 
     case            reward                                         judge
     sentiment       log p(positive), classifier `sentiment`        p(positive), classifier `sentiment-judge`
+    acceptability   log p(acceptable), classifier                  p(acceptable), classifier `acceptability-judge`
+                    `acceptability`
     perplexity      mean log-likelihood, `prose`, of 20 words      mean log p(x^i | x^{-i}) of the model that is steered
                     at least: five times the missing share less
     keywords        minus the given words that are missing         1 where all of them stand there, by other means
     length          minus the distance to a band of words          1 where they are within, and a sentence ends there
 
-`sentiment-uniform` and `perplexity-uniform` are the same on a uniform model. Row r goes on from opening r mod 15: the
-literature's protocol is 300 rows, 20 of each, and three seeds (Dathathri et al. 2020, arXiv:1912.02164; Singhal et al.
-2025, arXiv:2501.06848). A reward can be had by bad means, so every case reports the judge, how likely `prose` finds the
-texts, and how much they repeat each other, beside it. Whole texts are judged, openings included; what the model
-repeats is counted behind them.
+`sentiment-uniform`, `acceptability-uniform` and `perplexity-uniform` are the same on a uniform model. Row r goes on
+from opening r mod 15: the literature's protocol is 300 rows, 20 of each, and three seeds (Dathathri et al. 2020,
+arXiv:1912.02164; Singhal et al. 2025, arXiv:2501.06848). A reward can be had by bad means, so every case reports the
+judge, how likely `prose` finds the texts, and how much they repeat each other, beside it. Whole texts are judged,
+openings included; what the model repeats is counted behind them.
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ from iterref.budget import Budget
 from iterref.drafts import TextModel, tempered
 from iterref.generation import RECOMMENDED
 from iterref.loading import load
+from iterref.models.tiny_news import COPYING
 from iterref.problem import Problem
 from iterref.registry import parse
-from iterref.rewards.classifier import Classifier
+from iterref.rewards.classifier import Classifier, Measure
 from iterref.rewards.lexical import Lexical
 from iterref.rewards.likelihood import SelfLikelihood
 from iterref.rewards.perplexity import Perplexity
@@ -41,7 +44,6 @@ from iterref.rewards.text import TextReward
 from iterref.run import Result, sample
 from iterref.samplers.base import Sampler
 
-OURS = "iterref:objective=maximise"
 # Each opening with the words that `keywords` asks for behind it.
 OPENINGS: dict[str, tuple[str, str, str]] = {
     "the river": ("boat", "night", "voice"),
@@ -63,8 +65,9 @@ OPENINGS: dict[str, tuple[str, str, str]] = {
 BAND = (14, 16)  # words, of `length`
 LEAST, SHORT = 20, 5.0  # words, of `perplexity`, and nats for all that are missing: the likeliest text is next to none
 MODELS = {"": "tiny-books", "-uniform": "tiny-books-uniform"}
-AIMS = ("sentiment", "perplexity", "keywords", "length")
-CASES = (*AIMS, "sentiment-uniform", "perplexity-uniform")
+LABELS = {"sentiment": "positive", "acceptability": "acceptable"}  # wanted of a classifier; `NAME-judge` is the other
+AIMS = (*LABELS, "perplexity", "keywords", "length")
+CASES = (*AIMS, *(f"{aim}-uniform" for aim in (*LABELS, "perplexity")))
 GROUPS = 8  # in so many passes a masked model judges a text of its own
 MOST = 512  # rows of one call of the denoiser
 MEASURES: dict[str, Literal["higher", "lower", "neither"]] = {
@@ -105,13 +108,13 @@ class Steering:
         sought = ("smc", "svdd")
         return [
             f"ancestral:steps={self.steps}", f"best_of_n:{half}", *(f"{name}:{half}" for name in sought),
-            *(f"{name}:{half},objective=maximise" for name in sought), f"select_refine:{half}", "iterref", OURS,
-            RECOMMENDED,
+            *(f"{name}:{half},objective=maximise" for name in sought), f"select_refine:{half}", "iterref",
+            COPYING, RECOMMENDED,
         ]  # fmt: skip
 
     def ours(self, case: str) -> str:
         """The method that claims are about: the defaults, since large spans drawn at once break free text."""
-        return OURS
+        return RECOMMENDED
 
     def problem(self, case: str, rows: Tensor) -> Problem:
         """The problem of rows (R,) long. Raises `ValueError` for an unknown case or an opening that is too long."""
@@ -153,8 +156,8 @@ class Steering:
         return {**{f"distinct_{n}": distinct(behind, n) for n in (1, 2, 3)}, "overlap": overlap(behind, owners)}
 
     def _judged(self, aim: str, model: TextModel, texts: list[str], tokens: Tensor, rows: Tensor) -> np.ndarray:
-        if aim == "sentiment":
-            return np.array(self._other(texts))
+        if aim in LABELS:
+            return np.array(self._classifier(aim, f"{aim}-judge", "probability")(texts))
         if aim == "perplexity":
             return own_likelihood(model, tokens, [self.openings[row % len(self.openings)][0] for row in rows.tolist()])
         if aim == "length":
@@ -178,20 +181,23 @@ class Steering:
             return Lexical(required_column="keywords", hard=False)
         if aim == "length":
             return Lexical(words=BAND, hard=False)
-        return self._positive if aim == "sentiment" else self._prose + SHORT * Lexical(words=(LEAST, None), hard=False)
+        if aim in LABELS:
+            return self._classifier(aim, aim, "log_probability")
+        return self._prose + SHORT * Lexical(words=(LEAST, None), hard=False)
 
     @cached_property
     def _loaded(self) -> dict[str, TextModel]:
         return {}
 
     # A network remembers one text at most: what a run was told before is the run's own business, and so is its time.
-    @cached_property
-    def _positive(self) -> Classifier:
-        return Classifier("sentiment", "positive", limit=1)
+    def _classifier(self, aim: str, name: str, value: Measure) -> Classifier:
+        if name not in self._classifiers:
+            self._classifiers[name] = Classifier(name, LABELS[aim], value=value, limit=1)
+        return self._classifiers[name]
 
     @cached_property
-    def _other(self) -> Classifier:
-        return Classifier("sentiment-judge", "positive", value="probability", limit=1)
+    def _classifiers(self) -> dict[str, Classifier]:
+        return {}
 
     @cached_property
     def _prose(self) -> Perplexity:

@@ -32,7 +32,8 @@ from torch import Tensor
 from iterref.bench.records import SUMMARY, Records, read
 from iterref.budget import Budget, Cost, most
 from iterref.drafts import OwnDrafts, TextModel
-from iterref.generation import RECOMMENDED, draw_drafts, generate
+from iterref.generation import draw_drafts, generate
+from iterref.models.tiny_news import COPYING as SPANS
 from iterref.registry import parse
 from iterref.rewards.calling import call
 from iterref.rewards.consensus import Consensus
@@ -48,9 +49,11 @@ TEMPERATURE, ALPHA = 0.5, 0.01
 SHARP = 0.1  # the temperature that suits unguided sampling in random order best
 BAND = Lexical(words=(8, 12), hard=False)
 # The pool: a share of the budget, in plain samples of half a plain run; as many drafts where nothing bounds it.
-SHARE, DRAFTS, DRAFT_TEMPERATURE = 2 / 3, 16, 1.0
+SHARE, DRAFTS = 2 / 3, 16
 JUDGE_SEED = 918_273_645  # of the pool that judges; runs have small seeds
 MOVES = (0, 1, 2, 3, 5, 10)  # at every grid time
+# Whole decodings, the surest token first, redrawn from a step on; `SPANS` are what `generate` makes of `tiny-news`.
+PATH = "iterref:kernel=trajectory,order=confidence,tries=1,steps={steps},span=0.75+1.0,objective=maximise"
 MBR, FROM_DRAFTS = "mbr", "drafts+"
 PICKED = "iterref:steps=0,moves=0,objective=maximise"  # a text to start from, and nothing done to it
 LONGEST = 8  # how many documents, the longest ones, are tried at the door
@@ -122,15 +125,15 @@ class Summarization:
         best = f"{steps},objective=maximise"  # all of them are asked for the best text that they saw
         searching = [f"best_of_n:{steps}", f"smc:{best}", f"svdd:{best}"]
         if self._quick:
-            return ["ancestral", *searching, RECOMMENDED]
+            return ["ancestral", *searching, self.ours(case)]
         plain = ["ancestral", f"ancestral@{SHARP}", "ancestral:order=confidence", "remdm"]
-        searching += [f"best_of_n:{steps},order=confidence", f"select_refine:{steps}"]
-        pooled = [MBR, FROM_DRAFTS + RECOMMENDED] if "consensus" in self._known(case) else []
-        return [*plain, *searching, *pooled, RECOMMENDED]
+        searching += [f"best_of_n:{steps},order=confidence", f"smc:{best},order=confidence", f"select_refine:{steps}"]
+        pooled = [MBR, FROM_DRAFTS + SPANS] if "consensus" in self._known(case) else []
+        return [*plain, *searching, *pooled, SPANS, self.ours(case)]
 
     def ours(self, case: str) -> str:
-        """The method that claims are about: what `generate` runs unless told otherwise."""
-        return RECOMMENDED
+        """The method that claims are about: whole decodings in the surest order, whose summaries are the best ones."""
+        return PATH.format(steps=self.drafts.steps)
 
     def moves(self, case: str) -> dict[int, str]:
         """Methods with 0, 1, 2, 3, 5 and 10 refinement moves at every grid time of a draft that is not guided itself.
@@ -139,14 +142,14 @@ class Summarization:
         """
         self._known(case)
         steps = self.drafts.steps
-        written = f"{RECOMMENDED},guided=false,steps={steps},early={1 - 1 / steps:g}"
+        written = f"{SPANS},guided=false,steps={steps},early={1 - 1 / steps:g}"
         return {moves: f"{written},moves={steps * moves}" for moves in MOVES}
 
     @property
     def drafts(self) -> OwnDrafts:
         """The pool of a run that nothing bounds."""
         n, steps = (4, PLAIN // 4) if self._quick else (DRAFTS, PLAIN // 2)
-        return OwnDrafts(n, steps, temperature=DRAFT_TEMPERATURE)
+        return OwnDrafts(n, steps, temperature=TEMPERATURE)
 
     def sample(
         self,

@@ -1,0 +1,1 @@
+"""How the bundled models of the benchmarks were trained."""
