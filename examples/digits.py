@@ -13,7 +13,7 @@ from iterref.bench.digits import DigitClass, Judge
 from iterref.bench.gallery import gallery
 from iterref.models.digits import Digits
 
-ROWS = 40
+ROWS = 20
 BUDGET = (64, 512)  # denoiser rows and reward rows an image
 
 

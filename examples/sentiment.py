@@ -18,7 +18,7 @@ DOCUMENTS = [
     "The remade ferry is fast, charming and a delight to travel on, though its first week was a mess of failed engines "
     "and bad food, passengers said on Monday.",
 ]
-COPIES = 2
+COPIES = 1
 
 
 def main() -> None:

@@ -19,12 +19,12 @@ from math import isnan, sqrt
 from textwrap import wrap
 
 import torch
-from tqdm.auto import tqdm
 
 from iterref.budget import Cost
 from iterref.drafts import OwnDrafts, TextModel
 from iterref.generation import draw_drafts, fitted, generate
 from iterref.plots import Point
+from iterref.progress import Bar
 from iterref.registry import parse
 from iterref.rewards.rouge import report_rouge_rows
 from iterref.run import Result
@@ -99,7 +99,7 @@ def compare(
     pool = draw_drafts(model, documents, drafts, seed=seed, temperature=TEMPERATURE, progress=progress)
     points: dict[str, list[Point]] = {name: [] for name in METHODS}
     full: dict[str, Result] = {}
-    for name, method in tqdm(plan, desc="demo", disable=not progress):
+    for name, method in Bar(plan, "demo", shown=progress):
         result = generate(
             model,
             documents,

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from iterref.budget import Cost
 from iterref.decode import Decoder, advance, grid
@@ -22,6 +21,7 @@ from iterref.denoise import Denoiser, Tempered
 from iterref.noise import Noise
 from iterref.particles import pick
 from iterref.problem import Problem
+from iterref.progress import Bar, told_rows
 from iterref.random import Rng
 from iterref.rewards.algebra import TextComposable, leaves
 from iterref.rewards.base import RewardError
@@ -149,11 +149,16 @@ def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progre
     """
     start, problem, batch, times = perf_counter(), problem.begin(), len(problem.canvas), grid(drafts.steps)
     wide, copies, decoder = problem.widened(drafts.n), rng.fork("drafts").repeat(drafts.n), drafts.decoder
+
+    def spent() -> str:
+        return told_rows(problem.meter.asked(batch).denoiser, drafts.cost().denoiser * problem.passes)
+
     with torch.inference_mode():
         x = wide.prior(copies.fork("init"))
-        for step in tqdm(range(drafts.steps), desc="drafts", disable=not progress):
-            stream = copies.fork("step", step)
-            x = advance(wide, x, times[step], times[step + 1], decoder, wide.rows, stream)
+        with Bar(range(drafts.steps), "drafts", spent, shown=progress) as steps:
+            for step in steps:
+                stream = copies.fork("step", step)
+                x = advance(wide, x, times[step], times[step + 1], decoder, wide.rows, stream)
     texts = model.decode(x)
     meter = problem.meter
     pools = [texts[row::batch] for row in range(batch)]

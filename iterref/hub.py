@@ -57,7 +57,7 @@ def read_json(file: Path, name: str) -> dict[str, Any]:
         raise FileNotFoundError(f"{name} has no {file.name}: give a folder or a hub name of a published checkpoint")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, or of what is nested without end
         raise ValueError(f"{file.name} of {name} is no JSON ({error}): get it again") from None
     if not isinstance(found, dict):
         raise ValueError(f"{file.name} of {name} is no JSON object: get it again")

@@ -1,4 +1,4 @@
-"""Pairs: document-summary pairs from JSON lines, their tokenizer, and batches of like length.
+"""Pairs: document-summary pairs from JSON lines, or texts alone, their tokenizer, and batches of like length.
 
 canvas = summary tokens, then <eos> to the end                  (as Nie et al. 2025, arXiv:2502.09992, fill theirs)
 kept_j = [source token j lies on a longest common subsequence of source and summary]
@@ -6,8 +6,6 @@ kept_j = [source token j lies on a longest common subsequence of source and summ
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +15,30 @@ from rapidfuzz.distance import LCSseq
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from iterref.lines import objects, opened, readable
+
 PAD, EOS, MASK, UNKNOWN = range(4)
 SPECIALS = ("<pad>", "<eos>", "<mask>", "<unk>")
 
 
 def read_pairs(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
-    """(document, summary) pairs of JSON-lines files. Raises `ValueError` naming the file and line that lacks either."""
-    pairs = []
+    """(document, summary) pairs of JSON-lines files, and of text files (.txt or .txt.gz) the lines that are not blank,
+    each the summary of an empty document. Raises `ValueError` naming the file and line that lacks either, and for texts
+    among pairs."""
+    pairs: list[tuple[str, str]] = []
     for path in map(Path, paths):
-        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                row = json.loads(line)
-                if "document" not in row or "summary" not in row:
-                    raise ValueError(f"{path} line {number}: each line needs the fields document and summary")
-                pairs.append((str(row["document"]), str(row["summary"])))
+        with opened(path) as file:
+            lines = readable(file, path.name)
+            if ".txt" in path.suffixes:
+                pairs += [("", line.strip()) for line in lines if line.strip()]
+                continue
+            for place, row in objects(lines, path.name):
+                for field in ("document", "summary"):
+                    if not isinstance(row.get(field), str):
+                        raise ValueError(f"{place} has no text in a field `{field}`: add it, or give texts as a .txt")
+                pairs.append((row["document"], row["summary"]))
+    if len({bool(document.strip()) for document, _ in pairs}) > 1:
+        raise ValueError("some texts have a document and some have none: train on either kind alone")
     return pairs
 
 
@@ -66,12 +74,14 @@ class Pairs:
 
     @classmethod
     def encode(cls, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], length: int, source_length: int) -> Pairs:
-        """Pairs that fit: a source of at most `source_length`, a target of less than `length` tokens, neither empty."""
+        """Pairs that fit: a source of at most `source_length`, a target of less than `length` tokens, neither empty
+        (of texts alone, no source is but its EOS)."""
         documents = tokenizer.encode_batch([document for document, _ in pairs], add_special_tokens=False)
         summaries = tokenizer.encode_batch([summary for _, summary in pairs], add_special_tokens=False)
+        prompted = any(document.ids for document in documents)
         sources, canvases, keeps = [], [], []
         for document, summary in zip(documents, summaries, strict=True):
-            if 0 < len(document.ids) < source_length and 0 < len(summary.ids) < length:
+            if bool(document.ids) == prompted and len(document.ids) < source_length and 0 < len(summary.ids) < length:
                 source, target = document.ids + [EOS], summary.ids + [EOS]
                 sources.append(source)
                 canvases.append(target + [EOS] * (length - len(target)))

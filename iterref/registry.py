@@ -14,6 +14,7 @@ from pkgutil import iter_modules
 from rapidfuzz.process import extractOne
 
 import iterref.samplers
+from iterref.budget import FAR
 from iterref.samplers.base import Sampler
 
 
@@ -70,6 +71,8 @@ def _read(where: str, value: str, default: object, several: bool) -> object:
     except ValueError:
         kind = "a whole number" if isinstance(default, int) else "a number"
         raise ValueError(f"{where} needs {kind}, got {value!r}") from None
+    if isinstance(default, int) and max(map(abs, parts)) > FAR:
+        raise ValueError(f"{where} is at most {FAR}, got {value[:20]!r}: no run is that long")
     if len(parts) > 1 and not several:
         raise ValueError(f"{where} takes one value, got {value!r}")
     return parts if len(parts) > 1 else parts[0]

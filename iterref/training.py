@@ -1,4 +1,4 @@
-"""Training: the masked and the uniform diffusion losses, and a small trainer of summarisers.
+"""Training: the masked and the uniform diffusion losses, and a small trainer of models of summaries or of texts.
 
     masked    E_t (1 / t) sum over masked i of -log p(x_0^i | x_t)        (Sahoo et al. 2024, arXiv:2406.07524, eq. 10)
     uniform   E_t mean over all i of -log p(x_0^i | x_t)                  (Austin et al. 2021, arXiv:2107.03006, eq. 5)
@@ -16,22 +16,29 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from torch import Tensor
-from tqdm import tqdm
 
+from iterref.interrupts import held_back
+from iterref.models.tiny_news import normalise
 from iterref.models.transformer import Memory, Transformer, TransformerOptions
 from iterref.pairs import EOS, MASK, PAD, SPECIALS, UNKNOWN, Pairs, batches, read_pairs, train_tokenizer
+from iterref.progress import Bar
 
 logger = logging.getLogger(__name__)
+ANEW = "give another folder to write, or begin anew with resume=False (--no-resume)"
 
 
 def spread_times(rows: int, generator: torch.Generator) -> Tensor:
@@ -78,8 +85,9 @@ def uniform_loss(
 @dataclass(frozen=True)
 class TrainConfig:
     """What a training run is: `train` files and an optional `validation` file of JSON lines with `document` and
-    `summary` (.jsonl or .jsonl.gz), and a folder `out`.
+    `summary`, or of texts alone, one a line (.txt), packed (.gz) or not; and a folder `out`.
 
+    `normalise` brings raw text to the form in which the model will read it (`iterref.models.tiny_news`).
     The learning rates warm up over `warmup` steps, stay, and fall linearly to 0 over the last `cooldown` steps; both
     may be changed on resuming, before the fall begins. `optimizer` is "muon" (matrices at `matrix_rate`, the rest by
     AdamW at `rate`) or "adamw" (all at `rate`); `precision` is "bfloat16" or "float32". `end_weight` scales the loss of
@@ -117,6 +125,7 @@ class TrainConfig:
     validation_rows: int = 500
     checkpoint_minutes: float = 5.0
     threads: int = 2
+    normalise: bool = True
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("muon", "adamw"):
@@ -137,10 +146,13 @@ def token_weight(target: Tensor, end_weight: float) -> Tensor:
 
 @dataclass
 class Trainer:
-    """The state of a run: the network, its running average, the optimizers, the steps done and the seconds spent."""
+    """The state of a run: the network, whether it has prompts, a digest of its texts, its running average, the
+    optimizers, the steps done and the seconds spent."""
 
     config: TrainConfig
     network: Transformer
+    prompted: bool = True
+    texts: str = ""
     average: dict[str, Tensor] = field(init=False)
     optimizers: list[torch.optim.Optimizer] = field(init=False)
     step: int = 0
@@ -237,16 +249,23 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "curve": self.curve,
+            "texts": self.texts,
         }
         torch.save(state, path.with_suffix(".new"))
         path.with_suffix(".new").replace(path)
 
     def restore(self, path: Path) -> None:
+        """Takes up what `save` wrote. Raises `ValueError` for a run on other texts, of another network or optimizer."""
         state: dict[str, Any] = torch.load(path, weights_only=True)
-        self.network.load_state_dict(state["network"])
+        if state.get("texts", self.texts) != self.texts:
+            raise ValueError(f"{path.parent} holds a run on other texts: {ANEW}")
+        try:
+            self.network.load_state_dict(state["network"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{path.parent} holds a run of another network or optimizer: {ANEW}") from error
         self.average = state["average"]
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
         self.step, self.seconds, self.curve = state["step"], state["seconds"], state["curve"]
 
 
@@ -260,6 +279,7 @@ def export(trainer: Trainer, folder: Path) -> None:
         "eos": EOS,
         "source_length": trainer.config.source_length,
         "length": trainer.config.length,
+        "prompted": trainer.prompted,
         "transformer": asdict(trainer.network.options),
         "training": {
             **asdict(trainer.config),
@@ -299,26 +319,29 @@ def stream(pairs: Pairs, config: TrainConfig, step: int) -> Iterator[tuple[Tenso
 
 
 def train(config: TrainConfig, resume: bool = True) -> Path:
-    """Trains a masked diffusion summariser and exports it to `config.out`, which is returned.
+    """Trains a masked diffusion model of summaries, or of texts without prompts, and exports it to `config.out`, which
+    is returned.
 
     A run that finds its own checkpoint.pt in the folder goes on from it unless `resume` is False. The folder ends with
     weights.safetensors (float16), config.json, tokenizer.json and train_curve.csv, and is exported at every checkpoint.
-    Same files, seed, torch version and number of threads: the same weights.
+    Same files, seed, torch version and number of threads: the same weights, interrupted or not. Ctrl-C ends the step
+    under way, saves a checkpoint and raises `KeyboardInterrupt`.
+
+    Raises `ValueError` for files that cannot be used, and for a folder that holds a run of other files or networks.
     """
     folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    raw = read_pairs(config.train)
+    raw = _read(config, config.train)
     # a text with unknown words would teach the tokenizer the letters of the word <unk>
-    tokenizer = train_tokenizer((d for d, _ in raw if SPECIALS[UNKNOWN] not in d), config.vocab)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    pairs = Pairs.encode(tokenizer, raw, config.length, config.source_length)
-    held = None
-    if config.validation is not None:
-        rows = read_pairs([config.validation])[: config.validation_rows]
-        held = Pairs.encode(tokenizer, rows, config.length, config.source_length)
+    checkpoint, words = folder / "checkpoint.pt", folder / "tokenizer.json"
+    if resumed := resume and checkpoint.exists() and words.exists():
+        tokenizer = Tokenizer.from_file(str(words))
+    else:
+        tokenizer = train_tokenizer((text for d, s in raw if SPECIALS[UNKNOWN] not in (text := d or s)), config.vocab)
+        tokenizer.save(str(words))
     options = TransformerOptions(
         vocab=tokenizer.get_vocab_size(),
         mask=MASK,
@@ -329,31 +352,46 @@ def train(config: TrainConfig, resume: bool = True) -> Path:
         encoder_layers=config.encoder_layers,
         decoder_layers=config.decoder_layers,
     )
-    trainer = Trainer(config, Transformer(options))
-    checkpoint = folder / "checkpoint.pt"
-    if resume and checkpoint.exists():
+    digest = sha256(json.dumps(raw).encode()).hexdigest()
+    trainer = Trainer(config, Transformer(options), prompted=bool(raw[0][0]), texts=digest)
+    if resumed:
         trainer.restore(checkpoint)
+    pairs = Pairs.encode(tokenizer, raw, config.length, config.source_length)
+    held = None
+    if config.validation is not None:
+        rows = _read(config, [config.validation])[: config.validation_rows]
+        held = Pairs.encode(tokenizer, rows, config.length, config.source_length)
     weights = sum(p.numel() for p in trainer.average.values())
     logger.info("%d pairs of %d fit, %d weights", len(pairs.sources), len(raw), weights)
-    start, saved, mean = time.monotonic() - trainer.seconds, time.monotonic(), None
-    progress = tqdm(total=config.steps, initial=trainer.step, mininterval=5, disable=None)
-    for batch in stream(pairs, config, trainer.step):
-        if trainer.step >= config.steps:
-            break
-        loss = trainer.update(batch)
-        mean = loss if mean is None else 0.98 * mean + 0.02 * loss
-        trainer.seconds = time.monotonic() - start
-        progress.update()
-        last = trainer.step == config.steps
-        if last or trainer.step % config.validation_every == 0:
-            value = trainer.validate(held) if held is not None else float("nan")
-            trainer.curve.append((trainer.step, trainer.seconds, mean, value))
-            logger.info("step %d, %.0f s, loss %.4f, validation %.4f", trainer.step, trainer.seconds, mean, value)
-        if last or time.monotonic() - saved > 60 * config.checkpoint_minutes:
-            trainer.save(checkpoint)
-            export(trainer, folder)
-            saved = time.monotonic()
-    progress.close()
+    start, saved, mean = time.monotonic() - trainer.seconds, time.monotonic(), float("nan")
+    left = islice(stream(pairs, config, trainer.step), max(0, config.steps - trainer.step))
+    shown, of = sys.stderr.isatty(), {"total": config.steps, "initial": trainer.step}
+    bar = Bar(left, "training", lambda: f"loss {mean:.3f}", shown=shown, **of)
+    with held_back() as interrupted, bar:
+        for batch in bar:
+            loss = trainer.update(batch)
+            mean = loss if isnan(mean) else 0.98 * mean + 0.02 * loss
+            trainer.seconds = time.monotonic() - start
+            last = trainer.step == config.steps
+            if last or trainer.step % config.validation_every == 0:
+                value = trainer.validate(held) if held is not None else float("nan")
+                trainer.curve.append((trainer.step, trainer.seconds, mean, value))
+                told = "" if held is None else f", validation {value:.4f}"
+                logger.info("step %d, %.0f s, loss %.4f%s", trainer.step, trainer.seconds, mean, told)
+            if last or interrupted() or time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                trainer.save(checkpoint)
+                export(trainer, folder)
+                saved = time.monotonic()
+            if interrupted() and not last:
+                raise KeyboardInterrupt(f"interrupted after step {trainer.step}, which is saved in {folder}")
     if trainer.step >= config.steps:
         export(trainer, folder)
     return folder
+
+
+def _read(config: TrainConfig, files: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of some files, brought to the form in which the model will read text."""
+    pairs = read_pairs(files)
+    if not pairs:
+        raise ValueError(f"{', '.join(files)} hold no text: give files with a pair or a text a line")
+    return [(normalise(d), normalise(s)) for d, s in pairs] if config.normalise else pairs

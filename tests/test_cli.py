@@ -7,14 +7,13 @@ import json
 import subprocess
 import sys
 from dataclasses import fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from iterref import __version__, cli, demo
+from iterref import __version__, cli, demo, loading
 from iterref.cli import listed, reading
 from iterref.drafts import OwnDrafts
 from iterref.generation import generate
@@ -27,8 +26,7 @@ METHOD = "iterref:steps=2,moves=2,tries=2"
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The small exact model in place of the bundled one."""
-    module = import_module("iterref.generation")
-    monkeypatch.setattr(module, "text_model", lambda model: FakeModel())
+    monkeypatch.setattr(loading, "load", lambda name=None, **place: FakeModel())
 
 
 def call(*arguments: str, text: str = "") -> Result:
@@ -244,12 +242,14 @@ def test_demo_prints_a_table_a_story_and_writes_its_files(
     rows = [{"document": "one two", "summary": "Alpha beta."}, {"document": "one", "summary": "Gamma."}]
     monkeypatch.setattr(demo, "sentences", lambda: rows)
     out, table = tmp_path / "picture.png", tmp_path / "table.json"
-    result = call("demo", "--out", str(out), "--json", str(table), "--budget", "90")
+    page = tmp_path / "run.html"
+    result = call("demo", "--out", str(out), "--html", str(page), "--json", str(table), "--budget", "90")
     assert result.exit_code == 0, result.output
     assert out.read_bytes().startswith(b"\x89PNG")
     found: dict[str, Any] = json.loads(table.read_text())
     assert set(found) == {"methods"} and set(found["methods"]) == {"ancestral", "best_of_n", "metropolis", "iterref"}
-    for text in ("ROUGE-L", "acceptance", "document", "draft", str(out)):
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    for text in ("ROUGE-L", "acceptance", "document", "draft", str(out), str(page)):
         assert text in result.stdout
     refused(call("demo", "--out", str(out), "--budget", "20"), "leaves no room after the")
     refused(call("demo", "--out", str(out), "--budget", "none"), "not a valid float")

@@ -17,7 +17,7 @@ FILES = {
 
 # From the ground up: a room may use the rooms above it in this list, and itself.
 ORDER = [
-    {"hub"},
+    {"hub", "interrupts", "lines", "progress"},
     {"random"},
     {"noise"},
     {"denoise"},
@@ -34,7 +34,7 @@ ORDER = [
     {"loading", "check"},
     {"generation", "training"},
     {"estimation"},
-    {"editing", "bench"},
+    {"editing", "bench", "engine"},
     {"demo"},
     {"cli"},
 ]

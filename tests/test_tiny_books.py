@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from itertools import islice
 from math import log
 from pathlib import Path
@@ -12,27 +10,21 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.models import tiny_books
 from iterref.loading import load
 from iterref.models.dit import state
 
 torch.set_num_threads(1)
-MODELS = Path(__file__).parent.parent / "benchmarks" / "models"
 TEXTS = ["The cat sat. It ran!", 'He said: "Go home." She went.', "A dog, a boat and a very old house by the sea."]
 
 
 @pytest.fixture
-def books(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def books(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The script with a small vocabulary and canvas."""
-    path = list(sys.path)
-    monkeypatch.syspath_prepend(str(MODELS))
-    module = __import__("tiny_books")
     for name, value in {"VOCAB": 40, "LENGTH": 9, "BATCH": 6, "REVIEWS": 2}.items():
-        monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr(module, "SIZES", {"width": 16, "blocks": 2, "heads": 2, "condition": 8})
-    yield module
-    sys.path[:] = path
-    for name in ("tiny_books", "loop", "texts"):
-        sys.modules.pop(name, None)
+        monkeypatch.setattr(tiny_books, name, value)
+    monkeypatch.setattr(tiny_books, "SIZES", {"width": 16, "blocks": 2, "heads": 2, "condition": 8})
+    return tiny_books
 
 
 def drawn(books: Any, rows: int, seed: int = 0) -> torch.Tensor:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from iterref.generation import generate
+from iterref.interrupts import held_back
 from iterref.models.tiny_news import Summarizer
 from iterref.models.transformer import Memory, Transformer, TransformerOptions
-from iterref.pairs import EOS, MASK, PAD, Pairs, batches, kept, read_pairs, train_tokenizer
+from iterref.pairs import EOS, MASK, PAD, UNKNOWN, Pairs, batches, kept, read_pairs, train_tokenizer
 from iterref.training import (
     TrainConfig,
     Trainer,
@@ -63,7 +67,7 @@ def write(path: Path, rows: int = 64) -> Path:
     return path
 
 
-def small(folder: Path, **changes: int | str | None) -> TrainConfig:
+def small(folder: Path, **changes: Any) -> TrainConfig:
     options: dict[str, object] = {
         "train": (str(write(folder / "pairs.jsonl.gz")),),
         "validation": str(folder / "pairs.jsonl.gz"),
@@ -180,8 +184,100 @@ def test_an_epoch_holds_every_row_once() -> None:
 def test_a_line_without_a_summary_is_named(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"document": "a", "summary": "b"}\n{"document": "a"}\n', encoding="utf-8")
-    with pytest.raises(ValueError, match="line 2"):
+    with pytest.raises(ValueError, match="line 2 of pairs.jsonl has no text in a field `summary`"):
         read_pairs([path])
+
+
+def test_texts_alone_are_read_and_never_mixed_with_pairs(tmp_path: Path) -> None:
+    texts, packed = tmp_path / "a.txt", tmp_path / "b.txt.gz"
+    texts.write_text("A red cat.\n\n  A dog runs.  \n", encoding="utf-8")
+    packed.write_bytes(gzip.compress(b"a bird sings .\n"))
+    assert read_pairs([texts, packed]) == [("", "A red cat."), ("", "A dog runs."), ("", "a bird sings .")]
+    with pytest.raises(ValueError, match="some texts have a document and some have none"):
+        read_pairs([texts, write(tmp_path / "pairs.jsonl.gz")])
+    packed.write_bytes(b"no gzip")
+    with pytest.raises(ValueError, match="b.txt.gz is no whole gzip file"):
+        read_pairs([packed])
+    texts.write_text("\n")
+    with pytest.raises(ValueError, match="hold no text: give files with a pair or a text a line"):
+        train(small(tmp_path, train=(str(texts),)))
+
+
+def sentences(folder: Path) -> str:
+    """A user's own text file, as printed: capitals, numbers, punctuation."""
+    file = folder / "own.txt"
+    file.write_text("The Cat sleeps, here.\nA dog sings in 1987!\nThe bird runs.\n" * 20, encoding="utf-8")
+    return str(file)
+
+
+def test_a_model_of_one_s_own_texts_writes_for_empty_prompts(tmp_path: Path) -> None:
+    own = sentences(tmp_path)
+    folder = train(small(tmp_path, train=(own,), validation=own, length=10))
+    model = Summarizer.load(folder)
+    assert not model.prompted
+    text = "The Cat sleeps, here."
+    assert model.decode(model.encode([text])) == ["the cat sleeps , here ."]  # it was trained on the form that it reads
+    result = generate(folder, ["", ""], reward=lambda completions: [len(t) for t in completions], budget=8)
+    assert result.texts is not None and len(result.texts) == 2
+    with pytest.raises(ValueError, match="prompt 1 is given, and this model was trained without"):
+        model.prepare(["", "a cat"])
+
+
+def test_raw_text_untouched_is_unknown_to_the_model(tmp_path: Path) -> None:
+    """The control: without `normalise` the model reads another form than it was trained on."""
+    own = sentences(tmp_path)
+    for normalise, unknown in ((True, False), (False, True)):
+        folder = str(tmp_path / str(normalise))
+        model = Summarizer.load(
+            train(small(tmp_path, out=folder, train=(own,), validation=own, length=16, normalise=normalise))
+        )
+        assert bool((model.encode(["A dog sings in 1987!"]) == UNKNOWN).any()) == unknown
+
+
+def test_ctrl_c_saves_the_step_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, before = train(small(tmp_path, out=str(tmp_path / "whole"))), signal.getsignal(signal.SIGINT)
+    update = Trainer.update
+
+    def pressed(trainer: Trainer, batch: tuple[Tensor, Tensor, Tensor]) -> float:
+        if trainer.step == 3:
+            signal.raise_signal(signal.SIGINT)  # within a step, which is made whole
+        return update(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "update", pressed)
+    with pytest.raises(KeyboardInterrupt, match="interrupted after step 4, which is saved in"):
+        train(small(tmp_path))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert '"steps_done": 4' in (tmp_path / "out" / "config.json").read_text(encoding="utf-8")
+    monkeypatch.undo()
+    parts = train(small(tmp_path))
+    one, other = (load_file(folder / "weights.safetensors") for folder in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_second_ctrl_c_breaks_off_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt), held_back() as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+        signal.raise_signal(signal.SIGINT)
+    with held_back() as asked:
+        assert not asked()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"width": 32}, "holds a run of another network or optimizer"),
+        ({"optimizer": "adamw"}, "holds a run of another network or optimizer"),
+        ({"train": ("own.txt",), "validation": None, "length": 10}, "holds a run on other texts"),
+    ],
+)
+def test_a_folder_with_another_run_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    train(small(tmp_path))
+    if "train" in change:
+        change = {**change, "train": (sentences(tmp_path),)}
+    with pytest.raises(ValueError, match=f"{said}: give another folder to write, or begin anew with resume=False"):
+        train(small(tmp_path, **change))
+    train(small(tmp_path, **change), resume=False)
 
 
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:

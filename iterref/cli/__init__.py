@@ -8,11 +8,11 @@ methods' options from their source text.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import asdict
+from functools import partial
 from typing import IO, Any
 
 import click
@@ -20,10 +20,12 @@ import click
 from iterref import __version__
 from iterref.cli.bench import bench
 from iterref.cli.config import configured
-from iterref.cli.doors import doors, kept
+from iterref.cli.doors import doors, kept, resuming
 from iterref.cli.edit import infill, refine
+from iterref.cli.engine import engine_of, engine_options, generate_many
 from iterref.cli.listed import HOME, MODELS, REWARDS, declared, methods
-from iterref.cli.reading import read_budget, read_prompts, read_reward, tell_stuck, write_texts
+from iterref.cli.reading import read_budget, read_prompts, read_reward
+from iterref.cli.writing import JSON_FILE, OUT, PAGE, watched, write_json, write_result
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -34,33 +36,39 @@ def main() -> None:
 
 @main.command()
 @click.option("--out", type=click.Path(dir_okay=False), default="iterref-demo.png", help="The picture to write.")
-@click.option("--json", "as_json", type=click.Path(dir_okay=False), help="Write the table as JSON, too.")
+@click.option("--html", type=click.Path(dir_okay=False), default="iterref-demo.html", help="The page to write.")
+@click.option("--json", "as_json", type=JSON_FILE, help="Write the table as JSON, too.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
 @click.option("--budget", type=click.FloatRange(min=1), help="Denoiser rows a sentence, drafts included.")
-def demo(out: str, as_json: str | None, seed: int, budget: float | None) -> None:
-    """Four methods on the bundled model and sentences, at one budget."""
-    with doors():
+@configured
+def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budget: float | None) -> None:
+    """Four methods on the bundled model and sentences, at one budget; a picture, and a run as a page."""
+    tell = partial(click.echo, err=as_json == "-")
+    with doors(), resuming("a demo is made in one go: start again"):
         from iterref import demo as show
-        from iterref.generation import text_model
+        from iterref.loading import load
         from iterref.plots import reward_against_budget
 
-        model, rows = text_model(None), show.sentences()
+        model, rows = load(device=device), show.sentences()
         budget = show.BUDGET if budget is None else budget
         pool = show.DRAFTS.cost().denoiser
-        click.echo(f"{len(rows)} sentences, {budget:g} denoiser rows each; guided methods spend {pool:g} of them on")
-        click.echo("the model's own drafts, agreement with which is the reward\n")
+        tell(f"{len(rows)} sentences, {budget:g} denoiser rows each; guided methods spend {pool:g} of them on")
+        tell("the model's own drafts, agreement with which is the reward\n")
         found = show.compare(model, rows, budget=budget, seed=seed, progress=sys.stderr.isatty())
-        click.echo(show.table(found))
-        click.echo("\none sentence; `row` counts the denoiser rows spent so far, changed words stand in [brackets]\n")
-        click.echo(show.story(found, model))
-        if as_json is not None:
-            Path(as_json).write_text(json.dumps(show.as_json(found), indent=1) + "\n", encoding="utf-8")
+        tell(show.table(found))
+        tell("\none sentence; `row` counts the denoiser rows spent so far, changed words stand in [brackets]\n")
+        tell(show.story(found, model))
+        write_json(as_json, show.as_json(found))
         title = f"tiny-news, {len(rows)} sentences: mean and standard error"
-        click.echo(f"\nreward against budget: {reward_against_budget(found.points, out, title, 'consensus reward')}")
+        tell(f"\nreward against budget: {reward_against_budget(found.points, out, title, 'consensus reward')}")
+        found.story.save_html(html)
+        tell(f"{found.methods[show.STORY].partition(':')[0]} step by step, to open in a browser: {html}")
 
 
 @main.command()
 @click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+@click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, in place of FILE.")
 @click.option("--method", default=None, help="NAME:option=value,...; iterref with options for text unless given.")
 @click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME (see `iterref ls`).")
 @click.option("--budget", help="Rows a text: DENOISER or DENOISER,REWARD, or total=ROWS,depth=CALLS.")
@@ -74,25 +82,47 @@ def demo(out: str, as_json: str | None, seed: int, budget: float | None) -> None
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--max-rows", type=click.IntRange(min=1), help="Most rows in one call of the model.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with document, text, reward and cost.")
+@engine_options
+@OUT
+@PAGE
 @configured
-def generate(file: IO[str], method: str | None, reward: str, budget: str | None, as_json: bool, **options: Any) -> None:
+def generate(
+    file: IO[str],
+    count: int | None,
+    method: str | None,
+    reward: str,
+    budget: str | None,
+    as_json: bool,
+    out: IO[str],
+    html: str | None,
+    **options: Any,
+) -> None:
     """Texts for prompts: one prompt a line of FILE or standard input, or JSON lines with a field `document`."""
     with doors():
-        prompts, columns = read_prompts(file)
+        if count is not None and file.name != "<stdin>":
+            raise ValueError("texts without prompts read no file: leave out FILE, or --count")
+        engine = engine_of(options)
+        prompts, columns = read_prompts(file) if count is None else ([""] * count, {})
+        if engine is not None:
+            place = {key: options.pop(key) for key in ("length", "device", "dtype")}
+            generate_many(
+                prompts, columns, out, html=html, method=method, reward=reward, budget=budget,
+                model=options.pop("model"), place=place, engine=engine, options=options,
+            )  # fmt: skip
+            return
         rows = None if budget is None else read_budget(budget)
         asked = read_reward(reward, columns)
         from iterref.generation import generate as run
         from iterref.loading import load
 
         name, place = options.pop("model"), {key: options.pop(key) for key in ("length", "device", "dtype")}
-        bar = sys.stderr.isatty()
-        with kept(lambda partial: write_texts(prompts, partial, as_json)):
-            model = load(name, **place)
+        bar, watch = sys.stderr.isatty(), watched(html, prompts)
+        with kept(lambda partial: write_result(prompts, partial, as_json, out, html)):
             result = run(
-                model, prompts, reward=asked, sampler=method, budget=rows, columns=columns, progress=bar, **options
-            )
-        write_texts(prompts, result, as_json)
-        tell_stuck(result)
+                load(name, **place), prompts, reward=asked, sampler=method, budget=rows, columns=columns, watch=watch,
+                progress=bar, **options,
+            )  # fmt: skip
+        write_result(prompts, result, as_json, out, html)
 
 
 def _train_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -100,6 +130,7 @@ def _train_options(command: Callable[..., None]) -> Callable[..., None]:
     for name, default in reversed(declared(HOME / "training.py", "TrainConfig").options):
         if name not in ("train", "out", "validation"):
             flag = "--" + name.replace("_", "-")
+            flag += f"/--no-{flag[2:]}" if isinstance(default, bool) else ""
             command = click.option(flag, name, type=type(default), default=default, show_default=True)(command)
     return command
 
@@ -110,14 +141,19 @@ def _train_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--validation", type=click.Path(exists=True, dir_okay=False), help="Pairs to measure the loss on.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on from the folder's checkpoint.")
 @_train_options
+@configured
 def train(resume: bool, **options: Any) -> None:
-    """Trains a summariser on TRAIN: JSON lines with `document` and `summary`, .jsonl or .jsonl.gz."""
-    with doors():
+    """Trains a model on TRAIN: of summaries on JSON lines with `document` and `summary`, or of texts without prompts on
+    plain text, one a line (.txt). Either may be packed (.gz)."""
+    with doors(), resuming(f"what was trained is kept in {options['out']}: the same command goes on from there"):
+        from tqdm.contrib.logging import logging_redirect_tqdm
+
         from iterref import training
 
         config = training.TrainConfig(**options)
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-        click.echo(f"written: {training.train(config, resume=resume)}")
+        with logging_redirect_tqdm():  # lines above the bar
+            click.echo(f"written: {training.train(config, resume=resume)}")
 
 
 @main.command()
@@ -128,8 +164,12 @@ def train(resume: bool, **options: Any) -> None:
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Half precision needs about 1e-2.")
+@click.option("--json", "as_json", is_flag=True, help="The findings as one JSON list.")
+@configured
 @click.pass_context
-def check(context: click.Context, model: str, file: IO[str] | None, tolerance: float, **options: Any) -> None:
+def check(
+    context: click.Context, model: str, file: IO[str] | None, tolerance: float, as_json: bool, **options: Any
+) -> None:
     """Whether MODEL keeps this library's conventions. FILE holds texts that it might have written, one a line, or JSON
     lines with `document` (the prompt) and `summary` (the text). Exit code 1 if something fails."""
     with doors():
@@ -139,15 +179,26 @@ def check(context: click.Context, model: str, file: IO[str] | None, tolerance: f
         read, columns = (None, {}) if file is None else read_prompts(file)
         texts = columns.get("summary", read)
         prompts = read if "summary" in columns else None
-        findings = check_model(load(model, **options), texts, prompts, tolerance=tolerance)
-        click.echo(table(findings))
+        loaded = load(model, **options)
+        if getattr(loaded, "prompted", False) and prompts is None:
+            raise ValueError(f"{model} summarises documents: give FILE, JSON lines with `document` and `summary`")
+        findings = check_model(loaded, texts, prompts, tolerance=tolerance)
+        if as_json:
+            write_json("-", list(map(asdict, findings)))
+        else:
+            click.echo(table(findings))
     if any(finding.passed is False for finding in findings):
         context.exit(1)
 
 
 @main.command("ls")
-def list_all() -> None:
+@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
+def list_all(as_json: bool) -> None:
     """Methods with their options, models and rewards."""
+    if as_json:
+        told = {name: {"summary": one.summary, "options": dict(one.options)} for name, one in methods().items()}
+        write_json("-", {"methods": told, "models": MODELS, "rewards": REWARDS})
+        return
     click.echo("methods")
     for name, method in methods().items():
         written = ", ".join(f"{option}={default}" for option, default in method.options)

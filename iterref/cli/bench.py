@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -12,8 +11,14 @@ from typing import Any
 
 import click
 
-from iterref.cli.doors import doors
+from iterref.cli.config import configured
+from iterref.cli.doors import doors, resuming
 from iterref.cli.reading import read_budgets, read_option
+from iterref.cli.writing import JSON_FILE, write_json
+
+KEPT = "finished runs are kept in {}: the same command goes on from there"
+
+ACCOUNTS = ["denoiser", "total", "moves"]  # of `iterref.bench.accounts`, which would load torch
 
 
 @click.group()
@@ -24,46 +29,47 @@ def bench() -> None:
 @bench.command("world")
 @click.option("--quick", is_flag=True, help="Two small worlds at two budgets, within a minute.")
 @click.option("--out", type=click.Path(file_okay=False), help="The folder.  [default: benchmarks/results/world]")
-@click.option("--json", "as_json", type=click.Path(dir_okay=False), help="Write all runs as a JSON list, too.")
+@click.option("--json", "as_json", type=JSON_FILE, help="Write all runs as a JSON list, too; - is standard output.")
 @click.option("--world", "worlds", multiple=True, help="NOISE-LENGTH-VOCAB-REWARD-aALPHA; several times for several.")
 @click.option("--method", "methods", multiple=True, help="NAME:option=value,option=value; all methods unless given.")
 @click.option("--budget", help="In plain runs, as in 1,2,4.  [default: 1,2,4,8,16,32]")
-@click.option("--account", type=click.Choice(["denoiser", "total"]), help="Which rows are equal; both unless given.")
+@click.option("--account", type=click.Choice(ACCOUNTS), help="What is equal; all unless given.")
 @click.option("--rows", type=click.IntRange(min=2), help="Samples a run.  [default: 128]")
 @click.option("--seeds", type=click.IntRange(min=1), help="Runs of each, under seeds 0, 1, ...  [default: 2]")
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a core]")
+@configured
 def bench_world(quick: bool, out: str | None, as_json: str | None, budget: str | None, **options: Any) -> None:
     """Every method on Markov-chain worlds whose tilted law is exact. Finished runs are kept and not made again."""
-    with doors():
-        folder = Path(out or "benchmarks/results/world" + ("/quick" if quick else ""))
+    folder = Path(out or "benchmarks/results/world" + ("/quick" if quick else ""))
+    with doors(), resuming(KEPT.format(folder)):
         account = options.pop("account")
         options |= {"budgets": read_budgets(budget), "accounts": account and (account,)}
         options["jobs"] = options["jobs"] or os.cpu_count()
-        from iterref.bench import report, world
+        from iterref.bench import accounts, report, world
 
         small: dict[str, Any] = {"worlds": world.QUICK, "budgets": (1, 4), "rows": 64, "seeds": 1} if quick else {}
         task = world.Task(folder, quick=quick, **(small | {name: value for name, value in options.items() if value}))
         runs, facts = world.measure(task, progress=sys.stderr.isatty())
         paths = report.write(runs, facts, folder)
-        if as_json is not None:
-            Path(as_json).write_text(json.dumps(world.as_json(runs), indent=1) + "\n", encoding="utf-8")
-        click.echo(report.brief(runs))
-        click.echo(f"\nwritten: {', '.join(map(str, [task.runs.path, *paths[:3]]))} and {len(paths) - 3} pictures")
+        write_json(as_json, accounts.as_json(runs))
+        written = ", ".join(map(str, [task.runs.path, *paths[:3]]))
+        click.echo(f"{report.brief(runs)}\n\nwritten: {written} and {len(paths) - 3} pictures", err=as_json == "-")
 
 
 def _task_options(command: Callable[..., None]) -> Callable[..., None]:
     """What every task's command takes."""
+    command = configured(command)
     for option in reversed([
         click.option("--quick", is_flag=True, help="A small version at two budgets, within a minute."),
         click.option("--out", type=click.Path(file_okay=False), help="The folder.  [default: benchmarks/results/TASK]"),
-        click.option("--json", "as_json", type=click.Path(dir_okay=False), help="Write all runs as a JSON list, too."),
+        click.option("--json", "as_json", type=JSON_FILE, help="Write all runs as a JSON list, too, or to -."),
         click.option("--model", help="A folder or hub name in place of the bundled model."),
         click.option("--data", help="A file, or the hub name of a data set, where the task reads any."),
         click.option("--set", "more", multiple=True, help="An option of the task, as in limit=100."),
         click.option("--case", "cases", multiple=True, help="All cases unless given; may be given again."),
         click.option("--method", "methods", multiple=True, help="NAME:option=value,...; the task's own unless given."),
         click.option("--budget", help="In plain runs, as in 1,2,4.  [default: 1,2,4,8,16,32]"),
-        click.option("--account", type=click.Choice(["denoiser", "total"]), help="Which rows are equal; or both."),
+        click.option("--account", type=click.Choice(ACCOUNTS), help="What is equal; all unless given."),
         click.option("--rows", type=click.IntRange(min=2), help="Samples a run.  [default: 100]"),
         click.option("--seeds", type=click.IntRange(min=1), help="Runs of each, under seeds 0, 1, ...  [default: 1]"),
         click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes."),
@@ -80,10 +86,10 @@ def _task_command(name: str, told: str) -> None:
     def command(
         quick: bool, out: str | None, as_json: str | None, more: tuple[str, ...], budget: str | None, **given: Any
     ) -> None:
-        with doors():
-            from iterref.bench import tables, task
+        folder = Path(out or f"benchmarks/results/{name}" + ("/quick" if quick else ""))
+        with doors(), resuming(KEPT.format(folder)):
+            from iterref.bench import accounts, tables, task
 
-            folder = Path(out or f"benchmarks/results/{name}" + ("/quick" if quick else ""))
             options = {key: value for key in ("model", "data") if (value := given.pop(key)) is not None}
             options |= dict(read_option(text) for text in more)
             account = given.pop("account")
@@ -94,12 +100,12 @@ def _task_command(name: str, told: str) -> None:
             except TypeError as error:  # of the task's own options
                 raise ValueError(f"{name} does not take that: {error}") from error
             runs = task.measure(plan, progress=sys.stderr.isatty())
-            paths = tables.write(plan, runs)
-            if as_json is not None:
-                Path(as_json).write_text(json.dumps(task.as_json(runs), indent=1) + "\n", encoding="utf-8")
+            paths = tables.write(plan, runs) + task.grids(plan)
+            write_json(as_json, accounts.as_json(runs))
             samples = plan.runs.samples
-            click.echo(tables.brief(plan.task, runs, samples.rows() if samples else []))
-            click.echo(f"\nwritten: {', '.join(map(str, [plan.runs.path, *paths[:2]]))} and {len(paths) - 2} pictures")
+            brief = tables.brief(plan.task, runs, samples.rows() if samples else [])
+            written = ", ".join(map(str, [plan.runs.path, *paths[:2]]))
+            click.echo(f"{brief}\n\nwritten: {written} and {len(paths) - 2} pictures", err=as_json == "-")
 
 
 for _name, _told in {
@@ -113,7 +119,7 @@ for _name, _told in {
 
 @bench.command("speed")
 @click.option("--quick", is_flag=True, help="Small batches and few repetitions, within a minute.")
-@click.option("--json", "as_json", type=click.Path(dir_okay=False), help="Write all figures as JSON, too.")
+@click.option("--json", "as_json", type=JSON_FILE, help="Write all figures as JSON, too; - is standard output.")
 @click.option("--case", "cases", multiple=True, help="random-2, tiny-news, mdlm-170m, llada-8b; may be given again.")
 @click.option("--length", "lengths", multiple=True, type=click.IntRange(min=1), help="Positions; may be given again.")
 @click.option("--reward", type=click.Choice(["free", "rouge"]), default="free", show_default=True)
@@ -123,9 +129,10 @@ for _name, _told in {
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of torch, on a CPU.")
 @click.option("--rows", type=click.IntRange(min=1), help="Samples side by side.  [default: 64]")
 @click.option("--repeats", type=click.IntRange(min=1), help="Of every timing.  [default: 5]")
+@configured
 def bench_speed(quick: bool, as_json: str | None, cases: tuple[str, ...], threads: int, **options: Any) -> None:
     """What a run costs beyond its rows, against the very same calls alone; and what more candidates cost."""
-    with doors():
+    with doors(), resuming("timings are made in one go: start again, with fewer of them by --case and --repeats"):
         import torch
 
         from iterref.bench import shapes, speed
@@ -146,8 +153,6 @@ def bench_speed(quick: bool, as_json: str | None, cases: tuple[str, ...], thread
             click.echo(f"timing {case.name} ({case.judge})", err=True)
             measured.append(speed.measure(case, plan))
         drawn = speed.draws(torch.device(device), 1 if quick else plan.repeats)
-        if as_json is not None:
-            found = {"cases": measured, "draws": drawn, "torch": torch.__version__}
-            Path(as_json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_json(as_json, {"cases": measured, "draws": drawn, "torch": torch.__version__})
         draws = {"case": "5 draws of", "positions": " x ".join(map(str, speed.DRAWN)), **drawn}
-        click.echo(speed.table([*measured, draws]))
+        click.echo(speed.table([*measured, draws]), err=as_json == "-")

@@ -1,6 +1,6 @@
 """Config files: a command's options from a TOML file, under the names that they have on the command line, which wins.
 
-budget = 64      max-rows = 32      reward = "length:12"      json = true
+budget = 64      max-rows = 32      reward = "length:12"      json = true      method = ["smc", "iterref:tries=16"]
 """
 
 from __future__ import annotations
@@ -38,19 +38,28 @@ def _defaults(context: click.Context, parameter: click.Parameter, file: Path | N
         for key, value in read.items():
             if key not in known:
                 raise ValueError(f"{file}: unknown key {key!r}: did you mean {_nearest(key, list(known))!r}?")
-            _expect(value, known[key], f"{file}: {key}")
+            read[key] = _checked(value, known[key], f"{file}: {key}")
         context.default_map = {str(known[key].name): value for key, value in read.items()}
 
 
 def _toml(file: Path) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError:
-        raise ValueError("config files need Python 3.11 or newer: give the options on the command line") from None
+    import tomllib
+
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # of TOML, or of UTF-8
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of what is nested without end
         raise ValueError(f"{file} is no TOML ({error}): write lines of KEY = VALUE") from error
+
+
+def _checked(value: Any, option: click.Option, where: str) -> Any:
+    """A value as the option takes it: a list where it may be given several times, for which one value will do."""
+    if not option.multiple:
+        _expect(value, option, where)
+        return value
+    values = value if isinstance(value, list) else [value]
+    for each in values:
+        _expect(each, option, where)
+    return values
 
 
 def _expect(value: Any, option: click.Option, where: str) -> None:
@@ -66,6 +75,10 @@ def _expect(value: Any, option: click.Option, where: str) -> None:
         kind, types = "a string", (str, int, float)  # a budget is a string that may be a number
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise ValueError(f"{where} is {kind}, got {value!r}")
+    if isinstance(value, int) and value.bit_length() > 64:  # click would read it as a float, and fail
+        raise ValueError(f"{where} is {kind}, and has too many digits: write a smaller one")
+    if isinstance(value, str) and "\0" in value:  # which no shell can hand over, so that nothing else looks for it
+        raise ValueError(f"{where} holds the character NUL: take it out")
 
 
 def _nearest(name: str, known: list[str]) -> str:

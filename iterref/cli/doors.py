@@ -27,6 +27,15 @@ def doors() -> Iterator[None]:
 
 
 @contextmanager
+def resuming(told: str) -> Iterator[None]:
+    """Says on Ctrl-C how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise click.ClickException(f"interrupted; {told}") from error
+
+
+@contextmanager
 def kept(write: Callable[[Any], None]) -> Iterator[None]:
     """Writes what a run had reached when its reward fails or Ctrl-C stops it, the error's `partial` result."""
     try:

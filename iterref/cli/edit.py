@@ -11,7 +11,8 @@ import click
 
 from iterref.cli.config import configured
 from iterref.cli.doors import doors, kept
-from iterref.cli.reading import read_budget, read_reward, read_texts, tell_stuck, write_texts
+from iterref.cli.reading import read_budget, read_reward, read_texts
+from iterref.cli.writing import OUT, PAGE, watched, write_result
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -30,6 +31,8 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--dtype", default="float32", show_default=True),
         click.option("--max-rows", type=click.IntRange(min=1), help="Most rows in one call of the model."),
         click.option("--json", "as_json", is_flag=True, help="JSON lines with document, text, reward and cost."),
+        OUT,
+        PAGE,
     ]):  # fmt: skip
         command = option(command)
     return click.argument("file", type=click.File("r", encoding="utf-8"), default="-")(command)
@@ -64,7 +67,7 @@ def infill(file: IO[str], tokens: int | None, **options: Any) -> None:
             raise ValueError("regions of --tokens are drafted anew: leave out --strength, or --tokens")
         for row, marked in enumerate(read(text, row) for row, text in enumerate(texts)):
             if tokens is None and not all(marked.text[start:end].strip() for start, end in marked.regions):
-                raise ValueError(f"text {row} has an empty region: say how many tokens it is to have with --tokens")
+                raise ValueError(f"text {row} has an empty region: say how many tokens it is to have, by --tokens")
         _edit(editing.infill, texts, documents, columns, region=tokens, **options)
 
 
@@ -79,6 +82,8 @@ def _edit(
     reward: str,
     budget: str | None,
     as_json: bool,
+    out: IO[str],
+    html: str | None,
     length: int | None,
     device: str,
     dtype: str,
@@ -88,20 +93,21 @@ def _edit(
     """One step of editing on all texts, which are written in order; of a step that broke off, what it had reached."""
     from iterref.loading import load
 
-    if documents is None and model == "tiny-news":
+    loaded = load(model, length=length, device=device, dtype=dtype)
+    if documents is None and getattr(loaded, "prompted", False):
         raise ValueError(
-            "tiny-news summarises documents: give JSON lines with `text` and `document`, or take a model of texts "
+            f"{model} summarises documents: give JSON lines with `text` and `document`, or take a model of texts "
             "without prompts, such as --model tiny-books"
         )
     options |= {"budget": None if budget is None else read_budget(budget), "reward": read_reward(reward, columns)}
     chosen = {"sampler": method, "length": region}
     options |= {name: value for name, value in chosen.items() if value is not None}
-    with kept(lambda partial: write_texts(documents, partial, as_json)):
+    with kept(lambda partial: write_result(documents, partial, as_json, out, html)):
         chain = operation(
-            load(model, length=length, device=device, dtype=dtype), texts, prompts=documents or [""] * len(texts),
-            columns=columns, progress=sys.stderr.isatty(), **options,
+            loaded, texts, prompts=documents or [""] * len(texts), columns=columns, watch=watched(html, texts),
+            progress=sys.stderr.isatty(), **options,
         )  # fmt: skip
     # the rows that were computed, the pool of drafts and the reward of the first texts included
     cost = chain.history[0].cost + chain.result.cost
-    write_texts(documents, replace(chain.result, texts=chain.texts, rewards=chain.rewards, cost=cost), as_json)
-    tell_stuck(chain.result)
+    result = replace(chain.result, texts=chain.texts, rewards=chain.rewards, cost=cost)
+    write_result(documents, result, as_json, out, html)

@@ -18,6 +18,7 @@ REWARDS = {
     "rouge": "ROUGE-L against the field `reference` or `summary` of JSON input: an upper bound, it sees the answer",
     "classifier": "log-probability of a label; classifier:sentiment:positive, or any FOLDER:LABEL",
     "perplexity": "mean log-likelihood a token; perplexity:prose, or any FOLDER of a causal language model",
+    "http://HOST/PATH": "a server that judges texts, or https://...; what it is asked and answers: docs/rewards.md",
     "FILE.py:NAME": "a function of your own: NAME(completions, prompts=..., **fields) -> one number a text",
 }
 

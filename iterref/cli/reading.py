@@ -1,16 +1,17 @@
-"""Reading: what stands on the command line or in input files, as the objects that it means; and texts written out."""
+"""Reading: what stands on the command line or in input files, as the objects that it means."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 from collections.abc import Callable
+from io import TextIOWrapper
+from math import inf
 from pathlib import Path
 from typing import IO, Any
 
-import click
-
 from iterref.cli.listed import REWARDS
+from iterref.lines import KEPT, objects, readable
 
 
 def read_prompts(file: IO[str]) -> tuple[list[str], dict[str, list[Any]]]:
@@ -29,38 +30,32 @@ def _read_lines(
     file: IO[str], field: str, what: str, partner: str | None = None
 ) -> tuple[list[str], dict[str, list[Any]]]:
     """The texts of a `field`, and as columns what all lines have beside; all or none have the text `partner`."""
-    try:
-        lines = file.read().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the input is not UTF-8 text ({error.reason}): convert it") from error
-    if not lines:
+    if isinstance(file, TextIOWrapper):
+        file.reconfigure(errors=KEPT)
+    lines = [line.rstrip("\n") for line in readable(file, "the input")]
+    if lines:
+        lines[0] = lines[0].removeprefix("\ufeff")  # a mark of the byte order
+    first = next((line for line in lines if line.strip()), None)
+    if first is None:
         raise ValueError(f"the input is empty: give one {what} a line")
-    empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
-    if empty:
-        raise ValueError(f"line {empty[0]} is empty: give every line a {what}, or take the line out")
-    if not lines[0].lstrip().startswith("{"):
+    if not first.lstrip().startswith("{"):
+        empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
+        if empty:
+            raise ValueError(f"line {empty[0]} is empty: give every line a {what}, or take the line out")
         return lines, {}
-    entries: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line {number} is no JSON ({error.msg}): give one object a line") from error
-        if not isinstance(entry, dict):
-            raise ValueError(f"line {number} is no JSON object: give one with a text in a field `{field}`")
-        entries.append(entry)
-    needed = [field, partner] if partner and any(partner in entry for entry in entries) else [field]
-    for number, entry in enumerate(entries, 1):
+    entries = list(objects(lines))
+    needed = [field, partner] if partner and any(partner in entry for _, entry in entries) else [field]
+    for place, entry in entries:
         for name in needed:
             if not isinstance(entry.get(name), str):
-                raise ValueError(f"line {number} has no text in a field `{name}`: add it")
-    shared = sorted(set.intersection(*(set(entry) for entry in entries)) - {field})
-    return [entry[field] for entry in entries], {name: [entry[name] for entry in entries] for name in shared}
+                raise ValueError(f"{place} has no text in a field `{name}`: add it")
+    shared = sorted(set.intersection(*(set(entry) for _, entry in entries)) - {field})
+    return [entry[field] for _, entry in entries], {name: [entry[name] for _, entry in entries] for name in shared}
 
 
 def read_budget(text: str) -> Any:
     """A budget a sample from "256", "256,1024" (denoiser and reward rows), or "total=512,price=0.1,depth=64"."""
-    from iterref.budget import Budget
+    from iterref.budget import FAR, Budget
 
     names = ("denoiser", "reward", "total", "price", "depth")
     bounds: dict[str, float] = {}
@@ -74,13 +69,15 @@ def read_budget(text: str) -> Any:
                 f"the budget {text!r} cannot be read: write DENOISER or DENOISER,REWARD, or name the bounds, as in "
                 "total=512,depth=64"
             ) from None
+    if any(FAR < value < inf for value in bounds.values()):
+        raise ValueError(f"the budget {text!r} is for more than {FAR} rows a text, which no method can plan: say less")
     return Budget(**bounds)
 
 
 def read_budgets(text: str | None) -> tuple[int, ...]:
     """Budgets in plain runs from "1,2,4"; none from None."""
     parts = [] if text is None else text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
+    if not all(part.strip().isdecimal() for part in parts):
         raise ValueError(f"the budgets {text!r} cannot be read: write whole numbers of plain runs, as in 1,2,4")
     return tuple(map(int, parts))
 
@@ -91,13 +88,18 @@ def read_option(text: str) -> tuple[str, Any]:
     if not equals or not name.strip().isidentifier():
         raise ValueError(f"the option {text!r} cannot be read: write NAME=VALUE, as in limit=100")
     try:
-        return name.strip(), json.loads(value)
-    except ValueError:
-        return name.strip(), value
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = value
+    return name.strip(), value if isinstance(found, list | dict) else found
 
 
 def read_reward(text: str, columns: dict[str, list[Any]]) -> Any:
     """A reward from its name. Raises `ValueError` for one that is not there, or input that lacks what it needs."""
+    if text.startswith(("http://", "https://")):
+        from iterref.rewards import Served
+
+        return Served(text)
     name, _, option = text.partition(":")
     if name.endswith(".py"):
         return user_function(Path(name), option)
@@ -105,11 +107,11 @@ def read_reward(text: str, columns: dict[str, list[Any]]) -> Any:
         from iterref.drafts import OwnDrafts
 
         count = option.removeprefix("n=") or "16"
-        if not count.isdigit():
+        if not count.isdecimal():
             raise ValueError(f"the reward {text!r} cannot be read: write consensus or consensus:n=8")
         return OwnDrafts(n=int(count))
     if name == "length":
-        if option and not (option.isdigit() and int(option)):
+        if option and not (option.isdecimal() and int(option)):
             raise ValueError(f"the reward {text!r} cannot be read: write length or length:12")
         return near_length(int(option or "8"))
     if name == "rouge" and not option:
@@ -125,14 +127,14 @@ def read_reward(text: str, columns: dict[str, list[Any]]) -> Any:
         folder, colon, label = (option or "sentiment:positive").rpartition(":")
         if not colon:
             raise ValueError(f"the reward {text!r} names no label: write classifier:FOLDER:LABEL")
-        return Classifier(folder, int(label) if label.isdigit() else label)
+        return Classifier(folder, int(label) if label.isdecimal() else label)
     if name == "perplexity":
         from iterref.rewards import Perplexity
 
         return Perplexity(option or "prose")
     from rapidfuzz.process import extractOne
 
-    nearest = extractOne(name, list(REWARDS)[:-1])
+    nearest = extractOne(name, [known for known in REWARDS if known.isalpha()])  # names, and no forms of one
     raise ValueError(f"unknown reward {text!r}: did you mean {nearest[0]!r}? The rewards are {', '.join(REWARDS)}")
 
 
@@ -159,25 +161,3 @@ def user_function(file: Path, name: str) -> Callable[..., Any]:
     if not callable(function):
         raise ValueError(f"{file} has no function {name!r}: give the reward as FILE.py:NAME")
     return function
-
-
-def write_texts(prompts: list[str] | None, result: Any, as_json: bool) -> None:
-    """One text a line, or one JSON object a line; a row without any finished text is empty, or null."""
-    cost = {"denoiser": result.cost.denoiser, "reward": result.cost.reward, "depth": result.cost.depth}
-    for row, (text, reward) in enumerate(zip(result.texts, result.rewards.tolist(), strict=True)):
-        seen = result.finished or reward > float("-inf")
-        if as_json:
-            number = reward if reward > float("-inf") else None
-            of_prompt = {} if prompts is None else {"document": prompts[row]}
-            entry = {**of_prompt, "text": text if seen else None, "reward": number, "cost": cost}
-            click.echo(json.dumps(entry, ensure_ascii=False))
-        else:
-            click.echo(text.replace("\n", " ") if seen else "")
-
-
-def tell_stuck(result: Any) -> None:
-    """Names the rows, on standard error, that found nothing allowed at some step."""
-    stuck = result.trace.stuck_rows()
-    if stuck:
-        which = ", ".join(map(str, stuck))
-        click.echo(f"rows {which}: some step found only forbidden candidates (-inf) and kept the state", err=True)

@@ -83,4 +83,3 @@ class Checkpoint:
             if (self.folder / name).is_file():
                 return [self.folder / name]
         raise hub.no_safetensors(self.name, self.folder)
-

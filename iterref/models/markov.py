@@ -89,7 +89,7 @@ class Markov:
         return torch.stack(tokens, dim=1)
 
     def log_prob(self, tokens: Tensor) -> Tensor:
-        """log p(x) of clean sequences (*, L) -> (*) float64. Raises `ValueError` for a token out of range."""
+        """log p(x) of clean sequences `(*, L)` -> `(*)` float64. Raises `ValueError` for a token out of range."""
         expect_clean(tokens, self.tokens, self.length)
         steps = self.log_transition[torch.arange(self.length - 1), tokens[..., :-1], tokens[..., 1:]]
         return add_up(torch.cat([self.log_start[tokens[..., :1]], steps], dim=-1), -1)

@@ -51,12 +51,12 @@ class Table:
         return _sequences(self.noise.vocab, self.length)
 
     def index(self, tokens: Tensor) -> Tensor:
-        """Where clean sequences (*, L) stand in `states`, (*) long. Raises `ValueError` for a token out of range."""
+        """Where clean sequences `(*, L)` stand in `states`, `(*)` long. Raises `ValueError` for a wrong token."""
         expect_clean(tokens, self.tokens, self.length)
         return (tokens * self._stride).sum(-1)
 
     def log_prob(self, tokens: Tensor) -> Tensor:
-        """log p(x_0) of clean sequences (*, L) -> (*) float64."""
+        """log p(x_0) of clean sequences `(*, L)` -> `(*)` float64."""
         return self.log_p[self.index(tokens)]
 
     def tilted(self, reward_values: Tensor, alpha: float) -> Tensor:
@@ -129,7 +129,7 @@ def clean_tokens(noise: Noise) -> int:
 
 
 def expect_clean(tokens: Tensor, vocab: int, length: int) -> None:
-    """Raises `ValueError` unless sequences (*, L) have this length and hold clean tokens alone."""
+    """Raises `ValueError` unless sequences `(*, L)` have this length and hold clean tokens alone."""
     if tokens.shape[-1] != length:
         raise ValueError(f"got sequences of {tokens.shape[-1]} tokens: this law is over {length}")
     if bool(((tokens < 0) | (tokens >= vocab)).any()):

@@ -12,6 +12,7 @@ from iterref.rewards.lexical import Lexical
 from iterref.rewards.likelihood import SelfLikelihood
 from iterref.rewards.perplexity import Perplexity
 from iterref.rewards.rouge import Rouge, RougeAgainst, report_rouge, report_rouge_rows, rouge_l, rouge_n
+from iterref.rewards.served import Served
 from iterref.rewards.similarity import Similarity
 from iterref.rewards.text import TextReward
 from iterref.rewards.threaded import Threaded
@@ -34,6 +35,7 @@ __all__ = [
     "Rouge",
     "RougeAgainst",
     "SelfLikelihood",
+    "Served",
     "Similarity",
     "TextCombined",
     "TextComposable",

@@ -1,0 +1,147 @@
+"""The engine behind `generate --engine`: many prompts, several workers, a folder that a killed run goes on in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from iterref.cli.doors import resuming
+from iterref.cli.reading import read_budget, read_reward
+
+ENGINES = ("local", "ray", "rank")
+SAMPLE = 8  # rows by which a worker checks the options
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of `generate` that belong to an engine; none of them has a default that `--engine` does not need."""
+    for option in reversed([
+        click.option(
+            "--engine",
+            type=click.Choice(ENGINES),
+            help="Make --out a folder, by workers on this machine, on a Ray cluster, or a share by torchrun's rank.",
+        ),
+        click.option("--workers", type=click.IntRange(min=1), help="Replicas of the model.  [default: 1]"),
+        click.option("--job-rows", type=click.IntRange(min=1), help="Rows of a job.  [default: 64]"),
+        click.option("--retries", type=click.IntRange(min=0), help="Of a job that fails.  [default: 2]"),
+        click.option("--retry-failed", is_flag=True, help="Try rows again that an earlier run has set aside."),
+        click.option("--job-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds a job may take."),
+        click.option("--threads", type=click.IntRange(min=1), help="Of torch, a worker.  [default: 1]"),
+        click.option("--gpus", type=click.FloatRange(min=0), help="Of a worker of Ray; 0.5 shares one."),
+        click.option("--ray-address", help="Of a running cluster; one is started here unless given."),
+    ]):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def engine_of(options: dict[str, Any]) -> dict[str, Any] | None:
+    """The options of the engine, taken out of all of a command's; None where no engine is asked for.
+
+    Raises `ValueError` for those of an engine without one.
+    """
+    names = ("workers", "job_rows", "retries", "retry_failed", "job_timeout", "threads", "gpus", "ray_address")
+    found = {name: options.pop(name) for name in ("engine", *names)}
+    if found["engine"] is not None:
+        return found
+    given = [name for name in names if found[name] not in (None, False)]
+    if given:
+        raise ValueError(f"--{given[0].replace('_', '-')} belongs to an engine: say --engine local, or leave it out")
+    return None
+
+
+def generate_many(
+    prompts: list[str],
+    columns: dict[str, list[Any]],
+    out: IO[str],
+    *,
+    html: str | None,
+    method: str | None,
+    reward: str,
+    budget: str | None,
+    model: str,
+    place: dict[str, Any],
+    engine: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    """Makes, or goes on making, the results of all prompts in the folder `out`; `options` go to `iterref.generate`."""
+    name, engine = engine["engine"], dict(engine)
+    if html is not None:
+        raise ValueError("a page shows one run in one process: leave out --html, or --engine")
+    if out.name in ("-", "<stdout>"):
+        raise ValueError("an engine writes a folder: say --out FOLDER")
+    if name != "ray" and not (engine["gpus"] is None and engine["ray_address"] is None):
+        raise ValueError("--gpus and --ray-address belong to --engine ray: leave them out, and say --device cuda")
+    workers, threads = engine["workers"] or 1, engine["threads"] or 1
+    read_reward(reward, columns)  # whatever is wrong with its name is said before anything is written
+
+    from iterref.engine import manifest
+    from iterref.engine.drive import drive
+    from iterref.engine.jobs import Job, Table
+    from iterref.engine.results import Results
+    from iterref.engine.texts import Texts
+
+    table, folder = Table(prompts, columns), Path(out.name)
+    told = manifest.Manifest(
+        options={
+            "method": method, "budget": budget, **{key: options[key] for key in sorted(options) if key != "max_rows"},
+            "length": place["length"], "dtype": place["dtype"], "device": place["device"].partition(":")[0],
+            "threads": threads,
+        },
+        model=manifest.model_told(model),
+        reward=manifest.reward_told(reward),
+        data=table.digest(),
+        rows=len(table),
+        job_rows=engine["job_rows"] or 64,
+    )  # fmt: skip
+    work = Texts(
+        model, place, partial(read_reward, reward, {key: [] for key in columns}),
+        {"sampler": method, "budget": None if budget is None else read_budget(budget), **options},
+        table.batch(Job(0, min(SAMPLE, len(table)))), threads,
+    )  # fmt: skip
+    retries = 2 if engine["retries"] is None else engine["retries"]
+    share, shown = _share(name), sys.stderr.isatty()
+    with (
+        resuming(f"what is finished is kept in {folder}: the same command goes on"),
+        Results(folder, told, share=share, retry=engine["retry_failed"]) as results,
+        _started(name, work, workers, threads, engine) as crew,
+    ):
+        tally = drive(results, table, crew, retries=retries, shown=shown)
+        left = len(table) - sum(map(len, results.done()))
+    if left:
+        click.echo(f"rank {share[0]} of {share[1]} has made its rows; {left} rows of others are missing")
+        return
+    click.echo(f"written: {folder / 'results.jsonl'} and results.parquet, {len(table)} rows; {tally.told(workers)}")
+    failed = folder / "failed.jsonl"
+    if failed.exists():
+        with open(failed, "rb") as file:
+            aside = sum(1 for _ in file)
+        raise click.ClickException(
+            f"{aside} of {len(table)} rows were set aside with their errors, see {failed}: mend the cause, and give "
+            "the same command with --retry-failed"
+        )
+
+
+def _share(name: str) -> tuple[int, int]:
+    """The rank and the number of ranks."""
+    from iterref.engine import ranks
+
+    return ranks.share() if name == "rank" else (0, 1)
+
+
+def _started(name: str, work: Any, workers: int, threads: int, engine: dict[str, Any]) -> Any:
+    """The engine of that name."""
+    from iterref.engine.local import Local
+    from iterref.engine.ranks import first_slot
+
+    timeout = engine["job_timeout"]
+    if name == "ray":
+        from iterref.engine.cluster import Cluster
+
+        return Cluster(
+            work, workers, address=engine["ray_address"], gpus=engine["gpus"] or 0.0, cpus=threads, timeout=timeout
+        )
+    return Local(work, workers, timeout=timeout, first=first_slot(workers) if name == "rank" else 0)

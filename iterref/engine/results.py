@@ -1,0 +1,210 @@
+"""Results: the folder of a run by an engine: one part a job, written whole, and a view of them all in row order.
+
+    parts/FIRST-LAST.jsonl, .parquet   the rows of a finished job; the job is done when the first of them is there
+    manifest.json                      what the run is (`engine.manifest`)
+    results.jsonl, results.parquet     all rows in order, made when none is missing;   failed.jsonl: those set aside
+
+A file gets its name when its bytes are on the disk: written under another name, synchronised, renamed. A kill at any
+point leaves a part or none. The bytes of the views follow from the rows alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from secrets import token_hex
+from types import TracebackType
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from iterref.engine import manifest
+from iterref.engine.jobs import Batch, Job, Record, missing, record
+
+GROUP = 8192  # rows of a group of the merged Parquet file
+ASKED = ("denoiser", "reward", "depth")
+SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        ("document", pa.string()),
+        ("text", pa.string()),
+        ("reward", pa.float64()),
+        ("best", pa.float64()),
+        ("asked", pa.struct([(name, pa.float64()) for name in ASKED])),
+        ("error", pa.string()),
+    ]
+)
+
+
+class Results:
+    """The folder of one run, open for one driver; a context manager, leaving which lets another go on.
+
+    `share` (rank, of how many) are the jobs that this driver makes: every n-th of the grid.
+    """
+
+    def __init__(self, folder: Path, told: manifest.Manifest, *, share: tuple[int, int] = (0, 1), retry: bool = False):
+        """Begins a run, or goes on with it; with `retry` rows that were set aside are missing again.
+
+        Raises `ValueError` for a folder of another run, or of something else, and for one that is written to.
+        """
+        self.folder, self.rows, self.size, self.share = folder, told.rows, told.job_rows, share
+        folder.mkdir(parents=True, exist_ok=True)
+        name = ".lock" if share == (0, 1) else ".lock-{}-of-{}".format(*share)
+        self._lock = FileLock(folder / name)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"another run is writing to {folder}: wait for it, or stop it") from None
+        try:
+            self._agree(told, retry)
+            self._parts.mkdir(exist_ok=True)
+            self._sweep(retry)
+            missing(self.rows, self.size, self.done())  # refuses parts of other jobs
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.share == (0, 1) and not self.done():  # nothing was made that other options would not go with
+            (self.folder / "manifest.json").unlink(missing_ok=True)
+            with suppress(OSError):
+                self._parts.rmdir()
+        self._lock.release()
+
+    @property
+    def _parts(self) -> Path:
+        return self.folder / "parts"
+
+    def done(self) -> list[Job]:
+        """The finished jobs of all shares, in order, none within another."""
+        names = (path.stem for path in self._parts.glob("*.jsonl") if not path.name.startswith("."))
+        jobs = sorted((job for name in names if (job := Job.named(name))), key=lambda job: (job.first, -job.last))
+        found: list[Job] = []
+        for job in jobs:  # ranks of different numbers at once would make a job and its halves
+            if not found or not found[-1].holds(job):
+                found.append(job)
+        return found
+
+    def mine(self, job: Job) -> bool:
+        """Whether a job belongs to this driver's share."""
+        rank, shares = self.share
+        return job.first // self.size % shares == rank
+
+    def missing(self) -> list[Job]:
+        """What this driver has to make, in order."""
+        return [job for job in missing(self.rows, self.size, self.done()) if self.mine(job)]
+
+    def write(self, job: Job, records: Sequence[Record]) -> None:
+        """Writes the part of a finished job. Raises `RuntimeError` for records of other rows."""
+        if [each.get("row") for each in records] != list(range(job.first, job.last)):
+            raise RuntimeError(f"the records of the rows {job} are of other rows: return one a row, in order")
+        place = self._parts / str(job)
+        with whole(place.with_suffix(".parquet")) as file:
+            pq.write_table(pa.Table.from_pylist(records, SCHEMA), file)
+        with whole(place.with_suffix(".jsonl")) as file:  # the last, since it says that the job is done
+            file.writelines(map(_line, records))
+
+    def set_aside(self, job: Job, batch: Batch, error: str) -> None:
+        """Writes the part of a job of one row that cannot be made, with its error."""
+        told = error.encode("utf-8", "replace").decode()
+        pairs = zip(batch.rows, batch.prompts, strict=True)
+        self.write(job, [record(row, prompt, error=told) for row, prompt in pairs])
+
+    def records(self) -> Iterator[Record]:
+        """All finished rows in order. Raises `ValueError` for a part that does not hold its rows."""
+        for job in self.done():
+            yield from self._read(job)
+
+    def merge(self) -> int | None:
+        """Makes the views, and returns how many rows were set aside; None, and no view, while rows are missing."""
+        if missing(self.rows, self.size, self.done()):
+            return None
+        aside: list[bytes] = []
+        lines, table = self.folder / "results.jsonl", self.folder / "results.parquet"
+        with whole(table) as packed, whole(lines) as file, pq.ParquetWriter(packed, SCHEMA) as writer:
+            rows = self.records()
+            while group := list(islice(rows, GROUP)):
+                file.writelines(map(_line, group))
+                writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+                aside += [_line(each) for each in group if each["error"] is not None]
+        failed = self.folder / "failed.jsonl"
+        if aside:
+            with whole(failed) as file:
+                file.writelines(aside)
+        else:
+            failed.unlink(missing_ok=True)
+        return len(aside)
+
+    def _read(self, job: Job) -> list[Record]:
+        """The records of a part."""
+        path = self._parts / f"{job}.jsonl"
+        try:
+            found = [json.loads(line) for line in path.read_bytes().splitlines()]
+        except ValueError:
+            found = []
+        rows = [each.get("row") if isinstance(each, dict) else None for each in found]
+        if rows != list(range(job.first, job.last)):
+            raise ValueError(f"{path} is damaged: delete it and give the same command again")
+        return found
+
+    def _agree(self, told: manifest.Manifest, retry: bool) -> None:
+        """Writes the manifest, or compares it with the one that is there."""
+        path = self.folder / "manifest.json"
+        if path.exists():
+            told.goes_on(path, reward_may_differ=retry)
+            if not retry:
+                return
+        elif any(not found.name.startswith(".") for found in self.folder.iterdir()) and not path.exists():
+            raise ValueError(f"{self.folder} holds other files and no manifest.json: give --out a folder of its own")
+        with whole(path) as file:
+            file.write(told.written())
+
+    def _sweep(self, retry: bool) -> None:
+        """Takes away what kills left in this share, and with `retry` the rows that were set aside."""
+        for path in list(self._parts.iterdir()):
+            job = Job.named(path.name.removeprefix(".").partition(".")[0])
+            if job is None or not self.mine(job):
+                continue
+            begun = path.name.startswith(".")
+            orphan = path.suffix == ".parquet" and not path.with_suffix(".jsonl").exists()
+            if begun or orphan:
+                path.unlink(missing_ok=True)
+            elif retry and path.suffix == ".jsonl" and len(job) == 1 and self._read(job)[0]["error"] is not None:
+                path.unlink()  # first, since it says that the job is done
+                path.with_suffix(".parquet").unlink(missing_ok=True)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that gets its name when all of it is on the disk, and leaves none where writing fails."""
+    begun = path.with_name(f".{path.name}.{token_hex(4)}")
+    try:
+        with open(begun, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(begun, path)
+    except BaseException:
+        begun.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # not every system lets a folder be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _line(entry: Record) -> bytes:
+    return json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -1,0 +1,102 @@
+"""Texts: what a worker does with a job, `iterref.generate` on its rows under their own identities.
+
+    open: torch's threads, the model, the reward, the options checked on a row;      then batch -> records, once a job
+
+With a device "cuda" workers of a machine take its GPUs in turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
+from typing import Any
+
+from iterref.engine.jobs import Batch, Poison, Record, record, said
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The work of `generate`.
+
+    `model` and `place` go to `iterref.load`; `reward` is a function without arguments that makes the reward in the
+    worker; `options` go to `iterref.generate`; `sample` are a few rows by which the options are checked before any job.
+    """
+
+    model: str
+    place: Mapping[str, Any]
+    reward: Callable[[], Any]
+    options: Mapping[str, Any]
+    sample: Batch
+    threads: int = 1
+
+    def open(self, slot: int) -> Callable[[Batch], list[Record]]:
+        """Loads the model and the reward. Raises `ValueError` or `FileNotFoundError` for what fits no row."""
+        import torch
+
+        from iterref.loading import load
+
+        torch.set_num_threads(self.threads)
+        place = dict(self.place)
+        if place.get("device") == "cuda" and torch.cuda.device_count() > 1:
+            place["device"] = f"cuda:{slot % torch.cuda.device_count()}"
+        model, reward = load(self.model, **place), self.reward()
+        refuse(model, reward, self.options, self.sample)
+        return partial(texts, model, reward, self.options)
+
+
+def texts(model: Any, reward: Any, options: Mapping[str, Any], batch: Batch) -> list[Record]:
+    """The records of a batch. Raises `Poison` where a prompt is refused or the reward fails."""
+    from iterref.generation import generate
+    from iterref.rewards.base import RewardError
+
+    rows, prompts = list(batch.rows), list(batch.prompts)
+    try:
+        result = generate(model, prompts, reward=reward, rows=rows, columns=batch.columns, **options)
+    except RewardError as error:
+        raise Poison(said(error.__cause__ or error)) from error
+    except (ValueError, TypeError) as error:
+        raise Poison(said(error), again=False) from error
+    found = zip(result.texts or [], result.rewards.tolist(), result.best.reward.tolist(), strict=True)
+    asked = {name: float(value) for name, value in vars(result.asked).items()}
+    return [
+        record(row, prompt, text=text, reward=_finite(value), best=_finite(best), asked=asked)
+        for row, prompt, (text, value, best) in zip(rows, prompts, found, strict=True)
+    ]
+
+
+def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -> None:
+    """Raises `ValueError` for options that fit no row: an unknown method, a budget too small, a column that lacks.
+
+    The prompts of the sample that the model refuses are none of its business.
+    """
+    import torch
+
+    from iterref.budget import Cost
+    from iterref.drafts import no_reward, pool_cost, pools_in
+    from iterref.generation import checked_reward, fitted, pose, recommended
+    from iterref.registry import parse
+
+    reward = checked_reward(reward, 1)
+    pools, chosen = pools_in(reward), dict(options)
+    judged = chosen.pop("start", None) is not None
+    if judged and len(pools) != 1:
+        raise ValueError(f"start='drafts' needs one pool of drafts, and the reward has {len(pools)}: take consensus")
+    pool = pool_cost(reward) + Cost(0, pools[0].n if judged else 0)
+    method = parse(chosen.pop("sampler", None) or recommended(model))
+    fitted(method, chosen.pop("budget", None), pool)
+    usual: dict[str, Any] = {"alpha": 0.1, "temperature": 1.0, "forbidden": (), "max_rows": None, "seed": 0}
+    for place, prompt in enumerate(sample.prompts):
+        try:
+            model.prepare([prompt])
+        except ValueError:
+            continue
+        columns = {name: column[place : place + 1] for name, column in sample.columns.items()}
+        asked = no_reward if pools else reward  # a pool is not drawn for a check
+        pose(model, [prompt], asked, columns, torch.tensor([sample.rows[place]]), **(usual | chosen), progress=False)
+        return
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None

@@ -1,0 +1,88 @@
+"""Lines: text files line by line, packed or not, and the objects of JSON lines; each has a place that sentences name.
+
+    line ends    line feed, carriage return, or both; what else `str.splitlines` cuts at may stand within a text
+    JSON lines   one object a line; blank lines are passed over, and counted
+    refused      bytes that are no UTF-8, bytes NUL, half of a surrogate pair, a line of more than `MOST` characters
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+MOST = 2**24  # characters: what has no line ends is no list of texts, and is not read whole to be refused
+KEPT = "surrogateescape"  # how bytes that are no UTF-8 are decoded, so that the line that holds them is known
+
+Place = str  # "line 3 of news.csv", to begin a sentence with
+
+
+def opened(file: Path) -> TextIO:
+    """A text file, packed or not, with its line ends as they are; a mark of its byte order is no part of it."""
+    if file.suffix.lower() == ".gz":
+        return gzip.open(file, "rt", encoding="utf-8-sig", errors=KEPT, newline="")
+    return open(file, encoding="utf-8-sig", errors=KEPT, newline="")
+
+
+def readable(file: IO[str], name: str) -> Iterator[str]:
+    """The lines of an open file that is called `name`. Raises `ValueError` for what is no text, naming the line."""
+    number = 0
+    try:
+        while line := file.readline(MOST + 1):
+            number += 1
+            if len(line) > MOST:
+                raise ValueError(f"line {number} of {name} has more than {MOST} characters: write one text a line")
+            _expect_unicode(line, f"line {number} of {name}")
+            if "\0" in line:  # of a file of other things; a text of JSON may have it as an escape
+                raise ValueError(f"line {number} of {name} holds the byte NUL, which no text does: take it out")
+            yield line
+    except UnicodeDecodeError:  # of a file that was opened elsewhere
+        raise ValueError(f"{name} is no UTF-8 text: save it as UTF-8") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise ValueError(f"{name} is no whole gzip file: get it again") from None
+
+
+def objects(lines: Iterable[str], name: str = "") -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The objects of JSON lines with their places, "line 3" or "line 3 of `name`". Raises `ValueError` for others."""
+    of = f" of {name}" if name else ""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        place = f"line {number}{of}"
+        try:
+            row = json.loads(line)
+            texts = list(_texts(row)) if "\\u" in line else []
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{place} is no JSON ({error.msg}): write one object a line") from None
+        except ValueError:
+            raise ValueError(f"{place} holds a number of thousands of digits: write it as a string") from None
+        except RecursionError:
+            raise ValueError(f"{place} is nested too deeply: write one object of a few fields a line") from None
+        for text in texts:  # an escape may write half of a surrogate pair, which no file could hold again
+            _expect_unicode(text, place)
+        if not isinstance(row, dict):
+            raise ValueError(f"{place} is a JSON {type(row).__name__} and no object: write one object a line")
+        yield place, row
+
+
+def _expect_unicode(text: str, place: Place) -> None:
+    """Refuses what is no Unicode text: bytes that were no UTF-8, and halves of surrogate pairs."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{place} is no UTF-8 text: save it as UTF-8") from None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings within a JSON value, names of fields included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value:
+            yield from _texts(part)
+        if isinstance(value, dict):
+            yield from _texts(list(value.values()))

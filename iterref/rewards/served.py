@@ -1,0 +1,294 @@
+"""Served: a reward behind an address, asked over HTTP for many texts at a time.
+
+    POST  {"completions": [R texts], "prompts": [R texts], "rows": [...], COLUMN: [R entries]}
+      ->  {"rewards": [R numbers, null where a text is forbidden]}, or the list alone
+
+    a try     ends after `timeout` seconds, whatever the server does
+    again     no connection, no whole answer, status 408, 425, 429 or 5xx, an answer that is no JSON
+    never     any other status, and JSON that is no answer: that will not be another one next time
+    between   u min(pause 2^k, longest) seconds after try k = 0, 1, ..., u uniform in [1/2, 1], so that clients which
+              failed together do not come back together; at least what `Retry-After` says, and at most `longest`
+
+The request holds what a function of texts gets by name, so such a function is served by answering with f(**request).
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from math import inf
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import torch
+
+from iterref.hub import first_line
+from iterref.rewards.algebra import TextComposable
+from iterref.rewards.calling import call, is_column, joint_signature
+from iterref.rewards.checks import RewardError, verified
+
+if TYPE_CHECKING:
+    import anyio
+    import httpx2
+
+PASSING = {408, 425, 429}  # refusals that say: later
+MOST = 2**24  # bytes of an answer; numbers for a batch need far less
+SHOWN = 200  # characters of an answer that an error quotes
+
+
+class Served(TextComposable):
+    """A reward of texts that a server computes: `batch` texts a request, at most `workers` requests at once.
+
+    For servers with a format of their own `write(completions, **columns)` makes the request's JSON, from the columns
+    that its signature names, and `read(answer)` takes R numbers out of the answer's JSON (None forbids a text). Unless
+    `write` is given, every column that has one entry a text is sent. `headers` go with each request and are not shown
+    anywhere. A batch ends, well or with an error, after at most `patience` seconds of tries and waits.
+
+    The server has to judge every text on its own and the same way each time: answers are remembered, and a request
+    whose answer was lost is sent again. Redirects are not followed; proxies are those of the environment.
+
+    Raises ValueError for an address that is none, or numbers out of range. A call raises RewardError naming the rows,
+    the address and what it answered; the other requests of the call are then given up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        batch: int = 64,
+        workers: int = 4,
+        timeout: float = 10.0,
+        retries: int = 5,
+        pause: float = 0.5,
+        longest: float = 8.0,
+        headers: Mapping[str, str] | None = None,
+        write: Callable[..., Any] | None = None,
+        read: Callable[[Any], Any] | None = None,
+    ) -> None:
+        if batch < 1 or workers < 1 or retries < 0:
+            raise ValueError(f"batch={batch}, workers={workers}, retries={retries}: give at least 1, 1 and 0")
+        if not (0 < timeout < inf and 0 <= pause <= longest < inf):
+            raise ValueError(
+                f"timeout={timeout:g}, pause={pause:g}, longest={longest:g}: give seconds, a timeout above 0 and a "
+                "pause of at most the longest wait"
+            )
+        self.url = _address(url)
+        self.batch, self.workers, self.timeout, self.retries = batch, workers, timeout, retries
+        self.pause, self.longest, self.headers = pause, longest, dict(headers or {})
+        self.write, self.read = write or _written, read or _read
+        asked = joint_signature([self.write])
+        known = [one for one in asked.parameters.values() if one.name != "rows"]
+        rows = inspect.Parameter("rows", inspect.Parameter.KEYWORD_ONLY, default=None)  # which an error names
+        last = len(known) - any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known)
+        self.__signature__ = asked.replace(parameters=[*known[:last], rows, *known[last:]])
+
+    def __repr__(self) -> str:
+        return f"Served({self.url!r})"
+
+    @property
+    def patience(self) -> float:
+        """The most seconds that the tries of a batch and the waits between them take."""
+        return (self.retries + 1) * self.timeout + self.retries * self.longest
+
+    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
+        """R texts and the columns, each of R entries -> R numbers."""
+        texts = list(completions)
+        if not texts:
+            return []
+        from anyio.from_thread import start_blocking_portal
+
+        listed = {name for name, column in columns.items() if is_column(column, len(texts))}
+        rows = list(columns["rows"]) if "rows" in listed else list(range(len(texts)))
+        batches = []
+        for start in range(0, len(texts), self.batch):
+            part = slice(start, start + self.batch)
+            table = {name: column[part] if name in listed else column for name, column in columns.items()}
+            batches.append(_Batch(texts[part], rows[part], self._body(texts[part], rows[part], table)))
+        # A loop in a thread of its own: the caller may have a running one (a notebook), and Ctrl-C ends every request.
+        with start_blocking_portal() as portal:
+            answers: list[list[float]] = portal.call(self._answers, batches)
+        return [value for values in answers for value in values]
+
+    def _body(self, texts: list[str], rows: list[int], table: Mapping[str, Any]) -> bytes:
+        """The request of a batch."""
+        try:
+            return json.dumps(call(self.write, texts, table), allow_nan=False).encode()
+        except Exception as error:  # whatever a function of the user's raises, or an object that JSON cannot hold
+            raise RewardError(
+                f"the request for {_named(rows)} cannot be written as JSON ({first_line(error)}): say by write= what "
+                "is sent"
+            ) from error
+
+    async def _answers(self, batches: list[_Batch]) -> list[list[float]]:
+        """The numbers of all batches; the first that fails ends the others."""
+        import anyio
+        import httpx2
+
+        answers: list[list[float]] = [[] for _ in batches]
+        room = anyio.CapacityLimiter(self.workers)
+        verify = _trusted() if self.url.startswith("https:") else False  # in plain HTTP there is nothing to verify
+        headers = {"Accept": "application/json", "Content-Type": "application/json", **self.headers}
+        failed: list[RewardError] = []
+        async with httpx2.AsyncClient(verify=verify, timeout=None, headers=headers) as client:
+            async with anyio.create_task_group() as group:
+
+                async def ask(place: int, batch: _Batch) -> None:
+                    try:
+                        answers[place] = self._values(batch, await self._answer(client, room, batch))
+                    except RewardError as error:
+                        failed.append(error)
+                        group.cancel_scope.cancel()
+
+                for place, batch in enumerate(batches):
+                    group.start_soon(ask, place, batch)
+        if failed:
+            raise failed[0]
+        return answers
+
+    async def _answer(self, client: httpx2.AsyncClient, room: anyio.CapacityLimiter, batch: _Batch) -> bytes:
+        """The JSON that the server says of a batch, after as many tries as it takes."""
+        import anyio
+        import httpx2
+
+        failed: Exception | None = None
+        seen, after = "", 0.0
+        for attempt in range(self.retries + 1):
+            if attempt:
+                await anyio.sleep(self._wait(attempt - 1, after))
+            after = 0.0
+            try:
+                async with room:
+                    with anyio.fail_after(self.timeout):  # all of it: looking up, connecting, sending, reading
+                        status, after, answer = await _posted(client, self.url, batch.body)
+            except TimeoutError as error:
+                failed, seen = error, f"gave no whole answer within {self.timeout:g} s"
+                continue
+            except httpx2.LocalProtocolError as error:
+                raise RewardError(f"a request to {self.url} cannot be sent ({first_line(error)}): mend it") from error
+            except httpx2.RequestError as error:
+                failed, seen = error, f"cannot be reached, or broke off ({first_line(error)})"
+                continue
+            if status == 200 and len(answer) <= MOST and _is_json(answer):
+                return answer
+            failed, seen = None, f"answered {status}, {_shown(answer)}"
+            if (status != 200 and status not in PASSING and status < 500) or len(answer) > MOST:
+                raise RewardError(
+                    f"the reward server {self.url} {seen}, for {_named(batch.rows)}: mend the address, the request "
+                    "(headers=, write=) or the server"
+                )
+        raise RewardError(
+            f"the reward server {self.url} {seen}, for {_named(batch.rows)}, the last of {self.retries + 1} tries: see "
+            "that it is up, or raise retries= and timeout="
+        ) from failed
+
+    def _wait(self, attempt: int, after: float) -> float:
+        """Seconds between a try that failed and the next, of which the server asked for `after`."""
+        step = min(self.pause * 2.0 ** min(attempt, 60), self.longest) * (0.5 + 0.5 * SystemRandom().random())
+        return min(max(step, after), self.longest)
+
+    def _values(self, batch: _Batch, answer: bytes) -> list[float]:
+        """The numbers of an answer. Raises RewardError that quotes it, and names the row."""
+
+        def ask() -> object:
+            found = self.read(json.loads(answer))
+            return [-inf if value is None else value for value in found] if isinstance(found, list | tuple) else found
+
+        try:
+            values = verified(ask, torch.tensor(batch.rows), lambda place: f"text {batch.texts[place]!r}")
+        except RewardError as error:
+            raise RewardError(f"the reward server {self.url} answered {_shown(answer)}: {error}") from error
+        return values.tolist()
+
+
+class _Batch(NamedTuple):
+    """Texts that are asked for in one request, their rows, and the request."""
+
+    texts: list[str]
+    rows: list[int]
+    body: bytes
+
+
+async def _posted(client: httpx2.AsyncClient, url: str, body: bytes) -> tuple[int, float, bytes]:
+    """Status, seconds to wait that the server asks for, and the answer, which is cut where it is far too long."""
+    async with client.stream("POST", url, content=body) as response:
+        parts, size = [], 0
+        async for part in response.aiter_bytes():
+            parts.append(part)
+            size += len(part)
+            if size > MOST:
+                break
+        return response.status_code, _seconds(response.headers.get("Retry-After", "")), b"".join(parts)
+
+
+def _written(completions: list[str], **columns: Any) -> dict[str, Any]:
+    """The request: the texts, and what has one entry a text; trainers hand over other things beside."""
+    return {"completions": completions, **{n: each for n, each in columns.items() if is_column(each, len(completions))}}
+
+
+def _read(answer: Any) -> Any:
+    """The numbers of the answer: its field `rewards`, or all of it."""
+    if isinstance(answer, dict):
+        if "rewards" not in answer:
+            raise ValueError("there is no field `rewards`")
+        return answer["rewards"]
+    return answer
+
+
+def _address(url: str) -> str:
+    """An address as it is. Raises ValueError for what is none, or has a password in it, which would be shown."""
+    import httpx2
+
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        httpx2.URL(url)
+    except (ValueError, TypeError, httpx2.InvalidURL):
+        known = False
+    if not known:
+        raise ValueError(f"{url!r} is no address of a reward server: write http://HOST:PORT/PATH, or https://...")
+    if "@" in parts.netloc:
+        raise ValueError("the address of a reward server holds a user name: leave it out and give headers=")
+    return url
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """What certificates are checked by; to make one takes longer than most requests."""
+    return ssl.create_default_context()
+
+
+def _seconds(after: str) -> float:
+    """Seconds from a `Retry-After`, which is a number or a date; 0 for what is neither."""
+    if after.strip().isdecimal():
+        return float(after)
+    try:
+        date = parsedate_to_datetime(after)
+    except (ValueError, OverflowError):
+        return 0.0
+    return max(0.0, (date - datetime.now(UTC)).total_seconds()) if date.tzinfo else 0.0
+
+
+def _is_json(answer: bytes) -> bool:
+    try:
+        json.loads(answer)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _shown(answer: bytes) -> str:
+    text = answer[: 4 * SHOWN].decode("utf-8", "replace")
+    return repr(text[:SHOWN]) + ("..." if len(answer) > SHOWN else "")
+
+
+def _named(rows: Sequence[int]) -> str:
+    """Row numbers in words, the first eight of them."""
+    distinct = sorted(set(rows))
+    more = f" and {len(distinct) - 8} more" if len(distinct) > 8 else ""
+    return f"row{'s' if len(distinct) > 1 else ''} {', '.join(map(str, distinct[:8]))}{more}"
