@@ -176,7 +176,7 @@ def test_importance_maximises_as_best_of_n_does():
     best, same = sample(parse("best_of_n:n=6"), problem), sample(parse("importance:n=6,objective=maximise"), problem)
     other = sample(parse("importance:n=6"), problem)
     assert torch.equal(best.tokens, same.tokens) and torch.equal(best.rewards, same.rewards)
-    assert torch.equal(best.tokens, other.best.tokens) and not torch.equal(best.tokens, other.tokens)
+    assert torch.equal(best.rewards, other.best.reward) and not torch.equal(best.rewards, other.rewards)
     assert torch.allclose(other.particles.log_w, other.particles.reward / 0.5)
 
 
