@@ -200,12 +200,20 @@ def disturbed(folder: Path, rows: int, kills: int, seed: int) -> tuple[int, int]
     diary, out = folder / "diary", folder / "out"
     diary.mkdir()
     drivers = midway = 0
+
+    def done() -> int:
+        return len(list((out / "parts").glob("*.jsonl")))
+
     command = [sys.executable, "-m", "tests.engine_work", str(out), str(rows), "3", "2", "0.02"]
     while True:
         driver = subprocess.Popen(command)
         try:
             while kills and driver.poll() is None:
-                time.sleep(dice.uniform(0.1, 0.7))
+                if dice.random() < 0.5:  # at work: a kill of a driver that only begins tests little
+                    begun, end = done(), time.monotonic() + 20
+                    while done() == begun and driver.poll() is None and time.monotonic() < end:
+                        time.sleep(0.01)
+                time.sleep(dice.uniform(0.0, 0.4))
                 kills -= 1
                 crew = [int(path.name) for path in diary.iterdir() if alive(int(path.name))]
                 if crew and dice.random() < 0.5:
@@ -214,7 +222,7 @@ def disturbed(folder: Path, rows: int, kills: int, seed: int) -> tuple[int, int]
                     driver.kill()
                     driver.wait()
                     drivers += 1
-                    midway += 0 < len(list((out / "parts").glob("*.jsonl"))) < -(-rows // 3)
+                    midway += 0 < done() < -(-rows // 3)
             driver.wait()
         finally:
             driver.kill()
