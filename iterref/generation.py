@@ -86,18 +86,8 @@ def generate(
     """
     prompts = checked_prompts(prompts)
     columns, reward = checked_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
-    pool, pools = pool_cost(reward), pools_in(reward)
-    if sampler is None:
-        model = text_model(model)
-        sampler = recommended(model)
-    method = parse(sampler)
-    if start is not None:
-        if start != "drafts" or len(pools) != 1:
-            raise ValueError(
-                f"start={start!r} needs one pool, and the reward has {len(pools)}: say start='drafts', with the "
-                "consensus as the reward or a part of it"
-            )
-        method, pool = method.refining(), pool + Cost(0, pools[0].n)
+    model, method = method_of(model, sampler)
+    method, pool = begun(method, reward, start)
     unfitted, method = method, fitted(method, budget, pool)
     identities = checked_rows(seed, rows, watch, len(prompts))
     posed = pose(
@@ -240,6 +230,32 @@ def text_model(model: TextModel | str | Path | None) -> TextModel:
         except FileNotFoundError as error:
             raise ValueError(str(error)) from error
     return model
+
+
+def method_of(
+    model: TextModel | str | Path | None, sampler: Sampler | str | None
+) -> tuple[TextModel | str | Path | None, Sampler]:
+    """The method, and the model, which is loaded only where it has to say what suits it."""
+    if sampler is None:
+        model = text_model(model)
+        sampler = recommended(model)
+    return model, parse(sampler)
+
+
+def begun(method: Sampler, reward: Any, start: str | None) -> tuple[Sampler, Cost]:
+    """The method, without a draft of its own where it starts from drafts, and what the pools and judging them take.
+
+    Raises `ValueError` for a start that the reward has no pool for.
+    """
+    pool, pools = pool_cost(reward), pools_in(reward)
+    if start is None:
+        return method, pool
+    if start != "drafts" or len(pools) != 1:
+        raise ValueError(
+            f"start={start!r} needs one pool of drafts, and the reward has {len(pools)}: say start='drafts', with the "
+            "consensus as the reward or a part of it"
+        )
+    return method.refining(), pool + Cost(0, pools[0].n)
 
 
 def recommended(model: TextModel) -> str:

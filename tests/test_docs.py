@@ -20,8 +20,6 @@ import pytest
 import iterref
 from iterref.registry import get, names
 
-pytest.importorskip("mkdocs")
-
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 # Pages whose code is meant to run as it stands, block after block. Others show parts, with names of the reader's own.

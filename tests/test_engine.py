@@ -312,7 +312,7 @@ def test_what_a_kill_left_is_swept_away(tmp_path: Path) -> None:
 )
 def test_a_run_does_not_go_on_with_other_options(tmp_path: Path, change: dict[str, float], told: str) -> None:
     go(tmp_path, 9, 3, Here(Words()))
-    other = manifest(**({"rows": 9, "size": 3} | change))  # type: ignore[arg-type]
+    other = manifest(**({"rows": 9, "size": 3} | change))
     with pytest.raises(ValueError, match=f"holds a run with .*{told}.*: give the options and files that it was begun"):
         Results(tmp_path, other)
     with Results(tmp_path, manifest(9, 3)) as same:

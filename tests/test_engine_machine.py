@@ -58,7 +58,7 @@ class Run(RuleBasedStateMachine):
         NOTES.clear()
 
     def go(self, **options: object) -> None:
-        here = Here(Noted(fails=self.poison), **options)  # type: ignore[arg-type]
+        here = Here(Noted(fails=self.poison), **options)
         with no_waiting():
             go(self.folder, self.rows, self.size, here, retries=1)
         self.whole = True
@@ -80,7 +80,7 @@ class Run(RuleBasedStateMachine):
             left[0] -= 1
             if left[0] < 0:
                 raise Stop
-            replace(*names)  # type: ignore[arg-type]
+            replace(*names)
 
         made = len(NOTES)
         with patch("iterref.engine.results.os.replace", killed):
@@ -152,7 +152,7 @@ def check(machine: type[RuleBasedStateMachine]) -> None:
         max_examples=25, stateful_step_count=8, deadline=None, derandomize=True, database=None,
         phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    run_state_machine_as_test(machine, settings=quick)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=quick)
 
 
 def test_stops_in_any_order_lose_nothing_and_make_nothing_twice() -> None:

@@ -49,6 +49,6 @@ def test_two_workers_make_more_than_one() -> None:
     idle = os.getloadavg()[0] < 0.3 and (os.cpu_count() or 1) >= 2
     found = throughput()
     assert found["processor_ratio"]["median"] >= 1.6
-    if not idle:
+    if found["ratio"]["median"] < 1.6 and not idle:
         pytest.skip(f"other work is on this machine: by the clock two workers made {found['ratio']} of one")
     assert found["ratio"]["median"] >= 1.6

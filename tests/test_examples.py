@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +58,6 @@ def execute(notebook: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> None:
-    pytest.importorskip("nbclient")
     done = execute(NOTEBOOK, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "the law    mean reward" in done.stdout and "<table" in done.stdout
@@ -65,7 +65,6 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> No
 
 
 def test_the_notebook_is_stored_without_outputs_and_a_broken_one_is_noticed(tmp_path: Path) -> None:
-    nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]

@@ -227,4 +227,4 @@ def test_config_files_are_read_or_refused_in_one_sentence(folder: Path, content:
 @example(b"one\n\xff\n")
 @example(b'{"document": "a\\u0000"}')
 def test_input_is_read_or_refused_in_one_sentence(content: bytes) -> None:
-    refusal("generate", "--reward", "length", text=content)  # type: ignore[arg-type]
+    refusal("generate", "--reward", "length", text=content)

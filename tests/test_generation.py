@@ -290,8 +290,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model": "tiny-news", "prompts": ["fine", " \n"]}, "prompt 1 is empty: pass"),
     ({"reward": 0.5 * OwnDrafts() + (lambda completions, tone: [0.0])}, "needs tone.*: add the column"),
     ({"reward": 0.5 * OwnDrafts() + DRAFTS_OF_ONE}, "belong to 1 prompts, not 2"),
-    ({"reward": OwnDrafts(n=2) + OwnDrafts(n=3), "start": "drafts"}, "needs one pool, and the reward has 2"),
-    ({"reward": lambda completions: [0.0], "start": "drafts"}, "needs one pool, and the reward has 0"),
+    ({"reward": OwnDrafts(n=2) + OwnDrafts(n=3), "start": "drafts"}, "needs one pool of drafts, and the reward has 2"),
+    ({"reward": lambda completions: [0.0], "start": "drafts"}, "needs one pool of drafts, and the reward has 0"),
     ({"prompts": "one string"}, "are one string: pass a list"),
     ({"prompts": ["fine", 3]}, "prompt 1 is a int: pass a string"),
     ({"prompts": ["fine", "far too long for this small model"]}, "prompt 1 has 7 words .*: shorten it"),
@@ -374,7 +374,7 @@ def test_a_model_says_what_suits_it() -> None:
     model, reward = FakeModel(), lambda texts: [float(len(text)) for text in texts]
     plain = generate(model, ["a b"], reward=reward)
     assert plain.sampler == parse(RECOMMENDED)
-    model.recommended = "iterref:moves=2"  # type: ignore[attr-defined]
+    model.recommended = "iterref:moves=2"
     assert generate(model, ["a b"], reward=reward).sampler == parse("iterref:moves=2")
     filled = iterref.infill(model, ["[alpha] ."], prompts=["a b"], reward=reward)
     assert filled.result is not None and filled.result.sampler == parse("iterref:moves=2")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from iterref.kernels.decision import ACCEPTED, REFUSED
 from iterref.models.digits import Digits
@@ -38,8 +39,7 @@ BLOCKS = "iterref:steps=3,moves=4,tries=3,early=0.5,blocks=2"
 def chromium() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("needs the browser `chromium`, which is not installed (Debian: apt-get install chromium)")
-    driver = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    with driver.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()

@@ -75,7 +75,7 @@ def test_a_line_without_end_is_not_read_whole(monkeypatch: pytest.MonkeyPatch, t
     class Endless(io.StringIO):
         asked = 0
 
-        def readline(self, size: int | None = -1) -> str:  # type: ignore[override]
+        def readline(self, size: int | None = -1) -> str:
             assert size is not None and size >= 0, "all of the line was asked for"
             Endless.asked += size
             return "x" * size

@@ -134,7 +134,7 @@ class Learner(nn.Module):
         if self.words is not None:
             each, target = self.words(states)[:, 0], fault[told]
         else:
-            scores: Tensor = network.score(states)  # type: ignore[operator]
+            scores: Tensor = network.score(states)
             each, target = scores[:, 0] - scores[:, 1], (fault.cumsum(1) > 0).float()[told]
         loss = nn.functional.cross_entropy(said.logits, label)
         if len(each):
@@ -218,7 +218,7 @@ def train(learner: Learner, examples: list[Example], plan: Plan, epochs: int, fi
         muon=plan.muon,
     )  # fmt: skip
     logging.info("%d examples, %d steps", len(examples), size)
-    Loop(learner, run, lambda network, batch: network.loss(batch)).run(batches, file)  # type: ignore[operator]
+    Loop(learner, run, lambda network, batch: network.loss(batch)).run(batches, file)
 
 
 def taught(recipe: Recipe, name: str, tokenizer: Tokenizer, start: Tensor, data: Path, work: Path) -> nn.Module:

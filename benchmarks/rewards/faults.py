@@ -98,7 +98,7 @@ def filled(model: object, canvases: Tensor, share: tuple[float, float], temperat
 
     Gaps are stretches of one to five tokens that cover a share of the text, drawn anew for each.
     """
-    codec, denoiser = model.codec, model.denoiser  # type: ignore[attr-defined]
+    codec, denoiser = model.codec, model.denoiser
     generator = torch.Generator().manual_seed(seed)
     out = canvases.clone()
     for start in range(0, len(canvases), 64):

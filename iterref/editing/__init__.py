@@ -25,17 +25,7 @@ from iterref.editing.history import History, Node
 from iterref.editing.marks import BRACKETS, Marks, read
 from iterref.editing.session import Choice, Desk, Editing
 from iterref.editing.strength import strengthened
-from iterref.generation import (
-    checked_columns,
-    checked_prompts,
-    checked_reward,
-    checked_rows,
-    fitted,
-    pose,
-    recommended,
-    text_model,
-)  # fmt: skip
-from iterref.registry import parse
+from iterref.generation import checked_columns, checked_prompts, checked_reward, checked_rows, fitted, method_of, pose
 from iterref.rewards.base import Remembered
 from iterref.samplers.base import Sampler
 
@@ -147,10 +137,8 @@ def refine(
     `settings` are the options of `edit`. As in `generate`, `budget` is for everything, a pool of drafts included, and
     `watch` names rows whose states the trace keeps.
     """
-    if sampler is None:
-        model = text_model(model)
-        sampler = recommended(model)
-    method = _affordable(strengthened(sampler, strength), budget, settings)
+    model, method = method_of(model, sampler)
+    method = _affordable(strengthened(method, strength), budget, settings)
     return edit(model, texts, prompts=prompts, **settings).refine(
         strength=strength, sampler=method, watch=watch, progress=settings.get("progress", False)
     )
@@ -174,11 +162,8 @@ def infill(
     `settings` are the options of `edit`, where the whole canvas is free unless `room` says otherwise; `budget` is for
     everything, a pool of drafts included, and `watch` names rows whose states the trace keeps.
     """
-    if sampler is None:
-        model = text_model(model)
-        sampler = recommended(model)
-    method = parse(sampler) if strength is None else strengthened(sampler, strength)
-    method = _affordable(method, budget, settings)
+    model, method = method_of(model, sampler)
+    method = _affordable(method if strength is None else strengthened(method, strength), budget, settings)
     if isinstance(texts, str):
         raise TypeError("the texts are one string: pass a list of strings, one a prompt")
     plain = [read(text, row, marks).text for row, text in enumerate(texts)]

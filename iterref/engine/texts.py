@@ -73,19 +73,14 @@ def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -
     """
     import torch
 
-    from iterref.budget import Cost
-    from iterref.drafts import no_reward, pool_cost, pools_in
-    from iterref.generation import checked_reward, fitted, pose, recommended
-    from iterref.registry import parse
+    from iterref.drafts import no_reward, pools_in
+    from iterref.generation import begun, checked_reward, fitted, method_of, pose
 
     reward = checked_reward(reward, 1)
-    pools, chosen = pools_in(reward), dict(options)
-    judged = chosen.pop("start", None) is not None
-    if judged and len(pools) != 1:
-        raise ValueError(f"start='drafts' needs one pool of drafts, and the reward has {len(pools)}: take consensus")
-    pool = pool_cost(reward) + Cost(0, pools[0].n if judged else 0)
-    method = parse(chosen.pop("sampler", None) or recommended(model))
-    fitted(method, chosen.pop("budget", None), pool)
+    left = dict(options)
+    _, method = method_of(model, left.pop("sampler", None))
+    method, pool = begun(method, reward, left.pop("start", None))
+    fitted(method, left.pop("budget", None), pool)
     usual: dict[str, Any] = {"alpha": 0.1, "temperature": 1.0, "forbidden": (), "max_rows": None, "seed": 0}
     for place, prompt in enumerate(sample.prompts):
         try:
@@ -93,8 +88,8 @@ def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -
         except ValueError:
             continue
         columns = {name: column[place : place + 1] for name, column in sample.columns.items()}
-        asked = no_reward if pools else reward  # a pool is not drawn for a check
-        pose(model, [prompt], asked, columns, torch.tensor([sample.rows[place]]), **(usual | chosen), progress=False)
+        asked = no_reward if pools_in(reward) else reward  # a pool is not drawn for a check
+        pose(model, [prompt], asked, columns, torch.tensor([sample.rows[place]]), **(usual | left), progress=False)
         return
 
 

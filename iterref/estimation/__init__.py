@@ -21,12 +21,12 @@ from typing import Any, Literal, overload
 from torch import Tensor
 
 from iterref.budget import Cost, Rows, budget_of, fit, most
-from iterref.drafts import OwnDrafts, TextModel, draw, no_reward, pool_cost, pools_in, tempered
+from iterref.drafts import OwnDrafts, TextModel, draw, no_reward, pools_in, tempered
 from iterref.estimation.footprint import Footprint, held
 from iterref.estimation.law import Law, Term, straight
 from iterref.estimation.measured import SMALLER, measure
 from iterref.estimation.probe import Run, any_texts, chosen, enough, shorter
-from iterref.generation import checked_prompts, checked_reward, fitted, recommended, text_model
+from iterref.generation import begun, checked_prompts, checked_reward, fitted, method_of, text_model
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import parse
@@ -176,15 +176,9 @@ def _of_texts(
     batch: int | None = None,
 ) -> Estimate:
     prompts, reward = checked_prompts(prompts), checked_reward(reward, len(prompts))
-    pools, pool = pools_in(reward), pool_cost(reward)
-    if sampler is None:
-        model = text_model(model)
-        sampler = recommended(model)
-    method = parse(sampler)
-    if start is not None:
-        if start != "drafts" or len(pools) != 1:
-            raise ValueError(f"start={start!r} needs one pool of drafts, and the reward has {len(pools)}")
-        method, pool = method.refining(), pool + Cost(0, pools[0].n)
+    pools = pools_in(reward)
+    model, method = method_of(model, sampler)
+    method, pool = begun(method, reward, start)
     rows, model = _positive(len(prompts) if batch is None else batch), text_model(model)
     longest = sorted(prompts, key=len, reverse=True)  # to the longest all others are padded
 
