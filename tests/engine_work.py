@@ -1,6 +1,6 @@
 """Works without a model for the engines' tests, an engine within this process, and a driver that tests may kill.
 
-python -m tests.engine_work FOLDER ROWS SIZE WORKERS SECONDS
+python -m tests.engine_work FOLDER ROWS SIZE WORKERS SECONDS [ray, or the address of a cluster]
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
+from iterref.engine.cluster import Cluster
 from iterref.engine.drive import Tally, drive
 from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Poison, Record, Table, Work, record, said
 from iterref.engine.local import Local
 from iterref.engine.manifest import Manifest
 from iterref.engine.results import Results
+from iterref.engine.tries import Tries
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,9 @@ class Here:
     def __exit__(self, *error: object) -> None:
         pass
 
+    def make(self, jobs: Iterable[Job], batch: Callable[[Job], Batch], tries: Tries) -> Iterator[Outcome]:
+        return tries.settle(self.run, jobs, batch)
+
     def run(self, queue: deque[Job], batch: Callable[[Job], Batch]) -> Iterator[Outcome]:
         count = 0
         while queue:
@@ -121,19 +127,23 @@ def manifest(rows: int, size: int, **options: object) -> Manifest:
     return Manifest(options, {"name": "words"}, {"name": "none", "hash": None}, table(rows).digest(), rows, size)
 
 
-def go(folder: Path, rows: int, size: int, engine: Here | Local, *, retry: bool = False, **options: int) -> Tally:
-    """One call of a driver."""
+def go(folder: Path, rows: int, size: int, engine: Any, *, retry: bool = False, **options: int) -> Tally:
+    """One call of a driver with a `drive.Engine`."""
     with Results(folder, manifest(rows, size), retry=retry) as results, engine:
         return drive(results, table(rows), engine, **options)
 
 
 def main() -> None:
-    folder, rows, size, workers, seconds = sys.argv[1:]
+    folder, rows, size, workers, seconds, *ray = sys.argv[1:]
     diary = Path(folder).with_name("diary")
     diary.mkdir(exist_ok=True)
     work = Words(seconds=float(seconds), diary=str(diary))
-    go(Path(folder), int(rows), int(size), Local(work, int(workers)))
+    where = None if ray == ["ray"] else "".join(ray)
+    engine = Cluster(work, int(workers), address=where) if ray else Local(work, int(workers))
+    go(Path(folder), int(rows), int(size), engine)
 
 
 if __name__ == "__main__":
-    main()
+    from tests import engine_work  # by the name that workers of workers find it under
+
+    engine_work.main()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_results_are_the_same_for_any_number_of_workers_order_and_size_of_jobs(t
     for workers in (1, 2, 3):
         folder = tmp_path / str(workers)
         tally = go(folder, 23, 4, Local(Words(seconds=0.002), workers))
-        assert tally.made == 23 and tally.failures == 0 and parts(folder) == list(range(23))
+        assert tally.made == 23 and parts(folder) == list(range(23))
         assert f"rows/s by {workers} worker" in tally.told(workers)
     go(tmp_path / "backwards", 23, 4, Here(Words(), last_first=True))
     go(tmp_path / "other", 23, 7, Here(Words()))
@@ -157,7 +158,7 @@ def test_what_passes_is_only_tried_again(tmp_path: Path) -> None:
         once.mkdir()
         work = Words(once=str(once), **{kind: frozenset({2})})
         tally = go(tmp_path / f"{kind}-out", 6, 6, Local(work))
-        assert (tally.made, tally.failures) == (6, 1)
+        assert tally.made == 6 and (once / "2").exists()  # the fault was there, once
         assert [path.name for path in (tmp_path / f"{kind}-out" / "parts").glob("*.jsonl")] == [f"{Job(0, 6)}.jsonl"]
 
 
@@ -191,10 +192,11 @@ def test_work_that_does_not_open_ends_the_run(tmp_path: Path, monkeypatch: pytes
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
-def disturbed(folder: Path, rows: int, kills: int, seed: int) -> tuple[int, int]:
+def disturbed(folder: Path, rows: int, kills: int, seed: int, *ray: str) -> tuple[int, int]:
     """Runs a driver of two workers until it is done, killing it or a worker at random times, so many times in all.
 
-    Returns how often a driver was killed, and how often it was killed with rows missing and others made.
+    Returns how often a driver was killed, and how often it was killed with rows missing and others made. With Ray a
+    worker is the process that works or the actor above it.
     """
     dice = random.Random(seed)
     diary, out = folder / "diary", folder / "out"
@@ -204,7 +206,7 @@ def disturbed(folder: Path, rows: int, kills: int, seed: int) -> tuple[int, int]
     def done() -> int:
         return len(list((out / "parts").glob("*.jsonl")))
 
-    command = [sys.executable, "-m", "tests.engine_work", str(out), str(rows), "3", "2", "0.02"]
+    command = [sys.executable, "-m", "tests.engine_work", str(out), str(rows), "3", "2", "0.02", *ray]
     while True:
         driver = subprocess.Popen(command)
         try:
@@ -217,7 +219,8 @@ def disturbed(folder: Path, rows: int, kills: int, seed: int) -> tuple[int, int]
                 kills -= 1
                 crew = [int(path.name) for path in diary.iterdir() if alive(int(path.name))]
                 if crew and dice.random() < 0.5:
-                    os.kill(dice.choice(crew), signal.SIGKILL)
+                    victim = dice.choice(crew)
+                    kill(parent(victim) if ray and dice.random() < 0.5 else victim)
                 elif driver.poll() is None:
                     driver.kill()
                     driver.wait()
@@ -227,8 +230,22 @@ def disturbed(folder: Path, rows: int, kills: int, seed: int) -> tuple[int, int]
         finally:
             driver.kill()
             driver.wait()
+        assert driver.returncode <= 0, "the driver failed by itself"
         if driver.returncode == 0:
             return drivers, midway
+
+
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def parent(pid: int) -> int:
+    """The process above another one; itself where it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return pid
 
 
 def alive(pid: int) -> bool:

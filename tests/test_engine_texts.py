@@ -224,6 +224,17 @@ def test_two_processes_with_the_bundled_model(tmp_path: Path) -> None:
     same_as_alone(objects(tmp_path / "results" / "results.jsonl"))
 
 
+def test_ranks_that_torchrun_starts(tmp_path: Path) -> None:
+    out, file = tmp_path / "results", tmp_path / "prompts.jsonl"
+    file.write_text(lines(*NEWS))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+    start = [sys.executable, "-c", "from iterref.cli import main; main()", "generate", str(file), "--engine", "rank"]
+    done = subprocess.run([*launch, *start, "--out", str(out), *REAL[:-2]], capture_output=True, text=True, check=True)
+    assert "3 rows; " in done.stdout and "leaked" not in done.stderr
+    assert len(list(out.glob("parts/*.jsonl"))) == 3
+    same_as_alone(objects(out / "results.jsonl"))
+
+
 @pytest.mark.slow
 def test_ctrl_c_in_a_shell_keeps_what_is_finished(tmp_path: Path) -> None:
     out, file = tmp_path / "results", tmp_path / "prompts.jsonl"

@@ -3,25 +3,30 @@
     ray.data.from_items(jobs) -> map_batches(actor, one job at a time) -> outcomes as they end -> parts by the driver
 
 Inside of every actor a process does the work (`engine.local`), so that a row which kills its worker is told from a
-machine that is lost: of the first the actor says so and the row is found by halving, of the second Ray starts the actor
-again elsewhere. Results come back to the driver, which alone needs the folder.
+machine that is lost. The first the actor finds itself, by trying and halving its own job, so no replica is loaded
+twice; after the second Ray starts the actor again elsewhere, and with it the job. Results come back to the driver,
+which alone needs the folder.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import pickle
-from collections import deque
-from collections.abc import Callable, Iterator
+import socket
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
-from iterref.engine.jobs import Batch, Job, Outcome, Work
+from iterref.engine.jobs import Batch, Job, Outcome, Work, said
 from iterref.engine.local import Local
+from iterref.engine.tries import Tries
 
-FIRST = 4  # jobs a worker in the first round, after which a run of failures is noticed
+REACHED = 10.0  # seconds to connect to a cluster
+AHEAD = 2  # jobs that an actor holds: one to make, one that is there when it is made
 
 
 class Cluster:
@@ -50,14 +55,17 @@ class Cluster:
         self._ours = False
 
     def __enter__(self) -> Cluster:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it reports at length what `make` says in a sentence
         import ray
 
         if not ray.is_initialized():
+            if self.address is not None:
+                reach(self.address)
             try:
                 ray.init(address=self.address, include_dashboard=None if self.address else False,
                          log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
             except (ConnectionError, ValueError) as error:
-                raise RuntimeError(f"there is no Ray cluster at {self.address}: {error}") from error
+                raise RuntimeError(f"there is no Ray cluster at {self.address}: {said(error)}") from error
             self._ours = True
         return self
 
@@ -69,54 +77,85 @@ class Cluster:
 
             ray.shutdown()
 
-    def run(self, queue: deque[Job], batch: Callable[[Job], Batch]) -> Iterator[Outcome]:
-        """Makes the jobs of a queue, in rounds: what is added while a round runs is made in the next.
+    def make(self, jobs: Iterable[Job], batch: Callable[[Job], Batch], tries: Tries) -> Iterator[Outcome]:
+        """Every row of the jobs once, made or given up alone.
 
-        Raises `ValueError` where the work refuses to be opened.
+        Raises `ValueError` where the work refuses to be opened or no machine has room for a worker, and `RuntimeError`
+        where workers die again and again before they are ready.
         """
         from ray import data
 
+        tasks = [{"task": pickle.dumps((job, batch(job)))} for job in jobs]
+        if not tasks:
+            return
+        self._expect_room()
         context = data.DataContext.get_current()
         context.enable_progress_bars = False  # the driver has its own
-        most = FIRST * self.workers
-        while queue:
-            jobs = [queue.popleft() for _ in range(min(most, len(queue)))]
-            most = max(most, len(queue) + len(jobs))
-            tasks = [{"task": pickle.dumps((job, batch(job)))} for job in jobs]
-            asked = data.from_items(tasks, override_num_blocks=len(tasks))
-            made = asked.map_batches(
-                Actor,
-                fn_constructor_args=(self.work, self.timeout),
-                batch_size=1,
-                batch_format="pyarrow",
-                compute=data.ActorPoolStrategy(size=min(self.workers, len(jobs))),
-                num_gpus=self.gpus,
-                num_cpus=self.cpus,
-            )
-            for row in made.iter_rows():
-                outcome = pickle.loads(row["outcome"])
-                if isinstance(outcome, str):
-                    raise ValueError(outcome)
-                yield outcome
+        for handler in logging.getLogger("ray.data").handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.setLevel(logging.ERROR)
+        asked = data.from_items(tasks, override_num_blocks=len(tasks))
+        made = asked.map_batches(
+            Actor,
+            fn_constructor_args=(self.work, self.timeout, tries),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=data.ActorPoolStrategy(size=min(self.workers, len(tasks)), max_tasks_in_flight_per_actor=AHEAD),
+            num_gpus=self.gpus,
+            num_cpus=self.cpus,
+        )
+        for row in made.iter_rows():
+            outcome = pickle.loads(row["outcome"])
+            if isinstance(outcome, Exception):
+                raise outcome
+            yield outcome
+
+    def _expect_room(self) -> None:
+        """Ray waits without a word for a machine that may come: says so, or refuses where none can.
+
+        Raises `ValueError` on a cluster of this machine alone.
+        """
+        import ray
+
+        asked = {"CPU": self.cpus, "GPU": self.gpus}
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if any(all(machine.get(name, 0.0) >= number for name, number in asked.items()) for machine in machines):
+            return
+        told = " and ".join(f"{name} {number:g}" for name, number in asked.items() if number)
+        if not (self.address or os.environ.get("RAY_ADDRESS")):
+            raise ValueError(f"this machine has no room for a worker of {told}: ask for less")
+        warnings.warn(f"no machine of the cluster has {told} for a worker: waiting for one that has", stacklevel=2)
+
+
+def reach(address: str) -> None:
+    """Raises `RuntimeError` where nothing listens at HOST:PORT or ray://HOST:PORT: Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isascii() and port.isdigit()):
+        return  # "auto", which Ray looks up
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED).close()
+    except (OSError, OverflowError) as error:
+        told = f"there is no Ray cluster at {address} ({said(error)}): give HOST:PORT of its head"
+        raise RuntimeError(told) from None
 
 
 class Actor:
-    """One worker of the pool: a table with a `task` -> a table with its `outcome`, or with a sentence where the work
-    refuses to be opened."""
+    """One worker of the pool: a table with a `task` -> a table with its outcomes, or with what ends the run."""
 
-    def __init__(self, work: Work, timeout: float | None) -> None:
-        self.local = Local(work, timeout=timeout)
+    def __init__(self, work: Work, timeout: float | None, tries: Tries) -> None:
+        self.local, self.tries = Local(work, timeout=timeout), tries
 
-    def __call__(self, table: Any) -> dict[str, list[bytes]]:
+    def __call__(self, table: Any) -> Any:
         import pyarrow as pa
 
         outcomes: list[bytes] = []
         for task in table["task"].to_pylist():
             job, batch = pickle.loads(task)
             try:
-                outcomes += map(pickle.dumps, self.local.run(deque([job]), {job: batch}.__getitem__))
-            except (ValueError, RuntimeError) as error:
-                outcomes.append(pickle.dumps(str(error)))
+                outcomes += map(pickle.dumps, self.local.make([job], batch.of, self.tries))
+            except (ValueError, RuntimeError) as error:  # these end the run
+                kind = ValueError if isinstance(error, ValueError) else RuntimeError
+                outcomes.append(pickle.dumps(kind(str(error))))
         return pa.table({"outcome": pa.array(outcomes, pa.binary())})
 
     def __del__(self) -> None:

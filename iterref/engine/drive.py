@@ -1,22 +1,16 @@
-"""Drive: jobs to an engine, parts to the disk; what fails is tried again, halved, and at last set aside.
-
-    a job of the grid, or of one row    retries + 1 tries        a half    one try, then its own halves
-    a row that fails alone              a part with its error    a row that is refused (a prompt too long)    no retries
-
-With n rows in a job, a poison row is found in about 2 log2 n further jobs, and all other rows are made.
-"""
+"""Drive: jobs to an engine, parts to the disk; rows that are given up are set aside, and a hopeless run is stopped."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
-from iterref.engine.jobs import Batch, Job, Made, Outcome, Table
+from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Table
 from iterref.engine.results import Results
+from iterref.engine.tries import Tries
 
 FEW = 16  # rows that may all fail without a word about the run
 
@@ -26,22 +20,21 @@ class Engine(Protocol):
 
     workers: int
 
-    def run(self, queue: deque[Job], batch: Callable[[Job], Batch]) -> Iterator[Outcome]:
-        """Makes the jobs of a queue, to which more may be added between outcomes, and yields them as they end."""
+    def make(self, jobs: Iterable[Job], batch: Callable[[Job], Batch], tries: Tries) -> Iterator[Outcome]:
+        """Every row of the jobs once, in any order: in a job that was made, or alone in one that failed for good."""
         ...
 
 
 @dataclass
 class Tally:
-    """What one call of `drive` did: rows made, rows set aside, seconds, and how many failures were tried again."""
+    """What one call of `drive` did: rows made, rows set aside, seconds."""
 
     made: int = 0
     aside: int = 0
     seconds: float = 0.0
-    failures: int = 0
 
     def told(self, workers: int) -> str:
-        """The throughput of all workers, and what failed."""
+        """The throughput of all workers, and what was set aside."""
         crew = "1 worker" if workers == 1 else f"{workers} workers"
         rate = f"{self.made / max(self.seconds, 1e-9):.3g} rows/s by {crew}"
         return rate + (f", {self.aside} set aside" if self.aside else "")
@@ -54,8 +47,7 @@ def drive(results: Results, table: Table, engine: Engine, *, retries: int = 2, s
     cause of that. What is finished stays in the folder however this ends.
     """
     left = results.missing()
-    queue, rows = deque(left), sum(map(len, left))
-    tries: Counter[Job] = Counter()
+    rows = sum(map(len, left))
     done = sum(len(job) for job in results.done() if results.mine(job))
     tally, begun = Tally(), monotonic()
     hopeful = any(len(job) > 1 for job in results.done())  # only rows that were made stand together
@@ -70,29 +62,20 @@ def drive(results: Results, table: Table, engine: Engine, *, retries: int = 2, s
             from iterref.progress import Bar  # which brings torch along, of which a driver has no other need
 
             advance = stack.enter_context(Bar((), "rows", told, total=done + rows, initial=done, shown=True)).update
-        for outcome in engine.run(queue, table.batch):
+        for outcome in engine.make(left, table.batch, Tries(results.size, retries)):
             job = outcome.job
             if isinstance(outcome, Made):
                 results.write(job, outcome.records)
                 tally.made += len(job)
-                advance(len(job))
-                continue
-            tally.failures += 1
-            tries[job] += 1
-            full = len(job) == 1 or len(job) == results.size
-            if outcome.again and tries[job] <= retries * full:
-                queue.appendleft(job)
-            elif len(job) > 1:
-                queue.extendleft(reversed(job.halves()))
             else:
                 results.set_aside(job, table.batch(job), outcome.error)
-                tally.aside += 1
-                advance(1)
-                if not hopeful and not tally.made and tally.aside >= max(results.size, FEW):
-                    raise RuntimeError(
-                        f"{tally.aside} rows failed and none was made, the last one by: {outcome.error}; mend that, "
-                        "and give the same command with --retry-failed"
-                    )
+                tally.aside += len(job)
+            advance(len(job))
+            if isinstance(outcome, Failed) and not hopeful and not tally.made and tally.aside >= max(results.size, FEW):
+                raise RuntimeError(
+                    f"{tally.aside} rows failed and none was made, the last one by: {outcome.error}; mend that, "
+                    "and give the same command with --retry-failed"
+                )
     tally.seconds = monotonic() - begun
     results.merge()
     return tally

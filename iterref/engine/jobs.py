@@ -91,11 +91,18 @@ def _left(job: Job, done: AbstractSet[Job]) -> list[Job]:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a worker gets of a job: row identities, prompts, and the reward's columns, one entry a row each."""
+    """What a worker gets of a job: row identities, one after another, prompts, and the reward's columns, by row."""
 
     rows: Sequence[int]
     prompts: Sequence[str]
     columns: Mapping[str, Sequence[Any]]
+
+    def of(self, job: Job) -> Batch:
+        """The rows of a job that are among these."""
+        first = self.rows[0]
+        rows = slice(job.first - first, job.last - first)
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Batch(self.rows[rows], self.prompts[rows], columns)
 
 
 @dataclass(frozen=True)
@@ -122,9 +129,7 @@ class Table:
 
     def batch(self, job: Job) -> Batch:
         """The rows of a job."""
-        rows = slice(job.first, job.last)
-        columns = {name: column[rows] for name, column in self.columns.items()}
-        return Batch(range(job.first, job.last), self.prompts[rows], columns)
+        return Batch(range(len(self)), self.prompts, self.columns).of(job)
 
     def digest(self) -> str:
         """A hash of every prompt and every column."""

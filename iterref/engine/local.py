@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
@@ -21,6 +21,7 @@ from time import monotonic
 from types import TracebackType
 
 from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Poison, Work, said
+from iterref.engine.tries import Tries
 
 SPAWN = get_context("spawn")  # a fork would share the driver's threads and its CUDA context
 STILLBORN = 8  # workers in a row that may die before they are ready
@@ -47,9 +48,13 @@ class Local:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for worker in self._at.values():  # all of them before any is waited for
+            if worker.ready and worker.job is None:
+                worker.connection.close()  # it ends by itself, and gives back what it holds
+            else:
+                worker.process.kill()
         for worker in self._at.values():
-            worker.process.kill()  # all of them before any is waited for
-        for worker in self._at.values():
+            worker.process.join(PATIENCE)
             worker.end()
         self._at.clear()
 
@@ -57,6 +62,10 @@ class Local:
     def ready(self) -> list[int]:
         """The process ids of the workers that have loaded their model and are alive."""
         return [worker.process.pid or 0 for worker in self._at.values() if worker.ready]
+
+    def make(self, jobs: Iterable[Job], batch: Callable[[Job], Batch], tries: Tries) -> Iterator[Outcome]:
+        """Every row of the jobs once, made or given up alone. Raises as `run` does."""
+        return tries.settle(self.run, jobs, batch)
 
     def run(self, queue: deque[Job], batch: Callable[[Job], Batch]) -> Iterator[Outcome]:
         """Makes the jobs of a queue, to which more may be added between outcomes, and yields them as they end.
