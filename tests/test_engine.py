@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 
 from iterref.engine import jobs, local, ranks, results
 from iterref.engine.drive import drive
-from iterref.engine.jobs import Job, Table, grid, missing
+from iterref.engine.jobs import Job, Outcome, Table, grid, missing
 from iterref.engine.local import Local
 from iterref.engine.results import Results, whole
 from tests.engine_work import Here, Stop, Words, go, made, manifest, table
@@ -116,13 +117,29 @@ def test_ranks_share_the_jobs_and_the_last_one_makes_the_views(tmp_path: Path) -
     for rank in (2, 0, 1):
         assert not (tmp_path / "results.jsonl").exists()
         with Results(tmp_path, manifest(23, 4), share=(rank, 3)) as mine:
-            drive(mine, table(23), Here(Words()))
+            tally = drive(mine, table(23), Here(Words()))
+            assert tally.rows == tally.made == sum(map(len, grid(23, 4)[rank::3]))
     assert records(tmp_path) == expected(23)
     assert ranks.share({"RANK": "1", "WORLD_SIZE": "3"}) == (1, 3)
     assert ranks.first_slot(2, {"LOCAL_RANK": "3"}) == 6 and ranks.first_slot(2, {}) == 0
     for wrong in ({}, {"RANK": "3", "WORLD_SIZE": "3"}, {"RANK": "-1", "WORLD_SIZE": "3"}, {"RANK": "0"}):
         with pytest.raises(ValueError, match="needs RANK below WORLD_SIZE"):
             ranks.share(wrong)
+
+
+def test_a_rank_counts_what_the_others_finish_meanwhile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Slow(Here):
+        def make(self, *given: Any) -> Iterator[Outcome]:
+            with Results(tmp_path, manifest(23, 4), share=(1, 2)) as other:
+                drive(other, table(23), Here(Words()))
+            yield from super().make(*given)
+
+    with Results(tmp_path, manifest(23, 4), share=(0, 2)) as mine:
+        tally = drive(mine, table(23), Slow(Words()), shown=True)
+    assert (tally.made, tally.rows) == (12, 23) and "rows/s by 2 workers" in tally.told(2)
+    drawn = capsys.readouterr().err
+    assert "23/23" in drawn and "rows/s by 2 workers" in drawn
+    assert records(tmp_path) == expected(23)
 
 
 # --- poison -----------------------------------------------------------------------------------------------------------

@@ -103,7 +103,8 @@ def generate_many(
         table.batch(Job(0, min(SAMPLE, len(table)))), threads,
     )  # fmt: skip
     retries = 2 if engine["retries"] is None else engine["retries"]
-    share, shown = _share(name), sys.stderr.isatty()
+    share = _share(name)
+    shown = sys.stderr.isatty() and share[0] == 0  # one bar of all ranks
     with (
         resuming(f"what is finished is kept in {folder}: the same command goes on"),
         Results(folder, told, share=share, retry=engine["retry_failed"]) as results,
@@ -114,7 +115,8 @@ def generate_many(
     if left:
         click.echo(f"rank {share[0]} of {share[1]} has made its rows; {left} rows of others are missing")
         return
-    click.echo(f"written: {folder / 'results.jsonl'} and results.parquet, {len(table)} rows; {tally.told(workers)}")
+    rate = tally.told(workers * share[1])
+    click.echo(f"written: {folder / 'results.jsonl'} and results.parquet, {len(table)} rows; {rate}")
     failed = folder / "failed.jsonl"
     if failed.exists():
         with open(failed, "rb") as file:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Table
 from iterref.engine.results import Results
@@ -27,42 +27,43 @@ class Engine(Protocol):
 
 @dataclass
 class Tally:
-    """What one call of `drive` did: rows made, rows set aside, seconds."""
+    """What one call of `drive` did: rows made, rows set aside, seconds, and rows that all shares finished in them."""
 
     made: int = 0
     aside: int = 0
     seconds: float = 0.0
+    rows: int = 0
 
     def told(self, workers: int) -> str:
-        """The throughput of all workers, and what was set aside."""
+        """The throughput of so many workers of all shares, and what was set aside."""
         crew = "1 worker" if workers == 1 else f"{workers} workers"
-        rate = f"{self.made / max(self.seconds, 1e-9):.3g} rows/s by {crew}"
+        rate = f"{self.rows / max(self.seconds, 1e-9):.3g} rows/s by {crew}"
         return rate + (f", {self.aside} set aside" if self.aside else "")
 
 
 def drive(results: Results, table: Table, engine: Engine, *, retries: int = 2, shown: bool = False) -> Tally:
     """Makes every missing row of this driver's share; then, where no share lacks any, the views in row order.
 
-    Raises `RuntimeError` where as many rows as a job has were set aside before a single one was made: no row is the
-    cause of that. What is finished stays in the folder however this ends.
+    `shown` draws a bar of all shares' rows. Raises `RuntimeError` where as many rows as a job has were set aside before
+    a single one was made: no row is the cause of that. What is finished stays in the folder however this ends.
     """
-    left = results.missing()
-    rows = sum(map(len, left))
-    done = sum(len(job) for job in results.done() if results.mine(job))
-    tally, begun = Tally(), monotonic()
+    before, shares = sum(map(len, results.done())), results.share[1]
+    tally, begun, crew = Tally(), monotonic(), engine.workers * shares
     hopeful = any(len(job) > 1 for job in results.done())  # only rows that were made stand together
 
-    def told() -> str:
-        tally.seconds = monotonic() - begun
-        return tally.told(engine.workers)
+    def counted() -> Tally:
+        own = tally.made + tally.aside
+        tally.seconds, tally.rows = monotonic() - begun, own if shares == 1 else sum(map(len, results.done())) - before
+        return tally
 
     with ExitStack() as stack:
-        advance: Callable[[int], object] = int
+        bar: Any = None
         if shown:
             from iterref.progress import Bar  # which brings torch along, of which a driver has no other need
 
-            advance = stack.enter_context(Bar((), "rows", told, total=done + rows, initial=done, shown=True)).update
-        for outcome in engine.make(left, table.batch, Tries(results.size, retries)):
+            bar = Bar((), "rows", lambda: counted().told(crew), total=len(table), initial=before, shown=True)
+            stack.enter_context(bar)
+        for outcome in engine.make(results.missing(), table.batch, Tries(results.size, retries)):
             job = outcome.job
             if isinstance(outcome, Made):
                 results.write(job, outcome.records)
@@ -70,12 +71,13 @@ def drive(results: Results, table: Table, engine: Engine, *, retries: int = 2, s
             else:
                 results.set_aside(job, table.batch(job), outcome.error)
                 tally.aside += len(job)
-            advance(len(job))
+            if bar is not None:
+                bar.update(before + counted().rows - bar.n)
             if isinstance(outcome, Failed) and not hopeful and not tally.made and tally.aside >= max(results.size, FEW):
                 raise RuntimeError(
                     f"{tally.aside} rows failed and none was made, the last one by: {outcome.error}; mend that, "
                     "and give the same command with --retry-failed"
                 )
-    tally.seconds = monotonic() - begun
+    counted()
     results.merge()
     return tally
