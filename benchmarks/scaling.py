@@ -2,6 +2,7 @@
 
     python -m benchmarks.scaling workers      one worker against two of tiny-news, minutes of two cores
     python -m benchmarks.scaling parts        what the driver takes to write, seconds
+    python -m benchmarks.scaling driver       a run of a million rows of an engine whose workers do nothing, minutes
     python -m benchmarks.scaling rewards      what a text costs ROUGE and the bundled classifier, seconds
     python -m benchmarks.scaling simulate     the table of scaling.md from these and the rows a second of speed.json
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import resource
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from iterref.engine.drive import drive
 from iterref.engine.jobs import Batch, Job, Made, Record, Table, grid, record
 from iterref.engine.local import Local
 from iterref.engine.manifest import Manifest
@@ -116,29 +119,63 @@ def spread(found: Sequence[float]) -> dict[str, float]:
 
 
 def writing(size: int, parts: int = 40) -> dict[str, float]:
-    """Seconds of the processor (the median) and of waiting for the disk (the least; other work on the machine adds
-    to) that the driver takes to write a part of so many rows; the processor's that the views take a row."""
+    """Seconds of the processor that the driver takes to write a part of so many rows (the median), and that the views
+    take a row."""
     rows = size * parts
     asked = {"denoiser": 32.0, "reward": 192.0, "depth": 32.0}
     with tempfile.TemporaryDirectory() as folder:
         told = Manifest({}, {}, {}, "", rows, size)
         with Results(Path(folder) / "out", told) as results:
-            took: list[float] = []
             busy: list[float] = []
             for job in grid(rows, size):
                 made = [record(row, DOCUMENT, text=DOCUMENT[:60], reward=0.5, best=0.5, asked=asked)
                         for row in range(job.first, job.last)]  # fmt: skip
-                start, before = perf_counter(), process_time()
+                before = process_time()
                 results.write(job, made)
-                took.append(perf_counter() - start)
                 busy.append(process_time() - before)
             before = process_time()
             results.merge()
             merge = (process_time() - before) / rows
             held = sum(path.stat().st_size for path in (Path(folder) / "out" / "parts").iterdir()) / rows
-    waited = min(clock - own for clock, own in zip(took, busy, strict=True))
-    part = {"processor_seconds_a_part": float(np.median(busy)), "waited_seconds_a_part": waited}
-    return {"rows": size, **part, "merge_processor_seconds_a_row": merge, "bytes_a_row": held}
+    part = float(np.median(busy))
+    return {"rows": size, "processor_seconds_a_part": part, "merge_processor_seconds_a_row": merge, "bytes_a_row": held}
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A work that does nothing: its records are as large as real ones."""
+
+    def open(self, slot: int) -> Callable[[Batch], list[Record]]:
+        """Opens nothing."""
+        return idle
+
+
+def idle(batch: Batch) -> list[Record]:
+    """The records of a job that took no time."""
+    asked = {"denoiser": 32.0, "reward": 192.0, "depth": 32.0}
+    return [record(row, prompt, text=prompt[:60], reward=0.5, best=0.5, asked=asked)
+            for row, prompt in zip(batch.rows, batch.prompts, strict=True)]  # fmt: skip
+
+
+def driving(rows: int = 1_000_000, size: int = 64, workers: int = 2) -> dict[str, float]:
+    """A whole run in which the driver is all there is to wait for: rows a second until the last part and until the
+    merged files are there, seconds in which a folder that is done is found to be so, and the driver's memory."""
+    prompts = Table([f"{DOCUMENT} {row}" for row in range(rows)], {})
+    with tempfile.TemporaryDirectory() as folder:
+        told, out = Manifest({}, {}, {}, prompts.digest(), rows, size), Path(folder) / "out"
+        begun = perf_counter()
+        with Results(out, told) as results, Local(Idle(), workers) as crew:
+            tally = drive(results, prompts, crew)
+        merged = perf_counter() - begun
+        begun = perf_counter()
+        with Results(out, told) as results:
+            assert not results.missing()
+        opened = perf_counter() - begun
+    return {
+        "rows": rows, "job_rows": size, "workers": workers, "rows_per_second": rows / tally.seconds,
+        "rows_per_second_merged": rows / merged, "seconds_to_open": opened,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }  # fmt: skip
 
 
 def rewards(texts: int = 256) -> dict[str, float]:
@@ -236,8 +273,10 @@ def by_arithmetic(weights: float, positions: int, peak: float = 990e12, use: flo
     return use * peak / (2 * weights * positions)
 
 
-def fleets(parts: dict[str, Any], judges: dict[str, float], core: float) -> dict[str, Fleet]:
-    """The cases of the tables, for one worker, from measured parts, rewards, and rows a second of a core."""
+def fleets(measured: dict[str, Any], core: float) -> dict[str, Fleet]:
+    """The cases of the tables, for one worker, from measured parts, rewards, a run in which the driver is all there is
+    to wait for, and rows a second of a core."""
+    parts, judges, driver = measured["parts"], measured["rewards"], measured["driver"]
     large, small = by_arithmetic(8e9, 128), by_arithmetic(0.17e9, 128)
     failing = {"between_failures": 24 * 3600.0}
     found = {
@@ -253,19 +292,18 @@ def fleets(parts: dict[str, Any], judges: dict[str, float], core: float) -> dict
         "170M weights, jobs of 512": Fleet(1, small, job_rows=512, **failing),
         "170M weights, ROUGE in the worker": Fleet(1, small, reward_seconds=judges["consensus"], **failing),
     }
-    wait = min(part["waited_seconds_a_part"] for part in parts.values())
-    writes = {int(size): part["processor_seconds_a_part"] + wait for size, part in parts.items()}
+    size = driver["job_rows"]
+    waits = max(0.0, size / driver["rows_per_second"] - parts[str(size)]["processor_seconds_a_part"])
+    writes = {int(size): part["processor_seconds_a_part"] + waits for size, part in parts.items()}
     return {name: replace(fleet, part_seconds=writes[fleet.job_rows]) for name, fleet in found.items()}
 
 
-def table(
-    parts: dict[str, Any], judges: dict[str, float], core: float, counts: Sequence[int] = (1, 8, 64)
-) -> str:
+def table(measured: dict[str, Any], core: float, counts: Sequence[int] = (1, 8, 64)) -> str:
     """The simulated cases as a table of Markdown."""
     head = ["case", "rows/s each", "workers", "time", "worker-hours", f"at {PRICE:g} an hour", "driver writes",
             "workers compute", "jobs lost"]  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name, fleet in fleets(parts, judges, core).items():
+    for name, fleet in fleets(measured, core).items():
         for workers in counts:
             found = simulate(replace(fleet, workers=workers))
             hours = found["hours"]
@@ -280,7 +318,7 @@ def table(
 def main() -> None:
     """Measures or simulates, by the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=["workers", "parts", "rewards", "simulate"])
+    parser.add_argument("what", choices=["workers", "parts", "driver", "rewards", "simulate"])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--turns", type=int, default=3)
     given = parser.parse_args()
@@ -290,6 +328,7 @@ def main() -> None:
         measures = {
             "workers": lambda: throughput(turns=given.turns),
             "parts": lambda: {str(size): writing(size) for size in (64, 512)},
+            "driver": driving,
             "rewards": rewards,
         }
         measured[given.what] = measures[given.what]()
@@ -297,7 +336,7 @@ def main() -> None:
         return
     speed = json.loads((given.out / "speed.json").read_text(encoding="utf-8"))
     [rate] = [case["rows_per_second"]["median"] for case in speed["cases"] if case["case"] == "tiny-news"]
-    text = table(measured["parts"], measured["rewards"], rate)
+    text = table(measured, rate)
     head = "# A million prompts, simulated\n\n`python -m benchmarks.scaling simulate` (docs/scaling.md)"
     (given.out / "scaling.md").write_text(f"{head}\n\n{text}\n", encoding="utf-8")
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from benchmarks.scaling import Fleet, by_arithmetic, fleets, simulate, table, throughput
+from benchmarks.scaling import Fleet, by_arithmetic, driving, fleets, simulate, table, throughput
 
 CALM = Fleet(1, rate=640, prompts=6400, load_seconds=5, scatter=0, part_seconds=0.001)  # 6.4 s a job, 100 jobs
 
@@ -26,6 +26,13 @@ def test_a_driver_that_writes_slowly_is_what_saturates() -> None:
     assert large["hours"] < 0.65 * slow["hours"]  # half the parts
 
 
+def test_the_driver_is_measured_and_the_simulation_says_the_same() -> None:
+    found = driving(rows=640, size=8, workers=2)
+    assert found["rows_per_second"] > found["rows_per_second_merged"] > 0
+    idle = Fleet(2, rate=1e9, prompts=6400, load_seconds=0, part_seconds=64 / 3200)
+    assert simulate(idle)["hours"] * 3600 == pytest.approx(6400 / 3200, rel=0.01)
+
+
 def test_failures_cost_the_job_and_the_loading() -> None:
     often = simulate(Fleet(**{**vars(CALM), "between_failures": 64.0}))
     assert 4 <= often["lost_jobs"] <= 20
@@ -33,13 +40,15 @@ def test_failures_cost_the_job_and_the_loading() -> None:
 
 
 def test_the_table_has_every_case_at_every_size() -> None:
-    parts = {
-        size: {"processor_seconds_a_part": seconds, "waited_seconds_a_part": 0.001}
-        for size, seconds in (("64", 0.01), ("512", 0.02))
+    measured = {
+        "parts": {"64": {"processor_seconds_a_part": 0.01}, "512": {"processor_seconds_a_part": 0.02}},
+        "rewards": {"consensus": 1e-5, "classifier": 1e-3},
+        "driver": {"job_rows": 64, "rows_per_second": 3200.0},
     }
-    judges = {"consensus": 1e-5, "classifier": 1e-3}
-    lines = table(parts, judges, 200.0, counts=(64, 512)).splitlines()
-    assert len(lines) == 2 + 2 * len(fleets(parts, judges, 200.0))
+    made = fleets(measured, 200.0)
+    assert {fleet.part_seconds for fleet in made.values()} == {0.02, 0.03}  # 10 ms of waiting for each
+    lines = table(measured, 200.0, counts=(64, 512)).splitlines()
+    assert len(lines) == 2 + 2 * len(made)
     assert by_arithmetic(8e9, 128) == pytest.approx(0.4 * 990e12 / (2 * 8e9 * 128))
 
 
