@@ -14,11 +14,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from iterref.drafts import TextModel
 from iterref.hub import device_of, fetched, precision, read_json
 from iterref.models import amused
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
+from iterref.models.device_map import DeviceMap
 from iterref.models.masked_lm import decoder
 from iterref.padding import compile_static
 
@@ -26,6 +29,8 @@ from iterref.padding import compile_static
 BUNDLED = {name: Path(__file__).parent / "models" / "weights" / name for name in ("tiny-books", "tiny-books-uniform")}
 # A family's name in config.json, in lower case, and its file in `iterref.models`.
 FAMILIES = {name: name for name in ("mdlm", "udlm", "duo", "sedd", "llada", "dream", "diffusion_gemma")}
+# Families whose network is a class of `transformers`, which a device map may spread.
+SPREAD = ("llada", "dream", "masked_lm", "diffusion_gemma")
 
 
 def load(
@@ -33,7 +38,10 @@ def load(
     *,
     length: int | None = None,
     tokenizer: str | Path | None = None,
-    device: str = "cpu",
+    device: str | None = None,
+    device_map: str | Mapping[str, int | str] | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
+    offload_folder: str | Path | None = None,
     dtype: str = "float32",
     revision: str | None = None,
     compile: bool | Literal["static"] = False,
@@ -44,7 +52,10 @@ def load(
 
     `length` is the number of positions of a canvas, the model's own unless given: those of the answer, or with models
     that know no prompts (MDLM, UDLM, Duo, SEDD) of prompt and text. `tokenizer` is a folder or a hub name, the
-    checkpoint's own or else its family's unless given, "none" for token ids alone. `dtype` is the precision of the
+    checkpoint's own or else its family's unless given, "none" for token ids alone. `device` is "cpu" unless given; a
+    `device_map` ("auto", or {part: place}) spreads a network of `transformers` over several, the host and the disk, of
+    which `max_memory` says how much weights may take and `offload_folder` keeps what cannot be read from the
+    checkpoint's own files (`iterref.models.device_map`). `dtype` is the precision of the
     weights: "float32", "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the
     network at first use, which takes a minute and pays in long runs; "static" does so for a few sizes of calls, up to
     which they are padded (`iterref.padding`), and records CUDA graphs on a GPU. `options` are the family's own
@@ -52,7 +63,7 @@ def load(
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
     """
-    weights, place = precision(dtype), device_of(device)
+    weights, place = precision(dtype), _place(device, device_map, max_memory, offload_folder, compile)
     if str(name) in BUNDLED and not Path(str(name)).is_dir():
         name = BUNDLED[str(name)]
     if name is None or str(name) == "tiny-news" or _own(Path(name)):
@@ -60,19 +71,27 @@ def load(
 
         if length is not None or tokenizer is not None or options or compile or dtype == "float16":
             raise ValueError("a summariser has its own length and tokenizer, and runs in float32 or bfloat16, as it is")
+        if isinstance(place, DeviceMap):
+            raise _one_device(name or "tiny-news")
         own = None if name is None or str(name) == "tiny-news" else name
         return Summarizer.load(own, place, dtype)  # type: ignore[arg-type]
     model: Any  # a model of images is a `TextModel` whose texts are images
     told = {"dtype": weights, "device": place, **options}
-    with _within_memory(name, device):
+    with _within_memory(name, place):
         if amused.recognised(fetched(name, (amused.INDEX, "config.json"), revision=revision)):
             if length is not None or tokenizer is not None:
                 raise ValueError("a model of images has its own size and tokenizer: say height= and width= in pixels")
+            if isinstance(place, DeviceMap):
+                raise _one_device(name)
             model = amused.load(name, revision=revision, **told)
         else:
             checkpoint = Checkpoint.open(name, revision)
-            family = import_module(f"iterref.models.{family_of(checkpoint.config, checkpoint.name)}")
-            checkpoint.fits(weights, place)
+            kind = family_of(checkpoint.config, checkpoint.name)
+            family = import_module(f"iterref.models.{kind}")
+            if not isinstance(place, DeviceMap):
+                checkpoint.fits(weights, place)
+            elif kind not in SPREAD:
+                raise _one_device(name)
             model = family.load(checkpoint, _codec(checkpoint, tokenizer, family.TOKENIZER), length=length, **told)
     if compile == "static":
         model = compile_static(model)
@@ -82,17 +101,44 @@ def load(
     return loaded
 
 
+def _place(
+    device: str | None,
+    device_map: str | Mapping[str, int | str] | None,
+    max_memory: Mapping[int | str, int | str] | None,
+    offload_folder: str | Path | None,
+    compile: bool | Literal["static"],
+) -> torch.device | DeviceMap:
+    """Where the network goes. Raises `ValueError` for options that contradict each other."""
+    if device_map is None:
+        if max_memory is not None or offload_folder is not None:
+            raise ValueError("max_memory and offload_folder belong to a device map: say device_map='auto', too")
+        return device_of(device or "cpu")
+    if device is not None:
+        raise ValueError(f"device={device!r} is one device and device_map spreads a network over several: say one")
+    if compile:
+        raise ValueError("a network that a device map spreads is moved about between its layers: leave compile out")
+    return DeviceMap.checked(device_map, max_memory, offload_folder)
+
+
+def _one_device(name: str | Path) -> ValueError:
+    return ValueError(
+        f"{name} runs in a network that has one device: say device=, for device_map is of LLaDA, Dream, masked "
+        "language models and DiffusionGemma"
+    )
+
+
 @contextmanager
-def _within_memory(name: str | Path, device: str) -> Iterator[None]:
+def _within_memory(name: str | Path, place: torch.device | DeviceMap) -> Iterator[None]:
     """Says what to do where a device runs out of memory."""
     try:
         yield
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
-        raise ValueError(
-            f"{name} does not fit on {device}: load it with dtype='bfloat16', or on another device"
-        ) from None
+        where, other = f"on {place}", "on another device, or with a device_map"
+        if isinstance(place, DeviceMap):
+            where, other = "where device_map puts it", "or say less in max_memory"
+        raise ValueError(f"{name} does not fit {where}: load it with dtype='bfloat16', {other}") from None
 
 
 def family_of(config: Mapping[str, Any], name: str) -> str:

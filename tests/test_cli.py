@@ -14,9 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from iterref import __version__, cli, demo, loading
-from iterref.cli import listed, reading
+from iterref.cli import listed, placing, reading
 from iterref.drafts import OwnDrafts
 from iterref.generation import generate
+from iterref.models import device_map
 from iterref.registry import get, names
 from tests.test_generation import FakeModel
 
@@ -70,6 +71,12 @@ def test_ls_names_every_method_with_its_defaults() -> None:
         assert listed.methods()[name].options == [(f.name, f.default) for f in fields(get(name))]
         assert f"  {name}\n" in out
     assert "tries=2" in " ".join(out.split()) and "tiny-news" in out and "consensus" in out
+
+
+def test_ways_of_spreading_are_those_of_the_library() -> None:
+    assert placing.WAYS == device_map.WAYS
+    options = dict.fromkeys(placing.NAMES) | {"max_memory": "0=1GiB, cpu=2GiB"}
+    assert placing.place_of(options)["max_memory"] == {0: "1GiB", "cpu": "2GiB"} and not options
 
 
 def test_defaults_are_those_of_generate() -> None:
@@ -167,6 +174,8 @@ def test_wrong_use_exits_with_2_and_a_sentence(fake: None, arguments: list[str],
         (["--reward", "classifier:sentiment:happy"], "there is no label 'happy'"),
         (["--reward", "perplexity:no/such"], "or take a bundled one"),
         (["--device", "nowhere"], "there is no device 'nowhere'"),
+        (["--device", "cpu", "--device-map", "auto"], "device='cpu' is one device and device_map spreads"),
+        (["--max-memory", "cpu=1GiB"], "max_memory and offload_folder belong to a device map"),
         (["--dtype", "int8"], "unknown precision 'int8'"),
         (["--length", "9"], "a summariser has its own length"),
     ],

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from iterref import loading
 from iterref.engine import local, manifest
 from iterref.engine.jobs import Batch, Poison, Table, grid
-from iterref.engine.texts import Texts
+from iterref.engine.texts import VISIBLE, Texts, own_gpus
 from iterref.generation import generate
 from tests.engine_work import Here
 from tests.test_cli import METHOD, call, refused
@@ -107,6 +108,23 @@ def test_a_worker_takes_its_gpu_in_turn(monkeypatch: pytest.MonkeyPatch) -> None
     assert seen == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
 
 
+def test_a_worker_sees_its_own_gpus_alone(fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv(VISIBLE, raising=False)
+    seen = []
+    for slot in range(2):
+        with monkeypatch.context() as patch:
+            patch.setenv(VISIBLE, "")
+            replace(work(), gpus=2).open(slot)
+            seen.append(os.environ[VISIBLE])
+    assert seen == ["0,1", "2,3"]
+    assert own_gpus(1, 2, "4,5,6,7", 4) == "6,7" and own_gpus(0, 1, "GPU-b7", 1) == "GPU-b7"
+    with pytest.raises(ValueError, match="worker 3 needs 2 GPUs and 4 are here"):
+        own_gpus(2, 2, None, 4)
+    work().open(0)
+    assert VISIBLE not in os.environ
+
+
 # --- what a run is ----------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +195,10 @@ def test_rows_that_were_set_aside_make_exit_code_1_and_can_be_tried_again(fake: 
     [
         (["--engine", "local"], "an engine writes a folder: say --out FOLDER"),
         (["--engine", "local", "--html", "run.html"], "a page shows one run in one process"),
-        (["--engine", "local", "--gpus", "1"], "--gpus and --ray-address belong to --engine ray"),
+        (["--engine", "local", "--ray-address", "auto"], "--ray-address belongs to --engine ray"),
+        (["--engine", "local", "--gpus", "0.5"], "0.5 of a GPU for each is for --engine ray"),
+        (["--engine", "local", "--workers", "2", "--device-map", "auto"], "need GPUs of their own: say --gpus"),
+        (["--max-memory", "0"], "the limit '0' cannot be read: write DEVICE=SIZE"),
         (["--engine", "rank"], "needs RANK below WORLD_SIZE in the environment"),
         (["--engine", "local", "--model", "tiny-olds"], "'tiny-olds' is no folder here"),
         (["--engine", "local", "--reward", "consensu"], "did you mean 'consensus'"),

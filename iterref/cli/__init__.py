@@ -24,6 +24,7 @@ from iterref.cli.doors import doors, kept, resuming
 from iterref.cli.edit import infill, refine
 from iterref.cli.engine import engine_of, engine_options, generate_many
 from iterref.cli.listed import HOME, MODELS, REWARDS, declared, methods
+from iterref.cli.placing import place_of, place_options
 from iterref.cli.reading import read_budget, read_prompts, read_reward
 from iterref.cli.writing import JSON_FILE, OUT, PAGE, watched, write_json, write_result
 
@@ -77,9 +78,7 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
 @click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward.")
 @click.option("--start", type=click.Choice(["drafts"]), help="Refine the best of the consensus' own drafts.")
 @click.option("--model", default="tiny-news", show_default=True, help="Or a folder, or a hub name (see `iterref ls`).")
-@click.option("--length", type=click.IntRange(min=1), help="Positions of a canvas; the model's own unless given.")
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--dtype", default="float32", show_default=True)
+@place_options
 @click.option("--max-rows", type=click.IntRange(min=1), help="Most rows in one call of the model.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with document, text, reward and cost.")
 @engine_options
@@ -101,13 +100,12 @@ def generate(
     with doors():
         if count is not None and file.name != "<stdin>":
             raise ValueError("texts without prompts read no file: leave out FILE, or --count")
-        engine = engine_of(options)
+        engine, name, place = engine_of(options), options.pop("model"), place_of(options)
         prompts, columns = read_prompts(file) if count is None else ([""] * count, {})
         if engine is not None:
-            place = {key: options.pop(key) for key in ("length", "device", "dtype")}
             generate_many(
-                prompts, columns, out, html=html, method=method, reward=reward, budget=budget,
-                model=options.pop("model"), place=place, engine=engine, options=options,
+                prompts, columns, out, html=html, method=method, reward=reward, budget=budget, model=name, place=place,
+                engine=engine, options=options,
             )  # fmt: skip
             return
         rows = None if budget is None else read_budget(budget)
@@ -115,7 +113,6 @@ def generate(
         from iterref.generation import generate as run
         from iterref.loading import load
 
-        name, place = options.pop("model"), {key: options.pop(key) for key in ("length", "device", "dtype")}
         bar, watch = sys.stderr.isatty(), watched(html, prompts)
         with kept(lambda partial: write_result(prompts, partial, as_json, out, html)):
             result = run(
@@ -159,10 +156,8 @@ def train(resume: bool, **options: Any) -> None:
 @main.command()
 @click.argument("model")
 @click.argument("file", type=click.File("r", encoding="utf-8"), required=False)
-@click.option("--length", type=click.IntRange(min=1), help="Positions of a canvas; the model's own unless given.")
+@place_options
 @click.option("--tokenizer", help="A folder or hub name with tokenizer.json.")
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--dtype", default="float32", show_default=True)
 @click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Half precision needs about 1e-2.")
 @click.option("--json", "as_json", is_flag=True, help="The findings as one JSON list.")
 @configured
@@ -179,7 +174,7 @@ def check(
         read, columns = (None, {}) if file is None else read_prompts(file)
         texts = columns.get("summary", read)
         prompts = read if "summary" in columns else None
-        loaded = load(model, **options)
+        loaded = load(model, **place_of(options), **options)
         if getattr(loaded, "prompted", False) and prompts is None:
             raise ValueError(f"{model} summarises documents: give FILE, JSON lines with `document` and `summary`")
         findings = check_model(loaded, texts, prompts, tolerance=tolerance)

@@ -11,6 +11,7 @@ import click
 
 from iterref.cli.config import configured
 from iterref.cli.doors import doors, kept
+from iterref.cli.placing import place_of, place_options
 from iterref.cli.reading import read_budget, read_reward, read_texts
 from iterref.cli.writing import OUT, PAGE, watched, write_result
 
@@ -18,7 +19,7 @@ from iterref.cli.writing import OUT, PAGE, watched, write_result
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     """What both commands take, as `generate` does."""
     command = configured(command)
-    for option in reversed([
+    options: list[Callable[..., Any]] = [
         click.option("--method", help="NAME:option=value,...; iterref with options for text unless given."),
         click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME, see `ls`."),
         click.option("--budget", help="Rows a text: DENOISER or DENOISER,REWARD, or total=ROWS,depth=CALLS."),
@@ -26,14 +27,13 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer."),
         click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward."),
         click.option("--model", default="tiny-news", show_default=True, help="Or a folder, or a hub name, see `ls`."),
-        click.option("--length", type=click.IntRange(min=1), help="Positions of a canvas, if not the model's own."),
-        click.option("--device", default="cpu", show_default=True),
-        click.option("--dtype", default="float32", show_default=True),
+        place_options,
         click.option("--max-rows", type=click.IntRange(min=1), help="Most rows in one call of the model."),
         click.option("--json", "as_json", is_flag=True, help="JSON lines with document, text, reward and cost."),
         OUT,
         PAGE,
-    ]):  # fmt: skip
+    ]  # fmt: skip
+    for option in reversed(options):
         command = option(command)
     return click.argument("file", type=click.File("r", encoding="utf-8"), default="-")(command)
 
@@ -84,16 +84,13 @@ def _edit(
     as_json: bool,
     out: IO[str],
     html: str | None,
-    length: int | None,
-    device: str,
-    dtype: str,
     region: int | None = None,
     **options: Any,
 ) -> None:
     """One step of editing on all texts, which are written in order; of a step that broke off, what it had reached."""
     from iterref.loading import load
 
-    loaded = load(model, length=length, device=device, dtype=dtype)
+    loaded = load(model, **place_of(options))
     if documents is None and getattr(loaded, "prompted", False):
         raise ValueError(
             f"{model} summarises documents: give JSON lines with `text` and `document`, or take a model of texts "

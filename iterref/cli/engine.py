@@ -31,7 +31,7 @@ def engine_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--retry-failed", is_flag=True, help="Try rows again that an earlier run has set aside."),
         click.option("--job-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds a job may take."),
         click.option("--threads", type=click.IntRange(min=1), help="Of torch, a worker.  [default: 1]"),
-        click.option("--gpus", type=click.FloatRange(min=0), help="Of a worker of Ray; 0.5 shares one."),
+        click.option("--gpus", type=click.FloatRange(min=0), help="Of a worker; 0.5 shares one, with Ray."),
         click.option("--ray-address", help="Of a running cluster; one is started here unless given."),
     ]):  # fmt: skip
         command = option(command)
@@ -73,9 +73,14 @@ def generate_many(
         raise ValueError("a page shows one run in one process: leave out --html, or --engine")
     if out.name in ("-", "<stdout>"):
         raise ValueError("an engine writes a folder: say --out FOLDER")
-    if name != "ray" and not (engine["gpus"] is None and engine["ray_address"] is None):
-        raise ValueError("--gpus and --ray-address belong to --engine ray: leave them out, and say --device cuda")
-    workers, threads = engine["workers"] or 1, engine["threads"] or 1
+    workers, threads, gpus = engine["workers"] or 1, engine["threads"] or 1, engine["gpus"]
+    if name != "ray":
+        if engine["ray_address"] is not None:
+            raise ValueError("--ray-address belongs to --engine ray: leave it out, or say that")
+        if gpus is not None and gpus != int(gpus):
+            raise ValueError(f"{gpus:g} of a GPU for each is for --engine ray: say a whole number")
+        if place["device_map"] is not None and gpus is None and workers > 1:
+            raise ValueError("workers with a device map need GPUs of their own: say --gpus, of each (0 without any)")
     read_reward(reward, columns)  # whatever is wrong with its name is said before anything is written
 
     from iterref.engine import manifest
@@ -88,8 +93,8 @@ def generate_many(
     told = manifest.Manifest(
         options={
             "method": method, "budget": budget, **{key: options[key] for key in sorted(options) if key != "max_rows"},
-            "length": place["length"], "dtype": place["dtype"], "device": place["device"].partition(":")[0],
-            "threads": threads,
+            "length": place["length"], "dtype": place["dtype"], "device": (place["device"] or "cpu").partition(":")[0],
+            "device_map": place["device_map"], "threads": threads,
         },
         model=manifest.model_told(model),
         reward=manifest.reward_told(reward),
@@ -100,7 +105,7 @@ def generate_many(
     work = Texts(
         model, place, partial(read_reward, reward, {key: [] for key in columns}),
         {"sampler": method, "budget": None if budget is None else read_budget(budget), **options},
-        table.batch(Job(0, min(SAMPLE, len(table)))), threads,
+        table.batch(Job(0, min(SAMPLE, len(table)))), threads, 0 if name == "ray" else int(gpus or 0),
     )  # fmt: skip
     retries = 2 if engine["retries"] is None else engine["retries"]
     share = _share(name)

@@ -56,6 +56,7 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it reports at length what `make` says in a sentence
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of a run goes to others unless they ask for it
         import ray
 
         if not ray.is_initialized():

@@ -2,11 +2,13 @@
 
     open: torch's threads, the model, the reward, the options checked on a row;      then batch -> records, once a job
 
-With a device "cuda" workers of a machine take its GPUs in turns.
+With a device "cuda" workers of a machine take its GPUs in turns; with `gpus` each sees so many of its own and no other,
+which a device map may fill.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +17,8 @@ from typing import Any
 
 from iterref.engine.jobs import Batch, Poison, Record, record, said
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -22,6 +26,7 @@ class Texts:
 
     `model` and `place` go to `iterref.load`; `reward` is a function without arguments that makes the reward in the
     worker; `options` go to `iterref.generate`; `sample` are a few rows by which the options are checked before any job.
+    `gpus` are those of a worker alone, 0 where something else hands them out.
     """
 
     model: str
@@ -30,20 +35,33 @@ class Texts:
     options: Mapping[str, Any]
     sample: Batch
     threads: int = 1
+    gpus: int = 0
 
     def open(self, slot: int) -> Callable[[Batch], list[Record]]:
-        """Loads the model and the reward. Raises `ValueError` or `FileNotFoundError` for what fits no row."""
+        """Loads the model and the reward. Raises `ValueError` or `FileNotFoundError` for what fits no row, and where
+        there are too few GPUs."""
         import torch
 
         from iterref.loading import load
 
         torch.set_num_threads(self.threads)
         place = dict(self.place)
+        if self.gpus:  # before torch looks for any
+            os.environ[VISIBLE] = own_gpus(slot, self.gpus, os.environ.get(VISIBLE), torch.cuda.device_count())
         if place.get("device") == "cuda" and torch.cuda.device_count() > 1:
             place["device"] = f"cuda:{slot % torch.cuda.device_count()}"
         model, reward = load(self.model, **place), self.reward()
         refuse(model, reward, self.options, self.sample)
         return partial(texts, model, reward, self.options)
+
+
+def own_gpus(slot: int, each: int, visible: str | None, count: int) -> str:
+    """The GPUs of a worker, of those that are visible to its machine. Raises `ValueError` where they are too few."""
+    names = visible.split(",") if visible else [str(number) for number in range(count)]
+    mine = names[slot * each : (slot + 1) * each]
+    if len(mine) < each:
+        raise ValueError(f"worker {slot + 1} needs {each} GPUs and {len(names)} are here: fewer --workers, or --gpus")
+    return ",".join(mine)
 
 
 def texts(model: Any, reward: Any, options: Mapping[str, Any], batch: Batch) -> list[Record]:

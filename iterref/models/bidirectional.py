@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iterref.models.device_map import entrance
+
 
 class Bidirectional:
     """A network of a `transformers` class with a head: token ids in, logits of chosen positions out.
@@ -27,6 +29,11 @@ class Bidirectional:
         self.stack: nn.Module = getattr(model, str(model.base_model_prefix))
         self._chosen: tuple[Tensor, Tensor] | None = None
         self.stack.register_forward_hook(self._pick)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids are given and logits come back."""
+        return entrance(self.model)
 
     @property
     def vocab(self) -> int:
@@ -58,5 +65,7 @@ class Bidirectional:
     def _pick(self, stack: nn.Module, given: Any, answer: Any) -> Any:
         """The stack's answer with the states of the chosen positions alone, as one row (1, M, width)."""
         if self._chosen is not None:
-            answer.last_hidden_state = answer.last_hidden_state[self._chosen][None]
+            states = answer.last_hidden_state
+            row, place = (index.to(states.device) for index in self._chosen)  # the last layers may be elsewhere
+            answer.last_hidden_state = states[row, place][None]
         return answer

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -49,14 +50,22 @@ class Checkpoint:
         """All tensors by name, on the CPU. Raises `FileNotFoundError` without safetensors, saying what to do, and
         `ValueError` for a damaged file."""
         tensors: dict[str, Tensor] = {}
-        for file in self._files():
+        for file in self.files():
             with hub.reading(file, self.name):
                 tensors |= load_file(file)
         return tensors
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The sizes of all tensors by name, read from the headers of files alone. Raises as `weights` does."""
+        found: dict[str, tuple[int, ...]] = {}
+        for file in self.files():
+            with hub.reading(file, self.name), safe_open(file, "pt") as weights:
+                found |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}
+        return found
+
     def fits(self, dtype: torch.dtype, device: torch.device) -> None:
         """Raises `ValueError` where the weights at that precision need more bytes than the device has room for."""
-        hub.expect_room(self.name, hub.size_of(self._files(), self.name), dtype, device)
+        hub.expect_room(self.name, hub.size_of(self.files(), self.name), dtype, device)
 
     def size(self, *names: str) -> int:
         """The whole number that config.json holds under one of `names`, a dot going one level down.
@@ -71,7 +80,8 @@ class Checkpoint:
                 return value
         raise ValueError(f"config.json of {self.name} has no whole number {names[0]!r}: is it this family's format?")
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """The safetensors files. Raises `FileNotFoundError` without any, and for one that the index names."""
         for name in WEIGHTS:
             index = self.folder / f"{name}.index.json"
             if index.is_file():

@@ -70,9 +70,7 @@ class Reader:
         checkpoint.fits(dtype, device)
         kind: Any = transformers.CLIPTextModelWithProjection
         config = pretrained.settings(kind.config_class, checkpoint)
-        encoder = pretrained.network(
-            kind, config, checkpoint, checkpoint.weights(), dtype, device, spare=("position_ids",)
-        )
+        encoder = pretrained.network(kind, config, checkpoint, dtype, device, spare=("position_ids",))
         return cls(tokenizer, encoder)
 
     def __call__(self, prompts: Sequence[str]) -> Read:

@@ -45,6 +45,7 @@ from iterref.denoise import from_leave_one_out
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec, mismatch
+from iterref.models.device_map import DeviceMap, entrance
 from iterref.models.prompted import PromptedModel
 from iterref.noise import Noise, uniform
 
@@ -86,7 +87,7 @@ class Prompts:
         return chosen
 
     def _layer(self, layer: Any, which: Tensor) -> Any:
-        chosen = copy(layer)
+        chosen, which = copy(layer), which.to(layer.keys.device)  # layers may be on different devices
         if len(self.size) == 1:
             chosen.keys, chosen.values = (part.expand(len(which), -1, -1, -1) for part in (layer.keys, layer.values))
         else:
@@ -117,6 +118,11 @@ class Network:
         finally:
             self._chosen = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where canvases are given and logits come back."""
+        return entrance(self.model)
+
     def encode(self, prompts: Sequence[Sequence[int]], device: torch.device) -> Prompts:
         """B prompts, token ids, in one call. Padding stands before the shorter ones, so that the window of the layers
         with a sliding one ends at the canvas for all of them."""
@@ -145,7 +151,7 @@ class Network:
 
     def _pick(self, head: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The states (M, width) of the chosen positions, from all states (R, L, width)."""
-        return given if self._chosen is None else (given[0][self._chosen],)
+        return given if self._chosen is None else (given[0][self._chosen.to(given[0].device)],)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +197,7 @@ def load(
     *,
     length: int | None = None,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | DeviceMap = "cpu",
     chat: bool | None = None,
     self_condition: int = 0,
     left_out: bool = False,
@@ -212,24 +218,30 @@ def load(
         )
     if self_condition < 0:
         raise ValueError(f"self_condition counts passes before the last, got {self_condition}: give 0, 1 or more")
-    room, device = checkpoint.size("canvas_length"), torch.device(device)
+    room = checkpoint.size("canvas_length")
     if length is not None and not 1 <= length <= room:
         raise ValueError(f"{checkpoint.name} denoises a canvas of {room} positions, got length={length}: at most that")
     vocab, most = checkpoint.size("text_config.vocab_size"), checkpoint.size("text_config.max_position_embeddings")
     if codec is not None and codec.reach > vocab:
         raise mismatch(checkpoint.name, vocab, codec)
     config = pretrained.settings(kind.config_class, checkpoint, vision_config=dict(BLIND))
-    weights = {name: part for name, part in checkpoint.weights().items() if not any(one in name for one in VISION)}
-    network = Network(pretrained.network(kind, config, checkpoint, weights, dtype, device, VISION))
+    network = Network(pretrained.network(kind, config, checkpoint, dtype, device, spare=VISION))
+    table = network.model.model.decoder.embed_tokens.weight
+    if self_condition and table.device != network.device:
+        raise ValueError(
+            f"self_condition mixes the rows of the token table on {network.device}, and device_map keeps it on the "
+            "host or the disk: put both embed_tokens and lm_head there"
+        )
     noise, length = uniform(vocab), length or room
     bind = partial(
         bound, network, noise, length=length, most=most, self_condition=self_condition, left_out=left_out,
-        impossible=unwritten(checkpoint, codec, vocab).to(device),
+        impossible=unwritten(checkpoint, codec, vocab).to(network.device),
     )  # fmt: skip
     start = None if codec is None else codec.start
     return PromptedModel(
         bind, noise, length, codec, network=network, head=[] if start is None else [start],
-        ends=[] if codec is None else codec.ends, fill=0 if codec is None else codec.fill, chat=chat, device=device,
+        ends=[] if codec is None else codec.ends, fill=0 if codec is None else codec.fill, chat=chat,
+        device=network.device,
     )  # fmt: skip
 
 

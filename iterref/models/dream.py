@@ -30,6 +30,7 @@ from iterref.models import pretrained
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
+from iterref.models.device_map import DeviceMap
 from iterref.models.prompted import PromptedModel
 from iterref.models.roles import answers, roles, talks
 
@@ -44,7 +45,7 @@ def load(
     *,
     length: int | None = None,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | DeviceMap = "cpu",
     chat: bool | None = None,
 ) -> PromptedModel:
     """The text model of a Dream; `length` positions of an answer, 128 unless given.
@@ -59,12 +60,12 @@ def load(
             f"{checkpoint.name} writes in blocks that see no later block (block_size="
             f"{checkpoint.config['block_size']}): this library reads Dream's models of whole answers"
         )
-    device, chat, length = torch.device(device), talks(codec, chat), LENGTH if length is None else length
+    chat, length = talks(codec, chat), LENGTH if length is None else length
     # The published attention has no window, whatever the configuration says of one.
     changes = {"use_sliding_window": False, "sliding_window": None}
     config = pretrained.settings(Qwen2ForCausalLM.config_class, checkpoint, **changes)
     role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
-    model = pretrained.network(Qwen2ForCausalLM, config, checkpoint, checkpoint.weights(), dtype, device)
+    model = pretrained.network(Qwen2ForCausalLM, config, checkpoint, dtype, device)
     head = [] if codec is None or codec.start is None else [codec.start]
     network = Bidirectional(model, causal=True, shift=1)
-    return answers(network, role, codec, length=length, chat=chat, device=device, head=head)
+    return answers(network, role, codec, length=length, chat=chat, head=head)

@@ -22,17 +22,16 @@ beyond the tokenizer's.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from iterref.models import pretrained
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
+from iterref.models.device_map import DeviceMap
 from iterref.models.prompted import PromptedModel
 from iterref.models.roles import answers, roles, talks
 
@@ -55,8 +54,7 @@ NEEDED: dict[str, tuple[Any, Any]] = {
     "scale_logits": (False, False),
 }
 ACTIVATIONS = ("silu", "gelu", "relu")
-# A weight's name here and in LLaMA's class.
-OUTER = {"wte": "model.embed_tokens", "ln_f": "model.norm", "ff_out": "lm_head"}
+OUTER = {"wte": "embed_tokens", "ln_f": "norm"}
 INNER = {
     "attn_norm": "input_layernorm",
     "q_proj": "self_attn.q_proj",
@@ -68,6 +66,12 @@ INNER = {
     "up_proj": "mlp.up_proj",
     "ff_out": "mlp.down_proj",
 }
+# A weight's name here, as a pattern, and in LLaMA's class; another name stays, for the loader to refuse.
+NAMES = {
+    r"^model\.transformer\.ff_out\.": "lm_head.",
+    **{rf"^model\.transformer\.{own}\.": f"model.{other}." for own, other in OUTER.items()},
+    **{rf"^model\.transformer\.blocks\.(\d+)\.{own}\.": rf"model.layers.\1.{other}." for own, other in INNER.items()},
+}
 
 
 def load(
@@ -76,7 +80,7 @@ def load(
     *,
     length: int | None = None,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | DeviceMap = "cpu",
     chat: bool | None = None,
 ) -> PromptedModel:
     """The text model of a LLaDA; `length` positions of an answer, 128 unless given.
@@ -86,12 +90,12 @@ def load(
     """
     from transformers import LlamaForCausalLM
 
-    device, chat, length = torch.device(device), talks(codec, chat), LENGTH if length is None else length
+    chat, length = talks(codec, chat), LENGTH if length is None else length
     config = pretrained.settings(LlamaForCausalLM.config_class, replace(checkpoint, config=llama(checkpoint)))
     role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
-    model = pretrained.network(LlamaForCausalLM, config, checkpoint, renamed(checkpoint.weights()), dtype, device)
+    model = pretrained.network(LlamaForCausalLM, config, checkpoint, dtype, device, NAMES)
     head = [] if codec is None else codec.frame[0]
-    return answers(Bidirectional(model, causal=True), role, codec, length=length, chat=chat, device=device, head=head)
+    return answers(Bidirectional(model, causal=True), role, codec, length=length, chat=chat, head=head)
 
 
 def llama(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -123,16 +127,3 @@ def llama(checkpoint: Checkpoint) -> dict[str, Any]:
         "tie_word_embeddings": written.get("weight_tying", True),
         "max_position_embeddings": written.get("max_sequence_length", 1024),
     }
-
-
-def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """LLaDA's weights under the names of LLaMA's class; another name stays, for the loader to refuse."""
-    return {_name(name): weight for name, weight in weights.items()}
-
-
-def _name(name: str) -> str:
-    inner = re.fullmatch(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.(\w+)", name)
-    if inner and inner[2] in INNER:
-        return f"model.layers.{inner[1]}.{INNER[inner[2]]}.{inner[3]}"
-    outer = re.fullmatch(r"model\.transformer\.(\w+)\.(\w+)", name)
-    return f"{OUTER[outer[1]]}.{outer[2]}" if outer and outer[1] in OUTER else name

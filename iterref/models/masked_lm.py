@@ -25,6 +25,7 @@ from iterref.models import pretrained
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
+from iterref.models.device_map import DeviceMap
 from iterref.models.prompted import PromptedModel
 from iterref.models.roles import answers, roles
 
@@ -45,7 +46,7 @@ def load(
     *,
     length: int | None = None,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | DeviceMap = "cpu",
     chat: bool | None = None,
 ) -> PromptedModel:
     """The text model of a masked language model; `length` positions of an answer, 64 unless given.
@@ -55,7 +56,6 @@ def load(
     """
     import transformers
 
-    device = torch.device(device)
     kind = str(checkpoint.config.get("model_type"))
     causal = decoder(kind) is not None
     if codec is None or codec.mask is None:
@@ -65,13 +65,13 @@ def load(
         )
     written: Any = getattr(transformers, decoder(kind) or encoder(kind, checkpoint.name))
     config = pretrained.settings(written.config_class, checkpoint)
-    model = pretrained.network(written, config, checkpoint, checkpoint.weights(), dtype, device, SPARE)
+    model = pretrained.network(written, config, checkpoint, dtype, device, spare=SPARE)
     network, length = Bidirectional(model, causal), LENGTH if length is None else length
     talks = codec.template is not None and chat is not False
     role = roles(checkpoint, codec, network.vocab, str(codec.tokenizer.id_to_token(codec.mask)), talks)
     head, tail = ([], []) if talks else codec.frame
     return answers(
-        network, role, codec, length=length, chat=chat, device=device, head=head, tail=tail, pad=codec.pad or 0,
+        network, role, codec, length=length, chat=chat, head=head, tail=tail, pad=codec.pad or 0,
         most=None if causal else positions(config),
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Pretrained: networks of `transformers` classes from checkpoints, as data and never as code, and without noise.
 
-    tensors by the class' own names  ->  the class, in evaluation mode, in one precision, on one device
+    weights  ->  the class, in evaluation mode, in one precision, on one device or spread over several by a map
 
 A network is refused where the checkpoint lacks a part of it or holds one that it has no place for: a layer of random
 numbers would answer too, and nobody would notice.
@@ -8,14 +8,17 @@ numbers would answer too, and nobody would notice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from iterref.hub import first_line, quiet
 from iterref.models.checkpoint import Checkpoint
+from iterref.models.device_map import DeviceMap, silent
 
 
 def settings(kind: Any, checkpoint: Checkpoint, **changes: Any) -> Any:
@@ -34,32 +37,66 @@ def network(
     kind: Any,
     config: Any,
     checkpoint: Checkpoint,
-    weights: Mapping[str, Tensor],
     dtype: torch.dtype,
-    device: torch.device,
+    place: torch.device | str | DeviceMap,
+    names: Mapping[str, str] | None = None,
     spare: Sequence[str] = (),
 ) -> nn.Module:
-    """A network of the class `kind` with a configuration and weights that are named as in the class.
+    """A network of the class `kind` with a configuration and a checkpoint's weights, on a device or spread by a map.
 
-    Parts whose names contain one of `spare` may be missing or left over: nothing looks at them. Raises `ValueError` for
-    other parts that are missing, left over or of another shape, and for a network that the device has no room for.
+    A weight has the class' own name once what `names` lists, patterns, is replaced in it. Parts whose names contain one
+    of `spare` may be missing, left over or of another shape: nothing looks at them. Raises `ValueError` for other parts
+    like that, and for a network that there is no room for.
     """
-    with quiet():
+    names, shapes = names or {}, {}
+    if isinstance(place, DeviceMap):
+        # From the files themselves: each weight goes to its place alone, and those on the disk are never read here, nor
+        # are their sizes looked at.
+        shapes = {renamed(name, names): shape for name, shape in checkpoint.shapes().items()}
+        source, told = checkpoint.folder, place.options(kind, config, checkpoint, dtype, names)
+    else:
+        held = {renamed(name, names): weight for name, weight in checkpoint.weights().items()}
+        source, told = None, {"state_dict": {name: held[name] for name in held if not _among(name, spare)}}
+    with quiet(), silent() if isinstance(place, DeviceMap) else nullcontext():
         try:
-            made, info = kind.from_pretrained(
-                None, config=config, state_dict=dict(weights), dtype=dtype, output_loading_info=True
-            )
+            made, info = kind.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True, **told)
         except Exception as error:
-            raise ValueError(
-                f"the weights of {checkpoint.name} do not make a {kind.__name__} ({first_line(error)}): "
-                "config.json and weights belong to different models"
-            ) from None
+            if "out of memory" in str(error):
+                raise
+            if "offload_folder" in str(error):
+                raise ValueError(
+                    f"some weights of {checkpoint.name} that go to the disk are not in its files as a "
+                    f"{kind.__name__} has them, and have to be written anew: say offload_folder="
+                ) from None
+            raise _unfit(kind, checkpoint, first_line(error)) from None
     for problem, sentence in (("missing_keys", "lack"), ("unexpected_keys", "hold")):
-        parts = sorted(name for name in info[problem] if not any(part in name for part in spare))
+        parts = sorted(name for name in info[problem] if not _among(name, spare))
         if parts:
             raise ValueError(
                 f"the weights of {checkpoint.name} {sentence} {parts[0]!r}, and a {kind.__name__} of these sizes "
                 f"{'needs it' if sentence == 'lack' else 'has no place for it'}: they belong to another model"
             )
-    placed: nn.Module = made.to(device).eval().requires_grad_(False)
-    return placed
+    apart = [name for name, part in made.state_dict().items() if shapes.get(name, part.shape) != part.shape]
+    wrong = sorted(name for name in [*(one[0] for one in info["mismatched_keys"]), *apart] if not _among(name, spare))
+    if wrong:
+        raise _unfit(kind, checkpoint, f"{wrong[0]} is of another size")
+    placed: nn.Module = made if isinstance(place, DeviceMap) else made.to(place)
+    return placed.eval().requires_grad_(False)
+
+
+def renamed(name: str, names: Mapping[str, str]) -> str:
+    """A weight's name with each pattern of `names` replaced."""
+    for pattern, other in names.items():
+        name = re.sub(pattern, other, name)
+    return name
+
+
+def _among(name: str, spare: Sequence[str]) -> bool:
+    return any(part in name for part in spare)
+
+
+def _unfit(kind: Any, checkpoint: Checkpoint, reason: str) -> ValueError:
+    return ValueError(
+        f"the weights of {checkpoint.name} do not make a {kind.__name__} ({reason}): config.json and weights belong to "
+        "different models"
+    )

@@ -58,7 +58,6 @@ def answers(
     *,
     length: int,
     chat: bool | None,
-    device: torch.device,
     head: Sequence[int] = (),
     tail: Sequence[int] = (),
     pad: int | None = None,
@@ -68,12 +67,13 @@ def answers(
     trained. `head` and `tail` stand around a text that is no chat; padding is `pad`, or what fills up an answer."""
     noise = absorbing(network.vocab, role.mask, Schedule("linear"))
     bind = partial(
-        bound, network, noise, length=length, impossible=role.impossible.to(device), tail=tail,
+        bound, network, noise, length=length, impossible=role.impossible.to(network.device), tail=tail,
         pad=role.fill if pad is None else pad, most=most,
     )  # fmt: skip
     return PromptedModel(
-        bind, noise, length, codec, network=network, head=head, ends=role.ends, fill=role.fill, chat=chat, device=device
-    )
+        bind, noise, length, codec, network=network, head=head, ends=role.ends, fill=role.fill, chat=chat,
+        device=network.device,
+    )  # fmt: skip
 
 
 def talks(codec: Codec | None, chat: bool | None) -> bool:
