@@ -164,6 +164,10 @@ def pose(
             pools[pool] = pool
     drawn = replaced(reward, lambda part: pools[part].reward() if isinstance(part, Pooled) else part)
     of_tokens = _token_reward(drawn, model, prompts, columns)
+    if getattr(model, "ranks", 1) > 1:
+        from iterref.rewards.led import Led
+
+        of_tokens = Led(of_tokens)
     return Posed(model, replace(problem, reward=of_tokens), list(pools.values()))
 
 

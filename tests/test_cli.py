@@ -74,7 +74,7 @@ def test_ls_names_every_method_with_its_defaults() -> None:
 
 
 def test_ways_of_spreading_are_those_of_the_library() -> None:
-    assert placing.WAYS == device_map.WAYS
+    assert placing.WAYS == (*device_map.WAYS, device_map.RANKS)
     options = dict.fromkeys(placing.NAMES) | {"max_memory": "0=1GiB, cpu=2GiB"}
     assert placing.place_of(options)["max_memory"] == {0: "1GiB", "cpu": "2GiB"} and not options
 

@@ -100,7 +100,8 @@ def generate(
     with doors():
         if count is not None and file.name != "<stdin>":
             raise ValueError("texts without prompts read no file: leave out FILE, or --count")
-        engine, name, place = engine_of(options), options.pop("model"), place_of(options)
+        engine, name = engine_of(options), options.pop("model")
+        place = place_of(options, ranks=engine is not None)
         prompts, columns = read_prompts(file) if count is None else ([""] * count, {})
         if engine is not None:
             generate_many(

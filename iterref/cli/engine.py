@@ -11,6 +11,7 @@ from typing import IO, Any
 import click
 
 from iterref.cli.doors import resuming
+from iterref.cli.placing import RANKS
 from iterref.cli.reading import read_budget, read_reward
 
 ENGINES = ("local", "ray", "rank")
@@ -74,6 +75,9 @@ def generate_many(
     if out.name in ("-", "<stdout>"):
         raise ValueError("an engine writes a folder: say --out FOLDER")
     workers, threads, gpus = engine["workers"] or 1, engine["threads"] or 1, engine["gpus"]
+    sliced = place["device_map"] == RANKS
+    if sliced and (name != "rank" or workers > 1 or gpus is not None):
+        raise ValueError(f"--device-map {RANKS} makes one worker of all ranks: say --engine rank, without --workers")
     if name != "ray":
         if engine["ray_address"] is not None:
             raise ValueError("--ray-address belongs to --engine ray: leave it out, or say that")
@@ -85,6 +89,7 @@ def generate_many(
 
     from iterref.engine import manifest
     from iterref.engine.drive import drive
+    from iterref.engine.group import Group
     from iterref.engine.jobs import Job, Table
     from iterref.engine.results import Results
     from iterref.engine.texts import Texts
@@ -110,10 +115,16 @@ def generate_many(
     retries = 2 if engine["retries"] is None else engine["retries"]
     share = _share(name)
     shown = sys.stderr.isatty() and share[0] == 0  # one bar of all ranks
+    if sliced:
+        if share[0] > 0:
+            with resuming("the first rank says how to go on"), Group(work) as group:
+                group.follow()
+            return
+        share = (0, 1)
     with (
         resuming(f"what is finished is kept in {folder}: the same command goes on"),
         Results(folder, told, share=share, retry=engine["retry_failed"]) as results,
-        _started(name, work, workers, threads, engine) as crew,
+        (Group(work) if sliced else _started(name, work, workers, threads, engine)) as crew,
     ):
         tally = drive(results, table, crew, retries=retries, shown=shown)
         left = len(table) - sum(map(len, results.done()))

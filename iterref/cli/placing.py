@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-WAYS = ("auto", "balanced", "balanced_low_0", "sequential")
+RANKS = "tensor_parallel"
+WAYS = ("auto", "balanced", "balanced_low_0", "sequential", RANKS)
 NAMES = ("length", "device", "device_map", "max_memory", "dtype")
 
 
@@ -24,9 +25,14 @@ def place_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def place_of(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of `iterref.load`, taken out of all of a command's. Raises `ValueError` for limits without a name."""
+def place_of(options: dict[str, Any], ranks: bool = False) -> dict[str, Any]:
+    """The options of `iterref.load`, taken out of all of a command's.
+
+    Raises `ValueError` for limits without a name, and for slices over ranks unless the command is one of `ranks`.
+    """
     place = {name: options.pop(name) for name in NAMES}
+    if place["device_map"] == RANKS and not ranks:
+        raise ValueError(f"--device-map {RANKS} is for ranks: say generate --engine rank --out FOLDER, under torchrun")
     if place["max_memory"] is not None:
         place["max_memory"] = dict(map(_limit, place["max_memory"].split(",")))
     return place

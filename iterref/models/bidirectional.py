@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iterref.models.device_map import entrance
+from iterref.models.device_map import entrance, together
 
 
 class Bidirectional:
@@ -34,6 +34,11 @@ class Bidirectional:
     def device(self) -> torch.device:
         """Where token ids are given and logits come back."""
         return entrance(self.model)
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks compute it together."""
+        return together(self.model)
 
     @property
     def vocab(self) -> int:

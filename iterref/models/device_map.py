@@ -123,6 +123,11 @@ def entrance(model: nn.Module) -> torch.device:
     return _device(_first(parts))
 
 
+def together(model: nn.Module) -> int:
+    """How many ranks compute a network together."""
+    return int(getattr(model, "_tp_size", None) or 1)
+
+
 def spread(
     way: str, limits: Mapping[Where, Where] | None, model: nn.Module, dtype: torch.dtype
 ) -> dict[str, Where]:

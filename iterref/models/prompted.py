@@ -94,6 +94,11 @@ class PromptedModel:
         self.chat = codec is not None and codec.template is not None if chat is None else chat
         self._codec, self._network = codec, network
 
+    @property
+    def ranks(self) -> int:
+        """How many ranks compute the network together, and have to take the same decisions."""
+        return int(getattr(self._network, "ranks", 1))
+
     def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:
         """Has torch compile the network at first use; `dynamic` lets sizes vary."""
         if self._network is not None:
