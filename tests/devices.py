@@ -10,6 +10,7 @@ not looked at. As on a real device, a number of no dimension and an index may be
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -38,9 +39,9 @@ class Devices(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        if func == Tensor.device.__get__:  # type: ignore[attr-defined]
+        if func == Tensor.device.__get__:
             return home(args[0])
-        if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
+        if func == Tensor.is_cuda.__get__:
             return home(args[0]).type == "cuda"
         kwargs.pop("pin_memory", None)
         if func is torch.device:
@@ -71,7 +72,7 @@ class Devices(TorchFunctionMode):
 
     def _together(self, func: Any, args: Any, tensors: list[Tensor]) -> torch.device:
         places = [home(one) for one in tensors if one.dim()] or [home(one) for one in tensors]
-        if func in (Tensor.copy_, Tensor.__setitem__, Tensor.data.__set__):  # type: ignore[attr-defined]
+        if func in (Tensor.copy_, Tensor.__setitem__, Tensor.data.__set__):
             return places[0]
         if func in INDEXED:
             places = [places[0], *(one for one in places[1:] if one.type != "cpu")]
@@ -88,7 +89,7 @@ class Devices(TorchFunctionMode):
     @staticmethod
     def _put(tensor: Tensor, place: torch.device | None) -> Tensor:
         if place is not None:
-            tensor.home = place  # type: ignore[attr-defined]
+            tensor.home = place
         return tensor
 
 
@@ -100,8 +101,9 @@ def names(devices: Iterable[torch.device]) -> set[str]:
 def pretend(monkeypatch: Any) -> None:
     """Takes out what asks a driver for the two devices: that they are there, how full they are, and their streams."""
 
-    import torch._dynamo  # noqa: F401  now: later it would find another signature than it knows
     from accelerate import dispatch_model
+
+    import_module("torch._dynamo")  # now: later it would find another signature than it knows
 
     def place(name: int | str) -> int | str:
         return name if name in device_map.HOST else f"cuda:{name}"

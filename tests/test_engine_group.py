@@ -71,8 +71,8 @@ def test_a_group_of_one_makes_what_one_machine_makes(alone: None, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--engine", "local"], "makes one worker of all ranks: say --engine rank"),
-        (["--engine", "rank", "--workers", "2"], "makes one worker of all ranks: say --engine rank"),
+        (["--engine", "local"], "makes all ranks one worker: say --engine rank"),
+        (["--engine", "rank", "--workers", "2"], "makes all ranks one worker: say --engine rank"),
         ([], "is for ranks: say generate --engine rank --out FOLDER, under torchrun"),
     ],
 )

@@ -198,6 +198,7 @@ def test_rows_that_were_set_aside_make_exit_code_1_and_can_be_tried_again(fake: 
         (["--engine", "local", "--ray-address", "auto"], "--ray-address belongs to --engine ray"),
         (["--engine", "local", "--gpus", "0.5"], "0.5 of a GPU for each is for --engine ray"),
         (["--engine", "local", "--workers", "2", "--device-map", "auto"], "need GPUs of their own: say --gpus"),
+        (["--engine", "rank", "--device-map", "auto"], "need GPUs of their own: say --gpus"),
         (["--max-memory", "0"], "the limit '0' cannot be read: write DEVICE=SIZE"),
         (["--engine", "rank"], "needs RANK below WORLD_SIZE in the environment"),
         (["--engine", "local", "--model", "tiny-olds"], "'tiny-olds' is no folder here"),

@@ -69,22 +69,9 @@ def generate_many(
     options: dict[str, Any],
 ) -> None:
     """Makes, or goes on making, the results of all prompts in the folder `out`; `options` go to `iterref.generate`."""
-    name, engine = engine["engine"], dict(engine)
-    if html is not None:
-        raise ValueError("a page shows one run in one process: leave out --html, or --engine")
-    if out.name in ("-", "<stdout>"):
-        raise ValueError("an engine writes a folder: say --out FOLDER")
-    workers, threads, gpus = engine["workers"] or 1, engine["threads"] or 1, engine["gpus"]
+    name, workers, threads, gpus = engine["engine"], engine["workers"] or 1, engine["threads"] or 1, engine["gpus"]
     sliced = place["device_map"] == RANKS
-    if sliced and (name != "rank" or workers > 1 or gpus is not None):
-        raise ValueError(f"--device-map {RANKS} makes one worker of all ranks: say --engine rank, without --workers")
-    if name != "ray":
-        if engine["ray_address"] is not None:
-            raise ValueError("--ray-address belongs to --engine ray: leave it out, or say that")
-        if gpus is not None and gpus != int(gpus):
-            raise ValueError(f"{gpus:g} of a GPU for each is for --engine ray: say a whole number")
-        if place["device_map"] is not None and gpus is None and workers > 1:
-            raise ValueError("workers with a device map need GPUs of their own: say --gpus, of each (0 without any)")
+    _expect_sense(engine, place, out, html)
     read_reward(reward, columns)  # whatever is wrong with its name is said before anything is written
 
     from iterref.engine import manifest
@@ -141,6 +128,27 @@ def generate_many(
             f"{aside} of {len(table)} rows were set aside with their errors, see {failed}: mend the cause, and give "
             "the same command with --retry-failed"
         )
+
+
+def _expect_sense(engine: dict[str, Any], place: dict[str, Any], out: IO[str], html: str | None) -> None:
+    """Raises `ValueError` for options that contradict each other."""
+    name, several, gpus = engine["engine"], (engine["workers"] or 1) > 1, engine["gpus"]
+    if html is not None:
+        raise ValueError("a page shows one run in one process: leave out --html, or --engine")
+    if out.name in ("-", "<stdout>"):
+        raise ValueError("an engine writes a folder: say --out FOLDER")
+    if name != "ray" and engine["ray_address"] is not None:
+        raise ValueError("--ray-address belongs to --engine ray: leave it out, or say that")
+    if place["device_map"] == RANKS:
+        if name != "rank" or several or gpus is not None:
+            raise ValueError(f"--device-map {RANKS} makes all ranks one worker: say --engine rank, without --workers")
+        return
+    if name == "ray":
+        return
+    if gpus is not None and gpus != int(gpus):
+        raise ValueError(f"{gpus:g} of a GPU for each is for --engine ray: say a whole number")
+    if place["device_map"] is not None and gpus is None and (several or name == "rank"):
+        raise ValueError("workers with a device map need GPUs of their own: say --gpus, of each (0 without any)")
 
 
 def _share(name: str) -> tuple[int, int]:

@@ -31,7 +31,7 @@ AHEAD = 2  # jobs that an actor holds: one to make, one that is there when it is
 
 class Cluster:
     """An engine of `workers` actors with `gpus` and `cpus` each (parts of a GPU are allowed), on a cluster's `address`
-    or on one that is started within this process; a context manager.
+    (or RAY_ADDRESS in the environment), or on one that is started within this process; a context manager.
 
     Raises `ValueError` where Ray is not installed, and `RuntimeError` where there is no cluster at the address.
     """
@@ -51,7 +51,7 @@ class Cluster:
         if workers < 1:
             raise ValueError(f"{workers} workers make nothing: give at least 1")
         self.work, self.workers, self.timeout = work, workers, timeout
-        self.address, self.gpus, self.cpus = address, gpus, cpus
+        self.address, self.gpus, self.cpus = address or os.environ.get("RAY_ADDRESS"), gpus, cpus
         self._ours = False
 
     def __enter__(self) -> Cluster:
@@ -123,7 +123,7 @@ class Cluster:
         if any(all(machine.get(name, 0.0) >= number for name, number in asked.items()) for machine in machines):
             return
         told = " and ".join(f"{name} {number:g}" for name, number in asked.items() if number)
-        if not (self.address or os.environ.get("RAY_ADDRESS")):
+        if self.address is None:
             raise ValueError(f"this machine has no room for a worker of {told}: ask for less")
         warnings.warn(f"no machine of the cluster has {told} for a worker: waiting for one that has", stacklevel=2)
 
