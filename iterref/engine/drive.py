@@ -47,9 +47,10 @@ def drive(results: Results, table: Table, engine: Engine, *, retries: int = 2, s
     `shown` draws a bar of all shares' rows. Raises `RuntimeError` where as many rows as a job has were set aside before
     a single one was made: no row is the cause of that. What is finished stays in the folder however this ends.
     """
-    before, shares = sum(map(len, results.done())), results.share[1]
+    done, shares = results.done(), results.share[1]
+    before = sum(map(len, done))
     tally, begun, crew = Tally(), monotonic(), engine.workers * shares
-    hopeful = any(len(job) > 1 for job in results.done())  # only rows that were made stand together
+    hopeful = any(len(job) > 1 for job in done)  # only rows that were made stand together
 
     def counted() -> Tally:
         own = tally.made + tally.aside

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iterref.models.device_map import entrance, together
+from iterref.models.device_map import entrance, together, tokens_of
 
 
 class Bidirectional:
@@ -43,7 +43,7 @@ class Bidirectional:
     @property
     def vocab(self) -> int:
         """How many tokens the network knows."""
-        return int(self.model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+        return int(tokens_of(self.model).weight.shape[0])
 
     def __call__(self, ids: Tensor, seen: Tensor | None, where: Tensor) -> Tensor:
         """(R, T) token ids, (R, T) bool (False: padding; None: there is none), (R, T) bool -> (M, V) float32 logits."""

@@ -123,6 +123,12 @@ def entrance(model: nn.Module) -> torch.device:
     return _device(_first(parts))
 
 
+def tokens_of(model: Any) -> nn.Embedding:
+    """The table of token vectors, where inputs enter a network of `transformers`."""
+    table: nn.Embedding = model.get_input_embeddings()
+    return table
+
+
 def together(model: nn.Module) -> int:
     """How many ranks compute a network together."""
     return int(getattr(model, "_tp_size", None) or 1)
@@ -146,7 +152,7 @@ def spread(
             "name the place of every part"
         )
     homes = {id(weight): name for name, weight in model.named_parameters()}
-    table = homes[id(model.get_input_embeddings().weight)]  # type: ignore[operator]
+    table = homes[id(tokens_of(model).weight)]
     twins: dict[str, str] = {}
     for name, module in list(_units(model, unsplit)):
         owners = [homes[id(weight)] for weight in module.parameters()]
@@ -199,9 +205,9 @@ def whole(parts: Mapping[str, Where], model: nn.Module) -> dict[str, Where]:
     walk("", model, None)
     first = _first(found)
     computed = {name: first if place in HOST else place for name, place in found.items()}
-    entry = model.get_input_embeddings()  # type: ignore[operator]
+    entry, unsplit = tokens_of(model), _unsplit(model)
     for name, module in model.named_modules():
-        if type(module).__name__ in _unsplit(model):
+        if type(module).__name__ in unsplit:
             inside = {place for one, place in computed.items() if one.startswith(f"{name}.")}
             if len(inside) > 1:
                 raise ValueError(f"device_map computes parts of {name!r} in different places: give it one as a whole")
@@ -238,9 +244,10 @@ def ranks(kind: Any, config: Any) -> Any:
 def _bare(kind: Any, config: Any) -> nn.Module:
     """A network of a configuration without any numbers in it."""
     with torch.device("meta"):
-        model: nn.Module = kind(config)
-    model.tie_weights()  # type: ignore[operator]
-    return model
+        model = kind(config)
+    model.tie_weights()
+    made: nn.Module = model
+    return made
 
 
 def _shared(model: nn.Module) -> list[list[str]]:
