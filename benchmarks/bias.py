@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from tests.oracle import stationary, total_variation, transition
+from tests.worlds import TableReward, pair_states, random_reward, random_table, refine, target
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,9 +35,7 @@ from iterref.problem import Problem
 from iterref.random import Rng
 from tests import test_trajectory as paths_of
 from tests import test_traps as traps
-from tests.oracle import stationary, total_variation, transition
-from tests.test_kernels_exact import chain
-from tests.worlds import TableReward, pair_states, random_reward, random_table, refine, target
+from tests.laws.test_kernels_exact import chain
 
 ALPHA = traps.ALPHA
 ROUNDING = 1e-9

@@ -18,8 +18,8 @@ from iterref.models.table import Table
 from iterref.noise import Noise, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng
-from tests.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
-from tests.worlds import random_reward, random_table
+from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
+from tests.support.worlds import random_reward, random_table
 
 torch.set_num_threads(1)
 

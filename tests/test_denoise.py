@@ -21,8 +21,8 @@ from iterref.noise import Noise, absorbing, uniform
 from iterref.problem import Problem
 from iterref.registry import parse
 from iterref.run import sample
-from tests.oracle import balance_error, stationarity_error, transition
-from tests.worlds import pair_states, random_reward, random_table, refine, target
+from tests.support.oracle import balance_error, stationarity_error, transition
+from tests.support.worlds import pair_states, random_reward, random_table, refine, target
 
 torch.set_num_threads(1)
 EXACT = 1e-12

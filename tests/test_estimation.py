@@ -24,7 +24,7 @@ from iterref.models.dit import Dit, DitOptions
 from iterref.models.tiny_news import Summarizer
 from iterref.noise import absorbing, uniform
 from iterref.registry import names
-from tests.variants import MASKED, VARIANTS, small
+from tests.support.variants import MASKED, VARIANTS, small
 
 torch.set_num_threads(1)
 SLOW = pytest.mark.slow

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iterref.noise import SCHEDULES, Noise, Schedule, absorbing, uniform
 from iterref.random import Rng
-from tests.oracle import Enumerator, enumerate_outcomes
+from tests.support.oracle import Enumerator, enumerate_outcomes
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from iterref.particles import Particles, adopt, pick
 from iterref.resample import systematic
-from tests.oracle import Enumerator, enumerate_outcomes
+from tests.support.oracle import Enumerator, enumerate_outcomes
 
 torch.set_num_threads(1)
 INF = float("inf")

@@ -13,7 +13,7 @@ from iterref.noise import Noise, absorbing
 from iterref.problem import Best, Problem
 from iterref.random import Rng
 from iterref.rewards.base import Remembered, RewardError
-from tests.worlds import random_reward, random_table
+from tests.support.worlds import random_reward, random_table
 
 torch.set_num_threads(1)
 INF = float("inf")

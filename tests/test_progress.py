@@ -15,8 +15,8 @@ from iterref.generation import generate
 from iterref.progress import Bar, told_reward
 from iterref.registry import parse
 from iterref.run import Interrupted, sample
+from tests.samplers.test_waits import Waits
 from tests.test_generation import PROMPTS, SMALL, FakeModel, beta
-from tests.test_waits import Waits
 
 
 def lines(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iterref.random import Rng
 from iterref.resample import SCHEMES, multinomial, residual, stratified, systematic
-from tests.oracle import Enumerator, enumerate_outcomes
+from tests.support.oracle import Enumerator, enumerate_outcomes
 
 torch.set_num_threads(1)
 EXACT, INF = 1e-12, float("inf")

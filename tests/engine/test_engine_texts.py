@@ -1,0 +1,279 @@
+"""Texts by an engine: those of `generate`, whatever the jobs; refusals and poison; the command line; the real thing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from iterref import loading
+from iterref.engine import local, manifest
+from iterref.engine.jobs import Batch, Poison, Table, grid
+from iterref.engine.texts import VISIBLE, Texts, own_gpus
+from iterref.generation import generate
+from tests.cli.test_cli import METHOD, call, refused
+from tests.engine.test_engine import objects
+from tests.support.engine_work import Here
+from tests.test_generation import FakeModel
+
+PROMPTS = ["one", "one two", "one two three", "one two three four", "one"]
+TABLE = Table(PROMPTS, {"wanted": ["alpha", "beta", "gamma", "delta", "alpha"]})
+OPTIONS: dict[str, Any] = {"sampler": METHOD, "seed": 3, "alpha": 0.2}
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small exact model, and workers within this process."""
+    monkeypatch.setattr(loading, "load", lambda name=None, **place: FakeModel())
+    monkeypatch.setattr(local, "Local", lambda work, workers, **options: Here(work))
+
+
+def wanted(completions: list[str], wanted: list[str]) -> list[float]:
+    return [float(text.split().count(word)) for text, word in zip(completions, wanted, strict=True)]
+
+
+def work(reward: Any = wanted, **options: Any) -> Texts:
+    return Texts("fake", {"device": "cpu"}, lambda: reward, OPTIONS | options, TABLE.batch(grid(5, 5)[0]))
+
+
+@pytest.mark.parametrize("reward", [wanted, "consensus"])
+def test_a_row_has_the_text_that_generate_gives_it_whatever_its_job(fake: None, reward: Any) -> None:
+    whole = generate(FakeModel(), PROMPTS, reward=reward, columns=TABLE.columns, **OPTIONS)
+    for size in (1, 2, 5):
+        step = work(reward).open(0)
+        found = [each for job in grid(5, size) for each in step(TABLE.batch(job))]
+        assert [each["text"] for each in found] == whole.texts
+        assert [each["reward"] for each in found] == whole.rewards.tolist()
+        assert [each["best"] for each in found] == whole.best.reward.tolist()
+        assert all(each["asked"] == vars(whole.asked) for each in found)
+    other = generate(FakeModel(), PROMPTS, reward=reward, columns=TABLE.columns, **(OPTIONS | {"seed": 4}))
+    assert other.texts != whole.texts
+
+
+def test_poison_says_what_failed_and_whether_to_try_again(fake: None) -> None:
+    def fails(completions: list[str]) -> list[float]:
+        raise OSError("the judge is away")
+
+    long = Batch([7], ["a b c d e f g"], {"wanted": ["alpha"]})
+    with pytest.raises(Poison, match="prompt 0 has 7 words") as found:
+        work().open(0)(long)
+    assert not found.value.again
+    with pytest.raises(Poison, match="^OSError: the judge is away$") as found:
+        work(fails).open(0)(TABLE.batch(grid(5, 2)[0]))
+    assert found.value.again
+    never = work(lambda completions: [-torch.inf] * len(completions)).open(0)(TABLE.batch(grid(5, 2)[0]))
+    assert [each["reward"] for each in never] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"sampler": "iteref"}, "did you mean 'iterref'"),
+        ({"alpha": 0.0}, "alpha must be positive"),
+        ({"temperature": -1.0}, "temperature must be positive"),
+        ({"budget": 1}, "budget of 1 denoiser rows is too small"),
+        ({"start": "drafts"}, "needs one pool of drafts"),
+        ({"reward": lambda completions, nowhere: []}, "nowhere"),
+        ({"reward": "consensu"}, "unknown reward"),
+    ],
+)
+def test_options_that_fit_no_row_are_refused_before_any(fake: None, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        work(**options).open(0)
+    work().open(0)
+
+
+def test_a_worker_takes_its_gpu_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def load(name: str, **place: Any) -> FakeModel:
+        seen.append(place["device"])
+        return FakeModel()
+
+    monkeypatch.setattr(loading, "load", load)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    asked = work()
+    for slot in range(3):
+        Texts("fake", {"device": "cuda"}, asked.reward, OPTIONS, asked.sample).open(slot)
+    Texts("fake", {"device": "cuda:1"}, asked.reward, OPTIONS, asked.sample).open(0)
+    assert seen == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+
+
+def test_a_worker_sees_its_own_gpus_alone(fake: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv(VISIBLE, raising=False)
+    seen = []
+    for slot in range(2):
+        with monkeypatch.context() as patch:
+            patch.setenv(VISIBLE, "")
+            replace(work(), gpus=2).open(slot)
+            seen.append(os.environ[VISIBLE])
+    assert seen == ["0,1", "2,3"]
+    assert own_gpus(1, 2, "4,5,6,7", 4) == "6,7" and own_gpus(0, 1, "GPU-b7", 1) == "GPU-b7"
+    with pytest.raises(ValueError, match="worker 3 needs 2 GPUs and 4 are here"):
+        own_gpus(2, 2, None, 4)
+    work().open(0)
+    assert VISIBLE not in os.environ
+
+
+# --- what a run is ----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_and_a_reward_are_told_by_their_bytes(tmp_path: Path) -> None:
+    assert manifest.model_told("tiny-news") != manifest.model_told("tiny-books")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    before = manifest.model_told(str(folder))
+    (folder / "notes.txt").touch()
+    assert manifest.model_told(str(folder)) == before
+    (folder / "model.safetensors").write_bytes(b"0")
+    assert manifest.model_told(str(folder)) != before
+    with pytest.raises(FileNotFoundError, match="'tiny-olds' is no folder here"):
+        manifest.model_told("tiny-olds")
+    file = tmp_path / "mine.py"
+    file.write_text("1")
+    told = manifest.reward_told(f"{file}:f")
+    file.write_text("2")
+    assert manifest.reward_told(f"{file}:f") != told and manifest.reward_told("length:3")["hash"] is None
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def lines(*prompts: str) -> str:
+    return "".join(json.dumps({"document": prompt}) + "\n" for prompt in prompts)
+
+
+def test_the_command_writes_a_folder_and_goes_on_in_it(fake: None, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    command = ["generate", "--engine", "local", "--out", str(out), "--job-rows", "2", "--method", METHOD]
+    done = call(*command, "--reward", "length:2", text=lines(*PROMPTS))
+    assert done.exit_code == 0, done.output
+    assert "results.jsonl and results.parquet, 5 rows; " in done.stdout and "rows/s by 1 worker" in done.stdout
+    found = objects(out / "results.jsonl")
+    plain = call("generate", "--json", "--method", METHOD, "--reward", "length:2", text=lines(*PROMPTS))
+    assert [(each["document"], each["text"], each["reward"]) for each in found] == [
+        (each["document"], each["text"], each["reward"]) for each in map(json.loads, plain.stdout.splitlines())
+    ]
+    told = json.loads((out / "manifest.json").read_bytes())
+    assert told["options"]["seed"] == 0 and told["rows"] == 5 and told["model"]["name"] == "tiny-news"
+    again = call(*command, "--reward", "length:2", "--workers", "2", "--max-rows", "3", text=lines(*PROMPTS))
+    assert again.exit_code == 0  # what only sets the pace may change
+    refused(call(*command, "--reward", "length:3", text=lines(*PROMPTS)), 'reward.name "length:2" and not "length:3"')
+    seeded = call(*command, "--reward", "length:2", "--seed", "1", text=lines(*PROMPTS))
+    refused(seeded, "holds a run with options.seed 0 and not 1: give the options")
+    refused(call(*command, "--reward", "length:2", text=lines(*PROMPTS[:4], "two")), "holds a run with data ")
+
+
+def test_rows_that_were_set_aside_make_exit_code_1_and_can_be_tried_again(fake: None, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    body = "def judge(completions, prompts):\n    assert 'one two' not in prompts, 'no such judge'\n"
+    file.write_text(body + "    return [float(len(text)) for text in completions]\n")
+    out = tmp_path / "results"
+    command = ["generate", "--engine", "local", "--out", str(out), "--method", METHOD, "--reward", f"{file}:judge"]
+    refused(call(*command, text=lines(*PROMPTS)), "1 of 5 rows were set aside with their errors", code=1)
+    [failed] = objects(out / "failed.jsonl")
+    assert failed["row"] == 1 and failed["text"] is None and "no such judge" in failed["error"]
+    file.write_text(file.read_text().replace("'one two'", "'nothing'"))
+    refused(call(*command, text=lines(*PROMPTS)), "holds a run with reward.hash ")
+    assert call(*command, "--retry-failed", text=lines(*PROMPTS)).exit_code == 0
+    assert call(*command, text=lines(*PROMPTS)).exit_code == 0 and not (out / "failed.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--engine", "local"], "an engine writes a folder: say --out FOLDER"),
+        (["--engine", "local", "--html", "run.html"], "a page shows one run in one process"),
+        (["--engine", "local", "--ray-address", "auto"], "--ray-address belongs to --engine ray"),
+        (["--engine", "local", "--gpus", "0.5"], "0.5 of a GPU for each is for --engine ray"),
+        (["--engine", "local", "--workers", "2", "--device-map", "auto"], "need GPUs of their own: say --gpus"),
+        (["--engine", "rank", "--device-map", "auto"], "need GPUs of their own: say --gpus"),
+        (["--max-memory", "0"], "the limit '0' cannot be read: write DEVICE=SIZE"),
+        (["--engine", "rank"], "needs RANK below WORLD_SIZE in the environment"),
+        (["--engine", "local", "--model", "tiny-olds"], "'tiny-olds' is no folder here"),
+        (["--engine", "local", "--reward", "consensu"], "did you mean 'consensus'"),
+        (["--engine", "local", "--method", "iteref"], "did you mean 'iterref'"),
+        (["--engine", "local", "--budget", "2"], "leaves no room after the 128 denoiser rows"),
+        (["--workers", "2"], "--workers belongs to an engine: say --engine local"),
+        (["--retry-failed"], "--retry-failed belongs to an engine"),
+    ],
+)
+def test_wrong_use_of_an_engine_is_refused(fake: None, tmp_path: Path, arguments: list[str], told: str) -> None:
+    out = [] if "say --out" in told else ["--out", str(tmp_path / "out")]
+    refused(call("generate", *arguments, *out, text="one\n"), told)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    command = ["generate", "--engine", "local", "--out", str(tmp_path), "--method", METHOD, "--reward", "length:2"]
+    with monkeypatch.context() as patched:
+        patched.setattr("iterref.engine.drive.drive", pressed)
+        refused(call(*command, text="one\n"), f"interrupted; what is finished is kept in {tmp_path}: the same", code=1)
+    assert call(*command, text="one\n").exit_code == 0  # and the folder is not locked
+
+
+# --- the real thing ---------------------------------------------------------------------------------------------------
+
+REAL = ["--method", "iterref:steps=2,moves=2,tries=2", "--reward", "length:4", "--job-rows", "1", "--workers", "2"]
+NEWS = ["police arrested two men .", "a lorry overturned on the coast road .", "trains run again on tuesday ."]
+
+
+def same_as_alone(found: list[dict[str, Any]]) -> None:
+    for row, prompt in enumerate(NEWS):
+        alone = generate("tiny-news", [prompt], reward=near_four, sampler=REAL[1], rows=[row])
+        assert [found[row]["text"]] == alone.texts and found[row]["reward"] == float(alone.rewards)
+
+
+def test_two_processes_with_the_bundled_model(tmp_path: Path) -> None:
+    done = call("generate", "--engine", "local", "--out", str(tmp_path / "results"), *REAL, text=lines(*NEWS))
+    assert done.exit_code == 0, done.output
+    same_as_alone(objects(tmp_path / "results" / "results.jsonl"))
+
+
+def test_ranks_that_torchrun_starts(tmp_path: Path) -> None:
+    out, file = tmp_path / "results", tmp_path / "prompts.jsonl"
+    file.write_text(lines(*NEWS))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+    start = [sys.executable, "-c", "from iterref.cli import main; main()", "generate", str(file), "--engine", "rank"]
+    done = subprocess.run([*launch, *start, "--out", str(out), *REAL[:-2]], capture_output=True, text=True, check=True)
+    assert "3 rows; " in done.stdout and "leaked" not in done.stderr
+    assert len(list(out.glob("parts/*.jsonl"))) == 3
+    same_as_alone(objects(out / "results.jsonl"))
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_shell_keeps_what_is_finished(tmp_path: Path) -> None:
+    out, file = tmp_path / "results", tmp_path / "prompts.jsonl"
+    file.write_text(lines(*NEWS))
+    start = [sys.executable, "-c", "from iterref.cli import main; main()", "generate", str(file)]
+    command = [*start, "--engine", "local", "--out", str(out), *REAL]
+    begun = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    end = time.monotonic() + 120
+    while not list(out.glob("parts/*.jsonl")) and begun.poll() is None and time.monotonic() < end:
+        time.sleep(0.001)
+    os.killpg(begun.pid, signal.SIGINT)  # as a terminal does, to the workers too
+    told = begun.communicate()[1]
+    assert begun.returncode in (0, 1) and "Traceback" not in told
+    assert begun.returncode == 0 or f"what is finished is kept in {out}: the same command goes on" in told
+    assert subprocess.run(command, check=False).returncode == 0
+    same_as_alone(objects(out / "results.jsonl"))
+
+
+def near_four(completions: list[str]) -> list[float]:
+    return [1 - abs(len(text.split()) - 4) / 4 for text in completions]

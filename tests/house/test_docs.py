@@ -1,0 +1,202 @@
+"""The documentation: it builds without a warning, its links lead somewhere in the repository and on the site, every
+public name is in the reference, and the code on its pages runs as it stands."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import runpy
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+
+import iterref
+from iterref.registry import get, names
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+# Pages whose code is meant to run as it stands, block after block. Others show parts, with names of the reader's own.
+RUNNABLE = ("README.md", "docs/index.md", "docs/quickstart.md", "docs/extending.md", "docs/migration.md")
+FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\((?!\w+:)([^)\s]+)\)")
+
+
+def build(config: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """The site of a configuration, every warning an error."""
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(config), "-d", str(out)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    done = build(ROOT / "mkdocs.yml", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stderr, done.stderr
+    return out
+
+
+def referred(site: Path) -> set[str]:
+    """Every name in the site's inventory of the reference."""
+    _, body = (site / "objects.inv").read_bytes().split(b"zlib.\n", 1)
+    return {line.split()[0] for line in zlib.decompress(body).decode().splitlines()}
+
+
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > len(PAGES)  # and those that the pages link to
+    loaded = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*")
+    for page in pages:
+        found = [tag for tag in loaded.findall(page.read_text(encoding="utf-8")) if 'rel="canonical"' not in tag]
+        assert not found, f"{page.relative_to(site)} loads {found[0]}"
+
+
+def test_files_outside_of_docs_come_along_and_links_lead_to_them(site: Path) -> None:
+    defaults = (site / "defaults" / "index.html").read_text(encoding="utf-8")
+    assert 'href="../benchmarks/results/world/report/#cells-that-it-loses"' in defaults
+    assert (site / "benchmarks" / "results" / "world" / "report" / "index.html").is_file()
+    assert (site / "examples" / "quickstart.py").read_bytes() == (ROOT / "examples" / "quickstart.py").read_bytes()
+    picture = 'src="benchmarks/results/world/masked-24-8-pairs-a0.5-total.png"'
+    assert picture in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_docstrings_render_as_they_are_written(site: Path) -> None:
+    for page in (site / "api").rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r"<em>[^<]*-&gt;[^<]*</em>", text), f"{page}: a shape with * is read as emphasis"
+        assert ":::" not in re.sub(r"<[^>]+>", "", text)
+
+
+def small(folder: Path, page: str) -> Path:
+    """A configuration like the site's own over one page, without the reference."""
+    (folder / "docs").mkdir()
+    (folder / "docs" / "index.md").write_text(page, encoding="utf-8")
+    copytree(ROOT / "docs" / "hooks", folder / "docs" / "hooks")
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    nav, after = text.index("\nnav:"), text.index("\nmarkdown_extensions:")
+    (folder / "mkdocs.yml").write_text(text[:nav] + "\nplugins: [search]\n" + text[after:], encoding="utf-8")
+    return folder / "mkdocs.yml"
+
+
+def test_links_that_lead_nowhere_break_the_build(tmp_path: Path) -> None:
+    gone = ["nowhere.md", "../results/nowhere.md", "#no-such-section", "../../other.md"]
+    done = build(small(tmp_path, "# Page\n\n" + " ".join(f"[gone]({link})" for link in gone)), tmp_path / "out")
+    assert done.returncode != 0
+    assert all(f"'{link}'" in done.stderr for link in gone), done.stderr
+
+
+def test_a_link_in_a_linked_file_is_followed(tmp_path: Path) -> None:
+    config = small(tmp_path, "# Page\n\n[table](../results/table.md)\n")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "table.md").write_text("# Table\n\n[back](../docs/index.md), [all](runs.csv)\n")
+    (tmp_path / "results" / "runs.csv").write_text("a,b\n")
+    done = build(config, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "out" / "results" / "table" / "index.html").read_text(encoding="utf-8")
+    assert 'href="../.."' in table and 'href="../runs.csv"' in table
+    assert (tmp_path / "out" / "results" / "runs.csv").is_file()
+
+
+def links(text: str) -> Iterator[str]:
+    """The relative links of a page, code left out."""
+    return (match[1] for match in LINK.finditer(re.sub(r"`[^`\n]*`", "`code`", FENCE.sub("", text))))
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that a forge gives to the headings of a page."""
+    heads = re.findall(r"^#+ +(.*?)\s*$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def broken(page: Path, text: str, root: Path) -> list[str]:
+    """The relative links of a page that lead nowhere in the repository."""
+    found = []
+    for link in links(text):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.is_file() or not target.is_relative_to(root):
+            found.append(link)
+        elif anchor and not target.is_relative_to(root / "docs" / "api"):  # whose headings the site makes
+            own = text if target == page else target.read_text(encoding="utf-8")
+            found += [] if anchor in anchors(own) else [link]
+    return found
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere_in_the_repository(page: Path) -> None:
+    assert broken(page, page.read_text(encoding="utf-8"), ROOT) == []
+
+
+def test_the_link_checker_finds_what_is_broken() -> None:
+    page = ROOT / "docs" / "method.md"
+    text = "[a](gone.md) [b](correctness.md#gone) [c](../../out.md) [d](#gone) [e](correctness.md#proofs) `[f](g.md)`"
+    assert broken(page, text, ROOT) == ["gone.md", "correctness.md#gone", "../../out.md", "#gone"]
+
+
+def public() -> list[str]:
+    """The public names: the package's own, those of every room that lists its names, and all methods."""
+    rooms = ("rewards", "editing", "check", "kernels")
+    listed = [f"iterref.{name}" for name in iterref.__all__]
+    listed += [f"iterref.{room}.{name}" for room in rooms for name in import_module(f"iterref.{room}").__all__]
+    return listed + [f"{get(name).__module__}.{get(name).__name__}" for name in names()]
+
+
+def imported() -> set[str]:
+    """Every name that code on the pages imports from the package."""
+    found = set()
+    for page in (ROOT / "README.md", *PAGES):
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            for module, what in re.findall(r"^from (iterref[\w.]*) import \(?([\w, ]+)", block, re.MULTILINE):
+                found |= {f"{module}.{name.strip()}" for name in what.split(",") if name.strip()}
+    return found
+
+
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    known = referred(site)
+    assert sorted(set(public()) - known) == []
+    assert "iterref.rewards.NoSuchReward" not in known and len(public()) > 60
+
+
+def test_what_the_pages_import_is_in_the_reference(site: Path) -> None:
+    used = imported()
+    assert len(used) > 20
+    assert sorted(used - referred(site)) == []
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    listed = re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(page.relative_to(ROOT / "docs").as_posix() for page in PAGES) == sorted(listed)
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_the_code_of_a_page_runs_as_it_stands(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "page.py").write_text("\n".join(blocks), encoding="utf-8")
+    runpy.run_path(str(tmp_path / "page.py"))
+    assert capsys.readouterr().out.strip()
+
+
+def test_every_example_is_listed() -> None:
+    listed = {ROOT / "docs" / link for link in links((ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8"))}
+    examples = {path for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".ipynb")}
+    assert examples <= {path.resolve() for path in listed}
+
+
+def test_the_readme_is_short_and_names_what_it_should() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    written = re.sub(r"<!-- results.*?<!-- end -->", "", text, flags=re.DOTALL)
+    assert len(html.unescape(written).split()) <= 450
+    assert "make demo" in text and "make test" in text
+    assert len(re.findall(r"^!\[", text, re.MULTILINE)) == 1
+    assert len(re.findall(r"^\|(?:-+\|)+", text.replace("---", "-"), re.MULTILINE)) == 1
