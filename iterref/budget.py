@@ -1,119 +1,135 @@
 """Budgets: what a run costs a sample, counted by a meter and never by hand.
 
-    cost = (denoiser rows, reward rows, depth);      a budget bounds each of them, and their sum at a price
+    cost = (NFE, reward calls, depth);      a budget bounds each of them, and their sum at a price
 
-A *row* is one sequence through the denoiser, or one sequence through the reward; *depth* is the number of denoiser
-calls that must happen one after the other, which sets the latency of a single prompt.
+An *NFE* is one sequence through the network, a *reward call* one sequence through the reward; *depth* is the number of
+network calls that must happen one after the other, which sets the latency of a single prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import inf, isnan
-from typing import Protocol, TypeVar
+from math import inf
+from numbers import Real
+from typing import Protocol, TypeVar, cast
 
 # Where no bound of a budget touches an option, the search for the largest value that fits ends here.
-FAR = 2**20
+FAR = 2**40
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Rows of each kind for one sample."""
+    """What one sample takes."""
 
-    denoiser: float = 0
-    reward: float = 0
+    nfe: float = 0
+    reward_calls: float = 0
     depth: float = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.denoiser + other.denoiser, self.reward + other.reward, self.depth + other.depth)
+        return Cost(self.nfe + other.nfe, self.reward_calls + other.reward_calls, self.depth + other.depth)
 
     def __mul__(self, times: float) -> Cost:
-        return Cost(self.denoiser * times, self.reward * times, self.depth * times)
+        return Cost(self.nfe * times, self.reward_calls * times, self.depth * times)
+
+    def wide(self, copies: int) -> Cost:
+        """That of several copies side by side: the depth is that of one."""
+        return Cost(self.nfe * copies, self.reward_calls * copies, self.depth)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a sample may cost at the most: `denoiser` rows, `reward` rows, `depth`, and `total` = denoiser rows +
-    `price` x reward rows, where a reward row costs `price` denoiser rows. Unlimited where nothing is said.
+    """What a sample may cost at the most: `nfe`, `reward_calls`, `depth`, and `total` = NFE + `price` x reward calls,
+    where a reward call costs `price` NFE. Unlimited where nothing is said.
 
-    Raises `ValueError` for bounds that are not positive (reward rows may be 0), or where nothing is bounded.
+    Raises `TypeError` for what is no number, and `ValueError` for bounds that are not positive (reward calls may be 0),
+    or where nothing is bounded.
     """
 
-    denoiser: float = inf
-    reward: float = inf
+    nfe: float = inf
+    reward_calls: float = inf
     total: float = inf
     price: float = 1.0
     depth: float = inf
 
     def __post_init__(self) -> None:
-        if not (self.denoiser > 0 and self.reward >= 0 and self.total > 0 and self.depth > 0 and self.price >= 0):
-            raise ValueError(f"a budget needs positive numbers of denoiser rows, total rows and depth, got {self}")
-        if min(self.denoiser, self.reward, self.total, self.depth) == inf:
-            raise ValueError("a budget without limits fits no method: bound the denoiser rows or the reward rows")
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise TypeError(f"the budget's {name} is {value!r}: give a number")
+        if not (self.nfe > 0 and self.reward_calls >= 0 and self.total > 0 and self.depth > 0 and self.price >= 0):
+            raise ValueError(f"a budget needs a positive NFE, total and depth, got {self!r}")
+        if min(self.nfe, self.reward_calls, self.total, self.depth) == inf:
+            raise ValueError("a budget without limits fits no method: bound the NFE or the reward calls")
 
     def __str__(self) -> str:
-        said = {"denoiser rows": self.denoiser, "reward rows": self.reward, "rows in total": self.total}
-        parts = [f"{value:g} {name}" for name, value in said.items() if value < inf]
-        return " and ".join(parts + ([f"a depth of {self.depth:g}"] if self.depth < inf else []))
+        bounds = {"NFE": self.nfe, "reward calls": self.reward_calls, "calls in total": self.total}
+        parts = [f"{value:,.10g} {name}" for name, value in bounds.items() if value < inf]
+        return " + ".join(parts + ([f"a depth of {self.depth:g}"] if self.depth < inf else []))
 
     def allows(self, cost: Cost) -> bool:
         """Whether a cost is within every bound."""
         return (
-            cost.denoiser <= self.denoiser
-            and cost.reward <= self.reward
-            and cost.denoiser + self.price * cost.reward <= self.total
+            cost.nfe <= self.nfe
+            and cost.reward_calls <= self.reward_calls
+            and cost.nfe + self.price * cost.reward_calls <= self.total
             and cost.depth <= self.depth
         )
 
     def less(self, spent: Cost) -> Budget:
-        """What is left after `spent`. Raises `ValueError` where no denoiser row is."""
+        """What is left after `spent`. Raises `ValueError` where no NFE is."""
         return replace(
             self,
-            denoiser=self.denoiser - spent.denoiser,
-            reward=max(0.0, self.reward - spent.reward),
-            total=self.total - spent.denoiser - self.price * spent.reward,
+            nfe=self.nfe - spent.nfe,
+            reward_calls=max(0.0, self.reward_calls - spent.reward_calls),
+            total=self.total - spent.nfe - self.price * spent.reward_calls,
             depth=self.depth - spent.depth,
         )
 
     def per(self, passes: int) -> Budget:
-        """The same budget in rows that take `passes` denoiser rows each (see `guidance.ClassifierFreeGuidance`)."""
+        """The same budget for a denoiser whose sequences take `passes` NFE each (`guidance.ClassifierFreeGuidance`)."""
         if passes == 1:
             return self
-        return replace(self, denoiser=self.denoiser / passes, total=self.total / passes, price=self.price / passes)
+        return replace(self, nfe=self.nfe / passes, total=self.total / passes, price=self.price / passes)
+
+    def times(self, share: float) -> Budget:
+        """A part, or a multiple, of every bound on calls."""
+        return replace(
+            self, nfe=self.nfe * share, reward_calls=self.reward_calls * share, total=self.total * share
+        )
 
 
-Rows = Budget | float | tuple[float, float]
+# How a budget may be written: a number of NFE, (NFE, reward calls), or a `Budget`.
+BudgetLike = Budget | float | tuple[float, float]
 
 
 @dataclass
 class Meter:
-    """Counts the rows of one run over its whole batch.
+    """Counts the calls of one run over its whole batch.
 
-    `asked` are the rows that the method asked for, `made` those that were really computed: fewer where an
-    identical question had been answered before, or a row had no open position. `passes` is how many network passes
-    one row takes (two under classifier-free guidance); costs count them.
+    `asked` are the calls that the method asked for, `made` those that were really computed: fewer where an identical
+    question had been answered before, or a sequence had no open position. `passes` is how many NFE one sequence takes
+    (two under classifier-free guidance).
     """
 
-    asked_denoiser: int = 0
-    asked_reward: int = 0
-    made_denoiser: int = 0
-    made_reward: int = 0
+    asked_nfe: int = 0
+    asked_reward_calls: int = 0
+    made_nfe: int = 0
+    made_reward_calls: int = 0
     depth: int = 0
     passes: int = 1
     seconds: dict[str, float] = field(default_factory=lambda: {"denoiser": 0.0, "reward": 0.0})
 
     def asked(self, batch: int) -> Cost:
-        """Rows asked for a sample, in a batch of `batch` samples."""
-        return Cost(self.asked_denoiser * self.passes / batch, self.asked_reward / batch, self.depth)
+        """Calls asked for a sample, in a batch of `batch` samples."""
+        return Cost(self.asked_nfe * self.passes / batch, self.asked_reward_calls / batch, self.depth)
 
     def made(self, batch: int) -> Cost:
-        """Rows computed for a sample, in a batch of `batch` samples."""
-        return Cost(self.made_denoiser * self.passes / batch, self.made_reward / batch, self.depth)
+        """Calls computed for a sample, in a batch of `batch` samples."""
+        return Cost(self.made_nfe * self.passes / batch, self.made_reward_calls / batch, self.depth)
 
 
 class Fits(Protocol):
-    """What `fit` needs of a method: its name, its cost, and how it spends a given budget."""
+    """What `fit_budget` needs of a method: its name, its cost, and how it spends a given budget."""
 
     @property
     def name(self) -> str: ...
@@ -126,15 +142,13 @@ class Fits(Protocol):
 S = TypeVar("S", bound=Fits)
 
 
-def budget_of(value: Rows) -> Budget:
-    """A budget a sample: a `Budget`, a number of denoiser rows, or (denoiser rows, reward rows)."""
+def budget_of(value: BudgetLike) -> Budget:
+    """A budget a sample: a `Budget`, a number of NFE, or (NFE, reward calls). Raises as `Budget` does."""
     if isinstance(value, Budget):
         return value
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return Budget(*value)
-    if isnan(value) or value == inf:
-        return Budget(value)
-    return Budget(denoiser=value)
+    return Budget(nfe=value)
 
 
 def most(fits: Callable[[int], bool], least: int, limit: float = FAR) -> int:
@@ -153,8 +167,8 @@ def most(fits: Callable[[int], bool], least: int, limit: float = FAR) -> int:
     return low
 
 
-def fit(sampler: S, budget: Rows) -> S:
-    """The same method with the options that spend `budget` (rows a sample) as fully as it can.
+def fit_budget(sampler: S, budget: BudgetLike) -> S:
+    """The same method with the options that spend `budget` (calls a sample) as fully as it can.
 
     Methods then compete at equal cost. Raises `ValueError` where not even one run fits, saying what one costs.
     """
@@ -165,7 +179,6 @@ def fit(sampler: S, budget: Rows) -> S:
         deep = f" at a depth of {cost.depth:g}" if cost.depth > limit.depth else ""
         raise ValueError(
             f"the budget of {limit} is too small for one run of {sampler.name}, which takes at least "
-            f"{cost.denoiser:g} denoiser rows and {cost.reward:g} reward rows{deep}: raise the budget or lower the "
-            "method's steps"
+            f"{cost.nfe:g} NFE + {cost.reward_calls:g} reward calls{deep}: raise the budget or lower the method's steps"
         )
-    return fitted  # type: ignore[return-value]
+    return cast(S, fitted)

@@ -2,7 +2,7 @@
 
     x^d ~ p(. | prompt), d = 1 .. n;      r(y) = mean over d of ROUGE(y, x^d)      (`iterref.rewards.consensus`)
 
-A pool costs n * steps denoiser rows a prompt, which the meter counts and the run is charged.
+A pool costs n * steps NFE a prompt, which the meter counts and the run is charged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Cost
-from iterref.decode import Decoder, advance, grid
+from iterref.decoding import Decoder, grid
 from iterref.denoiser import Denoiser
 from iterref.guidance import Tempered
 from iterref.noise import Noise
@@ -28,6 +28,8 @@ from iterref.rewards.algebra import TextComposable, leaves
 from iterref.rewards.base import RewardError
 from iterref.rewards.consensus import Consensus
 from iterref.rewards.rouge import Kind
+from iterref.run import Run
+from iterref.sampling import fenced
 
 
 class TextModel(Protocol):
@@ -62,9 +64,9 @@ class Pooled(TextComposable):
 class OwnDrafts(Pooled):
     """The consensus reward, its pool of drafts still to be drawn: mean ROUGE `kind` with `n` drafts of the model's own.
 
-    A draft is a plain sample of `steps` grid steps, unmasked in `order`, `block` tokens at a time or within an entropy
-    `bound` (`iterref.decode`), at `temperature` (the run's own unless given). Drawing the pool takes n * steps denoiser
-    rows a sample. Draft d of a row is the same for every n above d. Raises `ValueError` for a number below 1 or an
+    A draft is a plain sample of `steps` grid steps, unmasked in `order`, `block_length` tokens at a time or within an entropy
+    `bound` (`iterref.decode`), at `temperature` (the run's own unless given). Drawing the pool takes n * steps NFE
+    a sample. Draft d of a row is the same for every n above d. Raises `ValueError` for a number below 1 or an
     unknown order.
     """
 
@@ -73,14 +75,14 @@ class OwnDrafts(Pooled):
     kind: Kind = "rougeL"
     temperature: float | None = None
     order: str = "random"
-    block: int = 0
+    block_length: int = 0
     bound: float = 0.1
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.steps < 1:
             raise ValueError(f"a pool needs a draft of at least one step, got n={self.n} and steps={self.steps}")
         try:
-            Decoder(self.order, self.block, self.bound)
+            Decoder(self.order, self.block_length, self.bound)
         except ValueError as error:
             raise ValueError(f"the drafts' {error}") from None
         Consensus([["a"]], self.kind)  # refuses an unknown kind
@@ -88,7 +90,7 @@ class OwnDrafts(Pooled):
     @property
     def decoder(self) -> Decoder:
         """The base decoder."""
-        return Decoder(self.order, self.block, self.bound)
+        return Decoder(self.order, self.block_length, self.bound)
 
     def cost(self) -> Cost:
         """Rows of the pool, a sample."""
@@ -148,20 +150,20 @@ def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progre
     `rng` holds the streams of the rows; the problem's denoiser is asked as it is, at the temperature that it has, and
     its reward is not asked at all.
     """
-    start, problem, batch, times = perf_counter(), problem.begin(), len(problem.canvas), grid(drafts.steps)
-    wide, copies, decoder = problem.widened(drafts.n), rng.fork("drafts").repeat(drafts.n), drafts.decoder
+    start, run, batch, times = perf_counter(), Run(problem), len(problem), grid(drafts.steps)
+    wide, copies, decoder = run.repeat(drafts.n), rng.fork("drafts").repeat(drafts.n), drafts.decoder
 
     def spent() -> str:
-        return told_rows(problem.meter.asked(batch).denoiser, drafts.cost().denoiser * problem.passes)
+        return told_rows(run.meter.asked(batch).nfe, drafts.cost().nfe * problem.denoiser.passes)
 
-    with torch.inference_mode():
+    with fenced(problem.canvas.device), torch.inference_mode():
         x = wide.prior(copies.fork("init"))
         with Bar(range(drafts.steps), "drafts", spent, shown=progress) as steps:
             for step in steps:
                 stream = copies.fork("step", step)
-                x = advance(wide, x, times[step], times[step + 1], decoder, wide.rows, stream)
+                x = decoder.step(wide, x, times[step], times[step + 1], stream)
     texts = model.decode(x)
-    meter = problem.meter
+    meter = run.meter
     pools = [texts[row::batch] for row in range(batch)]
     seconds = perf_counter() - start
     tokens = x.view(drafts.n, batch, -1)

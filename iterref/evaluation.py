@@ -104,7 +104,7 @@ class Known:
 def portions(question: Question, size: int, meter: Meter, known: Known | None) -> Iterator[tuple[Tensor, Tensor]]:
     """The laws of all rows with something open, as (rows (K,), laws (M, V)) of at most `size` rows at a time; the rows
     of a portion ascend. Counts the rows as asked, and those that reach the denoiser as made."""
-    meter.asked_denoiser += len(question.where)
+    meter.asked_nfe += len(question.where)
     meter.depth += 1
     live = question.where.any(1).nonzero()[:, 0]
     if not len(live):
@@ -113,7 +113,7 @@ def portions(question: Question, size: int, meter: Meter, known: Known | None) -
     held = torch.full_like(first, -1) if known is None else known.find(question, first, keys)
     ours, order = (held < 0).sort(stable=True)  # what is held, and then the others
     old, new = order.tensor_split([len(order) - int(ours.sum())])
-    meter.made_denoiser += len(new)
+    meter.made_nfe += len(new)
     room = 0 if known is None else KEEP[question.where.is_cuda] if known.room is None else known.room
     kept: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
     for which in (old, new):

@@ -41,6 +41,27 @@ class Particles:
         return len(self.x_t)
 
     @property
+    def rewards(self) -> Tensor:
+        """The rewards (N, B). Raises `ValueError` where there are none yet."""
+        if self.reward is None:
+            raise ValueError("these particles have no rewards: only finished ones do")
+        return self.reward
+
+    @property
+    def samples(self) -> Tensor:
+        """The clean samples (N, B, L). Raises `ValueError` where there are none yet."""
+        if self.x_0 is None:
+            raise ValueError("these particles have no clean samples yet")
+        return self.x_0
+
+    @property
+    def promised(self) -> Tensor:
+        """The values (K, N, B) along each path. Raises `ValueError` for particles that keep none."""
+        if self.values is None:
+            raise ValueError("these particles keep no values along their paths")
+        return self.values
+
+    @property
     def by_row(self) -> Tensor:
         """The log-weights of every row side by side, (B, N) contiguous: sums over them are then the same bits in every
         batch, and resampling and choosing take them so."""

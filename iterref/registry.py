@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import fields
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import cast
 
 from rapidfuzz.process import extractOne
 
@@ -20,7 +21,7 @@ from iterref.samplers.base import Sampler
 
 def names() -> list[str]:
     """The public names of all methods, sorted."""
-    return sorted(module.name for module in iter_modules(iterref.samplers.__path__) if module.name != "base")
+    return sorted(module.name for module in iter_modules(iterref.samplers.__path__) if module.name not in ("base", "refining", "spans"))
 
 
 def get(name: str) -> type[Sampler]:
@@ -29,11 +30,12 @@ def get(name: str) -> type[Sampler]:
         raise ValueError(
             f"unknown method {name!r}: did you mean {_nearest(name, names())!r}? The methods are {', '.join(names())}"
         )
-    found: type[Sampler] = import_module(f"iterref.samplers.{name}").SAMPLER
-    return found
+    module = import_module(f"iterref.samplers.{name}")
+    found = [value for value in vars(module).values() if isinstance(value, type) and vars(value).get("name") == name]
+    return cast(type[Sampler], found[0])
 
 
-def parse(text: str | Sampler) -> Sampler:
+def sampler_from_string(text: str | Sampler) -> Sampler:
     """A method from "name" or "name:option=value,option=value"; several values of one option are joined by "+".
 
     Raises `ValueError` for an unknown method or option, naming the nearest, or a value that cannot be read.
@@ -43,7 +45,7 @@ def parse(text: str | Sampler) -> Sampler:
     name, _, written = text.partition(":")
     method = get(name.strip())
     defaults = {f.name: f.default for f in fields(method)}
-    several = {f.name for f in fields(method) if "tuple" in str(f.type)}
+    several = {f.name for f in fields(method) if "tuple" in str(f.type) or "Spans" in str(f.type)}
     options: dict[str, object] = {}
     for item in filter(None, (part.strip() for part in written.split(","))):
         option, equals, value = item.partition("=")

@@ -1,236 +1,227 @@
-"""The run: the loop that every method shares, and its result.
+"""The run: what one run of a method holds, and all that a method may ask of it.
 
-state = init;   state, info = step(state)  x iterations;   result = tokens, rewards, best, cost, trace
+    predict    log p(x_0^i | x_t)                draw      x_0 ~ p(. | x_t), several from one evaluation
+    renoise    x_s ~ q(x_s | x_t)                denoise   x_t ~ q(x_t | x_s, x_0)
+    reward_of  r(x_0)
+
+The meter counts every question. States are (R, L): R = B rows, or n copies of each of them side by side (`repeat`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from html import escape
-from importlib import import_module
-from math import isfinite
-from pathlib import Path
+from copy import copy
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from iterref.budget import Cost, Rows, budget_of, fit
-from iterref.kernels import State
-from iterref.page.faces import Faces, faces
-from iterref.particles import Particles
-from iterref.problem import Best, Problem
-from iterref.progress import Bar, told_reward, told_rows
-from iterref.random import Rng
-from iterref.rewards.base import RewardError
-from iterref.samplers.base import Sampler
-from iterref.trace import Trace
+from iterref.budget import Meter
+from iterref.decoding import Confidence, confidence
+from iterref.evaluation import KEEP, Known, Question, portions, rearranged
+from iterref.problem import Problem
+from iterref.random import Rng, UndefinedLaw
+from iterref.result import Best
+from iterref.rewards.base import Remembered, checked
+
+Time = float | Tensor
+# How many log-probabilities one call of the denoiser returns at the most, on a CPU and on a GPU, unless `max_rows` says
+# otherwise: larger blocks leave the caches. Results do not depend on it.
+CELLS = (2**25, 2**30)
 
 
-@dataclass(frozen=True, repr=False)
-class Result:
-    """What a run returns.
+class Run:
+    """One run on a `problem`: its `meter`, the `best` text seen of every row, and what network and reward answered.
 
-    `tokens` (B, L) and `rewards` (B,): the chain's last state where the method samples, the best text seen where it
-    maximises. `best`: the best finished text seen, with its reward, either way. `texts`: the tokens decoded, where a
-    decoder was given. `cost`: rows really computed a sample; `asked`: rows asked for, which the method declares.
-    `seconds` in all, `parts` those inside the denoiser and the reward. `particles` are all copies with their weights,
-    for methods that keep several a row. `mask` is the token that stands for noise, or None where the noise has none.
-    `finished` is False for what was saved from a run that broke off. `faces` say how tokens are shown, if known.
+    `rows` (R,) long are the rows 0 .. B - 1 that the sequences belong to, `canvas` and `free` (R, L) theirs. Times and
+    shares of clean tokens are numbers, or (R,) float64 tensors where sequences differ.
     """
 
-    tokens: Tensor
-    rewards: Tensor
-    best: Best
-    cost: Cost
-    asked: Cost
-    trace: Trace
-    sampler: Sampler
-    seconds: float
-    parts: dict[str, float] = field(default_factory=dict)
-    texts: list[str] | None = None
-    particles: Particles | None = None
-    mask: int | None = None
-    finished: bool = True
-    faces: Faces | None = None
+    def __init__(self, problem: Problem) -> None:
+        denoiser, canvas = problem.denoiser, problem.canvas
+        self.problem, self.denoiser, self.noise, self.alpha = problem, denoiser, problem.noise, problem.alpha
+        self.canvas, self.free, self.copies = canvas, problem.may_change, 1
+        self.rows = torch.arange(len(canvas), device=canvas.device)
+        self.meter, self.best = Meter(passes=denoiser.passes), Best.none(canvas)
+        self.reward = Remembered(problem.reward) if problem.remember else problem.reward
+        self._posteriors = Known() if problem.remember and denoiser.time_independent else None
+        self._conditionals = Known() if problem.remember else None
+        self._views: dict[int, Run] = {1: self}
 
-    def __repr__(self) -> str:
-        rows = "1 row" if len(self.tokens) == 1 else f"{len(self.tokens)} rows"
-        lines = [
-            f"{self.sampler}: {rows}, reward {float(self.rewards.mean()):.4f} "
-            f"(best seen {float(self.best.reward.mean()):.4f})",
-            f"a sample: {self.cost.denoiser:.4g} denoiser rows, {self.cost.reward:.4g} reward rows, "
-            f"depth {self.cost.depth:g}; {self.seconds:.2f} s in all",
-        ]
-        stuck = self.trace.stuck_rows()
-        if stuck:
-            lines.append(
-                f"rows {', '.join(map(str, stuck[:8]))}: some step found only forbidden candidates and kept the state"
-            )
-        for row, text in enumerate((self.texts or [])[:5]):
-            lines.append(f"  [{float(self.rewards[row]):.3f}] {text}")
-        return "\n".join(lines)
+    @property
+    def batch(self) -> int:
+        """B, the rows of the problem."""
+        return len(self.problem)
 
-    def to_jsonl(self, path: str | Path) -> None:
-        """Writes one JSON object a row: its `row`, `text` (`tokens` where no decoder was given), `reward` and `best`
-        reward seen (null where it is -inf, for a forbidden text), and the cost `asked` for a sample."""
-        lines = []
-        for row in self._rows():
-            finite = {name: row[name] if isfinite(row[name]) else None for name in ("reward", "best")}
-            lines.append(json.dumps({**row, **finite, "asked": vars(self.asked)}, ensure_ascii=False) + "\n")
-        Path(path).write_text("".join(lines), encoding="utf-8")
+    def repeat(self, n: int) -> Run:
+        """This run with `n` copies of every sequence side by side, copy-major: copy i of r is i * R + r.
 
-    def to_pandas(self) -> Any:
-        """A data frame with the columns of `to_jsonl`, the cost in three of them and -inf as it is.
-
-        Raises `ImportError` where pandas is not installed.
+        Meter, best and answers are shared; `Rng.repeat` makes streams in the same order.
         """
-        try:
-            pandas = import_module("pandas")
-        except ImportError as error:
-            raise ImportError("to_pandas needs pandas: pip install pandas, or write the rows with to_jsonl") from error
-        asked = {f"asked_{name}": value for name, value in vars(self.asked).items()}
-        return pandas.DataFrame([{**row, **asked} for row in self._rows()])
+        if n not in self._views:
+            view = copy(self)
+            view.canvas, view.free, view.rows = (x.repeat(n, *[1] * (x.dim() - 1)) for x in (self.canvas, self.free, self.rows))
+            view.copies, view._views = self.copies * n, {}
+            view._views[1] = view
+            self._views[n] = view
+        return self._views[n]
 
-    def save_html(self, path: str | Path, show: Any = None) -> None:
-        """Writes one self-contained page: the steps and proposals of the watched rows under a slider, charts, texts.
+    def prior(self, rng: Rng) -> Tensor:
+        """Pure noise at the free positions, the canvas elsewhere -> (R, L)."""
+        return torch.where(self.free, self.noise.prior(self.canvas.shape[1], rng).to(self.canvas.device), self.canvas)
 
-        `show` says how tokens are shown: the model, its tokenizer, or a function from a token's id to its text. It
-        stands in for the result's own `faces`; ids are shown where there are neither.
+    def undetermined(self, x_t: Tensor, t: Time) -> Tensor:
+        """Where (R, L) states leave the clean token open, (R, L) bool."""
+        times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
+        return self.noise.undetermined(x_t, times) & self.free
+
+    def predict(self, x_t: Tensor, t: Time, where: Tensor) -> Tensor:
+        """(R, L), time, (R, L) bool -> (M, V) log p(x_0^i | x_t), forbidden tokens left out.
+
+        Sequences without an open position are not evaluated.
         """
-        from iterref.page import page
+        found = self._all(self._posterior(x_t, t, where, check=True), self._posteriors)
+        return found.log() if self.denoiser.has_probabilities else found
 
-        Path(path).write_text(page(self, show), encoding="utf-8")
+    def conditionals(self, x: Tensor, where: Tensor) -> Tensor:
+        """(R, L) clean tokens, (R, L) bool -> (M, V) log p(x^i | x^{-i}), the denoiser's leave-one-out conditionals."""
+        rows = self._prompts()
+        ask = lambda i: self.denoiser.leave_one_out(x[i], where[i], rows[i])  # noqa: E731
+        question = Question(x, where, rows if self.denoiser.uses_prompts else None, None, ask)
+        return self._all(self._metered(question, logs=True, check=True), self._conditionals)
 
-    def _repr_html_(self) -> str:
-        """The first rows as a table, which a notebook shows."""
-        from iterref.page import table
+    def remembers(self, where: Tensor) -> bool:
+        """Whether the distributions at `where` would be remembered until the next call."""
+        return self.problem.remember and int(where.sum()) * self.noise.vocab <= KEEP[where.is_cuda]
 
-        head = f"{self.sampler}, {self.asked.denoiser:.4g} denoiser rows a sample"
-        return f"<p>{escape(head)}</p>{table(self, most=20)}"
+    def draw(
+        self, x_t: Tensor, t: Time, where: Tensor, n: int, rng: Rng, score: Confidence = confidence
+    ) -> tuple[Tensor, Tensor]:
+        """N clean samples of every sequence from one evaluation, and how confident the model is of them.
 
-    def _rows(self) -> list[dict[str, Any]]:
-        rewards, best = self.rewards.tolist(), self.best.reward.tolist()
-        name, values = ("tokens", self.tokens.tolist()) if self.texts is None else ("text", self.texts)
-        return [
-            {"row": row, name: value, "reward": rewards[row], "best": best[row]} for row, value in enumerate(values)
-        ]
+        Returns the samples (N, R, L), `x_t` outside `where`, and the `score` of every drawn token (N, R, L) float64,
+        from distributions (M, V) and draws (N, M): its log-probability unless given (see `Decoder.confidence`); 0
+        outside `where`. No more than a chunk's (M, V) probabilities are held at a time.
+        """
+        samples = x_t.expand(n, *x_t.shape).clone()
+        sure = torch.zeros(n, *x_t.shape, dtype=torch.float64, device=x_t.device)
+        logs = not self.denoiser.has_probabilities
+        question = self._posterior(x_t, t, where, check=False)  # draws check for themselves, a pass over (M, V) less
+        for i, p in portions(question, self._portion(where), self.meter, self._posteriors):
+            row, position = where[i].nonzero(as_tuple=True)
+            try:
+                drawn = rng.take(i).categorical(p, where[i], n, log=logs)
+            except UndefinedLaw as error:
+                raise self._undefined(i[row[error.cell]]) from error
+            samples[:, i[row], position] = drawn
+            if logs or score is not confidence:
+                value = score(p if logs else p.log(), drawn)
+            else:  # of the drawn tokens alone
+                value = confidence(p, drawn).log()
+            sure[:, i[row], position] = value.to(sure.dtype)
+        return samples, sure
 
+    def renoise(self, x_t: Tensor, a_t: Time, a_s: Time, rng: Rng) -> Tensor:
+        """x_s ~ q(x_s | x_t) at the free positions, (R, L) -> (R, L)."""
+        return torch.where(self.free, self.noise.corrupt(x_t, _column(a_t), _column(a_s), rng), x_t)
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a run; `partial` is what the run had reached, a `Result`."""
+    def denoise(self, x_s: Tensor, x_0: Tensor, a_s: Time, a_t: Time, rng: Rng) -> Tensor:
+        """x_t ~ q(x_t | x_s, x_0) at the free positions, (R, L), (R, L) -> (R, L)."""
+        return torch.where(self.free, self.noise.bridge(x_s, x_0, _column(a_s), _column(a_t), rng), x_s)
 
-    partial: Any = None
+    def reward_of(self, x_0: Tensor, final: bool) -> Tensor:
+        """Rewards of clean samples (R, L) -> (R,) or (N, R, L) -> (N, R), float64. `final` ones are finished texts and
+        may become the best."""
+        start = perf_counter()
+        x, rows = x_0.reshape(-1, x_0.shape[-1]), self.rows.repeat(x_0.shape[0]) if x_0.dim() > 2 else self.rows
+        prompts = self._prompts(rows)
+        size = self.problem.max_rows or len(x)
+        parts = zip(x.split(size), prompts.split(size), strict=True)
+        if isinstance(self.reward, Remembered):
+            before = self.reward.evaluated
+            values = [self.reward(tokens, named) for tokens, named in parts]
+            self.meter.made_reward_calls += self.reward.evaluated - before
+        else:
+            values = [checked(self.reward, tokens, named) for tokens, named in parts]
+            self.meter.made_reward_calls += len(x)
+        reward = values[0] if len(values) == 1 else torch.cat(values)
+        self.meter.asked_reward_calls += len(x)
+        self.meter.seconds["reward"] += perf_counter() - start
+        if final:
+            self.best.see(x, reward, rows)
+        return reward.view(x_0.shape[:-1])
 
+    def see(self, x_0: Tensor, reward: Tensor) -> None:
+        """Takes note of finished texts (R, L) with known rewards (R,), which may be the best."""
+        self.best.see(x_0, reward, self.rows)
 
-def sample(
-    sampler: Sampler,
-    problem: Problem,
-    *,
-    seed: int = 0,
-    rows: Sequence[int] | Tensor | None = None,
-    budget: Rows | None = None,
-    start: Tensor | None = None,
-    watch: Sequence[int] = (),
-    decode: Callable[[Tensor], list[str]] | None = None,
-    show: Any = None,
-    progress: bool = False,
-) -> Result:
-    """Runs a method on a problem.
+    def _prompts(self, rows: Tensor | None = None) -> Tensor:
+        """The numbers by which denoiser and reward know rows (R,), those of the sequences unless given."""
+        rows = self.rows if rows is None else rows
+        return rows if self.problem.prompts is None else self.problem.prompts[rows]
 
-    `rows` are the B identities of the rows' random streams (0 .. B - 1 unless given): the result of a row depends on
-    (seed, identity) alone, whatever else is in the batch. `budget` refits the method's options (`budget.fit`): a number
-    of denoiser rows a sample, (denoiser rows, reward rows), or a `Budget`.
-    `start` (B, L) are finished texts to refine in place of a draft; the rows of the draft are not spent then.
-    `watch` names rows whose states and proposals the trace keeps, and `show` says how their tokens are shown: a model,
-    a tokenizer, or a function from a token's id to its text. Raises `RewardError` where the reward fails, and
-    `Interrupted` (a `KeyboardInterrupt`) on Ctrl-C; the error's `partial` is then a `Result` of what the run had
-    reached.
-    """
-    if start is not None:
-        sampler, start = sampler.refining(), problem.finished(start)
-    if budget is not None:
-        sampler = fit(sampler, budget_of(budget).per(problem.passes))
-    batch = len(problem.canvas)
-    identities = torch.arange(batch) if rows is None else torch.as_tensor(rows)
-    if len(identities) != batch:
-        raise ValueError(f"{len(identities)} row identities for {batch} rows: give one a row")
-    wrong = [row for row in watch if not 0 <= row < batch]
-    if wrong:
-        raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
-    known = None if show is None else faces(show)
-    run = _Run(sampler, problem.begin(), Trace(tuple(watch)), perf_counter(), decode, known)
-    rng = Rng.seeded(seed, identities, device=problem.canvas.device)
-    state = None
-    try:
-        with torch.inference_mode():
-            state = sampler.init(run.problem, rng.fork("init")) if start is None else sampler.resume(run.problem, start)
-            with Bar(range(sampler.iterations), sampler.name, run.told, shown=progress) as steps:
-                for index in steps:
-                    state, info = sampler.step(run.problem, state, rng.fork("step", index))
-                    asked, best = run.problem.meter.asked(batch), run.problem.best
-                    assert best is not None
-                    run.trace.add(state, info, best.reward, asked.denoiser, asked.depth, batch, asked.reward)
-            state = state.scored(run.problem)
-    except RewardError as error:
-        error.partial = run.result(state, finished=False)
-        raise
-    except KeyboardInterrupt as error:
-        interrupted = Interrupted("interrupted; what was reached is this error's `partial`")
-        interrupted.partial = run.result(state, finished=False)
-        raise interrupted from error
-    return run.result(state, finished=True)
+    def _portion(self, where: Tensor) -> int:
+        """How many sequences one call may hold."""
+        return self.problem.max_rows or max(1, CELLS[where.is_cuda] // (where.shape[1] * self.noise.vocab))
 
-
-@dataclass(frozen=True)
-class _Run:
-    """A run under way."""
-
-    sampler: Sampler
-    problem: Problem
-    trace: Trace
-    start: float
-    decode: Callable[[Tensor], list[str]] | None
-    faces: Faces | None
-
-    def told(self) -> str:
-        """What the progress bar says: denoiser rows so far and in all, a sample, and the mean of the best rewards."""
-        problem, best = self.problem, self.problem.best
-        assert best is not None
-        asked = problem.meter.asked(len(problem.canvas)).denoiser
-        return told_rows(asked, self.sampler.cost().denoiser * problem.passes) + told_reward(best.reward)
-
-    def result(self, state: State | None, finished: bool) -> Result:
-        """The result at a state; of an unfinished run, whatever finished text was seen."""
-        problem, best = self.problem, self.problem.best
-        assert best is not None
-        batch = len(problem.canvas)
-        if finished and state is not None and state.x_0 is not None and state.reward is not None:
-            best.see(state.x_0, state.reward, problem.rows)
-            # of texts with one reward the last state is the likeliest: the chain has had most time to reach its law
-            best.tokens = torch.where((state.reward == best.reward)[:, None], state.x_0, best.tokens)
-        tokens, rewards = best.tokens, best.reward
-        if finished and state is not None and not self.sampler.maximises:
-            assert state.x_0 is not None and state.reward is not None
-            tokens, rewards = state.x_0, state.reward
-        meter = problem.meter
-        self.trace.settle()
-        return Result(
-            tokens=tokens.clone(),
-            rewards=rewards.clone(),
-            best=replace(best),
-            cost=meter.made(batch),
-            asked=meter.asked(batch),
-            trace=self.trace,
-            sampler=self.sampler,
-            seconds=perf_counter() - self.start,
-            parts=dict(meter.seconds),
-            texts=self.decode(tokens) if self.decode else None,
-            particles=state.particles if finished and state is not None else None,
-            mask=problem.noise.mask,
-            finished=finished,
-            faces=self.faces,
+    def _posterior(self, x_t: Tensor, t: Time, where: Tensor, check: bool) -> Question:
+        """What the denoiser is asked at these states and times; log-probabilities, or probabilities if it has them."""
+        denoiser, rows = self.denoiser, self._prompts()
+        ask = denoiser.probabilities if denoiser.has_probabilities else denoiser
+        times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
+        question = Question(
+            x_t,
+            where,
+            rows if denoiser.uses_prompts else None,
+            None if denoiser.time_independent else times,
+            lambda i: ask(x_t[i], times[i], where[i], rows[i]),
         )
+        return self._metered(question, not denoiser.has_probabilities, check)
+
+    def _metered(self, question: Question, logs: bool, check: bool) -> Question:
+        """The question, its answers timed, of the right shape, without forbidden tokens and, on request, checked."""
+
+        def ask(i: Tensor) -> Tensor:
+            start, where = perf_counter(), question.where[i]
+            p, cells = question.ask(i), int(where.sum())
+            if p.shape != (cells, self.noise.vocab):
+                raise ValueError(
+                    f"the denoiser returned {tuple(p.shape)} for {cells} open positions and "
+                    f"{self.noise.vocab} tokens: it must return one row of log-probabilities an open position"
+                )
+            if len(self.problem.forbidden):
+                p = p.clone()
+                p[:, torch.as_tensor(self.problem.forbidden, device=p.device)] = -torch.inf if logs else 0.0
+                p = torch.log_softmax(p, -1) if logs else p / p.sum(1, keepdim=True)
+            self.meter.seconds["denoiser"] += perf_counter() - start
+            if check:
+                total = p.sum(1)
+                undefined = total.isnan() if logs else ~(total > 0)
+                if bool(undefined.any()):
+                    raise self._undefined(i[where.nonzero()[:, 0][undefined][0]])
+            return p
+
+        return Question(question.tokens, question.where, question.names, question.times, ask)
+
+    def _all(self, question: Question, known: Known | None) -> Tensor:
+        """The distributions (M, V) of all sequences, asked for portion by portion."""
+        found = list(portions(question, self._portion(question.where), self.meter, known))
+        if not found:
+            return torch.zeros(0, self.noise.vocab, device=question.where.device)
+        if len(found) == 1:
+            return found[0][1]
+        rows, p = (torch.cat(parts) for parts in zip(*found, strict=True))
+        order = rows.argsort()
+        return p if bool((order.diff() == 1).all()) else rearranged(p, question.where[rows].sum(1), order)
+
+    def _undefined(self, sequence: Tensor) -> ValueError:
+        """What is wrong with the denoiser at a sequence, a single number."""
+        return ValueError(
+            f"row {int(self._prompts()[sequence])}: the denoiser gives no probability to any allowed token at an open "
+            "position; check its outputs for NaN, or forbid fewer tokens"
+        )
+
+
+def _column(value: Time) -> Tensor:
+    """A number as it is, one a sequence as a column (R, 1)."""
+    value = torch.as_tensor(value, dtype=torch.float64)
+    return value[:, None] if value.dim() else value

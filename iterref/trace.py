@@ -10,21 +10,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from iterref.kernels import Info, State
-from iterref.kernels.decision import Decision
+from iterref.budget import Cost
+from iterref.decision import Decision
 
-SERIES = ("t", "depth", "denoiser", "scored", "accepted", "changed", "span", "stuck", "ess", "reward", "best")
+if TYPE_CHECKING:
+    from iterref.samplers.base import Info, State
+
+SERIES = ("t", "depth", "nfe", "reward_calls", "accepted", "changed", "span", "stuck", "ess", "reward", "best")
 
 
 class Round(NamedTuple):
-    """What competed in one decision for the watched rows: `tokens` (N, W, L) int32, the clean guesses, with their
-    `rewards` (N, W) and the `verdicts` (N, W) int8 of `iterref.kernels.decision`."""
+    """What competed in one decision for the watched rows: `tokens` (N, W, L) int32, the clean samples, with their
+    `rewards` (N, W) and the `verdicts` (N, W) int8 of `iterref.decision`."""
 
     tokens: Tensor
     rewards: Tensor
@@ -35,9 +38,9 @@ class Round(NamedTuple):
 class Trace:
     """A growing record; `table` turns it into tensors, one entry a step.
 
-    `t` (K,), `denoiser` and `scored` (K,), denoiser rows and reward rows asked so far a sample, `depth` (K,);
-    `accepted`, `changed`, `span`, `stuck`, `ess`, `reward` and `best` (K, B), NaN where a step decided, re-noised or
-    scored nothing. `watched` (K, W, L) are the noisy states of the rows `watch`, `guesses` (K, W, L) the clean guesses
+    `t` (K,), `nfe` and `reward_calls` (K,) asked for so far a sample, `depth` (K,);
+    `accepted`, `changed`, `span`, `stuck`, `ess`, `reward` and `best` (K, B), NaN where a step decided, renoised or
+    scored nothing. `watched` (K, W, L) are the noisy states of the rows `watch`, `clean` (K, W, L) the clean samples
     that came with them. `rounds` lists, a step, the decisions of the watched rows, N x W x L tokens of four bytes each.
     """
 
@@ -45,10 +48,7 @@ class Trace:
     steps: list[dict[str, Tensor]] = field(default_factory=list)
     rounds: list[list[Round]] = field(default_factory=list)
 
-    def add(
-        self, state: State, info: Info, best: Tensor, denoiser: float, depth: float, batch: int,
-        scored: float = float("nan"),
-    ) -> None:  # fmt: skip
+    def add(self, state: State, info: Info, best: Tensor, cost: Cost, batch: int) -> None:
         """Takes note of one step. What is on a device stays there until `settle`, so that no step waits for a copy."""
         nothing = torch.full((batch,), torch.nan, dtype=torch.float64, device=best.device)
 
@@ -57,30 +57,31 @@ class Trace:
                 return nothing
             return value.detach().double() if isinstance(value, Tensor) else torch.full_like(nothing, value)
 
+        x_t, clean = state.x_t[:batch], state.clean()
+        x_0, reward = (x_t, None) if clean is None else (clean[0][:batch], clean[1][:batch])
         entry = {
             "t": torch.tensor(state.t, dtype=torch.float64),
-            "depth": torch.tensor(depth, dtype=torch.float64),
-            "denoiser": torch.tensor(denoiser, dtype=torch.float64),
-            "scored": torch.tensor(scored, dtype=torch.float64),
+            "depth": torch.tensor(cost.depth, dtype=torch.float64),
+            "nfe": torch.tensor(cost.nfe, dtype=torch.float64),
+            "reward_calls": torch.tensor(cost.reward_calls, dtype=torch.float64),
             "accepted": row(info.accepted),
             "changed": row(info.changed),
             "span": row(info.span),
             "stuck": row(info.stuck),
             "ess": row(info.ess),
-            "reward": row(state.reward),
+            "reward": row(reward),
             "best": best.detach().clone(),
         }
         if self.watch:
             index = list(self.watch)
-            entry["watched"] = state.x_t[index]
-            entry["guesses"] = (state.x_t if state.x_0 is None else state.x_0)[index]
-            self.rounds.append([_round(decision.of(index)) for decision in _decisions(info)])
+            entry["watched"], entry["clean"] = x_t[index], x_0[index]
+            self.rounds.append([_round(decision.of(index)) for decision in info.decisions])
         self.steps.append(entry)
 
     def settle(self) -> None:
-        """Brings everything to the host."""
-        self.steps = [{name: value.cpu() for name, value in step.items()} for step in self.steps]
-        self.rounds = [[Round(*(part.cpu() for part in one)) for one in step] for step in self.rounds]
+        """Brings everything to the host, as ordinary tensors."""
+        self.steps = [{name: _ordinary(value) for name, value in step.items()} for step in self.steps]
+        self.rounds = [[Round(*map(_ordinary, one)) for one in step] for step in self.rounds]
 
     def table(self) -> dict[str, Tensor]:
         """Every series as one tensor, the first axis the steps."""
@@ -89,7 +90,7 @@ class Trace:
         return {name: torch.stack([step[name] for step in self.steps]) for name in self.steps[0]}
 
     def acceptance(self) -> float:
-        """Mean share of accepted decisions over all steps that decided something, first guesses left out; or NaN."""
+        """Mean share of accepted decisions over all steps that decided something, first clean samples left out; or NaN."""
         decided = [step["accepted"] for step in self.steps if not step["changed"].isnan().all()]
         return float(torch.stack(decided).nanmean()) if decided else float("nan")
 
@@ -101,12 +102,12 @@ class Trace:
         return [int(row) for row in stuck.nonzero()[:, 0]]
 
     def summary(self) -> str:
-        """One line a step: time, denoiser rows so far, acceptance, tokens changed, mean reward."""
-        lines = ["step      t  rows  accepted  changed    reward      best"]
+        """One line a step: time, NFE so far, acceptance, tokens changed, mean reward."""
+        lines = ["step      t   NFE  accepted  changed    reward      best"]
         for k, step in enumerate(self.steps):
             means = [float(step[name].nanmean()) for name in ("accepted", "changed", "reward", "best")]
             shown = ["      -" if value != value else f"{value:7.3f}" for value in means]
-            head = f"{k:4d} {float(step['t']):6.3f} {float(step['denoiser']):5.0f}"
+            head = f"{k:4d} {float(step['t']):6.3f} {float(step['nfe']):5.0f}"
             lines.append(f"{head}   {shown[0]}  {shown[1]}   {shown[2]}   {shown[3]}")
         return "\n".join(lines)
 
@@ -143,11 +144,9 @@ class Trace:
         return cls(rows, steps, rounds)
 
 
-def _decisions(info: Info) -> tuple[Decision, ...]:
-    """The decisions of a step, or its candidates without one."""
-    if info.decisions or info.proposals is None or info.proposed is None:
-        return info.decisions
-    return (Decision(info.proposals, info.proposed),)
+def _ordinary(value: Tensor) -> Tensor:
+    """A tensor on the host that autograd and pickle know, made of one of inference mode."""
+    return value.clone() if value.is_inference() and not value.is_cuda else value.cpu()
 
 
 def _round(decision: Decision) -> Round:

@@ -1,6 +1,6 @@
 """What a method is: a frozen dataclass of options with `init`, `step -> (state, info)` and `cost`.
 
-A method sees a `Problem` and a random stream; no text, no network, no reward function of its own.
+A method sees a `Run` and a random stream; no text, no network, no reward function of its own.
 """
 
 from __future__ import annotations
@@ -8,32 +8,107 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from iterref.budget import FAR, Budget, Cost, most
-from iterref.decode import Decoder, advance, grid
-from iterref.kernels import Entry, Info, Move, State
-from iterref.kernels.base import descend
-from iterref.noise import Schedule
+from iterref.decision import Decision
+from iterref.decoding import Decoder, grid
 from iterref.particles import Particles
-from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.run import Run, Time
 
 if TYPE_CHECKING:
     from typing import Self
 
-LINEAR = Schedule()
-OBJECTIVES = ("sample", "maximise")
+
+@dataclass(frozen=True)
+class State:
+    """What a method needs for its next step: every method adds what it keeps.
+
+    `step` steps were made, and the states `x_t` (R, L) long stand at time `t`; the first B of them are shown, one a
+    row, where a method keeps more.
+    """
+
+    step: int
+    t: float
+    x_t: Tensor
+
+    def clean(self) -> tuple[Tensor, Tensor] | None:
+        """The clean samples x_0 (R, L) that came with the states and their rewards (R,), where there are any."""
+        return None
+
+    def take(self, index: Tensor) -> Self:
+        """The states in another order, or some of them, index (R',) long, with all that is known of each."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: x[index] for name, x in tensors.items() if isinstance(x, Tensor)})
+
+
+@dataclass(frozen=True)
+class Drafted(State):
+    """States with the clean samples `x_0` (R, L) that came with them, whose reward nobody has asked for."""
+
+    x_0: Tensor
+
+
+@dataclass(frozen=True)
+class Paired(Drafted):
+    """States with clean samples and their `reward` (R,) float64, which travels with the state and is never estimated
+    again."""
+
+    reward: Tensor
+
+    def clean(self) -> tuple[Tensor, Tensor]:
+        """As `State.clean`."""
+        return self.x_0, self.reward
+
+
+@dataclass(frozen=True)
+class Cloud(State):
+    """States that show one of a row's `particles`."""
+
+    particles: Particles
+
+
+@dataclass(frozen=True)
+class ScoredCloud(Paired):
+    """Pairs that show one of a row's `particles`, which have rewards too."""
+
+    particles: Particles
+
+
+@dataclass(frozen=True)
+class Info:
+    """What one step did, a row: `accepted` (B,) share of its decisions, `stuck` (B,) bool, `changed` (B,) tokens.
+
+    `decisions` are what competed, one after the other; `ess` (B,) is the effective number of particles before they
+    were resampled, `span` the share of tokens that the move made noise, a number or (B,). None where it has no meaning.
+    """
+
+    accepted: Tensor | None = None
+    stuck: Tensor | None = None
+    changed: Tensor | None = None
+    ess: Tensor | None = None
+    span: Time | None = None
+    decisions: tuple[Decision, ...] = ()
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a run ends with: finished texts `tokens` (B, L), their `rewards` (B,), and all `particles`, if any."""
+
+    tokens: Tensor
+    rewards: Tensor
+    particles: Particles | None = None
 
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """A method: options that print, compare and parse (`registry.parse`), and the steps that they mean.
+    """A method: options that print, compare and parse (`registry.sampler_from_string`), and the steps that they mean.
 
-    `objective` says what it is for: "sample" returns the chain's last state, "maximise" the best finished text seen.
+    `knob` is the option that a budget sets, from `least` on.
     """
 
     name: ClassVar[str]
@@ -46,19 +121,27 @@ class Sampler(ABC):
         """How many times `step` is called."""
 
     @abstractmethod
-    def init(self, problem: Problem, rng: Rng) -> State:
+    def init(self, run: Run, rng: Rng) -> State:
         """The state before the first step, for B rows."""
 
     @abstractmethod
-    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
+    def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One step of B rows."""
 
     @abstractmethod
     def cost(self) -> Cost:
-        """Rows that a sample takes, as asked for; the meter may count fewer where work could be spared."""
+        """What a sample takes, as asked for; the meter may count less where work could be spared."""
+
+    def output(self, run: Run, state: State) -> Output:
+        """What the last state gives; the reward is asked for where nobody has."""
+        clean = state.clean()
+        if clean is None:
+            return Output(state.x_t, run.reward_of(state.x_t, final=True))
+        particles = state.particles if isinstance(state, ScoredCloud) else None
+        return Output(*clean, particles)
 
     def spend(self, budget: Budget) -> Sampler:
-        """The same method with options that use a budget a sample as fully as it can; it may not fit (see `fit`).
+        """The same method with options that use a budget a sample as fully as it can; it may not fit (`fit_budget`).
 
         Unless a method knows better, the largest value of its option `knob`, as it stands where no bound touches it.
         """
@@ -66,8 +149,8 @@ class Sampler(ABC):
 
     @property
     def maximises(self) -> bool:
-        """Whether the result is the best text seen rather than the last state: what its `objective` says, if any."""
-        return getattr(self, "objective", "sample") == "maximise"
+        """Whether the result is the best text seen rather than the last state."""
+        return False
 
     def refining(self) -> Sampler:
         """The same method without its draft, to start from finished texts.
@@ -76,9 +159,9 @@ class Sampler(ABC):
         """
         raise ValueError(f"{self.name} cannot start from given texts: it has no moves on a finished text, iterref has")
 
-    def resume(self, problem: Problem, tokens: Tensor) -> State:
+    def resume(self, run: Run, tokens: Tensor) -> State:
         """The state of `refining()` at finished texts (B, L)."""
-        return State(0, 0.0, tokens, tokens)
+        return Paired(0, 0.0, tokens, tokens, run.reward_of(tokens, final=True))
 
     def __str__(self) -> str:
         changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
@@ -96,6 +179,12 @@ class Sampler(ABC):
             if getattr(self, option) < least:
                 raise ValueError(f"{self.name}: {option} must be at least {least}, got {getattr(self, option)}")
 
+    def _require_share(self, *options: str) -> None:
+        """Refuses options that are no shares in [0, 1], by name."""
+        for option in options:
+            if not 0 <= getattr(self, option) <= 1:
+                raise ValueError(f"{self.name}: {option} is a share in [0, 1], got {getattr(self, option)}")
+
     def _among(self, **known: Iterable[str]) -> None:
         """Refuses options that are none of the known words, by name."""
         for option, words in known.items():
@@ -106,119 +195,62 @@ class Sampler(ABC):
 
 
 @dataclass(frozen=True)
+class Aimed(Sampler):
+    """A method with two uses. objective: `sample` returns the last state, `maximise` the best finished text seen."""
+
+    objective: Literal["sample", "maximise"] = "sample"
+
+    def __post_init__(self) -> None:
+        super_check = getattr(super(), "__post_init__", None)
+        if super_check is not None:
+            super_check()
+        self._among(objective=("sample", "maximise"))
+
+    @property
+    def maximises(self) -> bool:
+        """What the objective says."""
+        return self.objective == "maximise"
+
+
+@dataclass(frozen=True)
 class Decoded(Sampler):
-    """A method that runs a base decoder: in `steps` grid steps, unmasking in `order`, `block` tokens at a time, or as
-    many as the entropy `bound` allows (`iterref.decode`)."""
+    """A method that runs plain decoding: in `steps` grid steps, unmasking in `order`, `block_length` tokens at a time,
+    or as many as the entropy `bound` allows (`iterref.decoding`)."""
 
     steps: int = 8
     order: str = "random"
-    block: int = 0
+    block_length: int = 0
     bound: float = 0.1
 
     def __post_init__(self) -> None:
         try:
-            Decoder(self.order, self.block, self.bound)
+            Decoder(self.order, self.block_length, self.bound)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
 
     @property
     def decoder(self) -> Decoder:
-        """The base decoder."""
-        return Decoder(self.order, self.block, self.bound)
+        """The plain decoder."""
+        return Decoder(self.order, self.block_length, self.bound)
 
-    def _beside(self, problem: Problem, n: int, rng: Rng) -> State:
+    def _noise(self, run: Run, n: int, rng: Rng) -> Cloud:
         """Pure noise for n copies of every row."""
-        x = problem.widened(n).prior(rng.repeat(n)).unflatten(0, (n, -1))
-        return State(0, 1.0, x[0], particles=Particles.equal(x))
+        x = run.repeat(n).prior(rng.repeat(n)).unflatten(0, (n, -1))
+        return Cloud(0, 1.0, x[0], Particles.equal(x))
 
-    def _advanced(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Tensor | None]:
-        """One grid step of all copies by the base decoder, and their rewards (N, B) once they are finished."""
-        assert state.particles is not None
+    def _decode(self, run: Run, state: Cloud, rng: Rng) -> tuple[Cloud, Tensor | None]:
+        """One grid step of all copies by plain decoding, and their rewards (N, B) once they are finished."""
         n, times = state.particles.n, grid(self.steps)
-        wide, t, u = problem.widened(n), times[state.step], times[state.step + 1]
-        x_u = advance(wide, state.particles.x_t.flatten(0, 1), t, u, self.decoder, wide.rows, rng.repeat(n))
+        wide, t, u = run.repeat(n), times[state.step], times[state.step + 1]
+        x_u = self.decoder.step(wide, state.particles.x_t.flatten(0, 1), t, u, rng.repeat(n))
         x = x_u.unflatten(0, (n, -1))
-        reward = wide.score(x_u, wide.rows, final=True).view(n, -1) if u == 0 else None
-        return State(state.step + 1, u, x[0], particles=replace(state.particles, x_t=x)), reward
+        reward = wide.reward_of(x_u, final=True).view(n, -1) if u == 0 else None
+        return Cloud(state.step + 1, u, x[0], replace(state.particles, x_t=x)), reward
 
 
-@dataclass(frozen=True)
-class Chain(Decoded):
-    """A method that is a list of moves of one kernel: drafts on the way down the grid, refinement where planned.
-
-    `steps` are the grid steps of the draft; none at all start from finished texts (`run.sample(start=...)`).
-    """
-
-    @abstractmethod
-    def plan(self, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
-        """The moves under a noise schedule and a reward temperature."""
-
-    @property
-    @abstractmethod
-    def entry(self) -> Entry:
-        """The kernel, with its cost."""
-
-    @property
-    def iterations(self) -> int:
-        """One step a move."""
-        return len(plan_of(self))
-
-    def init(self, problem: Problem, rng: Rng) -> State:
-        """Pure noise at the free positions, and no guess yet."""
-        if not self.steps:
-            raise ValueError(f"{self.name}: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
-        return State(0, 1.0, problem.prior(rng))
-
-    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
-        """One move, at its own time; after the last one the chain comes down to t = 0."""
-        plan = self._planned(problem)
-        move = plan[state.step]
-        if state.x_0 is not None and move.t < state.t:
-            state = descend(problem, state, move.t, rng.fork("descend"))
-            if not state.t and state.x_0 is not None and state.reward is not None and problem.best is not None:
-                problem.best.see(state.x_0, state.reward, problem.rows)  # a finished text now, which moves may leave
-        state, info = self._move(problem, state, move, rng.fork("move"))
-        state = replace(state, step=state.step + 1)
-        if state.step == len(plan) and state.t > 0:
-            state = descend(problem, state, 0.0, rng.fork("end"))
-        return state, info
-
-    def _planned(self, problem: Problem) -> tuple[Move, ...]:
-        """The moves on a problem."""
-        return plan_of(self, problem.noise.schedule, problem.alpha)
-
-    def _move(self, problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
-        """One planned move, made by the kernel."""
-        state, info = self.entry.move(problem, state, move, rng)
-        return state, replace(info, span=move.span)
-
-    def refining(self) -> Sampler:
-        """No draft: every row goes into moves on the finished text."""
-        return replace(self, steps=0)
-
-    def cost(self) -> Cost:
-        """The sum over the plan, and one reward row wherever a guess comes without one and needs it."""
-        total, scored = Cost(), self.steps > 0
-        for move in plan_of(self):
-            if move.until is not None:
-                scored = move.until > 0
-            elif move.redraw and not move.guided:
-                scored = False
-            elif not scored:
-                total, scored = total + Cost(0, 1), True
-            total += self.entry.cost(move)
-        return total if scored else total + Cost(0, 1)
-
-
-def plan_of(chain: Chain, schedule: Schedule = LINEAR, alpha: float = 1.0) -> tuple[Move, ...]:
-    """The plan, made once. How many moves and what they cost depends on neither schedule nor alpha."""
-    return _made(repr(chain), chain, schedule, alpha)
-
-
-@lru_cache(maxsize=64)
-def _made(written: str, chain: Chain, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
-    """As `plan_of`. The key holds the `written` options too: 1 == 1.0, yet span=1 is one step and span=1.0 is all."""
-    return chain.plan(schedule, alpha)
+def time_of(run: Run, a: float) -> float:
+    """The time at which a token is clean with probability `a`."""
+    return float(run.noise.schedule.time(torch.tensor(a, dtype=torch.float64)))
 
 
 def _written(value: object) -> str:

@@ -2,7 +2,7 @@
 
     x^n ~ p,  n = 1 .. N;   return x^argmax r(x^n)
 
-The baseline that needs no theory. It maximises: its law is p's, tilted by rank. Rows: N times a plain run's.
+The baseline that needs no theory. It maximises: its distribution is p, tilted by rank. NFE: N times a plain run's.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import ClassVar
 import torch
 
 from iterref.budget import Cost
-from iterref.kernels import Info, State
+from iterref.decision import Decision
 from iterref.particles import pick
-from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.samplers.base import Decoded
+from iterref.run import Run
+from iterref.samplers.base import Cloud, Decoded, Info, ScoredCloud, State
 
 
 @dataclass(frozen=True)
 class BestOfN(Decoded):
-    """`n` plain samples of `steps` grid steps each, by a base decoder, side by side."""
+    """`n` plain samples of `steps` grid steps each, side by side."""
 
     name: ClassVar[str] = "best_of_n"
     knob: ClassVar[str] = "n"
@@ -43,25 +43,21 @@ class BestOfN(Decoded):
         """Best of N returns the best text seen, by definition."""
         return True
 
-    def init(self, problem: Problem, rng: Rng) -> State:
+    def init(self, run: Run, rng: Rng) -> State:
         """Noise for N copies of every row."""
-        return self._beside(problem, self.n, rng)
+        return self._noise(run, self.n, rng)
 
-    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
+    def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step of all; the last one scores them and shows each row's best."""
-        state, reward = self._advanced(problem, state, rng)
+        assert isinstance(state, Cloud)
+        state, reward = self._decode(run, state, rng)
         if reward is None:
             return state, Info()
-        assert state.particles is not None
-        x = state.particles.x_t
-        choice = reward.argmax(0)
+        x, choice = state.particles.x_t, reward.argmax(0)
         best, particles = pick(x, choice), replace(state.particles, x_0=x, reward=reward)
-        info = Info(None, torch.isneginf(reward).all(0), None, x, reward)
-        return State(state.step, 0.0, best, best, pick(reward, choice), particles=particles), info
+        info = Info(stuck=torch.isneginf(reward).all(0), decisions=(Decision(x, reward),))
+        return ScoredCloud(state.step, 0.0, best, best, pick(reward, choice), particles), info
 
     def cost(self) -> Cost:
         """N runs, N rewards."""
         return Cost(self.n * self.steps, self.n, self.steps)
-
-
-SAMPLER = BestOfN

@@ -10,49 +10,37 @@ alpha)] without bias (`Result.particles.log_constant`), and the effective number
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from iterref import mtm
-from iterref.kernels import Info, State
 from iterref.particles import pick
-from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.samplers.base import OBJECTIVES
+from iterref.run import Run
+from iterref.samplers.base import Aimed, Info, ScoredCloud, State
 from iterref.samplers.best_of_n import BestOfN
 
 
 @dataclass(frozen=True)
-class Importance(BestOfN):
+class Importance(Aimed, BestOfN):
     """`n` plain samples of `steps` grid steps each, by a base decoder, and one of them by weight (`sample`) or the
     best of them (`maximise`). All are kept, with their weights, in `Result.particles`."""
 
     name: ClassVar[str] = "importance"
 
-    objective: Literal["sample", "maximise"] = "sample"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._among(objective=OBJECTIVES)
-
     @property
     def maximises(self) -> bool:
-        """Whether the best text seen is returned."""
+        """What the objective says, unlike best of N."""
         return self.objective == "maximise"
 
-    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
+    def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step of all samples; the last one weighs them and shows the chosen one."""
-        state, info = super().step(problem, state, rng)
-        if state.t > 0:
+        state, info = super().step(run, state, rng)
+        if not isinstance(state, ScoredCloud):
             return state, info
-        assert state.particles is not None and state.particles.reward is not None
-        reward = state.particles.reward
-        particles = state.particles.weighed(reward / problem.alpha)
+        particles = state.particles.weighed(state.particles.rewards / run.alpha)
         info = replace(info, ess=particles.ess())
         if not self.maximises:
             choice = mtm.select(particles.by_row, rng.fork("choose")).choice
             x_0 = pick(particles.x_t, choice)
-            state = replace(state, x_t=x_0, x_0=x_0, reward=pick(reward, choice))
+            state = replace(state, x_t=x_0, x_0=x_0, reward=pick(particles.rewards, choice))
         return replace(state, particles=particles), info
-
-
-SAMPLER = Importance

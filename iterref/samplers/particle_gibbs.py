@@ -30,9 +30,9 @@ from torch import Tensor
 
 from iterref import mtm
 from iterref.budget import Cost
-from iterref.decode import grid
-from iterref.kernels import Info, State
-from iterref.kernels.ahead import (
+from iterref.decoding import grid
+from iterref.decision import Decision
+from iterref.moves.lookahead import (
     Ahead,
     finished,
     follow,
@@ -45,13 +45,12 @@ from iterref.kernels.ahead import (
     unpaid,
     weighed,
 )
-from iterref.kernels.trajectory import pick_path
 from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, due, promise, spent, times_due
-from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.run import Run
 from iterref.resample import multinomial
-from iterref.samplers.base import OBJECTIVES, Decoded
+from iterref.samplers.base import Aimed, Decoded, Info, ScoredCloud, State
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,14 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Holding(State):
+class Holding(ScoredCloud):
     """A state with the path that the next sweep is made around."""
 
-    held: Held | None = None
+    held: Held
 
 
 @dataclass
-class Cloud:
+class Sweep:
     """A sweep under way: its `particles`, the `states` (N, B, L) of all times so far, the `parents` (N, B) between
     them, and what was `followed` at the scored steps."""
 
@@ -84,19 +83,18 @@ class Cloud:
 
     def traced(self, index: Tensor) -> Held:
         """Particle `index` (B,) of every row, traced back to the noise."""
-        assert self.particles.values is not None and self.particles.reward is not None
         path, guesses, of = [pick(self.states[-1], index)], {}, index
         for k in reversed(range(len(self.parents))):
             of = pick(self.parents[k], of)
             path.append(pick(self.states[k], of))
             if k in self.followed:
                 guesses[k] = pick(self.followed[k].draws[0], of), pick(self.followed[k].sure[0], of)
-        values, reward = pick_path(self.particles.values, index), pick(self.particles.reward, index)
+        values, reward = _along(self.particles.promised, index), pick(self.particles.rewards, index)
         return Held(torch.stack(path[::-1]), guesses, values, reward)
 
 
 @dataclass(frozen=True)
-class ParticleGibbs(Decoded):
+class ParticleGibbs(Aimed, Decoded):
     """Iterated conditional SMC over trajectories of `steps` grid steps of a base decoder.
 
     sweeps: how often the path is moved. particles: paths side by side in a sweep, the held one among them. potential,
@@ -115,15 +113,14 @@ class ParticleGibbs(Decoded):
     every: int = 1
     fresh: bool = False
     ancestors: bool = False
-    objective: Literal["sample", "maximise"] = "sample"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=1, sweeps=1, particles=2, guesses=1, every=1)
-        self._among(potential=POTENTIALS, objective=OBJECTIVES)
-        if self.ancestors and not (self.fresh and self.order == "random" and not self.block):
+        self._among(potential=POTENTIALS)
+        if self.ancestors and not (self.fresh and self.order == "random" and not self.block_length):
             raise ValueError(
-                "particle_gibbs: ancestors=true needs fresh=true, order=random and block=0: steps of closed form"
+                "particle_gibbs: ancestors=true needs fresh=true, order=random and block_length=0: steps of closed form"
             )
 
     @property
@@ -131,16 +128,15 @@ class ParticleGibbs(Decoded):
         """One step a sweep."""
         return self.sweeps
 
-    def init(self, problem: Problem, rng: Rng) -> State:
+    def init(self, run: Run, rng: Rng) -> State:
         """Pure noise; the first sweep makes the first path."""
-        return Holding(0, 1.0, problem.prior(rng))
+        return State(0, 1.0, run.prior(rng))
 
-    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
+    def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One sweep: particles around the held path, and one of their paths."""
-        assert isinstance(state, Holding)
-        held = state.held
-        cloud = self._swept(problem, held, rng.fork("sweep"))
-        particles = cloud.particles
+        held = state.held if isinstance(state, Holding) else None
+        sweep = self._swept(run, held, rng.fork("sweep"))
+        particles = sweep.particles
         log_w = particles.by_row
         if held is None:
             verdict = mtm.select(log_w, rng.fork("choose"))
@@ -148,18 +144,19 @@ class ParticleGibbs(Decoded):
         else:
             verdict = mtm.metropolised(log_w[:, 0].contiguous(), log_w[:, 1:], rng.fork("choose"))
             index = torch.where(verdict.accepted, verdict.choice + 1, 0)
-        new = cloud.traced(index)
+        new = sweep.traced(index)
         x_0 = new.path[-1]
         changed = None if held is None else (x_0 != held.path[-1]).sum(1)  # a first path changes nothing
         ess = particles.ess()
-        info = Info(verdict.accepted.double(), verdict.stuck, changed, particles.x_t, particles.reward, ess)
+        decided = (Decision(particles.x_t, particles.rewards),)
+        info = Info(verdict.accepted.double(), verdict.stuck, changed, ess, decisions=decided)
         swap = own(particles).clone().scatter_(0, index[None], 0)
         swap[0] = index
         particles = particles.order(swap)
-        return Holding(state.step + 1, 0.0, x_0, x_0, new.reward, new.path, particles=particles, held=new), info
+        return Holding(state.step + 1, 0.0, x_0, x_0, new.reward, particles, new), info
 
     def cost(self) -> Cost:
-        """A denoiser row a particle and grid step of a sweep; a reward row a guess, but none for what is held."""
+        """A NFE a particle and grid step of a sweep; a reward call a guess, but none for what is held."""
         n, sweeps = self.particles, self.sweeps
         if self.fresh:
             rewards = (self.guesses * times_due(self.steps, self.every) + 1) * (n + (sweeps - 1) * (n - 1))
@@ -168,97 +165,96 @@ class ParticleGibbs(Decoded):
             rewards = times * (self.guesses * n * sweeps - (sweeps - 1))
         return Cost(sweeps * n * self.steps, rewards, sweeps * self.steps)
 
-    def _swept(self, problem: Problem, held: Held | None, rng: Rng) -> Cloud:
+    def _swept(self, run: Run, held: Held | None, rng: Rng) -> Sweep:
         """A whole sweep. Slots from `first` on are free; the held path has slot 0, if there is one."""
         first = 0 if held is None else 1
         free = self.particles - first
-        x = problem.widened(free).prior(rng.fork("noise").repeat(free)).unflatten(0, (free, -1))
+        x = run.repeat(free).prior(rng.fork("noise").repeat(free)).unflatten(0, (free, -1))
         x = x if held is None else torch.cat([held.path[:1], x])
-        cloud = Cloud(unpaid(x), [x])
+        sweep = Sweep(unpaid(x), [x])
         for k, (t, u) in enumerate(pairwise(grid(self.steps))):
             streams = rng.fork(k)
             if u == 0 and not self.fresh:
-                self._followed(problem, cloud, held, t, streams)
-                return cloud
-            parents, ahead = self._looked(problem, cloud, held, k, t, u, streams)
-            x = onward(problem, ahead, parents[first:], t, u, self.decoder, streams.fork("onward"))
+                self._followed(run, sweep, held, t, streams)
+                return sweep
+            parents, ahead = self._looked(run, sweep, held, k, t, u, streams)
+            x = onward(run, ahead, parents[first:], t, u, self.decoder, streams.fork("onward"))
             x = x if held is None else torch.cat([held.path[k + 1 : k + 2], x])
-            cloud.particles = replace(cloud.particles, x_t=x)
-            cloud.states.append(x)
-            cloud.parents.append(parents)
-        reward = scored(problem, x[first:][None], final=True)[0]
+            sweep.particles = replace(sweep.particles, x_t=x)
+            sweep.states.append(x)
+            sweep.parents.append(parents)
+        reward = scored(run, x[first:][None], final=True)[0]
         reward = reward if held is None else torch.cat([held.reward[None], reward])
-        cloud.particles = finished(cloud.particles, x, reward, reward / problem.alpha, self.potential)
-        return cloud
+        sweep.particles = finished(sweep.particles, x, reward, reward / run.alpha, self.potential)
+        return sweep
 
     def _looked(
-        self, problem: Problem, cloud: Cloud, held: Held | None, k: int, t: float, u: float, rng: Rng
+        self, run: Run, sweep: Sweep, held: Held | None, k: int, t: float, u: float, rng: Rng
     ) -> tuple[Tensor, Ahead]:
         """Where that is due, the particles weighed and resampled around the held path; their parents (N, B) and what
         these go on from."""
-        particles, streams = cloud.particles, rng.fork("look")
+        particles, streams = sweep.particles, rng.fork("look")
         if not due(k, self.every):
-            return own(particles), look(problem, particles.x_t, t, 1, self.decoder, streams)
+            return own(particles), look(run, particles.x_t, t, 1, self.decoder, streams)
         log_f = torch.zeros_like(particles.log_w)
         free = self.particles - (held is not None)
         draws = self.guesses + (free if self.fresh else 0)
         if self.ancestors and held is not None:
-            ahead, log_f = look_towards(problem, particles.x_t, t, draws, held.path[k + 1], u, streams)
+            ahead, log_f = look_towards(run, particles.x_t, t, draws, held.path[k + 1], u, streams)
         else:
-            ahead = look(problem, particles.x_t, t, draws, self.decoder, streams)
+            ahead = look(run, particles.x_t, t, draws, self.decoder, streams)
         if self.fresh:
-            ahead, particles = self._averaged(problem, ahead, particles, held, k)
+            ahead, particles = self._averaged(run, ahead, particles, held, k)
         else:
-            ahead, particles = self._chosen(problem, ahead, particles, held, k, rng.fork("follow"))
-            cloud.followed[k] = ahead
+            ahead, particles = self._chosen(run, ahead, particles, held, k, rng.fork("follow"))
+            sweep.followed[k] = ahead
         parents = multinomial(particles.by_row, rng.fork("resample"), free).T
         if held is not None:
             parents = torch.cat([self._parent(particles, log_f, rng.fork("ancestor")), parents])
-        cloud.particles = particles.take(parents)
+        sweep.particles = particles.take(parents)
         return parents, ahead
 
     def _averaged(
-        self, problem: Problem, ahead: Ahead, particles: Particles, held: Held | None, k: int
+        self, run: Run, ahead: Ahead, particles: Particles, held: Held | None, k: int
     ) -> tuple[Ahead, Particles]:
         """Weighed by the mean of their guesses, which is as it was for the held path; what comes after the guesses."""
         first = 0 if held is None else 1
-        value = promise(scored(problem, ahead.draws[: self.guesses, first:], final=False) / problem.alpha)
+        value = promise(scored(run, ahead.draws[: self.guesses, first:], final=False) / run.alpha)
         if held is not None:
             value = torch.cat([held.values[self._scored(k)][None], value])
         return ahead.after(self.guesses), weighed(particles, value, self.potential)
 
     def _chosen(
-        self, problem: Problem, ahead: Ahead, particles: Particles, held: Held | None, k: int, rng: Rng
+        self, run: Run, ahead: Ahead, particles: Particles, held: Held | None, k: int, rng: Rng
     ) -> tuple[Ahead, Particles]:
         """Weighed by one guess, which is chosen by reward, and as it was for the held path."""
         if held is None:
-            log_v = scored(problem, ahead.draws, final=False) / problem.alpha
+            log_v = scored(run, ahead.draws, final=False) / run.alpha
             choice = follow(ahead, settled(particles, log_v), rng)
         else:
             ahead.draws[0, 0], ahead.sure[0, 0] = held.guesses[k]
-            log_v = scored(problem, ahead.draws, final=False, known=held.reward) / problem.alpha
+            log_v = scored(run, ahead.draws, final=False, known=held.reward) / run.alpha
             log_v[0, 0] = held.values[self._scored(k)]  # a guess on the way, so not the reward of the end
             choice = follow(ahead, settled(particles, log_v), rng, held=True)
         return choice.ahead, weighed(particles, choice.value, self.potential).weighed(choice.gain)
 
-    def _followed(self, problem: Problem, cloud: Cloud, held: Held | None, t: float, rng: Rng) -> None:
+    def _followed(self, run: Run, sweep: Sweep, held: Held | None, t: float, rng: Rng) -> None:
         """The last step: its guesses are finished texts, one of which ends each particle."""
-        ahead = look(problem, cloud.particles.x_t, t, self.guesses, self.decoder, rng.fork("look"))
+        ahead = look(run, sweep.particles.x_t, t, self.guesses, self.decoder, rng.fork("look"))
         if held is not None:
             ahead.draws[0, 0] = held.path[-1]
-        reward = scored(problem, ahead.draws, True, None if held is None else held.reward)
-        choice = follow(ahead, reward / problem.alpha, rng.fork("follow"), held is not None)
+        reward = scored(run, ahead.draws, True, None if held is None else held.reward)
+        choice = follow(ahead, reward / run.alpha, rng.fork("follow"), held is not None)
         x, reward = choice.ahead.draws[0], reward.gather(0, choice.index[None])[0]
-        cloud.parents.append(own(cloud.particles))
-        cloud.particles = finished(cloud.particles, x, reward, choice.value + choice.gain, self.potential)
-        cloud.states.append(x)
+        sweep.parents.append(own(sweep.particles))
+        sweep.particles = finished(sweep.particles, x, reward, choice.value + choice.gain, self.potential)
+        sweep.states.append(x)
 
     def _parent(self, particles: Particles, log_f: Tensor, rng: Rng) -> Tensor:
         """The parent of the held path's next state, (1, B): its own, or drawn anew."""
         if not self.ancestors:
             return torch.zeros(1, particles.log_w.shape[1], dtype=torch.long, device=log_f.device)
-        assert particles.values is not None
-        log_a = particles.log_w + log_f - spent(POTENTIALS[self.potential](particles.values))
+        log_a = particles.log_w + log_f - spent(POTENTIALS[self.potential](particles.promised))
         return rng.choose(log_a.T.contiguous())[None]
 
     def _scored(self, k: int) -> int:
@@ -266,4 +262,6 @@ class ParticleGibbs(Decoded):
         return k // self.every - 1
 
 
-SAMPLER = ParticleGibbs
+def _along(values: Tensor, index: Tensor) -> Tensor:
+    """Those of particle index[b] of every row: (S, N, B), (B,) -> (S, B)."""
+    return values[:, index, torch.arange(len(index), device=values.device)]

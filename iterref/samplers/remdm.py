@@ -45,22 +45,21 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Cost
-from iterref.decode import grid, hidden
-from iterref.kernels import Info, State
+from iterref.decoding import grid
 from iterref.noise import Schedule
-from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.samplers.base import Sampler
+from iterref.run import Run
+from iterref.samplers.base import Info, Sampler, State
 
 REMASKING = ("cap", "rescale", "loop", "conf")
 
 
 @dataclass(frozen=True)
-class Shown(State):
+class Remembering(State):
     """A state that remembers how sure its tokens were: `sure` (B, L) float64, the probability that every shown token
     was drawn with (`conf`, absorbing noise)."""
 
-    sure: Tensor | None = None
+    sure: Tensor
 
 
 @dataclass(frozen=True)
@@ -97,24 +96,23 @@ class ReMDM(Sampler):
         """One step a grid step."""
         return self.steps
 
-    def init(self, problem: Problem, rng: Rng) -> State:
+    def init(self, run: Run, rng: Rng) -> State:
         """Pure noise at the free positions."""
-        x = problem.prior(rng)
-        return Shown(0, 1.0, x, sure=torch.zeros(x.shape, dtype=torch.float64, device=x.device))
+        x = run.prior(rng)
+        return Remembering(0, 1.0, x, torch.zeros(x.shape, dtype=torch.float64, device=x.device))
 
-    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
+    def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step; the last one shows all that is left."""
-        assert isinstance(state, Shown)
-        times, levels = self.levels(problem.noise.schedule)
+        assert isinstance(state, Remembering)
+        times, levels = self.levels(run.noise.schedule)
         k = state.step
         u, a_t, a_u = times[k + 1], levels[k], levels[k + 1]
-        sigma = self.sigma(k, a_t, a_u, problem.noise.mask is not None)
-        move = self._bridged if problem.noise.mask is None else self._masked
-        state = replace(move(problem, state, a_t, a_u, sigma, rng), step=k + 1, t=u)
-        return replace(state, x_0=state.x_t if u == 0 else None), Info()
+        sigma = self.sigma(k, a_t, a_u, run.noise.mask is not None)
+        move = self._bridged if run.noise.mask is None else self._masked
+        return replace(move(run, state, a_t, a_u, sigma, rng), step=k + 1, t=u), Info()
 
     def cost(self) -> Cost:
-        """`steps` denoiser rows, and one reward row to report."""
+        """`steps` NFE, and one reward call to report."""
         return Cost(self.steps, 1, self.steps)
 
     def levels(self, schedule: Schedule) -> tuple[list[float], list[float]]:
@@ -137,17 +135,17 @@ class ReMDM(Sampler):
             return min(self.eta, most) if looping else 0.0
         return self.eta * most
 
-    def _masked(self, problem: Problem, state: Shown, a_t: float, a_u: float, sigma: float, rng: Rng) -> Shown:
+    def _masked(self, run: Run, state: Remembering, a_t: float, a_u: float, sigma: float, rng: Rng) -> Remembering:
         """The step under absorbing noise. Which masks fall is settled first, and the denoiser asked for those alone."""
-        assert state.sure is not None and problem.noise.mask is not None
-        x_t, opened = state.x_t, problem.opened
-        where = hidden(problem, x_t, state.t, problem.rows)
-        again, more = self._remasking(where, opened & ~where, state.sure, a_t, a_u, sigma)
+        assert run.noise.mask is not None
+        x_t, free = state.x_t, run.free
+        where = run.undetermined(x_t, state.t)
+        again, more = self._remasking(where, free & ~where, state.sure, a_t, a_u, sigma)
         last = state.step + 1 == self.steps
         falls = where if last else where & rng.fork("reveal").bernoulli(((a_u - a_t) / (1 - a_t) + more) * where)
-        back = opened & ~where & rng.fork("remask").bernoulli(again * ~where)
-        guesses, log_p = problem.guess(x_t, state.t, falls, problem.rows, 1, rng.fork("draw"))
-        x_u = torch.where(back & (not last), problem.noise.mask, guesses[0])
+        back = free & ~where & rng.fork("remask").bernoulli(again * ~where)
+        x_0, log_p = run.draw(x_t, state.t, falls, 1, rng.fork("draw"))
+        x_u = torch.where(back & (not last), run.noise.mask, x_0[0])
         return replace(state, x_t=x_u, sure=torch.where(falls, log_p[0].exp(), state.sure))
 
     def _remasking(
@@ -161,20 +159,20 @@ class ReMDM(Sampler):
         mass = (masks * (1 - a_u) / (1 - a_t)).clamp_max(sigma) * shown.any(1, keepdim=True)
         return mass * _doubt(sure, shown), (mass / masks.clamp_min(1)).expand(where.shape)
 
-    def _bridged(self, problem: Problem, state: Shown, a_t: float, a_u: float, sigma: float, rng: Rng) -> Shown:
+    def _bridged(self, run: Run, state: Remembering, a_t: float, a_u: float, sigma: float, rng: Rng) -> Remembering:
         """The step under any other noise: back to a', and forth by the guess made at x_t."""
-        where = hidden(problem, state.x_t, state.t, problem.rows)
-        guesses, log_p = problem.guess(state.x_t, state.t, where, problem.rows, 1, rng.fork("draw"))
+        where = run.undetermined(state.x_t, state.t)
+        x_0, log_p = run.draw(state.x_t, state.t, where, 1, rng.fork("draw"))
         if state.step + 1 == self.steps:
-            return replace(state, x_t=guesses[0])
+            return replace(state, x_t=x_0[0])
         chance = torch.tensor(sigma, dtype=torch.float64, device=where.device)
         if self.schedule == "conf":
             chance = chance * _doubt(log_p[0].exp(), where)
         now, there = chance.new_tensor(a_t), chance.new_tensor(a_u)
         a_s = a_t * (1 - a_u - chance) / (1 - a_u - chance * a_t)
-        x_s = problem.noise.corrupt(state.x_t, now, a_s, rng.fork("back"))
-        x_u = problem.noise.bridge(x_s, guesses[0], a_s, there, rng.fork("forth"))
-        return replace(state, x_t=torch.where(problem.opened, x_u, state.x_t))
+        x_s = run.noise.corrupt(state.x_t, now, a_s, rng.fork("back"))
+        x_u = run.noise.bridge(x_s, x_0[0], a_s, there, rng.fork("forth"))
+        return replace(state, x_t=torch.where(run.free, x_u, state.x_t))
 
 
 def _doubt(sure: Tensor, among: Tensor) -> Tensor:
@@ -183,5 +181,3 @@ def _doubt(sure: Tensor, among: Tensor) -> Tensor:
     total = weight.cumsum(1)[:, -1:]
     return weight / total.clamp_min(1e-300)
 
-
-SAMPLER = ReMDM

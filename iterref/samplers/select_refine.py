@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Cost
-from iterref.decode import advance, grid
-from iterref.kernels import Info, State
+from iterref.decoding import grid
+from iterref.decision import Decision
 from iterref.particles import Particles, pick
-from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.samplers.base import Decoded, Sampler
+from iterref.run import Run
+from iterref.samplers.base import Cloud, Decoded, Info, Sampler, ScoredCloud, State, time_of
+from iterref.samplers.spans import GridSpans, Spans, check_spans, clean_share, turns
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class SelectRefine(Decoded):
     """Quality-controlled iterative refinement.
 
     n: drafts of `steps` grid steps each. keep: how many texts a row go on. loops: how often they are refined.
-    denoise_steps: denoising steps h from the noisier level back to a finished text. span: how far a loop re-noises, a
-    share of the free positions in (0, 1] or a whole number of grid steps; several of them take turns.
+    denoise_steps: denoising steps h from the noisier level back to a finished text. span: how far a loop renoises, a
+    share of the free positions in (0, 1]; span_steps: how far in grid steps, in place of a share; several of either
+    take turns.
     """
 
     name: ClassVar[str] = "select_refine"
@@ -45,23 +47,15 @@ class SelectRefine(Decoded):
     keep: int = 1
     loops: int = 3
     denoise_steps: int = 5
-    span: float | int | tuple[float | int, ...] = 0.25
+    span: Spans = 0.25
+    span_steps: GridSpans = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=0, keep=1, loops=0, denoise_steps=1)
         if self.n < self.keep and self.steps:
             raise ValueError(f"select_refine: n must be at least keep, got {self.n} drafts to keep {self.keep} of")
-        if not self.spans or any(not self._is_span(span) for span in self.spans):
-            raise ValueError(
-                f"select_refine: span is a share in (0, 1] or a number of grid steps in 1..{self.steps}, "
-                f"got {self.span}"
-            )
-
-    @property
-    def spans(self) -> tuple[float | int, ...]:
-        """The spans that take turns."""
-        return self.span if isinstance(self.span, tuple) else (self.span,)
+        check_spans(self, self.span, self.span_steps, self.steps)
 
     @property
     def iterations(self) -> int:
@@ -73,81 +67,69 @@ class SelectRefine(Decoded):
         """Selection returns the best text seen, by definition."""
         return True
 
-    def init(self, problem: Problem, rng: Rng) -> State:
+    def init(self, run: Run, rng: Rng) -> State:
         """Noise for N drafts of every row."""
         if not self.steps:
             raise ValueError("select_refine: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
-        return self._beside(problem, self.n, rng)
+        return self._noise(run, self.n, rng)
 
     def refining(self) -> Sampler:
         """No drafts: the loops alone, from the given texts."""
         return replace(self, steps=0)
 
-    def resume(self, problem: Problem, tokens: Tensor) -> State:
+    def resume(self, run: Run, tokens: Tensor) -> State:
         """Every kept text begins as the given one, whose reward is asked for once."""
-        return State(0, 0.0, tokens, tokens, particles=Particles.equal(tokens.expand(self.keep, *tokens.shape)))
+        reward = run.reward_of(tokens, final=True)
+        return _kept(0, tokens.expand(self.keep, *tokens.shape), reward.expand(self.keep, *reward.shape))
 
-    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
+    def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """A grid step of the drafts, the last with a first selection; or a loop."""
-        return self._draft(problem, state, rng) if state.step < self.steps else self._loop(problem, state, rng)
+        if isinstance(state, Cloud):
+            return self._draft(run, state, rng)
+        assert isinstance(state, ScoredCloud)
+        return self._loop(run, state, rng)
 
     def cost(self) -> Cost:
         """The drafts and their rewards (or the given text's), and `keep` rows a denoising step of every loop."""
         draft = Cost(self.n * self.steps, self.n, self.steps) if self.steps else Cost(0, 1)
         return draft + Cost(self.keep * self.denoise_steps, self.keep, self.denoise_steps) * self.loops
 
-    def _draft(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
+    def _draft(self, run: Run, state: Cloud, rng: Rng) -> tuple[State, Info]:
         """One grid step of all drafts; after the last one the best are kept."""
-        state, reward = self._advanced(problem, state, rng)
+        state, reward = self._decode(run, state, rng)
         if reward is None:
             return state, Info()
-        assert state.particles is not None
-        x = state.particles.x_t
-        kept = self._best(reward)
-        info = Info(None, torch.isneginf(reward).all(0), None, x, reward)
-        return _shown(state.step, pick(x, kept), reward.gather(0, kept)), info
+        x, kept = state.particles.x_t, self._best(reward)
+        info = Info(stuck=torch.isneginf(reward).all(0), decisions=(Decision(x, reward),))
+        return _kept(state.step, pick(x, kept), reward.gather(0, kept)), info
 
-    def _loop(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
-        """Re-noises the kept texts, denoises them, and keeps the best of old and new: the old where they tie, and the
+    def _loop(self, run: Run, state: ScoredCloud, rng: Rng) -> tuple[State, Info]:
+        """Renoises the kept texts, denoises them, and keeps the best of old and new: the old where they tie, and the
         same text twice only where nothing else is left."""
-        state = state.scored(problem)
-        assert state.particles is not None and state.reward is not None
-        old, old_reward = state.particles.x_t, state.particles.reward
-        if old_reward is None:  # given texts
-            old_reward = state.reward.expand(self.keep, -1)
-        new = self._varied(problem, old, self.spans[(state.step - self.steps) % len(self.spans)], rng)
-        reward = problem.widened(self.keep).score(new.flatten(0, 1), problem.rows.repeat(self.keep), final=True)
-        reward = reward.view(self.keep, -1)
-        x, scores = torch.cat([old, new]), torch.cat([old_reward, reward])
-        kept = self._best(torch.where(_repeated(x), -torch.inf, scores))
-        state = _shown(state.step + 1, pick(x, kept), scores.gather(0, kept))
-        assert state.x_0 is not None
-        taken = (kept >= self.keep).double().mean(0)
-        return state, Info(taken, torch.isneginf(reward).all(0), (state.x_0 != old[0]).sum(1), new, reward)
+        old, wide = state.particles, run.repeat(self.keep)
+        new = self._varied(wide, old.x_t, state.step - self.steps, rng.repeat(self.keep))
+        reward = wide.reward_of(new.flatten(0, 1), final=True).view(self.keep, -1)
+        x, rewards = torch.cat([old.x_t, new]), torch.cat([old.rewards, reward])
+        kept = self._best(torch.where(_repeated(x), -torch.inf, rewards))
+        after = _kept(state.step + 1, pick(x, kept), rewards.gather(0, kept))
+        taken, changed = (kept >= self.keep).double().mean(0), (after.x_0 != state.x_0).sum(1)
+        return after, Info(taken, torch.isneginf(reward).all(0), changed, decisions=(Decision(new, reward),))
 
-    def _varied(self, problem: Problem, x: Tensor, span: float | int, rng: Rng) -> Tensor:
-        """Kept texts (K, B, L), re-noised and brought back by the base decoder -> (K, B, L)."""
-        wide, streams = problem.widened(self.keep), rng.repeat(self.keep)
-        s = self._time(problem, span)
-        a_0, a_s = float(problem.noise.a(0.0)), float(problem.noise.a(s))
-        x = wide.back(x.flatten(0, 1), a_0, a_s, wide.rows, streams.fork("back"))
+    def _varied(self, run: Run, x: Tensor, loop: int, rng: Rng) -> Tensor:
+        """Kept texts (K, B, L), renoised and brought back by plain decoding -> (K, B, L)."""
+        turn = loop % len(turns(self.span_steps or self.span))
+        a_s = clean_share(self.span, self.span_steps, self.steps, run.noise.schedule, 0.0, turn)
+        s = time_of(run, a_s)
+        a_0, a_s = float(run.noise.a(0.0)), float(run.noise.a(s))
+        y = run.renoise(x.flatten(0, 1), a_0, a_s, rng.fork("back"))
         times = [s * now for now in grid(self.denoise_steps)]
         for k in range(self.denoise_steps):
-            x = advance(wide, x, times[k], times[k + 1], self.decoder, wide.rows, streams.fork("forth", k))
-        return x.unflatten(0, (self.keep, -1))
-
-    def _time(self, problem: Problem, span: float | int) -> float:
-        """The time that a span of finished text goes back to."""
-        if isinstance(span, int):
-            return grid(self.steps)[self.steps - span]
-        return float(problem.noise.schedule.time(torch.tensor(1 - span, dtype=torch.float64)))
+            y = self.decoder.step(run, y, times[k], times[k + 1], rng.fork("forth", k))
+        return y.unflatten(0, (self.keep, -1))
 
     def _best(self, reward: Tensor) -> Tensor:
         """Which of (N, B) rewards are kept, the highest first, (K, B) long; ties by place."""
         return reward.argsort(dim=0, descending=True, stable=True)[: self.keep]
-
-    def _is_span(self, span: float | int) -> bool:
-        return 1 <= span <= self.steps if isinstance(span, int) else 0 < span <= 1
 
 
 def _repeated(x: Tensor) -> Tensor:
@@ -156,10 +138,7 @@ def _repeated(x: Tensor) -> Tensor:
     return ((x[:, None] == x).all(3) & earlier[..., None]).any(1)
 
 
-def _shown(step: int, x: Tensor, reward: Tensor) -> State:
+def _kept(step: int, x: Tensor, reward: Tensor) -> ScoredCloud:
     """The state of kept finished texts (K, B, L), the best first, which it shows."""
     particles = replace(Particles.equal(x), x_0=x, reward=reward)
-    return State(step, 0.0, x[0], x[0], reward[0], particles=particles)
-
-
-SAMPLER = SelectRefine
+    return ScoredCloud(step, 0.0, x[0], x[0], reward[0], particles)

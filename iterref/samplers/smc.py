@@ -10,7 +10,7 @@ So for the law P of the decoder that is really run (any order, correlated tokens
 threshold and N:  E[Z^] = E_P[exp(r / alpha)]  and  E[Z^ sum_n W_n f(x^n)] = E_P[f exp(r / alpha)],  exactly. A single
 draw by weight has the tilted law as N grows; `particle_gibbs` makes it exact for finite N.
 
-Guesses and steps come from one evaluation a particle (`iterref.kernels.ahead`): N denoiser rows a grid step. `fresh` is
+Guesses and steps come from one evaluation a particle (`iterref.kernels.ahead`): N NFE a grid step. `fresh` is
 FK steering as published; what it resamples by is then a guess that is thrown away, which says little of the text that
 the particle goes on to, so following the guess is the default. Singhal et al. (2025), arXiv:2501.06848; Del Moral,
 Doucet, Jasra (2012) on thresholds; Naesseth, Lindsten, Schoen (2015), arXiv:1502.02536, on choosing within a particle.
@@ -26,23 +26,23 @@ from torch import Tensor
 
 from iterref import mtm
 from iterref.budget import Cost
-from iterref.decode import grid
-from iterref.kernels import Info, State
-from iterref.kernels.ahead import Ahead, finished, follow, look, onward, own, scored, settled, unpaid, weighed
+from iterref.decoding import grid
+from iterref.decision import Decision
+from iterref.moves.lookahead import Ahead, finished, follow, look, onward, own, scored, settled, unpaid, weighed
 from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, due, promise, times_due
-from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.run import Run
 from iterref.resample import SCHEMES
-from iterref.samplers.base import OBJECTIVES, Decoded
+from iterref.samplers.base import Aimed, Cloud, Decoded, Info, ScoredCloud, State
 
 
 @dataclass(frozen=True)
-class SMC(Decoded):
+class SMC(Aimed, Decoded):
     """Feynman-Kac steering of `particles` samples of `steps` grid steps each, by a base decoder.
 
     potential: `difference`, `max` or `sum`, how the promise of a guess is spent. guesses: clean guesses of a particle
-    at each scored time, a reward row each. every: every `every`-th grid time is scored, pure noise left out. fresh:
+    at each scored time, a reward call each. every: every `every`-th grid time is scored, pure noise left out. fresh:
     whether a particle is weighed by the mean of its guesses and goes on from new ones, or follows one of them, chosen
     by reward. threshold: resample a row where its effective number of particles is below this share of them; 0 never
     does. resampling: `systematic`, `stratified`, `residual` or `multinomial`. objective: `sample` draws one particle by
@@ -59,12 +59,11 @@ class SMC(Decoded):
     fresh: bool = False
     threshold: float = 0.5
     resampling: Literal["systematic", "stratified", "residual", "multinomial"] = "systematic"
-    objective: Literal["sample", "maximise"] = "sample"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=1, particles=1, guesses=1, every=1)
-        self._among(potential=POTENTIALS, resampling=SCHEMES, objective=OBJECTIVES)
+        self._among(potential=POTENTIALS, resampling=SCHEMES)
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"smc: threshold is a share of the particles in [0, 1], got {self.threshold}")
 
@@ -73,47 +72,46 @@ class SMC(Decoded):
         """One step a grid step, of all particles at once."""
         return self.steps
 
-    def init(self, problem: Problem, rng: Rng) -> State:
+    def init(self, run: Run, rng: Rng) -> State:
         """Noise for every particle of a row, at equal weights and with nothing promised yet."""
         n = self.particles
-        x = problem.widened(n).prior(rng.repeat(n)).unflatten(0, (n, -1))
-        return State(0, 1.0, x[0], particles=unpaid(x))
+        x = run.repeat(n).prior(rng.repeat(n)).unflatten(0, (n, -1))
+        return Cloud(0, 1.0, x[0], unpaid(x))
 
-    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
+    def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step: look ahead, weigh and resample where it is due, step on; the last one weighs and draws."""
-        assert state.particles is not None
+        assert isinstance(state, Cloud)
         t, u = grid(self.steps)[state.step : state.step + 2]
         if u == 0 and not self.fresh:
-            return self._followed(problem, state.particles, t, rng)
-        particles, parents, ahead, info = self._looked(problem, state, t, rng)
-        x = onward(problem, ahead, parents, t, u, self.decoder, rng.fork("onward"))
+            return self._followed(run, state.particles, t, rng)
+        particles, parents, ahead, info = self._looked(run, state, t, rng)
+        x = onward(run, ahead, parents, t, u, self.decoder, rng.fork("onward"))
         if u > 0:
-            return State(state.step + 1, u, x[0], particles=replace(particles, x_t=x)), info
-        reward = scored(problem, x[None], final=True)[0]
-        particles = finished(particles, x, reward, reward / problem.alpha, self.potential)
+            return Cloud(state.step + 1, u, x[0], replace(particles, x_t=x)), info
+        reward = scored(run, x[None], final=True)[0]
+        particles = finished(particles, x, reward, reward / run.alpha, self.potential)
         return self._drawn(particles, rng.fork("choose"))
 
     def cost(self) -> Cost:
-        """A denoiser row a particle and grid step, a reward row a guess; the last guesses are the finished texts."""
+        """A NFE a particle and grid step, a reward call a guess; the last guesses are the finished texts."""
         if self.fresh:
             rewards = self.guesses * times_due(self.steps, self.every) + 1
         else:
             rewards = self.guesses * (times_due(self.steps - 1, self.every) + 1)
         return Cost(self.particles * self.steps, self.particles * rewards, self.steps)
 
-    def _looked(self, problem: Problem, state: State, t: float, rng: Rng) -> tuple[Particles, Tensor, Ahead, Info]:
+    def _looked(self, run: Run, state: Cloud, t: float, rng: Rng) -> tuple[Particles, Tensor, Ahead, Info]:
         """Where that is due, the particles weighed by what they promise, and resampled if the weights ask for it; with
         their parents (N, B) and what these go on from."""
         particles = state.particles
-        assert particles is not None
         parents, n, streams = own(particles), self.particles, rng.fork("look")
         if not due(state.step, self.every):
-            return particles, parents, look(problem, particles.x_t, t, 1, self.decoder, streams), Info()
+            return particles, parents, look(run, particles.x_t, t, 1, self.decoder, streams), Info()
         draws = self.guesses + (n if self.fresh else 0)
-        ahead = look(problem, particles.x_t, t, draws, self.decoder, streams)
+        ahead = look(run, particles.x_t, t, draws, self.decoder, streams)
         guesses = ahead.draws[: self.guesses]
-        reward = scored(problem, guesses, final=False)
-        log_v = reward / problem.alpha
+        reward = scored(run, guesses, final=False)
+        log_v = reward / run.alpha
         if self.fresh:
             particles, ahead = weighed(particles, promise(log_v), self.potential), ahead.after(self.guesses)
         else:
@@ -123,26 +121,23 @@ class SMC(Decoded):
         ess = particles.ess()
         rows = ess < self.threshold * n
         chosen = SCHEMES[self.resampling](particles.by_row, rng.fork("resample")).T
-        info = Info(None, None, None, guesses.flatten(0, 1), reward.flatten(0, 1), ess)
+        info = Info(ess=ess, decisions=(Decision(guesses.flatten(0, 1), reward.flatten(0, 1)),))
         return particles.take(chosen, rows), torch.where(rows, chosen, parents), ahead, info
 
-    def _followed(self, problem: Problem, particles: Particles, t: float, rng: Rng) -> tuple[State, Info]:
+    def _followed(self, run: Run, particles: Particles, t: float, rng: Rng) -> tuple[State, Info]:
         """The last step: its guesses are finished texts, one of which ends each particle."""
-        ahead = look(problem, particles.x_t, t, self.guesses, self.decoder, rng.fork("look"))
-        reward = scored(problem, ahead.draws, final=True)
-        choice = follow(ahead, reward / problem.alpha, rng.fork("follow"))
+        ahead = look(run, particles.x_t, t, self.guesses, self.decoder, rng.fork("look"))
+        reward = scored(run, ahead.draws, final=True)
+        choice = follow(ahead, reward / run.alpha, rng.fork("follow"))
         reward = reward.gather(0, choice.index[None])[0]
         particles = finished(particles, choice.ahead.draws[0], reward, choice.value + choice.gain, self.potential)
         return self._drawn(particles, rng.fork("choose"))
 
     def _drawn(self, particles: Particles, rng: Rng) -> tuple[State, Info]:
         """The finished particles, and one of them: by weight, or the best."""
-        assert particles.reward is not None
         verdict = mtm.select(particles.by_row, rng)
-        choice = particles.reward.argmax(0) if self.maximises else verdict.choice
+        choice = particles.rewards.argmax(0) if self.maximises else verdict.choice
         x_0 = pick(particles.x_t, choice)
-        info = Info(None, verdict.stuck, None, particles.x_t, particles.reward, particles.ess())
-        return State(self.steps, 0.0, x_0, x_0, pick(particles.reward, choice), particles=particles), info
-
-
-SAMPLER = SMC
+        decided = (Decision(particles.x_t, particles.rewards),)
+        info = Info(stuck=verdict.stuck, ess=particles.ess(), decisions=decided)
+        return ScoredCloud(self.steps, 0.0, x_0, x_0, pick(particles.rewards, choice), particles), info

@@ -6,7 +6,7 @@
     value="guess"       v_n = r(x_0^n), the reward of the very guess that the candidate came from
 
 "posterior" evaluates the denoiser at every candidate; the chosen one's evaluation also makes the guesses of the next
-step, so a run takes 1 + N (steps - 1) denoiser rows. "guess" takes `steps`. At the last step candidates are finished
+step, so a run takes 1 + N (steps - 1) NFE. "guess" takes `steps`. At the last step candidates are finished
 texts and v is their reward. With `greedy` the best candidate is chosen, the paper's alpha -> 0.
 
 The law. N = 1 is plain sampling. As N grows (and, for "posterior", as the guesses do) each step tends to the optimal
@@ -27,27 +27,27 @@ from torch import Tensor
 
 from iterref import mtm
 from iterref.budget import Cost
-from iterref.decode import grid, hidden, reveal
-from iterref.kernels import Info, State
+from iterref.decoding import grid
+from iterref.decision import Decision
 from iterref.particles import Particles, pick
-from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.samplers.base import OBJECTIVES, Decoded
+from iterref.run import Run
+from iterref.samplers.base import Aimed, Decoded, Info, Paired, State
 
 VALUES = ("posterior", "guess")
 
 
 @dataclass(frozen=True)
-class Drawn(State):
-    """A state whose evaluation has been used: `guesses` (N, B, L) at x_t for the next step's candidates, and how sure
-    they are, `sure` (N, B, L) float64. None where x_t is still to be evaluated."""
+class Drawn(Paired):
+    """A state whose evaluation has been used: `draws` (N, B, L) at x_t for the next step's candidates, and how sure
+    the model is of them, `sure` (N, B, L) float64."""
 
-    guesses: Tensor | None = None
-    sure: Tensor | None = None
+    draws: Tensor
+    sure: Tensor
 
 
 @dataclass(frozen=True)
-class SVDD(Decoded):
+class SVDD(Aimed, Decoded):
     """Soft value-based decoding.
 
     tries: candidates N of a grid step. value: `posterior` or `guess`, what a candidate is worth. guesses: how many
@@ -62,12 +62,11 @@ class SVDD(Decoded):
     value: Literal["posterior", "guess"] = "posterior"
     guesses: int = 1
     greedy: bool = False
-    objective: Literal["sample", "maximise"] = "sample"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=1, tries=1, guesses=1)
-        self._among(value=VALUES, objective=OBJECTIVES)
+        self._among(value=VALUES)
         if self.value == "guess" and self.guesses > 1:
             raise ValueError("svdd: guesses > 1 needs value=posterior: a candidate comes from one guess alone")
 
@@ -76,38 +75,41 @@ class SVDD(Decoded):
         """One step a grid step."""
         return self.steps
 
-    def init(self, problem: Problem, rng: Rng) -> State:
+    def init(self, run: Run, rng: Rng) -> State:
         """Pure noise at the free positions."""
-        return Drawn(0, 1.0, problem.prior(rng))
+        return State(0, 1.0, run.prior(rng))
 
-    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
+    def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step: N candidates, their values, one choice."""
-        assert isinstance(state, Drawn)
-        n, wide, streams = self.tries, problem.widened(self.tries), rng.repeat(self.tries)
-        times = grid(self.steps)
-        t, u = times[state.step], times[state.step + 1]
-        guesses, sure = self._in_hand(problem, state, t, rng.fork("draw"))
-        x_t, x_0, how = state.x_t.repeat(n, 1), guesses.flatten(0, 1), sure.flatten(0, 1)
-        x_u = reveal(wide, x_t, x_0, how, t, u, self.decoder, wide.rows, streams.fork("reveal"))
-        if u == 0 or self.value == "guess":  # a finished text is the guess that it came from
-            valued, rest, rest_sure = guesses[None], None, None
+        n, wide, streams = self.tries, run.repeat(self.tries), rng.repeat(self.tries)
+        t, u = grid(self.steps)[state.step : state.step + 2]
+        if isinstance(state, Drawn):
+            draws, sure = state.draws, state.sure
         else:
-            where, count = hidden(wide, x_u, u, wide.rows), self.guesses + n
-            drawn, sure = wide.guess(x_u, u, where, wide.rows, count, streams.fork("value"), self.decoder.score)
+            where = run.undetermined(state.x_t, t)
+            draws, sure = run.draw(state.x_t, t, where, n, rng.fork("draw"), self.decoder.confidence)
+        x_t, x_0, how = state.x_t.repeat(n, 1), draws.flatten(0, 1), sure.flatten(0, 1)
+        x_u = self.decoder.reveal(wide, x_t, x_0, how, t, u, streams.fork("reveal"))
+        further = u > 0 and self.value == "posterior"
+        if not further:  # a finished text is the clean sample that it came from
+            valued = draws[None]
+        else:
+            where, count = wide.undetermined(x_u, u), self.guesses + n
+            drawn, sure = wide.draw(x_u, u, where, count, streams.fork("value"), self.decoder.confidence)
             drawn, sure = drawn.unflatten(1, (n, -1)), sure.unflatten(1, (n, -1))
-            # Guesses that value a candidate are not the ones to go on from: those would be chosen twice.
+            # What values a candidate is not what it goes on from: that would be chosen twice.
             valued, rest, rest_sure = drawn[: self.guesses], drawn[self.guesses :], sure[self.guesses :]
-        rows = problem.rows.repeat(len(valued) * n)
-        reward = problem.score(valued.flatten(0, 2), rows, final=u == 0).view(len(valued), n, -1)
-        log_w = (reward / problem.alpha).permute(2, 1, 0).contiguous().logsumexp(2)  # up to the number of guesses
+        reward = run.reward_of(valued.flatten(0, 1), final=u == 0).view(len(valued), n, -1)
+        log_w = (reward / run.alpha).permute(2, 1, 0).contiguous().logsumexp(2)  # up to the number of samples
         verdict = self._choose(log_w, rng.fork("choose"))
         choice, x_u = verdict.choice, x_u.unflatten(0, (n, -1))
         ess = replace(Particles.equal(x_u), log_w=log_w.T.contiguous()).ess()
-        state = Drawn(
-            state.step + 1, u, pick(x_u, choice), pick(valued[0], choice), pick(reward[0], choice),
-            guesses=_of(rest, choice), sure=_of(rest_sure, choice),
-        )  # fmt: skip
-        return state, Info(None, verdict.stuck, None, valued.flatten(0, 1), reward.flatten(0, 1), ess)
+        chosen = Paired(state.step + 1, u, pick(x_u, choice), pick(valued[0], choice), pick(reward[0], choice))
+        decided = (Decision(valued.flatten(0, 1), reward.flatten(0, 1)),)
+        info = Info(stuck=verdict.stuck, ess=ess, decisions=decided)
+        if not further:
+            return chosen, info
+        return Drawn(**vars(chosen), draws=_of(rest, choice), sure=_of(rest_sure, choice)), info
 
     def cost(self) -> Cost:
         """`posterior`: every candidate but the finished ones is evaluated. `guess`: one evaluation a step."""
@@ -115,13 +117,6 @@ class SVDD(Decoded):
         if self.value == "guess":
             return Cost(self.steps, self.tries * self.steps, self.steps)
         return Cost(1 + self.tries * between, self.tries * (self.guesses * between + 1), self.steps)
-
-    def _in_hand(self, problem: Problem, state: Drawn, t: float, rng: Rng) -> tuple[Tensor, Tensor]:
-        """N guesses at x_t and how sure they are, (N, B, L) each, drawn unless an earlier evaluation made them."""
-        if state.guesses is not None and state.sure is not None:
-            return state.guesses, state.sure
-        where = hidden(problem, state.x_t, t, problem.rows)
-        return problem.guess(state.x_t, t, where, problem.rows, self.tries, rng, self.decoder.score)
 
     def _choose(self, log_w: Tensor, rng: Rng) -> mtm.Verdict:
         """One of (B, N) candidates: by weight, or the heaviest; the first where none has any weight."""
@@ -131,9 +126,7 @@ class SVDD(Decoded):
         return mtm.Verdict(best, torch.ones_like(best, dtype=torch.bool), torch.isneginf(log_w).all(1))
 
 
-def _of(draws: Tensor | None, choice: Tensor) -> Tensor | None:
+def _of(draws: Tensor, choice: Tensor) -> Tensor:
     """All draws of the chosen candidate of every row: (K, N, B, L), (B,) -> (K, B, L)."""
-    return None if draws is None else draws[:, choice, torch.arange(len(choice), device=draws.device)]
+    return draws[:, choice, torch.arange(len(choice), device=draws.device)]
 
-
-SAMPLER = SVDD

@@ -1,4 +1,4 @@
-"""Parallel tempering: chains of a row side by side at rising temperatures of the reward, which trade places.
+"""Parallel tempering: chains of a row side by side at rising temperatures of the reward, which swap states.
 
     alpha_k = alpha ratio^k,  k = 0 .. W - 1;     target   prod_k Pi_k(x^k),   Pi_k(x) ~ p(x) exp(r(x) / alpha_k)
     every round, each chain makes a move of the shared kernel at its own alpha_k; then neighbours i, j = i + 1 swap with
@@ -10,8 +10,8 @@ cancels from the ratio, the noise level too (all chains are at the same t), and 
 costs nothing. Even pairs (0, 1), (2, 3), ... and odd ones (1, 2), ... are tried in turn, which is not reversible and
 takes a text up and down the ladder in O(W) rounds instead of O(W^2); two chains have one pair, tried every round.
 
-Swaps leave the product law invariant whatever the model; the moves do under the conditions of the shared kernel, and
-then the whole does. A ladder shares its rows among the chains: it pays where the tilted law has modes that one chain
+Swaps leave the product invariant whatever the model; the moves do under the conditions of the shared kernel, and then
+the whole does. A ladder shares its NFE among the chains: it pays where the tilted distribution has modes that one chain
 does not cross between, and costs where there are none.
 
 Swendsen and Wang (1986); Geyer (1991); Okabe, Kawata, Okamoto, Mikami (2001); Syed, Bouchard-Cote, Deligiannidis,
@@ -20,116 +20,88 @@ Doucet (2022), arXiv:1905.02939.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from iterref.budget import Cost
-from iterref.kernels import KERNELS, Entry, Info, Move, State
-from iterref.noise import Schedule
-from iterref.particles import Particles
-from iterref.problem import Problem
+from iterref import chains
+from iterref.moves.shared import Shared
 from iterref.random import Rng
-from iterref.samplers.base import OBJECTIVES, Chain
-from iterref.samplers.iterref import IterRef
+from iterref.run import Run, Time
+from iterref.samplers.base import Aimed, Info, Output, Paired, State
+from iterref.samplers.refining import Kernel, Refining
 
 
 @dataclass(frozen=True)
-class Tempering(Chain):
-    """Replica exchange of `width` chains.
+class Tempering(Aimed, Refining):
+    """Replica exchange of `chains` chains.
 
-    Each drafts in `steps` grid steps, `guided` at its own alpha or plainly by the base decoder, and then makes `moves`
-    moves on the finished text; tries, blocks, span and spacing as in `iterref`. ratio: alpha of a chain over that of
-    the next cooler one. objective: `sample` returns the last state of chain 0, `maximise` the best text any chain saw.
+    Each drafts in `steps` grid steps, its clean samples competing at its own alpha (`reward_draft`) or plainly, and
+    then makes `moves` moves of the shared kernel on the finished text; tries and decisions as in `iterref`. ratio:
+    alpha of a chain over that of the next cooler one. The last state of chain 0 is returned to `sample`.
     """
 
     name: ClassVar[str] = "tempering"
     knob: ClassVar[str] = "moves"
     least: ClassVar[int] = 0
 
-    steps: int = 4
-    moves: int = 24
-    width: int = 3
+    chains: int = 3
     ratio: float = 2.0
     tries: int = 2
-    blocks: int = 0
-    span: float | int | tuple[float | int, ...] = 0.5
-    spacing: int = 2
-    guided: bool = True
-    objective: Literal["sample", "maximise"] = "sample"
+    decisions: int = 8
+    reward_draft: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(width=2)
-        self._among(objective=OBJECTIVES)
+        self._require(chains=2, tries=1, decisions=1)
         if not 1 < self.ratio < float("inf"):
             raise ValueError(f"tempering: ratio must be above 1 and finite, got {self.ratio}: chains get hotter by it")
-        self._chain()
+        if self.reward_draft and (self.order != "random" or self.block_length):
+            raise ValueError(
+                f"tempering: a draft whose clean samples compete by reward has no order, so order={self.order} with "
+                f"block_length={self.block_length} needs reward_draft=false"
+            )
 
     @property
-    def entry(self) -> Entry:
+    def kernel(self) -> Kernel:
         """The shared kernel."""
-        return KERNELS["shared"]
+        return Shared(self.tries, self.decisions, self.spacing)
 
-    def plan(self, schedule: Schedule, alpha: float) -> tuple[Move, ...]:
-        """The moves of the coldest chain; every chain makes them at its own alpha."""
-        return self._chain().plan(schedule, alpha)
+    @property
+    def draft_kernel(self) -> Shared | None:
+        """The same, if the draft is to compete."""
+        return Shared(self.tries, self.decisions) if self.reward_draft else None
 
-    def init(self, problem: Problem, rng: Rng) -> State:
-        """Pure noise, for every chain of a row."""
-        return self._shown(super().init(problem.widened(self.width), rng.repeat(self.width)))
-
-    def resume(self, problem: Problem, tokens: Tensor) -> State:
-        """Every chain begins at the given text."""
-        return self._shown(super().resume(problem, tokens.repeat(self.width, 1)))
-
-    def step(self, problem: Problem, state: State, rng: Rng) -> tuple[State, Info]:
-        """One move of every chain, and one round of swaps; what is told of the moves are those of chain 0."""
-        assert state.wide is not None
-        before = state.wide
-        wide, info = super().step(problem.widened(self.width), before, rng.repeat(self.width))
-        if wide.reward is not None:
-            # Which pairs are tried depends on the round alone.
-            first = before.step % min(2, self.width - 1)
-            places = exchange(wide.reward.view(self.width, -1), self.ladder(problem.alpha), first, rng.fork("swap"))
-            wide = _placed(wide, places)
-        return self._shown(wide), _cold(info, len(rng))
-
-    def cost(self) -> Cost:
-        """The rows of all chains, at the depth of one."""
-        one = super().cost()
-        return Cost(one.denoiser * self.width, one.reward * self.width, one.depth)
+    @property
+    def width(self) -> int:
+        """The chains."""
+        return self.chains
 
     def ladder(self, alpha: float) -> Tensor:
         """alpha_k of every chain, (W,) float64."""
-        return alpha * self.ratio ** torch.arange(self.width, dtype=torch.float64)
+        return alpha * self.ratio ** torch.arange(self.chains, dtype=torch.float64)
 
-    def _move(self, problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
-        """A planned move, every chain at its own alpha."""
-        batch = len(problem.canvas) // self.width
-        alpha = self.ladder(problem.alpha).to(problem.canvas.device).repeat_interleave(batch)
-        return super()._move(problem, state, replace(move, alpha=alpha), rng)
+    def output(self, run: Run, state: State) -> Output:
+        """Chain 0, which has all the weight: the others sample distributions of their own."""
+        output = super().output(run, state)
+        assert output.particles is not None
+        output.particles.log_w[1:] = -torch.inf
+        return output
 
-    def _chain(self) -> IterRef:
-        return IterRef(
-            self.steps, self.order, self.block, self.bound, moves=self.moves, tries=self.tries, blocks=self.blocks,
-            span=self.span, spacing=self.spacing, early=0.0, guided=self.guided,
-        )  # fmt: skip
+    def _alpha(self, run: Run, index: int | None) -> Time:
+        """Every chain's own."""
+        return self.ladder(run.alpha).to(run.canvas.device).repeat_interleave(run.batch)
 
-    def _shown(self, wide: State) -> State:
-        """The state of all chains, showing chain 0. Under the target's law it has all the weight: the others sample
-        laws of their own."""
-        x = wide.x_t.unflatten(0, (self.width, -1))
-        x_0 = None if wide.x_0 is None else wide.x_0.unflatten(0, (self.width, -1))
-        reward = None if wide.reward is None else wide.reward.view(self.width, -1)
-        particles = replace(Particles.equal(x), x_0=x_0, reward=reward)
-        particles.log_w[1:] = -torch.inf
-        return State(
-            wide.step, wide.t, x[0], None if x_0 is None else x_0[0], None if reward is None else reward[0],
-            particles=particles, wide=wide,
-        )  # fmt: skip
+    def _after(self, run: Run, before: State, state: State, info: Info, rng: Rng) -> tuple[State, Info]:
+        """One round of swaps; what is said of the moves is of chain 0."""
+        if isinstance(state, Paired) and info.decisions:
+            # Which pairs are tried depends on the round alone.
+            first = before.step % min(2, self.chains - 1)
+            reward = state.reward.view(self.chains, -1)
+            state = state.take(chains.sequences(exchange(reward, self.ladder(run.alpha), first, rng.fork("swap"))))
+        return state, _cold(info, run.batch)
 
 
 def exchange(reward: Tensor, alpha: Tensor, first: int, rng: Rng) -> Tensor:
@@ -149,17 +121,6 @@ def exchange(reward: Tensor, alpha: Tensor, first: int, rng: Rng) -> Tensor:
     return place + torch.cat([swaps, nobody]) - torch.cat([nobody, swaps])
 
 
-def _placed(wide: State, places: Tensor) -> State:
-    """The chains (W * B, ...) of a state in their new places (W, B), with all that is known of each."""
-    rows = torch.arange(places.shape[1], device=places.device)
-    index = (places * places.shape[1] + rows).flatten()
-
-    def moved(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x[index]
-
-    return replace(wide, x_t=wide.x_t[index], x_0=moved(wide.x_0), reward=moved(wide.reward))
-
-
 def _cold(info: Info, batch: int) -> Info:
     """What chain 0 did: the first `batch` chains."""
 
@@ -171,5 +132,3 @@ def _cold(info: Info, batch: int) -> Info:
         decisions=tuple(decision.of(slice(batch)) for decision in info.decisions),
     )  # fmt: skip
 
-
-SAMPLER = Tempering

@@ -1,4 +1,4 @@
-"""Re-noising: which positions a move opens, by laws that never look at the tokens.
+"""Renoising: where a move goes, and which positions it opens, by distributions that never look at the tokens.
 
     independent   x_s ~ q(x_s | x_t), every position on its own
     spaced        a random set S of a given size, its positions at least `gap` apart; x_s is x_t with S made noise
@@ -15,13 +15,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iterref.kernels.base import Move, State
-from iterref.problem import Problem, Time
+from iterref.noise import Schedule
 from iterref.random import Rng
+from iterref.run import Run, Time
+from iterref.samplers.base import Drafted
 
 
 @dataclass(frozen=True)
-class Opened:
+class Excursion:
+    """From time `t`, where a share `a_t` of the tokens is clean, to the noisier share `a_s` and back, with one
+    evaluation at each of the noisy `times`, the noisiest first. `a_s` and `times` are numbers, or (R,) tensors."""
+
+    t: float
+    a_t: float
+    a_s: Time
+    times: tuple[Time, ...]
+
+    @classmethod
+    def planned(cls, schedule: Schedule, t: float, a_s: Time, steps: int = 1) -> Excursion:
+        """The way back in `steps` equal steps of the share of clean tokens."""
+        a_t = float(schedule.a(torch.tensor(t, dtype=torch.float64)))
+        shares = torch.as_tensor(a_s, dtype=torch.float64)
+        times = [schedule.time(shares + (a_t - shares) * k / steps) for k in range(steps)]
+        return cls(t, a_t, a_s, tuple(times if isinstance(a_s, Tensor) else [float(time) for time in times]))
+
+    @property
+    def span(self) -> Time:
+        """The share of tokens that become noise."""
+        return self.a_t - self.a_s
+
+    def repeat(self, n: int) -> Excursion:
+        """The same for n copies of every sequence."""
+        return Excursion(self.t, self.a_t, _several(self.a_s, n), tuple(_several(time, n) for time in self.times))
+
+
+@dataclass(frozen=True)
+class Renoised:
     """A noisier state: `x_s` (R, L), the `sites` (R, L) whose noisy tokens are redrawn on the way back, and the share
     `a_s` of clean tokens among those sites (0 where all of them were made noise)."""
 
@@ -30,19 +59,26 @@ class Opened:
     a_s: Time
 
 
-def reopen(problem: Problem, x_t: Tensor, move: Move, rows: Tensor, rng: Rng) -> Opened:
-    """Re-noises (R, L) states that belong to (R,) rows by the move's law.
+def renoise(run: Run, x_t: Tensor, trip: Excursion, spacing: int, rng: Rng) -> Renoised:
+    """Renoises (R, L) states.
 
     Spaced sets are for absorbing noise at any time; under other noise a noisy token does not show that it is noise,
-    so a move above t = 0 re-noises independently there.
+    so a move above t = 0 renoises independently there.
     """
-    if move.redraw:
-        return Opened(x_t, problem.opened[rows], move.a_s)
-    if move.spacing and problem.noise.mask is not None:
-        sites = spaced(problem.opened[rows], move.spacing, move.a_t - move.a_s, rng)
-        return Opened(torch.where(sites, problem.noise.mask, x_t), sites, 0.0)
-    x_s = problem.back(x_t, move.a_t, move.a_s, rows, rng)
-    return Opened(x_s, problem.opened[rows], move.a_s)
+    if spacing and run.noise.mask is not None:
+        sites = spaced(run.free, spacing, trip.span, rng)
+        return Renoised(torch.where(sites, run.noise.mask, x_t), sites, 0.0)
+    return Renoised(run.renoise(x_t, trip.a_t, trip.a_s, rng), run.free, trip.a_s)
+
+
+def descend(run: Run, state: Drafted, t: float, rng: Rng) -> Tensor:
+    """The states at a cleaner time, x_u ~ q(x_u | x_t, x_0) (R, L). Free of cost, and exact: Pi_t becomes Pi_u.
+
+    At t = 0 the clean sample itself is the state.
+    """
+    if t == 0:
+        return state.x_0
+    return run.denoise(state.x_t, state.x_0, float(run.noise.a(state.t)), float(run.noise.a(t)), rng)
 
 
 def spaced(free: Tensor, gap: int, share: Time, rng: Rng) -> Tensor:
@@ -77,16 +113,5 @@ def partition(where: Tensor, blocks: int, rng: Rng) -> Tensor:
     return torch.where(where, order.argsort(1).argsort(1) % blocks, -1)
 
 
-def open_positions(problem: Problem, x_s: Tensor, s: Time, rows: Tensor) -> Tensor:
-    """Where the clean token must be drawn at x_s, (R, L) bool."""
-    times = torch.as_tensor(s, dtype=torch.float64, device=x_s.device).expand(len(rows))
-    return problem.noise.undetermined(x_s, times) & problem.opened[rows]
-
-
-def leaves_one_out(problem: Problem, state: State, move: Move) -> bool:
-    """Whether the move redraws spaced sites of a clean text by their Gibbs conditionals, corrupting nothing.
-
-    Those are one evaluation, so a move of several denoising steps re-noises and denoises instead.
-    """
-    gibbs = problem.noise.mask is None and problem.denoiser.has_leave_one_out and len(move.times) == 1
-    return gibbs and move.spacing > 0 and move.t == 0 and state.x_0 is not None and not move.redraw
+def _several(value: Time, n: int) -> Time:
+    return value.repeat(n) if isinstance(value, Tensor) else value

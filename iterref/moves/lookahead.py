@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from iterref import mtm
-from iterref.decode import Decoder, hidden, reveal
+from iterref.decoding import Decoder
 from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, promise, spent
-from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.run import Run
 
 
 @dataclass(frozen=True)
@@ -52,34 +52,35 @@ class Choice:
     gain: Tensor
 
 
-def look(problem: Problem, x_t: Tensor, t: float, draws: int, decoder: Decoder, rng: Rng) -> Ahead:
-    """Draws of every particle (N, B, L) from one evaluation; N denoiser rows a row of the problem."""
+def look(run: Run, x_t: Tensor, t: float, draws: int, decoder: Decoder, rng: Rng) -> Ahead:
+    """Draws of every particle (N, B, L) from one evaluation each: N NFE a row."""
     n = len(x_t)
-    wide, x = problem.widened(n), x_t.flatten(0, 1)
-    where = hidden(wide, x, t, wide.rows)
-    drawn, sure = wide.guess(x, t, where, wide.rows, draws, rng.repeat(n), decoder.score)
+    wide, x = run.repeat(n), x_t.flatten(0, 1)
+    drawn, sure = wide.draw(x, t, wide.undetermined(x, t), draws, rng.repeat(n), decoder.confidence)
     return Ahead(x_t, drawn.unflatten(1, (n, -1)), sure.unflatten(1, (n, -1)))
 
 
 def look_towards(
-    problem: Problem, x_t: Tensor, t: float, draws: int, x_u: Tensor, u: float, rng: Rng
+    run: Run, x_t: Tensor, t: float, draws: int, x_u: Tensor, u: float, rng: Rng
 ) -> tuple[Ahead, Tensor]:
     """As `look` for the reverse process, and log p(x_u | x_t) of a given next state (B, L) from every particle, (N, B).
 
     The laws of all particles, (M, V), are held at once.
     """
     n = len(x_t)
-    wide, x = problem.widened(n), x_t.flatten(0, 1)
-    where = hidden(wide, x, t, wide.rows)
-    log_p = wide.predict(x, t, where, wide.rows)
-    drawn = wide.draw(log_p, where, x, draws, rng.repeat(n)).unflatten(1, (n, -1))
+    wide, x = run.repeat(n), x_t.flatten(0, 1)
+    where = wide.undetermined(x, t)
+    log_p = wide.predict(x, t, where)
+    drawn = x.expand(draws, *x.shape).clone()
+    drawn[:, where] = rng.repeat(n).categorical(log_p, where, draws)
+    drawn = drawn.unflatten(1, (n, -1))
     ahead = Ahead(x_t, drawn, torch.zeros_like(drawn, dtype=torch.float64))
     return ahead, log_step(wide, log_p, where, x, x_u.repeat(n, 1), t, u).view(n, -1)
 
 
-def log_step(problem: Problem, log_p: Tensor, where: Tensor, x_t: Tensor, x_u: Tensor, t: float, u: float) -> Tensor:
+def log_step(run: Run, log_p: Tensor, where: Tensor, x_t: Tensor, x_u: Tensor, t: float, u: float) -> Tensor:
     """log p(x_u | x_t) of the reverse process in closed form, for states (R, L) of laws (M, V) at `where` -> (R,)."""
-    law = problem.noise.reverse(log_p, x_t[where], problem.noise.a(t), problem.noise.a(u))
+    law = run.noise.reverse(log_p, x_t[where], run.noise.a(t), run.noise.a(u))
     cells = torch.where(x_u == x_t, 0.0, -torch.inf).double()  # what is not hidden stays as it is
     cells[where] = law.gather(1, x_u[where][:, None])[:, 0]
     return cells.sum(1)
@@ -90,11 +91,10 @@ def own(particles: Particles) -> Tensor:
     return torch.arange(particles.n, device=particles.x_t.device)[:, None].expand(particles.log_w.shape)
 
 
-def scored(problem: Problem, guesses: Tensor, final: bool, known: Tensor | None = None) -> Tensor:
+def scored(run: Run, guesses: Tensor, final: bool, known: Tensor | None = None) -> Tensor:
     """Rewards of guesses (G, N, B, L) -> (G, N, B); `known` (B,) is that of the very first, which is not asked for."""
     x, first = guesses.flatten(0, 1), 0 if known is None else 1
-    reward = problem.score(x[first:].flatten(0, 1), problem.rows.repeat(len(x) - first), final=final)
-    reward = reward.view(-1, guesses.shape[2])
+    reward = run.reward_of(x[first:], final=final)
     return (reward if known is None else torch.cat([known[None], reward])).view(guesses.shape[:3])
 
 
@@ -112,15 +112,14 @@ def follow(ahead: Ahead, log_v: Tensor, rng: Rng, held: bool = False) -> Choice:
     return Choice(index, Ahead(ahead.x_t, ahead.draws[which][None], ahead.sure[which][None]), value, gain)
 
 
-def onward(problem: Problem, ahead: Ahead, parents: Tensor, t: float, u: float, decoder: Decoder, rng: Rng) -> Tensor:
+def onward(run: Run, ahead: Ahead, parents: Tensor, t: float, u: float, decoder: Decoder, rng: Rng) -> Tensor:
     """Children x_u (n, B, L) of parents (n, B), by one step of the decoder: slot j takes draw j of its parent, or the
     only one there is."""
     slot = torch.arange(len(parents), device=parents.device).clamp_max(len(ahead.draws) - 1)[:, None]
     row = torch.arange(parents.shape[1], device=parents.device)
     x_0, sure = (of[slot, parents, row].flatten(0, 1) for of in (ahead.draws, ahead.sure))
-    wide = problem.widened(len(parents))
-    x_t = pick(ahead.x_t, parents).flatten(0, 1)
-    x_u = reveal(wide, x_t, x_0, sure, t, u, decoder, wide.rows, rng.repeat(len(parents)))
+    n, x_t = len(parents), pick(ahead.x_t, parents).flatten(0, 1)
+    x_u = decoder.reveal(run.repeat(n), x_t, x_0, sure, t, u, rng.repeat(n))
     return x_u.unflatten(0, (len(parents), -1))
 
 
@@ -135,21 +134,18 @@ def settled(particles: Particles, log_v: Tensor) -> Tensor:
 
     A guess that is to be followed needs some weight: its children may still come to an allowed text.
     """
-    assert particles.values is not None
-    before = particles.values[-1] if len(particles.values) else torch.zeros_like(particles.log_w)
+    before = particles.promised[-1] if len(particles.promised) else torch.zeros_like(particles.log_w)
     return torch.where(log_v.isneginf(), before, log_v)
 
 
 def weighed(particles: Particles, value: Tensor, potential: str) -> Particles:
     """The particles with a new promise (N, B), and their weights with its potential."""
-    assert particles.values is not None
-    values = torch.cat([particles.values, value[None]])
+    values = torch.cat([particles.promised, value[None]])
     return replace(particles, values=values).weighed(POTENTIALS[potential](values)[-1])
 
 
 def finished(particles: Particles, x_0: Tensor, reward: Tensor, log_v: Tensor, potential: str) -> Particles:
     """Finished particles x_0 (N, B, L) with their rewards (N, B), weighed by the last potential: what is left of
     exp(r / alpha), `log_v` (N, B), after all that was spent on the way."""
-    assert particles.values is not None
-    left = log_v - spent(POTENTIALS[potential](particles.values))
+    left = log_v - spent(POTENTIALS[potential](particles.promised))
     return replace(particles, x_t=x_0, x_0=x_0, reward=reward).weighed(left)

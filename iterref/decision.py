@@ -17,7 +17,7 @@ UNDECIDED, OTHER, REFUSED, ACCEPTED = -1, 0, 1, 2
 
 @dataclass(frozen=True)
 class Decision:
-    """One decision of B chains among N candidates: clean guesses `x_0` (N, B, L) long with their `reward` (N, B), the
+    """One decision of B chains among N candidates: clean samples `x_0` (N, B, L) long with their `reward` (N, B), the
     `choice` (B,) long that was put to the test, and whether it was `accepted` (B,) bool.
 
     Of a move that decides part by part, a candidate is `x_0` inside of `part` (B, L) bool and `now` (B, L) outside.

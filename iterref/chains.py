@@ -1,0 +1,74 @@
+"""Chains: several of a row side by side, in one state of n x B sequences, for every method that wants them.
+
+    chain i of row b  =  sequence i * B + b       one call of the network and of the reward serves all of them
+
+`Run.repeat(n)` and `Rng.repeat(n)` make the run and the streams; here is what is said of the chains of a row together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from iterref.particles import Particles
+from iterref.random import Rng
+from iterref.resample import systematic
+
+if TYPE_CHECKING:
+    from iterref.samplers.base import Info
+
+
+def together(info: Info, n: int, shown: Tensor | None = None) -> Info:
+    """What n chains of a row did: shares and changes in the mean, stuck where all of them were; the decisions are those
+    of the chain `shown` (B,), the first unless given."""
+    if n == 1:
+        return info
+
+    def mean(x: Tensor | None) -> Tensor | None:
+        return None if x is None else rearrange(x.double(), "(n b) -> b n", n=n).contiguous().mean(1)
+
+    stuck = None if info.stuck is None else rearrange(info.stuck, "(n b) -> n b", n=n).all(0)
+    span = mean(info.span) if isinstance(info.span, Tensor) else info.span
+    decisions = tuple(decision.of(_places(decision.reward.shape[1] // n, shown)) for decision in info.decisions)
+    return replace(
+        info, accepted=mean(info.accepted), stuck=stuck, changed=mean(info.changed), span=span, decisions=decisions
+    )
+
+
+def one_of(n: int, rng: Rng) -> Tensor:
+    """One chain of every row at random, (B,)."""
+    return rng.choose(torch.zeros(len(rng), n, dtype=torch.float64))
+
+
+def in_front(n: int, chosen: Tensor) -> Tensor:
+    """The order (n * B,) of sequences that brings the chosen chain (B,) of every row to the front."""
+    places = torch.arange(n, device=chosen.device)[:, None].expand(-1, len(chosen)).clone()
+    places.scatter_(0, chosen[None], 0)
+    places[0] = chosen
+    return sequences(places)
+
+
+def by_weight(log_w: Tensor, n: int, rng: Rng) -> Tensor:
+    """The order (n * B,) of sequences after resampling the chains of a row by the mean weight of the first candidates
+    of each, log-weights (N, n * B)."""
+    log_w = log_w.T.contiguous().logsumexp(1).view(n, -1).T.contiguous()
+    return sequences(systematic(log_w, rng).T)
+
+
+def sequences(places: Tensor) -> Tensor:
+    """The sequences (n * B,) of chains (n, B), one number a place and row."""
+    return (places * places.shape[1] + torch.arange(places.shape[1], device=places.device)).flatten()
+
+
+def cloud(x_0: Tensor, reward: Tensor, n: int) -> Particles:
+    """Finished chains (n * B, L) with rewards (n * B,) as particles of equal weight."""
+    x, r = rearrange(x_0, "(n b) l -> n b l", n=n), rearrange(reward, "(n b) -> n b", n=n)
+    return replace(Particles.equal(x), x_0=x, reward=r)
+
+
+def _places(batch: int, shown: Tensor | None) -> slice | Tensor:
+    return slice(batch) if shown is None else shown * batch + torch.arange(batch, device=shown.device)

@@ -1,0 +1,128 @@
+"""The shared kernel: one noisy state and one network evaluation serve all candidates of a move.
+
+    x_s ~ q(x_s | x_t);   log p(. | x_s) once;   x_0^n ~ p(. | x_s), x_t^n ~ q(x_t | x_s, x_0^n), n = 1 .. N;
+    w_n = exp(r(x_0^n) / alpha), and choose and accept by `mtm.metropolised` among them and the current state.
+
+Given x_s, the current (x_t, x_0) and the candidates are exchangeable draws of the same distribution, so the move is
+reversible for Pi_t wherever the drawn joint distribution is the true conditional: a factorised posterior, one open
+token, or spaced sites that are conditionally independent. With several `decisions` the open positions are split at
+random and the rule is applied to each part in turn, the others held: the conditional given x_s is a product, so every
+part is a move of the same kind, and one evaluation carries them all. Cost: 1 NFE (1 + (h - 1) N with h denoising steps)
+and decisions x N reward calls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+from iterref import mtm
+from iterref.budget import Cost
+from iterref.decision import Decision
+from iterref.moves.renoise import Excursion, Renoised, partition, renoise, spaced
+from iterref.particles import adopt, pick
+from iterref.random import Rng
+from iterref.run import Run, Time
+from iterref.samplers.base import Info, Paired, State
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs `x_t`, `x_0` (N, R, L) that compete with the current one, and the positions `where` (R, L) they redraw."""
+
+    x_t: Tensor
+    x_0: Tensor
+    where: Tensor
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The kernel with `tries` candidates N in each of `decisions` parts; `spacing` as in `renoise`."""
+
+    tries: int
+    decisions: int = 1
+    spacing: int = 0
+
+    def propose(self, run: Run, state: Paired, trip: Excursion, rng: Rng) -> Candidates:
+        """Candidates from one noisier state."""
+        if self.spacing and trip.t == 0 and len(trip.times) == 1 and _knows_conditionals(run):
+            return self._gibbs(run, state.x_0, trip, rng)
+        noisy = renoise(run, state.x_t, trip, self.spacing, rng.fork("reopen"))
+        return self._denoised(run, noisy, trip, rng.fork("denoise"))
+
+    def redraw(self, run: Run, state: State, rng: Rng) -> Candidates:
+        """Candidates for the clean sample at the noisy states themselves; all that decisions may take for a first one."""
+        n = self.tries if isinstance(state, Paired) else self.tries * self.decisions
+        where = run.undetermined(state.x_t, state.t)
+        x_0 = run.draw(state.x_t, state.t, where, n, rng.fork("denoise").fork("draw", 0))[0]
+        return Candidates(state.x_t.expand_as(x_0), x_0, where)
+
+    def decide(self, run: Run, state: State, new: Candidates, alpha: Time, rng: Rng) -> tuple[Paired, Info]:
+        """Chooses and accepts among the current state and the candidates, part by part; a first clean sample is chosen
+        by weight alone."""
+        if not isinstance(state, Paired):
+            reward = run.reward_of(new.x_0, final=state.t == 0)
+            verdict = mtm.select((reward / alpha).T, rng.fork("decide", 0))
+            first = Paired(state.step, state.t, state.x_t, pick(new.x_0, verdict.choice), pick(reward, verdict.choice))
+            decided = (Decision(new.x_0, reward, verdict.choice, verdict.accepted),)
+            return first, Info(verdict.accepted.double(), verdict.stuck, decisions=decided)
+        x_t, x_0, now = state.x_t, state.x_0, state.reward
+        part = partition(new.where, self.decisions, rng.fork("blocks")) if self.decisions > 1 else None
+        taken, stuck, made = torch.zeros_like(now), torch.ones_like(now, dtype=torch.bool), []
+        for k in range(self.decisions):
+            here = None if part is None else part == k
+            new_t = new.x_t if here is None else torch.where(here, new.x_t, x_t)
+            new_0 = new.x_0 if here is None else torch.where(here, new.x_0, x_0)
+            reward = run.reward_of(new_0, final=state.t == 0)
+            verdict = mtm.metropolised(now / alpha, (reward / alpha).T, rng.fork("decide", k))
+            made.append(Decision(new.x_0, reward, verdict.choice, verdict.accepted, here, x_0))
+            x_t = adopt(verdict.accepted, pick(new_t, verdict.choice), x_t)
+            x_0 = adopt(verdict.accepted, pick(new_0, verdict.choice), x_0)
+            now = adopt(verdict.accepted, pick(reward, verdict.choice), now)
+            taken, stuck = taken + verdict.accepted, stuck & verdict.stuck
+        info = Info(taken / self.decisions, stuck, (x_0 != state.x_0).sum(1), decisions=tuple(made))
+        return replace(state, x_t=x_t, x_0=x_0, reward=now), info
+
+    def cost(self, steps: int) -> Cost:
+        """What one move with that many denoising steps takes."""
+        return Cost(1 + (steps - 1) * self.tries, self.tries * self.decisions, steps)
+
+    def _denoised(self, run: Run, noisy: Renoised, trip: Excursion, rng: Rng) -> Candidates:
+        """Candidates drawn back from one x_s over the denoising steps of the excursion."""
+        n, steps, (batch, length) = self.tries, len(trip.times), noisy.x_s.shape
+        where = run.undetermined(noisy.x_s, trip.times[0])
+        x_0, _ = run.draw(noisy.x_s, trip.times[0], where, n, rng.fork("draw", 0))
+        if trip.t == 0 and steps == 1:  # a finished text is the clean sample itself
+            return Candidates(x_0, x_0, where)
+        wide, streams, back = run.repeat(n), rng.repeat(n), trip.repeat(n)
+        x, sites = repeat(noisy.x_s, "b l -> (n b) l", n=n), repeat(noisy.sites, "b l -> (n b) l", n=n)
+        a_s = noisy.a_s.repeat(n) if isinstance(noisy.a_s, Tensor) else noisy.a_s
+        shares = [a_s + (trip.a_t - a_s) * k / steps for k in range(steps + 1)]
+        for k in range(steps):
+            if k:  # from the second step on, every candidate has a noisy state of its own
+                here = wide.undetermined(x, back.times[k])
+                x_0 = wide.draw(x, back.times[k], here, 1, streams.fork("draw", k))[0].view(n, batch, length)
+            if k < steps - 1 or trip.t > 0:
+                nearer = wide.denoise(x, x_0.flatten(0, 1), shares[k], shares[k + 1], streams.fork("forth", k))
+                x = torch.where(sites, nearer, x)
+        return Candidates(x_0 if trip.t == 0 else x.view(n, batch, length), x_0, where)
+
+    def _gibbs(self, run: Run, x_0: Tensor, trip: Excursion, rng: Rng) -> Candidates:
+        """Candidates at spaced sites of a clean text from its leave-one-out conditionals, corrupting nothing.
+
+        The conditionals of all sites at once, where they can be remembered, serve the moves until the text changes.
+        """
+        where = spaced(run.free, self.spacing, trip.span, rng.fork("sites"))
+        asked = run.free if run.remembers(run.free) else where
+        log_p = run.conditionals(x_0, asked)[where[asked]]
+        new = x_0.expand(self.tries, *x_0.shape).clone()
+        new[:, where] = rng.fork("draw").categorical(log_p, where, self.tries)
+        return Candidates(new, new, where)
+
+
+def _knows_conditionals(run: Run) -> bool:
+    """Whether a clean text's tokens can be redrawn by their Gibbs conditionals, one evaluation for all of them."""
+    return run.noise.mask is None and run.denoiser.has_leave_one_out

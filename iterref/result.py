@@ -1,0 +1,144 @@
+"""The result: what a run returns, and the files that it is written to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from html import escape
+from importlib import import_module
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from iterref.budget import Cost
+from iterref.particles import Particles
+from iterref.trace import Trace
+
+if TYPE_CHECKING:
+    from iterref.samplers.base import Sampler
+
+
+@dataclass
+class Best:
+    """The best finished text seen by a run, a row: `tokens` (B, L), `reward` (B,) float64, -inf before there is one."""
+
+    tokens: Tensor
+    reward: Tensor
+
+    @classmethod
+    def none(cls, canvas: Tensor) -> Best:
+        """Nothing seen yet of canvases (B, L)."""
+        return cls(canvas.clone(), torch.full(canvas.shape[:1], -torch.inf, dtype=torch.float64, device=canvas.device))
+
+    def see(self, tokens: Tensor, reward: Tensor, rows: Tensor) -> None:
+        """Takes note of (R, L) finished texts with (R,) rewards that belong to (R,) rows."""
+        # Chosen by `where` and not by masks as indices, for whose number of elements the host would have to wait.
+        top = torch.full_like(self.reward, -torch.inf).scatter_reduce(0, rows, reward, "amax")
+        better = top > self.reward
+        place = torch.arange(len(rows), device=rows.device).where(reward == top[rows], len(rows))
+        first = torch.full_like(better, len(rows), dtype=torch.long).scatter_reduce(0, rows, place, "amin")
+        if len(rows):
+            self.tokens = torch.where(better[:, None], tokens[first.clamp_max_(len(rows) - 1)], self.tokens)
+        self.reward = torch.maximum(self.reward, top)
+
+    def end(self, tokens: Tensor, reward: Tensor) -> None:
+        """Takes note of the last states (B, L), (B,), which win ties: the chain has had most time to reach its
+        distribution, so of texts with one reward the last is the likeliest."""
+        self.see(tokens, reward, torch.arange(len(tokens), device=tokens.device))
+        self.tokens = torch.where((reward == self.reward)[:, None], tokens, self.tokens)
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """What a run returns.
+
+    `tokens` (B, L) and `rewards` (B,): the chain's last state where the method samples, the best text seen where it
+    maximises. `best`: the best finished text seen, with its reward, either way. `texts`: the tokens decoded, where a
+    decoder was given. `cost`: calls really computed a sample; `asked`: calls asked for, which the method declares.
+    `seconds` in all, `parts` those inside the denoiser and the reward. `particles` are all copies with their weights,
+    for methods that keep several a row. `mask` is the token that stands for noise, or None where the noise has none.
+    `finished` is False for what was saved from a run that broke off. `show` is what says how tokens are shown: a model,
+    a tokenizer, or a function from a token's id to its text.
+    """
+
+    tokens: Tensor
+    rewards: Tensor
+    best: Best
+    cost: Cost
+    asked: Cost
+    trace: Trace
+    sampler: Sampler
+    seconds: float
+    parts: dict[str, float] = field(default_factory=dict)
+    texts: list[str] | None = None
+    particles: Particles | None = None
+    mask: int | None = None
+    finished: bool = True
+    show: Any = None
+
+    def __repr__(self) -> str:
+        rows = "1 row" if len(self.tokens) == 1 else f"{len(self.tokens)} rows"
+        lines = [
+            f"{self.sampler}: {rows}, reward {float(self.rewards.mean()):.4f} "
+            f"(best seen {float(self.best.reward.mean()):.4f})",
+            f"a sample: {self.cost.nfe:.4g} NFE + {self.cost.reward_calls:.4g} reward calls, "
+            f"depth {self.cost.depth:g}; {self.seconds:.2f} s in all",
+        ]
+        stuck = self.trace.stuck_rows()
+        if stuck:
+            lines.append(
+                f"rows {', '.join(map(str, stuck[:8]))}: some step found only forbidden candidates and kept the state"
+            )
+        for row, text in enumerate((self.texts or [])[:5]):
+            lines.append(f"  [{float(self.rewards[row]):.3f}] {text}")
+        return "\n".join(lines)
+
+    def to_jsonl(self, path: str | Path) -> None:
+        """Writes one JSON object a row: its `row`, `text` (`tokens` where no decoder was given), `reward` and `best`
+        reward seen (null where it is -inf, for a forbidden text), and the cost `asked` for a sample."""
+        lines = []
+        for row in self._rows():
+            finite = {name: row[name] if isfinite(row[name]) else None for name in ("reward", "best")}
+            lines.append(json.dumps({**row, **finite, "asked": vars(self.asked)}, ensure_ascii=False) + "\n")
+        Path(path).write_text("".join(lines), encoding="utf-8")
+
+    def to_pandas(self) -> Any:
+        """A data frame with the columns of `to_jsonl`, the cost in three of them and -inf as it is.
+
+        Raises `ImportError` where pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas: pip install pandas, or write the rows with to_jsonl") from error
+        asked = {f"asked_{name}": value for name, value in vars(self.asked).items()}
+        return pandas.DataFrame([{**row, **asked} for row in self._rows()])
+
+    def save_html(self, path: str | Path, show: Any = None) -> None:
+        """Writes one self-contained page: the steps and proposals of the watched rows under a slider, charts, texts.
+
+        `show` stands in for the result's own; token ids are shown where there is neither.
+        """
+        # a convenience that the report offers, looked up when asked for: nothing here stands on it
+        Path(path).write_text(import_module("iterref.report").page(self, show), encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        """The first rows as a table, which a notebook shows."""
+        table = import_module("iterref.report").table(self, most=20)
+        return f"<p>{escape(f'{self.sampler}, {self.asked.nfe:.4g} NFE a sample')}</p>{table}"
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rewards, best = self.rewards.tolist(), self.best.reward.tolist()
+        name, values = ("tokens", self.tokens.tolist()) if self.texts is None else ("text", self.texts)
+        return [
+            {"row": row, name: value, "reward": rewards[row], "best": best[row]} for row, value in enumerate(values)
+        ]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run; `partial` is what the run had reached, a `Result`."""
+
+    partial: Any = None

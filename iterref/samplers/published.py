@@ -1,0 +1,78 @@
+"""Published: IterRef's procedure as its authors describe it, kept to reproduce the paper.
+
+    y_n ~ T(x, .), n = 1 .. N;   in uniform random order, take the first with  u_n < exp((r(y_n) - r(x)) / alpha)
+
+**Biased for N > 1**: testing a rejected pool again makes the acceptance of a state depend on how many rivals it had,
+which detailed balance forbids. `docs/correctness.md` derives the distribution that it is stationary for, and measures
+how far off that is. With N = 1 it is Metropolis' rule, and exact. A move costs N NFE and N reward calls.
+
+Lee et al. (2025), arXiv:2511.05562.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from iterref.budget import Cost
+from iterref.decoding import grid
+from iterref.moves.independent import InTurn
+from iterref.samplers.base import Aimed
+from iterref.samplers.refining import Draw, Kernel, Planned, Refine, Refining
+
+
+@dataclass(frozen=True)
+class Published(Aimed, Refining):
+    """A plain draft with a new clean sample at every grid time, and moves whose `tries` are tested one after the other.
+
+    early: the share of the moves that is made before the text is finished. denoise_steps: evaluations on the way back.
+    """
+
+    name: ClassVar[str] = "published"
+    knob: ClassVar[str] = "moves"
+    least: ClassVar[int] = 0
+
+    tries: int = 2
+    early: float = 0.25
+    denoise_steps: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(tries=1, denoise_steps=1)
+        self._require_share("early")
+        if self.order != "random" or self.block_length:
+            raise ValueError("published: its draft has no order: leave order and block_length as they are")
+
+    @property
+    def kernel(self) -> Kernel:
+        """A pool that is tested in turn."""
+        return InTurn(self.tries, self.spacing)
+
+    @property
+    def early_moves(self) -> int:
+        """The share of the moves, rounded."""
+        return round(self.early * self.moves)
+
+    @property
+    def denoising_steps(self) -> int:
+        """As `denoise_steps` says."""
+        return self.denoise_steps
+
+    def planned(self, blind: bool) -> Iterator[Planned]:
+        """A clean sample at every grid time, and the moves."""
+        early, slots = self._slots()
+        index = 0
+        for i, t in enumerate(grid(self.steps)):
+            if i < self.steps:
+                yield Draw(t)
+            share = (early + slots.index(i)) // len(slots) if i in slots else 0
+            for _ in range(self.moves - index if i == self.steps else share):
+                yield Refine(t, index)
+                index += 1
+
+    def cost(self) -> Cost:
+        """One NFE a grid step, a reward call for each clean sample that a move begins with or that is the result."""
+        early, slots = self._slots()
+        scored = min(early, len(slots))  # the last grid time comes first, and what it scores goes down to t = 0
+        return Cost(self.steps, max(scored, 1), self.steps) + self.kernel.cost(self.denoise_steps) * self.moves

@@ -1,0 +1,241 @@
+"""Refining: what the methods have in common that draft a text and then refine it by moves.
+
+    draft     down the grid: at every time t redraw the clean sample at x_t under the reward, then x_u ~ q(. | x_t, x_0);
+              or plain decoding, without the reward, down to the first move
+    refine    x_t -> x_s noisier -> candidates back at t; weigh by reward, accept or reject, before going on
+
+The chain is at Pi_t when a move begins and stays there (`iterref.moves` says under which conditions each kernel is
+exact), and going down the grid is exact and free.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from iterref import chains
+from iterref.budget import Cost
+from iterref.decoding import grid
+from iterref.moves.renoise import Excursion, descend
+from iterref.moves.shared import Shared
+from iterref.noise import Schedule
+from iterref.random import Rng
+from iterref.run import Run, Time
+from iterref.samplers.base import Decoded, Drafted, Info, Output, Paired, Sampler, State
+from iterref.samplers.spans import GridSpans, Spans, check_spans, clean_share, turns
+
+
+class Kernel(Protocol):
+    """What proposes candidates and decides among them, at a cost that depends on nothing but the denoising steps."""
+
+    def propose(self, run: Run, state: Paired, trip: Excursion, rng: Rng) -> Any: ...
+
+    def decide(self, run: Run, state: Paired, new: Any, alpha: Time, rng: Rng) -> tuple[Paired, Info]: ...
+
+    def cost(self, steps: int) -> Cost: ...
+
+
+class Decode(NamedTuple):
+    """A step of plain decoding from time t to u."""
+
+    t: float
+    u: float
+
+
+class Draw(NamedTuple):
+    """A clean sample at time t, without the reward."""
+
+    t: float
+
+
+class Redraw(NamedTuple):
+    """The clean sample at time t is drawn again by a kernel, at the same noise level."""
+
+    t: float
+    kernel: Shared
+
+
+class Refine(NamedTuple):
+    """The `index`-th move that renoises, at time t."""
+
+    t: float
+    index: int
+
+
+Planned = Decode | Draw | Redraw | Refine
+
+
+@dataclass(frozen=True)
+class Refining(Decoded):
+    """A draft in `steps` grid steps (none at all start from finished texts), then `moves` moves.
+
+    span: how far a move renoises, a share of the free positions in (0, 1]; span_steps: how far in grid steps, in place
+    of a share; several of either take turns (every distribution stays invariant, small moves mix with large ones).
+    spacing: least distance of the positions that a move opens; 0 opens independent ones.
+    """
+
+    steps: int = 4
+    moves: int = 24
+    span: Spans = 0.5
+    span_steps: GridSpans = 0
+    spacing: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(steps=0, moves=0, spacing=0)
+        check_spans(self, self.span, self.span_steps, self.steps)
+
+    @property
+    @abstractmethod
+    def kernel(self) -> Kernel:
+        """What proposes and decides."""
+
+    @property
+    def draft_kernel(self) -> Shared | None:
+        """What redraws the draft's clean samples under the reward; None for a plain draft."""
+        return None
+
+    @property
+    def width(self) -> int:
+        """Chains of a row side by side."""
+        return 1
+
+    @property
+    def early_moves(self) -> int:
+        """How many moves are made before the text is finished, where the grid has a time for them."""
+        return 0
+
+    @property
+    def denoising_steps(self) -> int:
+        """Evaluations on the way back of a move."""
+        return 1
+
+    @property
+    def iterations(self) -> int:
+        """One step a planned one."""
+        return len(plan(self, False))
+
+    def planned(self, blind: bool) -> Iterator[Planned]:
+        """The steps in order. The early moves spread over the grid times; all of them wait for the finished text where
+        `blind`: without a mask, spaced moves do not see what is noise."""
+        times, draft = grid(self.steps), self.draft_kernel
+        early, slots = self._slots()
+        first, index = slots[0] if slots else self.steps, 0
+        for i, t in enumerate(times):
+            if i < self.steps and draft is not None:
+                yield Redraw(t, draft)
+            elif i < first and i < self.steps:
+                yield Decode(t, times[i + 1])
+            elif i == first and slots:
+                yield Redraw(t, Shared(1))
+            share = (early + slots.index(i)) // len(slots) if i in slots and not blind else 0  # these add up to `early`
+            for _ in range(self.moves - index if i == self.steps else share):
+                yield Refine(t, index)
+                index += 1
+
+    def init(self, run: Run, rng: Rng) -> State:
+        """Pure noise at the free positions for every chain, and no clean sample yet."""
+        if not self.steps:
+            raise ValueError(f"{self.name}: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
+        return State(0, 1.0, run.repeat(self.width).prior(rng.repeat(self.width)))
+
+    def resume(self, run: Run, tokens: torch.Tensor) -> State:
+        """Every chain begins at the given text."""
+        return super().resume(run.repeat(self.width), tokens.repeat(self.width, 1))
+
+    def refining(self) -> Sampler:
+        """No draft: everything goes into moves on the finished text."""
+        return replace(self, steps=0)
+
+    def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
+        """One planned step, at its own time; after the last one the chain comes down to t = 0."""
+        kernel, wide, streams = self.kernel, run.repeat(self.width), rng.repeat(self.width)
+        steps = plan(self, isinstance(kernel, Shared) and kernel.spacing > 0 and run.noise.mask is None)
+        now, moving = steps[state.step], streams.fork("move")
+        if isinstance(state, Drafted) and now.t < state.t:
+            state = replace(state, t=now.t, x_t=descend(wide, state, now.t, streams.fork("descend")))
+            if isinstance(state, Paired) and not state.t:
+                wide.see(state.x_0, state.reward)  # a finished text now, which moves may leave
+        before, info = state, Info()
+        if isinstance(now, Decode):
+            x_u = self.decoder.step(wide, state.x_t, now.t, now.u, moving)
+            state = State(state.step, now.u, x_u)
+            if not now.u:
+                state = Paired(state.step, now.u, x_u, x_u, wide.reward_of(x_u, final=True))
+        elif isinstance(now, Draw):
+            where = wide.undetermined(state.x_t, now.t)
+            state = Drafted(state.step, now.t, state.x_t, wide.draw(state.x_t, now.t, where, 1, moving.fork("draw"))[0][0])
+        elif isinstance(now, Redraw):
+            new = now.kernel.redraw(wide, state, moving)
+            state, info = now.kernel.decide(wide, state, new, self._alpha(run, None), moving)
+        else:
+            paired, trip = self._paired(wide, state), self._excursion(wide, state, now)
+            new = kernel.propose(wide, paired, trip, moving)
+            state, info = kernel.decide(wide, paired, new, self._alpha(run, now.index), moving)
+            info = replace(info, span=trip.span)
+        state = replace(state, step=before.step + 1)
+        if state.step == len(steps) and isinstance(state, Drafted) and state.t > 0:
+            state = replace(state, t=0.0, x_t=descend(wide, state, 0.0, streams.fork("end")))
+        return self._after(run, before, state, info, rng)
+
+    def output(self, run: Run, state: State) -> Output:
+        """The first chain of every row, and all of them as particles where there are several."""
+        final, batch = super().output(run.repeat(self.width), state), run.batch
+        if self.width == 1:
+            return final
+        particles = chains.cloud(final.tokens, final.rewards, self.width)
+        return Output(final.tokens[:batch], final.rewards[:batch], particles)
+
+    def cost(self) -> Cost:
+        """The draft and the moves; one reward call for a text that comes without one."""
+        if not self.steps:
+            draft = Cost(0, 1)
+        elif self.draft_kernel is not None:
+            draft = self.draft_kernel.cost(1) * self.steps
+        elif self._slots()[0]:  # plain down to the first early move, and a clean sample there
+            draft = Cost(2, 1, 2)
+        else:
+            draft = Cost(self.steps, 1, self.steps)
+        return (draft + self.kernel.cost(self.denoising_steps) * self.moves).wide(self.width)
+
+    def _slots(self) -> tuple[int, range]:
+        """How many early moves there are, and the grid times for them."""
+        early = self.early_moves if self.steps > 1 else 0
+        return early, range(1, self.steps if early else 1)
+
+    def _alpha(self, run: Run, index: int | None) -> Time:
+        """The temperature of the reward at the `index`-th move, or at a step of the draft."""
+        return run.alpha
+
+    def _excursion(self, run: Run, state: State, now: Refine) -> Excursion:
+        """Where a move goes."""
+        turn = now.index % len(turns(self.span_steps or self.span))
+        return _excursion(self, run.noise.schedule, now.t, turn)
+
+    def _paired(self, run: Run, state: State) -> Paired:
+        """The state with the reward of its clean samples, which is asked for if nobody has."""
+        if isinstance(state, Paired):
+            return state
+        assert isinstance(state, Drafted)
+        return Paired(state.step, state.t, state.x_t, state.x_0, run.reward_of(state.x_0, final=state.t == 0))
+
+    def _after(self, run: Run, before: State, state: State, info: Info, rng: Rng) -> tuple[State, Info]:
+        """What a method does besides, after each step."""
+        return state, info
+
+
+@lru_cache(maxsize=64)
+def plan(method: Refining, blind: bool) -> tuple[Planned, ...]:
+    """The steps of a method, made once."""
+    return tuple(method.planned(blind))
+
+
+@lru_cache(maxsize=256)
+def _excursion(method: Refining, schedule: Schedule, t: float, turn: int) -> Excursion:
+    a_s = clean_share(method.span, method.span_steps, method.steps, schedule, t, turn)
+    return Excursion.planned(schedule, t, a_s, method.denoising_steps)

@@ -1,0 +1,143 @@
+"""Trajectory: exact for the sampler that is really run, with no reversibility assumption.
+
+    path x_1, ..., x_0 of plain decoding; a grid index k that does not look at the path; N new tails from x_k;
+    choose and accept by `mtm.metropolised` among the recorded tail and the new ones
+
+It leaves P_sampler(path) exp(r(x_0) / alpha) invariant: given x_k, the recorded tail and the new ones are exchangeable
+draws of the sampler's own conditional distribution, whatever its unmasking order, temperature or parallelism (iterated
+conditional importance resampling on paths; Andrieu, Lee, Vihola 2018, arXiv:1312.6432).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+from typing import ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from iterref import chains, mtm
+from iterref.budget import Budget, Cost
+from iterref.decision import Decision
+from iterref.decoding import grid
+from iterref.particles import adopt, pick
+from iterref.random import Rng
+from iterref.run import Run
+from iterref.samplers.base import Aimed, Decoded, Info, Output, Paired, State
+from iterref.samplers.spans import GridSpans, Spans, check_spans, turns
+
+
+@dataclass(frozen=True)
+class Recorded(Paired):
+    """Finished texts with the `path` (R, K + 1, L) that led to each of them, noise first."""
+
+    path: Tensor
+
+
+@dataclass(frozen=True)
+class Trajectory(Aimed, Decoded):
+    """A path of plain decoding in `steps` grid steps, whose tails are redrawn in `moves` moves.
+
+    tries: new tails a move, one NFE a redrawn step each. span: how much of the grid a tail covers, a share in (0, 1];
+    span_steps: how many grid steps, in place of a share; several of either take turns. anneal: the factor that alpha
+    reaches at the last move (to maximise). chains: of a row side by side, resampled by the weight of their first texts;
+    the last state of one of them is returned, all are in `Result.particles`.
+    """
+
+    name: ClassVar[str] = "trajectory"
+    knob: ClassVar[str] = "moves"
+    least: ClassVar[int] = 0
+
+    steps: int = 4
+    moves: int = 24
+    tries: int = 2
+    span: Spans = 0.5
+    span_steps: GridSpans = 0
+    anneal: float = 1.0
+    chains: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(steps=0, moves=0, tries=1, chains=1)
+        check_spans(self, self.span, self.span_steps, self.steps)
+        if not self.steps:
+            raise ValueError("trajectory: it redraws a path that it recorded, and needs steps of at least 1")
+        if not 0 < self.anneal <= 1 or (self.anneal != 1 and self.objective == "sample"):
+            raise ValueError("trajectory: anneal must lie in (0, 1], and only objective=maximise may lower alpha")
+
+    @property
+    def iterations(self) -> int:
+        """The first path, and the moves."""
+        return 1 + self.moves
+
+    def tail(self, index: int) -> int:
+        """How many grid steps the `index`-th move redraws."""
+        if self.span_steps != 0:
+            numbers = turns(self.span_steps)
+            return int(numbers[index % len(numbers)])
+        shares = turns(self.span)
+        return max(1, round(shares[index % len(shares)] * self.steps))
+
+    def init(self, run: Run, rng: Rng) -> State:
+        """Pure noise for every chain."""
+        return State(0, 1.0, run.repeat(self.chains).prior(rng.repeat(self.chains)))
+
+    def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
+        """The first path, or one move of every chain; one chain is drawn after the last."""
+        wide, streams, first = run.repeat(self.chains), rng.repeat(self.chains).fork("move"), state.step == 0
+        n, start = 1 if first else self.tries, 0 if first else self.steps - self.tail(state.step - 1)
+        alpha = run.alpha if first else run.alpha * self.anneal ** ((state.step - 1) / max(self.moves - 1, 1))
+        head = state.path[:, : start + 1] if isinstance(state, Recorded) else state.x_t[:, None]
+        tails = self._tails(wide, head[:, -1], start, n, streams.fork("tails"))
+        x_0 = tails[:, :, -1]
+        reward = wide.reward_of(x_0, final=True)
+        if isinstance(state, Recorded):
+            verdict = mtm.metropolised(state.reward / alpha, (reward / alpha).T, streams.fork("decide"))
+            tail = adopt(verdict.accepted, pick(tails, verdict.choice), state.path[:, start + 1 :])
+            kept = adopt(verdict.accepted, pick(reward, verdict.choice), state.reward)
+        else:
+            verdict = mtm.select((reward / alpha).T, streams.fork("decide"))
+            tail, kept = pick(tails, verdict.choice), pick(reward, verdict.choice)
+        new = tail[:, -1]
+        changed = None if first else (new != state.x_t).sum(1)
+        decided = (Decision(x_0, reward, verdict.choice, verdict.accepted),)
+        info = Info(verdict.accepted.double(), verdict.stuck, changed, span=1 - start / self.steps, decisions=decided)
+        moved = Recorded(state.step + 1, 0.0, new, new, kept, torch.cat([head, tail], 1))
+        if self.chains == 1:
+            return moved, info
+        if first:
+            moved = moved.take(chains.by_weight(reward / alpha, self.chains, rng.fork("meet")))
+        if moved.step < self.iterations:
+            return moved, chains.together(info, self.chains)
+        chosen = chains.one_of(self.chains, rng.fork("one"))
+        return moved.take(chains.in_front(self.chains, chosen)), chains.together(info, self.chains, chosen)
+
+    def output(self, run: Run, state: State) -> Output:
+        """The first chain of every row, and all of them as particles where there are several."""
+        assert isinstance(state, Recorded)
+        particles = chains.cloud(state.x_0, state.reward, self.chains) if self.chains > 1 else None
+        return Output(state.x_0[: run.batch], state.reward[: run.batch], particles)
+
+    def cost(self) -> Cost:
+        """The first path, and N tails a move."""
+        lengths = [self.tail(index) for index in range(len(turns(self.span_steps or self.span)))]
+        rounds, rest = divmod(self.moves, len(lengths))
+        steps = rounds * sum(lengths) + sum(lengths[:rest])
+        moved = Cost(steps * self.tries, self.moves * self.tries, steps)
+        return (Cost(self.steps, 1, self.steps) + moved).wide(self.chains)
+
+    def spend(self, budget: Budget) -> Trajectory:
+        """Moves for the NFE, and chains for what a bound on depth leaves over."""
+        fitted = self._most(budget, "moves", 0)
+        return fitted._most(budget, "chains", self.chains) if budget.depth < inf else fitted
+
+    def _tails(self, run: Run, x: Tensor, start: int, n: int, rng: Rng) -> Tensor:
+        """N tails of plain decoding from grid index `start` to the end, (R, L) -> (N, R, K, L)."""
+        wide, streams, x, times = run.repeat(n), rng.repeat(n), x.repeat(n, 1), grid(self.steps)
+        states = []
+        for k in range(start, self.steps):
+            x = self.decoder.step(wide, x, times[k], times[k + 1], streams.fork(k))
+            states.append(x)
+        return rearrange(torch.stack(states, 1), "(n b) k l -> n b k l", n=n)

@@ -1,0 +1,161 @@
+"""Sampling: the loop that every method shares.
+
+state = init;   state, info = step(state)  x iterations;   result = tokens, rewards, best, cost, trace
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
+from iterref.problem import Problem
+from iterref.progress import Bar, told_reward, told_rows
+from iterref.random import Rng
+from iterref.result import Best, Interrupted, Result
+from iterref.rewards.base import RewardError
+from iterref.run import Run
+from iterref.samplers.base import Output, Sampler
+from iterref.trace import Trace
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback is told after every step: its number `step` (from 1) of `steps`, the time `t`, the states
+    `tokens` (B, L), the `best` texts seen with their rewards, and the `cost` asked for so far, a sample."""
+
+    step: int
+    steps: int
+    t: float
+    tokens: Tensor
+    best: Best
+    cost: Cost
+
+
+def sample(
+    sampler: Sampler,
+    problem: Problem,
+    *,
+    seed: int = 0,
+    rows: Sequence[int] | Tensor | None = None,
+    budget: BudgetLike | None = None,
+    start: Tensor | None = None,
+    watch: Sequence[int] = (),
+    decode: Callable[[Tensor], list[str]] | None = None,
+    show: Any = None,
+    progress: bool = False,
+    callback: Callable[[Progress], object] | None = None,
+) -> Result:
+    """Runs a method on a problem.
+
+    `rows` are the B identities of the rows' random streams (0 .. B - 1 unless given): the result of a row depends on
+    (seed, identity) alone, whatever else is in the batch. `budget` refits the method's options (`fit_budget`): a number
+    of NFE a sample, (NFE, reward calls), or a `Budget`. `start` (B, L) are finished texts to refine in place of a
+    draft; the NFE of the draft are not spent then. `watch` names rows whose states and proposals the trace keeps,
+    `show` is kept with the result. `callback` is called after every step with a `Progress`. The caller's autocast,
+    default dtype and device, and grad mode do not reach the run.
+
+    Raises `RewardError` where the reward fails, and `Interrupted` (a `KeyboardInterrupt`) on Ctrl-C; the error's
+    `partial` is then a `Result` of what the run had reached.
+    """
+    if start is not None:
+        sampler, start = sampler.refining(), problem.finished(start)
+    if budget is not None:
+        sampler = fit_budget(sampler, budget_of(budget).per(problem.denoiser.passes))
+    batch = len(problem)
+    identities = torch.arange(batch) if rows is None else torch.as_tensor(rows)
+    if len(identities) != batch:
+        raise ValueError(f"{len(identities)} row identities for {batch} rows: give one a row")
+    wrong = [row for row in watch if not 0 <= row < batch]
+    if wrong:
+        raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
+    begun, trace, output = perf_counter(), Trace(tuple(watch)), None
+    with fenced(problem.canvas.device):
+        run, rng = Run(problem), Rng.seeded(seed, identities, device=problem.canvas.device)
+
+        def told() -> str:
+            """What the progress bar says: NFE so far and in all, a sample, and the mean of the best rewards."""
+            nfe = sampler.cost().nfe * problem.denoiser.passes
+            return told_rows(run.meter.asked(batch).nfe, nfe) + told_reward(run.best.reward)
+
+        def result() -> Result:
+            """The result; of an unfinished run, whatever finished text was seen."""
+            with torch.inference_mode(False):
+                return _result(run, trace, sampler, output, perf_counter() - begun, decode, show)
+
+        try:
+            with torch.inference_mode(), Bar(range(sampler.iterations), sampler.name, told, shown=progress) as steps:
+                state = sampler.init(run, rng.fork("init")) if start is None else sampler.resume(run, start)
+                for index in steps:
+                    state, info = sampler.step(run, state, rng.fork("step", index))
+                    trace.add(state, info, run.best.reward, run.meter.asked(batch), batch)
+                    if callback is not None:
+                        now = state.x_t[:batch].clone(), Best(run.best.tokens.clone(), run.best.reward.clone())
+                        callback(Progress(index + 1, sampler.iterations, state.t, *now, run.meter.asked(batch)))
+                output = sampler.output(run, state)
+        except RewardError as error:
+            error.partial = result()
+            raise
+        except KeyboardInterrupt as error:
+            interrupted = Interrupted("interrupted; what was reached is this error's `partial`")
+            interrupted.partial = result()
+            raise interrupted from error
+        return result()
+
+
+@contextmanager
+def fenced(device: torch.device) -> Iterator[None]:
+    """Keeps the caller's autocast, default dtype, default device and grad mode out of what runs inside."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with ExitStack() as stack:
+            if torch.get_default_device().type != "cpu":  # or every call of torch would pay for the context
+                stack.enter_context(torch.device("cpu"))
+            for kind in {"cpu", device.type}:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(torch.no_grad())
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def _result(
+    run: Run,
+    trace: Trace,
+    sampler: Sampler,
+    output: Output | None,
+    seconds: float,
+    decode: Callable[[Tensor], list[str]] | None,
+    show: Any,
+) -> Result:
+    """What the run gives: the last states where the method samples, else the best seen."""
+    best, batch = run.best, run.batch
+    if output is not None:
+        best.end(output.tokens, output.rewards)
+    tokens, rewards = best.tokens, best.reward
+    if output is not None and not sampler.maximises:
+        tokens, rewards = output.tokens, output.rewards
+    trace.settle()
+    return Result(
+        tokens=tokens.clone(),
+        rewards=rewards.clone(),
+        best=Best(best.tokens.clone(), best.reward.clone()),
+        cost=run.meter.made(batch),
+        asked=run.meter.asked(batch),
+        trace=trace,
+        sampler=sampler,
+        seconds=seconds,
+        parts=dict(run.meter.seconds),
+        texts=decode(tokens) if decode else None,
+        particles=None if output is None else output.particles,
+        mask=run.noise.mask,
+        finished=output is not None,
+        show=show,
+    )
