@@ -13,8 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from iterref.adaptive import focus, tune
-    from iterref.budget import Budget, Cost, fit
+    from iterref.adaptive import refine_hardest, select_sampler
+    from iterref.budget import Budget, Cost, fit_budget
     from iterref.denoiser import Denoiser
     from iterref.drafts import OwnDrafts
     from iterref.editing import edit, infill, refine
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from iterref.loading import load
     from iterref.noise import Noise, Schedule, absorbing, uniform
     from iterref.problem import Problem
-    from iterref.registry import parse
-    from iterref.run import Result, sample
+    from iterref.registry import sampler_from_string
+    from iterref.result import Result
+    from iterref.sampling import sample
 
 __version__ = "0.1.0"
 
@@ -42,15 +43,15 @@ __all__ = [
     "absorbing",
     "edit",
     "estimate",
-    "fit",
-    "focus",
+    "fit_budget",
     "generate",
     "infill",
     "load",
-    "parse",
     "refine",
+    "refine_hardest",
     "sample",
-    "tune",
+    "sampler_from_string",
+    "select_sampler",
     "uniform",
 ]
 
@@ -64,20 +65,20 @@ _HOMES = {
     "Noise": "noise",
     "OwnDrafts": "drafts",
     "Problem": "problem",
-    "Result": "run",
+    "Result": "result",
     "Schedule": "noise",
     "absorbing": "noise",
     "edit": "editing",
     "estimate": "estimation",
-    "fit": "budget",
-    "focus": "adaptive",
+    "fit_budget": "budget",
     "generate": "generation",
     "infill": "editing",
     "load": "loading",
-    "parse": "registry",
     "refine": "editing",
-    "sample": "run",
-    "tune": "adaptive",
+    "refine_hardest": "adaptive",
+    "sample": "sampling",
+    "sampler_from_string": "registry",
+    "select_sampler": "adaptive",
     "uniform": "noise",
 }
 

@@ -6,7 +6,7 @@
                      (to maximise only)
 
 Within a chain, `iterref:adapt=true` steers every row's span by its acceptance, with steps that vanish (Robbins and
-Monro 1951). Vanishing adaptation keeps the limit distribution (Roberts and Rosenthal 2007), and none at a finite length.
+Monro 1951). Vanishing adaptation keeps the limit distribution (Roberts and Rosenthal 2007), none at a finite length.
 """
 
 from __future__ import annotations

@@ -32,6 +32,10 @@ class Cost:
     def __mul__(self, times: float) -> Cost:
         return Cost(self.nfe * times, self.reward_calls * times, self.depth * times)
 
+    def shared(self, samples: int) -> Cost:
+        """What it is for each of several samples that it is spent for once; the depth is the same."""
+        return Cost(self.nfe / samples, self.reward_calls / samples, self.depth)
+
     def wide(self, copies: int) -> Cost:
         """That of several copies side by side: the depth is that of one."""
         return Cost(self.nfe * copies, self.reward_calls * copies, self.depth)

@@ -25,9 +25,9 @@ from iterref.drafts import OwnDrafts, TextModel
 from iterref.generation import draw_drafts, fitted, generate
 from iterref.plots import Point
 from iterref.progress import Bar
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
+from iterref.result import Result
 from iterref.rewards.rouge import report_rouge_rows
-from iterref.run import Result
 from iterref.samplers.base import Sampler
 
 # The demo's options, all in one place.
@@ -112,7 +112,7 @@ def compare(
             watch=range(len(documents)) if name == STORY else (),
         )
         error = float(result.rewards.std(correction=0)) / sqrt(len(documents))
-        points[name].append(Point(result.asked.denoiser, float(result.rewards.mean()), error))
+        points[name].append(Point(result.asked.nfe, float(result.rewards.mean()), error))
         full[name] = result  # budgets rise, so the last one stays
     begun = model.decode(pool.best()[0])
     rewards = pool.reward()(begun, rows=list(range(len(begun))))
@@ -155,7 +155,7 @@ def story(comparison: Comparison, model: TextModel) -> str:
     row = int(gains.argmax())
     texts = [comparison.drafts[row], *model.decode(record["guesses"][:, row])]
     rewards = [comparison.draft_rewards[row], *record["reward"][:, row].tolist()]
-    pool = result.asked.denoiser - float(record["denoiser"][-1])  # paid before the trace begins
+    pool = result.asked.nfe - float(record["denoiser"][-1])  # paid before the trace begins
     spent = [pool, *(pool + record["denoiser"]).tolist()]
     lines = [*_entry("document", comparison.documents[row]), *_entry("reference", comparison.references[row]), ""]
     lines += _entry("draft", texts[0], rewards[0])
@@ -186,13 +186,13 @@ def _plan(name: str, budget: float, drafts: OwnDrafts) -> list[Sampler]:
     """The method's options at every share of the budget, the whole of it last."""
     pool = drafts.cost()
     charge = Cost() if name in UNGUIDED else pool
-    method = parse(METHODS[name])
+    method = sampler_from_string(METHODS[name])
     if name in REFINING:
         method = method.refining()
     plan = []
     for share in SHARES[:-1]:
         with suppress(ValueError):
-            plan.append(fitted(method, pool.denoiser + int(share * (budget - pool.denoiser)), charge))
+            plan.append(fitted(method, pool.nfe + int(share * (budget - pool.nfe)), charge))
     return [*plan, fitted(method, budget, charge)]
 
 
@@ -202,8 +202,8 @@ def _score(result: Result, references: Sequence[str]) -> Score:
     return Score(
         reward=float(result.rewards.mean()),
         rouge_l=float(report_rouge_rows(result.texts, references, ("rougeL",))["rougeL"].mean()),
-        denoiser_rows=float(result.asked.denoiser),
-        reward_rows=float(result.asked.reward),
+        denoiser_rows=float(result.asked.nfe),
+        reward_rows=float(result.asked.reward_calls),
         seconds=result.seconds / len(result.texts),
         acceptance=None if isnan(accepted) else accepted,
     )

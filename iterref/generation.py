@@ -5,7 +5,7 @@
     generate("tiny-news", documents, reward="consensus", sampler="iterref:tries=16", budget=256).texts
 
 A model is anything with `prepare`, `decode` and `noise` (`TextModel`). Everything that can be refused is refused before
-the first denoiser row. The pool of drafts that consensus needs is drawn here too, and charged to the run.
+the first network evaluation. The pool of drafts that consensus needs is drawn here too, and charged to the run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from iterref.budget import Cost, Rows, budget_of, fit
+from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
 from iterref.drafts import (
     Drafts,
     OwnDrafts,
@@ -32,13 +32,14 @@ from iterref.drafts import (
 )  # fmt: skip
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
+from iterref.result import Interrupted, Result
 from iterref.rewards.algebra import Composable, TextCombined, replaced
 from iterref.rewards.base import Reward, RewardError
 from iterref.rewards.calling import judges_tokens
 from iterref.rewards.text import TextReward
-from iterref.run import Interrupted, Result, sample
 from iterref.samplers.base import Sampler
+from iterref.sampling import Progress, sample
 
 # What texts are refined by unless said otherwise: the method's defaults, by which free text stays whole, and the best
 # text seen. A model on which others were measured to be better says so by `recommended` (docs/defaults.md).
@@ -52,7 +53,7 @@ def generate(
     reward: Callable[..., Any] | str = "consensus",
     sampler: Sampler | str | None = None,
     alpha: float = 0.1,
-    budget: Rows | None = None,
+    budget: BudgetLike | None = None,
     seed: int = 0,
     rows: Sequence[int] | Tensor | None = None,
     temperature: float = 1.0,
@@ -60,8 +61,10 @@ def generate(
     start: Literal["drafts"] | None = None,
     max_rows: int | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
+    num_return_sequences: int = 1,
     watch: Sequence[int] = (),
     progress: bool = False,
+    callback: Callable[[Progress], object] | None = None,
 ) -> Result:
     """Refined texts of B prompts: a `Result` whose `texts` and `rewards` hold one entry a prompt.
 
@@ -72,16 +75,18 @@ def generate(
     method or its name with options ("iterref:tries=16,span=0.2"), what `recommended` says unless given. A reward that
     is higher by `alpha` makes a text e times as likely.
 
-    `budget` is a number of denoiser rows a sample, (denoiser rows, reward rows), or a `Budget`, and refits the method's
-    options; a pool of drafts is paid from it and counted in the result's `cost`, `asked` and `seconds` (its trace
-    begins after the pool). A row's text depends on (seed, its identity in `rows`, its prompt and columns) alone;
-    identities are 0 .. B - 1 unless given. `temperature` sharpens the model below 1. `forbidden` lists tokens that
+    `budget` is a number of NFE a sample, (NFE, reward calls), or a `Budget`, and refits the method's options; a pool of
+    drafts is paid from it and counted in the result's `cost`, `asked` and `seconds` (its trace begins after the pool).
+    A row's text depends on (seed, its identity in `rows`, its prompt and columns) alone; identities are 0 .. B - 1
+    unless given. `num_return_sequences` texts a prompt stand side by side in the result, each with a random stream of
+    its own; the first is the one that a single text would be. `temperature` sharpens the model below 1. `forbidden` lists tokens that
     are never written, `start="drafts"` refines, with every row that the pool leaves, the draft that agrees most
     with the others, in place of a draft of the method's own. `columns` holds further arguments of the reward, one
-    entry a prompt each; `max_rows` bounds the rows of one call, `watch` names rows whose states the trace keeps.
+    entry a prompt each; `max_rows` bounds the rows of one call, `watch` names rows whose states the trace keeps, and
+    `callback` is called with a `Progress` after every step.
 
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, saying which row and what to do, and
-    `RewardError` where the reward fails (on Ctrl-C `iterref.run.Interrupted`), with what the run had reached as the
+    `RewardError` where the reward fails (on Ctrl-C `iterref.result.Interrupted`), with what the run had reached as the
     error's `partial`.
     """
     prompts = checked_prompts(prompts)
@@ -89,30 +94,36 @@ def generate(
     model, method = method_of(model, sampler)
     method, pool = begun(method, reward, start)
     unfitted, method = method, fitted(method, budget, pool)
+    if num_return_sequences < 1:
+        raise ValueError(f"num_return_sequences must be at least 1, got {num_return_sequences}")
     identities = checked_rows(seed, rows, watch, len(prompts))
     posed = pose(
         model, prompts, reward, columns, identities, seed=seed, alpha=alpha, temperature=temperature,
         forbidden=forbidden, max_rows=max_rows, progress=progress,
     )  # fmt: skip
     texts, judged = posed.pools[0].best() if start else (None, Cost())
-    if posed.problem.passes > 1:
-        method = fitted(unfitted, budget, judged + posed.asked, posed.problem.passes)
+    passes = posed.problem.denoiser.passes
+    if passes > 1:
+        method = fitted(unfitted, budget, judged + posed.asked, passes)
+    problem, copies = posed.problem.repeated(num_return_sequences), num_return_sequences
     try:
         result = sample(
             method,
-            posed.problem,
+            problem,
             seed=seed,
             rows=identities,
-            start=texts,
+            copies=copies,
+            start=texts if texts is None else texts.repeat_interleave(copies, 0),
             watch=watch,
             decode=posed.model.decode,
             show=posed.model,
             progress=progress,
+            callback=callback,
         )
     except (RewardError, Interrupted) as error:
-        error.partial = _charged(error.partial, posed.pools, judged)
+        error.partial = _charged(error.partial, posed.pools, judged, copies)
         raise
-    return _charged(result, posed.pools, judged)
+    return _charged(result, posed.pools, judged, copies)
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,7 @@ class Posed:
 
     @property
     def asked(self) -> Cost:
-        """Rows a sample that the pools took."""
+        """What the pools took, a sample."""
         return sum((pool.asked for pool in self.pools), Cost())
 
 
@@ -196,29 +207,29 @@ def draw_drafts(
     return draw(drafts, problem, model, Rng.seeded(seed, identities, device=canvas.device), progress)
 
 
-def fitted(method: Sampler, budget: Rows | None, pool: Cost, passes: int = 1) -> Sampler:
-    """The method with the options that spend what a pool of drafts leaves of the budget, rows a sample.
+def fitted(method: Sampler, budget: BudgetLike | None, pool: Cost, passes: int = 1) -> Sampler:
+    """The method with the options that spend what a pool of drafts leaves of the budget, a sample.
 
-    A row of the method takes `passes` denoiser rows (the pool's are counted as what they took).
+    A sequence of the method takes `passes` NFE (the pool's are counted as what they took).
 
     Raises `ValueError` where the pool leaves no room for one run.
     """
     if budget is None:
         return method
     limit = budget_of(budget)
-    if not pool.denoiser:
-        return fit(method, limit.per(passes))
+    if not pool.nfe:
+        return fit_budget(method, limit.per(passes))
     try:
         left = limit.less(pool)
     except ValueError:
         raise ValueError(
-            f"the budget of {limit} leaves no room after the {pool.denoiser:g} denoiser rows of the drafts: raise the "
+            f"the budget of {limit} leaves no room after the {pool.nfe:g} NFE of the drafts: raise the "
             "budget, or draw fewer drafts in fewer steps"
         ) from None
     try:
-        return fit(method, left.per(passes))
+        return fit_budget(method, left.per(passes))
     except ValueError as error:
-        raise ValueError(f"after the {pool.denoiser:g} denoiser rows of the drafts, {error}") from None
+        raise ValueError(f"after the {pool.nfe:g} NFE of the drafts, {error}") from None
 
 
 def text_model(model: TextModel | str | Path | None) -> TextModel:
@@ -243,7 +254,7 @@ def method_of(
     if sampler is None:
         model = text_model(model)
         sampler = recommended(model)
-    return model, parse(sampler)
+    return model, sampler_from_string(sampler)
 
 
 def begun(method: Sampler, reward: Any, start: str | None) -> tuple[Sampler, Cost]:
@@ -268,12 +279,13 @@ def recommended(model: TextModel) -> str:
     return getattr(model, "recommended", None) or RECOMMENDED
 
 
-def _charged(result: Result, pools: Sequence[Drafts], judged: Cost) -> Result:
-    """The result with the cost of the pools added, and of judging drafts."""
+def _charged(result: Result, pools: Sequence[Drafts], judged: Cost, copies: int) -> Result:
+    """The result with the cost of the pools added, and of judging drafts, which the copies of a prompt share."""
     for pool in pools:
         parts = {name: seconds + pool.parts.get(name, 0.0) for name, seconds in result.parts.items()}
-        cost, asked = result.cost + pool.cost, result.asked + pool.asked
+        cost, asked = result.cost + pool.cost.shared(copies), result.asked + pool.asked.shared(copies)
         result = replace(result, cost=cost, asked=asked, seconds=result.seconds + pool.seconds, parts=parts)
+    judged = judged.shared(copies)
     return replace(result, cost=result.cost + judged, asked=result.asked + judged)
 
 

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from iterref.run import Result
+from iterref.result import Result
 from iterref.trace import Trace
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -48,7 +48,7 @@ def point(result: Result, rows: float | None = None) -> Point:
     Forbidden texts (-inf) are left out of the mean, which is NaN where nothing else is left.
     """
     mean, half = _interval(result.rewards[:, None].T)
-    return Point(result.asked.denoiser if rows is None else rows, float(mean), float(half))
+    return Point(result.asked.nfe if rows is None else rows, float(mean), float(half))
 
 
 class Panel(NamedTuple):

@@ -77,6 +77,12 @@ class Problem:
         prompts = index if self.prompts is None else self.prompts[index]
         return replace(self, canvas=self.canvas[index], free=self.may_change[index], prompts=prompts)
 
+    def repeated(self, n: int) -> Problem:
+        """The problem of `n` copies of every row, those of a row side by side, which keep its prompt."""
+        if n == 1:
+            return self
+        return self.only(torch.arange(len(self), device=self.canvas.device).repeat_interleave(n))
+
     def finished(self, tokens: Tensor) -> Tensor:
         """Finished texts (B, L), checked: the canvas at frozen positions, no mask and no forbidden token elsewhere.
 

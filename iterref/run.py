@@ -59,7 +59,7 @@ class Run:
         """
         if n not in self._views:
             view = copy(self)
-            view.canvas, view.free, view.rows = (x.repeat(n, *[1] * (x.dim() - 1)) for x in (self.canvas, self.free, self.rows))
+            view.canvas, view.free, view.rows = self.canvas.repeat(n, 1), self.free.repeat(n, 1), self.rows.repeat(n)
             view.copies, view._views = self.copies * n, {}
             view._views[1] = view
             self._views[n] = view
@@ -85,8 +85,8 @@ class Run:
     def conditionals(self, x: Tensor, where: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool -> (M, V) log p(x^i | x^{-i}), the denoiser's leave-one-out conditionals."""
         rows = self._prompts()
-        ask = lambda i: self.denoiser.leave_one_out(x[i], where[i], rows[i])  # noqa: E731
-        question = Question(x, where, rows if self.denoiser.uses_prompts else None, None, ask)
+        names = rows if self.denoiser.uses_prompts else None
+        question = Question(x, where, names, None, lambda i: self.denoiser.leave_one_out(x[i], where[i], rows[i]))
         return self._all(self._metered(question, logs=True, check=True), self._conditionals)
 
     def remembers(self, where: Tensor) -> bool:

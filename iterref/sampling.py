@@ -44,6 +44,7 @@ def sample(
     *,
     seed: int = 0,
     rows: Sequence[int] | Tensor | None = None,
+    copies: int = 1,
     budget: BudgetLike | None = None,
     start: Tensor | None = None,
     watch: Sequence[int] = (),
@@ -55,7 +56,8 @@ def sample(
     """Runs a method on a problem.
 
     `rows` are the B identities of the rows' random streams (0 .. B - 1 unless given): the result of a row depends on
-    (seed, identity) alone, whatever else is in the batch. `budget` refits the method's options (`fit_budget`): a number
+    (seed, identity) alone, whatever else is in the batch. With `copies` > 1 the problem has so many copies of every row,
+    side by side, with streams of their own (`Problem.repeated`). `budget` refits the method's options (`fit_budget`): a number
     of NFE a sample, (NFE, reward calls), or a `Budget`. `start` (B, L) are finished texts to refine in place of a
     draft; the NFE of the draft are not spent then. `watch` names rows whose states and proposals the trace keeps,
     `show` is kept with the result. `callback` is called after every step with a `Progress`. The caller's autocast,
@@ -69,15 +71,17 @@ def sample(
     if budget is not None:
         sampler = fit_budget(sampler, budget_of(budget).per(problem.denoiser.passes))
     batch = len(problem)
-    identities = torch.arange(batch) if rows is None else torch.as_tensor(rows)
-    if len(identities) != batch:
-        raise ValueError(f"{len(identities)} row identities for {batch} rows: give one a row")
+    identities = torch.arange(batch // copies) if rows is None else torch.as_tensor(rows)
+    if len(identities) * copies != batch:
+        raise ValueError(f"{len(identities)} row identities for {batch // copies} rows: give one a row")
     wrong = [row for row in watch if not 0 <= row < batch]
     if wrong:
         raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
     begun, trace, output = perf_counter(), Trace(tuple(watch)), None
     with fenced(problem.canvas.device):
         run, rng = Run(problem), Rng.seeded(seed, identities, device=problem.canvas.device)
+        if copies > 1:
+            rng = rng.repeat(copies).take(torch.arange(batch, device=run.canvas.device).view(copies, -1).T.flatten())
 
         def told() -> str:
             """What the progress bar says: NFE so far and in all, a sample, and the mean of the best rewards."""

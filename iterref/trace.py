@@ -90,7 +90,7 @@ class Trace:
         return {name: torch.stack([step[name] for step in self.steps]) for name in self.steps[0]}
 
     def acceptance(self) -> float:
-        """Mean share of accepted decisions over all steps that decided something, first clean samples left out; or NaN."""
+        """Mean share of accepted decisions over all steps that decided something but a first sample; or NaN."""
         decided = [step["accepted"] for step in self.steps if not step["changed"].isnan().all()]
         return float(torch.stack(decided).nanmean()) if decided else float("nan")
 

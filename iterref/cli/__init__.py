@@ -53,7 +53,7 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
 
         model, rows = load(device=device), show.sentences()
         budget = show.BUDGET if budget is None else budget
-        pool = show.DRAFTS.cost().denoiser
+        pool = show.DRAFTS.cost().nfe
         tell(f"{len(rows)} sentences, {budget:g} denoiser rows each; guided methods spend {pool:g} of them on")
         tell("the model's own drafts, agreement with which is the reward\n")
         found = show.compare(model, rows, budget=budget, seed=seed, progress=sys.stderr.isatty())

@@ -42,7 +42,7 @@ def write_result(prompts: list[str] | None, result: Any, as_json: bool, out: IO[
 
 def write_texts(prompts: list[str] | None, result: Any, as_json: bool, out: IO[str]) -> None:
     """One text a line, or one JSON object a line; a row without any finished text is empty, or null."""
-    cost = {"denoiser": result.cost.denoiser, "reward": result.cost.reward, "depth": result.cost.depth}
+    cost = {"denoiser": result.cost.nfe, "reward": result.cost.reward_calls, "depth": result.cost.depth}
     for row, (text, reward) in enumerate(zip(result.texts, result.rewards.tolist(), strict=True)):
         seen = result.finished or reward > float("-inf")
         if as_json:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from iterref.budget import Cost, Rows, budget_of
+from iterref.budget import BudgetLike, Cost, budget_of
 from iterref.drafts import OwnDrafts, TextModel, pool_cost
 from iterref.editing.drift import Distance, Drift, Within, expect_bound, text_lengths
 from iterref.editing.history import History, Node
@@ -128,7 +128,7 @@ def refine(
     prompts: Sequence[str],
     strength: float = 0.3,
     sampler: Sampler | str | None = None,
-    budget: Rows | None = None,
+    budget: BudgetLike | None = None,
     watch: Sequence[int] = (),
     **settings: Unpack[Settings],
 ) -> Editing:
@@ -153,7 +153,7 @@ def infill(
     length: int | None = None,
     marks: Marks = BRACKETS,
     sampler: Sampler | str | None = None,
-    budget: Rows | None = None,
+    budget: BudgetLike | None = None,
     watch: Sequence[int] = (),
     **settings: Unpack[Settings],
 ) -> Editing:
@@ -174,7 +174,7 @@ def infill(
     )  # fmt: skip
 
 
-def _affordable(method: Sampler, budget: Rows | None, settings: Settings) -> Sampler:
+def _affordable(method: Sampler, budget: BudgetLike | None, settings: Settings) -> Sampler:
     """The method with the options that spend what the session's first node leaves of the budget."""
     reward = settings.get("reward", "consensus")
     reward = OwnDrafts() if isinstance(reward, str) else reward

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Cost
-from iterref.kernels import Info, State
 from iterref.particles import Particles
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.samplers.base import Sampler
+from iterref.samplers.base import Info, Sampler, State
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Copies(Sampler):
     def cost(self) -> Cost:
         """The rows of all chains, at the depth of one."""
         one = self.method.cost()
-        return Cost(one.denoiser * self.n, one.reward * self.n, one.depth)
+        return Cost(one.nfe * self.n, one.reward * self.n, one.depth)
 
     def _shown(self, wide: State, best: Particles | None) -> State:
         """The state of all chains, showing the first of every row."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from iterref.budget import Cost
 from iterref.random import MASK, derive
-from iterref.run import Result
+from iterref.result import Result
 
 FORMAT = "iterref-history-1"
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from iterref.budget import Cost, Rows, budget_of, fit
+from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
 from iterref.drafts import TextModel
 from iterref.editing.copies import Copies
 from iterref.editing.drift import Drift, text_lengths
@@ -29,10 +29,11 @@ from iterref.editing.strength import strengthened
 from iterref.generation import recommended
 from iterref.particles import pick
 from iterref.problem import Problem
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
+from iterref.result import Interrupted, Result
 from iterref.rewards.base import RewardError
-from iterref.run import Interrupted, Result, sample
 from iterref.samplers.base import Sampler
+from iterref.sampling import sample
 
 if TYPE_CHECKING:
     from typing import Self
@@ -111,7 +112,7 @@ class Editing:
         *,
         strength: float = 0.3,
         sampler: Sampler | str | None = None,
-        budget: Rows | None = None,
+        budget: BudgetLike | None = None,
         watch: Sequence[int] = (),
         progress: bool = False,
     ) -> Self:
@@ -133,7 +134,7 @@ class Editing:
         length: int | None = None,
         marks: Marks = BRACKETS,
         sampler: Sampler | str | None = None,
-        budget: Rows | None = None,
+        budget: BudgetLike | None = None,
         watch: Sequence[int] = (),
         progress: bool = False,
     ) -> Self:
@@ -150,7 +151,7 @@ class Editing:
                 "a region's length= (--tokens) is at least 1 token, for regions drafted anew: leave out the strength"
             )
         regions = self._regions(marked, length, marks)
-        method = parse(self._method(sampler)) if strength is None else strengthened(self._method(sampler), strength)
+        method = sampler_from_string(self._method(sampler)) if strength is None else strengthened(self._method(sampler), strength)
         method = self._fitted(method, budget)
         problem = replace(
             self.desk.problem,
@@ -170,7 +171,7 @@ class Editing:
         *,
         strength: float = 0.5,
         sampler: Sampler | str | None = None,
-        budget: Rows | None = None,
+        budget: BudgetLike | None = None,
         take: Literal["best", "first"] = "best",
         parent: bool = False,
         watch: Sequence[int] = (),
@@ -193,7 +194,7 @@ class Editing:
         result = self._run(Copies(method, n), self.desk.problem, self.tokens, watch, progress)
         particles = result.particles
         assert particles is not None and particles.x_0 is not None and particles.reward is not None
-        one = Cost(result.asked.denoiser / n, result.asked.reward / n, result.asked.depth / n)
+        one = Cost(result.asked.nfe / n, result.asked.reward_calls / n, result.asked.depth / n)
         options = {"strength": strength, "sampler": str(method)}
         made = [
             self._add("vary", {"of": n, **options}, particles.x_0[copy], particles.reward[copy], one, result)
@@ -223,7 +224,7 @@ class Editing:
         self.history.save(path)
 
     def __str__(self) -> str:
-        lines = [str(self.history), f"at node {self.at}; in all {self.cost.denoiser:g} denoiser rows a sample"]
+        lines = [str(self.history), f"at node {self.at}; in all {self.cost.nfe:g} denoiser rows a sample"]
         if self.node.kept:
             lines.append(f"rows {', '.join(map(str, self.node.kept[:8]))} kept their text: no allowed one was found")
         lines += [f"  [{float(self.rewards[row]):.3f}] {text}" for row, text in enumerate(self.texts[:5])]
@@ -247,10 +248,10 @@ class Editing:
     def _method(self, sampler: Sampler | str | None) -> Sampler | str:
         return recommended(self.desk.model) if sampler is None else sampler
 
-    def _fitted(self, method: Sampler, budget: Rows | None) -> Sampler:
+    def _fitted(self, method: Sampler, budget: BudgetLike | None) -> Sampler:
         if budget is None:
             return method
-        return fit(method, budget_of(budget).per(self.desk.problem.passes))
+        return fit_budget(method, budget_of(budget).per(self.desk.problem.denoiser.passes))
 
     def _record(self, operation: str, options: dict[str, Any], result: Result) -> Self:
         node = self._add(operation, options, result.tokens, result.rewards, result.asked, result)

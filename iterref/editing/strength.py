@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.samplers.base import Sampler
 
 
@@ -21,7 +21,7 @@ def strengthened(sampler: Sampler | str, strength: float) -> Sampler:
     share 1 / spacing of all; a strength above that opens positions independently, `strength` of them in the mean.
     Raises `ValueError` for a strength outside (0, 1], or a method whose moves have no span.
     """
-    method = parse(sampler).refining()
+    method = sampler_from_string(sampler).refining()
     if not 0 < strength <= 1:
         raise ValueError(f"strength must lie in (0, 1], got {strength}: it is the largest share that a move re-noises")
     if not hasattr(method, "span"):

@@ -54,7 +54,7 @@ class Shared:
         return self._denoised(run, noisy, trip, rng.fork("denoise"))
 
     def redraw(self, run: Run, state: State, rng: Rng) -> Candidates:
-        """Candidates for the clean sample at the noisy states themselves; all that decisions may take for a first one."""
+        """Candidates for the clean sample at the noisy states themselves; a first one takes all that decisions may."""
         n = self.tries if isinstance(state, Paired) else self.tries * self.decisions
         where = run.undetermined(state.x_t, state.t)
         x_0 = run.draw(state.x_t, state.t, where, n, rng.fork("denoise").fork("draw", 0))[0]

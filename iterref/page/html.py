@@ -22,7 +22,7 @@ from iterref.budget import Cost
 from iterref.page.chart import chart
 from iterref.page.faces import Faces, faces, png
 from iterref.page.watched import watched_data
-from iterref.problem import Best
+from iterref.result import Best
 from iterref.samplers.base import Sampler
 from iterref.trace import Trace
 
@@ -121,7 +121,7 @@ def _summary(result: Shown) -> str:
         "method": str(result.sampler),
         "mean reward": _figure(float(result.rewards.mean())),
         "mean best reward seen": _figure(float(result.best.reward.mean())),
-        "a sample": f"{result.cost.denoiser:.4g} denoiser rows, {result.cost.reward:.4g} reward rows, "
+        "a sample": f"{result.cost.nfe:.4g} denoiser rows, {result.cost.reward_calls:.4g} reward rows, "
         f"depth {result.cost.depth:g}",
         "seconds": f"{result.seconds:.2f}",
     }

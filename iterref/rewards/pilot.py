@@ -18,7 +18,7 @@ def pilot_rewards(pilot: Any) -> np.ndarray:
     """
     sampler = getattr(pilot, "sampler", None)
     # a method that sees one reward a sample cannot have chosen by it: it only reports it
-    if sampler is not None and sampler.cost().reward > 1:
+    if sampler is not None and sampler.cost().reward_calls > 1:
         raise ValueError(f"the pilot was guided by its reward ({sampler}): draw it with sampler='ancestral'")
     values = getattr(pilot, "rewards", pilot)
     if isinstance(values, torch.Tensor):

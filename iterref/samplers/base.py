@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,8 +42,8 @@ class State:
 
     def take(self, index: Tensor) -> Self:
         """The states in another order, or some of them, index (R',) long, with all that is known of each."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: x[index] for name, x in tensors.items() if isinstance(x, Tensor)})
+        known: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: x[index] for name, x in known.items() if isinstance(x, Tensor)})
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,9 @@ class Sampler(ABC):
     name: ClassVar[str]
     knob: ClassVar[str]
     least: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Checks the options; every subclass that has some adds its own checks."""
 
     @property
     @abstractmethod
@@ -201,9 +204,7 @@ class Aimed(Sampler):
     objective: Literal["sample", "maximise"] = "sample"
 
     def __post_init__(self) -> None:
-        super_check = getattr(super(), "__post_init__", None)
-        if super_check is not None:
-            super_check()
+        super().__post_init__()
         self._among(objective=("sample", "maximise"))
 
     @property
@@ -223,10 +224,13 @@ class Decoded(Sampler):
     bound: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         try:
             Decoder(self.order, self.block_length, self.bound)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
+        if self.bound != Decoder().bound and self.order != "bounded":
+            raise ValueError(f"{self.name}: bound={self.bound} belongs to order=bounded: leave it out, or say the order")
 
     @property
     def decoder(self) -> Decoder:

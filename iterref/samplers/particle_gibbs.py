@@ -30,8 +30,8 @@ from torch import Tensor
 
 from iterref import mtm
 from iterref.budget import Cost
-from iterref.decoding import grid
 from iterref.decision import Decision
+from iterref.decoding import grid
 from iterref.moves.lookahead import (
     Ahead,
     finished,
@@ -48,8 +48,8 @@ from iterref.moves.lookahead import (
 from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, due, promise, spent, times_due
 from iterref.random import Rng
-from iterref.run import Run
 from iterref.resample import multinomial
+from iterref.run import Run
 from iterref.samplers.base import Aimed, Decoded, Info, ScoredCloud, State
 
 
@@ -204,25 +204,20 @@ class ParticleGibbs(Aimed, Decoded):
         else:
             ahead = look(run, particles.x_t, t, draws, self.decoder, streams)
         if self.fresh:
-            ahead, particles = self._averaged(run, ahead, particles, held, k)
+            values = None if held is None else held.values[self._scored(k)]
+            ahead, particles = _averaged(run, ahead, particles, values, self.guesses, self.potential)
         else:
             ahead, particles = self._chosen(run, ahead, particles, held, k, rng.fork("follow"))
             sweep.followed[k] = ahead
         parents = multinomial(particles.by_row, rng.fork("resample"), free).T
         if held is not None:
-            parents = torch.cat([self._parent(particles, log_f, rng.fork("ancestor")), parents])
+            parent = torch.zeros(1, parents.shape[1], dtype=torch.long, device=parents.device)  # its own, or drawn anew
+            if self.ancestors:
+                log_a = particles.log_w + log_f - spent(POTENTIALS[self.potential](particles.promised))
+                parent = rng.fork("ancestor").choose(log_a.T.contiguous())[None]
+            parents = torch.cat([parent, parents])
         sweep.particles = particles.take(parents)
         return parents, ahead
-
-    def _averaged(
-        self, run: Run, ahead: Ahead, particles: Particles, held: Held | None, k: int
-    ) -> tuple[Ahead, Particles]:
-        """Weighed by the mean of their guesses, which is as it was for the held path; what comes after the guesses."""
-        first = 0 if held is None else 1
-        value = promise(scored(run, ahead.draws[: self.guesses, first:], final=False) / run.alpha)
-        if held is not None:
-            value = torch.cat([held.values[self._scored(k)][None], value])
-        return ahead.after(self.guesses), weighed(particles, value, self.potential)
 
     def _chosen(
         self, run: Run, ahead: Ahead, particles: Particles, held: Held | None, k: int, rng: Rng
@@ -250,16 +245,19 @@ class ParticleGibbs(Aimed, Decoded):
         sweep.particles = finished(sweep.particles, x, reward, choice.value + choice.gain, self.potential)
         sweep.states.append(x)
 
-    def _parent(self, particles: Particles, log_f: Tensor, rng: Rng) -> Tensor:
-        """The parent of the held path's next state, (1, B): its own, or drawn anew."""
-        if not self.ancestors:
-            return torch.zeros(1, particles.log_w.shape[1], dtype=torch.long, device=log_f.device)
-        log_a = particles.log_w + log_f - spent(POTENTIALS[self.potential](particles.promised))
-        return rng.choose(log_a.T.contiguous())[None]
-
     def _scored(self, k: int) -> int:
         """The place of grid step k among the scored ones."""
         return k // self.every - 1
+
+
+def _averaged(
+    run: Run, ahead: Ahead, particles: Particles, held: Tensor | None, guesses: int, potential: str
+) -> tuple[Ahead, Particles]:
+    """Weighed by the mean of their clean samples, which is as it was, (B,), for a held path; what comes after these."""
+    first = 0 if held is None else 1
+    value = promise(scored(run, ahead.draws[:guesses, first:], final=False) / run.alpha)
+    value = value if held is None else torch.cat([held[None], value])
+    return ahead.after(guesses), weighed(particles, value, potential)
 
 
 def _along(values: Tensor, index: Tensor) -> Tensor:

@@ -61,18 +61,18 @@ class Published(Aimed, Refining):
 
     def planned(self, blind: bool) -> Iterator[Planned]:
         """A clean sample at every grid time, and the moves."""
-        early, slots = self._slots()
-        index = 0
+        early, slots = self.slots()
+        made = 0
         for i, t in enumerate(grid(self.steps)):
             if i < self.steps:
                 yield Draw(t)
             share = (early + slots.index(i)) // len(slots) if i in slots else 0
-            for _ in range(self.moves - index if i == self.steps else share):
-                yield Refine(t, index)
-                index += 1
+            for _ in range(self.moves - made if i == self.steps else share):
+                yield Refine(t, made)
+                made += 1
 
     def cost(self) -> Cost:
         """One NFE a grid step, a reward call for each clean sample that a move begins with or that is the result."""
-        early, slots = self._slots()
+        early, slots = self.slots()
         scored = min(early, len(slots))  # the last grid time comes first, and what it scores goes down to t = 0
         return Cost(self.steps, max(scored, 1), self.steps) + self.kernel.cost(self.denoise_steps) * self.moves

@@ -1,7 +1,7 @@
 """Refining: what the methods have in common that draft a text and then refine it by moves.
 
-    draft     down the grid: at every time t redraw the clean sample at x_t under the reward, then x_u ~ q(. | x_t, x_0);
-              or plain decoding, without the reward, down to the first move
+    draft     down the grid: at every time t redraw the clean sample at x_t under the reward, then descend,
+              x_u ~ q(. | x_t, x_0); or plain decoding, without the reward, down to the first move
     refine    x_t -> x_s noisier -> candidates back at t; weigh by reward, accept or reject, before going on
 
 The chain is at Pi_t when a move begins and stays there (`iterref.moves` says under which conditions each kernel is
@@ -61,10 +61,10 @@ class Redraw(NamedTuple):
 
 
 class Refine(NamedTuple):
-    """The `index`-th move that renoises, at time t."""
+    """The `move`-th move that renoises, at time t."""
 
     t: float
-    index: int
+    move: int
 
 
 Planned = Decode | Draw | Redraw | Refine
@@ -121,22 +121,9 @@ class Refining(Decoded):
         return len(plan(self, False))
 
     def planned(self, blind: bool) -> Iterator[Planned]:
-        """The steps in order. The early moves spread over the grid times; all of them wait for the finished text where
-        `blind`: without a mask, spaced moves do not see what is noise."""
-        times, draft = grid(self.steps), self.draft_kernel
-        early, slots = self._slots()
-        first, index = slots[0] if slots else self.steps, 0
-        for i, t in enumerate(times):
-            if i < self.steps and draft is not None:
-                yield Redraw(t, draft)
-            elif i < first and i < self.steps:
-                yield Decode(t, times[i + 1])
-            elif i == first and slots:
-                yield Redraw(t, Shared(1))
-            share = (early + slots.index(i)) // len(slots) if i in slots and not blind else 0  # these add up to `early`
-            for _ in range(self.moves - index if i == self.steps else share):
-                yield Refine(t, index)
-                index += 1
+        """The steps in order; where `blind`, the early moves wait for the finished text: without a mask, spaced moves do
+        not see what is noise."""
+        return draft_and_moves(self, blind)
 
     def init(self, run: Run, rng: Rng) -> State:
         """Pure noise at the free positions for every chain, and no clean sample yet."""
@@ -168,15 +155,15 @@ class Refining(Decoded):
             if not now.u:
                 state = Paired(state.step, now.u, x_u, x_u, wide.reward_of(x_u, final=True))
         elif isinstance(now, Draw):
-            where = wide.undetermined(state.x_t, now.t)
-            state = Drafted(state.step, now.t, state.x_t, wide.draw(state.x_t, now.t, where, 1, moving.fork("draw"))[0][0])
+            x_0, _ = wide.draw(state.x_t, now.t, wide.undetermined(state.x_t, now.t), 1, moving.fork("draw"))
+            state = Drafted(state.step, now.t, state.x_t, x_0[0])
         elif isinstance(now, Redraw):
             new = now.kernel.redraw(wide, state, moving)
             state, info = now.kernel.decide(wide, state, new, self._alpha(run, None), moving)
         else:
             paired, trip = self._paired(wide, state), self._excursion(wide, state, now)
             new = kernel.propose(wide, paired, trip, moving)
-            state, info = kernel.decide(wide, paired, new, self._alpha(run, now.index), moving)
+            state, info = kernel.decide(wide, paired, new, self._alpha(run, now.move), moving)
             info = replace(info, span=trip.span)
         state = replace(state, step=before.step + 1)
         if state.step == len(steps) and isinstance(state, Drafted) and state.t > 0:
@@ -197,13 +184,13 @@ class Refining(Decoded):
             draft = Cost(0, 1)
         elif self.draft_kernel is not None:
             draft = self.draft_kernel.cost(1) * self.steps
-        elif self._slots()[0]:  # plain down to the first early move, and a clean sample there
+        elif self.slots()[0]:  # plain down to the first early move, and a clean sample there
             draft = Cost(2, 1, 2)
         else:
             draft = Cost(self.steps, 1, self.steps)
         return (draft + self.kernel.cost(self.denoising_steps) * self.moves).wide(self.width)
 
-    def _slots(self) -> tuple[int, range]:
+    def slots(self) -> tuple[int, range]:
         """How many early moves there are, and the grid times for them."""
         early = self.early_moves if self.steps > 1 else 0
         return early, range(1, self.steps if early else 1)
@@ -214,7 +201,7 @@ class Refining(Decoded):
 
     def _excursion(self, run: Run, state: State, now: Refine) -> Excursion:
         """Where a move goes."""
-        turn = now.index % len(turns(self.span_steps or self.span))
+        turn = now.move % len(turns(self.span_steps or self.span))
         return _excursion(self, run.noise.schedule, now.t, turn)
 
     def _paired(self, run: Run, state: State) -> Paired:
@@ -227,6 +214,24 @@ class Refining(Decoded):
     def _after(self, run: Run, before: State, state: State, info: Info, rng: Rng) -> tuple[State, Info]:
         """What a method does besides, after each step."""
         return state, info
+
+
+def draft_and_moves(method: Refining, blind: bool) -> Iterator[Planned]:
+    """A draft down the grid, over whose times the early moves spread, and the other moves on the finished text."""
+    times, draft = grid(method.steps), method.draft_kernel
+    early, slots = method.slots()
+    first, made = slots[0] if slots else method.steps, 0
+    for i, t in enumerate(times):
+        if i < method.steps and draft is not None:
+            yield Redraw(t, draft)
+        elif i < first and i < method.steps:
+            yield Decode(t, times[i + 1])
+        elif i == first and slots:
+            yield Redraw(t, Shared(1))
+        share = (early + slots.index(i)) // len(slots) if i in slots and not blind else 0  # these add up to `early`
+        for _ in range(method.moves - made if i == method.steps else share):
+            yield Refine(t, made)
+            made += 1
 
 
 @lru_cache(maxsize=64)

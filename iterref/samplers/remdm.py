@@ -86,6 +86,10 @@ class ReMDM(Sampler):
             raise ValueError(f"remdm: schedule must be one of {', '.join(REMASKING)}, got {self.schedule!r}")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"remdm: eta is a probability in [0, 1], got {self.eta}")
+        defaults = {name: type(self).__dataclass_fields__[name].default for name in ("on", "off", "held")}
+        unused = [name for name, value in defaults.items() if getattr(self, name) != value]
+        if unused and self.schedule != "loop":
+            raise ValueError(f"remdm: {unused[0]} belongs to schedule=loop: leave it out, or say the schedule")
         if not (0 < self.off < self.on < 1 and 0 < self.held < 1):
             raise ValueError(
                 f"remdm: the loop needs 0 < off < on < 1 and 0 < held < 1, got {self.off}, {self.on} and {self.held}"

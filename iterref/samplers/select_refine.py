@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Cost
-from iterref.decoding import grid
 from iterref.decision import Decision
+from iterref.decoding import grid
 from iterref.particles import Particles, pick
 from iterref.random import Rng
 from iterref.run import Run

@@ -26,14 +26,14 @@ from torch import Tensor
 
 from iterref import mtm
 from iterref.budget import Cost
-from iterref.decoding import grid
 from iterref.decision import Decision
+from iterref.decoding import grid
 from iterref.moves.lookahead import Ahead, finished, follow, look, onward, own, scored, settled, unpaid, weighed
 from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, due, promise, times_due
 from iterref.random import Rng
-from iterref.run import Run
 from iterref.resample import SCHEMES
+from iterref.run import Run
 from iterref.samplers.base import Aimed, Cloud, Decoded, Info, ScoredCloud, State
 
 
@@ -66,6 +66,9 @@ class SMC(Aimed, Decoded):
         self._among(potential=POTENTIALS, resampling=SCHEMES)
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"smc: threshold is a share of the particles in [0, 1], got {self.threshold}")
+
+        if not self.threshold and self.resampling != "systematic":
+            raise ValueError(f"smc: threshold=0 never resamples, so resampling={self.resampling} does nothing: leave it out")
 
     @property
     def iterations(self) -> int:

@@ -20,7 +20,7 @@ def check_spans(method: Sampler, span: Spans, span_steps: GridSpans, steps: int)
     shares, numbers = turns(span), turns(span_steps)
     if not shares or any(isinstance(share, bool) or not 0 < share <= 1 for share in shares):
         raise ValueError(f"{method.name}: span is a share in (0, 1], or several, got {span}")
-    if not numbers or (span_steps != 0 and any(number != int(number) or not 1 <= number <= steps for number in numbers)):
+    if span_steps != 0 and any(number != int(number) or not 1 <= number <= steps for number in numbers):
         raise ValueError(f"{method.name}: span_steps is a number of grid steps in 1..{steps}, got {span_steps}")
     if span_steps != 0 and span != type(method).__dataclass_fields__["span"].default:
         raise ValueError(f"{method.name}: span={span} and span_steps={span_steps} are two answers: give one of them")

@@ -10,7 +10,7 @@ conditional importance resampling on paths; Andrieu, Lee, Vihola 2018, arXiv:131
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import ClassVar
 

@@ -30,8 +30,8 @@ from iterref.moves.renoise import Excursion, descend
 from iterref.moves.shared import Shared
 from iterref.particles import Particles, pick
 from iterref.random import Rng
-from iterref.run import Run
 from iterref.resample import SCHEMES
+from iterref.run import Run
 from iterref.samplers.base import Aimed, Cloud, Drafted, Info, Paired, ScoredCloud, State
 
 
@@ -41,8 +41,8 @@ class WasteFree(Aimed):
 
     steps: grid times below pure noise, each with its own target. chains: M, how many particles are resampled at each
     of them. moves: moves of each chain there; all its states go on, N = chains x (moves + 1). tries, decisions,
-    span, spacing: the moves, as in `iterref`. cooling: how b_k rises to one, `linear` or `geometric` from `weak`. resampling:
-    a scheme of `iterref.resample`. objective: `sample` draws one of the last particles, `maximise` returns the best
+    span, spacing: the moves, as in `iterref`. cooling: how b_k rises to one, `linear` or `geometric` from `weak`.
+    resampling: a scheme of `iterref.resample`. objective: `sample` draws one of the last particles, `maximise` returns the best
     text seen.
     """
 
@@ -64,6 +64,8 @@ class WasteFree(Aimed):
         super().__post_init__()
         self._require(steps=1, chains=1, moves=1, tries=1, decisions=1, spacing=0)
         self._among(cooling=("linear", "geometric"), resampling=SCHEMES)
+        if self.cooling == "linear" and self.weak != type(self).__dataclass_fields__["weak"].default:
+            raise ValueError(f"waste_free: weak={self.weak} belongs to cooling=geometric: leave it out, or say the cooling")
         if not 0 < self.span <= 1 or not 0 < self.weak < 1:
             raise ValueError(f"waste_free: span lies in (0, 1] and weak in (0, 1), got {self.span} and {self.weak}")
 
@@ -121,7 +123,7 @@ class WasteFree(Aimed):
         return fitted._most(budget, "chains", self.chains) if budget.depth < inf else fitted
 
     def _first(self, run: Run, noise: Particles, rng: Rng) -> Particles:
-        """All particles at pure noise with their first clean samples, moves + 1 of them from each chain's evaluation."""
+        """All particles at pure noise with first clean samples, moves + 1 of them from each chain's evaluation."""
         n, wide, x = self.moves + 1, run.repeat(self.chains), noise.x_t.flatten(0, 1)
         x_0 = wide.draw(x, 1.0, wide.undetermined(x, 1.0), n, rng.repeat(self.chains))[0]
         reward = wide.reward_of(x_0, final=False).view(self.particles, -1)
