@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iterref.budget import Budget, Cost, Meter, budget_of, fit, most
-from iterref.registry import names, parse
+from iterref.budget import Budget, Cost, Meter, budget_of, fit_budget, most
+from iterref.registry import names, sampler_from_string
 from iterref.samplers.base import Sampler
 
 METHODS = [
@@ -51,12 +51,12 @@ def may_buy_tries(sampler: Sampler) -> bool:
 @settings(max_examples=120, deadline=None)
 @given(st.sampled_from(METHODS), budgets)
 def test_a_fitted_method_fits_and_leaves_no_room(text, budget):
-    sampler, limit = parse(text), Budget(*budget)
+    sampler, limit = sampler_from_string(text), Budget(*budget)
     try:
-        fitted = fit(sampler, limit)
+        fitted = fit_budget(sampler, limit)
     except ValueError as error:
         least = {sampler.knob: sampler.least}
-        if may_buy_tries(sampler) and limit.reward < inf:
+        if may_buy_tries(sampler) and limit.reward_calls < inf:
             least["tries"] = 1
         smallest = replace(sampler, **least)
         assert not limit.allows(smallest.cost())
@@ -64,7 +64,7 @@ def test_a_fitted_method_fits_and_leaves_no_room(text, budget):
         return
     assert type(fitted) is type(sampler)
     assert limit.allows(fitted.cost())
-    if sampler.cost().reward == more(sampler).cost().reward and limit.denoiser == inf:
+    if sampler.cost().reward_calls == more(sampler).cost().reward_calls and limit.nfe == inf:
         assert fitted == sampler  # the bound does not touch the one use that it has for rows
         return
     assert not limit.allows(more(fitted).cost())
@@ -73,9 +73,9 @@ def test_a_fitted_method_fits_and_leaves_no_room(text, budget):
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([text for text in METHODS if text.startswith("iterref")]), rows, rows)
 def test_refinement_leaves_room_for_no_further_candidate(text, denoiser, reward):
-    sampler, limit = parse(text), Budget(denoiser, reward)
+    sampler, limit = sampler_from_string(text), Budget(denoiser, reward)
     try:
-        fitted = fit(sampler, limit)
+        fitted = fit_budget(sampler, limit)
     except ValueError:
         return
     assert not limit.allows(more(fitted).cost())
@@ -87,33 +87,33 @@ def test_refinement_leaves_room_for_no_further_candidate(text, denoiser, reward)
 
 def test_the_design_budgets():
     """(56, 896) for the shared kernel: 8 drafts and 48 moves of 16 candidates, in one decision or in eight."""
-    fitted = fit(parse("iterref:steps=8,blocks=1"), (56, 896))
+    fitted = fit_budget(sampler_from_string("iterref:steps=8,blocks=1"), (56, 896))
     assert (fitted.moves, fitted.tries, fitted.cost()) == (48, 16, Cost(56, 896, 56))
-    fitted = fit(parse("iterref:steps=8"), (56, 896))
+    fitted = fit_budget(sampler_from_string("iterref:steps=8"), (56, 896))
     assert (fitted.moves, fitted.blocks, fitted.tries, fitted.cost()) == (48, 8, 2, Cost(56, 896, 56))
-    assert fit(parse("best_of_n"), 256).cost() == Cost(256, 32, 8)
-    assert fit(parse("metropolis"), (56, 896)).cost() == Cost(56, 49, 56)
+    assert fit_budget(sampler_from_string("best_of_n"), 256).cost() == Cost(256, 32, 8)
+    assert fit_budget(sampler_from_string("metropolis"), (56, 896)).cost() == Cost(56, 49, 56)
 
 
 def test_scarce_rewards_buy_fewer_decisions():
     """As many decisions a move as reward rows go with a denoiser row; a draft never takes more than half of them."""
-    assert fit(parse("iterref"), (64, 256)).blocks == 4 and fit(parse("iterref"), (64, 70)).blocks == 1
-    assert fit(parse("iterref"), Budget(total=512)).blocks == 8
-    assert fit(parse("iterref"), Budget(total=64)).blocks == 4  # 4 draft steps of 1 + 8 rows would be more than half
-    dear, cheap = (fit(parse("iterref"), Budget(total=512, price=price)) for price in (20.0, 0.1))
+    assert fit_budget(sampler_from_string("iterref"), (64, 256)).blocks == 4 and fit_budget(sampler_from_string("iterref"), (64, 70)).blocks == 1
+    assert fit_budget(sampler_from_string("iterref"), Budget(total=512)).blocks == 8
+    assert fit_budget(sampler_from_string("iterref"), Budget(total=64)).blocks == 4  # 4 draft steps of 1 + 8 rows would be more than half
+    dear, cheap = (fit_budget(sampler_from_string("iterref"), Budget(total=512, price=price)) for price in (20.0, 0.1))
     assert (dear.blocks, dear.tries) == (1, 1) and (cheap.blocks, cheap.tries) == (8, 10)
 
 
 def test_a_bound_on_depth_buys_width():
-    fitted = fit(parse("iterref:steps=4,tries=2"), Budget(denoiser=64, depth=12))
+    fitted = fit_budget(sampler_from_string("iterref:steps=4,tries=2"), Budget(nfe=64, depth=12))
     assert (fitted.moves, fitted.width) == (8, 5) and fitted.cost().depth == 12
-    assert fit(parse("iterref"), Budget(denoiser=64, depth=100)).width == 1
+    assert fit_budget(sampler_from_string("iterref"), Budget(nfe=64, depth=100)).width == 1
 
 
 def test_several_spans_are_counted_each():
     """Tails of 6 and of 1 steps in turn: 6 for the first path, then 6 + 1 + 6 + 1, and the next would be 6 more."""
-    fitted = fit(parse("iterref:steps=6,kernel=trajectory,tries=1,span=6+1"), 25)
-    assert fitted.moves == 4 and fitted.cost().denoiser == 20
+    fitted = fit_budget(sampler_from_string("iterref:steps=6,kernel=trajectory,tries=1,span=6+1"), 25)
+    assert fitted.moves == 4 and fitted.cost().nfe == 20
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def test_a_budget_must_be_positive(value):
 @pytest.mark.parametrize("value", [inf, (inf, inf)])
 def test_a_budget_must_bound_something(value):
     with pytest.raises(ValueError, match="without limits"):
-        fit(parse("iterref"), value)
+        fit_budget(sampler_from_string("iterref"), value)
 
 
 @pytest.mark.parametrize("name", names())
 def test_a_budget_too_small_for_one_run_says_what_one_takes(name):
     with pytest.raises(ValueError, match=f"too small for one run of {name}, which takes at least"):
-        fit(parse(name), (0.5, 0.5))
+        fit_budget(sampler_from_string(name), (0.5, 0.5))
 
 
 @given(st.integers(0, 40), st.integers(0, 5), st.floats(0, 50))

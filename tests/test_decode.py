@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iterref.decode import ORDERS, REVERSE, Decoder, advance, grid, hidden, reveal
+from iterref.decoding import ORDERS, REVERSE, Decoder, advance, grid, hidden, reveal
 from iterref.denoiser import Denoiser
 from iterref.models.markov import Markov, world
 from iterref.models.table import Table
@@ -161,7 +161,7 @@ def test_a_sure_row_is_done_early_and_is_not_evaluated_again():
         x = advance(problem, x, times[k], times[k + 1], Decoder("bounded", bound=0.5), problem.rows, rng.fork(k))
         shown.append((x != 3).sum(1).tolist())
     assert shown == [[4, 2], [4, 3], [4, 4], [4, 4]] and x[0].tolist() == [1, 1, 1, 1]
-    assert problem.meter.asked_denoiser == 8 and problem.meter.made_denoiser == 4 and problem.meter.depth == 4
+    assert problem.meter.asked_nfe == 8 and problem.meter.made_nfe == 4 and problem.meter.depth == 4
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 8, 12])
@@ -209,7 +209,7 @@ def test_the_bound_keeps_to_its_block():
         x = advance(problem, x, times[k], times[k + 1], Decoder("bounded", 3, 1e9), problem.rows, rng.fork(k))
         left.append((x == problem.noise.mask).sum(1).tolist())
     assert left == [[5, 2, 0, 0], [2, 0, 0, 0], [0, 0, 0, 0], *[[0, 0, 0, 0]] * 3]
-    assert problem.meter.asked_denoiser == 24 and problem.meter.made_denoiser == 3 + 2 + 1
+    assert problem.meter.asked_nfe == 24 and problem.meter.made_nfe == 3 + 2 + 1
 
 
 @dataclass
@@ -313,7 +313,7 @@ def refused(decoder: Decoder, words: str) -> None:
     x = problem.prior(rng)
     with pytest.raises(ValueError, match=words):
         advance(problem, x, 1.0, 0.5, decoder, problem.rows, rng)
-    assert problem.meter.asked_denoiser == 0
+    assert problem.meter.asked_nfe == 0
     with pytest.raises(ValueError, match=words):
         reveal(problem, x, x, torch.zeros(4, 8), 1.0, 0.5, decoder, problem.rows, rng)
 

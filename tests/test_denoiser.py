@@ -15,13 +15,13 @@ from torch import Tensor
 from iterref.budget import Cost
 from iterref.denoiser import Denoiser, carry_over, from_leave_one_out
 from iterref.guidance import ClassifierFreeGuidance, Tempered
-from iterref.kernels import KERNELS
+from iterref.samplers.base import KERNELS
 from iterref.models.markov import world
 from iterref.models.table import Table
 from iterref.noise import Noise, absorbing, uniform
 from iterref.problem import Problem
-from iterref.registry import parse
-from iterref.run import sample
+from iterref.registry import sampler_from_string
+from iterref.sampling import sample
 from tests.support.oracle import balance_error, stationarity_error, transition
 from tests.support.worlds import pair_states, random_reward, random_table, refine, target
 
@@ -380,13 +380,13 @@ def test_runs_count_both_passes(kind):
     free = world(6, 3, 2, kind)[0]
     problem = Problem(ClassifierFreeGuidance(given, free, 2.0), reward, torch.zeros(2, 6))
     for text in ("ancestral:steps=3", "best_of_n:n=2,steps=2", "iterref:steps=2,moves=3,tries=2"):
-        method = parse(text)
+        method = sampler_from_string(text)
         result, cost = sample(method, problem, seed=1), method.cost()
-        assert result.asked == Cost(2 * cost.denoiser, cost.reward, cost.depth)
-        assert result.cost.denoiser <= result.asked.denoiser
-    fitted = sample(parse("ancestral"), problem, budget=16)
-    assert fitted.sampler.steps == 8 and fitted.asked.denoiser == 16
-    assert sample(parse("ancestral"), Problem(given, reward, torch.zeros(2, 6)), budget=16).sampler.steps == 16
+        assert result.asked == Cost(2 * cost.nfe, cost.reward_calls, cost.depth)
+        assert result.cost.nfe <= result.asked.nfe
+    fitted = sample(sampler_from_string("ancestral"), problem, budget=16)
+    assert fitted.sampler.steps == 8 and fitted.asked.nfe == 16
+    assert sample(sampler_from_string("ancestral"), Problem(given, reward, torch.zeros(2, 6)), budget=16).sampler.steps == 16
 
 
 @kinds
@@ -398,6 +398,6 @@ def test_guided_runs_lean_to_the_prompt(kind):
         problem = Problem(
             ClassifierFreeGuidance(given, free, scale), random_reward(3, 2, 1), torch.zeros(300, 3), alpha=1e9
         )
-        x = sample(parse("iterref:steps=3,moves=6,tries=2"), problem, seed=3).tokens
+        x = sample(sampler_from_string("iterref:steps=3,moves=6,tries=2"), problem, seed=3).tokens
         lean.append(float((given.log_prob(x) - free.log_prob(x)).mean()))
     assert lean[0] + 0.05 < lean[1] and lean[1] + 0.05 < lean[2]

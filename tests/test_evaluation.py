@@ -17,7 +17,7 @@ from iterref.models.table import Table
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 
 LENGTH, TOKENS = 4, 3
 
@@ -68,17 +68,17 @@ def test_laws_are_those_of_a_denoiser_that_is_asked_for_everything(
     for x, times, where, rows in questions + questions[-1:] * twice:
         wanted = denoiser(x, times, where, rows)
         denoiser.calls.clear()
-        made = problem.meter.made_denoiser
+        made = problem.meter.made_nfe
         assert torch.equal(wide.predict(x, times, where, rows), wanted)
         told = (x, where, times[:, None] * (not time_independent), rows[:, None] * (not promptless))
         different = torch.cat([part.double() for part in told], 1)[where.any(1)].unique(dim=0)
-        assert sum(denoiser.calls) == problem.meter.made_denoiser - made <= len(different)
+        assert sum(denoiser.calls) == problem.meter.made_nfe - made <= len(different)
         if not (remember and time_independent):
             assert sum(denoiser.calls) == len(different)
         assert all(calls <= (size or 12) for calls in denoiser.calls)
     if twice and remember and time_independent:
         assert denoiser.calls == []
-    assert problem.meter.asked_denoiser == 12 * (3 + twice)
+    assert problem.meter.asked_nfe == 12 * (3 + twice)
 
 
 @pytest.mark.parametrize("method", ["ancestral:steps=40", "iterref:steps=3,moves=6", "best_of_n:n=4", "smc:steps=8"])
@@ -90,12 +90,12 @@ def test_samples_are_the_same_whether_or_not_answers_are_shared(method: str, mas
         problem = problem_of(denoiser, 5, remember=shares, alpha=0.5)
         if not shares:  # the same law, but told apart: nothing is shared
             denoiser.time_independent, denoiser.__class__ = False, Told
-        results.append(sample(parse(method), problem, seed=1))
+        results.append(sample(sampler_from_string(method), problem, seed=1))
     shared, plain = results
     assert torch.equal(shared.tokens, plain.tokens) and shared.asked == plain.asked
-    assert shared.cost.denoiser <= plain.cost.denoiser
+    assert shared.cost.nfe <= plain.cost.nfe
     if masked:
-        assert shared.cost.denoiser < plain.cost.denoiser
+        assert shared.cost.nfe < plain.cost.nfe
 
 
 class Told(Asked):
@@ -109,10 +109,10 @@ class Told(Asked):
 def test_a_fine_grid_costs_no_more_than_its_states() -> None:
     """A draft whose guesses compete at 200 grid times has five states of 4 tokens a row at the most."""
     denoiser = Asked(time_independent=True, promptless=False)
-    result = sample(parse("iterref:steps=200,moves=0"), problem_of(denoiser, 6), seed=0)
-    assert result.asked.denoiser == 200 and result.cost.denoiser <= 5
-    bare = sample(parse("iterref:steps=200,moves=0"), problem_of(denoiser, 6, remember=False), seed=0)
-    assert torch.equal(bare.tokens, result.tokens) and bare.cost.denoiser > 100
+    result = sample(sampler_from_string("iterref:steps=200,moves=0"), problem_of(denoiser, 6), seed=0)
+    assert result.asked.nfe == 200 and result.cost.nfe <= 5
+    bare = sample(sampler_from_string("iterref:steps=200,moves=0"), problem_of(denoiser, 6, remember=False), seed=0)
+    assert torch.equal(bare.tokens, result.tokens) and bare.cost.nfe > 100
 
 
 def test_digests_that_collide_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     where = torch.ones(4, LENGTH, dtype=torch.bool)
     for _ in range(2):
         problem.predict(torch.zeros(4, LENGTH, dtype=torch.long), 0.5, where, problem.rows)
-    assert problem.meter.made_denoiser == 4 + 2 and problem.laws is not None
+    assert problem.meter.made_nfe == 4 + 2 and problem.laws is not None
     assert problem.laws.laws.numel() == 2 * LENGTH * (TOKENS + 1)
 
 

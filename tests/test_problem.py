@@ -11,7 +11,8 @@ from torch import Tensor
 from iterref.denoiser import Denoiser
 from iterref.models.markov import Markov, world
 from iterref.noise import Noise, absorbing
-from iterref.problem import Best, Problem
+from iterref.result import Best
+from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.rewards.base import Remembered, RewardError
 from tests.support.worlds import random_reward, random_table
@@ -181,16 +182,16 @@ def test_the_meter_counts_what_is_asked_and_what_is_made(max_rows):
     problem = Problem(table, random_reward(3, 2, 3), torch.zeros(4, 3), max_rows=max_rows).begin()
     x_t = torch.tensor([[2, 0, 1], [0, 0, 0], [2, 2, 2], [1, 1, 1]])
     problem.predict(x_t, 0.5, x_t == 2, problem.rows)  # two rows have nothing open
-    assert (problem.meter.asked_denoiser, problem.meter.made_denoiser, problem.meter.depth) == (4, 2, 1)
+    assert (problem.meter.asked_nfe, problem.meter.made_nfe, problem.meter.depth) == (4, 2, 1)
     nothing = problem.predict(x_t, 0.5, torch.zeros_like(x_t, dtype=torch.bool), problem.rows)
     assert nothing.shape == (0, 3)
-    assert (problem.meter.asked_denoiser, problem.meter.made_denoiser, problem.meter.depth) == (8, 2, 2)
+    assert (problem.meter.asked_nfe, problem.meter.made_nfe, problem.meter.depth) == (8, 2, 2)
     texts = torch.tensor([[0, 0, 1], [0, 0, 1], [1, 1, 1], [0, 0, 1]])
     rows = torch.tensor([0, 0, 1, 2])
     for made in (3, 3):  # one pair twice in the first call, and all known in the second
         problem.score(texts, rows, final=False)
-        assert problem.meter.made_reward == made
-    assert problem.meter.asked_reward == 8
+        assert problem.meter.made_reward_calls == made
+    assert problem.meter.asked_reward_calls == 8
     assert problem.meter.asked(4).reward == 2 and problem.meter.made(4).reward == 0.75
     assert min(problem.meter.seconds.values()) >= 0
 
@@ -198,7 +199,7 @@ def test_the_meter_counts_what_is_asked_and_what_is_made(max_rows):
 def test_without_memory_every_row_is_asked():
     problem = problem_of(remember=False).begin()
     problem.score(problem.canvas[:1].repeat(3, 1), torch.zeros(3, dtype=torch.long), final=False)
-    assert problem.meter.made_reward == problem.meter.asked_reward == 3
+    assert problem.meter.made_reward_calls == problem.meter.asked_reward_calls == 3
 
 
 def test_a_run_begins_afresh():
@@ -206,7 +207,7 @@ def test_a_run_begins_afresh():
     first = problem.begin()
     first.score(problem.canvas, problem.rows, final=True)
     second = problem.begin()
-    assert second.meter.asked_reward == problem.meter.asked_reward == 0 and problem.best is None
+    assert second.meter.asked_reward_calls == problem.meter.asked_reward_calls == 0 and problem.best is None
     assert second.best is not None and bool(torch.isneginf(second.best.reward).all())
     assert isinstance(first.reward, Remembered) and first.reward is not second.reward
     kept = Remembered(no_reward)

@@ -13,8 +13,9 @@ from iterref.bench.shapes import Case
 from iterref.drafts import OwnDrafts
 from iterref.generation import generate
 from iterref.progress import Bar, told_reward
-from iterref.registry import parse
-from iterref.run import Interrupted, sample
+from iterref.registry import sampler_from_string
+from iterref.result import Interrupted
+from iterref.sampling import sample
 from tests.samplers.test_waits import Waits
 from tests.test_generation import PROMPTS, SMALL, FakeModel, beta
 
@@ -27,7 +28,7 @@ def test_a_bar_tells_steps_rows_reward_and_the_time_left(capsys: pytest.CaptureF
     result = generate(FakeModel(), PROMPTS, reward=beta, sampler=SMALL, progress=True)
     shown = lines(capsys.readouterr().err)
     steps = result.sampler.iterations
-    rows = f"{result.asked.denoiser:.0f}/{result.sampler.cost().denoiser:.0f} rows"
+    rows = f"{result.asked.nfe:.0f}/{result.sampler.cost().nfe:.0f} rows"
     best = f"reward {float(result.best.reward.mean()):.3f}"
     assert shown[0].startswith("iterref:   0%") and "reward" not in shown[0]  # nothing is finished yet
     for told in ("iterref: 100%", f"{steps}/{steps} [00:00<00:00", rows, best):
@@ -61,7 +62,7 @@ def test_it_is_asked_for_when_the_bar_is_drawn_alone(monkeypatch: pytest.MonkeyP
 
 
 def waits(moves: int, shown: bool) -> int:
-    method = parse(f"iterref:steps=1,moves={moves},tries=2,blocks=1,span=1.0,spacing=0,early=0")
+    method = sampler_from_string(f"iterref:steps=1,moves={moves},tries=2,blocks=1,span=1.0,spacing=0,early=0")
     problem = Case("random-2").problem(2)
     sample(method, problem)  # the plan of levels is made once, on the host
     with Waits() as count:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iterref.samplers
-from iterref.kernels import KERNELS
-from iterref.registry import get, names, parse
+from iterref.samplers.base import KERNELS
+from iterref.registry import get, names, sampler_from_string
 from iterref.samplers.base import Sampler, plan_of
 from iterref.samplers.iterref import IterRef
 
@@ -29,8 +29,8 @@ def test_names_are_the_files():
 def test_every_method_prints_compares_and_cannot_be_changed(name):
     method = get(name)()
     assert isinstance(method, Sampler) and method.name == name == str(method)
-    assert parse(name) == method and hash(parse(f" {name} :")) == hash(method)
-    assert parse(method) is method
+    assert sampler_from_string(name) == method and hash(sampler_from_string(f" {name} :")) == hash(method)
+    assert sampler_from_string(method) is method
     with pytest.raises(FrozenInstanceError):
         method.steps = 3
 
@@ -63,17 +63,17 @@ def refinements(draw) -> IterRef:
 @settings(max_examples=25, deadline=None)
 @given(refinements())
 def test_a_method_is_read_back_from_what_it_prints(method):
-    again = parse(str(method))
+    again = sampler_from_string(str(method))
     assert again == method and repr(again) == repr(method)  # the kinds of numbers too: span=1 is not span=1.0
 
 
 def test_options_are_read():
-    method = parse("iterref: tries=4, span=0.1+2+1.0 ,guided=false,kernel=trajectory,late=0.5")
+    method = sampler_from_string("iterref: tries=4, span=0.1+2+1.0 ,guided=false,kernel=trajectory,late=0.5")
     assert isinstance(method, IterRef)
     assert (method.tries, method.span, method.guided, method.kernel) == (4, (0.1, 2, 1.0), False, "trajectory")
     assert str(method) == "iterref:tries=4,span=0.1+2+1.0,late=0.5,guided=False,kernel=trajectory"
-    assert parse("best_of_n:n=3,order=confidence") == get("best_of_n")(n=3, order="confidence")
-    assert parse("iterref:guided=1") == parse("iterref:guided=TRUE") == IterRef()
+    assert sampler_from_string("best_of_n:n=3,order=confidence") == get("best_of_n")(n=3, order="confidence")
+    assert sampler_from_string("iterref:guided=1") == sampler_from_string("iterref:guided=TRUE") == IterRef()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_options_are_read():
 )
 def test_what_cannot_be_read_is_refused_with_a_sentence(text, words):
     with pytest.raises(ValueError, match=words):
-        parse(text)
+        sampler_from_string(text)
 
 
 def test_one_step_and_everything_are_differentplan_ofs():

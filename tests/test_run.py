@@ -12,9 +12,10 @@ from iterref.budget import Cost
 from iterref.models.markov import world
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.rewards.base import RewardError
-from iterref.run import Result, sample
+from iterref.result import Result
+from iterref.sampling import sample
 
 torch.set_num_threads(1)
 INF = float("inf")
@@ -36,7 +37,7 @@ def problem_of(rows: int = 4, model: object = MODEL, reward: object = REWARD, **
 
 
 def run(text: str, problem: Problem, **options: object) -> Result:
-    return sample(parse(text), problem, **options)
+    return sample(sampler_from_string(text), problem, **options)
 
 
 def words(tokens: Tensor) -> list[str]:
@@ -51,14 +52,14 @@ def test_a_result_holds_everything(text):
     assert torch.equal(result.best.reward, REWARD(result.best.tokens, torch.arange(4)))
     assert bool((result.best.reward >= result.rewards).all())
     assert result.texts == words(result.tokens)
-    assert result.finished and result.sampler == parse(text)
-    assert result.asked == parse(text).cost() and result.cost.denoiser <= result.asked.denoiser
+    assert result.finished and result.sampler == sampler_from_string(text)
+    assert result.asked == sampler_from_string(text).cost() and result.cost.nfe <= result.asked.nfe
     assert result.seconds >= sum(result.parts.values()) > 0 and set(result.parts) == {"denoiser", "reward"}
     assert text.split(":")[0] in str(result) and f"{float(result.rewards.mean()):.4f}" in str(result)
     assert f"[{float(result.rewards[0]):.3f}]" in str(result)
     (result.tokens + 1).add_(1)  # no inference tensor: a caller may go on computing with it
     result.tokens[0] = 0
-    assert len(result.trace.steps) == parse(text).iterations
+    assert len(result.trace.steps) == sampler_from_string(text).iterations
 
 
 def test_seeds_and_identities():
@@ -85,7 +86,7 @@ def test_bad_calls_are_refused():
 
 def test_a_budget_is_kept():
     result = run("iterref:steps=2,blocks=1", problem_of(), budget=(10, 40))
-    assert (result.asked, result.sampler) == (Cost(10, 40, 10), parse("iterref:steps=2,moves=8,tries=4,blocks=1"))
+    assert (result.asked, result.sampler) == (Cost(10, 40, 10), sampler_from_string("iterref:steps=2,moves=8,tries=4,blocks=1"))
 
 
 @dataclass
@@ -111,7 +112,7 @@ def test_a_reward_that_fails_loses_nothing():
         run(text, problem, decode=lambda x: ["text"] * 4)
     partial = caught.value.partial
     assert isinstance(partial, Result) and not partial.finished
-    assert len(partial.trace.steps) == 6 and partial.asked.denoiser == 7
+    assert len(partial.trace.steps) == 6 and partial.asked.nfe == 7
     # two drafts are no finished texts; the best of the four moves' candidates are kept
     best = torch.stack(reward.seen[2:]).view(-1, 4).amax(0)
     assert torch.equal(partial.rewards, best) and torch.equal(REWARD(partial.tokens, torch.arange(4)), best)
@@ -130,10 +131,10 @@ def test_a_reward_that_fails_at_once_has_nothing_to_save():
 def test_rows_without_a_free_position_come_back_unchanged(model, text):
     canvas = torch.tensor([[0, 1, 2, 0, 1, 2], [2, 2, 2, 1, 1, 1]])
     for free in (torch.zeros(2, 6), torch.tensor([[0] * 6, [1] * 6])):
-        result = sample(parse(text), Problem(model, REWARD, canvas, free.bool(), alpha=0.3))
+        result = sample(sampler_from_string(text), Problem(model, REWARD, canvas, free.bool(), alpha=0.3))
         assert torch.equal(result.tokens[0], canvas[0]) and torch.equal(result.best.tokens[0], canvas[0])
         assert float(result.rewards[0]) == float(REWARD(canvas[:1], torch.zeros(1)))
-    assert result.cost.denoiser <= result.asked.denoiser / 2  # the row without an open position is never evaluated
+    assert result.cost.nfe <= result.asked.nfe / 2  # the row without an open position is never evaluated
 
 
 def second_row_only(tokens: Tensor, rows: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ def second_row_only(tokens: Tensor, rows: Tensor) -> Tensor:
 @pytest.mark.parametrize("text", [text for text in METHODS if "ancestral" not in text] + ["iterref:objective=maximise"])
 def test_rows_with_only_forbidden_candidates_are_named_and_hold_a_text(model, text):
     problem = Problem(model, second_row_only, torch.full((2, 6), -7), alpha=0.5)
-    result = sample(parse(text), problem, watch=[0])
+    result = sample(sampler_from_string(text), problem, watch=[0])
     assert result.trace.stuck_rows() == [0] and "rows 0: some step found only forbidden" in str(result)
     assert float(result.rewards[0]) == -INF and float(result.rewards[1]) > -INF
     for tokens in (result.tokens, result.best.tokens):  # a text of the model, not what stood on the canvas

@@ -6,12 +6,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from iterref.kernels import Info, State
-from iterref.kernels.decision import ACCEPTED, OTHER, REFUSED, UNDECIDED, Decision
+from iterref.samplers.base import Info, State
+from iterref.decision import ACCEPTED, OTHER, REFUSED, UNDECIDED, Decision
 from iterref.models.markov import world
 from iterref.problem import Problem
-from iterref.registry import parse
-from iterref.run import Result, sample
+from iterref.registry import sampler_from_string
+from iterref.result import Result
+from iterref.sampling import sample
 from iterref.trace import SERIES, Trace
 
 torch.set_num_threads(1)
@@ -20,7 +21,7 @@ MASK = 3
 
 
 def run(text: str, watch: tuple[int, ...] = (), rows: int = 4) -> Result:
-    return sample(parse(text), Problem(MODEL, REWARD, torch.zeros(rows, 5), alpha=0.5), watch=watch)
+    return sample(sampler_from_string(text), Problem(MODEL, REWARD, torch.zeros(rows, 5), alpha=0.5), watch=watch)
 
 
 def test_every_step_is_noted():

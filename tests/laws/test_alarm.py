@@ -10,17 +10,21 @@ import pytest
 import torch
 from scipy.stats import power_divergence
 
-from iterref.kernels import KERNELS, State
 from iterref.models.markov import Markov
 from iterref.models.table import Table
+from iterref.moves.independent import InTurn
+from iterref.moves.shared import Shared
 from iterref.problem import Problem
 from iterref.random import Rng
-from tests.support.worlds import noise_of, pair_states, random_reward, refine, target
+from iterref.run import Run
+from iterref.samplers.base import Paired
+from iterref.samplers.refining import Kernel
+from tests.support.worlds import moving, noise_of, pair_states, random_reward, refine, target
 
 CHAINS, MOVES, ALPHA, ALARM = 50_000, 3, 0.5, 1e-6
 
 
-def p_value(kind: str, kernel: str, seed: int, **options: int) -> float:
+def p_value(kind: str, kernel: Kernel, seed: int) -> float:
     """Starts at the target, moves, and tests the law of the last state."""
     generator = torch.Generator().manual_seed(2)
     start = torch.randn(2, generator=generator, dtype=torch.float64)
@@ -32,11 +36,10 @@ def p_value(kind: str, kernel: str, seed: int, **options: int) -> float:
     law = target(table, reward, ALPHA, 0, states)
     rng = Rng.seeded(seed, CHAINS)
     x = states[rng.fork("start").choose(law.log().expand(CHAINS, -1)), 1]
-    problem = Problem(chain, reward, torch.zeros_like(x), alpha=ALPHA, remember=False).begin()
-    state = State(0, 0.0, x, x, reward(x, problem.rows))
+    run = Run(Problem(chain, reward, torch.zeros_like(x), alpha=ALPHA, remember=False))
+    state, move = Paired(0, 0.0, x, x, reward(x, run.rows)), moving(kernel, refine(0, 0.7), ALPHA)
     for k in range(MOVES):
-        move = refine(0, 0.7, 3, alpha=ALPHA, **options)
-        state, _ = KERNELS[kernel].move(problem, state, move, rng.fork("move", k))
+        state, _ = move(run, state, rng.fork("move", k))
     counts = torch.bincount(table.index(state.x_0), minlength=len(states))
     return float(power_divergence(counts.numpy(), (law * CHAINS).numpy(), lambda_="log-likelihood").pvalue)
 
@@ -44,10 +47,10 @@ def p_value(kind: str, kernel: str, seed: int, **options: int) -> float:
 @pytest.mark.parametrize("kind", ["absorbing", "uniform"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_chains_stay_at_the_target(kind, seed):
-    assert p_value(kind, "shared", seed, spacing=2, blocks=2) > ALARM
+    assert p_value(kind, Shared(3, 2, 2), seed) > ALARM
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_biased_kernel_rings(seed):
     """Negative control: the published pool on the same law and draws."""
-    assert p_value("absorbing", "published", seed, spacing=2) < ALARM
+    assert p_value("absorbing", InTurn(3, 2), seed) < ALARM

@@ -7,11 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iterref.kernels import KERNELS, Move
-from iterref.models.markov import Markov
 from iterref.models.table import Table
+from iterref.moves.independent import InTurn, Textbook
+from iterref.moves.renoise import Excursion
+from iterref.moves.shared import Shared
+from iterref.samplers.refining import Kernel
 from tests.support.oracle import balance_error, stationarity_error, transition
-from tests.support.worlds import noise_of, pair_states, random_reward, random_table, refine, target
+from tests.support.worlds import chain, moving, pair_states, random_reward, random_table, refine, target
 
 EXACT = 1e-10
 seeds = st.integers(0, 10_000)
@@ -20,12 +22,14 @@ kinds = st.sampled_from(["absorbing", "uniform"])
 few = settings(max_examples=6, deadline=None)
 
 
-def errors(table: Table, kernel: str, move: Move, seed: int, forbid: bool = False) -> tuple[float, float]:
+def errors(
+    table: Table, kernel: Kernel, trip: Excursion, alpha: float, seed: int, forbid: bool = False
+) -> tuple[float, float]:
     """Stationarity and balance errors of one kernel's move at its target."""
     reward = random_reward(table.length, table.tokens, seed, forbid)
-    states = pair_states(table, move.t)
-    law = target(table, reward, move.alpha, move.t, states)
-    matrix = transition(table, reward, move.alpha, KERNELS[kernel].move, move, states)
+    states = pair_states(table, trip.t)
+    law = target(table, reward, alpha, trip.t, states)
+    matrix = transition(table, reward, alpha, moving(kernel, trip, alpha), states, trip.t)
     assert float((matrix.sum(1) - 1).abs().max()) < EXACT
     return stationarity_error(law, matrix), balance_error(law, matrix)
 
@@ -34,7 +38,7 @@ def errors(table: Table, kernel: str, move: Move, seed: int, forbid: bool = Fals
 @given(kinds, seeds, alphas, st.integers(1, 3), st.sampled_from([0.3, 0.7, 1.0]))
 def test_shared_is_reversible_for_a_factorised_law_on_clean_text(kind, seed, alpha, tries, s):
     table = random_table(kind, 2, 2, seed, coupling=0)
-    assert max(errors(table, "shared", refine(0, s, tries, alpha=alpha), seed)) < EXACT
+    assert max(errors(table, Shared(tries), refine(0, s), alpha, seed)) < EXACT
 
 
 @few
@@ -44,7 +48,7 @@ def test_shared_is_reversible_for_a_factorised_law_at_any_time(kind, seed, alpha
     sizes = [(2, 2, 2)] if kind == "absorbing" else [(2, 2, 1), (1, 3, 2)]
     for length, tokens, tries in sizes:
         table = random_table(kind, length, tokens, seed, coupling=0)
-        assert max(errors(table, "shared", refine(*times, tries, alpha=alpha), seed, forbid)) < EXACT
+        assert max(errors(table, Shared(tries), refine(*times), alpha, seed, forbid)) < EXACT
 
 
 @few
@@ -52,9 +56,9 @@ def test_shared_is_reversible_for_a_factorised_law_at_any_time(kind, seed, alpha
 def test_blocks_leave_the_law_of_a_factorised_model_invariant(kind, seed, alpha):
     """Blocks are applied in turn, so only the law is claimed, not balance."""
     table = random_table(kind, 2, 2, seed, coupling=0)
-    assert errors(table, "shared", refine(0, 0.6, 2, blocks=2, alpha=alpha), seed)[0] < EXACT
+    assert errors(table, Shared(2, 2), refine(0, 0.6), alpha, seed)[0] < EXACT
     if kind == "absorbing":
-        assert errors(table, "shared", refine(0.5, 0.9, 1, blocks=2, alpha=alpha), seed)[0] < EXACT
+        assert errors(table, Shared(1, 2), refine(0.5, 0.9), alpha, seed)[0] < EXACT
 
 
 @few
@@ -62,7 +66,7 @@ def test_blocks_leave_the_law_of_a_factorised_model_invariant(kind, seed, alpha)
 def test_several_denoising_steps_are_reversible_for_a_factorised_law(kind, seed, alpha):
     table = random_table(kind, 2, 2, seed, coupling=0)
     for times in ((0.0, 0.8), (0.3, 0.9)) if kind == "absorbing" else ((0.0, 0.8),):
-        assert max(errors(table, "shared", refine(*times, 1, steps=2, alpha=alpha), seed)) < EXACT
+        assert max(errors(table, Shared(1), refine(*times, steps=2), alpha, seed)) < EXACT
 
 
 @few
@@ -71,48 +75,37 @@ def test_shared_is_exact_for_one_token_whatever_the_law(kind, seed, alpha, tries
     table = random_table(kind, 1, 3, seed, coupling=1)
     for times in ((0.0, 0.5), (0.4, 0.8), (0.5, 0.5)):
         n = min(tries, 2) if kind == "uniform" and times[0] else tries
-        assert max(errors(table, "shared", refine(*times, n, alpha=alpha), seed)) < EXACT
-
-
-def chain(kind: str, length: int, tokens: int, seed: int) -> Table:
-    """A Markov chain's law as a table."""
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(tokens, generator=generator, dtype=torch.float64)
-    step = 1.5 * torch.randn(tokens, tokens, generator=generator, dtype=torch.float64)
-    noise = noise_of(kind, tokens)
-    model = Markov(start, step, length, noise)
-    states = torch.cartesian_prod(*[torch.arange(tokens)] * length)
-    return Table(model.log_prob(states).view((tokens,) * length), noise)
+        assert max(errors(table, Shared(n), refine(*times), alpha, seed)) < EXACT
 
 
 @few
 @given(kinds, seeds, alphas, st.integers(1, 2), st.sampled_from([0.3, 0.5, 1.0]), st.booleans())
 def test_spaced_sites_are_reversible_for_a_markov_law(kind, seed, alpha, tries, span, forbid):
     table = chain(kind, 4, 2, seed)
-    move = refine(0, span, tries, spacing=2, alpha=alpha)
-    assert max(errors(table, "shared", move, seed, forbid)) < EXACT
+    kernel = Shared(tries, spacing=2)
+    assert max(errors(table, kernel, refine(0, span), alpha, seed, forbid)) < EXACT
 
 
 @few
 @given(kinds, seeds, alphas)
 def test_blocks_of_spaced_sites_leave_a_markov_law_invariant(kind, seed, alpha):
     table = chain(kind, 3, 2, seed)
-    assert errors(table, "shared", refine(0, 1.0, 2, spacing=2, blocks=2, alpha=alpha), seed)[0] < EXACT
+    assert errors(table, Shared(2, 2, 2), refine(0, 1.0), alpha, seed)[0] < EXACT
 
 
 @few
 @given(kinds, seeds, alphas, st.sampled_from([0.0, 0.5, 1.0]), st.integers(1, 2), st.booleans())
 def test_independent_is_reversible_for_a_factorised_law(kind, seed, alpha, balance, tries, forbid):
     table = random_table(kind, 2, 2, seed, coupling=0)
-    move = refine(0, 0.5, tries, balance=balance, alpha=alpha)
-    assert max(errors(table, "independent", move, seed, forbid)) < EXACT
+    kernel = Textbook(tries, balance)
+    assert max(errors(table, kernel, refine(0, 0.5), alpha, seed, forbid)) < EXACT
 
 
 @few
 @given(seeds, alphas, st.sampled_from([0.0, 0.5, 1.0]))
 def test_independent_is_reversible_at_a_noisy_time(seed, alpha, balance):
     table = random_table("absorbing", 1, 3, seed, coupling=0)
-    assert max(errors(table, "independent", refine(0.4, 0.8, 2, balance=balance, alpha=alpha), seed)) < EXACT
+    assert max(errors(table, Textbook(2, balance), refine(0.4, 0.8), alpha, seed)) < EXACT
 
 
 @few
@@ -122,21 +115,20 @@ def test_balance_one_is_single_try_metropolis(kind, seed, alpha):
     table = random_table(kind, 1, 3, seed, coupling=0)
     reward, states = random_reward(1, 3, seed), pair_states(table, 0)
 
-    def matrix(kernel: str, tries: int) -> torch.Tensor:
-        move = refine(0, 0.6, tries, balance=1.0, alpha=alpha)
-        return transition(table, reward, alpha, KERNELS[kernel].move, move, states)
+    def matrix(kernel: Kernel) -> torch.Tensor:
+        return transition(table, reward, alpha, moving(kernel, refine(0, 0.6), alpha), states)
 
-    single = matrix("independent", 1)
-    assert torch.allclose(matrix("independent", 2), single, atol=EXACT, rtol=0)
-    assert torch.allclose(matrix("shared", 1), single, atol=EXACT, rtol=0)
-    assert not torch.allclose(matrix("shared", 2), single, atol=1e-4, rtol=0)
+    single = matrix(Textbook(1, 1.0))
+    assert torch.allclose(matrix(Textbook(2, 1.0)), single, atol=EXACT, rtol=0)
+    assert torch.allclose(matrix(Shared(1)), single, atol=EXACT, rtol=0)
+    assert not torch.allclose(matrix(Shared(2)), single, atol=1e-4, rtol=0)
 
 
 @few
 @given(kinds, seeds, alphas)
 def test_published_with_one_try_is_exact(kind, seed, alpha):
     table = random_table(kind, 2, 2, seed, coupling=0)
-    assert max(errors(table, "published", refine(0, 0.5, 1, alpha=alpha), seed)) < EXACT
+    assert max(errors(table, InTurn(1), refine(0, 0.5), alpha, seed)) < EXACT
 
 
 @pytest.mark.parametrize("kind", ["absorbing", "uniform"])
@@ -147,8 +139,7 @@ def test_more_candidates_mix_faster(kind):
     law = target(table, reward, 0.3, 0, states)
     gaps = []
     for tries in (1, 2, 3):
-        move = refine(0, 1.0, tries, alpha=0.3)
-        matrix = transition(table, reward, 0.3, KERNELS["shared"].move, move, states)
+        matrix = transition(table, reward, 0.3, moving(Shared(tries), refine(0, 1.0), 0.3), states)
         half = law.sqrt()
         values = torch.linalg.eigvalsh(half[:, None] * matrix / half[None, :])
         gaps.append(1 - float(values.abs().sort().values[-2]))

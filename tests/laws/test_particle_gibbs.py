@@ -7,31 +7,31 @@ here step by step, without the method.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from iterref import mtm
-from iterref.decode import Decoder, grid, hidden, reveal
-from iterref.kernels import ahead as ahead_module
+from iterref.decoding import Decoder, grid
+from iterref.moves import lookahead
 from iterref.models.markov import world
 from iterref.models.table import Table
 from iterref.particles import Particles
 from iterref.potentials import POTENTIALS, due, promise
 from iterref.problem import Problem
-from iterref.registry import parse
-from iterref.run import sample
+from iterref.run import Run
+from iterref.registry import sampler_from_string
+from iterref.sampling import sample
 from iterref.samplers import particle_gibbs as module
 from iterref.samplers.particle_gibbs import Held, Holding, ParticleGibbs
-from tests.laws.test_smc import correlated
-from tests.laws.test_trajectory import base_paths, problem_of
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, stationarity_error
+from tests.support.paths import ALPHA, EXACT, base_paths, correlated, run_of
 from tests.support.worlds import TableReward, random_reward, random_table
 
 torch.set_num_threads(1)
-EXACT, ALPHA, SCALE = 1e-10, 0.7, 2**30
+SCALE = 2**30
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class World:
         steps = self.method.steps - (not self.method.fresh)
         return [k for k in range(steps) if due(k, self.method.every)]
 
-    def problem(self, rows: int) -> Problem:
-        return problem_of(self.table, self.reward, ALPHA, rows, 1.0)
+    def run(self, rows: int) -> Run:
+        return run_of(self.table, self.reward, ALPHA, rows)
 
     def packed(self, held: Held) -> Tensor:
         """(B, *) long: the path, the guesses that it followed, its values on a fine grid."""
@@ -74,25 +74,25 @@ class World:
 
     def one(self, rows: int, rng: Enumerator) -> Held:
         """A run of the base decoder with its guesses, written without the method."""
-        method, problem, times = self.method, self.problem(rows), grid(self.method.steps)
-        x = problem.prior(rng)
+        method, run, times = self.method, self.run(rows), grid(self.method.steps)
+        x = run.prior(rng)
         path, guesses, values = [x], {}, []
         for k in range(method.steps):
             scored = k in self.steps_due
             n = 1 + (method.guesses if scored and method.fresh else 0)
-            where = hidden(problem, x, times[k], problem.rows)
-            drawn, sure = problem.guess(x, times[k], where, problem.rows, n, rng, method.decoder.score)
+            where = run.undetermined(x, times[k])
+            drawn, sure = run.draw(x, times[k], where, n, rng, method.decoder.confidence)
             if scored:
                 looked = drawn[:-1] if method.fresh else drawn
-                log_v = torch.stack([self.reward(guess, problem.rows) for guess in looked]) / ALPHA
+                log_v = torch.stack([self.reward(guess, run.rows) for guess in looked]) / ALPHA
                 before = values[-1] if values else torch.zeros(rows, dtype=torch.float64)
                 values.append(promise(log_v) if method.fresh else torch.where(log_v[0].isneginf(), before, log_v[0]))
                 if not method.fresh:
                     guesses[k] = drawn[0], sure[0]
-            x = reveal(problem, x, drawn[-1], sure[-1], times[k], times[k + 1], method.decoder, problem.rows, rng)
+            x = method.decoder.reveal(run, x, drawn[-1], sure[-1], times[k], times[k + 1], rng)
             path.append(x)
         value = torch.stack(values) if values else torch.zeros(0, rows, dtype=torch.float64)
-        return Held(torch.stack(path), guesses, value, self.reward(x, problem.rows))
+        return Held(torch.stack(path), guesses, value, self.reward(x, run.rows))
 
     def matrix(self) -> tuple[Tensor, Tensor]:
         """The transition matrix of a sweep over all extended paths, and the tilted law that it should leave alone."""
@@ -104,10 +104,9 @@ class World:
         def run(start: Tensor, rng: Enumerator) -> Tensor:
             held = _taken(every, start)
             shown = Particles.equal(held.path[-1:])
-            state = Holding(1, 0.0, held.path[-1], held.path[-1], held.reward, held.path, particles=shown, held=held)
-            new, _ = self.method.step(self.problem(len(start)), state, rng)
-            assert isinstance(new, Holding) and new.held is not None and new.reward is not None
-            assert new.particles is not None and new.particles.values is not None
+            state = Holding(1, 0.0, held.path[-1], held.path[-1], held.reward, shown, held)
+            new, _ = self.method.step(self.run(len(start)), state, rng)
+            assert isinstance(new, Holding) and new.particles.values is not None
             assert torch.equal(new.reward, self.reward(new.x_0, torch.zeros(len(start))))
             assert torch.equal(new.particles.values[:, 0], new.held.values)
             return self.packed(new.held)
@@ -242,8 +241,8 @@ def test_a_held_path_that_may_be_lost_is_detected(monkeypatch):
 
 def test_a_forgotten_final_correction_is_detected(monkeypatch):
     def uncorrected(particles, x_0, reward, log_v, potential):
-        paid = ahead_module.finished(particles, x_0, reward, log_v, potential)
-        return ahead_module.replace(paid, log_w=log_v)
+        paid = lookahead.finished(particles, x_0, reward, log_v, potential)
+        return replace(paid, log_w=log_v)
 
     monkeypatch.setattr(module, "finished", uncorrected)
     assert wrong().error() > 1e-3
@@ -253,15 +252,14 @@ def test_promises_estimated_again_are_detected(monkeypatch):
     """The held path's guess must travel with it: weighing it by a new one each sweep is not the same law."""
     right = ParticleGibbs._chosen
 
-    def again(self, problem, ahead, particles, held, k, rng):
+    def again(self, run, ahead, particles, held, k, rng):
         if held is None:
-            return right(self, problem, ahead, particles, held, k, rng)
-        drawn = self.reward_of(problem, ahead.draws[0, 0]) / problem.alpha
+            return right(self, run, ahead, particles, held, k, rng)
+        drawn = run.reward_of(ahead.draws[0, 0], False) / run.alpha
         values = held.values.clone()
         values[self._scored(k)] = drawn
-        return right(self, problem, ahead, particles, Held(held.path, held.guesses, values, held.reward), k, rng)
+        return right(self, run, ahead, particles, Held(held.path, held.guesses, values, held.reward), k, rng)
 
-    monkeypatch.setattr(ParticleGibbs, "reward_of", lambda self, p, x: p.score(x, p.rows, False), raising=False)
     monkeypatch.setattr(ParticleGibbs, "_chosen", again)
     world_of = wrong()
     monkeypatch.setattr(World, "packed", lambda self, held: held.path.movedim(0, 1).flatten(1))
@@ -277,7 +275,7 @@ def test_sweeps_approach_the_exact_law():
     problem = Problem(model, reward, torch.zeros(200, 8), alpha=0.5)
     means = []
     for sweeps in (1, 20):
-        result = sample(parse(f"particle_gibbs:sweeps={sweeps},particles=4,steps=8"), problem)
+        result = sample(sampler_from_string(f"particle_gibbs:sweeps={sweeps},particles=4,steps=8"), problem)
         means.append(float(result.rewards.mean()))
         assert torch.equal(result.particles.x_t[0], result.tokens)
         assert torch.equal(result.particles.reward[0], result.rewards)
@@ -288,15 +286,15 @@ def test_a_row_on_which_all_is_forbidden_goes_on():
     table = random_table("absorbing", 2, 2, 3, coupling=1)
     nowhere = TableReward(torch.full((2, 2), -torch.inf, dtype=torch.float64))
     for text in ("particle_gibbs:steps=3", "particle_gibbs:steps=3,fresh=true,ancestors=true,guesses=2"):
-        result = sample(parse(text), Problem(table, nowhere, torch.zeros(2, 2)))
+        result = sample(sampler_from_string(text), Problem(table, nowhere, torch.zeros(2, 2)))
         assert result.trace.stuck_rows() == [0, 1] and int(result.tokens.max()) <= 1
 
 
 def test_the_best_text_seen_is_returned_where_asked():
     model, reward, _ = world(8, 4, 3, "absorbing")
     problem = Problem(model, reward, torch.zeros(5, 8), alpha=0.5)
-    best = sample(parse("particle_gibbs:objective=maximise"), problem)
-    plain = sample(parse("particle_gibbs"), problem)
+    best = sample(sampler_from_string("particle_gibbs:objective=maximise"), problem)
+    plain = sample(sampler_from_string("particle_gibbs"), problem)
     assert torch.equal(best.tokens, plain.best.tokens) and bool((best.rewards >= plain.rewards).all())
 
 
@@ -307,17 +305,17 @@ def test_the_best_text_seen_is_returned_where_asked():
         ("particle_gibbs:potential=min", "potential must be one of"),
         ("particle_gibbs:ancestors=true", "ancestors=true needs fresh=true"),
         ("particle_gibbs:ancestors=true,fresh=true,order=left", "order=random"),
-        ("particle_gibbs:ancestors=true,fresh=true,block=2", "block=0"),
+        ("particle_gibbs:ancestors=true,fresh=true,block_length=2", "block_length=0"),
     ],
 )
 def test_options_are_checked(text, words):
     with pytest.raises(ValueError, match=words):
-        parse(text)
+        sampler_from_string(text)
 
 
 def test_the_base_decoder_of_this_file_is_the_real_one():
     """`World.one` against the plain decoder: the same law of paths."""
     world_of = two_tokens(steps=2, order="confidence")
-    paths, law = base_paths(world_of.table, world_of.reward, 2, Decoder("confidence"), 1.0)
+    paths, law = base_paths(world_of.table, world_of.reward, 2, Decoder("confidence"))
     _, states, mine = world_of.paths()
     assert torch.equal(states, paths.flatten(1)) and torch.allclose(mine, law, atol=EXACT, rtol=0)

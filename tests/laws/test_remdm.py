@@ -15,7 +15,7 @@ from iterref.models.table import Table
 from iterref.noise import Schedule, absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.run import sample
+from iterref.sampling import sample
 from iterref.samplers.ancestral import Ancestral
 from iterref.samplers.base import Sampler
 from iterref.samplers.remdm import REMASKING, ReMDM, Shown

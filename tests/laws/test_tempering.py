@@ -13,13 +13,13 @@ from torch import Tensor
 
 import iterref.samplers.tempering as tempering
 from iterref.denoiser import Denoiser
-from iterref.kernels import State
+from iterref.samplers.base import State
 from iterref.models.markov import world
 from iterref.models.table import Table
 from iterref.noise import Noise, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.run import sample
+from iterref.sampling import sample
 from iterref.samplers.base import Chain, Sampler
 from iterref.samplers.iterref import IterRef
 from iterref.samplers.tempering import Tempering, exchange
@@ -182,7 +182,7 @@ def test_what_is_known_of_a_text_moves_with_it():
         before = state.wide
         state, _ = method.step(problem, state, rng.fork(k))
         swapped += int((state.wide.x_t != before.x_t).sum())
-    assert swapped > 50 and problem.meter.made_denoiser < problem.meter.asked_denoiser - 50
+    assert swapped > 50 and problem.meter.made_nfe < problem.meter.asked_nfe - 50
     free = torch.ones(24, 6, dtype=torch.bool)
     wide = problem.widened(3)
     laws = wide.conditionals(state.wide.x_0, free, wide.rows)
@@ -195,7 +195,7 @@ def test_swaps_cost_nothing_and_happen():
     problem = Problem(model, reward, torch.zeros(32, 12), alpha=0.25)
     method = Tempering(steps=3, moves=8, width=3)
     result, one = sample(method, problem), IterRef(steps=3, moves=8, early=0.0).cost()
-    assert result.asked == method.cost() == replace(one, denoiser=3 * one.denoiser, reward=3 * one.reward)
+    assert result.asked == method.cost() == replace(one, denoiser=3 * one.nfe, reward=3 * one.reward)
     particles = result.particles
     assert torch.equal(particles.x_0[0], result.tokens) and torch.equal(particles.reward[0], result.rewards)
     assert torch.equal(particles.ess(), torch.ones(32, dtype=torch.float64))  # chain 0 alone samples the target
@@ -228,7 +228,7 @@ def test_a_ladder_crosses_between_modes_where_one_chain_does_not():
 
     def crossed(method: Sampler) -> float:
         result = sample(method, problem, budget=192, start=zeros)
-        assert result.asked.denoiser == 192 and 11 < float(result.rewards.mean()) < 15
+        assert result.asked.nfe == 192 and 11 < float(result.rewards.mean()) < 15
         return float(((result.tokens == 1).sum(1) > (result.tokens == 0).sum(1)).double().mean())
 
     assert crossed(IterRef(blocks=2, tries=8)) == 0
@@ -245,7 +245,7 @@ def test_from_given_texts():
     texts = torch.ones(4, 8, dtype=torch.long)
     problem = Problem(model, reward, torch.zeros(4, 8), alpha=0.5)
     result = sample(Tempering(steps=4, moves=6, width=2), problem, start=texts)
-    assert result.asked == result.sampler.cost() and result.asked.denoiser == 12
+    assert result.asked == result.sampler.cost() and result.asked.nfe == 12
     assert not torch.equal(result.tokens, texts)
 
 

@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iterref.decode import ORDERS, Decoder, advance, grid
-from iterref.guidance import Tempered
-from iterref.kernels import KERNELS, Move, State
-from iterref.kernels.base import descend
+from iterref.decoding import ORDERS, Decoder
+from iterref.moves.renoise import descend
+from iterref.samplers.base import Drafted
+from iterref.samplers.trajectory import Recorded, Trajectory
 from iterref.models.table import Table
-from iterref.problem import Problem
 from tests.support.oracle import (
     Enumerator,
     balance_error,
@@ -22,50 +21,25 @@ from tests.support.oracle import (
     stationarity_error,
     total_variation,
 )
+from tests.support.paths import base_paths, run_of
 from tests.support.worlds import TableReward, pair_states, random_reward, random_table, target
 
 seeds = st.integers(0, 10_000)
 
 
-def problem_of(table: Table, reward: TableReward, alpha: float, rows: int, temperature: float) -> Problem:
-    denoiser = table if temperature == 1 else Tempered(table, temperature)
-    canvas = torch.zeros(rows, table.length, dtype=torch.long)
-    return Problem(denoiser, reward, canvas, alpha=alpha, remember=False).begin()
-
-
-def base_paths(
-    table: Table, reward: TableReward, steps: int, decoder: Decoder, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """All paths of the base sampler (P, K + 1, L) with their exact probabilities (P,)."""
-    times = grid(steps)
-
-    def run(start: Tensor, rng: Enumerator) -> Tensor:
-        problem = problem_of(table, reward, 1.0, len(start), temperature)
-        x = problem.prior(rng)
-        path = [x]
-        for k in range(steps):
-            x = advance(problem, x, times[k], times[k + 1], decoder, problem.rows, rng)
-            path.append(x)
-        return torch.stack(path, 1)
-
-    _, probability, result = enumerate_outcomes(run, 1)
-    paths, index = result.unique(dim=0, return_inverse=True)
-    return paths, torch.zeros(len(paths), dtype=torch.float64).index_add_(0, index, probability)
-
-
 def path_matrix(
-    table: Table, reward: TableReward, alpha: float, move: Move, paths: Tensor, temperature: float
+    table: Table, reward: TableReward, alpha: float, method: Trajectory, paths: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    def run(start: Tensor, rng: Enumerator) -> Tensor:
-        problem = problem_of(table, reward, alpha, len(start), temperature)
-        path = paths[start].transpose(0, 1)
-        x_0 = path[-1]
-        state = State(0, 0.0, x_0, x_0, reward(x_0, problem.rows), path)
-        new, _ = KERNELS["trajectory"].move(problem, state, move, rng)
-        assert new.path is not None
-        return new.path.transpose(0, 1)
+    """The transition matrix of the first move of a method over paths (P, K + 1, L)."""
 
-    return law_matrix(*enumerate_outcomes(run, len(paths)), paths)
+    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
+        run, path = run_of(table, reward, alpha, len(start), temperature), paths[start]
+        state = Recorded(1, 0.0, path[:, -1], path[:, -1], reward(path[:, -1], run.rows), path)
+        new, _ = method.step(run, state, rng)
+        assert isinstance(new, Recorded) and torch.equal(new.reward, reward(new.x_0, run.rows))
+        return new.path
+
+    return law_matrix(*enumerate_outcomes(outcome, len(paths)), paths)
 
 
 ORDERED = [
@@ -76,9 +50,9 @@ ORDERED = [
     Decoder("left"),
     Decoder("bounded", bound=0.0),
     Decoder("bounded", bound=0.4),
-    Decoder("random", block=1),
-    Decoder("confidence", block=1),
-    Decoder("bounded", block=1),
+    Decoder("random", block_length=1),
+    Decoder("confidence", block_length=1),
+    Decoder("bounded", block_length=1),
 ]
 
 
@@ -88,8 +62,10 @@ def tilted(paths: Tensor, prior: Tensor, reward: TableReward, alpha: float) -> T
     return law / law.sum()
 
 
-def tail_of(decoder: Decoder, steps: int, alpha: float, tries: int, start: int) -> Move:
-    return Move(0, 1, 1, 0, grid(steps), alpha, tries, start=start, decoder=decoder)
+def tail_of(decoder: Decoder, tries: int, start: int) -> Trajectory:
+    """A method of two grid steps whose moves redraw all that comes after grid index `start`."""
+    options = vars(decoder) if decoder.order == "bounded" else dict(order=decoder.order, block_length=decoder.block_length)
+    return Trajectory(steps=2, **options, tries=tries, span_steps=2 - start)
 
 
 @pytest.mark.parametrize("decoder", ORDERED, ids=str)
@@ -98,23 +74,22 @@ def tail_of(decoder: Decoder, steps: int, alpha: float, tries: int, start: int) 
 def test_exact_for_a_correlated_law_with_several_tokens_at_once(decoder, seed, temperature, tries, start):
     """Two correlated tokens in two steps: both may be unmasked at once, in any order, at any temperature."""
     table = random_table("absorbing", 2, 2, seed, coupling=1.5)
-    reward, alpha, steps = random_reward(2, 2, seed), 0.7, 2
-    paths, prior = base_paths(table, reward, steps, decoder, temperature)
+    reward, alpha = random_reward(2, 2, seed), 0.7
+    paths, prior = base_paths(table, reward, 2, decoder, temperature)
     law = tilted(paths, prior, reward, alpha)
-    move = tail_of(decoder, steps, alpha, tries, start)
-    matrix = path_matrix(table, reward, alpha, move, paths, temperature)
+    matrix = path_matrix(table, reward, alpha, tail_of(decoder, tries, start), paths, temperature)
     assert stationarity_error(law, matrix) < 1e-10
     assert balance_error(law, matrix) < 1e-10
 
 
-@pytest.mark.parametrize("decoder", [Decoder(order, block=2) for order in ORDERS], ids=str)
+@pytest.mark.parametrize("decoder", [Decoder(order, block_length=2) for order in ORDERS], ids=str)
 def test_exact_where_a_block_is_left_over(decoder):
     """Three tokens in blocks of two and one: two steps must cross from one to the next."""
     table, reward, alpha = random_table("absorbing", 3, 2, 3, coupling=1.5), random_reward(3, 2, 3), 0.7
-    paths, prior = base_paths(table, reward, 2, decoder, 1.0)
+    paths, prior = base_paths(table, reward, 2, decoder)
     law = tilted(paths, prior, reward, alpha)
     for start in (0, 1):
-        matrix = path_matrix(table, reward, alpha, tail_of(decoder, 2, alpha, 1, start), paths, 1.0)
+        matrix = path_matrix(table, reward, alpha, tail_of(decoder, 1, start), paths)
         assert stationarity_error(law, matrix) < 1e-10
 
 
@@ -122,10 +97,10 @@ def test_tails_of_another_decoder_are_detected():
     """Negative control: paths of one order, redrawn in another, are not the same law's."""
     table, reward, alpha = random_table("absorbing", 2, 2, 3, coupling=1.5), random_reward(2, 2, 3), 0.7
     # the random order's paths hold those of all others
-    paths, prior = base_paths(table, reward, 2, Decoder(), 1.0)
+    paths, prior = base_paths(table, reward, 2, Decoder())
     law = tilted(paths, prior, reward, alpha)
     for decoder in (Decoder("left"), Decoder("confidence"), Decoder("margin"), Decoder("bounded", bound=5.0)):
-        matrix = path_matrix(table, reward, alpha, tail_of(decoder, 2, alpha, 1, 0), paths, 1.0)
+        matrix = path_matrix(table, reward, alpha, tail_of(decoder, 1, 0), paths)
         assert stationarity_error(law, matrix) > 1e-2
 
 
@@ -133,20 +108,20 @@ def test_tails_of_another_decoder_are_detected():
 def test_exact_where_uniform_noise_is_settled_within_a_bound(bound):
     table, reward, alpha = random_table("uniform", 2, 2, 4, coupling=1.5), random_reward(2, 2, 4), 0.5
     decoder = Decoder("bounded", bound=bound)
-    paths, prior = base_paths(table, reward, 2, decoder, 1.0)
+    paths, prior = base_paths(table, reward, 2, decoder)
     law = tilted(paths, prior, reward, alpha)
     for start in (0, 1):
-        matrix = path_matrix(table, reward, alpha, tail_of(decoder, 2, alpha, 1, start), paths, 1.0)
+        matrix = path_matrix(table, reward, alpha, tail_of(decoder, 1, start), paths)
         assert stationarity_error(law, matrix) < 1e-10
 
 
 def test_exact_under_uniform_noise():
     table = random_table("uniform", 1, 3, 4, coupling=1)
     reward, alpha = random_reward(1, 3, 4), 0.5
-    paths, prior = base_paths(table, reward, 2, Decoder(), 1.0)
+    paths, prior = base_paths(table, reward, 2, Decoder())
     law = tilted(paths, prior, reward, alpha)
     for start in (0, 1):
-        matrix = path_matrix(table, reward, alpha, Move(0, 1, 1, 0, grid(2), alpha, 2, start=start), paths, 1.0)
+        matrix = path_matrix(table, reward, alpha, tail_of(Decoder(), 2, start), paths)
         assert stationarity_error(law, matrix) < 1e-10
 
 
@@ -154,10 +129,10 @@ def test_a_start_that_looks_at_the_path_is_detected():
     """Negative control: choosing where to cut by looking at the state breaks the law, and this test would see it."""
     table = random_table("absorbing", 2, 2, 11, coupling=1.5)
     reward, alpha = random_reward(2, 2, 11), 0.5
-    paths, prior = base_paths(table, reward, 2, Decoder(), 1.0)
+    paths, prior = base_paths(table, reward, 2, Decoder())
     law = tilted(paths, prior, reward, alpha)
-    moves = [Move(0, 1, 1, 0, grid(2), alpha, 2, start=start) for start in (0, 1)]
-    whole, tail = (path_matrix(table, reward, alpha, move, paths, 1.0) for move in moves)
+    methods = [tail_of(Decoder(), 2, start) for start in (0, 1)]
+    whole, tail = (path_matrix(table, reward, alpha, method, paths) for method in methods)
     good = reward(paths[:, -1], torch.zeros(len(paths))) > 0
     greedy = torch.where(good[:, None], tail, whole)  # redraws less where the reward is already good
     assert stationarity_error(law, greedy) > 1e-3
@@ -170,13 +145,12 @@ def test_going_down_the_grid_is_exact(kind):
     reward = random_reward(2, 2, 8)
     here, there = pair_states(table, 0.7), pair_states(table, 0.3)
 
-    def run(start: Tensor, rng: Enumerator) -> Tensor:
-        problem = problem_of(table, reward, 0.5, len(start), 1.0)
+    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
         x_t, x_0 = here[start].unbind(1)
-        down = descend(problem, State(0, 0.7, x_t, x_0), 0.3, rng)
-        return torch.stack([down.x_t, down.x_0], 1)
+        x_u = descend(run_of(table, reward, 0.5, len(start)), Drafted(0, 0.7, x_t, x_0), 0.3, rng)
+        return torch.stack([x_u, x_0], 1)
 
-    matrix = law_matrix(*enumerate_outcomes(run, len(here)), there)
+    matrix = law_matrix(*enumerate_outcomes(outcome, len(here)), there)
     arrived = target(table, reward, 0.5, 0.7, here) @ matrix
     assert total_variation(arrived, target(table, reward, 0.5, 0.3, there)) < 1e-10
     # negative control: keeping the noisy tokens is not going down

@@ -12,72 +12,69 @@ import torch
 from torch import Tensor
 
 from iterref import mtm
-from iterref.kernels import KERNELS, Info, Kernel, Move, State
-from iterref.kernels.independent import tries
-from iterref.kernels.reopen import open_positions, reopen
+from iterref.moves.independent import InTurn, Textbook, tries
+from iterref.moves.renoise import renoise
+from iterref.moves.shared import Shared
 from iterref.particles import adopt, pick
-from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.run import Run
+from iterref.samplers.base import Info, Paired
 from tests.support.oracle import stationarity_error, stationary, total_variation, transition
-from tests.support.worlds import pair_states, random_reward, random_table, refine, target
+from tests.support.worlds import Move, chain, moving, pair_states, random_reward, random_table, refine, target
 
 ALPHA = 0.5
+TRIP = refine(0, 0.6)
 DETECTED = 5e-3
 
 
 def bias(
-    kernel: Kernel, move: Move, kind: str = "absorbing", length: int = 2, seed: int = 0, coupling: float = 0
+    move: Move, kind: str = "absorbing", length: int = 2, seed: int = 0, coupling: float = 0
 ) -> float:
-    """Total variation between the kernel's stationary law and its target."""
+    """Total variation between the stationary law of a move of finished texts and its target."""
     table = random_table(kind, length, 2, seed, coupling)
-    reward, states = random_reward(length, 2, seed), pair_states(table, move.t)
-    matrix = transition(table, reward, ALPHA, kernel, move, states)
-    return total_variation(stationary(matrix), target(table, reward, ALPHA, move.t, states))
+    reward, states = random_reward(length, 2, seed), pair_states(table, 0)
+    matrix = transition(table, reward, ALPHA, move, states)
+    return total_variation(stationary(matrix), target(table, reward, ALPHA, 0, states))
 
 
-def excursion(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[Tensor, Tensor]:
+def excursion(run: Run, state: Paired, n: int, rng: Rng) -> tuple[Tensor, Tensor]:
     """N candidates of the shared kernel on clean text, with their rewards: (N, B, L), (N, B)."""
-    opened = reopen(problem, state.x_t, move, problem.rows, rng)
-    where = open_positions(problem, opened.x_s, move.s, problem.rows)
-    x_0 = problem.draw(problem.predict(opened.x_s, move.s, where, problem.rows), where, opened.x_s, move.tries, rng)
-    reward = problem.score(x_0.flatten(0, 1), problem.rows.repeat(move.tries), final=True)
-    return x_0, reward.view(move.tries, -1)
+    noisy = renoise(run, state.x_t, TRIP, 0, rng)
+    where = run.undetermined(noisy.x_s, TRIP.times[0])
+    x_0, _ = run.draw(noisy.x_s, TRIP.times[0], where, n, rng)
+    return x_0, run.reward_of(x_0, final=True)
 
 
-def moved(state: State, accepted: Tensor, x: Tensor, reward: Tensor) -> tuple[State, Info]:
-    assert state.x_0 is not None and state.reward is not None
+def moved(state: Paired, accepted: Tensor, x: Tensor, reward: Tensor) -> tuple[Paired, Info]:
     new = adopt(accepted, x, state.x_0)
     return replace(state, x_t=new, x_0=new, reward=adopt(accepted, reward, state.reward)), Info()
 
 
-def softmax_then_reward_only(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
+def softmax_then_reward_only(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
     """A weighted choice, accepted by the ratio of the two rewards: no reference set, so it tilts twice."""
-    y_t, y_0, reward = tries(problem, state.x_t, move, move.tries, rng)
-    assert state.reward is not None
-    choice = mtm.propose(reward.T / ALPHA, rng).choice
-    r_y = pick(reward, choice)
+    new = tries(run, state.x_t, TRIP, 2, 0, rng)
+    choice = mtm.propose(new.reward.T / ALPHA, rng).choice
+    r_y = pick(new.reward, choice)
     accepted = rng.bernoulli(((r_y - state.reward) / ALPHA).clamp_max(0).exp())
-    return moved(state, accepted, pick(y_0, choice), r_y)
+    return moved(state, accepted, pick(new.x_0, choice), r_y)
 
 
-def greedy_choice(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
+def greedy_choice(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
     """The best candidate, accepted by the ratio of the two rewards."""
-    x_0, reward = excursion(problem, state, move, rng)
-    assert state.reward is not None
+    x_0, reward = excursion(run, state, 2, rng)
     choice = reward.argmax(0)
     r_y = pick(reward, choice)
     accepted = rng.bernoulli(((r_y - state.reward) / ALPHA).clamp_max(0).exp())
     return moved(state, accepted, pick(x_0, choice), r_y)
 
 
-def until_first_acceptance(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
+def until_first_acceptance(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
     """Repeats Metropolis' test and counts the first acceptance as one iteration: rejections no longer weigh."""
-    assert state.reward is not None
-    x_0, reward = excursion(problem, state, replace(move, tries=1), rng)
+    x_0, reward = excursion(run, state, 1, rng)
     chosen, r_chosen = x_0[0], reward[0]
     accepted = rng.bernoulli(((r_chosen - state.reward) / ALPHA).clamp_max(0).exp())
     for _ in range(2):
-        x_0, reward = excursion(problem, state, replace(move, tries=1), rng)
+        x_0, reward = excursion(run, state, 1, rng)
         again = rng.bernoulli(((reward[0] - state.reward) / ALPHA).clamp_max(0).exp()) & ~accepted
         chosen, r_chosen = adopt(again, x_0[0], chosen), adopt(again, reward[0], r_chosen)
         accepted = accepted | again
@@ -89,69 +86,67 @@ def until_first_acceptance(problem: Problem, state: State, move: Move, rng: Rng)
     [(softmax_then_reward_only, 2, 0.05), (greedy_choice, 2, 0.05), (until_first_acceptance, 1, 0.04)],
 )
 def test_wrong_rules_are_detected(wrong, count, least):
-    move = refine(0, 0.6, count, alpha=ALPHA)
-    assert bias(KERNELS["shared"].move, move) < 1e-9
-    assert bias(KERNELS["independent"].move, move) < 1e-9
-    assert bias(wrong, move) > least
+    assert bias(moving(Shared(count), TRIP, ALPHA)) < 1e-9
+    assert bias(moving(Textbook(count), TRIP, ALPHA)) < 1e-9
+    assert bias(wrong) > least
 
 
 def test_over_tilting_has_the_right_sign():
     """Softmax choice with reward-only acceptance overshoots: its mean reward is above the exact target's."""
-    table, move = random_table("absorbing", 2, 2, 0, 0), refine(0, 0.6, 2, alpha=ALPHA)
+    table = random_table("absorbing", 2, 2, 0, 0)
     reward, states = random_reward(2, 2, 0), pair_states(table, 0)
     values = reward(states[:, 1], torch.zeros(len(states)))
-    law = stationary(transition(table, reward, ALPHA, softmax_then_reward_only, move, states))
+    law = stationary(transition(table, reward, ALPHA, softmax_then_reward_only, states))
     assert float(law @ values) > float(target(table, reward, ALPHA, 0, states) @ values) + DETECTED
 
 
 @pytest.mark.parametrize("kind", ["absorbing", "uniform"])
 def test_testing_a_rejected_pool_again_is_biased(kind):
     """`published` is exact with one try and off by percents with two, more with three."""
-    biases = [bias(KERNELS["published"].move, refine(0, 0.6, n, alpha=ALPHA), kind) for n in (1, 2)]
+    biases = [bias(moving(InTurn(n), TRIP, ALPHA), kind) for n in (1, 2)]
     assert biases[0] < 1e-9
     assert 0.04 < biases[1] < 0.5
     if kind == "absorbing":
-        three = bias(KERNELS["published"].move, refine(0, 0.6, 3, alpha=ALPHA))
+        three = bias(moving(InTurn(3), TRIP, ALPHA))
         assert three > biases[1]
         # a pool tested in turn is the same thing as repeating Metropolis' test until it accepts
-        assert abs(three - bias(until_first_acceptance, refine(0, 0.6, 1, alpha=ALPHA))) < 1e-9
+        assert abs(three - bias(until_first_acceptance)) < 1e-9
 
 
 def test_estimating_the_value_of_a_noisy_state_again_is_biased():
-    """The reward must travel with the state: redrawing the current guess before each test changes the law."""
+    """The reward must travel with the state: redrawing the current clean sample before each test changes the law."""
     table = random_table("absorbing", 1, 3, 5, 0)
-    reward, move = random_reward(1, 3, 5), refine(0.5, 0.9, 1, alpha=ALPHA)
+    reward, move = random_reward(1, 3, 5), moving(Shared(1), refine(0.5, 0.9), ALPHA)
     states = pair_states(table, 0.5)
 
-    def again(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
-        plain = replace(move, s=move.t, a_s=move.a_t, times=(move.t,), guided=False)
-        fresh, _ = KERNELS["shared"].move(problem, state, plain, rng)
-        return KERNELS["shared"].move(problem, fresh, move, rng)
+    def again(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
+        x_0, _ = run.draw(state.x_t, state.t, run.undetermined(state.x_t, state.t), 1, rng)
+        return move(run, replace(state, x_0=x_0[0], reward=run.reward_of(x_0[0], final=False)), rng)
 
     law = target(table, reward, ALPHA, 0.5, states)
-    right = transition(table, reward, ALPHA, KERNELS["shared"].move, move, states)
+    right = transition(table, reward, ALPHA, move, states, 0.5)
     assert stationarity_error(law, right) < 1e-10
-    wrong = stationary(transition(table, reward, ALPHA, again, move, states))
+    wrong = stationary(transition(table, reward, ALPHA, again, states, 0.5))
     noisy = (wrong.new_zeros(4).index_add(0, states[:, 0, 0], p) for p in (wrong, law))  # the law of x_t alone
     assert total_variation(*noisy) > DETECTED
 
 
 def test_drawing_correlated_tokens_from_a_product_is_biased_and_spacing_or_one_at_a_time_is_not():
     """The shared kernel's documented error: three strongly correlated tokens drawn at once."""
-    whole = refine(0, 1.0, 2, alpha=ALPHA)
-    off = bias(KERNELS["shared"].move, whole, length=3, seed=1, coupling=1.5)
+    whole = moving(Shared(2), refine(0, 1.0), ALPHA)
+    off = bias(whole, length=3, seed=1, coupling=1.5)
     assert 0.02 < off < 0.5
     # one open token at a time is a Gibbs conditional, exact for any law: a gap as long as the text
-    single = refine(0, 1.0, 2, spacing=3, alpha=ALPHA)
-    assert bias(KERNELS["shared"].move, single, length=3, seed=1, coupling=1.5) < 1e-9
+    single = moving(Shared(2, spacing=3), refine(0, 1.0), ALPHA)
+    assert bias(single, length=3, seed=1, coupling=1.5) < 1e-9
     # uniform noise: the same through the leave-one-out law
-    assert bias(KERNELS["shared"].move, single, "uniform", length=3, seed=1, coupling=1.5) < 1e-9
+    assert bias(single, "uniform", length=3, seed=1, coupling=1.5) < 1e-9
 
 
 def test_the_error_shrinks_with_more_denoising_steps():
     """Candidates drawn over more steps are nearer to the joint law; with one token a step they would be exact."""
     offs = [
-        bias(KERNELS["shared"].move, refine(0, 1.0, 1, steps=h, alpha=ALPHA), length=2, seed=1, coupling=1.5)
+        bias(moving(Shared(1), refine(0, 1.0, steps=h), ALPHA), length=2, seed=1, coupling=1.5)
         for h in (1, 2, 3)
     ]
     assert offs[0] > offs[1] > offs[2] > DETECTED
@@ -159,32 +154,27 @@ def test_the_error_shrinks_with_more_denoising_steps():
 
 def test_a_gap_that_is_too_small_is_detected():
     """Spacing 1 opens neighbours, which a Markov law ties together: the claim needs gap 2, and the test can tell."""
-    from tests.laws.test_kernels_exact import chain
-
     table = chain("absorbing", 3, 2, 7)
     reward, states = random_reward(3, 2, 7), pair_states(table, 0)
     law = target(table, reward, ALPHA, 0, states)
     for gap, exact in ((1, False), (2, True)):
-        move = refine(0, 1.0, 1, spacing=gap, alpha=ALPHA)
-        error = stationarity_error(law, transition(table, reward, ALPHA, KERNELS["shared"].move, move, states))
+        move = moving(Shared(1, spacing=gap), refine(0, 1.0), ALPHA)
+        error = stationarity_error(law, transition(table, reward, ALPHA, move, states))
         assert error < 1e-10 if exact else error > 1e-4
 
 
 def test_sites_chosen_by_looking_at_the_text_are_detected():
     """Opening a site only where the token is 0 depends on the state: not reversible, and the test can tell."""
     table = random_table("absorbing", 2, 2, 3, 0)
-    reward, move = random_reward(2, 2, 3), refine(0, 0.5, 1, alpha=ALPHA)
-    states = pair_states(table, 0)
+    reward, states = random_reward(2, 2, 3), pair_states(table, 0)
 
-    def peeking(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
-        assert state.x_0 is not None
+    def peeking(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
         where = state.x_0 == 0
         x_s = torch.where(where, table.noise.mask, state.x_0)
-        log_p = problem.predict(x_s, move.s, where, problem.rows)
-        x_0 = problem.draw(log_p, where, x_s, 1, rng)
-        r = problem.score(x_0[0], problem.rows, final=True)
+        x_0, _ = run.draw(x_s, 0.5, where, 1, rng)
+        r = run.reward_of(x_0[0], final=True)
         verdict = mtm.metropolised(state.reward / ALPHA, r[:, None] / ALPHA, rng)
         return moved(state, verdict.accepted, x_0[0], r)
 
     law = target(table, reward, ALPHA, 0, states)
-    assert stationarity_error(law, transition(table, reward, ALPHA, peeking, move, states)) > 1e-3
+    assert stationarity_error(law, transition(table, reward, ALPHA, peeking, states)) > 1e-3

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref.budget import Budget, fit
-from iterref.kernels import Entry, Info, Move, State
+from iterref.budget import Budget, fit_budget
+from iterref.samplers.base import Entry, Info, Move, State
 from iterref.models.markov import world
 from iterref.models.table import Table
 from iterref.particles import Particles
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import parse
-from iterref.run import sample
+from iterref.registry import sampler_from_string
+from iterref.sampling import sample
 from iterref.samplers import waste_free as module
 from iterref.samplers.waste_free import SHARED, WasteFree
 from tests.laws.test_smc import ALPHA, measure
@@ -129,7 +129,7 @@ def test_the_ladder_rises_to_one():
 def test_all_states_of_the_chains_go_on():
     model, reward, _ = world(8, 4, 3, "absorbing")
     problem = Problem(model, reward, torch.zeros(5, 8), alpha=0.5)
-    result = sample(parse("waste_free:steps=3,chains=2,moves=4"), problem)
+    result = sample(sampler_from_string("waste_free:steps=3,chains=2,moves=4"), problem)
     assert result.particles.n == 10 and result.particles.x_t.shape == (10, 5, 8)
     assert torch.equal(result.particles.reward, reward(result.particles.x_0.flatten(0, 1), torch.zeros(50)).view(10, 5))
     assert bool((result.particles.x_t == result.tokens).all(2).any(0).all())
@@ -141,17 +141,17 @@ def test_all_states_of_the_chains_go_on():
 def test_more_moves_are_nearer_to_the_exact_law():
     model, reward, law = world(24, 8, 1, "absorbing", 0.5)
     problem = Problem(model, reward, torch.zeros(48, 24), alpha=0.5)
-    short, long = (sample(parse(f"waste_free:chains=2,moves={moves}"), problem) for moves in (1, 16))
+    short, long = (sample(sampler_from_string(f"waste_free:chains=2,moves={moves}"), problem) for moves in (1, 16))
     off = [abs(float(result.rewards.mean()) - law.mean_reward()) for result in (short, long)]
     assert off[1] < 0.5 * off[0]
-    best = sample(parse("waste_free:chains=2,moves=1,objective=maximise"), problem)
+    best = sample(sampler_from_string("waste_free:chains=2,moves=1,objective=maximise"), problem)
     assert torch.equal(best.rewards, short.best.reward) and bool((best.rewards >= short.rewards).all())
 
 
 def test_a_budget_buys_longer_chains_and_a_bound_on_depth_more_of_them():
-    fitted = fit(parse("waste_free:steps=4,chains=4"), 256)
-    assert (fitted.moves, fitted.chains, fitted.cost().denoiser) == (15, 4, 244)
-    fitted = fit(parse("waste_free:steps=4,chains=4"), Budget(256, depth=20))
+    fitted = fit_budget(sampler_from_string("waste_free:steps=4,chains=4"), 256)
+    assert (fitted.moves, fitted.chains, fitted.cost().nfe) == (15, 4, 244)
+    fitted = fit_budget(sampler_from_string("waste_free:steps=4,chains=4"), Budget(256, depth=20))
     assert (fitted.moves, fitted.chains, fitted.cost().depth) == (4, 15, 17)
 
 
@@ -167,4 +167,4 @@ def test_a_budget_buys_longer_chains_and_a_bound_on_depth_more_of_them():
 )
 def test_options_are_checked(text, words):
     with pytest.raises(ValueError, match=words):
-        parse(text)
+        sampler_from_string(text)

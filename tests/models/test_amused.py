@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from iterref.check import check_model
-from iterref.decode import Decoder, advance
+from iterref.decoding import Decoder, advance
 from iterref.drafts import no_reward
 from iterref.generation import generate
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.models import amused
 from iterref.models.amused import Grid, ImageModel
 from iterref.problem import Problem
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.rewards import ImageClassifier, ImageText
-from iterref.run import sample
+from iterref.sampling import sample
 from tests.support import checkpoints
 from tests.support.oracle import enumerate_outcomes, law_matrix
 from tests.support.pipelines import CODES, TOKENS, change, pipeline
@@ -303,7 +303,7 @@ def test_image_rewards_steer_a_run(model, judges):
     model, prompts = guided(model, 1.5), ["a good day", "sun"]
     reward = ImageText(model.render, judges["clip"], prompts) + 0.1 * ImageClassifier(model.render, judges["vision"], 1)
     result = generate(model, prompts, reward=reward, sampler="iterref:tries=4", budget=24, alpha=0.05, seed=3)
-    assert result.tokens.shape == (2, 16) and int(result.tokens.max()) < CODES and result.cost.denoiser <= 24
+    assert result.tokens.shape == (2, 16) and int(result.tokens.max()) < CODES and result.cost.nfe <= 24
     torch.testing.assert_close(result.rewards, reward(result.tokens, torch.arange(2)), atol=1e-5, rtol=0)
     assert [image.tobytes() for image in result.texts] == [image.tobytes() for image in model.decode(result.tokens)]
     nothing = {"reward": lambda tokens, rows: torch.zeros(len(rows)), "sampler": "ancestral:steps=4"}
@@ -326,7 +326,7 @@ def test_functions_of_images_and_given_images_work_too(model):
     assert result.rewards.tolist() == dark(result.texts, prompts)
     start = model.encode(torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2)))
     problem = Problem(model.prepare(prompts)[0], lambda tokens, rows: -tokens.double().mean(1), start, alpha=0.1)
-    refined = sample(parse("iterref"), problem, start=start, budget=12, decode=model.decode)
+    refined = sample(sampler_from_string("iterref"), problem, start=start, budget=12, decode=model.decode)
     assert float(refined.best.reward.mean()) > float(-start.double().mean())
     assert refined.texts[0].size == (8, 8)
 

@@ -21,7 +21,7 @@ from iterref.models import device_map
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.device_map import spread, whole
 from iterref.models.diffusion_gemma import Prompts
-from iterref.run import Result
+from iterref.result import Result
 from tests.cli.test_cli import call, refused
 from tests.models import test_diffusion_gemma, test_dream, test_llada, test_masked_lm
 from tests.support.decoders import write

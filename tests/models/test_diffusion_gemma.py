@@ -16,7 +16,7 @@ from torch import Tensor
 
 from iterref import loading
 from iterref.check import check, check_model
-from iterref.decode import Decoder, advance
+from iterref.decoding import Decoder, advance
 from iterref.drafts import no_reward
 from iterref.generation import generate
 from iterref.models import diffusion_gemma
@@ -301,9 +301,9 @@ def test_texts_are_refined_end_to_end(tmp_path):
     assert float(found.rewards.mean()) > float(base.rewards.mean()) + 0.5
     assert found.rewards.tolist() == cats(found.texts)
     assert not torch.isin(found.tokens, torch.tensor([14, 15, 16, 17, 18, 19])).any()
-    assert found.asked.denoiser <= 24
+    assert found.asked.nfe <= 24
     twice = generate(loading.load(tmp_path, self_condition=1), prompts, budget=24, **options)
-    assert found.asked.denoiser / 2 < twice.asked.denoiser <= 24  # every row counts both passes
+    assert found.asked.nfe / 2 < twice.asked.nfe <= 24  # every row counts both passes
     bounded = generate(plain, prompts, sampler="ancestral:steps=6,order=bounded,bound=0.5", reward=cats, seed=1)
     assert bounded.tokens.shape == (2, LENGTH)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 import iterref
 from iterref.check import check_model
 from iterref.cli import main
-from iterref.decode import Decoder
+from iterref.decoding import Decoder
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.loading import load as load_any
 from iterref.models import llada

@@ -8,7 +8,7 @@ import pickle
 import torch
 from torch import Tensor
 
-from iterref import Problem, parse, sample
+from iterref import Problem, sample, sampler_from_string
 from iterref.denoiser import Denoiser, carry_over
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.loading import load
@@ -70,7 +70,7 @@ def test_a_run_is_the_same_and_counts_the_same():
     def reward(tokens: Tensor, rows: Tensor) -> Tensor:
         return (tokens == 2).sum(1).double()
 
-    method, network = parse("iterref:steps=2,moves=4,tries=3"), Network()
+    method, network = sampler_from_string("iterref:steps=2,moves=4,tries=3"), Network()
     plain = sample(method, Problem(Network(), reward, canvas))
     padded = sample(method, Problem(Padded(network), reward, canvas))
     assert torch.equal(plain.tokens, padded.tokens) and plain.cost == padded.cost and plain.asked == padded.asked

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref.adaptive import focus, tune
+from iterref.adaptive import refine_hardest, select_sampler
 from iterref.budget import Budget
 from iterref.denoiser import Denoiser
 from iterref.models.markov import world
 from iterref.problem import Problem
-from iterref.registry import parse
-from iterref.run import sample
+from iterref.registry import sampler_from_string
+from iterref.sampling import sample
 from iterref.samplers.iterref import ADAPT_TARGET, IterRef
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix
 from tests.support.worlds import random_reward, random_table
@@ -27,11 +27,11 @@ def problem_of(rows: int = 32, free: Tensor | None = None, length: int = 12) -> 
 
 def test_pilots_choose_the_options_that_pay():
     candidates = ["iterref:span=0.05", "iterref:span=0.5", "iterref:moves=1,span=0.02", "best_of_n:steps=4"]
-    found = tune(candidates, problem_of(48), budget=(32, 256), seed=3)
-    assert found.sampler == parse("iterref:span=0.5")
+    found = select_sampler(candidates, problem_of(48), budget=(32, 256), seed=3)
+    assert found.sampler == sampler_from_string("iterref:span=0.5")
     assert [len(rewards) for rewards in found.rewards.values()].count(2) == 2  # the better half went on
     # four at half of the budget, two at all of it
-    assert 0 < found.cost.denoiser <= 4 * 16 + 2 * 32 and found.cost.reward <= 4 * 128 + 2 * 256
+    assert 0 < found.cost.nfe <= 4 * 16 + 2 * 32 and found.cost.reward_calls <= 4 * 128 + 2 * 256
 
 
 def test_pilots_leave_the_run_alone():
@@ -47,10 +47,10 @@ def test_pilots_leave_the_run_alone():
             return model(x_t, t, where, rows)
 
     spied = Problem(Spy(), problem.reward, problem.canvas, alpha=0.3)
-    tune(["iterref:steps=2", "iterref:steps=3"], spied, budget=16, seed=5)
+    select_sampler(["iterref:steps=2", "iterref:steps=3"], spied, budget=16, seed=5)
     pilots = {tuple(row.tolist()) for x in seen for row in x}
     seen.clear()
-    sample(parse("iterref:steps=2"), spied, budget=16, seed=5)
+    sample(sampler_from_string("iterref:steps=2"), spied, budget=16, seed=5)
     noise = tuple([model.noise.mask] * 12)
     run = {tuple(row.tolist()) for x in seen for row in x}
     assert len(run & pilots - {noise}) < 0.05 * len(run)
@@ -62,7 +62,7 @@ def test_pilots_leave_the_run_alone():
 )
 def test_a_choice_needs_candidates(samplers, words):
     with pytest.raises(ValueError, match=words):
-        tune(samplers, problem_of(2), budget=64)
+        select_sampler(samplers, problem_of(2), budget=64)
 
 
 def test_rows_that_are_done_leave_their_budget_to_the_others():
@@ -70,10 +70,10 @@ def test_rows_that_are_done_leave_their_budget_to_the_others():
     problem, limit = problem_of(64, length=16), Budget(16, 64)
     text, enough, even, focused = "iterref:objective=maximise,early=0", 10.0, [], []
     for seed in range(3):
-        plain = sample(parse(text), problem, budget=limit, seed=seed)
+        plain = sample(sampler_from_string(text), problem, budget=limit, seed=seed)
         even.append(float((plain.best.reward >= enough).double().mean()))
-        result = focus(text, problem, enough=enough, budget=limit, seed=seed)
-        assert result.asked.denoiser <= limit.denoiser and result.asked.reward <= limit.reward
+        result = refine_hardest(text, problem, enough=enough, budget=limit, seed=seed)
+        assert result.asked.nfe <= limit.nfe and result.asked.reward_calls <= limit.reward_calls
         assert torch.equal(result.rewards, problem.reward(result.tokens, problem.rows))
         focused.append(float((result.rewards >= enough).double().mean()))
     assert 0.1 < sum(even) / 3 < 0.9  # the task is neither trivial nor hopeless
@@ -82,23 +82,23 @@ def test_rows_that_are_done_leave_their_budget_to_the_others():
 
 def test_rows_at_enough_are_done():
     problem = problem_of(8)
-    first = focus("iterref", problem, enough=-1.0, budget=32)
-    assert first.asked.denoiser == 16
-    assert not bool((focus("iterref", problem, enough=99.0, budget=32).rewards < first.rewards).any())
+    first = refine_hardest("iterref", problem, enough=-1.0, budget=32)
+    assert first.asked.nfe == 16
+    assert not bool((refine_hardest("iterref", problem, enough=99.0, budget=32).rewards < first.rewards).any())
 
 
 def test_focus_refuses_a_method_without_moves_and_no_rounds():
     with pytest.raises(ValueError, match="cannot start from given texts"):
-        focus("best_of_n", problem_of(2), enough=1.0, budget=64)
+        refine_hardest("best_of_n", problem_of(2), enough=1.0, budget=64)
     with pytest.raises(ValueError, match="rounds must be at least 1"):
-        focus("iterref", problem_of(2), enough=1.0, budget=64, rounds=0)
+        refine_hardest("iterref", problem_of(2), enough=1.0, budget=64, rounds=0)
 
 
 @pytest.mark.parametrize("span", [0.02, 1.0])
 def test_spans_follow_acceptance(span):
     """From spans that are nearly always or hardly ever accepted, acceptance comes nearer to its target."""
     text = f"iterref:steps=1,moves=60,tries=1,blocks=1,spacing=0,early=0,span={span}"
-    runs = [sample(parse(text + more), problem_of(64)).trace.table() for more in ("", ",adapt=true")]
+    runs = [sample(sampler_from_string(text + more), problem_of(64)).trace.table() for more in ("", ",adapt=true")]
     fixed, adapted = (table["accepted"][-20:].mean() for table in runs)
     assert abs(adapted - ADAPT_TARGET) < 0.5 * abs(fixed - ADAPT_TARGET)
 
@@ -113,7 +113,7 @@ def test_the_steps_of_adaptation_vanish(monkeypatch):
         return state, info
 
     monkeypatch.setattr(IterRef, "_move", recorded)
-    sample(parse("iterref:steps=1,moves=200,tries=1,blocks=1,adapt=true,early=0"), problem_of(1))
+    sample(sampler_from_string("iterref:steps=1,moves=200,tries=1,blocks=1,adapt=true,early=0"), problem_of(1))
     steps = torch.tensor(spans[1:]).log().diff().abs()
     assert float(steps[:10].max()) > 5 * float(steps[-10:].max()) > 0
 
@@ -141,8 +141,8 @@ def test_chains_side_by_side_meet_by_weight(kind):
 
 
 def test_width_buys_rows_without_depth():
-    wide, deep = parse("iterref:steps=2,moves=6,width=3"), parse("iterref:steps=2,moves=6")
-    assert wide.cost().denoiser == 3 * deep.cost().denoiser and wide.cost().depth == deep.cost().depth
+    wide, deep = sampler_from_string("iterref:steps=2,moves=6,width=3"), sampler_from_string("iterref:steps=2,moves=6")
+    assert wide.cost().nfe == 3 * deep.cost().nfe and wide.cost().depth == deep.cost().depth
     result = sample(wide, problem_of(4))
     assert result.particles is not None and result.particles.x_t.shape == (3, 4, 12)
     assert result.particles.reward is not None

@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref.kernels import KERNELS
+from iterref.samplers.base import KERNELS
 from iterref.models.markov import Markov, world
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import get, names, parse
-from iterref.run import Result, sample
+from iterref.registry import get, names, sampler_from_string
+from iterref.result import Result
+from iterref.sampling import sample
 from iterref.samplers.base import Sampler
 from tests.support.variants import MASKED, VARIANTS, small
 
@@ -65,7 +66,7 @@ def run(
 
 @cache
 def whole(noise: str, text: str) -> Result:
-    return run(noise, parse(text))
+    return run(noise, sampler_from_string(text))
 
 
 @every
@@ -75,7 +76,7 @@ def test_shapes_rewards_and_costs(noise, text):
     for tokens, reward in ((result.tokens, result.rewards), (result.best.tokens, result.best.reward)):
         assert torch.equal(reward, ByContent()(tokens, torch.arange(ROWS)))
     assert result.asked == result.sampler.cost()
-    assert result.cost.denoiser <= result.asked.denoiser and result.cost.reward <= result.asked.reward
+    assert result.cost.nfe <= result.asked.nfe and result.cost.reward_calls <= result.asked.reward_calls
     assert len(result.trace.steps) == result.sampler.iterations
 
 
@@ -115,7 +116,7 @@ def test_a_row_is_the_same_in_every_batch_and_chunking(noise, text):
 
 @every
 def test_another_seed_is_another_sample(noise, text):
-    result, other = whole(noise, text), run(noise, parse(text), seed=2)
+    result, other = whole(noise, text), run(noise, sampler_from_string(text), seed=2)
     assert not torch.equal(result.trace.table()["guesses"], other.trace.table()["guesses"])
     assert torch.equal(result.tokens[3], other.tokens[3])  # the row without a free position
 
@@ -135,10 +136,10 @@ def test_refining_given_texts_keeps_the_contract(noise, text):
 
     def refined(keep: list[int], max_rows: int | None = None) -> Result:
         problem = Problem(model_of(noise), ByContent(), canvas[keep], free[keep], 0.5, [FORBIDDEN], max_rows)
-        return sample(parse(text), problem, seed=4, rows=[10 + row for row in keep], start=texts[keep])
+        return sample(sampler_from_string(text), problem, seed=4, rows=[10 + row for row in keep], start=texts[keep])
 
     result = refined([0, 1, 2, 3])
-    assert result.asked == result.sampler.cost() and result.asked.denoiser < parse(text).cost().denoiser
+    assert result.asked == result.sampler.cost() and result.asked.nfe < sampler_from_string(text).cost().nfe
     assert torch.equal(result.tokens[~free], canvas[~free]) and not bool((result.tokens[free] == FORBIDDEN).any())
     assert not torch.equal(result.tokens, texts)
     assert torch.equal(refined([2, 0]).tokens, result.tokens[[2, 0]])
@@ -147,7 +148,7 @@ def test_refining_given_texts_keeps_the_contract(noise, text):
 
 def test_every_method_and_every_kernel_is_held_to_it():
     assert {text.split(":")[0] for _, text in CASES} == set(names())
-    assert {parse(text).kernel for _, text in CASES if text.startswith("iterref")} == set(KERNELS)
+    assert {sampler_from_string(text).kernel for _, text in CASES if text.startswith("iterref")} == set(KERNELS)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from torch import Tensor
 from iterref.generation import generate
 from iterref.models.markov import world
 from iterref.problem import Problem
-from iterref.registry import names, parse
-from iterref.run import Result, sample
+from iterref.registry import names, sampler_from_string
+from iterref.result import Result
+from iterref.sampling import sample
 from tests.support.variants import MASKED, VARIANTS, small
 
 torch.set_num_threads(1)
@@ -70,7 +71,7 @@ def words(completions: list[str]) -> list[float]:
 def digest(result: Result) -> str:
     asked = result.asked
     said = [result.tokens.tolist(), [f"{r:.6f}" for r in result.rewards.tolist()], result.best.tokens.tolist(),
-            [f"{value:.4f}" for value in (asked.denoiser, asked.reward, asked.depth)]]  # fmt: skip
+            [f"{value:.4f}" for value in (asked.nfe, asked.reward_calls, asked.depth)]]  # fmt: skip
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
@@ -78,7 +79,7 @@ def on_world(noise: str, method: str) -> str:
     canvas = torch.tensor([[0, 1, 3, 3, 3], [2, 0, 1, 0, 3], [0, 0, 0, 0, 0], [1, 2, 3, 0, 1]])
     free = torch.tensor([[0, 0, 1, 1, 1], [1, 0, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool()
     problem = Problem(world(5, 4, 3, noise)[0], by_content, canvas, free, alpha=0.5, forbidden=[2])
-    return digest(sample(parse(method), problem, seed=1, rows=[10, 11, 12, 13]))
+    return digest(sample(sampler_from_string(method), problem, seed=1, rows=[10, 11, 12, 13]))
 
 
 def on_text(model: str, method: str) -> str:

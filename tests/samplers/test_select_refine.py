@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 import iterref.samplers.select_refine as select_refine
-from iterref.budget import Cost, fit
-from iterref.decode import REVERSE, advance, grid
+from iterref.budget import Cost, fit_budget
+from iterref.decoding import REVERSE, advance, grid
 from iterref.models.markov import world
 from iterref.models.table import Table
 from iterref.problem import Problem
-from iterref.run import sample
+from iterref.sampling import sample
 from iterref.samplers.best_of_n import BestOfN
 from iterref.samplers.select_refine import SelectRefine
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
@@ -149,8 +149,8 @@ def test_hard_constraints():
 
 
 def test_a_budget_buys_loops():
-    fitted = fit(SelectRefine(steps=4, n=4, denoise_steps=2), 40)
-    assert (fitted.n, fitted.loops, fitted.cost().denoiser) == (4, 12, 40)
+    fitted = fit_budget(SelectRefine(steps=4, n=4, denoise_steps=2), 40)
+    assert (fitted.n, fitted.loops, fitted.cost().nfe) == (4, 12, 40)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import Tensor
 from iterref.models.markov import world
 from iterref.models.table import Table
 from iterref.problem import Problem
-from iterref.run import sample
+from iterref.sampling import sample
 from iterref.samplers.ancestral import Ancestral
 from iterref.samplers.base import Sampler
 from iterref.samplers.svdd import SVDD

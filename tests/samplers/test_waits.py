@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from iterref.bench.shapes import Case
-from iterref.registry import parse
-from iterref.run import sample
+from iterref.registry import sampler_from_string
+from iterref.sampling import sample
 
 # A number that Python reads, and results whose sizes depend on data.
 WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::bincount"}
@@ -44,7 +44,7 @@ class Waits(TorchDispatchMode):
 
 
 def waits(moves: int, watch: tuple[int, ...] = ()) -> int:
-    method = parse(f"iterref:steps=1,moves={moves},tries=16,blocks=1,span=1.0+0.5,spacing=0,early=0")
+    method = sampler_from_string(f"iterref:steps=1,moves={moves},tries=16,blocks=1,span=1.0+0.5,spacing=0,early=0")
     problem = Case("random-2").problem(4)
     sample(method, problem)  # the plan of levels is made once, on the host
     with Waits() as count:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from iterref.decode import Decoder, advance
+from iterref.decoding import Decoder, advance
 from iterref.denoiser import Denoiser
 from iterref.drafts import no_reward
 from iterref.problem import Problem

@@ -15,8 +15,11 @@ from math import factorial
 import torch
 from torch import Tensor
 
-from iterref.kernels import Info, Kernel, Move, State
+from iterref.denoiser import Denoiser
 from iterref.problem import Problem
+from iterref.run import Run
+from iterref.samplers.base import Paired
+from tests.support.worlds import Move
 
 Law = list[tuple[int, float]]
 
@@ -149,20 +152,17 @@ def law_matrix(start: Tensor, probability: Tensor, result: Tensor, states: Tenso
 
 
 def transition(
-    model: object, reward: Callable[[Tensor, Tensor], Tensor], alpha: float, kernel: Kernel, move: Move, states: Tensor
+    model: Denoiser, reward: Callable[[Tensor, Tensor], Tensor], alpha: float, move: Move, states: Tensor, t: float = 0.0
 ) -> Tensor:
-    """The exact transition matrix of one move of a kernel over states (S, 2, L) = (x_t, x_0)."""
+    """The exact transition matrix of one move at time t over states (S, 2, L) = (x_t, x_0)."""
     rewards = reward(states[:, 1], torch.zeros(len(states), dtype=torch.long))
 
     def run(start: Tensor, rng: Enumerator) -> Tensor:
         canvas = torch.zeros(len(start), states.shape[-1], dtype=torch.long)
-        problem = Problem(model, reward, canvas, alpha=alpha, remember=False).begin()
         x_t, x_0 = states[start].unbind(1)
-        now = State(0, move.t, x_t.clone(), x_0.clone(), rewards[start])
-        outcome: tuple[State, Info] = kernel(problem, now, move, rng)
-        new = outcome[0]
-        assert new.x_0 is not None and new.reward is not None
-        # the reward that travels with a state is the reward of its guess
+        now = Paired(0, t, x_t.clone(), x_0.clone(), rewards[start])
+        new, _ = move(Run(Problem(model, reward, canvas, alpha=alpha, remember=False)), now, rng)
+        # the reward that travels with a state is the reward of its clean sample
         assert torch.equal(new.reward, reward(new.x_0, torch.zeros(len(start), dtype=torch.long)))
         return torch.stack([new.x_t, new.x_0], 1)
 

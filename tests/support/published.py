@@ -13,7 +13,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor
 
-from iterref.decode import REVERSE, advance
+from iterref.decoding import REVERSE, advance
 from iterref.denoiser import Denoiser
 from iterref.drafts import no_reward
 from iterref.problem import Problem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from iterref.kernels import KERNELS
+from iterref.samplers.base import KERNELS
 from iterref.registry import get
 
 SMALL = {"steps": 2, "moves": 2, "tries": 2, "n": 2, "particles": 2}

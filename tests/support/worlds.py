@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from iterref.kernels import Move
+from iterref.models.markov import Markov
 from iterref.models.table import Table
+from iterref.moves.renoise import Excursion
 from iterref.noise import Noise, absorbing, uniform
+from iterref.random import Rng
+from iterref.run import Run
+from iterref.samplers.base import Info, Paired
+from iterref.samplers.refining import Kernel
+
+Move = Callable[[Run, Paired, Rng], tuple[Paired, Info]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,17 @@ def random_reward(length: int, tokens: int, seed: int, forbid: bool = False) -> 
     return TableReward(values)
 
 
+def chain(kind: str, length: int, tokens: int, seed: int) -> Table:
+    """A Markov chain's law as a table."""
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(tokens, generator=generator, dtype=torch.float64)
+    step = 1.5 * torch.randn(tokens, tokens, generator=generator, dtype=torch.float64)
+    noise = noise_of(kind, tokens)
+    model = Markov(start, step, length, noise)
+    states = torch.cartesian_prod(*[torch.arange(tokens)] * length)
+    return Table(model.log_prob(states).view((tokens,) * length), noise)
+
+
 def pair_states(table: Table, t: float) -> Tensor:
     """All possible (x_t, x_0), (S, 2, L)."""
     if t == 0:
@@ -69,7 +88,15 @@ def target(table: Table, reward: TableReward, alpha: float, t: float, states: Te
     return log_p.softmax(0)
 
 
-def refine(t: float, s: float, tries: int = 2, steps: int = 1, noise: Noise | None = None, **options: object) -> Move:
-    """A refinement move of a linear schedule."""
-    times = tuple(s + (t - s) * k / steps for k in range(steps))
-    return Move(t, s, 1 - t, 1 - s, times, float(options.pop("alpha", 1.0)), tries, **options)
+def refine(t: float, s: float, steps: int = 1) -> Excursion:
+    """The way from t to s and back under a linear schedule, in `steps` equal steps of time."""
+    return Excursion(t, 1 - t, 1 - s, tuple(s + (t - s) * k / steps for k in range(steps)))
+
+
+def moving(kernel: Kernel, trip: Excursion, alpha: float) -> Move:
+    """One move of a kernel, as the driver makes it."""
+
+    def move(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
+        return kernel.decide(run, state, kernel.propose(run, state, trip, rng), alpha, rng)
+
+    return move

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iterref.kernels import State
-from iterref.kernels.reopen import leaves_one_out, open_positions, partition, reopen, spaced
+from iterref.samplers.base import State
+from iterref.moves.renoise import leaves_one_out, open_positions, partition, reopen, spaced
 from iterref.problem import Problem
 from iterref.random import Rng
 from tests.support.worlds import random_reward, random_table, refine
