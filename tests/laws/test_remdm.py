@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -15,10 +15,11 @@ from iterref.models.table import Table
 from iterref.noise import Schedule, absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.run import Run
 from iterref.sampling import sample
 from iterref.samplers.ancestral import Ancestral
 from iterref.samplers.base import Sampler
-from iterref.samplers.remdm import REMASKING, ReMDM, Shown
+from iterref.samplers.remdm import REMASKING, ReMDM, Remembering
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
 from tests.support.worlds import random_reward, random_table
 
@@ -32,9 +33,9 @@ def known(kind: str, schedule: str = "linear", text: tuple[int, ...] = (0, 1)) -
     return Table({text: 0.0}, noise)
 
 
-def problem_of(table: Table, rows: int) -> Problem:
+def run_of(table: Table, rows: int) -> Run:
     reward = random_reward(table.length, table.tokens, 1)
-    return Problem(table, reward, torch.zeros(rows, table.length, dtype=torch.long), remember=False).begin()
+    return Run(Problem(table, reward, torch.zeros(rows, table.length, dtype=torch.long), remember=False))
 
 
 def forward(table: Table, x_0: Tensor, a: float) -> Tensor:
@@ -48,12 +49,12 @@ def step_matrix(method: ReMDM, table: Table, k: int, states: Tensor, sure: Tenso
     times, _ = method.levels(table.noise.schedule)
     sure = torch.ones(table.length, dtype=torch.float64) if sure is None else sure
 
-    def run(start: Tensor, rng: Enumerator) -> Tensor:
+    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
         x_t = states[start]
-        state = Shown(k, times[k], x_t, sure=sure.expand(x_t.shape))
-        return method.step(problem_of(table, len(start)), state, rng)[0].x_t
+        state = Remembering(k, times[k], x_t, sure.expand(x_t.shape))
+        return method.step(run_of(table, len(start)), state, rng)[0].x_t
 
-    return law_matrix(*enumerate_outcomes(run, len(states)), table.noisy_states())
+    return law_matrix(*enumerate_outcomes(outcome, len(states)), table.noisy_states())
 
 
 def arrived(method: ReMDM, table: Table, k: int, sure: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -126,9 +127,9 @@ class Unpaid(ReMDM):
 class Unaware(ReMDM):
     """Bridges from the noise level of x_t, as though nothing had been re-noised."""
 
-    def _bridged(self, problem, state, a_t, a_u, sigma, rng):
-        x_s = problem.noise.corrupt(state.x_t, torch.tensor(1.0), torch.tensor(1 - sigma), rng)
-        return super()._bridged(problem, Shown(state.step, state.t, x_s, sure=state.sure), a_t, a_u, 0.0, rng)
+    def _bridged(self, run, state, a_t, a_u, sigma, rng):
+        x_s = run.noise.corrupt(state.x_t, torch.tensor(1.0), torch.tensor(1 - sigma), rng)
+        return super()._bridged(run, replace(state, x_t=x_s), a_t, a_u, 0.0, rng)
 
 
 @pytest.mark.parametrize("kind, broken", [("absorbing", Unpaid), ("uniform", Unaware)])
@@ -136,7 +137,7 @@ class Unaware(ReMDM):
 def test_remasking_that_is_not_paid_for_is_detected(kind, broken, name):
     """Negative control: too many masks (too much noise) are left, and the test above would see it."""
     table, good = known(kind), METHODS[name]
-    bad = broken(good.steps, good.schedule, good.eta, good.on, good.off, good.held)
+    bad = broken(**vars(good))
     errors = []
     for k in range(bad.steps - 1):
         law, wanted = arrived(bad, table, k)
@@ -150,8 +151,8 @@ class Bridged(ReMDM):
 
     scale: float = 1.0
 
-    def _masked(self, problem, state, a_t, a_u, sigma, rng):
-        return self._bridged(problem, state, a_t, a_u, sigma * self.scale, rng)
+    def _masked(self, run, state, a_t, a_u, sigma, rng):
+        return self._bridged(run, state, a_t, a_u, sigma * self.scale, rng)
 
 
 @pytest.mark.parametrize("coupling", [0.0, 1.5])
@@ -170,15 +171,15 @@ def test_the_two_forms_of_a_step_are_one(coupling):
 def finished(method: Sampler, table: Table) -> Tensor:
     """The law of the finished text, over clean states."""
 
-    def run(start: Tensor, rng: Enumerator) -> Tensor:
-        problem = problem_of(table, len(start))
-        state = method.init(problem, rng)
+    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
+        run = run_of(table, len(start))
+        state = method.init(run, rng)
         for _ in range(method.iterations):
-            state, _ = method.step(problem, state, rng)
-        assert state.t == 0 and state.x_0 is not None
-        return state.x_0
+            state, _ = method.step(run, state, rng)
+        assert state.t == 0
+        return method.output(run, state).tokens
 
-    return law_matrix(*enumerate_outcomes(run, 1), table.states())[0]
+    return law_matrix(*enumerate_outcomes(outcome, 1), table.states())[0]
 
 
 @pytest.mark.parametrize("name", ["cap", "rescale", "loop"])
@@ -268,10 +269,10 @@ def test_streams_are_one_a_row():
     """A row remasks by its own numbers, whatever else is in the batch."""
     model, reward, _ = world(12, 4)
     method = ReMDM(6, "conf", 1.0)
-    problems = [Problem(model, reward, torch.zeros(n, 12)).begin() for n in (5, 2)]
+    runs = [Run(Problem(model, reward, torch.zeros(n, 12))) for n in (5, 2)]
     rngs = [Rng.seeded(1, torch.tensor(rows)) for rows in ([0, 1, 2, 3, 4], [4, 1])]
-    states = [method.init(problem, rng) for problem, rng in zip(problems, rngs, strict=True)]
+    states = [method.init(run, rng) for run, rng in zip(runs, rngs, strict=True)]
     for k in range(6):
-        pairs = zip(problems, states, rngs, strict=True)
-        states = [method.step(problem, state, rng.fork(k))[0] for problem, state, rng in pairs]
+        pairs = zip(runs, states, rngs, strict=True)
+        states = [method.step(run, state, rng.fork(k))[0] for run, state, rng in pairs]
         assert torch.equal(states[0].x_t[[4, 1]], states[1].x_t)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import pytest
@@ -13,15 +13,16 @@ from torch import Tensor
 
 import iterref.samplers.tempering as tempering
 from iterref.denoiser import Denoiser
-from iterref.samplers.base import State
 from iterref.models.markov import world
 from iterref.models.table import Table
 from iterref.noise import Noise, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.run import Run
 from iterref.sampling import sample
-from iterref.samplers.base import Chain, Sampler
+from iterref.samplers.base import Paired, Sampler
 from iterref.samplers.iterref import IterRef
+from iterref.samplers.refining import Refining
 from iterref.samplers.tempering import Tempering, exchange
 from tests.support.oracle import (
     Enumerator,
@@ -102,25 +103,24 @@ def step_matrix(
     """The transition matrix of step k of two chains, from states (S, 2, 2, L) at a time to listed ones."""
     states, t = here
 
-    def run(start: Tensor, rng: Enumerator) -> Tensor:
+    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
         canvas = torch.zeros(len(start), table.length, dtype=torch.long)
-        problem = Problem(table, reward, canvas, alpha=ALPHA, remember=False).begin()
+        run = Run(Problem(table, reward, canvas, alpha=ALPHA, remember=False))
         x_t, x_0 = states[start].permute(2, 1, 0, 3).flatten(1, 2)  # copy-major
-        wide = State(k, t, x_t, x_0, reward(x_0, torch.zeros(len(x_0))))
-        shown = State(k, t, x_t[: len(start)], x_0[: len(start)], wide.reward[: len(start)], wide=wide)
-        new, _ = method.step(problem, shown, rng)
-        assert new.wide is not None and new.wide.x_0 is not None and new.reward is not None
-        assert torch.equal(new.wide.reward, reward(new.wide.x_0, torch.zeros(len(x_0))))
-        assert torch.equal(new.x_0, new.wide.x_0[: len(start)])  # chain 0 is shown
-        assert torch.equal(new.reward, new.wide.reward[: len(start)])
-        pair = torch.stack([new.wide.x_t, new.wide.x_0], 1)
+        new, _ = method.step(run, Paired(k, t, x_t, x_0, reward(x_0, torch.zeros(len(x_0)))), rng)
+        assert isinstance(new, Paired) and torch.equal(new.reward, reward(new.x_0, torch.zeros(len(x_0))))
+        if new.t == 0:  # chain 0 is the result
+            output = method.output(run, new)
+            assert torch.equal(output.tokens, new.x_0[: len(start)])
+            assert torch.equal(output.rewards, new.reward[: len(start)])
+        pair = torch.stack([new.x_t, new.x_0], 1)
         return pair.unflatten(0, (2, -1)).transpose(0, 1)
 
-    return law_matrix(*enumerate_outcomes(run, len(states)), there)
+    return law_matrix(*enumerate_outcomes(outcome, len(states)), there)
 
 
 def refining(**options: object) -> Tempering:
-    return Tempering(steps=0, moves=3, width=2, ratio=2.0, **{"tries": 1, "blocks": 1, "spacing": 0, **options})
+    return Tempering(steps=0, moves=3, chains=2, ratio=2.0, **{"tries": 1, "decisions": 1, "spacing": 0, **options})
 
 
 CASES = [
@@ -128,7 +128,7 @@ CASES = [
     ("uniform", 1, 3, {"tries": 1}),
     ("absorbing", 2, 2, {}),
     ("uniform", 2, 2, {"spacing": 2}),
-    ("absorbing", 1, 2, {"tries": 2, "blocks": 2}),
+    ("absorbing", 1, 2, {"tries": 2, "decisions": 2}),
 ]
 
 
@@ -156,16 +156,16 @@ def test_a_broken_ladder_is_detected(broken, monkeypatch):
             tempering, "exchange", lambda r, alpha, first, rng: torch.arange(2).flip(0)[:, None].expand(r.shape)
         )
     else:
-        monkeypatch.setattr(Tempering, "_move", Chain._move)
+        monkeypatch.setattr(Tempering, "_alpha", Refining._alpha)
     matrix = step_matrix(refining(tries=2), table, reward, 1, (states, 0.0), states)
     assert stationarity_error(law, matrix) > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["absorbing", "uniform"])
-def test_the_guided_draft_goes_from_product_law_to_product_law(kind):
+def test_a_draft_by_reward_goes_from_product_law_to_product_law(kind):
     """The noise level cancels from the ratio: at t > 0 the pairs (x_t, x_0) swap by the same rule."""
     table, reward = random_table(kind, 1, 2, 6, coupling=1), random_reward(1, 2, 6)
-    method = Tempering(steps=3, moves=1, width=2, ratio=2.0, tries=1, blocks=1)
+    method = Tempering(steps=3, moves=1, chains=2, ratio=2.0, tries=1, decisions=1)
     (here, law), (there, wanted) = ladder_states(table, reward, 2 / 3), ladder_states(table, reward, 1 / 3)
     matrix = step_matrix(method, table, reward, 2, (here, 2 / 3), there)
     assert total_variation(law @ matrix, wanted) < EXACT
@@ -175,27 +175,27 @@ def test_the_guided_draft_goes_from_product_law_to_product_law(kind):
 def test_what_is_known_of_a_text_moves_with_it():
     """Under uniform noise evaluations are kept while they hold, wherever a swap takes the text."""
     model, reward, _ = world(6, 4, noise="uniform")
-    problem = Problem(model, reward, torch.zeros(8, 6), alpha=0.5).begin()
-    method, rng = Tempering(steps=2, moves=12, width=3, tries=1, blocks=1), Rng.seeded(3, 8)
-    state, swapped = method.init(problem, rng), 0
+    run = Run(Problem(model, reward, torch.zeros(8, 6), alpha=0.5))
+    method, rng = Tempering(steps=2, moves=12, chains=3, tries=1, decisions=1), Rng.seeded(3, 8)
+    state, swapped = method.init(run, rng), 0
     for k in range(method.iterations):
-        before = state.wide
-        state, _ = method.step(problem, state, rng.fork(k))
-        swapped += int((state.wide.x_t != before.x_t).sum())
-    assert swapped > 50 and problem.meter.made_nfe < problem.meter.asked_nfe - 50
+        before = state.x_t
+        state, _ = method.step(run, state, rng.fork(k))
+        swapped += int((state.x_t != before).sum())
+    assert swapped > 50 and run.meter.made_nfe < run.meter.asked_nfe - 50
     free = torch.ones(24, 6, dtype=torch.bool)
-    wide = problem.widened(3)
-    laws = wide.conditionals(state.wide.x_0, free, wide.rows)
-    assert torch.equal(laws, model.leave_one_out(state.wide.x_0, free, wide.rows))
+    wide = run.repeat(3)
+    laws = wide.conditionals(state.x_0, free)
+    assert torch.equal(laws, model.leave_one_out(state.x_0, free, wide.rows))
 
 
 def test_swaps_cost_nothing_and_happen():
-    """The rows of `width` chains, to the row; and texts do come down the ladder."""
+    """The NFE of three chains, to the call; and texts do come down the ladder."""
     model, reward, _ = world(12, 4)
     problem = Problem(model, reward, torch.zeros(32, 12), alpha=0.25)
-    method = Tempering(steps=3, moves=8, width=3)
+    method = Tempering(steps=3, moves=8, chains=3)
     result, one = sample(method, problem), IterRef(steps=3, moves=8, early=0.0).cost()
-    assert result.asked == method.cost() == replace(one, denoiser=3 * one.nfe, reward=3 * one.reward)
+    assert result.asked == method.cost() == one.wide(3)
     particles = result.particles
     assert torch.equal(particles.x_0[0], result.tokens) and torch.equal(particles.reward[0], result.rewards)
     assert torch.equal(particles.ess(), torch.ones(32, dtype=torch.float64))  # chain 0 alone samples the target
@@ -231,12 +231,12 @@ def test_a_ladder_crosses_between_modes_where_one_chain_does_not():
         assert result.asked.nfe == 192 and 11 < float(result.rewards.mean()) < 15
         return float(((result.tokens == 1).sum(1) > (result.tokens == 0).sum(1)).double().mean())
 
-    assert crossed(IterRef(blocks=2, tries=8)) == 0
-    assert 0.1 < crossed(Tempering(width=2, blocks=2, tries=8)) < 0.7
+    assert crossed(IterRef(decisions=2, tries=8)) == 0
+    assert 0.1 < crossed(Tempering(chains=2, decisions=2, tries=8)) < 0.7
 
 
 def test_chains_of_a_row_are_at_their_own_temperatures():
-    method = Tempering(width=4, ratio=3.0)
+    method = Tempering(chains=4, ratio=3.0)
     assert method.ladder(0.5).tolist() == [0.5, 1.5, 4.5, 13.5]
 
 
@@ -244,7 +244,7 @@ def test_from_given_texts():
     model, reward, _ = world(8, 4)
     texts = torch.ones(4, 8, dtype=torch.long)
     problem = Problem(model, reward, torch.zeros(4, 8), alpha=0.5)
-    result = sample(Tempering(steps=4, moves=6, width=2), problem, start=texts)
+    result = sample(Tempering(steps=4, moves=6, chains=2), problem, start=texts)
     assert result.asked == result.sampler.cost() and result.asked.nfe == 12
     assert not torch.equal(result.tokens, texts)
 
@@ -258,13 +258,13 @@ def test_hard_constraints():
         return torch.where(allowed, (tokens == 1).sum(1).double(), -torch.inf)
 
     problem = Problem(model, even_starts, torch.zeros(16, 6))
-    for guided in (True, False):
-        result = sample(Tempering(steps=2, moves=10, width=3, guided=guided), problem)
+    for reward_draft in (True, False):
+        result = sample(Tempering(steps=2, moves=10, chains=3, reward_draft=reward_draft), problem)
         assert result.rewards[0] == -torch.inf and bool(result.rewards[1:].isfinite().all())
         assert not bool(result.particles.reward.isnan().any())
 
 
-@pytest.mark.parametrize("options", [{"width": 1}, {"ratio": 1.0}, {"ratio": float("inf")}])
+@pytest.mark.parametrize("options", [{"chains": 1}, {"ratio": 1.0}, {"ratio": float("inf")}])
 def test_options_without_a_meaning_are_refused(options):
     with pytest.raises(ValueError, match="tempering: "):
         Tempering(**options)

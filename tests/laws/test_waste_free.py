@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Budget, fit_budget
-from iterref.samplers.base import Entry, Info, Move, State
 from iterref.models.markov import world
 from iterref.models.table import Table
-from iterref.particles import Particles
+from iterref.particles import Particles, adopt
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import sampler_from_string
 from iterref.sampling import sample
-from iterref.samplers import waste_free as module
-from iterref.samplers.waste_free import SHARED, WasteFree
-from tests.laws.test_smc import ALPHA, measure
+from iterref.moves.renoise import Excursion
+from iterref.moves.shared import Candidates, Shared
+from iterref.run import Run
+from iterref.samplers.base import Info, Paired
+from iterref.samplers.waste_free import WasteFree
+from tests.support.paths import ALPHA, EXACT, measure
 from tests.support.worlds import TableReward, random_reward, random_table
 
 torch.set_num_threads(1)
-EXACT = 1e-10
 
 
 def error(method: WasteFree, table: Table, reward: TableReward) -> float:
@@ -37,7 +38,7 @@ def one_token(kind: str = "absorbing", forbid: bool = False) -> tuple[Table, Tab
 
 
 def method(**options: object) -> WasteFree:
-    return WasteFree(**({"steps": 2, "chains": 1, "moves": 1, "tries": 1, "blocks": 1} | options))
+    return WasteFree(**({"steps": 2, "chains": 1, "moves": 1, "tries": 1, "decisions": 1} | options))
 
 
 @pytest.mark.parametrize("cooling", ["linear", "geometric"])
@@ -60,9 +61,9 @@ def test_unbiased_under_uniform_noise(resampling):
         assert error(method(steps=2, spacing=0), *one_token("uniform")) < EXACT
 
 
-def test_unbiased_for_a_factorised_law_and_blocks():
+def test_unbiased_for_a_factorised_law_and_several_decisions():
     table, reward = random_table("absorbing", 2, 2, 3, coupling=0), random_reward(2, 2, 3)
-    for options in (dict(spacing=0, span=1.0), dict(spacing=0, span=1.0, blocks=2), dict(spacing=2, span=0.5)):
+    for options in (dict(spacing=0, span=1.0), dict(spacing=0, span=1.0, decisions=2), dict(spacing=2, span=0.5)):
         assert error(method(steps=1, **options), table, reward) < EXACT
 
 
@@ -94,26 +95,33 @@ def test_a_wrong_weight_is_detected(power, monkeypatch):
 
 def test_a_kernel_for_another_target_is_detected(monkeypatch):
     """Moves at the last temperature while the particles are still at a weaker one."""
-    monkeypatch.setattr(WasteFree, "_move", lambda self, p, k, t: self._planned(p.noise.schedule, k, t, p.alpha))
+    right = WasteFree._moved
+    monkeypatch.setattr(WasteFree, "_moved", lambda self, run, *rest: right(self, run, *rest[:2], run.alpha, rest[3]))
     assert error(method(), *one_token()) > 1e-3
 
 
 def test_keeping_accepted_states_alone_is_detected(monkeypatch):
     """All states of a chain count, repeats too: leaving a rejected move's repeat out is another law."""
 
-    def insistent(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
-        first, info = SHARED.move(problem, state, move, rng)
-        again, _ = SHARED.move(problem, state, move, rng)
-        accepted = info.accepted > 0
+    class Insistent(Shared):
+        """Moves again where the first move was refused, and forgets that it was."""
 
-        def either(name: str) -> Tensor:
-            one, two = getattr(first, name), getattr(again, name)
-            return torch.where(accepted.view(-1, *[1] * (one.dim() - 1)), one, two)
+        def propose(self, run: Run, state: Paired, trip: Excursion, rng: Rng) -> tuple[Candidates, Candidates]:
+            return super().propose(run, state, trip, rng), super().propose(run, state, trip, rng)
 
-        return replace(first, x_t=either("x_t"), x_0=either("x_0"), reward=either("reward")), info
+        def decide(
+            self, run: Run, state: Paired, new: tuple[Candidates, Candidates], alpha: float, rng: Rng
+        ) -> tuple[Paired, Info]:
+            (first, info), (again, _) = (super(Insistent, self).decide(run, state, one, alpha, rng) for one in new)
+
+            def either(name: str) -> Tensor:
+                return adopt(info.accepted > 0, getattr(first, name), getattr(again, name))
+
+            return replace(first, x_t=either("x_t"), x_0=either("x_0"), reward=either("reward")), info
 
     assert error(method(steps=1, span=1.0), *one_token()) < EXACT
-    monkeypatch.setattr(module, "SHARED", Entry(insistent, SHARED.cost))
+    kernel = property(lambda self: Insistent(self.tries, self.decisions, self.spacing))
+    monkeypatch.setattr(WasteFree, "kernel", kernel)
     assert error(method(steps=1, span=1.0), *one_token()) > 1e-3
 
 
@@ -122,7 +130,8 @@ def test_keeping_accepted_states_alone_is_detected(monkeypatch):
 
 def test_the_ladder_rises_to_one():
     for cooling in ("linear", "geometric"):
-        ladder = [method(steps=5, cooling=cooling, weak=0.01).strength(k) for k in range(6)]
+        weak = {"weak": 0.01} if cooling == "geometric" else {}
+        ladder = [method(steps=5, cooling=cooling, **weak).strength(k) for k in range(6)]
         assert ladder[0] == 0 and ladder[-1] == 1 and ladder == sorted(set(ladder))
 
 
@@ -161,7 +170,7 @@ def test_a_budget_buys_longer_chains_and_a_bound_on_depth_more_of_them():
         ("waste_free:moves=0", "moves must be at least 1"),
         ("waste_free:cooling=slow", "cooling must be one of linear, geometric"),
         ("waste_free:span=0.0", "span lies in"),
-        ("waste_free:weak=1.0", "weak in"),
+        ("waste_free:cooling=geometric,weak=1.0", "weak in"),
         ("waste_free:resampling=none", "resampling must be one of"),
     ],
 )

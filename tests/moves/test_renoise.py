@@ -1,4 +1,4 @@
-"""Which positions a move opens: gaps, sizes, and that the tokens have no say."""
+"""Which positions a move makes noise: gaps, sizes, and that the tokens have no say."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iterref.samplers.base import State
-from iterref.moves.renoise import leaves_one_out, open_positions, partition, reopen, spaced
+from iterref.denoiser import Denoiser, Wrapped
+from iterref.moves.renoise import Excursion, partition, renoise, spaced
+from iterref.moves.shared import Shared
 from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.run import Run
+from iterref.samplers.base import Paired
 from tests.support.worlds import random_reward, random_table, refine
 
 torch.set_num_threads(1)
@@ -96,50 +99,70 @@ def test_partition_is_even(sizes, blocks):
         assert int(counts.sum()) == int(row.sum()) and int(counts.max() - counts.min()) <= 1
 
 
-def problem_of(kind: str, free: Tensor | None = None, rows: int = 2) -> Problem:
+def run_of(kind: str, free: Tensor | None = None, rows: int = 2) -> Run:
     table = random_table(kind, 5, 2, 3, coupling=1)
-    return Problem(table, random_reward(5, 2, 3), torch.zeros(rows, 5, dtype=torch.long), free)
+    return Run(Problem(table, random_reward(5, 2, 3), torch.zeros(rows, 5, dtype=torch.long), free))
 
 
 @pytest.mark.parametrize("spacing", [0, 2])
-def test_absorbing_reopening_never_looks_at_the_tokens(spacing):
-    problem, rng = problem_of("absorbing", rows=40), Rng.seeded(3, 40)
-    move = refine(0, 0.5, spacing=spacing)
-    opened = [reopen(problem, torch.full((40, 5), token), move, problem.rows, rng).x_s == 2 for token in (0, 1)]
-    assert torch.equal(*opened) and 0 < int(opened[0].sum()) < 200
+def test_renoising_under_masks_never_looks_at_the_tokens(spacing):
+    run, rng = run_of("absorbing", rows=40), Rng.seeded(3, 40)
+    masked = [renoise(run, torch.full((40, 5), token), refine(0, 0.5), spacing, rng).x_s == 2 for token in (0, 1)]
+    assert torch.equal(*masked) and 0 < int(masked[0].sum()) < 200
     if spacing:
-        assert all(least_gap(row) >= 2 for row in opened[0])
+        assert all(least_gap(row) >= 2 for row in masked[0])
 
 
 @pytest.mark.parametrize("kind", ["absorbing", "uniform"])
 @pytest.mark.parametrize("spacing", [0, 2])
 def test_frozen_positions_are_never_opened(kind, spacing):
     free = torch.tensor([[True, False, True, True, False], [False] * 5])
-    problem, x = problem_of(kind, free), torch.tensor([[0, 1, 0, 1, 1], [1, 0, 1, 0, 0]])
+    run, x = run_of(kind, free), torch.tensor([[0, 1, 0, 1, 1], [1, 0, 1, 0, 0]])
     for seed in range(20):
         rng = Rng.seeded(seed, 2)
-        for move in (refine(0, 0.9, spacing=spacing), refine(0.4, 0.9, spacing=spacing), refine(0.4, 0.4)):
-            opened = reopen(problem, x, move, problem.rows, rng)
-            assert torch.equal(opened.x_s[~free], x[~free])
-            assert not bool((opened.sites & ~free).any())
-            assert not bool((open_positions(problem, opened.x_s, move.s, problem.rows) & ~free).any())
+        for trip, gap in ((refine(0, 0.9), spacing), (refine(0.4, 0.9), spacing), (refine(0.4, 0.4), 0)):
+            noisy = renoise(run, x, trip, gap, rng)
+            assert torch.equal(noisy.x_s[~free], x[~free])
+            assert not bool((noisy.sites & ~free).any())
+            assert not bool((run.undetermined(noisy.x_s, trip.times[0]) & ~free).any())
 
 
-def test_a_move_that_stays_opens_what_is_noisy():
-    problem, x_t = problem_of("absorbing"), torch.tensor([[0, 2, 1, 2, 2], [1, 1, 0, 0, 2]])
-    opened = reopen(problem, x_t, refine(0.5, 0.5, spacing=2), problem.rows, Rng.seeded(0, 2))
-    assert torch.equal(opened.x_s, x_t)
-    assert torch.equal(open_positions(problem, x_t, 0.5, problem.rows), x_t == 2)
+def test_candidates_at_the_same_noise_level_redraw_what_is_noisy():
+    run, x_t = run_of("absorbing"), torch.tensor([[0, 2, 1, 2, 2], [1, 1, 0, 0, 2]])
+    x_0 = torch.zeros_like(x_t)
+    new = Shared(2).redraw(run, Paired(0, 0.5, x_t, x_0, torch.zeros(2).double()), Rng.seeded(0, 2))
+    assert torch.equal(new.x_t, x_t.expand(2, 2, 5)) and torch.equal(new.where, x_t == 2)
 
 
-def test_who_leaves_one_out():
+class Asked(Wrapped):
+    """A denoiser that takes note of the questions it is asked."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__(denoiser)
+        self.questions: list[str] = []
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        self.questions.append("posterior")
+        return self.denoiser(x_t, t, where, rows)
+
+    def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        self.questions.append("leave one out")
+        return self.denoiser.leave_one_out(x, where, rows)
+
+
+@pytest.mark.parametrize(
+    "kind, spacing, trip, question",
+    [
+        ("uniform", 2, refine(0, 0.5), "leave one out"),
+        ("absorbing", 2, refine(0, 0.5), "posterior"),
+        ("uniform", 0, refine(0, 0.5), "posterior"),
+        ("uniform", 2, refine(0.2, 0.5), "posterior"),
+        ("uniform", 2, refine(0, 0.5, steps=2), "posterior"),
+    ],
+)
+def test_who_leaves_one_out(kind: str, spacing: int, trip: Excursion, question: str):
     """Gibbs conditionals serve spaced sites of a clean text under noise that shows nothing, in one evaluation."""
-    clean = torch.zeros(2, 5, dtype=torch.long)
-    state = State(0, 0.0, clean, clean)
-    move = refine(0, 0.5, spacing=2)
-    assert leaves_one_out(problem_of("uniform"), state, move)
-    assert not leaves_one_out(problem_of("absorbing"), state, move)
-    assert not leaves_one_out(problem_of("uniform"), state, refine(0, 0.5, spacing=0))
-    assert not leaves_one_out(problem_of("uniform"), state, refine(0.2, 0.5, spacing=2))
-    assert not leaves_one_out(problem_of("uniform"), state, refine(0, 0.5, steps=2, spacing=2))
-    assert not leaves_one_out(problem_of("uniform"), State(0, 0.0, clean), move)
+    denoiser, clean = Asked(random_table(kind, 5, 2, 3, coupling=1)), torch.zeros(2, 5, dtype=torch.long)
+    run = Run(Problem(denoiser, random_reward(5, 2, 3), clean))
+    Shared(1, spacing=spacing).propose(run, Paired(0, trip.t, clean, clean, torch.zeros(2)), trip, Rng.seeded(0, 2))
+    assert set(denoiser.questions) == {question}

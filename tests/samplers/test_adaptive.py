@@ -13,7 +13,8 @@ from iterref.models.markov import world
 from iterref.problem import Problem
 from iterref.registry import sampler_from_string
 from iterref.sampling import sample
-from iterref.samplers.iterref import ADAPT_TARGET, IterRef
+from iterref.run import Run
+from iterref.samplers.iterref import ADAPT_TARGET, Adapting, IterRef
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix
 from tests.support.worlds import random_reward, random_table
 
@@ -74,7 +75,7 @@ def test_rows_that_are_done_leave_their_budget_to_the_others():
         even.append(float((plain.best.reward >= enough).double().mean()))
         result = refine_hardest(text, problem, enough=enough, budget=limit, seed=seed)
         assert result.asked.nfe <= limit.nfe and result.asked.reward_calls <= limit.reward_calls
-        assert torch.equal(result.rewards, problem.reward(result.tokens, problem.rows))
+        assert torch.equal(result.rewards, problem.reward(result.tokens, torch.arange(64)))
         focused.append(float((result.rewards >= enough).double().mean()))
     assert 0.1 < sum(even) / 3 < 0.9  # the task is neither trivial nor hopeless
     assert (sum(focused) - sum(even)) / 3 > 0.05
@@ -97,7 +98,7 @@ def test_focus_refuses_a_method_without_moves_and_no_rounds():
 @pytest.mark.parametrize("span", [0.02, 1.0])
 def test_spans_follow_acceptance(span):
     """From spans that are nearly always or hardly ever accepted, acceptance comes nearer to its target."""
-    text = f"iterref:steps=1,moves=60,tries=1,blocks=1,spacing=0,early=0,span={span}"
+    text = f"iterref:steps=1,moves=60,tries=1,decisions=1,spacing=0,early=0,span={span}"
     runs = [sample(sampler_from_string(text + more), problem_of(64)).trace.table() for more in ("", ",adapt=true")]
     fixed, adapted = (table["accepted"][-20:].mean() for table in runs)
     assert abs(adapted - ADAPT_TARGET) < 0.5 * abs(fixed - ADAPT_TARGET)
@@ -105,15 +106,15 @@ def test_spans_follow_acceptance(span):
 
 def test_the_steps_of_adaptation_vanish(monkeypatch):
     spans: list[float] = []
-    plain = IterRef._move
+    plain = IterRef.step
 
-    def recorded(self, problem, state, move, rng):
-        state, info = plain(self, problem, state, move, rng)
-        spans.append(float("nan") if state.span is None else float(state.span))
+    def recorded(self, run, state, rng):
+        state, info = plain(self, run, state, rng)
+        spans.append(float(state.span) if isinstance(state, Adapting) else float("nan"))
         return state, info
 
-    monkeypatch.setattr(IterRef, "_move", recorded)
-    sample(sampler_from_string("iterref:steps=1,moves=200,tries=1,blocks=1,adapt=true,early=0"), problem_of(1))
+    monkeypatch.setattr(IterRef, "step", recorded)
+    sample(sampler_from_string("iterref:steps=1,moves=200,tries=1,decisions=1,adapt=true,early=0"), problem_of(1))
     steps = torch.tensor(spans[1:]).log().diff().abs()
     assert float(steps[:10].max()) > 5 * float(steps[-10:].max()) > 0
 
@@ -127,21 +128,20 @@ def test_chains_side_by_side_meet_by_weight(kind):
     p, w = table.log_p.exp().flatten(), (reward(states, torch.zeros(3)) / alpha).exp()
     pair = p[:, None] * p[None, :]
     law = (pair * w[:, None] / (w[:, None] + w[None, :])).sum(1) * 2
-    method = IterRef(steps=1, moves=0, tries=1, blocks=1, width=2)
+    method = IterRef(steps=1, moves=0, tries=1, decisions=1, chains=2)
 
-    def run(start: Tensor, rng: Enumerator) -> Tensor:
-        problem = Problem(table, reward, torch.zeros(len(start), 1, dtype=torch.long), alpha=alpha).begin()
-        state, _ = method.step(problem, method.init(problem, rng), rng)
-        assert state.x_0 is not None
-        return state.x_0
+    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
+        run = Run(Problem(table, reward, torch.zeros(len(start), 1, dtype=torch.long), alpha=alpha))
+        state, _ = method.step(run, method.init(run, rng), rng)
+        return method.output(run, state).tokens
 
-    found = law_matrix(*enumerate_outcomes(run, 1), states)[0]
+    found = law_matrix(*enumerate_outcomes(outcome, 1), states)[0]
     assert torch.allclose(found, law, atol=1e-12, rtol=0)
     assert float((found - p).abs().max()) > 1e-2  # negative control: without the meeting it would be the model's law
 
 
-def test_width_buys_rows_without_depth():
-    wide, deep = sampler_from_string("iterref:steps=2,moves=6,width=3"), sampler_from_string("iterref:steps=2,moves=6")
+def test_chains_buy_evaluations_without_depth():
+    wide, deep = sampler_from_string("iterref:steps=2,moves=6,chains=3"), sampler_from_string("iterref:steps=2,moves=6")
     assert wide.cost().nfe == 3 * deep.cost().nfe and wide.cost().depth == deep.cost().depth
     result = sample(wide, problem_of(4))
     assert result.particles is not None and result.particles.x_t.shape == (3, 4, 12)

@@ -1,6 +1,10 @@
 """A net under the rebuilding of the house: what runs gave before it, by digest (tokens, rewards, cost).
 
-`python -m tests.samplers.test_digests` writes the file again: only for entries that are meant to change.
+`python -m tests.samplers.test_digests` adds the entries that are missing: delete those that are meant to change.
+
+The methods were renamed since (`iterref:kernel=trajectory` is `trajectory`, `guided` is `reward_draft`, and so on), which
+changed no value but two: under uniform noise `iterref` with a plain draft and early moves makes all the moves that it
+says. They used to be left out with the early times, at which spaced moves cannot see what is noise.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ TEXTS = [
         "tiny-news": [
             "ancestral:steps=8,order=confidence",
             "iterref",
-            "iterref:kernel=trajectory,order=confidence,span=0.5",
+            "trajectory:order=confidence,span=0.5",
             "smc:particles=4",
             "svdd:tries=4",
             "best_of_n:order=confidence",
@@ -44,14 +48,15 @@ TEXTS = [
             "waste_free",
             "select_refine",
             "metropolis",
-            "iterref:kernel=independent",
+            "mtm",
             "remdm",
         ],
-        "tiny-books": ["iterref", "iterref:kernel=published", "smc:order=bounded"],
+        "tiny-books": ["iterref", "published", "smc:order=bounded"],
         "tiny-books-uniform": ["iterref", "smc", "remdm"],
     }.items()
     for method in methods
 ]
+UNBOUNDED = ("mtm", "published")  # with their options as they are
 PROMPTS = {
     "tiny-news": [
         "police arrested two men in london on monday after a robbery at a bank .",
@@ -83,7 +88,7 @@ def on_world(noise: str, method: str) -> str:
 
 
 def on_text(model: str, method: str) -> str:
-    budget = 64 if ":" not in method or method == "smc:order=bounded" else None
+    budget = 64 if ":" not in method and method not in UNBOUNDED or method == "smc:order=bounded" else None
     prompts = PROMPTS.get(model, ["the ship", "she said"])
     return digest(generate(model, prompts, reward=words, sampler=method, seed=3, budget=budget))
 
@@ -103,5 +108,7 @@ def test_a_run_on_texts_gives_what_it_gave(model, method):
 
 
 if __name__ == "__main__":
-    found = {key(*case): on_world(*case) for case in CASES} | {key(*case): on_text(*case) for case in TEXTS}
+    found = json.loads(FILE.read_text())  # an entry that is to change is deleted first
+    found |= {key(*case): on_world(*case) for case in CASES if key(*case) not in found}
+    found |= {key(*case): on_text(*case) for case in TEXTS if key(*case) not in found}
     FILE.write_text(json.dumps(found, indent=0) + "\n")

@@ -8,12 +8,14 @@ from torch import Tensor
 
 import iterref.samplers.select_refine as select_refine
 from iterref.budget import Cost, fit_budget
-from iterref.decoding import REVERSE, advance, grid
+from iterref.decoding import Decoder, grid
 from iterref.models.markov import world
 from iterref.models.table import Table
 from iterref.problem import Problem
+from iterref.run import Run
 from iterref.sampling import sample
 from iterref.samplers.best_of_n import BestOfN
+from iterref.samplers.base import ScoredCloud
 from iterref.samplers.select_refine import SelectRefine
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
 from tests.support.worlds import TableReward, random_reward, random_table
@@ -23,33 +25,33 @@ torch.set_num_threads(1)
 
 
 def problem_of(table: Table, reward: TableReward, rows: int) -> Problem:
-    return Problem(table, reward, torch.zeros(rows, table.length, dtype=torch.long), remember=False).begin()
+    return Problem(table, reward, torch.zeros(rows, table.length, dtype=torch.long), remember=False)
 
 
 def one_loop(method: SelectRefine, table: Table, reward: TableReward) -> Tensor:
     """The transition matrix of one loop over finished texts."""
 
-    def run(start: Tensor, rng: Enumerator) -> Tensor:
-        problem = problem_of(table, reward, len(start))
-        state, _ = method.step(problem, method.resume(problem, table.states()[start]), rng)
-        assert state.x_0 is not None and torch.equal(state.reward, reward(state.x_0, problem.rows))
+    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
+        run = Run(problem_of(table, reward, len(start)))
+        state, _ = method.step(run, method.resume(run, table.states()[start]), rng)
+        assert isinstance(state, ScoredCloud) and torch.equal(state.reward, reward(state.x_0, run.rows))
         return state.x_0
 
-    return law_matrix(*enumerate_outcomes(run, len(table.states())), table.states())
+    return law_matrix(*enumerate_outcomes(outcome, len(table.states())), table.states())
 
 
 def plain(table: Table, reward: TableReward, steps: int) -> Tensor:
     """The law of plain sampling."""
     times = grid(steps)
 
-    def run(start: Tensor, rng: Enumerator) -> Tensor:
-        problem = problem_of(table, reward, len(start))
-        x = problem.prior(rng)
+    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
+        run = Run(problem_of(table, reward, len(start)))
+        x = run.prior(rng)
         for t, u in zip(times, times[1:], strict=False):
-            x = advance(problem, x, t, u, REVERSE, problem.rows, rng)
+            x = Decoder().step(run, x, t, u, rng)
         return x
 
-    return law_matrix(*enumerate_outcomes(run, 1), table.states())[0]
+    return law_matrix(*enumerate_outcomes(outcome, 1), table.states())[0]
 
 
 def better_of(law: Tensor, values: Tensor) -> Tensor:

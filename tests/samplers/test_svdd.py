@@ -12,6 +12,7 @@ from torch import Tensor
 from iterref.models.markov import world
 from iterref.models.table import Table
 from iterref.problem import Problem
+from iterref.run import Run
 from iterref.sampling import sample
 from iterref.samplers.ancestral import Ancestral
 from iterref.samplers.base import Sampler
@@ -27,18 +28,17 @@ torch.set_num_threads(1)
 def law_of(method: Sampler, table: Table, reward: TableReward) -> Tensor:
     """The exact law of the finished text, over clean states."""
 
-    def run(start: Tensor, rng: Enumerator) -> Tensor:
+    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
         canvas = torch.zeros(len(start), table.length, dtype=torch.long)
-        problem = Problem(table, reward, canvas, alpha=ALPHA, remember=False).begin()
-        state = method.init(problem, rng)
+        run = Run(Problem(table, reward, canvas, alpha=ALPHA, remember=False))
+        state = method.init(run, rng)
         for _ in range(method.iterations):
-            state, _ = method.step(problem, state, rng)
-        assert state.t == 0 and state.x_0 is not None
-        if state.reward is not None:
-            assert torch.equal(state.reward, reward(state.x_0, problem.rows))
-        return state.x_0
+            state, _ = method.step(run, state, rng)
+        output = method.output(run, state)
+        assert state.t == 0 and torch.equal(output.rewards, reward(output.tokens, run.rows))
+        return output.tokens
 
-    return law_matrix(*enumerate_outcomes(run, 1), table.states())[0]
+    return law_matrix(*enumerate_outcomes(outcome, 1), table.states())[0]
 
 
 def chosen(p: Tensor, w: Tensor, n: int) -> Tensor:

@@ -44,7 +44,7 @@ class Waits(TorchDispatchMode):
 
 
 def waits(moves: int, watch: tuple[int, ...] = ()) -> int:
-    method = sampler_from_string(f"iterref:steps=1,moves={moves},tries=16,blocks=1,span=1.0+0.5,spacing=0,early=0")
+    method = sampler_from_string(f"iterref:steps=1,moves={moves},tries=16,decisions=1,span=1.0+0.5,spacing=0,early=0")
     problem = Case("random-2").problem(4)
     sample(method, problem)  # the plan of levels is made once, on the host
     with Waits() as count:

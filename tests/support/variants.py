@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from iterref.samplers.base import KERNELS
 from iterref.registry import get
 
 SMALL = {"steps": 2, "moves": 2, "tries": 2, "n": 2, "particles": 2}
@@ -16,24 +15,24 @@ VARIANTS: dict[str, list[str]] = {
     "importance": ["n=3,objective=maximise", "order=bounded,bound=0.9"],
     "iterref": [
         "early=0.7,moves=3",
-        "guided=false,early=0.5,late=0.7",
-        "blocks=2,early=0.5",
+        "reward_draft=false,early=0.5",
+        "decisions=2,early=0.5",
         "spacing=0,span=0.5",
         "denoise_steps=2,early=0.5",
-        "span=0.5+1+1.0,moves=3",
+        "span=0.5+0.5+1.0,moves=3",
+        "span_steps=1+2,moves=3",
         "objective=maximise,anneal=0.5",
         "tries=1",
-        *(f"kernel={kernel}" for kernel in KERNELS),
-        "kernel=independent,balance=0.5,early=0.5",
-        "kernel=published,denoise_steps=2,early=0.5",
-        "kernel=independent,denoise_steps=2,span=1",
-        "kernel=trajectory,span=2+0.3",
-        "width=3",
-        "width=2,guided=false,early=0.5",
-        "width=2,kernel=trajectory",
+        "chains=3",
+        "chains=2,reward_draft=false,early=0.5",
         "adapt=true,moves=4",
         "adapt=true,early=0.5,denoise_steps=2,spacing=0",
-        "adapt=true,width=2,kernel=independent,spacing=0",
+    ],
+    "mtm": [
+        "balance=0.5,early=0.5",
+        "denoise_steps=2,span_steps=1",
+        "adapt=true,chains=2,spacing=0",
+        "reward_draft=false,objective=maximise",
     ],
     "particle_gibbs": [
         "steps=4,guesses=2",
@@ -44,6 +43,7 @@ VARIANTS: dict[str, list[str]] = {
         "steps=1,guesses=2",
         "order=bounded,bound=0.9,steps=3",
     ],
+    "published": ["denoise_steps=2,early=0.5", "moves=3,early=1.0", "objective=maximise,span=0.5+1.0"],
     "remdm": [
         "schedule=cap,eta=0.4,steps=4",
         "schedule=loop,eta=0.3,steps=8",
@@ -54,7 +54,7 @@ VARIANTS: dict[str, list[str]] = {
     "select_refine": [
         "n=3,keep=2,loops=2,denoise_steps=2,span=0.5",
         "loops=0",
-        "span=0.3+1.0+1,denoise_steps=1",
+        "span=0.3+1.0+0.5,denoise_steps=1",
         "order=bounded,bound=0.9,denoise_steps=2",
     ],
     "smc": [
@@ -76,16 +76,17 @@ VARIANTS: dict[str, list[str]] = {
         "value=guess,order=bounded,bound=0.9,objective=maximise",
     ],
     "tempering": [
-        "width=2,ratio=4.0",
-        "width=3,guided=false",
-        "spacing=0,span=0.5+1.0,blocks=2",
-        "moves=5,objective=maximise,blocks=1",
+        "chains=2,ratio=4.0",
+        "chains=3,reward_draft=false",
+        "spacing=0,span=0.5+1.0,decisions=2",
+        "moves=5,objective=maximise,decisions=1",
         "moves=0",
     ],
+    "trajectory": ["span=0.5", "span_steps=2+1", "span=1.0+0.3", "chains=2", "objective=maximise,anneal=0.5"],
     "waste_free": [
         "chains=2",
-        "chains=3,steps=3,blocks=2,spacing=0,resampling=residual",
-        "chains=1,moves=4,tries=1,blocks=1,cooling=geometric",
+        "chains=3,steps=3,decisions=2,spacing=0,resampling=residual",
+        "chains=1,moves=4,tries=1,decisions=1,cooling=geometric",
         "chains=2,span=1.0,objective=maximise,steps=1",
     ],
 }
@@ -95,28 +96,30 @@ MASKED: dict[str, list[str]] = {
     "ancestral": [
         "order=confidence",
         "order=margin,steps=3",
-        "order=entropy,block=2",
+        "order=entropy,block_length=2",
         "order=left",
-        "order=bounded,bound=0.5,block=2",
-        "block=2,steps=3",
+        "order=bounded,bound=0.5,block_length=2",
+        "block_length=2,steps=3",
     ],
-    "best_of_n": ["order=confidence", "order=margin,block=2,steps=3", "block=1"],
+    "best_of_n": ["order=confidence", "order=margin,block_length=2,steps=3", "block_length=1"],
     "iterref": [
-        "kernel=trajectory,order=confidence",
-        "kernel=trajectory,order=margin,block=2,steps=3,span=2",
-        "kernel=trajectory,order=bounded,bound=0.5",
-        "kernel=trajectory,block=2,width=2",
-        "guided=false,order=confidence,early=0.5",
-        "guided=false,order=entropy,block=2",
-        "guided=false,order=bounded,early=0.5",
+        "reward_draft=false,order=confidence,early=0.5",
+        "reward_draft=false,order=entropy,block_length=2",
+        "reward_draft=false,order=bounded,early=0.5",
     ],
-    "metropolis": ["order=confidence", "order=left,block=2", "order=bounded,bound=0.5", "order=margin"],
+    "metropolis": ["order=confidence", "order=left,block_length=2", "order=bounded,bound=0.5", "order=margin"],
     "importance": ["order=confidence"],
-    "particle_gibbs": ["order=confidence,steps=3", "order=margin,block=2,steps=4,fresh=true", "order=left,guesses=2"],
-    "select_refine": ["order=confidence,denoise_steps=2", "order=entropy,block=2,keep=2", "order=left,denoise_steps=1"],
-    "smc": ["order=confidence,steps=3", "order=margin,block=2,steps=4,fresh=true", "order=left,steps=4,guesses=2"],
-    "svdd": ["order=confidence,steps=3", "value=guess,order=margin,block=2,steps=3", "order=left", "order=bounded"],
-    "tempering": ["guided=false,order=confidence"],
+    "particle_gibbs": ["order=confidence,steps=3", "order=margin,block_length=2,steps=4,fresh=true", "order=left,guesses=2"],
+    "select_refine": ["order=confidence,denoise_steps=2", "order=entropy,block_length=2,keep=2", "order=left,denoise_steps=1"],
+    "smc": ["order=confidence,steps=3", "order=margin,block_length=2,steps=4,fresh=true", "order=left,steps=4,guesses=2"],
+    "svdd": ["order=confidence,steps=3", "value=guess,order=margin,block_length=2,steps=3", "order=left", "order=bounded"],
+    "tempering": ["reward_draft=false,order=confidence"],
+    "trajectory": [
+        "order=confidence",
+        "order=margin,block_length=2,steps=3,span_steps=2",
+        "order=bounded,bound=0.5",
+        "block_length=2,chains=2",
+    ],
 }
 
 
