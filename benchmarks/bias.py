@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from iterref.decode import grid
 from iterref.kernels import KERNELS, Info, Kernel, Move, State
-from iterref.models.table import Table
+from iterref.exact.table import Table
 from iterref.problem import Problem
 from iterref.random import Rng
 from tests import test_trajectory as paths_of

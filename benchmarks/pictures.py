@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from iterref import OwnDrafts, Problem, generate, load, parse, plots, sample
-from iterref.models.markov import world
+from iterref.exact.markov import world
 
 ROWS, LENGTH = 128, 24
 BUDGETS = (16, 32, 64, 128)

@@ -13,7 +13,7 @@ import torch
 from iterref import Cost, Problem, sample
 from iterref.decode import advance, grid
 from iterref.kernels import Info, State
-from iterref.models.markov import world
+from iterref.exact.markov import world
 from iterref.particles import adopt
 from iterref.random import Rng
 from iterref.samplers.base import Decoded

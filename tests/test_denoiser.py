@@ -15,15 +15,15 @@ from torch import Tensor
 from iterref.budget import Cost
 from iterref.denoiser import Denoiser, carry_over, from_leave_one_out
 from iterref.guidance import ClassifierFreeGuidance, Tempered
-from iterref.samplers.base import KERNELS
-from iterref.models.markov import world
-from iterref.models.table import Table
+from iterref.moves.shared import Shared
+from iterref.exact.markov import world
+from iterref.exact.table import Table
 from iterref.noise import Noise, absorbing, uniform
 from iterref.problem import Problem
 from iterref.registry import sampler_from_string
 from iterref.sampling import sample
 from tests.support.oracle import balance_error, stationarity_error, transition
-from tests.support.worlds import pair_states, random_reward, random_table, refine, target
+from tests.support.worlds import moving, pair_states, random_reward, random_table, refine, target
 
 torch.set_num_threads(1)
 EXACT = 1e-12
@@ -307,8 +307,7 @@ def test_moves_of_one_token_have_the_blended_law_as_their_model(kind, made):
     goal = target(law, reward, 0.7, 0.0, states)
 
     def matrix(spacing: int) -> Tensor:
-        move = refine(0.0, 1.0, alpha=0.7, spacing=spacing)
-        return transition(model, reward, 0.7, KERNELS["shared"].move, move, states)
+        return transition(model, reward, 0.7, moving(Shared(2, spacing=spacing), refine(0.0, 1.0), 0.7), states)
 
     assert stationarity_error(goal, matrix(2)) < 1e-10
     assert balance_error(goal, matrix(2)) < 1e-10

@@ -13,10 +13,11 @@ from torch import Tensor
 from iterref import evaluation, sample
 from iterref.denoiser import Denoiser
 from iterref.guidance import ClassifierFreeGuidance, Tempered
-from iterref.models.table import Table
+from iterref.exact.table import Table
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.run import Run
 from iterref.registry import sampler_from_string
 
 LENGTH, TOKENS = 4, 3
@@ -55,30 +56,30 @@ def test_laws_are_those_of_a_denoiser_that_is_asked_for_everything(
 ):
     generator = torch.Generator().manual_seed(seed)
     denoiser = Asked(time_independent, promptless)
-    problem = problem_of(denoiser, 3, max_rows=size, remember=remember).begin()
+    prompts = torch.randint(3, (3,), generator=generator)
+    run = Run(problem_of(denoiser, 3, max_rows=size, remember=remember, prompts=prompts))
 
     def question() -> tuple[Tensor, ...]:
         x = torch.randint(2, (12, LENGTH), generator=generator)
         where = torch.rand(12, LENGTH, generator=generator) < 0.5
         where[:4, 2:] = False  # few different questions, and some rows that ask nothing
-        times = torch.randint(2, (12,), generator=generator).double() / 2
-        return x, times, where, torch.randint(3, (12,), generator=generator)
+        return x, torch.randint(2, (12,), generator=generator).double() / 2, where
 
-    wide, questions = problem.widened(4), [question() for _ in range(3)]
-    for x, times, where, rows in questions + questions[-1:] * twice:
+    wide, questions, rows = run.repeat(4), [question() for _ in range(3)], prompts.repeat(4)
+    for x, times, where in questions + questions[-1:] * twice:
         wanted = denoiser(x, times, where, rows)
         denoiser.calls.clear()
-        made = problem.meter.made_nfe
-        assert torch.equal(wide.predict(x, times, where, rows), wanted)
+        made = run.meter.made_nfe
+        assert torch.equal(wide.predict(x, times, where), wanted)
         told = (x, where, times[:, None] * (not time_independent), rows[:, None] * (not promptless))
         different = torch.cat([part.double() for part in told], 1)[where.any(1)].unique(dim=0)
-        assert sum(denoiser.calls) == problem.meter.made_nfe - made <= len(different)
+        assert sum(denoiser.calls) == run.meter.made_nfe - made <= len(different)
         if not (remember and time_independent):
             assert sum(denoiser.calls) == len(different)
         assert all(calls <= (size or 12) for calls in denoiser.calls)
     if twice and remember and time_independent:
         assert denoiser.calls == []
-    assert problem.meter.asked_nfe == 12 * (3 + twice)
+    assert run.meter.asked_nfe == 12 * (3 + twice)
 
 
 @pytest.mark.parametrize("method", ["ancestral:steps=40", "iterref:steps=3,moves=6", "best_of_n:n=4", "smc:steps=8"])
@@ -107,7 +108,7 @@ class Told(Asked):
 
 
 def test_a_fine_grid_costs_no_more_than_its_states() -> None:
-    """A draft whose guesses compete at 200 grid times has five states of 4 tokens a row at the most."""
+    """A draft whose clean samples compete at 200 grid times has five states of 4 tokens a row at the most."""
     denoiser = Asked(time_independent=True, promptless=False)
     result = sample(sampler_from_string("iterref:steps=200,moves=0"), problem_of(denoiser, 6), seed=0)
     assert result.asked.nfe == 200 and result.cost.nfe <= 5
@@ -118,22 +119,22 @@ def test_a_fine_grid_costs_no_more_than_its_states() -> None:
 def test_digests_that_collide_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "_multipliers", lambda n, device: torch.zeros(n, dtype=torch.long))
     denoiser = Asked(time_independent=True, promptless=True)
-    problem = problem_of(denoiser, 4).begin()
+    run = Run(problem_of(denoiser, 4))
     x, where = torch.arange(4)[:, None].expand(4, LENGTH) % TOKENS, torch.ones(4, LENGTH, dtype=torch.bool)
     for shift in (0, 1):
-        found = problem.predict(x.roll(shift, 0), 0.5, where, problem.rows)
-        assert torch.equal(found, denoiser(x.roll(shift, 0), torch.zeros(4), where, problem.rows))
+        found = run.predict(x.roll(shift, 0), 0.5, where)
+        assert torch.equal(found, denoiser(x.roll(shift, 0), torch.zeros(4), where, run.rows))
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "KEEP", (2 * LENGTH * (TOKENS + 1), 0))
     denoiser = Asked(time_independent=True, promptless=False)
-    problem = problem_of(denoiser, 4, max_rows=1).begin()
+    run = Run(problem_of(denoiser, 4, max_rows=1))
     where = torch.ones(4, LENGTH, dtype=torch.bool)
     for _ in range(2):
-        problem.predict(torch.zeros(4, LENGTH, dtype=torch.long), 0.5, where, problem.rows)
-    assert problem.meter.made_nfe == 4 + 2 and problem.laws is not None
-    assert problem.laws.laws.numel() == 2 * LENGTH * (TOKENS + 1)
+        run.predict(torch.zeros(4, LENGTH, dtype=torch.long), 0.5, where)
+    assert run.meter.made_nfe == 4 + 2 and run._posteriors is not None
+    assert run._posteriors.laws.numel() == 2 * LENGTH * (TOKENS + 1)
 
 
 def test_denoisers_of_denoisers_say_what_those_within_say() -> None:
@@ -149,10 +150,10 @@ def test_denoisers_of_denoisers_say_what_those_within_say() -> None:
 def test_streams_belong_to_rows_that_share_a_law() -> None:
     """Copies of one state share the law and not the draw."""
     denoiser = Asked(time_independent=True, promptless=True)
-    problem = problem_of(denoiser, 300).begin()
+    run = Run(problem_of(denoiser, 300))
     x, where = torch.zeros(300, LENGTH, dtype=torch.long), torch.ones(300, LENGTH, dtype=torch.bool)
-    guesses, _ = problem.guess(x, 0.5, where, problem.rows, 2, Rng.seeded(0, 300))
-    assert denoiser.calls == [1] and len(guesses[0].unique(dim=0)) > 10 and not torch.equal(guesses[0], guesses[1])
+    drawn, _ = run.draw(x, 0.5, where, 2, Rng.seeded(0, 300))
+    assert denoiser.calls == [1] and len(drawn[0].unique(dim=0)) > 10 and not torch.equal(drawn[0], drawn[1])
 
 
 def _denoisers() -> dict[str, tuple[Any, Tensor]]:
@@ -192,16 +193,16 @@ def test_probabilities_are_those_whose_logarithms_are_given() -> None:
         logs = denoiser(x_t.clone(), times, where, rows)
         assert shares.sub(logs.exp()).abs().max() < 1e-6, name
         assert shares.sum(1).sub(1).abs().max() < 1e-5, name
-        problem = Problem(denoiser, lambda tokens, rows: tokens.sum(1).double(), torch.zeros_like(x_t), forbidden=[2])
-        law = problem.predict(x_t, 0.5, where, rows)
+        run = Run(Problem(denoiser, lambda tokens, rows: tokens.sum(1).double(), torch.zeros_like(x_t), forbidden=[2]))
+        law = run.predict(x_t, 0.5, where)
         assert law[:, 2].isneginf().all()
         allowed = logs.double().index_fill(1, torch.tensor([2]), -torch.inf).log_softmax(1)
         likely = allowed > -20  # below, a float32 probability has few digits or none
         assert law.double().sub(allowed)[likely].abs().max() < 1e-4, name
-        guesses, sure = problem.guess(x_t, 0.5, where, rows, 3, Rng.seeded(0, 2))
-        own = allowed.gather(1, guesses[:, where].T).T
+        drawn, sure = run.draw(x_t, 0.5, where, 3, Rng.seeded(0, 2))
+        own = allowed.gather(1, drawn[:, where].T).T
         assert sure[:, where].sub(own).abs().max() < 1e-4, name
-        assert not bool((guesses[:, where] == 2).any())
+        assert not bool((drawn[:, where] == 2).any())
 
 
 def test_a_law_without_a_possible_token_is_named() -> None:
@@ -214,8 +215,8 @@ def test_a_law_without_a_possible_token_is_named() -> None:
         def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
             return law.repeat(len(x_t), 1)
 
-    problem = problem_of(Sure(True, True), 3, forbidden=[0])
+    run = Run(problem_of(Sure(True, True), 3, forbidden=[0]))
     with pytest.raises(ValueError, match="row 0: the denoiser gives no probability to any allowed token"):
-        problem.guess(torch.zeros(3, LENGTH, dtype=torch.long), 0.5, where, problem.rows, 1, Rng.seeded(0, 3))
+        run.draw(torch.zeros(3, LENGTH, dtype=torch.long), 0.5, where, 1, Rng.seeded(0, 3))
     with pytest.raises(ValueError, match="has no finite log-weight"):
         Rng.seeded(0, 1).categorical(torch.zeros(1, 4), torch.ones(1, 1, dtype=torch.bool), log=False)

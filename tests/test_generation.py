@@ -16,7 +16,7 @@ from iterref.denoiser import Denoiser
 from iterref.drafts import Drafts, OwnDrafts
 from iterref.generation import RECOMMENDED, draw_drafts, fitted, generate, recommended
 from iterref.guidance import ClassifierFreeGuidance
-from iterref.models.table import Table
+from iterref.exact.table import Table
 from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise, absorbing
 from iterref.registry import parse

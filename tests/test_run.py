@@ -1,244 +1,207 @@
-"""The run: what a result holds, whose seed is whose, and that nothing is lost when a reward fails."""
+"""The run: what no move may touch, that chunks and rows change nothing, and what the meter counts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from iterref.budget import Cost
-from iterref.models.markov import world
+from iterref.denoiser import Denoiser
+from iterref.exact.markov import Markov, world
+from iterref.noise import Noise, absorbing
+from iterref.result import Best
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import sampler_from_string
-from iterref.rewards.base import RewardError
-from iterref.result import Result
-from iterref.sampling import sample
+from iterref.run import Run
+from iterref.rewards.base import Remembered, RewardError
+from tests.support.worlds import random_reward, random_table
 
 torch.set_num_threads(1)
 INF = float("inf")
-MODEL, REWARD, TARGET = world(6, 3)
-UNIFORM = world(6, 3, noise="uniform")[0]
-METHODS = [
-    "ancestral:steps=3",
-    "best_of_n:steps=2,n=3",
-    "metropolis:steps=2,moves=3",
-    "iterref:steps=2,moves=3,tries=2",
-    "iterref:steps=2,moves=3,tries=2,kernel=independent",
-    "iterref:steps=2,moves=3,tries=2,kernel=published",
-    "iterref:steps=2,moves=3,tries=2,kernel=trajectory",
-]
+LENGTH, VOCAB = 6, 3
 
 
-def problem_of(rows: int = 4, model: object = MODEL, reward: object = REWARD, **options: object) -> Problem:
-    return Problem(model, reward, torch.zeros(rows, 6), **options)
+def model_of(kind: str = "absorbing") -> Markov:
+    return world(LENGTH, VOCAB, 1, kind)[0]
 
 
-def run(text: str, problem: Problem, **options: object) -> Result:
-    return sample(sampler_from_string(text), problem, **options)
+def no_reward(tokens: Tensor, rows: Tensor) -> Tensor:
+    return torch.zeros(len(tokens), dtype=torch.float64)
 
 
-def words(tokens: Tensor) -> list[str]:
-    return [" ".join(map(str, row)) for row in tokens.tolist()]
+def problem_of(kind: str = "absorbing", rows: int = 3, **options: object) -> Problem:
+    canvas = torch.arange(rows * LENGTH).view(rows, LENGTH) % VOCAB
+    return Problem(model_of(kind), no_reward, canvas, **options)
 
 
-@pytest.mark.parametrize("text", METHODS)
-def test_a_result_holds_everything(text):
-    result = run(text, problem_of(alpha=0.5), decode=words)
-    assert result.tokens.shape == (4, 6) and result.rewards.dtype == torch.float64
-    assert torch.equal(result.rewards, REWARD(result.tokens, torch.arange(4)))
-    assert torch.equal(result.best.reward, REWARD(result.best.tokens, torch.arange(4)))
-    assert bool((result.best.reward >= result.rewards).all())
-    assert result.texts == words(result.tokens)
-    assert result.finished and result.sampler == sampler_from_string(text)
-    assert result.asked == sampler_from_string(text).cost() and result.cost.nfe <= result.asked.nfe
-    assert result.seconds >= sum(result.parts.values()) > 0 and set(result.parts) == {"denoiser", "reward"}
-    assert text.split(":")[0] in str(result) and f"{float(result.rewards.mean()):.4f}" in str(result)
-    assert f"[{float(result.rewards[0]):.3f}]" in str(result)
-    (result.tokens + 1).add_(1)  # no inference tensor: a caller may go on computing with it
-    result.tokens[0] = 0
-    assert len(result.trace.steps) == sampler_from_string(text).iterations
+def run_of(kind: str = "absorbing", rows: int = 3, **options: object) -> Run:
+    return Run(problem_of(kind, rows, **options))
 
 
-def test_seeds_and_identities():
-    text, problem = "iterref:steps=3,moves=4,tries=2", problem_of(rows=5)
-    first, again, other = (run(text, problem, seed=seed).tokens for seed in (1, 1, 2))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert torch.equal(first, run(text, problem, seed=1, rows=range(5)).tokens)
-    turned = run(text, problem, seed=1, rows=[4, 3, 2, 1, 0]).tokens
-    assert torch.equal(turned.flip(0), first)
-    twins = run(text, problem, seed=1, rows=torch.tensor([7, 7, 8, 7, 8])).tokens
-    assert torch.equal(twins[0], twins[1]) and torch.equal(twins[2], twins[4]) and not torch.equal(twins[0], twins[2])
-
-
-def test_bad_calls_are_refused():
-    with pytest.raises(ValueError, match="3 row identities for 4 rows"):
-        run("ancestral", problem_of(), rows=[0, 1, 2])
-    with pytest.raises(ValueError, match="row 4 cannot be watched: the rows are 0 to 3"):
-        run("ancestral", problem_of(), watch=[4])
-    with pytest.raises(ValueError, match="identity -1"):
-        run("ancestral", problem_of(), rows=[-1, 0, 1, 2])
-    with pytest.raises(ValueError, match="too small for one run of iterref"):
-        run("iterref", problem_of(), budget=3)
-
-
-def test_a_budget_is_kept():
-    result = run("iterref:steps=2,blocks=1", problem_of(), budget=(10, 40))
-    assert (result.asked, result.sampler) == (Cost(10, 40, 10), sampler_from_string("iterref:steps=2,moves=8,tries=4,blocks=1"))
-
-
-@dataclass
-class Failing:
-    """A reward that fails from its `after`-th call on."""
-
-    after: int
-    calls: int = 0
-    seen: list[Tensor] = field(default_factory=list)
-
-    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        self.calls += 1
-        if self.calls > self.after:
-            raise OSError("the judge hung up")
-        self.seen.append(REWARD(tokens, rows))
-        return self.seen[-1]
-
-
-def test_a_reward_that_fails_loses_nothing():
-    reward = Failing(after=6)
-    with pytest.raises(RewardError, match="the reward raised OSError .the judge hung up.") as caught:
-        text, problem = "iterref:steps=2,moves=9,tries=2,blocks=1,early=0", problem_of(reward=reward, remember=False)
-        run(text, problem, decode=lambda x: ["text"] * 4)
-    partial = caught.value.partial
-    assert isinstance(partial, Result) and not partial.finished
-    assert len(partial.trace.steps) == 6 and partial.asked.nfe == 7
-    # two drafts are no finished texts; the best of the four moves' candidates are kept
-    best = torch.stack(reward.seen[2:]).view(-1, 4).amax(0)
-    assert torch.equal(partial.rewards, best) and torch.equal(REWARD(partial.tokens, torch.arange(4)), best)
-    assert partial.texts == ["text"] * 4 and isinstance(caught.value.__cause__, OSError)
-
-
-def test_a_reward_that_fails_at_once_has_nothing_to_save():
-    with pytest.raises(RewardError) as caught:
-        run("best_of_n:steps=2,n=2", problem_of(reward=Failing(after=0)))
-    partial = caught.value.partial
-    assert bool(torch.isneginf(partial.rewards).all()) and len(partial.trace.steps) == 1
-
-
-@pytest.mark.parametrize("model", [MODEL, UNIFORM], ids=["absorbing", "uniform"])
-@pytest.mark.parametrize("text", METHODS)
-def test_rows_without_a_free_position_come_back_unchanged(model, text):
-    canvas = torch.tensor([[0, 1, 2, 0, 1, 2], [2, 2, 2, 1, 1, 1]])
-    for free in (torch.zeros(2, 6), torch.tensor([[0] * 6, [1] * 6])):
-        result = sample(sampler_from_string(text), Problem(model, REWARD, canvas, free.bool(), alpha=0.3))
-        assert torch.equal(result.tokens[0], canvas[0]) and torch.equal(result.best.tokens[0], canvas[0])
-        assert float(result.rewards[0]) == float(REWARD(canvas[:1], torch.zeros(1)))
-    assert result.cost.nfe <= result.asked.nfe / 2  # the row without an open position is never evaluated
-
-
-def second_row_only(tokens: Tensor, rows: Tensor) -> Tensor:
-    return torch.where(rows == 1, REWARD(tokens, rows), -INF)
-
-
-@pytest.mark.parametrize("model", [MODEL, UNIFORM], ids=["absorbing", "uniform"])
-@pytest.mark.parametrize("text", [text for text in METHODS if "ancestral" not in text] + ["iterref:objective=maximise"])
-def test_rows_with_only_forbidden_candidates_are_named_and_hold_a_text(model, text):
-    problem = Problem(model, second_row_only, torch.full((2, 6), -7), alpha=0.5)
-    result = sample(sampler_from_string(text), problem, watch=[0])
-    assert result.trace.stuck_rows() == [0] and "rows 0: some step found only forbidden" in str(result)
-    assert float(result.rewards[0]) == -INF and float(result.rewards[1]) > -INF
-    for tokens in (result.tokens, result.best.tokens):  # a text of the model, not what stood on the canvas
-        assert int(tokens.min()) >= 0 and int(tokens.max()) < 3
-    guesses = result.trace.table()["guesses"][:, 0]
-    if text.startswith("iterref") and "trajectory" not in text:  # on the finished text, nothing moves any more
-        steps = result.sampler.steps
-        assert torch.equal(guesses[steps:], guesses[steps - 1].expand_as(guesses[steps:]))
+def test_free_positions_may_hold_anything_before():
+    canvas = torch.full((1, LENGTH), -5)
+    run = Run(Problem(model_of(), no_reward, canvas))
+    assert torch.equal(run.prior(Rng.seeded(0, 1)), torch.full((1, LENGTH), 3))
 
 
 @dataclass(frozen=True)
-class Avoids:
-    """-inf for a text that holds a token."""
+class Broken(Denoiser):
+    """A denoiser whose numbers are wrong."""
 
-    token: int
+    noise: Noise
+    answer: Tensor
 
-    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        return torch.where((tokens == self.token).any(1), -INF, 0.0)
-
-
-@pytest.mark.parametrize("kernel", ["shared", "independent", "published", "trajectory"])
-def test_a_hard_constraint_is_reached_and_kept(kernel):
-    """Moves wide enough to leave a forbidden text do so, and no chain ever goes back to one."""
-    options = "steps=2,moves=8,tries=8,span=1.0,spacing=0"
-    result = run(f"iterref:{options},kernel={kernel}", problem_of(8, reward=Avoids(2)))
-    assert not bool((result.tokens == 2).any()) and bool((result.rewards == 0).all())
-    finite = result.trace.table()["reward"].isfinite()
-    assert bool((finite[-8:].long().diff(dim=0) >= 0).all())
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        return self.answer
 
 
-def test_sampling_returns_the_last_state_and_maximising_the_best():
-    options = "steps=2,moves=6,tries=2,span=0.5"
-    problem = problem_of(rows=20, alpha=3.0)
-    sampled, best = (run(f"iterref:{options},objective={what}", problem) for what in ("sample", "maximise"))
-    assert torch.equal(sampled.best.tokens, best.tokens)  # the same chain, another answer
-    assert torch.equal(best.rewards, best.best.reward)
-    assert float(sampled.rewards.mean()) < float(best.rewards.mean())
-    last = sampled.trace.table()["reward"][-1]
-    assert torch.equal(last, sampled.rewards)
+@pytest.mark.parametrize(
+    "answer, words",
+    [
+        (torch.zeros(3, 4), r"returned \(3, 4\) for 4 open positions and 4 tokens"),
+        (torch.zeros(4, 5), r"returned \(4, 5\) for 4 open positions"),
+        (torch.tensor([[0.0] * 4] * 3 + [[float("nan")] * 4]), "row 1: the denoiser gives no probability"),
+    ],
+)
+def test_a_broken_denoiser_is_caught(answer, words):
+    run = Run(Problem(Broken(absorbing(4), answer), no_reward, torch.zeros(2, 2)))
+    x_t, where = torch.full((2, 2), 3), torch.ones(2, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match=words):
+        run.predict(x_t, 1.0, where)
 
 
-def test_annealing_ends_colder():
-    options = "steps=2,moves=12,tries=4,span=0.5,objective=maximise"
-    warm, cold = (run(f"iterref:{options},anneal={by}", problem_of(30, alpha=3.0)) for by in (1, 0.01))
-    last = [result.trace.table()["reward"][-3:].mean() for result in (warm, cold)]
-    assert float(last[1]) > float(last[0]) + 0.5
+def test_a_position_with_only_forbidden_tokens_names_its_row():
+    certain = torch.full((2, 4), -INF)
+    certain[0, 0], certain[1, 1] = 0.0, 0.0
+    run = Run(Problem(Broken(absorbing(4), certain), no_reward, torch.zeros(2, 1), forbidden=[1]))
+    with pytest.raises(ValueError, match="row 1: .* forbid fewer tokens"):
+        run.predict(torch.full((2, 1), 3), 1.0, torch.ones(2, 1, dtype=torch.bool))
 
 
-def test_more_refinement_comes_nearer_to_the_target():
-    """From the unguided mean reward to the exact tilted one."""
-    problem = problem_of(100, alpha=0.5)
-    means = [float(run(f"iterref:steps=2,moves={m},tries=8,span=0.5", problem).rewards.mean()) for m in (0, 12)]
-    plain = float(run("ancestral:steps=6", problem).rewards.mean())
-    assert plain < means[0] < means[1] and means[1] == pytest.approx(TARGET.mean_reward(), abs=0.4)
+@pytest.mark.parametrize("kind", ["absorbing", "uniform"])
+def test_forbidden_tokens_are_left_out_and_the_rest_keeps_its_ratios(kind):
+    free, banned = run_of(kind), run_of(kind, forbidden=[1])
+    x_t = free.prior(Rng.seeded(1, 3))
+    where = torch.ones_like(x_t, dtype=torch.bool)
+    for before, after in (
+        (free.predict(x_t, 0.9, where), banned.predict(x_t, 0.9, where)),
+        (free.conditionals(free.canvas, where), banned.conditionals(free.canvas, where)),
+    ):
+        assert bool(torch.isneginf(after[:, 1]).all())
+        assert torch.allclose((after - before)[:, 0], (after - before)[:, 2], atol=1e-12)
+        assert torch.allclose(after.exp().sum(1), torch.ones(len(after), dtype=torch.float64), atol=1e-12)
+    shown = where & (x_t != 1)  # what stands there is kept where nothing is drawn
+    assert not bool((banned.draw(x_t, 0.9, where, 50, Rng.seeded(2, 3))[0][:, shown] == 1).any())
+    assert bool((free.draw(x_t, 0.9, where, 50, Rng.seeded(2, 3))[0] == 1).any())
 
 
-def test_progress_is_shown_when_asked(capsys):
-    run("ancestral:steps=2", problem_of())
-    assert capsys.readouterr() == ("", "")
-    run("ancestral:steps=2", problem_of(), progress=True)
-    shown = capsys.readouterr()
-    assert shown.out == "" and "ancestral" in shown.err and "2/2" in shown.err
+@pytest.mark.parametrize("kind", ["absorbing", "uniform"])
+def test_frozen_positions_are_kept_by_every_step(kind):
+    free = torch.rand(3, LENGTH, generator=torch.Generator().manual_seed(0)) < 0.5
+    run = run_of(kind, free=free)
+    for seed in range(10):
+        rng = Rng.seeded(seed, 3)
+        x_1 = run.prior(rng.fork("prior"))
+        x_s = run.renoise(run.canvas, 1.0, 0.1, rng.fork("back"))
+        x_t = run.denoise(x_1, run.canvas, 0.0, 0.5, rng.fork("forth"))
+        for x in (x_1, x_s, x_t):
+            assert torch.equal(x[~free], run.canvas[~free])
+    assert not torch.equal(x_s, run.canvas)
 
 
-# --- the best text ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["absorbing", "uniform"])
+@pytest.mark.parametrize("max_rows", [1, 2, 3])
+def test_chunks_change_no_bit(kind, max_rows):
+    whole, chunked = (run_of(kind, rows=5, max_rows=size) for size in (None, max_rows))
+    x_t = whole.renoise(whole.canvas, 1.0, 0.4, Rng.seeded(1, 5))
+    where = whole.noise.undetermined(x_t, torch.full((5,), 0.6)).clone()
+    where[3] = False
+    for ask in (
+        lambda run: run.predict(x_t, 0.6, where),
+        lambda run: run.conditionals(run.canvas, where),
+        lambda run: run.draw(x_t, 0.6, where, 3, Rng.seeded(2, 5))[0],
+        lambda run: run.reward_of(run.canvas, final=True),
+        lambda run: run.reward_of(run.canvas.expand(2, -1, -1), final=True),
+    ):
+        assert torch.equal(ask(whole), ask(chunked))
 
 
-def rule(tokens: Tensor, rows: Tensor) -> Tensor:
-    return ((tokens == 2).sum(1) >= 2).double()
+@pytest.mark.parametrize("max_rows", [None, 2])
+def test_the_meter_counts_what_is_asked_and_what_is_made(max_rows):
+    table = random_table("absorbing", 3, 2, 3, coupling=1)
+    prompts = torch.tensor([0, 0, 1, 2])
+    run = Run(Problem(table, random_reward(3, 2, 3), torch.zeros(4, 3), max_rows=max_rows, prompts=prompts))
+    x_t = torch.tensor([[2, 0, 1], [0, 0, 0], [2, 2, 2], [1, 1, 1]])
+    run.predict(x_t, 0.5, x_t == 2)  # two rows have nothing open
+    assert (run.meter.asked_nfe, run.meter.made_nfe, run.meter.depth) == (4, 2, 1)
+    nothing = run.predict(x_t, 0.5, torch.zeros_like(x_t, dtype=torch.bool))
+    assert nothing.shape == (0, 3)
+    assert (run.meter.asked_nfe, run.meter.made_nfe, run.meter.depth) == (8, 2, 2)
+    texts = torch.tensor([[0, 0, 1], [0, 0, 1], [1, 1, 1], [0, 0, 1]])
+    for made in (3, 3):  # one pair twice in the first call, and all known in the second
+        run.reward_of(texts, final=False)
+        assert run.meter.made_reward_calls == made
+    assert run.meter.asked_reward_calls == 8
+    assert run.meter.asked(4).reward_calls == 2 and run.meter.made(4).reward_calls == 0.75
+    assert min(run.meter.seconds.values()) >= 0
 
 
-def test_of_texts_with_one_reward_the_last_state_is_returned() -> None:
-    model = world(length=12, vocab=6, seed=2)[0]
-    problem = Problem(model, rule, torch.zeros(256, 12), alpha=0.1)
-    best, last = (run(f"iterref:objective={kind}", problem, seed=1) for kind in ("maximise", "sample"))
-    reached = last.rewards == 1
-    assert bool((best.rewards >= last.rewards).all()) and reached.sum() > 200
-    assert torch.equal(best.tokens[reached], last.tokens[reached])
-    # so a rule that is kept costs the model next to nothing: its texts are as likely as exact ones that keep it
-    drawn = model.sample(Rng.seeded(3, torch.arange(4000)))
-    exact = model.log_prob(drawn[rule(drawn, drawn) == 1])
-    found = model.log_prob(best.tokens)
-    assert abs(float(found.mean() - exact.mean())) < 4 * float(found.std() / 16 + exact.std() / len(exact) ** 0.5)
-    # the control: texts that keep it at first sight are far less likely, in nats
-    hasty = run("iterref:moves=0,steps=1,tries=64,objective=maximise", problem, seed=1)
-    assert bool((hasty.rewards == 1).all()) and float(model.log_prob(hasty.tokens).mean()) < float(exact.mean()) - 1
+def test_without_memory_every_row_is_asked():
+    run = run_of(remember=False, prompts=torch.zeros(3, dtype=torch.long))
+    run.reward_of(run.canvas[:1].repeat(3, 1), final=False)
+    assert run.meter.made_reward_calls == run.meter.asked_reward_calls == 3
 
 
-def test_a_finished_text_that_moves_leave_again_is_seen() -> None:
-    model, reward, _ = world(12, 8)
-    problem = Problem(model, reward, torch.zeros(64, 12), alpha=5.0)  # so warm that the last moves leave good texts
-    result = run("iterref:steps=4,moves=8,early=0.5,tries=1,blocks=1,objective=maximise", problem)
-    table = result.trace.table()
-    finished = table["t"] == 0
-    assert 1 < finished.sum() < len(finished)  # some moves at noisy times, some on finished texts
-    assert bool((table["best"][finished] >= table["reward"][finished]).all())
+def test_a_run_begins_afresh():
+    problem = problem_of()
+    first = Run(problem)
+    first.reward_of(problem.canvas, final=True)
+    second = Run(problem)
+    assert first.meter.asked_reward_calls == 3 and second.meter.asked_reward_calls == 0
+    assert bool(first.best.reward.isfinite().all()) and bool(torch.isneginf(second.best.reward).all())
+    assert isinstance(first.reward, Remembered) and first.reward is not second.reward
+    kept = Remembered(no_reward)
+    assert Run(replace(problem, reward=kept, remember=False)).reward is kept
+
+
+def test_only_finished_texts_can_be_the_best():
+    table = random_table("absorbing", 2, 2, 3, coupling=1)
+    run = Run(Problem(table, random_reward(2, 2, 3), torch.zeros(1, 2)))
+    run.reward_of(torch.tensor([[0, 1]]), final=False)
+    assert bool(torch.isneginf(run.best.reward).all())
+    run.reward_of(torch.tensor([[1, 1]]), final=True)
+    assert run.best.tokens.tolist() == [[1, 1]]
+
+
+def test_best_keeps_the_first_of_the_highest_a_row():
+    best = Best(torch.zeros(3, 2, dtype=torch.long), torch.tensor([-INF, 1.0, -INF], dtype=torch.float64))
+    tokens = torch.tensor([[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]])
+    best.see(tokens, torch.tensor([0.5, 2.0, 2.0, 0.9, -INF], dtype=torch.float64), torch.tensor([0, 0, 0, 1, 2]))
+    assert best.tokens.tolist() == [[2, 2], [0, 0], [0, 0]]
+    assert best.reward.tolist() == [2.0, 1.0, -INF]
+    best.see(tokens[3:4], torch.tensor([2.0], dtype=torch.float64), torch.tensor([0]))
+    assert best.tokens[0].tolist() == [2, 2]  # an equal reward is no better
+
+
+@pytest.mark.parametrize("value", [float("nan"), INF])
+def test_a_reward_that_is_none_names_its_row(value):
+    def reward(tokens: Tensor, rows: Tensor) -> Tensor:
+        return torch.where(rows == 2, value, 0.0)
+
+    run = Run(replace(problem_of(), reward=reward))
+    with pytest.raises(RewardError, match="row 2"):
+        run.reward_of(run.canvas, final=True)
+
+
+def test_copies_share_what_a_run_holds():
+    """Meter, best and answers are one, and copy i of row r is sequence i R + r."""
+    run = run_of("uniform")
+    wide = run.repeat(2)
+    assert wide is run.repeat(2) and run.repeat(1) is run and wide.repeat(1) is wide
+    assert wide.rows.tolist() == [0, 1, 2, 0, 1, 2] and wide.meter is run.meter and wide.best is run.best
+    assert torch.equal(wide.canvas, run.canvas.repeat(2, 1)) and wide.batch == run.batch == 3
+    run.conditionals(run.canvas, run.free)
+    wide.conditionals(wide.canvas, wide.free)
+    assert run.meter.made_nfe == 3 and run.meter.asked_nfe == 9

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from iterref.samplers.base import Info, State
 from iterref.decision import ACCEPTED, OTHER, REFUSED, UNDECIDED, Decision
-from iterref.models.markov import world
+from iterref.exact.markov import world
 from iterref.problem import Problem
 from iterref.registry import sampler_from_string
 from iterref.result import Result

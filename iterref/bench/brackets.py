@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from iterref.models.markov import Markov
+from iterref.exact.markov import Markov
 from iterref.noise import Noise
 from iterref.rewards.base import Composable
 

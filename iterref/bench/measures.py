@@ -22,7 +22,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from iterref.models.markov import Markov, TiltedMarkov
+from iterref.exact.markov import Markov, TiltedMarkov
 from iterref.random import Rng
 
 DRAWS = 16  # sets of exact draws that a floor is the mean of

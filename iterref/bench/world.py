@@ -1,6 +1,6 @@
 """World: every method on Markov-chain worlds, where the tilted law is exact, at equal rows.
 
-    world     noise-length-vocab-reward-aALPHA, as in masked-24-8-pairs-a0.5         (`iterref.models.markov.world`)
+    world     noise-length-vocab-reward-aALPHA, as in masked-24-8-pairs-a0.5         (`iterref.exact.markov.world`)
     budget k  k plain runs of S denoiser rows (`iterref.bench.accounts`); S is 16, and 32 from 64 tokens on
     moves     options as they stand: 0 to 10 refinement moves at every one of 8 grid times
 
@@ -23,8 +23,8 @@ from iterref.bench.accounts import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budge
 from iterref.bench.matrix import Ledger, Row, cross, run
 from iterref.bench.measures import Yardstick
 from iterref.budget import fit
-from iterref.models.markov import world
-from iterref.models.pair_reward import KINDS, PairReward
+from iterref.exact.markov import world
+from iterref.exact.pair_reward import KINDS, PairReward
 from iterref.problem import Problem
 from iterref.registry import get, names, parse
 from iterref.run import Result, sample

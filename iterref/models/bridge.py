@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iterref.models.table import add_up
+from iterref.exact.table import add_up
 
 # The powers T^0 ... T^L-1, twice, hold no more numbers than this: 1 GiB.
 LARGEST = 2**27

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a word"}
+
+
 @dataclass(frozen=True)
 class State:
     """What a method needs for its next step: every method adds what it keeps.
@@ -116,7 +119,13 @@ class Sampler(ABC):
     least: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        """Checks the options; every subclass that has some adds its own checks."""
+        """Refuses options of another type than their defaults'; a subclass adds its own checks."""
+        for f in fields(self):
+            values, kind = getattr(self, f.name), type(f.default)
+            for value in values if isinstance(values, tuple) else (values,):
+                number = kind in (int, float) and isinstance(value, int | kind) and not isinstance(value, bool)
+                if kind in (bool, int, float, str) and not number and type(value) is not kind:
+                    raise TypeError(f"{self.name}: {f.name} is {value!r}: give {KINDS[kind]}")
 
     @property
     @abstractmethod
@@ -230,7 +239,7 @@ class Decoded(Sampler):
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from None
         if self.bound != Decoder().bound and self.order != "bounded":
-            raise ValueError(f"{self.name}: bound={self.bound} belongs to order=bounded: leave it out, or say the order")
+            raise ValueError(f"{self.name}: bound={self.bound} belongs to order=bounded: say order=bounded, too")
 
     @property
     def decoder(self) -> Decoder:

@@ -15,7 +15,7 @@ from iterref.bench.tasks.summarization import CASES, MOVES, Summarization, Writt
 from iterref.budget import Budget
 from iterref.drafts import OwnDrafts
 from iterref.generation import draw_drafts, generate
-from iterref.models.table import Table
+from iterref.exact.table import Table
 from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise
 from iterref.registry import get, parse

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from iterref import Cost, Problem, parse, sample
-from iterref.models.markov import world
+from iterref.exact.markov import world
 
 ROWS = 6
 

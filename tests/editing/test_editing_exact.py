@@ -12,7 +12,7 @@ from iterref import Problem
 from iterref.editing import Drift, Within
 from iterref.kernels import Info, Move, State
 from iterref.kernels.shared import shared
-from iterref.models.table import Table
+from iterref.exact.table import Table
 from iterref.random import Rng
 from iterref.rewards.base import Reward
 from tests.support.oracle import balance_error, enumerate_outcomes, law_matrix, stationarity_error, transition

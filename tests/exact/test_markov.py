@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
-from iterref.models.markov import Markov, PairReward, TiltedMarkov, world
-from iterref.models.table import Table
+from iterref.exact.markov import Markov, PairReward, TiltedMarkov, world
+from iterref.exact.table import Table
 from iterref.noise import Noise, absorbing, uniform
 from iterref.random import Rng
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
-from iterref.models.table import Table
+from iterref.exact.table import Table
 from iterref.noise import Noise, absorbing, uniform
 from iterref.random import Rng
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from iterref.bench.measures import Yardstick, distance, shares
 from iterref.models import bridge
 from iterref.models.bridge import Bridge
-from iterref.models.markov import Markov, world
-from iterref.models.pair_reward import KINDS, random_reward
-from iterref.models.table import packed
+from iterref.exact.markov import Markov, world
+from iterref.exact.pair_reward import KINDS, random_reward
+from iterref.exact.table import packed
 from iterref.noise import absorbing
 from iterref.random import Rng
 
@@ -79,7 +79,7 @@ def test_blocks_of_rows_change_no_bit(monkeypatch):
     x_t, where = model.sample(Rng.seeded(3, 50)), torch.ones(50, 12, dtype=torch.bool)
     t = torch.linspace(0.1, 0.9, 50, dtype=torch.float64)
     whole = model(x_t, t, where, torch.arange(50))
-    monkeypatch.setattr("iterref.models.markov.BLOCK", 7 * 25)
+    monkeypatch.setattr("iterref.exact.markov.BLOCK", 7 * 25)
     assert torch.equal(model(x_t, t, where, torch.arange(50)), whole)
 
 

@@ -137,7 +137,7 @@ def test_imports_point_one_way(module):
 @pytest.mark.parametrize(
     "module, planted, named",
     [
-        ("samplers.ancestral", "from iterref.models.table import Table", "models.table"),
+        ("samplers.ancestral", "from iterref.exact.table import Table", "models.table"),
         ("samplers.ancestral", "from iterref import run", "run"),
         ("samplers.iterref", "from iterref.rewards.base import Reward", "rewards.base"),
         ("kernels.shared", "import iterref.rewards.rouge", "rewards.rouge"),
@@ -152,7 +152,7 @@ def test_imports_point_one_way(module):
         ("noise", "from iterref.denoiser import Denoiser", "denoiser"),
         ("random", "from iterref.noise import Noise", "noise"),
         ("run", "from iterref.cli import main", "cli"),
-        ("run", "from iterref.models.markov import world", "models.markov"),
+        ("run", "from iterref.exact.markov import world", "models.markov"),
         ("run", "from . import trace", "..trace"),
     ],
 )

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.stats import power_divergence
 
-from iterref.models.markov import Markov
-from iterref.models.table import Table
+from iterref.exact.markov import Markov
+from iterref.exact.table import Table
 from iterref.moves.independent import InTurn
 from iterref.moves.shared import Shared
 from iterref.problem import Problem

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iterref.models.table import Table
+from iterref.exact.table import Table
 from iterref.moves.independent import InTurn, Textbook
 from iterref.moves.renoise import Excursion
 from iterref.moves.shared import Shared

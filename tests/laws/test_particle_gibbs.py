@@ -16,8 +16,8 @@ from torch import Tensor
 from iterref import mtm
 from iterref.decoding import Decoder, grid
 from iterref.moves import lookahead
-from iterref.models.markov import world
-from iterref.models.table import Table
+from iterref.exact.markov import world
+from iterref.exact.table import Table
 from iterref.particles import Particles
 from iterref.potentials import POTENTIALS, due, promise
 from iterref.problem import Problem

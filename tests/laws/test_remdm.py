@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iterref.models.markov import world
-from iterref.models.table import Table
+from iterref.exact.markov import world
+from iterref.exact.table import Table
 from iterref.noise import Schedule, absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng

@@ -16,8 +16,8 @@ from torch import Tensor
 from iterref import mtm, resample
 from iterref.decoding import Decoder
 from iterref.moves.lookahead import Ahead, Choice, follow, log_step, look, onward, own, scored
-from iterref.models.markov import world
-from iterref.models.table import Table
+from iterref.exact.markov import world
+from iterref.exact.table import Table
 from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, difference, due, maximum, promise, spent, times_due, total
 from iterref.problem import Problem

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import iterref.samplers.tempering as tempering
 from iterref.denoiser import Denoiser
-from iterref.models.markov import world
-from iterref.models.table import Table
+from iterref.exact.markov import world
+from iterref.exact.table import Table
 from iterref.noise import Noise, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng

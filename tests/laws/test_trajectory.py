@@ -12,7 +12,7 @@ from iterref.decoding import ORDERS, Decoder
 from iterref.moves.renoise import descend
 from iterref.samplers.base import Drafted
 from iterref.samplers.trajectory import Recorded, Trajectory
-from iterref.models.table import Table
+from iterref.exact.table import Table
 from tests.support.oracle import (
     Enumerator,
     balance_error,

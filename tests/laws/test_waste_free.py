@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Budget, fit_budget
-from iterref.models.markov import world
-from iterref.models.table import Table
+from iterref.exact.markov import world
+from iterref.exact.table import Table
 from iterref.particles import Particles, adopt
 from iterref.problem import Problem
 from iterref.random import Rng

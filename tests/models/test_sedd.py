@@ -10,7 +10,7 @@ from iterref.check import check
 from iterref.denoiser import from_score
 from iterref.loading import load
 from iterref.models.prefix import PrefixModel
-from iterref.models.table import Table
+from iterref.exact.table import Table
 from iterref.noise import Noise, absorbing, uniform
 from tests.support.published import (
     END,

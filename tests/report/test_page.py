@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref.models.markov import world
+from iterref.exact.markov import world
 from iterref.page import page, table
 from iterref.page.chart import chart, ticks
 from iterref.page.html import _hash, _part

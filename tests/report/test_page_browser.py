@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 
 from iterref.kernels.decision import ACCEPTED, REFUSED
 from iterref.models.digits import Digits
-from iterref.models.markov import world
+from iterref.exact.markov import world
 from iterref.page import page
 from iterref.problem import Problem
 from iterref.registry import parse

@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from iterref import plots
-from iterref.models.markov import world
+from iterref.exact.markov import world
 from iterref.plots import COLOURS, DASHES, MARKERS, Point, acceptance, effect, effective, point, reward_against_budget
 from iterref.problem import Problem
 from iterref.registry import parse

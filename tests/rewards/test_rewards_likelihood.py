@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iterref import generate
 from iterref.denoiser import Denoiser
-from iterref.models.table import Table
+from iterref.exact.table import Table
 from iterref.models.tiny_news import Summarizer
 from iterref.noise import Noise
 from iterref.rewards import Lexical, SelfLikelihood, checked

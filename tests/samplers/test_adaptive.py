@@ -9,7 +9,7 @@ from torch import Tensor
 from iterref.adaptive import refine_hardest, select_sampler
 from iterref.budget import Budget
 from iterref.denoiser import Denoiser
-from iterref.models.markov import world
+from iterref.exact.markov import world
 from iterref.problem import Problem
 from iterref.registry import sampler_from_string
 from iterref.sampling import sample

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref.models.markov import Markov, world
+from iterref.exact.markov import Markov, world
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import get, names, sampler_from_string

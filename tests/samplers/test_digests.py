@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from iterref.generation import generate
-from iterref.models.markov import world
+from iterref.exact.markov import world
 from iterref.problem import Problem
 from iterref.registry import names, sampler_from_string
 from iterref.result import Result

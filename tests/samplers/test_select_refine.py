@@ -9,8 +9,8 @@ from torch import Tensor
 import iterref.samplers.select_refine as select_refine
 from iterref.budget import Cost, fit_budget
 from iterref.decoding import Decoder, grid
-from iterref.models.markov import world
-from iterref.models.table import Table
+from iterref.exact.markov import world
+from iterref.exact.table import Table
 from iterref.problem import Problem
 from iterref.run import Run
 from iterref.sampling import sample

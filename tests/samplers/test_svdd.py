@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref.models.markov import world
-from iterref.models.table import Table
+from iterref.exact.markov import world
+from iterref.exact.table import Table
 from iterref.problem import Problem
 from iterref.run import Run
 from iterref.sampling import sample

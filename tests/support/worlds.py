@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iterref.models.markov import Markov
-from iterref.models.table import Table
+from iterref.exact.markov import Markov
+from iterref.exact.table import Table
 from iterref.moves.renoise import Excursion
 from iterref.noise import Noise, absorbing, uniform
 from iterref.random import Rng

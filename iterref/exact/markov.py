@@ -22,8 +22,8 @@ from torch import Tensor
 
 from iterref.denoiser import Denoiser
 from iterref.models.bridge import Bridge
-from iterref.models.pair_reward import PairReward, random_reward
-from iterref.models.table import add_up, clean_tokens, evidence, expect_clean, normalised, packed
+from iterref.exact.pair_reward import PairReward, random_reward
+from iterref.exact.table import add_up, clean_tokens, evidence, expect_clean, normalised, packed
 from iterref.noise import Noise, absorbing, uniform
 from iterref.random import Rng
 
@@ -217,7 +217,7 @@ def world(
     """A random chain over `vocab` clean tokens, a reward, and their tilted law, all exact.
 
     The start law is softmax(z), the rows of the transition matrix are softmax(1.5 z) with z standard normal; what the
-    kinds of `reward` are says `iterref.models.pair_reward`. Mean rewards of seed 1, length 24, unguided -> tilted:
+    kinds of `reward` are says `iterref.exact.pair_reward`. Mean rewards of seed 1, length 24, unguided -> tilted:
 
         vocab  alpha   pairs            smooth            rough             rare
         8      0.25     3.63 -> 19.89   -2.30 -> 14.66   -0.27 ->  8.76    0.35 -> 25.05

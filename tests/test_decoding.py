@@ -1,4 +1,5 @@
-"""The base decoders: the exact law of a few steps, how many tokens each order reveals, and what is refused."""
+"""Plain decoding: the exact law of a few steps, how many tokens each order reveals, scores by hand, which tokens are shown
+against plain loops, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,37 +9,39 @@ from math import log
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iterref.decoding import ORDERS, REVERSE, Decoder, advance, grid, hidden, reveal
+from iterref import decoding
+from iterref.decoding import ORDERS, Decoder, grid
 from iterref.denoiser import Denoiser
-from iterref.models.markov import Markov, world
-from iterref.models.table import Table
+from iterref.exact.markov import Markov, world
+from iterref.exact.table import Table
 from iterref.noise import Noise, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.run import Run
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
 from tests.support.worlds import random_reward, random_table
 
 torch.set_num_threads(1)
+ANCESTRAL = Decoder()
 
 
-def sampled(table: Table, steps: int, decoder: Decoder = REVERSE, free: Tensor | None = None) -> Tensor:
+def sampled(table: Table, steps: int, decoder: Decoder = ANCESTRAL, free: Tensor | None = None) -> Tensor:
     """The exact law over clean states of `steps` steps of the decoder."""
     times, reward = grid(steps), random_reward(table.length, table.tokens, 1)
 
-    def run(start: Tensor, rng: Enumerator) -> Tensor:
+    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
         canvas = torch.zeros(len(start), table.length, dtype=torch.long)
-        opened = None if free is None else free.expand(len(start), -1)
-        problem = Problem(table, reward, canvas, opened).begin()
-        x = problem.prior(rng)
+        run = Run(Problem(table, reward, canvas, None if free is None else free.expand(len(start), -1)))
+        x = run.prior(rng)
         for t, u in zip(times, times[1:], strict=False):
-            x = advance(problem, x, t, u, decoder, problem.rows, rng)
+            x = decoder.step(run, x, t, u, rng)
         return x
 
-    return law_matrix(*enumerate_outcomes(run, 1), table.states())[0]
+    return law_matrix(*enumerate_outcomes(outcome, 1), table.states())[0]
 
 
 def product_of_marginals(table: Table) -> Tensor:
@@ -52,7 +55,7 @@ def product_of_marginals(table: Table) -> Tensor:
 
 def test_grid():
     assert grid(4) == (1.0, 0.75, 0.5, 0.25, 0.0)
-    assert grid(10)[7] == 0.3 and grid(1) == (1.0, 0.0)  # the nearest number to 3/10: `late=0.3` means this time too
+    assert grid(10)[7] == 0.3 and grid(1) == (1.0, 0.0)  # the nearest number to 3/10
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -106,14 +109,18 @@ def divergence(p: Tensor, q: Tensor) -> float:
     return float((p * (p / q).log()).sum())
 
 
-def batch(noise: str = "absorbing", rows: int = 4) -> Problem:
+def problem_of(noise: str = "absorbing", rows: int = 4) -> Problem:
     """Rows with 8, 5, 1 and 0 of 8 positions free, the 5 of them with gaps."""
     model, reward, _ = world(8, 3, noise=noise)
     free = torch.ones(rows, 8, dtype=torch.bool)
     free[1, [0, 2, 5]] = False
     free[2, 1:] = False
     free[3] = False
-    return Problem(model, reward, torch.zeros(rows, 8), free).begin()
+    return Problem(model, reward, torch.zeros(rows, 8), free)
+
+
+def batch(noise: str = "absorbing") -> Run:
+    return Run(problem_of(noise))
 
 
 @pytest.mark.parametrize("decoder", ONE_BY_ONE, ids=str)
@@ -154,37 +161,37 @@ def test_a_sure_row_is_done_early_and_is_not_evaluated_again():
     coins = {(2, *bits): 0.0 for bits in product((0, 1), repeat=3)}
     table = Table(follows | coins, absorbing(4))
     free = torch.tensor([[False, True, True, True]]).expand(2, -1)
-    problem = Problem(table, random_reward(4, 3, 1), torch.tensor([[1, 0, 0, 0], [2, 0, 0, 0]]), free).begin()
+    run = Run(Problem(table, random_reward(4, 3, 1), torch.tensor([[1, 0, 0, 0], [2, 0, 0, 0]]), free))
     rng, times = Rng.seeded(1, 2), grid(4)
-    x, shown = problem.prior(rng), []
+    x, shown = run.prior(rng), []
     for k in range(4):
-        x = advance(problem, x, times[k], times[k + 1], Decoder("bounded", bound=0.5), problem.rows, rng.fork(k))
+        x = Decoder("bounded", bound=0.5).step(run, x, times[k], times[k + 1], rng.fork(k))
         shown.append((x != 3).sum(1).tolist())
     assert shown == [[4, 2], [4, 3], [4, 4], [4, 4]] and x[0].tolist() == [1, 1, 1, 1]
-    assert problem.meter.asked_nfe == 8 and problem.meter.made_nfe == 4 and problem.meter.depth == 4
+    assert run.meter.asked_nfe == 8 and run.meter.made_nfe == 4 and run.meter.depth == 4
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 8, 12])
 @pytest.mark.parametrize("decoder", COUNTED, ids=str)
 def test_each_row_reveals_its_share_block_by_block(decoder, steps):
     """After the step to u, round(free (1 - a_u)) positions are masked, in rows of different sizes alike."""
-    problem, rng, times = batch(), Rng.seeded(2, 4), grid(steps)
-    x = problem.prior(rng)
+    run, rng, times = batch(), Rng.seeded(2, 4), grid(steps)
+    x = run.prior(rng)
     for k in range(steps):
         before = x
-        x = advance(problem, x, times[k], times[k + 1], decoder, problem.rows, rng.fork(k))
-        masked, seen = x == problem.noise.mask, before != problem.noise.mask
-        assert masked.sum(1).tolist() == [round(int(n) * times[k + 1]) for n in problem.opened.sum(1)]
+        x = decoder.step(run, x, times[k], times[k + 1], rng.fork(k))
+        masked, seen = x == run.noise.mask, before != run.noise.mask
+        assert masked.sum(1).tolist() == [round(int(n) * times[k + 1]) for n in run.free.sum(1)]
         assert torch.equal(x[seen], before[seen])
-        assert in_turn(problem, masked, decoder.block)
+        assert in_turn(run, masked, decoder.block_length)
         if decoder.order == "left":
-            assert in_turn(problem, masked, 1)
-    assert torch.equal(x[~problem.opened], problem.canvas[~problem.opened])
+            assert in_turn(run, masked, 1)
+    assert torch.equal(x[~run.free], run.canvas[~run.free])
 
 
-def in_turn(problem: Problem, masked: Tensor, block: int) -> bool:
+def in_turn(run: Run, masked: Tensor, block: int) -> bool:
     """Whether no row shows a free token of a later block while one of an earlier block is masked."""
-    for free, hidden_here in zip(problem.opened, masked, strict=True):
+    for free, hidden_here in zip(run.free, masked, strict=True):
         index = free.nonzero()[:, 0] if block else free.nonzero()[:0, 0]
         parts = hidden_here[index].split(block) if len(index) else ()
         begun = [bool((~part).any()) for part in parts]
@@ -196,20 +203,20 @@ def in_turn(problem: Problem, masked: Tensor, block: int) -> bool:
 
 def test_orders_without_blocks_are_not_in_turn():
     """Negative control: what is held of blocks is not held of orders without."""
-    problem, rng = batch(), Rng.seeded(2, 4)
-    x = advance(problem, problem.prior(rng), 1.0, 0.5, Decoder("margin"), problem.rows, rng)
-    assert not in_turn(problem, x == problem.noise.mask, 3)
+    run, rng = batch(), Rng.seeded(2, 4)
+    x = Decoder("margin").step(run, run.prior(rng), 1.0, 0.5, rng)
+    assert not in_turn(run, x == run.noise.mask, 3)
 
 
 def test_the_bound_keeps_to_its_block():
     """However large it is, a step ends with the block, so that three blocks take three steps."""
-    problem, rng, times = batch(), Rng.seeded(2, 4), grid(6)
-    x, left = problem.prior(rng), []
+    run, rng, times = batch(), Rng.seeded(2, 4), grid(6)
+    x, left = run.prior(rng), []
     for k in range(6):
-        x = advance(problem, x, times[k], times[k + 1], Decoder("bounded", 3, 1e9), problem.rows, rng.fork(k))
-        left.append((x == problem.noise.mask).sum(1).tolist())
+        x = Decoder("bounded", 3, 1e9).step(run, x, times[k], times[k + 1], rng.fork(k))
+        left.append((x == run.noise.mask).sum(1).tolist())
     assert left == [[5, 2, 0, 0], [2, 0, 0, 0], [0, 0, 0, 0], *[[0, 0, 0, 0]] * 3]
-    assert problem.meter.asked_nfe == 24 and problem.meter.made_nfe == 3 + 2 + 1
+    assert run.meter.asked_nfe == 24 and run.meter.made_nfe == 3 + 2 + 1
 
 
 @dataclass
@@ -240,30 +247,29 @@ class Counting(Denoiser):
     ids=str,
 )
 def test_no_more_positions_are_asked_for_than_a_step_may_show(decoder, cells):
-    problem = batch()
+    problem = problem_of()
     counting = Counting(problem.denoiser, [])
-    problem = replace(problem, denoiser=counting)
-    rng = Rng.seeded(2, 4)
-    advance(problem, problem.prior(rng), 1.0, 0.5, decoder, problem.rows, rng)
+    run, rng = Run(replace(problem, denoiser=counting)), Rng.seeded(2, 4)
+    decoder.step(run, run.prior(rng), 1.0, 0.5, rng)
     assert counting.cells == [cells + 1]  # and the one position of the third row
 
 
 @pytest.mark.parametrize("noise", ["absorbing", "uniform"])
 @pytest.mark.parametrize("decoder", EVERY, ids=str)
 def test_two_halves_make_a_step(decoder, noise):
-    """Going on from a full guess gives the tokens that a step does, and the same for a row alone."""
-    if noise == "uniform" and (decoder.block or decoder.order not in ("random", "bounded")):
+    """Going on from a full clean sample gives the tokens that a step does, and the same for a row alone."""
+    if noise == "uniform" and (decoder.block_length or decoder.order not in ("random", "bounded")):
         return
-    problem, rng = batch(noise), Rng.seeded(7, 4)
-    x_t = advance(problem, problem.prior(rng), 1.0, 0.75, REVERSE, problem.rows, rng)
+    run, rng = batch(noise), Rng.seeded(7, 4)
+    x_t = ANCESTRAL.step(run, run.prior(rng), 1.0, 0.75, rng)
     for u in (0.5, 0.0):
-        step = advance(problem, x_t, 0.75, u, decoder, problem.rows, rng)
-        where = hidden(problem, x_t, 0.75, problem.rows)
-        guesses, sure = problem.guess(x_t, 0.75, where, problem.rows, 2, rng.fork("draw"), decoder.score)
+        step = decoder.step(run, x_t, 0.75, u, rng)
+        where = run.undetermined(x_t, 0.75)
+        x_0, sure = run.draw(x_t, 0.75, where, 2, rng.fork("draw"), decoder.confidence)
         assert sure.dtype == torch.float64
-        assert torch.equal(reveal(problem, x_t, guesses[0], sure[0], 0.75, u, decoder, problem.rows, rng), step)
+        assert torch.equal(decoder.reveal(run, x_t, x_0[0], sure[0], 0.75, u, rng), step)
         some = torch.tensor([1, 0])
-        assert torch.equal(advance(problem, x_t[some], 0.75, u, decoder, some, rng.take(some)), step[some])
+        assert torch.equal(decoder.step(Run(problem_of(noise).only(some)), x_t[some], 0.75, u, rng.take(some)), step[some])
 
 
 @pytest.mark.parametrize("bound", [0.0, 0.3, 0.6, 2.0])
@@ -275,15 +281,15 @@ def test_uniform_noise_is_settled_within_the_bound(bound):
     p = table(noisy, torch.full((4,), t, dtype=torch.float64), everywhere, torch.zeros(4)).exp().view(4, 2, 2)
     entropy = -(p * p.log()).sum(2)
 
-    def run(start: Tensor, rng: Enumerator) -> Tensor:
-        problem = Problem(table, random_reward(2, 2, 1), torch.zeros(len(start), 2)).begin()
-        return advance(problem, noisy[start], t, 0.4, Decoder("bounded", bound=bound), problem.rows, rng)
+    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
+        run = Run(Problem(table, random_reward(2, 2, 1), torch.zeros(len(start), 2)))
+        return Decoder("bounded", bound=bound).step(run, noisy[start], t, 0.4, rng)
 
     both = entropy.amin(1) <= bound
     for row in range(4):
         kept = torch.ones(2, dtype=torch.bool) if both[row] else torch.arange(2) == entropy[row].argmin()
         p[row, ~kept] = 0.5
-    matrix = law_matrix(*enumerate_outcomes(run, 4), noisy)
+    matrix = law_matrix(*enumerate_outcomes(outcome, 4), noisy)
     assert torch.allclose(matrix, (p[:, 0, :, None] * p[:, 1, None, :]).flatten(1), atol=1e-12, rtol=0)
 
 
@@ -291,9 +297,9 @@ def test_confidence_takes_the_surest_tokens():
     """A law that is certain of its last position reveals that one first."""
     log_p = torch.zeros(3, 2, 2, 2, dtype=torch.float64)[0]
     log_p[..., 1] -= 8  # the last token is nearly always 0
-    problem = Problem(Table(log_p, absorbing(3)), random_reward(3, 2, 1), torch.zeros(30, 3)).begin()
+    run = Run(Problem(Table(log_p, absorbing(3)), random_reward(3, 2, 1), torch.zeros(30, 3)))
     rng = Rng.seeded(1, 30)
-    x = advance(problem, problem.prior(rng), 1.0, 2 / 3, Decoder("confidence"), problem.rows, rng)
+    x = Decoder("confidence").step(run, run.prior(rng), 1.0, 2 / 3, rng)
     assert bool(((x != 2).long().argmax(1) == 2).float().mean() > 0.9)
 
 
@@ -304,21 +310,93 @@ def test_most_orders_need_a_mask(order):
 
 @pytest.mark.parametrize("order", ["random", "bounded"])
 def test_blocks_need_a_mask(order):
-    refused(Decoder(order, 2), f"order '{order}' with block=2 needs absorbing noise.*block=0")
+    refused(Decoder(order, 2), f"order '{order}' with block_length=2 needs absorbing noise.*block_length=0")
 
 
 def refused(decoder: Decoder, words: str) -> None:
-    """Before the denoiser is asked, and where a step goes on from a guess."""
-    problem, rng = batch("uniform"), Rng.seeded(0, 4)
-    x = problem.prior(rng)
+    """Before the denoiser is asked, and where a step goes on from a clean sample."""
+    run, rng = batch("uniform"), Rng.seeded(0, 4)
+    x = run.prior(rng)
     with pytest.raises(ValueError, match=words):
-        advance(problem, x, 1.0, 0.5, decoder, problem.rows, rng)
-    assert problem.meter.asked_nfe == 0
+        decoder.step(run, x, 1.0, 0.5, rng)
+    assert run.meter.asked_nfe == 0
     with pytest.raises(ValueError, match=words):
-        reveal(problem, x, x, torch.zeros(4, 8), 1.0, 0.5, decoder, problem.rows, rng)
+        decoder.reveal(run, x, x, torch.zeros(4, 8), 1.0, 0.5, rng)
 
 
-@pytest.mark.parametrize("options", [{"order": "best"}, {"block": -1}, {"bound": -0.1}, {"bound": float("nan")}])
+@pytest.mark.parametrize("options", [{"order": "best"}, {"block_length": -1}, {"bound": -0.1}, {"bound": float("nan")}])
 def test_unknown_orders_and_negative_numbers_are_refused(options):
     with pytest.raises(ValueError, match="order must be one of random, left, confidence|must not be negative"):
         Decoder(**options)
+
+
+# Scores, and which tokens they show.
+
+
+def laws(cells: int, vocab: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (2 * torch.randn(cells, vocab, generator=generator)).to(dtype).log_softmax(1)
+
+
+def test_scores_by_hand():
+    p = torch.tensor([[0.7, 0.2, 0.1, 0.0], [1.0, 0.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]], dtype=torch.float64)
+    drawn = torch.tensor([[0, 0, 3], [1, 0, 2]])
+    taken = torch.tensor([[0.7, 1.0, 0.25], [0.2, 1.0, 0.25]], dtype=torch.float64)
+    assert torch.allclose(decoding.confidence(p.log(), drawn).exp(), taken)
+    gap = torch.tensor([0.5, 1.0, 0.0], dtype=torch.float64)
+    assert torch.allclose(decoding.margin(p.log(), drawn), gap.expand(2, 3))
+    h = -(0.7 * log(0.7) + 0.2 * log(0.2) + 0.1 * log(0.1))
+    assert torch.allclose(decoding.negentropy(p.log(), drawn), -torch.tensor([h, 0, log(4)]).double().expand(2, 3))
+
+
+@pytest.mark.parametrize("score", decoding.SCORES.values(), ids=decoding.SCORES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_score_is_the_same_bits_in_every_batch(score, dtype, monkeypatch):
+    log_p, drawn = laws(37, 1009, dtype=dtype), torch.arange(74).view(2, 37)
+    whole = score(log_p, drawn)
+    assert whole.shape == (2, 37)
+    for cells in ([0], [36, 3], list(range(5, 30))):
+        assert torch.equal(score(log_p[cells], drawn[:, cells]), whole[:, cells])
+    monkeypatch.setattr(decoding, "BLOCK", (2000, 2000))
+    assert torch.equal(score(log_p, drawn), whole)
+    assert torch.equal(score(log_p.T.contiguous().T, drawn), whole)  # whatever the strides
+
+
+WHERE = st.lists(st.booleans(), min_size=6, max_size=6)
+NUMBERS = st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.5, 1.0]), min_size=6, max_size=6)
+
+
+def one(mask: list[bool]) -> Tensor:
+    return torch.tensor([mask])
+
+
+@settings(max_examples=60, deadline=None)
+@given(WHERE, NUMBERS, st.sampled_from([0.0, 0.15, 0.3, 1.0, 9.0]))
+def test_the_bound_takes_the_longest_run(mask, entropy, bound):
+    ranked = sorted((h, i) for i, h in enumerate(entropy) if mask[i])
+    sums = [sum(h for h, _ in ranked[:k]) for k in range(len(ranked))]
+    assume(all(abs(total - bound) > 1e-9 or total == 0 for total in sums))  # a sum that rounds to either side
+    fits = [k for k, total in enumerate(sums, 1) if total <= bound]
+    expected = {i for _, i in ranked[: max(fits, default=0)]}
+    shown = decoding.bounded(one(mask), torch.tensor([entropy]).double(), bound)
+    assert set(shown[0].nonzero()[:, 0].tolist()) == expected
+    assert bool(expected) == any(mask)
+
+
+@settings(max_examples=60, deadline=None)
+@given(WHERE, WHERE, NUMBERS, st.integers(0, 6), st.integers(0, 4))
+def test_the_surest_of_each_block_in_turn(free, mask, sure, count, size):
+    """As a loop would: the earliest block first, in it the highest score, of equal scores the leftmost."""
+    where = [f and m for f, m in zip(free, mask, strict=True)]
+    number = [sum(free[:i]) // size if size else 0 for i in range(6)]
+    ranked = sorted((number[i], -sure[i], i) for i in range(6) if where[i])
+    block = decoding.blocks(one(free), size)
+    assert all(block[0, i] == number[i] for i in range(6) if free[i])
+    taken = torch.tensor([count])
+    shown = decoding.surest(one(where), torch.tensor([sure]), block, taken)
+    assert shown[0].nonzero()[:, 0].tolist() == sorted(i for *_, i in ranked[:count])
+    reach = decoding.reached(one(where), block, taken)
+    last = max((b for b, *_ in ranked[:count]), default=-1)
+    assert reach[0].tolist() == [where[i] and number[i] <= last for i in range(6)]
+    first = min((b for b, *_ in ranked), default=-1)
+    assert decoding.foremost(one(where), block)[0].tolist() == [where[i] and number[i] == first for i in range(6)]

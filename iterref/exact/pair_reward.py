@@ -17,7 +17,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from iterref.models.table import add_up, expect_clean
+from iterref.exact.table import add_up, expect_clean
 
 KINDS = ("pairs", "smooth", "rough", "rare")
 SPREAD = 0.5  # of smooth and rough values: at alpha = 0.5 a pair's log-weight has standard deviation 1
