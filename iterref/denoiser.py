@@ -72,12 +72,12 @@ def carry_over(log_p: Tensor, x_t: Tensor, where: Tensor, mask: int) -> Tensor:
 def carry_over_(logits: Tensor, x_t: Tensor, where: Tensor, mask: int, log: bool = True) -> Tensor:
     """`carry_over` of predictions that may be overwritten; the probabilities themselves unless `log`."""
     logits[:, mask] = -torch.inf
-    law = torch.log_softmax(logits, -1) if log else torch.softmax(logits, -1)
+    p = torch.log_softmax(logits, -1) if log else torch.softmax(logits, -1)
     seen = x_t[where]
     revealed = (seen != mask).nonzero()[:, 0]
-    law[revealed] = -torch.inf if log else 0.0
-    law[revealed, seen[revealed]] = 0.0 if log else 1.0
-    return law
+    p[revealed] = -torch.inf if log else 0.0
+    p[revealed, seen[revealed]] = 0.0 if log else 1.0
+    return p
 
 
 def from_leave_one_out(log_p: Tensor, x_t: Tensor, t: Tensor, where: Tensor, noise: Noise) -> Tensor:
@@ -100,8 +100,8 @@ def from_score(log_score: Tensor, x_t: Tensor, t: Tensor, where: Tensor, noise: 
 
     Packed (M, V), (R, L), (R,), (R, L) bool -> (M, V) normalised. Absorbing noise: at a masked position the scores of
     the tokens are their posterior up to a factor, so that a shift of all log-scores changes nothing. Other noise: the
-    scores, with 1 for the token's own, are up to a factor the law a_t l + (1 - a_t) pi of a noisy token, l the
-    leave-one-out law; this needs a_t > 0, and what an inexact score leaves below zero counts as zero.
+    scores, with 1 for the token's own, are up to a factor the distribution a_t l + (1 - a_t) pi of a noisy token, l the
+    leave-one-out conditional; this needs a_t > 0, and what an inexact score leaves below zero counts as zero.
     """
     if noise.mask is not None:
         return carry_over(log_score, x_t, where, noise.mask)

@@ -65,10 +65,9 @@ class OwnDrafts(Pooled):
     """The consensus reward, its pool of drafts still to be drawn: mean ROUGE `kind` with `n` drafts of the model's own.
 
     A draft is a plain sample of `steps` grid steps, unmasked in `order`, `block_length` tokens at a time or within an
-    entropy `bound` (`iterref.decoding`), at `temperature` (the run's own unless given). Drawing the pool takes n * steps
-    NFE a sample. Draft d of a row is the same for every n above d. Raises `ValueError` for a number below 1 or an
-    unknown order.
-    """
+    entropy `bound` (`iterref.decoding`), at `temperature` (the run's own unless given). Drawing the pool takes n *
+    steps NFE a sample. Draft d of a row is the same for every n above d. Raises `ValueError` for a number below 1 or an
+    unknown order. """
 
     n: int = 16
     steps: int = 8

@@ -3,10 +3,9 @@
     question of row r  =  (tokens, open positions, prompt, time)        the time only where the denoiser looks at it
 
 Equal questions of one call are asked once. A denoiser that takes no time is not asked again what it was asked in the
-call before: a row that did not change has the same law at another time, and a rejected move leaves a text as it was.
-What is asked is asked in portions that a call may hold; what comes back are laws of rows, in portions too, so that
-no more than a portion's (M, V) is held at a time, besides what `Known` remembers.
-"""
+call before: a row that did not change has the same distribution at another time, and a rejected move leaves a text as
+it was. What is asked is asked in portions that a call may hold; what comes back are the distributions of sequences, in
+portions too, so that no more than a portion's (M, V) is held at a time, besides what `Known` remembers. """
 
 from __future__ import annotations
 
@@ -27,7 +26,8 @@ KEEP = (2**23, 2**28)
 @dataclass(frozen=True)
 class Question:
     """What is asked of R rows: `tokens` (R, L) long, `where` (R, L) bool, the prompts' `names` (R,) long, None where
-    they do not matter, `times` (R,) float64, None likewise; `ask` gives the laws (M, V) of some of the rows, (K,)."""
+    they do not matter, `times` (R,) float64, None likewise; `ask` gives the distributions (M, V) of some of the rows,
+    (K,)."""
 
     tokens: Tensor
     where: Tensor
@@ -75,7 +75,7 @@ class Known:
     question: Question | None = None
     rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     keys: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    laws: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    p: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
     def find(self, question: Question, rows: Tensor, keys: Tensor) -> Tensor:
         """Where the answers to the questions of rows (K,) are held, (K,) long; -1 where they are not."""
@@ -87,23 +87,23 @@ class Known:
         return torch.where(same, place, -1)
 
     def answers(self, places: Tensor) -> Tensor:
-        """The laws (M, V) of held rows, (K,) places."""
+        """The distributions (M, V) of held rows, (K,) places."""
         assert self.question is not None
-        return rearranged(self.laws, self.question.where[self.rows].sum(1), places)
+        return rearranged(self.p, self.question.where[self.rows].sum(1), places)
 
-    def keep(self, question: Question, rows: list[Tensor], keys: list[Tensor], laws: list[Tensor]) -> None:
+    def keep(self, question: Question, rows: list[Tensor], keys: list[Tensor], p: list[Tensor]) -> None:
         """Remembers these answers and no others."""
         if not rows:
             self.question = None
             return
-        # without `ask`, which knows the problem that knows this: a circle would outlive the run, laws and all
+        # without `ask`, which knows the problem that knows this: a circle would outlive the run, answers and all
         self.question, self.rows, self.keys = replace(question, ask=_unasked), torch.cat(rows), torch.cat(keys)
-        self.laws = laws[0] if len(laws) == 1 else torch.cat(laws)
+        self.p = p[0] if len(p) == 1 else torch.cat(p)
 
 
 def portions(question: Question, size: int, meter: Meter, known: Known | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """The laws of all rows with something open, as (rows (K,), laws (M, V)) of at most `size` rows at a time; the rows
-    of a portion ascend. Counts the rows as asked, and those that reach the denoiser as made."""
+    """The distributions of all rows with something open, as (rows (K,), p (M, V)) of at most `size` rows at a time; the
+    rows of a portion ascend. Counts the rows as asked, and those that reach the denoiser as made."""
     meter.asked_nfe += len(question.where)
     meter.depth += 1
     live = question.where.any(1).nonzero()[:, 0]
@@ -118,38 +118,38 @@ def portions(question: Question, size: int, meter: Meter, known: Known | None) -
     kept: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
     for which in (old, new):
         for u in which.split(size) if len(which) else ():
-            laws = known.answers(held[u]) if which is old and known is not None else question.ask(first[u])
-            room -= laws.numel()
+            p = known.answers(held[u]) if which is old and known is not None else question.ask(first[u])
+            room -= p.numel()
             if room >= 0:
-                for into, part in zip(kept, (first[u], keys[u], laws), strict=True):
+                for into, part in zip(kept, (first[u], keys[u], p), strict=True):
                     into.append(part)
-            yield from _spread(question, live, of, first, u, laws, size)
+            yield from _spread(question, live, of, first, u, p, size)
     if known is not None:
         known.keep(question, *kept)
 
 
 def _spread(
-    question: Question, live: Tensor, of: Tensor, first: Tensor, u: Tensor, laws: Tensor, size: int
+    question: Question, live: Tensor, of: Tensor, first: Tensor, u: Tensor, p: Tensor, size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The laws of the questions u (U',) for all rows that ask them."""
+    """The distributions of the questions u (U',) for all rows that ask them."""
     if len(first) == len(live):
-        yield first[u], laws
+        yield first[u], p
         return
     place = torch.full_like(first, -1)
     place[u] = torch.arange(len(u), device=u.device)
     mine = (place[of] >= 0).nonzero()[:, 0]
     cells = question.where[first[u]].sum(1)
     for part in mine.split(size):
-        yield live[part], rearranged(laws, cells, place[of[part]])
+        yield live[part], rearranged(p, cells, place[of[part]])
 
 
-def rearranged(laws: Tensor, cells: Tensor, places: Tensor) -> Tensor:
-    """The packed laws of some rows, (K,) places, from those of rows that have (U,) cells each."""
+def rearranged(p: Tensor, cells: Tensor, places: Tensor) -> Tensor:
+    """The packed distributions of some rows, (K,) places, from those of rows that have (U,) cells each."""
     ends = cells.cumsum(0)
     counts = cells[places]
     skipped = (ends[places] - counts) - (counts.cumsum(0) - counts)
-    index = torch.arange(int(counts.sum()), device=laws.device) + skipped.repeat_interleave(counts)
-    return laws[index]
+    index = torch.arange(int(counts.sum()), device=p.device) + skipped.repeat_interleave(counts)
+    return p[index]
 
 
 def _unasked(rows: Tensor) -> Tensor:

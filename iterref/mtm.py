@@ -43,7 +43,7 @@ def select(log_w: Tensor, rng: Rng) -> Verdict:
 def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
     """Metropolised i-SIR over the current state (R,) and N exchangeable candidates (R, N).
 
-    Leaves the law proportional to prior times weight invariant, and is reversible, whenever current state and
+    Leaves the distribution proportional to prior times weight invariant, and is reversible, whenever current state and
     candidates are exchangeable under the prior given what they share. It needs no reference set.
     """
     log_w = log_w.contiguous()  # a sum's last bits depend on strides, and strides on the batch
@@ -76,10 +76,9 @@ def multiple_try(log_forward: Tensor, log_backward: Tensor, log_gain: Tensor, rn
 def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
     """Tests (R, N) candidates one after the other by Metropolis' rule and takes the first that passes.
 
-    The published procedure's treatment of its pool (Lee et al. 2025, arXiv:2511.05562). For N > 1 it leaves
-    another law than the target invariant (`docs/correctness.md` derives which): a rejected pool is tested again. Kept
-    to reproduce, and as the negative control.
-    """
+    The published procedure's treatment of its pool (Lee et al. 2025, arXiv:2511.05562). For N > 1 it leaves another
+    distribution than the target invariant (`docs/correctness.md` derives which): a rejected pool is tested again. Kept
+    to reproduce, and as the negative control. """
     log_ratio = torch.where(log_ratio.isnan(), -torch.inf, log_ratio)  # zero against zero: both are forbidden
     passed = rng.bernoulli(log_ratio.clamp_max(0).exp())
     stuck = torch.isneginf(log_ratio).all(-1)

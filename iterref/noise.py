@@ -2,8 +2,9 @@
 
     q(x_t | x_0) = a_t [x_t = x_0] + (1 - a_t) pi(x_t),      t in [0, 1], 0 clean, 1 noise
 
-`pi` is a point mass on the mask token (absorbing), 1/V everywhere (uniform), or any other law; nothing below
-branches on which. With c = a_s / a_t for s > t, the reverse law of x_t given x_s and x_0 is a mixture of three:
+`pi` is a point mass on the mask token (absorbing), 1/V everywhere (uniform), or any other distribution; nothing below
+branches on which. With c = a_s / a_t for s > t, the reverse distribution of x_t given x_s and x_0 is a mixture of
+three:
 
     x_t = x_0       with weight  a_t (c [x_0 = x_s] + (1 - c) pi(x_s))
     x_t = x_s       with weight  (1 - a_t) c pi(x_s)
@@ -79,7 +80,7 @@ class Schedule:
 
 
 class Noise:
-    """A noise process: the law `pi` that corrupted tokens follow, and the schedule of their share.
+    """A noise process: the distribution `pi` that corrupted tokens follow, and the schedule of their share.
 
     `pi` is (V,) float64 and sums to one. `mask` is the token that `pi` is a point mass on, or None; it never
     stands in a clean text. Build one with `absorbing` or `uniform`, or give any `pi` of your own.
@@ -94,14 +95,14 @@ class Noise:
         total = float(pi.sum())
         if abs(total - 1) > 1e-5:
             raise ValueError(f"pi must sum to one, it sums to {total:.6g}")
-        self.pi = pi if abs(total - 1) < 1e-12 else pi / total  # float32 laws are off by their rounding
+        self.pi = pi if abs(total - 1) < 1e-12 else pi / total  # float32 probabilities are off by their rounding
         self.schedule = schedule or Schedule()
         self.vocab = len(pi)
         self.mask = int(pi.argmax()) if float(pi.max()) == 1.0 else None
 
     def __repr__(self) -> str:
-        law = "pi" if self.mask is None else f"mask={self.mask}"
-        return f"Noise(vocab={self.vocab}, {law}, schedule={self.schedule.name!r})"
+        p = "pi" if self.mask is None else f"mask={self.mask}"
+        return f"Noise(vocab={self.vocab}, {p}, schedule={self.schedule.name!r})"
 
     def a(self, t: Tensor | float) -> Tensor:
         """`a_t` of times `(*)` -> `(*)` float64."""
@@ -121,7 +122,7 @@ class Noise:
         """x_t ~ q(x_t | x_s, x_0) for t cleaner than s, (R, L), (R, L) -> (R, L).
 
         The three-way mixture at the top of this file (Austin et al. 2021, eq. 3). Where x_s cannot come from x_0
-        the law is empty and x_0 is returned.
+        the distribution is empty and x_0 is returned.
         """
         a_t, c = a_t.to(x_s.device), _ratio(a_s, a_t).to(x_s.device)
         pi_s = self.pi.to(x_s.device)[x_s]
@@ -145,7 +146,7 @@ class Noise:
     def reverse(self, log_p0: Tensor, x_s: Tensor, a_s: Tensor, a_t: Tensor) -> Tensor:
         """log p(x_t^i | x_s) = log sum_v p(x_0^i = v | x_s) q(x_t^i | x_s^i, v), packed: (M, V), (M,) -> (M, V).
 
-        The law that `bridge` draws from when x_0 is drawn from `log_p0`, in closed form.
+        The distribution that `bridge` draws from when x_0 is drawn from `log_p0`, in closed form.
         """
         p0, c = log_p0.double().exp(), _ratio(a_s, a_t)
         pi, pi_s = self.pi.to(p0.device), self.pi.to(p0.device)[x_s][:, None]

@@ -3,7 +3,7 @@
     N particles with weights w_n:   Z^ = (running product of mean weights),   E[f] ~ sum_n w_n f(x^n) / sum_n w_n
 
 Weights are kept in log space. Where particles are resampled by weight without bias, Z^ estimates E_p[exp(r(x_0) /
-alpha)], the constant of the tilted law, without bias, and so does Z^ E[f] of f exp(r / alpha) (Del Moral 2004,
+alpha)], the constant of the tilted distribution, without bias, and so does Z^ E[f] of f exp(r / alpha) (Del Moral 2004,
 proposition 7.4.1).
 """
 
@@ -18,9 +18,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Particles:
-    """N copies of B rows: `x_t` (N, B, L), their guesses `x_0` (N, B, L) with rewards `reward` (N, B) float64 where
+    """N copies of B rows: `x_t` (N, B, L), their samples `x_0` (N, B, L) with rewards `reward` (N, B) float64 where
     there are any, log-weights `log_w` (N, B) float64, and `log_z` (B,), the constant up to the last resampling.
-    `values` (K, N, B) are what guesses along each one's path promised so far (`iterref.potentials`)."""
+    `values` (K, N, B) are the intermediate values along each one's path so far (`iterref.potentials`)."""
 
     x_t: Tensor
     log_w: Tensor
@@ -55,7 +55,7 @@ class Particles:
         return self.x_0
 
     @property
-    def promised(self) -> Tensor:
+    def path_values(self) -> Tensor:
         """The values (K, N, B) along each path. Raises `ValueError` for particles that keep none."""
         if self.values is None:
             raise ValueError("these particles keep no values along their paths")

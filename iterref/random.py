@@ -39,8 +39,8 @@ WIDE, GROUP = 4096, 32
 INT_ITEM, TEXT_ITEM = 0, 1
 
 
-class UndefinedLaw(ValueError):
-    """A law that nothing can be drawn from; `cell` is its place among the laws that were given."""
+class Undrawable(ValueError):
+    """A distribution that nothing can be drawn from; `cell` is its place among those that were given."""
 
     def __init__(self, told: str, cell: int) -> None:
         super().__init__(told)
@@ -153,20 +153,19 @@ class Rng:
             raise ValueError(f"row {int(p.isnan().nonzero()[0, 0])} has a NaN probability: give numbers in [0, 1]")
         return self.uniform(*p.shape[1:]) < p
 
-    def categorical(self, law: Tensor, where: Tensor, n: int = 1, log: bool = True) -> Tensor:
+    def categorical(self, p: Tensor, where: Tensor, n: int = 1, log: bool = True) -> Tensor:
         """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major.
 
-        With `log` False they are the weights themselves, which saves an exponential each. (1, V) is one law for all
-        cells. One cumulative sum a law serves all of its draws; draw j is the same for every n > j. Weights need no
-        normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of the total.
-        Raises `ValueError` for shapes that do not match, and its kind `UndefinedLaw` for a cell with no finite weight,
-        a NaN or a +inf.
-        """
+        With `log` False they are the weights themselves, which saves an exponential each. (1, V) is one distribution
+        for all cells. One cumulative sum a distribution serves all of its draws; draw j is the same for every n > j.
+        Weights need no normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of
+        the total. Raises `ValueError` for shapes that do not match, and its kind `Undrawable` for a cell with no finite
+        weight, a NaN or a +inf. """
         self._expect(where, "categorical")
         row, position = where.nonzero(as_tuple=True)
-        one_law = law.shape[0] == 1 and len(row) != 1
-        if law.shape[0] != len(row) and not one_law:
-            raise ValueError(f"the law has {law.shape[0]} rows for {len(row)} True cells: pass one row for each cell")
+        one_for_all = p.shape[0] == 1 and len(row) != 1
+        if p.shape[0] != len(row) and not one_for_all:
+            raise ValueError(f"there are {p.shape[0]} rows of weights for {len(row)} True cells: pass one row for each cell")
 
         def name(cell: int) -> str:
             return f"packed row {cell} (row {int(row[cell])}, position {int(position[cell])})"
@@ -174,16 +173,16 @@ class Rng:
         pair = torch.arange((n + 1) // 2, device=row.device)
         drawn = torch.empty(n, len(row), dtype=torch.int64, device=row.device)
         # Blocks of cells that fit a cache: the sums of all cells at once mostly cost page faults.
-        step = max(1, BLOCK[row.is_cuda] // max(GROUP * n, law.shape[1] if law.shape[1] < WIDE else 0))
+        step = max(1, BLOCK[row.is_cuda] // max(GROUP * n, p.shape[1] if p.shape[1] < WIDE else 0))
         for begin in range(0, len(row), step):
             cells = slice(begin, begin + step)
             of = row[cells]
             counter = (position[cells, None], pair, self.rows[of, None], self.branch[of, None])
             u = _doubles(counter, self.key, min(n, 2)).flatten(1)[:, :n]
-            if one_law:
-                drawn[:, cells] = _inverse(law, u.reshape(1, -1), name, log=log).view(len(u), n).T
+            if one_for_all:
+                drawn[:, cells] = _inverse(p, u.reshape(1, -1), name, log=log).view(len(u), n).T
             else:
-                drawn[:, cells] = _inverse(law[cells], u, name, begin, log).T
+                drawn[:, cells] = _inverse(p[cells], u, name, begin, log).T
         return drawn
 
     def choose(self, log_w: Tensor) -> Tensor:
@@ -214,49 +213,49 @@ def _doubles(counter: tuple[Any, Any, Any, Any], key: tuple[int, int], halves: i
     return torch.stack(bits, dim=-1).double().mul_(2.0**-53)
 
 
-def _inverse(law: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, log: bool = True) -> Tensor:
+def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, log: bool = True) -> Tensor:
     """Tokens (M, n) where the distribution function of log-weights, or weights, (M, V) passes uniform numbers u (M, n).
 
     A wide vocabulary is searched in two steps, groups of tokens and then the tokens of one group, so that the sums over
     all of it are taken once and by group. `name(first + m)` is what an error calls row m.
     """
-    vocab = law.shape[1]
+    vocab = p.shape[1]
     wide = vocab >= WIDE
-    mass = _grouped(law, log) if wide else _weights(law) if log else law
+    mass = _grouped(p, log) if wide else _weights(p) if log else p
     total = mass.sum(1)  # NaN for a softmax without a finite peak
     wrong = ~((total > 0) & total.isfinite())
     if bool(wrong.any()):
         cell = int(wrong.nonzero()[0, 0])
-        value = float(law[cell].amax() if log else total[cell].log())
+        value = float(p[cell].amax() if log else total[cell].log())
         what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
         told = f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf"
-        raise UndefinedLaw(told, first + cell)
+        raise Undrawable(told, first + cell)
     place, beyond = _passed(mass, u)
     if not wide:
         return place
     # Windows of GROUP tokens; the last one reaches back into the group before, where that is not wanted.
     begin = (place * GROUP).clamp_max_(vocab - GROUP)
-    windows = law.reshape(-1).unfold(0, GROUP, 1)
-    at = begin + torch.arange(0, law.numel(), vocab, device=law.device)[:, None]
+    windows = p.reshape(-1).unfold(0, GROUP, 1)
+    at = begin + torch.arange(0, p.numel(), vocab, device=p.device)[:, None]
     inside = windows.index_select(0, at.flatten()).view(*at.shape, GROUP)
     if vocab % GROUP:
-        before = torch.arange(GROUP, device=law.device) < (place * GROUP - begin)[..., None]
+        before = torch.arange(GROUP, device=p.device) < (place * GROUP - begin)[..., None]
         inside = inside.masked_fill_(before, -torch.inf if log else 0.0)
     inside = _weights(inside) if log else inside
     return begin + _passed(inside, beyond[..., None])[0][..., 0]
 
 
-def _weights(law: Tensor) -> Tensor:
+def _weights(p: Tensor) -> Tensor:
     """Weights (*, K) of log-weights, at least float32: NaN where no finite one is the largest."""
-    return torch.softmax(law, -1, dtype=torch.promote_types(law.dtype, torch.float32))
+    return torch.softmax(p, -1, dtype=torch.promote_types(p.dtype, torch.float32))
 
 
-def _grouped(law: Tensor, log: bool) -> Tensor:
+def _grouped(p: Tensor, log: bool) -> Tensor:
     """The sums of every GROUP log-weights, or weights, (M, V) -> (M, V / GROUP rounded up)."""
-    vocab = law.shape[1]
+    vocab = p.shape[1]
     even = vocab // GROUP * GROUP
     parts = []
-    for block in law.split(max(1, BLOCK[law.is_cuda] // vocab)):  # weights that fit a cache
+    for block in p.split(max(1, BLOCK[p.is_cuda] // vocab)):  # weights that fit a cache
         weight = _weights(block) if log else block
         parts.append(weight[:, :even].unflatten(1, (-1, GROUP)).sum(2))
         if even < vocab:

@@ -19,7 +19,7 @@ from iterref.budget import Meter
 from iterref.decoding import Confidence, confidence
 from iterref.evaluation import KEEP, Known, Question, portions, rearranged
 from iterref.problem import Problem
-from iterref.random import Rng, UndefinedLaw
+from iterref.random import Rng, Undrawable
 from iterref.result import Best
 from iterref.rewards.base import Remembered, checked
 
@@ -110,7 +110,7 @@ class Run:
             row, position = where[i].nonzero(as_tuple=True)
             try:
                 drawn = rng.take(i).categorical(p, where[i], n, log=logs)
-            except UndefinedLaw as error:
+            except Undrawable as error:
                 raise self._undefined(i[row[error.cell]]) from error
             samples[:, i[row], position] = drawn
             if logs or score is not confidence:

@@ -56,12 +56,12 @@ def sample(
     """Runs a method on a problem.
 
     `rows` are the B identities of the rows' random streams (0 .. B - 1 unless given): the result of a row depends on
-    (seed, identity) alone, whatever else is in the batch. With `copies` > 1 the problem has so many copies of every row,
-    side by side, with streams of their own (`Problem.repeated`). `budget` refits the method's options (`fit_budget`): a number
-    of NFE a sample, (NFE, reward calls), or a `Budget`. `start` (B, L) are finished texts to refine in place of a
-    draft; the NFE of the draft are not spent then. `watch` names rows whose states and proposals the trace keeps,
-    `show` is kept with the result. `callback` is called after every step with a `Progress`. The caller's autocast,
-    default dtype and device, and grad mode do not reach the run.
+    (seed, identity) alone, whatever else is in the batch. With `copies` > 1 the problem has so many copies of every
+    row, side by side, with streams of their own (`Problem.repeated`). `budget` refits the method's options
+    (`fit_budget`): a number of NFE a sample, (NFE, reward calls), or a `Budget`. `start` (B, L) are finished texts to
+    refine in place of a draft; the NFE of the draft are not spent then. `watch` names rows whose states and proposals
+    the trace keeps, `show` is kept with the result. `callback` is called after every step with a `Progress`. The
+    caller's autocast, default dtype and device, and grad mode do not reach the run.
 
     Raises `RewardError` where the reward fails, and `Interrupted` (a `KeyboardInterrupt`) on Ctrl-C; the error's
     `partial` is then a `Result` of what the run had reached.

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from iterref.denoiser import Denoiser
-from iterref.models.bridge import Bridge
 from iterref.exact.pair_reward import PairReward, random_reward
 from iterref.exact.table import add_up, clean_tokens, evidence, expect_clean, normalised, packed
+from iterref.models.bridge import Bridge
 from iterref.noise import Noise, absorbing, uniform
 from iterref.random import Rng
 
@@ -108,17 +108,17 @@ class Markov(Denoiser):
         leaving = torch.cat([self.log_transition.transpose(1, 2), flat])
         before, after = x[row, (i - 1).clamp_min(0)], x[row, (i + 1).clamp_max(self.length - 1)]
         log_w = arriving[i, before] + leaving[i, after]
-        return packed(normalised(log_w, "the leave-one-out law of packed"), self.noise)
+        return packed(normalised(log_w, "the leave-one-out conditional of packed"), self.noise)
 
     def marginals(self) -> Tensor:
-        """The law of every position, (L, K) float64."""
-        laws = [self.log_start.exp()]
+        """The distribution of every position, (L, K) float64."""
+        marginals = [self.log_start.exp()]
         for step in self._transition:
-            laws.append(laws[-1] @ step)
-        return torch.stack(laws)
+            marginals.append(marginals[-1] @ step)
+        return torch.stack(marginals)
 
     def pair_marginals(self) -> Tensor:
-        """The law of every pair of neighbours, (L - 1, K, K) float64."""
+        """The distribution of every pair of neighbours, (L - 1, K, K) float64."""
         return self.marginals()[:-1, :, None] * self._transition
 
     def mean(self, reward: PairReward) -> float:
@@ -148,7 +148,7 @@ class Markov(Denoiser):
         return Bridge(self._transition[0] if self.length > 1 else torch.eye(self.tokens).double(), self.marginals())
 
     def _smoothed(self, x_t: Tensor, t: Tensor, where: Tensor) -> Tensor:
-        """The same laws by forward-backward, for any noise and any chain, (M, K)."""
+        """The same posteriors by forward-backward, for any noise and any chain, (M, K)."""
         size = max(1, BLOCK // self.tokens**2)
         blocks = [slice(first, first + size) for first in range(0, max(len(x_t), 1), size)]
         return torch.cat([self._smoothed_block(x_t[b], t[b], where[b], b.start) for b in blocks])
@@ -202,7 +202,7 @@ class TiltedMarkov(Markov):
         self.log_normaliser = float(torch.logsumexp(base.log_start + log_h, dim=0))
 
     def mean_reward(self) -> float:
-        """The exact mean reward under the tilted law."""
+        """The exact mean reward under the tilted distribution."""
         return self.mean(self.reward)
 
 
@@ -214,10 +214,11 @@ def world(
     alpha: float = 0.5,
     reward: Literal["pairs", "smooth", "rough", "rare"] = "pairs",
 ) -> tuple[Markov, PairReward, TiltedMarkov]:
-    """A random chain over `vocab` clean tokens, a reward, and their tilted law, all exact.
+    """A random chain over `vocab` clean tokens, a reward, and their tilted distribution, all exact.
 
-    The start law is softmax(z), the rows of the transition matrix are softmax(1.5 z) with z standard normal; what the
-    kinds of `reward` are says `iterref.exact.pair_reward`. Mean rewards of seed 1, length 24, unguided -> tilted:
+    The start distribution is softmax(z), the rows of the transition matrix are softmax(1.5 z) with z standard normal;
+    what the kinds of `reward` are says `iterref.exact.pair_reward`. Mean rewards of seed 1, length 24, unguided ->
+    tilted:
 
         vocab  alpha   pairs            smooth            rough             rare
         8      0.25     3.63 -> 19.89   -2.30 -> 14.66   -0.27 ->  8.76    0.35 -> 25.05

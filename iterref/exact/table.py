@@ -1,4 +1,4 @@
-"""Table: a law over short sequences, given state by state, with its exact denoiser.
+"""Table: a distribution over short sequences, given state by state, with its exact denoiser.
 
     p(x_0 | x_t) = p(x_0) prod_i q(x_t^i | x_0^i) / p(x_t),        p(x_0^i = v | x_t) = sum over x_0 with x_0^i = v
     p(x_0^i = v | x_0^-i) = p(x_0 with v at i) / sum_u p(x_0 with u at i)
@@ -21,11 +21,11 @@ from iterref.random import Rng
 
 
 class Table(Denoiser):
-    """A law over K^L sequences of L clean tokens, and the denoiser that knows it.
+    """A distribution over K^L sequences of L clean tokens, and the denoiser that knows it.
 
     `log_joint` holds log-weights, (K,) * L, or a mapping from token tuples to log-weights in which absent states are
     impossible; they need not be normalised. K is `noise.vocab`, less one with absorbing noise, whose mask must be the
-    last token. Raises `ValueError` for a wrong shape, a NaN or +inf, or a law without a possible state.
+    last token. Raises `ValueError` for a wrong shape, a NaN or +inf, or a distribution without a possible state.
     """
 
     uses_prompts = False
@@ -80,7 +80,7 @@ class Table(Denoiser):
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """log p(x_0^i | x_t) of the True cells, (R, L), (R,), (R, L) bool, (R,) -> (M, V) float64.
 
-        One law serves every prompt, so `rows` plays no part. Raises `ValueError` as `log_posterior` does.
+        One distribution serves every prompt, so `rows` plays no part. Raises `ValueError` as `log_posterior` does.
         """
         posterior = self.log_posterior(x_t, t).exp()
         marginals = [self._marginal(posterior, i) for i in range(self.length)]
@@ -102,7 +102,7 @@ class Table(Denoiser):
         stride = self._stride[position]
         without = self.index(x)[row] - x[row, position] * stride
         log_p = self.log_p[without[:, None] + torch.arange(self.tokens) * stride[:, None]]
-        return packed(normalised(log_p, "the leave-one-out law of packed"), self.noise)
+        return packed(normalised(log_p, "the leave-one-out conditional of packed"), self.noise)
 
     def log_noisy(self, t: float) -> Tensor:
         """log p(x_t, x_0) of all noisy and all clean states at one time, (V^L, S) float64."""
@@ -118,7 +118,7 @@ class Table(Denoiser):
         return torch.logsumexp(self.log_noisy(t), dim=1)
 
     def _marginal(self, posterior: Tensor, i: int) -> Tensor:
-        """The law of position i under laws of all states, (R, S) -> (R, K)."""
+        """The distribution of position i under distributions of all states, (R, S) -> (R, K)."""
         split = posterior.view(len(posterior), self.tokens**i, self.tokens, -1)
         return add_up(add_up(split, dim=3), dim=1)
 
@@ -133,7 +133,7 @@ def clean_tokens(noise: Noise) -> int:
 def expect_clean(tokens: Tensor, vocab: int, length: int) -> None:
     """Raises `ValueError` unless sequences `(*, L)` have this length and hold clean tokens alone."""
     if tokens.shape[-1] != length:
-        raise ValueError(f"got sequences of {tokens.shape[-1]} tokens: this law is over {length}")
+        raise ValueError(f"got sequences of {tokens.shape[-1]} tokens: this distribution is over {length}")
     if bool(((tokens < 0) | (tokens >= vocab)).any()):
         at = int(((tokens < 0) | (tokens >= vocab)).reshape(-1, length).any(1).nonzero()[0])
         raise ValueError(f"row {at} holds a token outside the {vocab} clean ones: pass a finished text")
@@ -163,7 +163,7 @@ def add_up(x: Tensor, dim: int) -> Tensor:
 
 
 def normalised(log_w: Tensor, name: str) -> Tensor:
-    """log-laws (R, K) of log-weights (R, K). Raises `ValueError` that names a row without a law."""
+    """log-probabilities (R, K) of log-weights (R, K). Raises `ValueError` that names a row without a distribution."""
     if log_w.numel() == 0:
         return log_w
     peak = log_w.amax(-1, keepdim=True)
@@ -174,7 +174,7 @@ def normalised(log_w: Tensor, name: str) -> Tensor:
 
 
 def packed(log_p: Tensor, noise: Noise) -> Tensor:
-    """log-laws over clean tokens (M, K) -> over the vocabulary (M, V), where the mask is impossible."""
+    """log-distributions over clean tokens (M, K) -> over the vocabulary (M, V), where the mask is impossible."""
     return log_p if noise.mask is None else torch.nn.functional.pad(log_p, (0, 1), value=-torch.inf)
 
 

@@ -1,16 +1,15 @@
-"""Looking ahead: one evaluation of a particle makes the guesses that it is weighed by and those that it goes on from.
+"""Looking ahead: one evaluation of a particle makes the samples that it is weighed by and those that it goes on from.
 
     log p(. | x_t^n) once;   x_0^nj ~ p(. | x_t^n), j = 1 .. J
 
-    follow   one guess is chosen, j ~ exp(v_j), v_j = r(x_0^nj) / alpha; the particle is weighed by it, times
+    follow   one clean sample is chosen, j ~ exp(v_j), v_j = r(x_0^nj) / alpha; the particle is weighed by it, times
              mean exp(v) / exp(v_j) for the choice, and all its children go on from it:  x_u ~ q(x_u | x_t^n, x_0^nj)
-    fresh    the particle is weighed by the mean of G guesses; its child in slot j goes on from a draw of its own,
+    fresh    the particle is weighed by the mean of G samples; its child in slot j goes on from a draw of its own,
              j beyond G, which nobody looked at
 
-Both leave the law of the decoder's own steps as it is: following, the guess is a part of the particle, drawn from its
-law and paid for where it was chosen; fresh, children are independent draws given their parents. No parent is evaluated
-twice. What the sequential methods share lives here: the look, the weights and the step.
-"""
+Both leave the distribution of the decoder's own steps as it is: following, the clean sample is a part of the particle,
+drawn from its step and paid for where it was chosen; fresh, children are independent draws given their parents. No
+parent is evaluated twice. What the sequential methods share lives here: the look, the weights and the step. """
 
 from __future__ import annotations
 
@@ -22,14 +21,14 @@ from torch import Tensor
 from iterref import mtm
 from iterref.decoding import Decoder
 from iterref.particles import Particles, pick
-from iterref.potentials import POTENTIALS, promise, spent
+from iterref.potentials import POTENTIALS, spent, value_of
 from iterref.random import Rng
 from iterref.run import Run
 
 
 @dataclass(frozen=True)
 class Ahead:
-    """Of N particles at x_t (N, B, L): `draws` (J, N, B, L) of clean guesses and how sure they are, `sure` (J, N, B, L)
+    """Of N particles at x_t (N, B, L): `draws` (J, N, B, L) of clean samples and how sure they are, `sure` (J, N, B, L)
     float64."""
 
     x_t: Tensor
@@ -43,8 +42,8 @@ class Ahead:
 
 @dataclass(frozen=True)
 class Choice:
-    """The guess that every particle follows: its number `index` (N, B), a look `ahead` with it alone, its log-weight
-    `value` (N, B), and what the choice itself weighs, `gain` (N, B)."""
+    """The clean sample that every particle follows: its number `index` (N, B), a look `ahead` with it alone, its
+    log-weight `value` (N, B), and what the choice itself weighs, `gain` (N, B)."""
 
     index: Tensor
     ahead: Ahead
@@ -65,7 +64,7 @@ def look_towards(
 ) -> tuple[Ahead, Tensor]:
     """As `look` for the reverse process, and log p(x_u | x_t) of a given next state (B, L) from every particle, (N, B).
 
-    The laws of all particles, (M, V), are held at once.
+    The distributions of all particles, (M, V), are held at once.
     """
     n = len(x_t)
     wide, x = run.repeat(n), x_t.flatten(0, 1)
@@ -79,10 +78,11 @@ def look_towards(
 
 
 def log_step(run: Run, log_p: Tensor, where: Tensor, x_t: Tensor, x_u: Tensor, t: float, u: float) -> Tensor:
-    """log p(x_u | x_t) of the reverse process in closed form, for states (R, L) of laws (M, V) at `where` -> (R,)."""
-    law = run.noise.reverse(log_p, x_t[where], run.noise.a(t), run.noise.a(u))
+    """log p(x_u | x_t) of the reverse process in closed form, for states (R, L) of log-probabilities (M, V) at `where`
+    -> (R,)."""
+    step = run.noise.reverse(log_p, x_t[where], run.noise.a(t), run.noise.a(u))
     cells = torch.where(x_u == x_t, 0.0, -torch.inf).double()  # what is not hidden stays as it is
-    cells[where] = law.gather(1, x_u[where][:, None])[:, 0]
+    cells[where] = step.gather(1, x_u[where][:, None])[:, 0]
     return cells.sum(1)
 
 
@@ -91,15 +91,15 @@ def own(particles: Particles) -> Tensor:
     return torch.arange(particles.n, device=particles.x_t.device)[:, None].expand(particles.log_w.shape)
 
 
-def scored(run: Run, guesses: Tensor, final: bool, known: Tensor | None = None) -> Tensor:
-    """Rewards of guesses (G, N, B, L) -> (G, N, B); `known` (B,) is that of the very first, which is not asked for."""
-    x, first = guesses.flatten(0, 1), 0 if known is None else 1
+def scored(run: Run, samples: Tensor, final: bool, known: Tensor | None = None) -> Tensor:
+    """Rewards of samples (G, N, B, L) -> (G, N, B); `known` (B,) is that of the very first, which is not asked for."""
+    x, first = samples.flatten(0, 1), 0 if known is None else 1
     reward = run.reward_of(x[first:], final=final)
-    return (reward if known is None else torch.cat([known[None], reward])).view(guesses.shape[:3])
+    return (reward if known is None else torch.cat([known[None], reward])).view(samples.shape[:3])
 
 
 def follow(ahead: Ahead, log_v: Tensor, rng: Rng, held: bool = False) -> Choice:
-    """One guess a particle by its log-weight (G, N, B); particle 0 keeps the first if it is `held`."""
+    """One clean sample a particle by its log-weight (G, N, B); particle 0 keeps the first if it is `held`."""
     count, n, batch = log_v.shape
     index = torch.zeros(n, batch, dtype=torch.long, device=log_v.device)
     if count > 1:
@@ -107,7 +107,7 @@ def follow(ahead: Ahead, log_v: Tensor, rng: Rng, held: bool = False) -> Choice:
     if held:
         index[0] = 0
     value = log_v.gather(0, index[None])[0]
-    gain = torch.where(value.isneginf(), 0.0, promise(log_v) - value)
+    gain = torch.where(value.isneginf(), 0.0, value_of(log_v) - value)
     which = (index, torch.arange(n, device=index.device)[:, None], torch.arange(batch, device=index.device))
     return Choice(index, Ahead(ahead.x_t, ahead.draws[which][None], ahead.sure[which][None]), value, gain)
 
@@ -124,28 +124,28 @@ def onward(run: Run, ahead: Ahead, parents: Tensor, t: float, u: float, decoder:
 
 
 def unpaid(x: Tensor) -> Particles:
-    """Particles (N, B, L) of equal weight to which nothing has been promised yet."""
+    """Particles (N, B, L) of equal weight, without a value yet."""
     particles = Particles.equal(x)
     return replace(particles, values=particles.log_w.new_zeros(0, *x.shape[:2]))
 
 
 def settled(particles: Particles, log_v: Tensor) -> Tensor:
-    """Log-weights of guesses (G, N, B) where a forbidden one (-inf) counts as what its particle was worth before.
+    """Log-weights of samples (G, N, B) where a forbidden one (-inf) counts as what its particle was worth before.
 
-    A guess that is to be followed needs some weight: its children may still come to an allowed text.
+    A clean sample that is to be followed needs some weight: its children may still come to an allowed text.
     """
-    before = particles.promised[-1] if len(particles.promised) else torch.zeros_like(particles.log_w)
+    before = particles.path_values[-1] if len(particles.path_values) else torch.zeros_like(particles.log_w)
     return torch.where(log_v.isneginf(), before, log_v)
 
 
 def weighed(particles: Particles, value: Tensor, potential: str) -> Particles:
-    """The particles with a new promise (N, B), and their weights with its potential."""
-    values = torch.cat([particles.promised, value[None]])
+    """The particles with a new value (N, B), and their weights with its potential."""
+    values = torch.cat([particles.path_values, value[None]])
     return replace(particles, values=values).weighed(POTENTIALS[potential](values)[-1])
 
 
 def finished(particles: Particles, x_0: Tensor, reward: Tensor, log_v: Tensor, potential: str) -> Particles:
     """Finished particles x_0 (N, B, L) with their rewards (N, B), weighed by the last potential: what is left of
     exp(r / alpha), `log_v` (N, B), after all that was spent on the way."""
-    left = log_v - spent(POTENTIALS[potential](particles.promised))
+    left = log_v - spent(POTENTIALS[potential](particles.path_values))
     return replace(particles, x_t=x_0, x_0=x_0, reward=reward).weighed(left)

@@ -2,10 +2,10 @@
 
     x^n ~ p,  w_n = exp(r(x^n) / alpha),  n = 1 .. N;   return x^n with probability w_n / sum w
 
-Best of N with the choice that aims at the tilted law: exact as N grows, for the law of the decoder that is really run,
-whatever that is; for finite N its law lies between that and the tilted one. The mean weight estimates E_p[exp(r /
-alpha)] without bias (`Result.particles.log_constant`), and the effective number of samples says how far to trust both.
-"""
+Best of N with the choice that aims at the tilted distribution: exact as N grows, for the distribution of the decoder
+that is really run, whatever that is; for finite N its distribution lies between that and the tilted one. The mean
+weight estimates E_p[exp(r / alpha)] without bias (`Result.particles.log_constant`), and the effective number of samples
+says how far to trust both. """
 
 from __future__ import annotations
 

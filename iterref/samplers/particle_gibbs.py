@@ -1,15 +1,15 @@
 """Particle Gibbs: a chain on whole trajectories, moved by sequential Monte Carlo around the one it holds.
 
-    state      a path x_1, ..., x_0 of the base decoder, with the guesses that it was weighed by
+    state      a path x_1, ..., x_0 of the base decoder, with the samples that it was weighed by
     one sweep  SMC with N particles, number 0 of which is the held path: it is kept wherever particles are resampled,
                the others choose their parents among all, by multinomial choice; at the end one path by its weight
 
-Leaves P(path) prod_k P(guess_k | x_k) exp(r(x_0) / alpha) invariant, so its end has the tilted law, for the law P of
-the decoder that is really run (any order, correlated tokens, few steps), any N >= 2 and any of the potentials: no
-reversibility of the model and no large N are asked for (Andrieu, Doucet, Holenstein 2010, section 4.5). The first sweep
-is plain SMC. The end is chosen by the metropolised rule of `iterref.mtm`, which leaves the held path more often than a
-plain draw by weight (Liu 1996). Where a particle follows one of several guesses, the held path's own guess stands among
-them too (conditional importance resampling: Andrieu, Lee, Vihola 2018, arXiv:1312.6432).
+Leaves P(path) prod_k P(sample_k | x_k) exp(r(x_0) / alpha) invariant, so its end has the tilted distribution, for the
+distribution P of the decoder that is really run (any order, correlated tokens, few steps), any N >= 2 and any of the
+potentials: no reversibility of the model and no large N are asked for (Andrieu, Doucet, Holenstein 2010, section 4.5).
+The first sweep is plain SMC. The end is chosen by the metropolised rule of `iterref.mtm`, which leaves the held path
+more often than a plain draw by weight (Liu 1996). Where a particle follows one of several samples, the held path's own
+clean sample stands among them too (conditional importance resampling: Andrieu, Lee, Vihola 2018, arXiv:1312.6432).
 
 `ancestors` draws the held path's own parent anew at every resampling, with probability proportional to
 
@@ -46,7 +46,7 @@ from iterref.moves.lookahead import (
     weighed,
 )
 from iterref.particles import Particles, pick
-from iterref.potentials import POTENTIALS, due, promise, spent, times_due
+from iterref.potentials import POTENTIALS, due, spent, times_due, value_of
 from iterref.random import Rng
 from iterref.resample import multinomial
 from iterref.run import Run
@@ -55,11 +55,11 @@ from iterref.samplers.base import Aimed, Decoded, Info, ScoredCloud, State
 
 @dataclass(frozen=True)
 class Held:
-    """What a chain keeps between sweeps: `path` (K + 1, B, L), noise first; the `guesses` (B, L) that it followed and
+    """What a chain keeps between sweeps: `path` (K + 1, B, L), noise first; the `samples` (B, L) that it followed and
     how sure these were, by their steps; the `values` (S, B) that it was weighed by; the `reward` (B,) of its end."""
 
     path: Tensor
-    guesses: dict[int, tuple[Tensor, Tensor]]
+    samples: dict[int, tuple[Tensor, Tensor]]
     values: Tensor
     reward: Tensor
 
@@ -83,14 +83,14 @@ class Sweep:
 
     def traced(self, index: Tensor) -> Held:
         """Particle `index` (B,) of every row, traced back to the noise."""
-        path, guesses, of = [pick(self.states[-1], index)], {}, index
+        path, samples, of = [pick(self.states[-1], index)], {}, index
         for k in reversed(range(len(self.parents))):
             of = pick(self.parents[k], of)
             path.append(pick(self.states[k], of))
             if k in self.followed:
-                guesses[k] = pick(self.followed[k].draws[0], of), pick(self.followed[k].sure[0], of)
-        values, reward = _along(self.particles.promised, index), pick(self.particles.rewards, index)
-        return Held(torch.stack(path[::-1]), guesses, values, reward)
+                samples[k] = pick(self.followed[k].draws[0], of), pick(self.followed[k].sure[0], of)
+        values, reward = _along(self.particles.path_values, index), pick(self.particles.rewards, index)
+        return Held(torch.stack(path[::-1]), samples, values, reward)
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,9 @@ class ParticleGibbs(Aimed, Decoded):
     """Iterated conditional SMC over trajectories of `steps` grid steps of a base decoder.
 
     sweeps: how often the path is moved. particles: paths side by side in a sweep, the held one among them. potential,
-    guesses, every, fresh: as in `smc`. ancestors: whether the held path's parents are drawn anew (with fresh=true and
-    order=random). objective: `sample` returns the last path's end, `maximise` the best finished text seen.
-    `Result.particles` are those of the last sweep, the chosen one first.
-    """
+    x0_samples, every, fresh: as in `smc`. ancestors: whether the held path's parents are drawn anew (with fresh=true
+    and order=random). objective: `sample` returns the last path's end, `maximise` the best finished text seen.
+    `Result.particles` are those of the last sweep, the chosen one first. """
 
     name: ClassVar[str] = "particle_gibbs"
     knob: ClassVar[str] = "sweeps"
@@ -109,14 +108,14 @@ class ParticleGibbs(Aimed, Decoded):
     sweeps: int = 4
     particles: int = 8
     potential: Literal["difference", "max", "sum"] = "difference"
-    guesses: int = 1
+    x0_samples: int = 1
     every: int = 1
     fresh: bool = False
     ancestors: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(steps=1, sweeps=1, particles=2, guesses=1, every=1)
+        self._require(steps=1, sweeps=1, particles=2, x0_samples=1, every=1)
         self._among(potential=POTENTIALS)
         if self.ancestors and not (self.fresh and self.order == "random" and not self.block_length):
             raise ValueError(
@@ -156,13 +155,13 @@ class ParticleGibbs(Aimed, Decoded):
         return Holding(state.step + 1, 0.0, x_0, x_0, new.reward, particles, new), info
 
     def cost(self) -> Cost:
-        """A NFE a particle and grid step of a sweep; a reward call a guess, but none for what is held."""
+        """An NFE a particle and grid step of a sweep; a reward call a clean sample, but none for what is held."""
         n, sweeps = self.particles, self.sweeps
         if self.fresh:
-            rewards = (self.guesses * times_due(self.steps, self.every) + 1) * (n + (sweeps - 1) * (n - 1))
+            rewards = (self.x0_samples * times_due(self.steps, self.every) + 1) * (n + (sweeps - 1) * (n - 1))
         else:
             times = times_due(self.steps - 1, self.every) + 1
-            rewards = times * (self.guesses * n * sweeps - (sweeps - 1))
+            rewards = times * (self.x0_samples * n * sweeps - (sweeps - 1))
         return Cost(sweeps * n * self.steps, rewards, sweeps * self.steps)
 
     def _swept(self, run: Run, held: Held | None, rng: Rng) -> Sweep:
@@ -198,14 +197,14 @@ class ParticleGibbs(Aimed, Decoded):
             return own(particles), look(run, particles.x_t, t, 1, self.decoder, streams)
         log_f = torch.zeros_like(particles.log_w)
         free = self.particles - (held is not None)
-        draws = self.guesses + (free if self.fresh else 0)
+        draws = self.x0_samples + (free if self.fresh else 0)
         if self.ancestors and held is not None:
             ahead, log_f = look_towards(run, particles.x_t, t, draws, held.path[k + 1], u, streams)
         else:
             ahead = look(run, particles.x_t, t, draws, self.decoder, streams)
         if self.fresh:
             values = None if held is None else held.values[self._scored(k)]
-            ahead, particles = _averaged(run, ahead, particles, values, self.guesses, self.potential)
+            ahead, particles = _averaged(run, ahead, particles, values, self.x0_samples, self.potential)
         else:
             ahead, particles = self._chosen(run, ahead, particles, held, k, rng.fork("follow"))
             sweep.followed[k] = ahead
@@ -213,7 +212,7 @@ class ParticleGibbs(Aimed, Decoded):
         if held is not None:
             parent = torch.zeros(1, parents.shape[1], dtype=torch.long, device=parents.device)  # its own, or drawn anew
             if self.ancestors:
-                log_a = particles.log_w + log_f - spent(POTENTIALS[self.potential](particles.promised))
+                log_a = particles.log_w + log_f - spent(POTENTIALS[self.potential](particles.path_values))
                 parent = rng.fork("ancestor").choose(log_a.T.contiguous())[None]
             parents = torch.cat([parent, parents])
         sweep.particles = particles.take(parents)
@@ -222,20 +221,20 @@ class ParticleGibbs(Aimed, Decoded):
     def _chosen(
         self, run: Run, ahead: Ahead, particles: Particles, held: Held | None, k: int, rng: Rng
     ) -> tuple[Ahead, Particles]:
-        """Weighed by one guess, which is chosen by reward, and as it was for the held path."""
+        """Weighed by one clean sample, which is chosen by reward, and as it was for the held path."""
         if held is None:
             log_v = scored(run, ahead.draws, final=False) / run.alpha
             choice = follow(ahead, settled(particles, log_v), rng)
         else:
-            ahead.draws[0, 0], ahead.sure[0, 0] = held.guesses[k]
+            ahead.draws[0, 0], ahead.sure[0, 0] = held.samples[k]
             log_v = scored(run, ahead.draws, final=False, known=held.reward) / run.alpha
-            log_v[0, 0] = held.values[self._scored(k)]  # a guess on the way, so not the reward of the end
+            log_v[0, 0] = held.values[self._scored(k)]  # a clean sample on the way, so not the reward of the end
             choice = follow(ahead, settled(particles, log_v), rng, held=True)
         return choice.ahead, weighed(particles, choice.value, self.potential).weighed(choice.gain)
 
     def _followed(self, run: Run, sweep: Sweep, held: Held | None, t: float, rng: Rng) -> None:
-        """The last step: its guesses are finished texts, one of which ends each particle."""
-        ahead = look(run, sweep.particles.x_t, t, self.guesses, self.decoder, rng.fork("look"))
+        """The last step: its samples are finished texts, one of which ends each particle."""
+        ahead = look(run, sweep.particles.x_t, t, self.x0_samples, self.decoder, rng.fork("look"))
         if held is not None:
             ahead.draws[0, 0] = held.path[-1]
         reward = scored(run, ahead.draws, True, None if held is None else held.reward)
@@ -251,13 +250,13 @@ class ParticleGibbs(Aimed, Decoded):
 
 
 def _averaged(
-    run: Run, ahead: Ahead, particles: Particles, held: Tensor | None, guesses: int, potential: str
+    run: Run, ahead: Ahead, particles: Particles, held: Tensor | None, samples: int, potential: str
 ) -> tuple[Ahead, Particles]:
     """Weighed by the mean of their clean samples, which is as it was, (B,), for a held path; what comes after these."""
     first = 0 if held is None else 1
-    value = promise(scored(run, ahead.draws[:guesses, first:], final=False) / run.alpha)
+    value = value_of(scored(run, ahead.draws[:samples, first:], final=False) / run.alpha)
     value = value if held is None else torch.cat([held[None], value])
-    return ahead.after(guesses), weighed(particles, value, potential)
+    return ahead.after(samples), weighed(particles, value, potential)
 
 
 def _along(values: Tensor, index: Tensor) -> Tensor:

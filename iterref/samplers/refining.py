@@ -121,8 +121,8 @@ class Refining(Decoded):
         return len(plan(self, False))
 
     def planned(self, blind: bool) -> Iterator[Planned]:
-        """The steps in order; where `blind`, the early moves wait for the finished text: without a mask, spaced moves do
-        not see what is noise."""
+        """The steps in order; where `blind`, the early moves wait for the finished text: without a mask, spaced moves
+        do not see what is noise."""
         return draft_and_moves(self, blind)
 
     def init(self, run: Run, rng: Rng) -> State:

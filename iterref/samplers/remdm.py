@@ -1,4 +1,4 @@
-"""ReMDM: plain sampling that puts shown tokens back, so that early mistakes can be mended. No reward.
+"""ReMDM: plain sampling that puts shown tokens back, so that early mistakes can be fixed. No reward.
 
     a shown token is masked again with chance sigma;   a mask is shown with chance  (a_u - (1 - sigma) a_t) / (1 - a_t)
 
@@ -19,19 +19,19 @@ chance m / h more, and m is held to h (1 - a_u) / (1 - a_t), all that they can p
 1 - a_u whatever the confidences, and every marginal is kept where they are equal.
 
 Under any other noise nothing shows which tokens are clean, but for sigma <= 1 - a_u the step above is the same as:
-draw x_0 at x_t, re-noise x_t to a' <= a_t, and bridge from a' to a_u with that x_0. A clean token is lost on the way
+draw x_0 at x_t, renoise x_t to a' <= a_t, and bridge from a' to a_u with that x_0. A clean token is lost on the way
 with probability (1 - a'/a_t) (1 - a_u) / (1 - a') = sigma, so
 
     a' = a_t (1 - a_u - sigma) / (1 - a_u - sigma a_t)
 
 which asks for no mask, and keeps q(x_u | x_0) because both halves do. So it goes, with sigma_max = 1 - a_u; `conf` then
-weighs every position by the probability of its guess.
+weighs every position by the probability of its clean sample.
 
-Where the posterior is a product (one token, a factorised law) cap, rescale and loop sample the model exactly. Elsewhere
-they err by drawing several tokens at once, as plain sampling does. A token that is put back is drawn again in a fuller
-context, but late in a run beside others that are drawn again too: with an exact denoiser only the loop, with more steps
-than tokens and a small eta, comes nearer to the model than the same grid without remasking. What the authors report on
-text is that mistakes of a network are mended.
+Where the posterior is a product (one token, a factorised distribution) cap, rescale and loop sample the model exactly.
+Elsewhere they err by drawing several tokens at once, as plain sampling does. A token that is put back is drawn again in
+a fuller context, but late in a run beside others that are drawn again too: with an exact denoiser only the loop, with
+more steps than tokens and a small eta, comes nearer to the model than the same grid without remasking. What the authors
+report on text is that mistakes of a network are fixed.
 
 Wang, Schiff, Sahoo, Kuleshov (2025), arXiv:2503.00307, sections 3 and 4.
 """
@@ -71,7 +71,7 @@ class ReMDM(Sampler):
     """
 
     name: ClassVar[str] = "remdm"
-    knob: ClassVar[str] = "steps"  # a finer grid, and more chances to mend
+    knob: ClassVar[str] = "steps"  # a finer grid, and more chances to fix
 
     steps: int = 16
     schedule: Literal["cap", "rescale", "loop", "conf"] = "cap"
@@ -164,7 +164,7 @@ class ReMDM(Sampler):
         return mass * _doubt(sure, shown), (mass / masks.clamp_min(1)).expand(where.shape)
 
     def _bridged(self, run: Run, state: Remembering, a_t: float, a_u: float, sigma: float, rng: Rng) -> Remembering:
-        """The step under any other noise: back to a', and forth by the guess made at x_t."""
+        """The step under any other noise: back to a', and forth by the clean sample made at x_t."""
         where = run.undetermined(state.x_t, state.t)
         x_0, log_p = run.draw(state.x_t, state.t, where, 1, rng.fork("draw"))
         if state.step + 1 == self.steps:

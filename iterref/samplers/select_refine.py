@@ -1,13 +1,12 @@
-"""Select and refine: the best of a few drafts, re-noised a little and denoised again as long as that helps.
+"""Select and refine: the best of a few drafts, renoised a little and denoised again as long as that helps.
 
     x^n ~ decoder, n = 1 .. N;   keep the K of highest reward
     loop:  x_s^k ~ q(x_s | x^k),  y^k back from s in h denoising steps;   keep the best K of x^1 .. x^K, y^1 .. y^K
 
 What practitioners of image models do by hand: pick a draft, vary it, pick again. A new text takes the place of an old
-one only if it has a higher reward, so the reward never falls. It maximises, and is no sample of the tilted law: an
-elitist (K + K) evolution strategy with the diffusion model for its mutation. SDEdit's corrupt-and-denoise (Meng et al.
-2021, arXiv:2108.01073) inside a selection by reward (Rechenberg 1973).
-"""
+one only if it has a higher reward, so the reward never falls. It maximises, and is no sample of the tilted
+distribution: an elitist (K + K) evolution strategy with the diffusion model for its mutation. SDEdit's
+corrupt-and-denoise (Meng et al. 2021, arXiv:2108.01073) inside a selection by reward (Rechenberg 1973). """
 
 from __future__ import annotations
 

@@ -1,20 +1,20 @@
-"""Sequential Monte Carlo: N plain samples side by side, resampled on the way down by what their guesses promise.
+"""Sequential Monte Carlo: N plain samples side by side, resampled on the way down by their intermediate reward.
 
     x_0^nj ~ p(. | x_t^n),  v^nj = r(x_0^nj) / alpha,  j = 1 .. G      at the scored grid times
     w^n <- w^n G_k^n  (`iterref.potentials`);   where the effective number falls below a threshold: parents by weight
-    x_u^n ~ the base decoder's step from the parent, by the guess that weighed it (or, `fresh`, by a new one)
+    x_u^n ~ the base decoder's step from the parent, by the clean sample that weighed it (or, `fresh`, by a new one)
     at t = 0   w^n <- w^n exp(r(x_0^n) / alpha) / prod_k G_k^n
 
 The product of the potentials along a path is exp(r(x_0) / alpha), whatever they are and wherever resampling happened.
-So for the law P of the decoder that is really run (any order, correlated tokens, few steps), for every scheme,
+So for the distribution P of the decoder that is really run (any order, correlated tokens, few steps), for every scheme,
 threshold and N:  E[Z^] = E_P[exp(r / alpha)]  and  E[Z^ sum_n W_n f(x^n)] = E_P[f exp(r / alpha)],  exactly. A single
-draw by weight has the tilted law as N grows; `particle_gibbs` makes it exact for finite N.
+draw by weight has the tilted distribution as N grows; `particle_gibbs` makes it exact for finite N.
 
-Guesses and steps come from one evaluation a particle (`iterref.kernels.ahead`): N NFE a grid step. `fresh` is
-FK steering as published; what it resamples by is then a guess that is thrown away, which says little of the text that
-the particle goes on to, so following the guess is the default. Singhal et al. (2025), arXiv:2501.06848; Del Moral,
-Doucet, Jasra (2012) on thresholds; Naesseth, Lindsten, Schoen (2015), arXiv:1502.02536, on choosing within a particle.
-"""
+Guesses and steps come from one evaluation a particle (`iterref.kernels.ahead`): N NFE a grid step. `fresh` is FK
+steering as published; what it resamples by is then a clean sample that is thrown away, which says little of the text
+that the particle goes on to, so following the clean sample is the default. Singhal et al. (2025), arXiv:2501.06848; Del
+Moral, Doucet, Jasra (2012) on thresholds; Naesseth, Lindsten, Schoen (2015), arXiv:1502.02536, on choosing within a
+particle. """
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from iterref.decision import Decision
 from iterref.decoding import grid
 from iterref.moves.lookahead import Ahead, finished, follow, look, onward, own, scored, settled, unpaid, weighed
 from iterref.particles import Particles, pick
-from iterref.potentials import POTENTIALS, due, promise, times_due
+from iterref.potentials import POTENTIALS, due, times_due, value_of
 from iterref.random import Rng
 from iterref.resample import SCHEMES
 from iterref.run import Run
@@ -41,9 +41,9 @@ from iterref.samplers.base import Aimed, Cloud, Decoded, Info, ScoredCloud, Stat
 class SMC(Aimed, Decoded):
     """Feynman-Kac steering of `particles` samples of `steps` grid steps each, by a base decoder.
 
-    potential: `difference`, `max` or `sum`, how the promise of a guess is spent. guesses: clean guesses of a particle
+    potential: `difference`, `max` or `sum`, how intermediate rewards are spent. x0_samples: clean samples of a particle
     at each scored time, a reward call each. every: every `every`-th grid time is scored, pure noise left out. fresh:
-    whether a particle is weighed by the mean of its guesses and goes on from new ones, or follows one of them, chosen
+    whether a particle is weighed by the mean of its samples and goes on from new ones, or follows one of them, chosen
     by reward. threshold: resample a row where its effective number of particles is below this share of them; 0 never
     does. resampling: `systematic`, `stratified`, `residual` or `multinomial`. objective: `sample` draws one particle by
     weight, `maximise` returns the best text seen. All are kept, with their weights, in `Result.particles`.
@@ -54,7 +54,7 @@ class SMC(Aimed, Decoded):
 
     particles: int = 8
     potential: Literal["difference", "max", "sum"] = "difference"
-    guesses: int = 1
+    x0_samples: int = 1
     every: int = 1
     fresh: bool = False
     threshold: float = 0.5
@@ -62,7 +62,7 @@ class SMC(Aimed, Decoded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(steps=1, particles=1, guesses=1, every=1)
+        self._require(steps=1, particles=1, x0_samples=1, every=1)
         self._among(potential=POTENTIALS, resampling=SCHEMES)
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"smc: threshold is a share of the particles in [0, 1], got {self.threshold}")
@@ -76,7 +76,7 @@ class SMC(Aimed, Decoded):
         return self.steps
 
     def init(self, run: Run, rng: Rng) -> State:
-        """Noise for every particle of a row, at equal weights and with nothing promised yet."""
+        """Noise for every particle of a row, at equal weights."""
         n = self.particles
         x = run.repeat(n).prior(rng.repeat(n)).unflatten(0, (n, -1))
         return Cloud(0, 1.0, x[0], unpaid(x))
@@ -96,27 +96,27 @@ class SMC(Aimed, Decoded):
         return self._drawn(particles, rng.fork("choose"))
 
     def cost(self) -> Cost:
-        """A NFE a particle and grid step, a reward call a guess; the last guesses are the finished texts."""
+        """An NFE a particle and grid step, a reward call a clean sample; the last samples are the finished texts."""
         if self.fresh:
-            rewards = self.guesses * times_due(self.steps, self.every) + 1
+            rewards = self.x0_samples * times_due(self.steps, self.every) + 1
         else:
-            rewards = self.guesses * (times_due(self.steps - 1, self.every) + 1)
+            rewards = self.x0_samples * (times_due(self.steps - 1, self.every) + 1)
         return Cost(self.particles * self.steps, self.particles * rewards, self.steps)
 
     def _looked(self, run: Run, state: Cloud, t: float, rng: Rng) -> tuple[Particles, Tensor, Ahead, Info]:
-        """Where that is due, the particles weighed by what they promise, and resampled if the weights ask for it; with
-        their parents (N, B) and what these go on from."""
+        """Where that is due, the particles weighted by their intermediate reward, and resampled if the weights ask for
+        it; with their parents (N, B) and what these go on from."""
         particles = state.particles
         parents, n, streams = own(particles), self.particles, rng.fork("look")
         if not due(state.step, self.every):
             return particles, parents, look(run, particles.x_t, t, 1, self.decoder, streams), Info()
-        draws = self.guesses + (n if self.fresh else 0)
+        draws = self.x0_samples + (n if self.fresh else 0)
         ahead = look(run, particles.x_t, t, draws, self.decoder, streams)
-        guesses = ahead.draws[: self.guesses]
-        reward = scored(run, guesses, final=False)
+        samples = ahead.draws[: self.x0_samples]
+        reward = scored(run, samples, final=False)
         log_v = reward / run.alpha
         if self.fresh:
-            particles, ahead = weighed(particles, promise(log_v), self.potential), ahead.after(self.guesses)
+            particles, ahead = weighed(particles, value_of(log_v), self.potential), ahead.after(self.x0_samples)
         else:
             choice = follow(ahead, settled(particles, log_v), rng.fork("follow"))
             particles = weighed(particles, choice.value, self.potential).weighed(choice.gain)
@@ -124,12 +124,12 @@ class SMC(Aimed, Decoded):
         ess = particles.ess()
         rows = ess < self.threshold * n
         chosen = SCHEMES[self.resampling](particles.by_row, rng.fork("resample")).T
-        info = Info(ess=ess, decisions=(Decision(guesses.flatten(0, 1), reward.flatten(0, 1)),))
+        info = Info(ess=ess, decisions=(Decision(samples.flatten(0, 1), reward.flatten(0, 1)),))
         return particles.take(chosen, rows), torch.where(rows, chosen, parents), ahead, info
 
     def _followed(self, run: Run, particles: Particles, t: float, rng: Rng) -> tuple[State, Info]:
-        """The last step: its guesses are finished texts, one of which ends each particle."""
-        ahead = look(run, particles.x_t, t, self.guesses, self.decoder, rng.fork("look"))
+        """The last step: its samples are finished texts, one of which ends each particle."""
+        ahead = look(run, particles.x_t, t, self.x0_samples, self.decoder, rng.fork("look"))
         reward = scored(run, ahead.draws, final=True)
         choice = follow(ahead, reward / run.alpha, rng.fork("follow"))
         reward = reward.gather(0, choice.index[None])[0]

@@ -3,16 +3,17 @@
     x_0^n ~ p(. | x_t),  x_u^n ~ q(x_u | x_t, x_0^n),  n = 1 .. N from one evaluation;   choose n ~ exp(v_n / alpha)
 
     value="posterior"   v_n = alpha log mean_g exp(r(x_0^ng) / alpha),  x_0^ng ~ p(. | x_u^n)           (SVDD-PM)
-    value="guess"       v_n = r(x_0^n), the reward of the very guess that the candidate came from
+    value="sample"      v_n = r(x_0^n), the reward of the very clean sample that the candidate came from
 
-"posterior" evaluates the denoiser at every candidate; the chosen one's evaluation also makes the guesses of the next
-step, so a run takes 1 + N (steps - 1) NFE. "guess" takes `steps`. At the last step candidates are finished
+"posterior" evaluates the denoiser at every candidate; the chosen one's evaluation also makes the samples of the next
+step, so a run takes 1 + N (steps - 1) NFE. "sample" takes `steps`. At the last step candidates are finished
 texts and v is their reward. With `greedy` the best candidate is chosen, the paper's alpha -> 0.
 
-The law. N = 1 is plain sampling. As N grows (and, for "posterior", as the guesses do) each step tends to the optimal
-policy  p(x_u | x_t) E[exp(r(x_0) / alpha) | x_u],  and the run to the tilted law wherever the drawn joint law is the
-true conditional. For finite N it samples *neither* law but one between, tilted too little: nothing corrects for the
-choice among few. That is what `smc` does with weights and `iterref` with an accept step.
+The distribution. N = 1 is plain sampling. As N grows (and, for "posterior", as the samples do) each step tends to the
+optimal policy  p(x_u | x_t) E[exp(r(x_0) / alpha) | x_u],  and the run to the tilted distribution wherever the drawn
+joint distribution is the true conditional. For finite N it samples *neither* distribution but one between, tilted too
+little: nothing corrects for the choice among few. That is what `smc` does with weights and `iterref` with an accept
+step.
 
 Li et al. (2024), arXiv:2408.08252, algorithm 1.
 """
@@ -34,7 +35,7 @@ from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.base import Aimed, Decoded, Info, Paired, State
 
-VALUES = ("posterior", "guess")
+VALUES = ("posterior", "sample")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Drawn(Paired):
 class SVDD(Aimed, Decoded):
     """Soft value-based decoding.
 
-    tries: candidates N of a grid step. value: `posterior` or `guess`, what a candidate is worth. guesses: how many
-    clean guesses estimate the value of a candidate (`posterior`). greedy: the candidate of highest value, in place of
+    tries: candidates N of a grid step. value: `posterior` or `sample`, what a candidate is worth. x0_samples: how many
+    clean samples estimate the value of a candidate (`posterior`). greedy: the candidate of highest value, in place of
     a weighted choice. objective: `sample` returns the last state, `maximise` the best of the finished candidates.
     """
 
@@ -59,16 +60,16 @@ class SVDD(Aimed, Decoded):
     knob: ClassVar[str] = "tries"
 
     tries: int = 8
-    value: Literal["posterior", "guess"] = "posterior"
-    guesses: int = 1
+    value: Literal["posterior", "sample"] = "posterior"
+    x0_samples: int = 1
     greedy: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(steps=1, tries=1, guesses=1)
+        self._require(steps=1, tries=1, x0_samples=1)
         self._among(value=VALUES)
-        if self.value == "guess" and self.guesses > 1:
-            raise ValueError("svdd: guesses > 1 needs value=posterior: a candidate comes from one guess alone")
+        if self.value == "sample" and self.x0_samples > 1:
+            raise ValueError("svdd: x0_samples > 1 needs value=posterior: a candidate comes from one clean sample alone")
 
     @property
     def iterations(self) -> int:
@@ -94,11 +95,11 @@ class SVDD(Aimed, Decoded):
         if not further:  # a finished text is the clean sample that it came from
             valued = draws[None]
         else:
-            where, count = wide.undetermined(x_u, u), self.guesses + n
+            where, count = wide.undetermined(x_u, u), self.x0_samples + n
             drawn, sure = wide.draw(x_u, u, where, count, streams.fork("value"), self.decoder.confidence)
             drawn, sure = drawn.unflatten(1, (n, -1)), sure.unflatten(1, (n, -1))
             # What values a candidate is not what it goes on from: that would be chosen twice.
-            valued, rest, rest_sure = drawn[: self.guesses], drawn[self.guesses :], sure[self.guesses :]
+            valued, rest, rest_sure = drawn[: self.x0_samples], drawn[self.x0_samples :], sure[self.x0_samples :]
         reward = run.reward_of(valued.flatten(0, 1), final=u == 0).view(len(valued), n, -1)
         log_w = (reward / run.alpha).permute(2, 1, 0).contiguous().logsumexp(2)  # up to the number of samples
         verdict = self._choose(log_w, rng.fork("choose"))
@@ -112,11 +113,11 @@ class SVDD(Aimed, Decoded):
         return Drawn(**vars(chosen), draws=_of(rest, choice), sure=_of(rest_sure, choice)), info
 
     def cost(self) -> Cost:
-        """`posterior`: every candidate but the finished ones is evaluated. `guess`: one evaluation a step."""
+        """`posterior`: every candidate but the finished ones is evaluated. `sample`: one evaluation a step."""
         between = self.steps - 1
-        if self.value == "guess":
+        if self.value == "sample":
             return Cost(self.steps, self.tries * self.steps, self.steps)
-        return Cost(1 + self.tries * between, self.tries * (self.guesses * between + 1), self.steps)
+        return Cost(1 + self.tries * between, self.tries * (self.x0_samples * between + 1), self.steps)
 
     def _choose(self, log_w: Tensor, rng: Rng) -> mtm.Verdict:
         """One of (B, N) candidates: by weight, or the heaviest; the first where none has any weight."""

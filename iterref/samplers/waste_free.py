@@ -1,4 +1,4 @@
-"""Waste-free SMC: a cloud of guesses down the grid, tempered, resampled, and moved by the shared kernel.
+"""Waste-free SMC: a cloud of samples down the grid, tempered, resampled, and moved by the shared kernel.
 
     targets  Pi_k(x_t, x_0)  proportional to  p(x_0) q(x_t | x_0) exp(b_k r(x_0) / alpha),  t = t_k,  b_k from 0 to 1
     down     x_u ~ q(x_u | x_t, x_0): free, and exact (`kernels.base.descend`)
@@ -6,10 +6,10 @@
     move     M of the N = M (moves + 1) particles by weight; each makes `moves` moves of the shared kernel for Pi_k, and
              *all* states of these chains are the next N particles: nothing that was computed is thrown away
 
-Z^ estimates E_p[exp(r / alpha)] without bias, and the particles the tilted law as M grows, where all that is drawn at
-once factorises under the model's law: the first guesses, and the moves at every time. Else both carry the error of the
-shared kernel, least where moves are many and late. The guess stays with its state all the way down; unlike in `smc`, a
-hard constraint (reward -inf) is enforced at once.
+Z^ estimates E_p[exp(r / alpha)] without bias, and the particles the tilted distribution as M grows, where all that is
+drawn at once factorises under the model's distribution: the first samples, and the moves at every time. Else both carry
+the error of the shared kernel, least where moves are many and late. The clean sample stays with its state all the way
+down; unlike in `smc`, a hard constraint (reward -inf) is enforced at once.
 
 Dau and Chopin (2022), arXiv:2011.02328, algorithm 2; Del Moral, Doucet, Jasra (2006) on tempering.
 """
@@ -39,12 +39,11 @@ from iterref.samplers.base import Aimed, Cloud, Drafted, Info, Paired, ScoredClo
 class WasteFree(Aimed):
     """Waste-free sequential Monte Carlo with refinement moves.
 
-    steps: grid times below pure noise, each with its own target. chains: M, how many particles are resampled at each
-    of them. moves: moves of each chain there; all its states go on, N = chains x (moves + 1). tries, decisions,
-    span, spacing: the moves, as in `iterref`. cooling: how b_k rises to one, `linear` or `geometric` from `weak`.
-    resampling: a scheme of `iterref.resample`. objective: `sample` draws one of the last particles, `maximise` returns the best
-    text seen.
-    """
+    steps: grid times below pure noise, each with its own target. chains: M, how many particles are resampled at each of
+    them. moves: moves of each chain there; all its states go on, N = chains x (moves + 1). tries, decisions, span,
+    spacing: the moves, as in `iterref`. cooling: how b_k rises to one, `linear` or `geometric` from `weak`. resampling:
+    a scheme of `iterref.resample`. objective: `sample` draws one of the last particles, `maximise` returns the best
+    text seen. """
 
     name: ClassVar[str] = "waste_free"
     knob: ClassVar[str] = "moves"  # a few long chains beat many short ones, as the paper finds
