@@ -12,40 +12,41 @@ from hypothesis import strategies as st
 from iterref.budget import Budget, Cost, Meter, budget_of, fit_budget, most
 from iterref.registry import names, sampler_from_string
 from iterref.samplers.base import Sampler
+from iterref.samplers.iterref import IterRef
 
 METHODS = [
     *names(),
     "ancestral:order=confidence",
     "best_of_n:steps=3",
     "metropolis:steps=2",
-    "iterref:steps=3,guided=False",
-    "iterref:steps=4,early=0.5,guided=False",
+    "iterref:steps=3,reward_draft=False",
+    "iterref:steps=4,early=0.5,reward_draft=False",
     "iterref:steps=0",
     "metropolis:steps=0",
-    "iterref:steps=3,blocks=3",
-    "iterref:steps=3,blocks=2,guided=False,early=0.5",
+    "iterref:steps=3,decisions=3",
+    "iterref:steps=3,decisions=2,reward_draft=False,early=0.5",
     "iterref:steps=3,denoise_steps=3,tries=2",
-    "iterref:steps=3,kernel=independent,tries=1",
-    "iterref:steps=3,kernel=independent,tries=3,denoise_steps=2",
-    "iterref:steps=3,kernel=published,tries=1",
-    "iterref:steps=3,kernel=published,tries=4,early=1",
-    "iterref:steps=6,kernel=trajectory,tries=1,span=1",
-    "iterref:steps=6,kernel=trajectory,tries=2,span=6+1",
-    "iterref:steps=6,kernel=trajectory,tries=2,span=1+0.5+6",
+    "mtm:steps=3,tries=1",
+    "mtm:steps=3,tries=3,denoise_steps=2",
+    "published:steps=3,tries=1",
+    "published:steps=3,tries=4,early=1",
+    "trajectory:steps=6,tries=1,span_steps=1",
+    "trajectory:steps=6,tries=2,span_steps=6+1",
+    "trajectory:steps=6,tries=2,span=0.2+0.5+1.0",
 ]
 rows = st.sampled_from([1, 2, 3, 8, 56, 256]) | st.floats(0.5, 300)
 budgets = st.tuples(rows, st.just(inf) | st.just(0) | rows) | st.tuples(st.just(inf), rows)
 
 
 def more(sampler: Sampler) -> Sampler:
-    """The method that spends one unit more of what `fit` may spend: a move, a sample or a grid step."""
+    """The method that spends one unit more of what `fit_budget` may spend: a move, a sample or a grid step."""
     least = {"tries": 1} if may_buy_tries(sampler) else {}
     return replace(sampler, **{sampler.knob: getattr(sampler, sampler.knob) + 1}, **least)
 
 
 def may_buy_tries(sampler: Sampler) -> bool:
-    """Whether candidates cost reward rows alone, so that `fit` sets their number too."""
-    return getattr(sampler, "kernel", "") == "shared" and sampler.denoise_steps == 1
+    """Whether candidates cost reward calls alone, so that `fit_budget` sets their number too."""
+    return isinstance(sampler, IterRef) and sampler.denoise_steps == 1
 
 
 @settings(max_examples=120, deadline=None)
@@ -65,21 +66,21 @@ def test_a_fitted_method_fits_and_leaves_no_room(text, budget):
     assert type(fitted) is type(sampler)
     assert limit.allows(fitted.cost())
     if sampler.cost().reward_calls == more(sampler).cost().reward_calls and limit.nfe == inf:
-        assert fitted == sampler  # the bound does not touch the one use that it has for rows
+        assert fitted == sampler  # the bound does not touch the one use that it has for evaluations
         return
     assert not limit.allows(more(fitted).cost())
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from([text for text in METHODS if text.startswith("iterref")]), rows, rows)
-def test_refinement_leaves_room_for_no_further_candidate(text, denoiser, reward):
-    sampler, limit = sampler_from_string(text), Budget(denoiser, reward)
+@given(st.sampled_from([text for text in METHODS if text.startswith(("iterref", "mtm", "published", "trajectory"))]), rows, rows)
+def test_refinement_leaves_room_for_no_further_candidate(text, nfe, reward_calls):
+    sampler, limit = sampler_from_string(text), Budget(nfe, reward_calls)
     try:
         fitted = fit_budget(sampler, limit)
     except ValueError:
         return
     assert not limit.allows(more(fitted).cost())
-    if may_buy_tries(fitted) and (fitted.moves or fitted.guided and fitted.steps):
+    if may_buy_tries(fitted) and (fitted.moves or fitted.reward_draft and fitted.steps):
         assert not limit.allows(replace(fitted, tries=fitted.tries + 1).cost())
     else:
         assert fitted.tries == sampler.tries
@@ -87,32 +88,32 @@ def test_refinement_leaves_room_for_no_further_candidate(text, denoiser, reward)
 
 def test_the_design_budgets():
     """(56, 896) for the shared kernel: 8 drafts and 48 moves of 16 candidates, in one decision or in eight."""
-    fitted = fit_budget(sampler_from_string("iterref:steps=8,blocks=1"), (56, 896))
+    fitted = fit_budget(sampler_from_string("iterref:steps=8,decisions=1"), (56, 896))
     assert (fitted.moves, fitted.tries, fitted.cost()) == (48, 16, Cost(56, 896, 56))
     fitted = fit_budget(sampler_from_string("iterref:steps=8"), (56, 896))
-    assert (fitted.moves, fitted.blocks, fitted.tries, fitted.cost()) == (48, 8, 2, Cost(56, 896, 56))
+    assert (fitted.moves, fitted.decisions, fitted.tries, fitted.cost()) == (48, 8, 2, Cost(56, 896, 56))
     assert fit_budget(sampler_from_string("best_of_n"), 256).cost() == Cost(256, 32, 8)
     assert fit_budget(sampler_from_string("metropolis"), (56, 896)).cost() == Cost(56, 49, 56)
 
 
 def test_scarce_rewards_buy_fewer_decisions():
-    """As many decisions a move as reward rows go with a denoiser row; a draft never takes more than half of them."""
-    assert fit_budget(sampler_from_string("iterref"), (64, 256)).blocks == 4 and fit_budget(sampler_from_string("iterref"), (64, 70)).blocks == 1
-    assert fit_budget(sampler_from_string("iterref"), Budget(total=512)).blocks == 8
-    assert fit_budget(sampler_from_string("iterref"), Budget(total=64)).blocks == 4  # 4 draft steps of 1 + 8 rows would be more than half
+    """As many decisions a move as reward calls go with an NFE; a draft never takes more than half of them."""
+    assert fit_budget(sampler_from_string("iterref"), (64, 256)).decisions == 4 and fit_budget(sampler_from_string("iterref"), (64, 70)).decisions == 1
+    assert fit_budget(sampler_from_string("iterref"), Budget(total=512)).decisions == 8
+    assert fit_budget(sampler_from_string("iterref"), Budget(total=64)).decisions == 4  # 4 draft steps of 1 + 8 calls would be more than half
     dear, cheap = (fit_budget(sampler_from_string("iterref"), Budget(total=512, price=price)) for price in (20.0, 0.1))
-    assert (dear.blocks, dear.tries) == (1, 1) and (cheap.blocks, cheap.tries) == (8, 10)
+    assert (dear.decisions, dear.tries) == (1, 1) and (cheap.decisions, cheap.tries) == (8, 10)
 
 
-def test_a_bound_on_depth_buys_width():
+def test_a_bound_on_depth_buys_chains():
     fitted = fit_budget(sampler_from_string("iterref:steps=4,tries=2"), Budget(nfe=64, depth=12))
-    assert (fitted.moves, fitted.width) == (8, 5) and fitted.cost().depth == 12
-    assert fit_budget(sampler_from_string("iterref"), Budget(nfe=64, depth=100)).width == 1
+    assert (fitted.moves, fitted.chains) == (8, 5) and fitted.cost().depth == 12
+    assert fit_budget(sampler_from_string("iterref"), Budget(nfe=64, depth=100)).chains == 1
 
 
 def test_several_spans_are_counted_each():
     """Tails of 6 and of 1 steps in turn: 6 for the first path, then 6 + 1 + 6 + 1, and the next would be 6 more."""
-    fitted = fit_budget(sampler_from_string("iterref:steps=6,kernel=trajectory,tries=1,span=6+1"), 25)
+    fitted = fit_budget(sampler_from_string("trajectory:steps=6,tries=1,span_steps=6+1"), 25)
     assert fitted.moves == 4 and fitted.cost().nfe == 20
 
 
@@ -126,7 +127,7 @@ def test_what_a_budget_may_be(value, budget):
 
 @pytest.mark.parametrize("value", [0, -3, float("nan"), (5, -1), (5, float("nan")), (0, 4)])
 def test_a_budget_must_be_positive(value):
-    with pytest.raises(ValueError, match="positive numbers of denoiser rows"):
+    with pytest.raises(ValueError, match="a budget needs a positive NFE"):
         budget_of(value)
 
 
@@ -153,7 +154,7 @@ def test_costs_add_and_scale():
     assert Cost(1, 2, 3) * 2 == Cost(2, 4, 6)
 
 
-def test_a_budget_bounds_each_kind_of_row_their_sum_and_the_depth():
+def test_a_budget_bounds_each_kind_of_call_their_sum_and_the_depth():
     assert Budget(3, 4).allows(Cost(3, 4, 100)) and not Budget(3, 4).allows(Cost(3, 5))
     assert not Budget(3).allows(Cost(4)) and Budget(3).allows(Cost(3, 10**6))
     assert Budget(total=10, price=0.5).allows(Cost(4, 12)) and not Budget(total=10, price=0.5).allows(Cost(4, 13))
@@ -163,5 +164,5 @@ def test_a_budget_bounds_each_kind_of_row_their_sum_and_the_depth():
 
 
 def test_a_meter_counts_a_sample():
-    meter = Meter(asked_denoiser=12, asked_reward=6, made_denoiser=9, made_reward=3, depth=4)
+    meter = Meter(asked_nfe=12, asked_reward_calls=6, made_nfe=9, made_reward_calls=3, depth=4)
     assert meter.asked(3) == Cost(4, 2, 4) and meter.made(3) == Cost(3, 1, 4)

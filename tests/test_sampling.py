@@ -1,4 +1,4 @@
-"""The run: what a result holds, whose seed is whose, and that nothing is lost when a reward fails."""
+"""Sampling: what a result holds, whose seed is whose, and that nothing is lost when a reward fails."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ METHODS = [
     "best_of_n:steps=2,n=3",
     "metropolis:steps=2,moves=3",
     "iterref:steps=2,moves=3,tries=2",
-    "iterref:steps=2,moves=3,tries=2,kernel=independent",
-    "iterref:steps=2,moves=3,tries=2,kernel=published",
-    "iterref:steps=2,moves=3,tries=2,kernel=trajectory",
+    "mtm:steps=2,moves=3,tries=2",
+    "published:steps=2,moves=3,tries=2",
+    "trajectory:steps=2,moves=3,tries=2",
 ]
 
 
@@ -85,8 +85,8 @@ def test_bad_calls_are_refused():
 
 
 def test_a_budget_is_kept():
-    result = run("iterref:steps=2,blocks=1", problem_of(), budget=(10, 40))
-    assert (result.asked, result.sampler) == (Cost(10, 40, 10), sampler_from_string("iterref:steps=2,moves=8,tries=4,blocks=1"))
+    result = run("iterref:steps=2,decisions=1", problem_of(), budget=(10, 40))
+    assert (result.asked, result.sampler) == (Cost(10, 40, 10), sampler_from_string("iterref:steps=2,moves=8,tries=4,decisions=1"))
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Failing:
 def test_a_reward_that_fails_loses_nothing():
     reward = Failing(after=6)
     with pytest.raises(RewardError, match="the reward raised OSError .the judge hung up.") as caught:
-        text, problem = "iterref:steps=2,moves=9,tries=2,blocks=1,early=0", problem_of(reward=reward, remember=False)
+        text, problem = "iterref:steps=2,moves=9,tries=2,decisions=1,early=0", problem_of(reward=reward, remember=False)
         run(text, problem, decode=lambda x: ["text"] * 4)
     partial = caught.value.partial
     assert isinstance(partial, Result) and not partial.finished
@@ -150,10 +150,10 @@ def test_rows_with_only_forbidden_candidates_are_named_and_hold_a_text(model, te
     assert float(result.rewards[0]) == -INF and float(result.rewards[1]) > -INF
     for tokens in (result.tokens, result.best.tokens):  # a text of the model, not what stood on the canvas
         assert int(tokens.min()) >= 0 and int(tokens.max()) < 3
-    guesses = result.trace.table()["guesses"][:, 0]
-    if text.startswith("iterref") and "trajectory" not in text:  # on the finished text, nothing moves any more
+    clean = result.trace.table()["clean"][:, 0]
+    if text.startswith(("iterref", "mtm", "published")):  # on the finished text, nothing moves any more
         steps = result.sampler.steps
-        assert torch.equal(guesses[steps:], guesses[steps - 1].expand_as(guesses[steps:]))
+        assert torch.equal(clean[steps:], clean[steps - 1].expand_as(clean[steps:]))
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,11 @@ class Avoids:
         return torch.where((tokens == self.token).any(1), -INF, 0.0)
 
 
-@pytest.mark.parametrize("kernel", ["shared", "independent", "published", "trajectory"])
-def test_a_hard_constraint_is_reached_and_kept(kernel):
+@pytest.mark.parametrize("method", ["iterref", "mtm", "published", "trajectory"])
+def test_a_hard_constraint_is_reached_and_kept(method):
     """Moves wide enough to leave a forbidden text do so, and no chain ever goes back to one."""
-    options = "steps=2,moves=8,tries=8,span=1.0,spacing=0"
-    result = run(f"iterref:{options},kernel={kernel}", problem_of(8, reward=Avoids(2)))
+    spacing = "" if method == "trajectory" else ",spacing=0"
+    result = run(f"{method}:steps=2,moves=8,tries=8,span=1.0{spacing}", problem_of(8, reward=Avoids(2)))
     assert not bool((result.tokens == 2).any()) and bool((result.rewards == 0).all())
     finite = result.trace.table()["reward"].isfinite()
     assert bool((finite[-8:].long().diff(dim=0) >= 0).all())
@@ -195,7 +195,7 @@ def test_annealing_ends_colder():
 
 
 def test_more_refinement_comes_nearer_to_the_target():
-    """From the unguided mean reward to the exact tilted one."""
+    """From the model's own mean reward to the exact tilted one."""
     problem = problem_of(100, alpha=0.5)
     means = [float(run(f"iterref:steps=2,moves={m},tries=8,span=0.5", problem).rewards.mean()) for m in (0, 12)]
     plain = float(run("ancestral:steps=6", problem).rewards.mean())
@@ -237,7 +237,7 @@ def test_of_texts_with_one_reward_the_last_state_is_returned() -> None:
 def test_a_finished_text_that_moves_leave_again_is_seen() -> None:
     model, reward, _ = world(12, 8)
     problem = Problem(model, reward, torch.zeros(64, 12), alpha=5.0)  # so warm that the last moves leave good texts
-    result = run("iterref:steps=4,moves=8,early=0.5,tries=1,blocks=1,objective=maximise", problem)
+    result = run("iterref:steps=4,moves=8,early=0.5,tries=1,decisions=1,objective=maximise", problem)
     table = result.trace.table()
     finished = table["t"] == 0
     assert 1 < finished.sum() < len(finished)  # some moves at noisy times, some on finished texts

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from iterref.samplers.base import Info, State
+from iterref.budget import Cost
 from iterref.decision import ACCEPTED, OTHER, REFUSED, UNDECIDED, Decision
 from iterref.exact.markov import world
 from iterref.problem import Problem
@@ -25,14 +26,14 @@ def run(text: str, watch: tuple[int, ...] = (), rows: int = 4) -> Result:
 
 
 def test_every_step_is_noted():
-    result = run("iterref:steps=3,moves=4,tries=2,early=0.5,late=0.5,blocks=1", watch=(2, 0))
+    result = run("iterref:steps=3,moves=4,tries=2,early=0.5,decisions=1", watch=(2, 0))
     table = result.trace.table()
-    assert set(table) == {*SERIES, "watched", "guesses"}
+    assert set(table) == {*SERIES, "watched", "clean"}
     assert table["t"].tolist() == pytest.approx([1, 2 / 3, 1 / 3, 1 / 3, 1 / 3, 0, 0])
-    assert table["denoiser"].tolist() == table["depth"].tolist() == list(range(1, 8))
+    assert table["nfe"].tolist() == table["depth"].tolist() == list(range(1, 8))
     for name in ("accepted", "changed", "stuck", "reward", "best"):
         assert table[name].shape == (7, 4) and table[name].dtype == torch.float64
-    assert table["watched"].shape == table["guesses"].shape == (7, 2, 5)
+    assert table["watched"].shape == table["clean"].shape == (7, 2, 5)
     assert bool(table["changed"][0].isnan().all()) and not bool(table["changed"][1:].isnan().any())
     assert set(table["accepted"].flatten().tolist()) <= {0.0, 1.0}
     kept = table["accepted"][1:] == 0
@@ -45,22 +46,22 @@ def test_watched_rows_are_kept_whole():
     result = run("iterref:steps=4,moves=2,tries=2", watch=(1, 3))
     table = result.trace.table()
     assert torch.equal(table["watched"][-1], result.tokens[[1, 3]])
-    assert torch.equal(table["guesses"][-1], result.tokens[[1, 3]])
+    assert torch.equal(table["clean"][-1], result.tokens[[1, 3]])
     masked = (table["watched"] == MASK).sum(-1)
     assert bool((masked[0] == 5).all()) and bool((masked[-1] == 0).all())
     revealed = table["watched"] != MASK
-    assert torch.equal(table["watched"][revealed], table["guesses"][revealed])
-    assert not bool((table["guesses"] == MASK).any())
+    assert torch.equal(table["watched"][revealed], table["clean"][revealed])
+    assert not bool((table["clean"] == MASK).any())
 
 
 MOVES = {
-    "shared": "iterref:steps=3,moves=6,tries=3,blocks=1,early=0.5",
-    "blocks": "iterref:steps=3,moves=6,tries=2,blocks=3,early=0.5",
-    "one-block-a-move": "iterref:steps=2,moves=6,tries=4,blocks=1,spacing=0,span=1.0",
-    "independent": "iterref:steps=2,moves=6,tries=3,kernel=independent",
-    "published": "iterref:steps=2,moves=6,tries=3,kernel=published",
-    "trajectory": "iterref:steps=3,moves=6,tries=3,kernel=trajectory",
-    "adapt": "iterref:steps=2,moves=6,tries=2,blocks=2,adapt=true",
+    "shared": "iterref:steps=3,moves=6,tries=3,decisions=1,early=0.5",
+    "decisions": "iterref:steps=3,moves=6,tries=2,decisions=3,early=0.5",
+    "one-decision-a-move": "iterref:steps=2,moves=6,tries=4,decisions=1,spacing=0,span=1.0",
+    "mtm": "mtm:steps=2,moves=6,tries=3",
+    "published": "published:steps=2,moves=6,tries=3",
+    "trajectory": "trajectory:steps=3,moves=6,tries=3",
+    "adapt": "iterref:steps=2,moves=6,tries=2,decisions=2,adapt=true",
     "metropolis": "metropolis:steps=2,moves=6",
 }
 
@@ -73,7 +74,7 @@ def test_the_decisions_tell_how_every_guess_came_about(text):
     steps, told = trace.table(), 0
     assert len(trace.rounds) == len(steps["t"])
     for k, step in enumerate(trace.rounds):
-        guess = steps["guesses"][max(k - 1, 0)]
+        guess = steps["clean"][max(k - 1, 0)]
         reward = REWARD(guess.clamp_max(2), torch.tensor(watch)).double()  # of masks, nobody asks
         for one in step:
             assert one.tokens.dtype == torch.int32 and one.tokens.shape[1:] == (2, 5)
@@ -87,15 +88,15 @@ def test_the_decisions_tell_how_every_guess_came_about(text):
         if step:
             told += 1
             share = torch.stack([(one.verdicts == ACCEPTED).any(0) for one in step]).double().mean(0)
-            assert torch.equal(guess, steps["guesses"][k]) and torch.equal(reward, steps["reward"][k, watch])
+            assert torch.equal(guess, steps["clean"][k]) and torch.equal(reward, steps["reward"][k, watch])
             assert share.tolist() == pytest.approx(steps["accepted"][k, watch].tolist())
     assert told >= 6
 
 
 def test_a_replay_sees_a_lost_decision():
-    """Negative control of the test above: without a step's last decision another guess comes out."""
-    trace = run(MOVES["blocks"], (0,), rows=1).trace
-    guesses, missed = trace.table()["guesses"], 0
+    """Negative control of the test above: without a step's last decision another text comes out."""
+    trace = run(MOVES["decisions"], (0,), rows=1).trace
+    guesses, missed = trace.table()["clean"], 0
     for k, step in enumerate(trace.rounds[1:], 1):
         guess = guesses[k - 1, 0]
         for one in step[:-1]:
@@ -115,7 +116,7 @@ def test_watching_changes_no_run(text):
     assert plain.trace.rounds == [] and any(watched.trace.rounds) == (text not in OTHERS[3:])
 
 
-@pytest.mark.parametrize("text", ["iterref:steps=2,moves=5,tries=2,width=3", "tempering:steps=2,moves=5,width=3"])
+@pytest.mark.parametrize("text", ["iterref:steps=2,moves=5,tries=2,chains=3", "tempering:steps=2,moves=5,chains=3"])
 def test_of_several_chains_those_decisions_are_kept_that_are_shown(text):
     trace = run(text, (3, 1)).trace
     steps = trace.table()
@@ -127,7 +128,7 @@ def test_of_several_chains_those_decisions_are_kept_that_are_shown(text):
         if text.startswith("iterref") and k == len(steps["t"]) - 1:  # the chain that was drawn
             taken = [one.tokens[one.verdicts[:, 0] == ACCEPTED, 0] for one in step]
             ends = [tokens[0] for tokens in taken if len(tokens)]
-            assert not ends or torch.equal(ends[-1].long(), steps["guesses"][k, 0])
+            assert not ends or torch.equal(ends[-1].long(), steps["clean"][k, 0])
     assert any(trace.rounds)
 
 
@@ -153,11 +154,11 @@ def test_verdicts():
     assert parts.of(slice(1)).tokens().tolist() == [[[0, 7]]]
 
 
-def test_spans_and_reward_rows_are_noted():
-    trace = run("iterref:steps=2,moves=4,tries=2,blocks=1,span=0.75+0.5,early=0").trace.table()
+def test_spans_and_reward_calls_are_noted():
+    trace = run("iterref:steps=2,moves=4,tries=2,decisions=1,span=0.75+0.5,early=0").trace.table()
     assert trace["span"].nan_to_num(-1.0)[:, 0].tolist() == pytest.approx([-1, -1, 0.75, 0.5, 0.75, 0.5])
-    assert trace["scored"].tolist() == [2, 4, 6, 8, 10, 12]
-    tails = run("iterref:steps=4,moves=2,tries=2,kernel=trajectory,span=3+1").trace.table()["span"][:, 0]
+    assert trace["reward_calls"].tolist() == [2, 4, 6, 8, 10, 12]
+    tails = run("trajectory:steps=4,moves=2,tries=2,span_steps=3+1").trace.table()["span"][:, 0]
     assert tails[1:].tolist() == pytest.approx([0.75, 0.25])
     adapted = run("iterref:steps=1,moves=8,tries=2,span=0.5,adapt=true").trace.table()["span"][1:]
     assert adapted[0].tolist() == [0.5] * 4 and bool((adapted[1] != 0.5).all())
@@ -174,7 +175,7 @@ def test_methods_that_decide_nothing_note_nothing():
 def entry(trace: Trace, accepted: list[float], changed: list[int] | None, stuck: list[bool]) -> None:
     state = State(0, 0.5, torch.zeros(2, 3, dtype=torch.long))
     info = Info(torch.tensor(accepted), torch.tensor(stuck), None if changed is None else torch.tensor(changed))
-    trace.add(state, info, torch.zeros(2), 1.0, 1.0, 2)
+    trace.add(state, info, torch.zeros(2), Cost(1, 1, 1), 2)
 
 
 def test_acceptance_leaves_first_guesses_out():
@@ -187,16 +188,17 @@ def test_acceptance_leaves_first_guesses_out():
     assert trace.acceptance() == 0.25 and trace.stuck_rows() == [1]
 
 
-@pytest.mark.parametrize("kernel", ["shared", "independent", "published", "trajectory"])
-def test_acceptance_counts_moves_alone(kernel):
-    trace = run(f"iterref:steps=2,moves=6,tries=2,guided=False,kernel={kernel}").trace
+@pytest.mark.parametrize("method", ["iterref", "mtm", "published", "trajectory"])
+def test_acceptance_counts_moves_alone(method):
+    plain = ",reward_draft=False" if method in ("iterref", "mtm") else ""
+    trace = run(f"{method}:steps=2,moves=6,tries=2{plain}").trace
     moves = trace.table()["accepted"][-6:]
     assert trace.acceptance() == pytest.approx(float(moves.mean()))
 
 
 def test_the_summary_has_a_line_a_step():
     lines = run("iterref:steps=2,moves=2,tries=2").trace.summary().splitlines()
-    assert len(lines) == 5 and lines[0].split() == ["step", "t", "rows", "accepted", "changed", "reward", "best"]
+    assert len(lines) == 5 and lines[0].split() == ["step", "t", "NFE", "accepted", "changed", "reward", "best"]
     assert lines[1].split()[:3] == ["0", "1.000", "1"] and "-" in lines[1]
     assert lines[-1].split()[:3] == ["3", "0.000", "4"]
 
