@@ -42,7 +42,8 @@ class Run:
         self.canvas, self.free, self.copies = canvas, problem.may_change, 1
         self.rows = torch.arange(len(canvas), device=canvas.device)
         self.meter, self.best = Meter(passes=denoiser.passes), Best.none(canvas)
-        self.reward = Remembered(problem.reward) if problem.remember else problem.reward
+        remember = problem.remember and not isinstance(problem.reward, Remembered)  # one that comes with a memory keeps it
+        self.reward = Remembered(problem.reward) if remember else problem.reward
         self._posteriors = Known() if problem.remember and denoiser.time_independent else None
         self._conditionals = Known() if problem.remember else None
         self._views: dict[int, Run] = {1: self}
