@@ -165,7 +165,7 @@ class Rng:
         row, position = where.nonzero(as_tuple=True)
         one_for_all = p.shape[0] == 1 and len(row) != 1
         if p.shape[0] != len(row) and not one_for_all:
-            raise ValueError(f"there are {p.shape[0]} rows of weights for {len(row)} True cells: pass one row for each cell")
+            raise ValueError(f"{p.shape[0]} rows of weights for {len(row)} True cells: pass one row for each cell")
 
         def name(cell: int) -> str:
             return f"packed row {cell} (row {int(row[cell])}, position {int(position[cell])})"

@@ -68,7 +68,7 @@ class SMC(Aimed, Decoded):
             raise ValueError(f"smc: threshold is a share of the particles in [0, 1], got {self.threshold}")
 
         if not self.threshold and self.resampling != "systematic":
-            raise ValueError(f"smc: threshold=0 never resamples, so resampling={self.resampling} does nothing: leave it out")
+            raise ValueError(f"smc: threshold=0 never resamples, so leave out resampling={self.resampling}")
 
     @property
     def iterations(self) -> int:

@@ -69,7 +69,7 @@ class SVDD(Aimed, Decoded):
         self._require(steps=1, tries=1, x0_samples=1)
         self._among(value=VALUES)
         if self.value == "sample" and self.x0_samples > 1:
-            raise ValueError("svdd: x0_samples > 1 needs value=posterior: a candidate comes from one clean sample alone")
+            raise ValueError("svdd: x0_samples > 1 needs value=posterior: with value=sample there is one")
 
     @property
     def iterations(self) -> int:
