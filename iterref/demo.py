@@ -23,9 +23,9 @@ import torch
 from iterref.budget import Cost
 from iterref.drafts import OwnDrafts, TextModel
 from iterref.generation import draw_drafts, fitted, generate
-from iterref.plots import Point
 from iterref.progress import Bar
 from iterref.registry import parse
+from iterref.report.plots import Point
 from iterref.rewards.rouge import report_rouge_rows
 from iterref.run import Result
 from iterref.samplers.base import Sampler

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from iterref.budget import Cost, Rows, budget_of, fit
 from iterref.kernels import State
-from iterref.page.faces import Faces, faces
 from iterref.particles import Particles
 from iterref.problem import Best, Problem
 from iterref.progress import Bar, told_reward, told_rows
@@ -39,7 +38,7 @@ class Result:
     decoder was given. `cost`: rows really computed a sample; `asked`: rows asked for, which the method declares.
     `seconds` in all, `parts` those inside the denoiser and the reward. `particles` are all copies with their weights,
     for methods that keep several a row. `mask` is the token that stands for noise, or None where the noise has none.
-    `finished` is False for what was saved from a run that broke off. `faces` say how tokens are shown, if known.
+    `finished` is False for what was saved from a run that broke off. `show` says how tokens are shown (see `sample`).
     """
 
     tokens: Tensor
@@ -55,7 +54,7 @@ class Result:
     particles: Particles | None = None
     mask: int | None = None
     finished: bool = True
-    faces: Faces | None = None
+    show: Any = None
 
     def __repr__(self) -> str:
         rows = "1 row" if len(self.tokens) == 1 else f"{len(self.tokens)} rows"
@@ -99,15 +98,15 @@ class Result:
         """Writes one self-contained page: the steps and proposals of the watched rows under a slider, charts, texts.
 
         `show` says how tokens are shown: the model, its tokenizer, or a function from a token's id to its text. It
-        stands in for the result's own `faces`; ids are shown where there are neither.
+        stands in for the result's own `show`; ids are shown where there are neither.
         """
-        from iterref.page import page
+        from iterref.report import page
 
         Path(path).write_text(page(self, show), encoding="utf-8")
 
     def _repr_html_(self) -> str:
         """The first rows as a table, which a notebook shows."""
-        from iterref.page import table
+        from iterref.report import table
 
         head = f"{self.sampler}, {self.asked.denoiser:.4g} denoiser rows a sample"
         return f"<p>{escape(head)}</p>{table(self, most=20)}"
@@ -161,8 +160,7 @@ def sample(
     wrong = [row for row in watch if not 0 <= row < batch]
     if wrong:
         raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
-    known = None if show is None else faces(show)
-    run = _Run(sampler, problem.begin(), Trace(tuple(watch)), perf_counter(), decode, known)
+    run = _Run(sampler, problem.begin(), Trace(tuple(watch)), perf_counter(), decode, show)
     rng = Rng.seeded(seed, identities, device=problem.canvas.device)
     state = None
     try:
@@ -194,7 +192,7 @@ class _Run:
     trace: Trace
     start: float
     decode: Callable[[Tensor], list[str]] | None
-    faces: Faces | None
+    show: Any
 
     def told(self) -> str:
         """What the progress bar says: denoiser rows so far and in all, a sample, and the mean of the best rewards."""
@@ -232,5 +230,5 @@ class _Run:
             particles=state.particles if finished and state is not None else None,
             mask=problem.noise.mask,
             finished=finished,
-            faces=self.faces,
+            show=self.show,
         )

@@ -1,4 +1,4 @@
-"""Watched: the steps and proposals of the watched rows as plain values, small enough for a page.
+"""Trace view: the steps and proposals of the watched rows as plain values, small enough for a page.
 
     states, guesses    the first step whole, then what changed:  [place, token, place, token, ...] a step and row
     rounds             a step and row: decisions of candidates [reward, verdict, what differs from the guess before]
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iterref.page.faces import Faces, png, smaller
+from iterref.report.render import Rendering, png, smaller
 from iterref.trace import Round, Trace
 
 SERIES = ("accepted", "changed", "reward", "best")  # the series of the trace that a watched row is shown with
@@ -25,7 +25,7 @@ DRAWN = 2_500_000  # bytes of the pictures of all steps
 SIDES = (128, 96, 64, 48, 32, 16)  # pixels of a picture's longer side, the largest that fits
 
 
-def watched_data(trace: Trace, mask: int | None, faces: Faces) -> dict[str, Any]:
+def trace_data(trace: Trace, mask: int | None, rendering: Rendering) -> dict[str, Any]:
     """What the slider moves over: the steps' `t`, `denoiser` and `scored` (K,), `SERIES` (K, W), and the coded
     `states`, `guesses` and `rounds` of the rows `watch`; `names` of their tokens, or how they are drawn.
 
@@ -38,11 +38,11 @@ def watched_data(trace: Trace, mask: int | None, faces: Faces) -> dict[str, Any]
     data |= {name: plain(steps[name][:, watch].tolist()) for name in SERIES}
     data |= {"states": coded(steps["watched"]), "guesses": coded(steps["guesses"])}
     data["rounds"], data["most"] = rounds(trace.rounds, steps["guesses"])
-    if faces.render is not None:
-        data |= drawn(steps["watched"], steps["guesses"], trace.rounds, faces)
-    elif faces.name is not None:
+    if rendering.render is not None:
+        data |= drawn(steps["watched"], steps["guesses"], trace.rounds, rendering)
+    elif rendering.name is not None:
         used = _used([steps["watched"], steps["guesses"], *(one.tokens for step in trace.rounds for one in step)])
-        data["names"] = {str(token): faces.name(token) for token in sorted(used - {mask})}
+        data["names"] = {str(token): rendering.name(token) for token in sorted(used - {mask})}
     return data
 
 
@@ -82,15 +82,15 @@ def rounds(kept: list[list[Round]], guesses: Tensor) -> tuple[list[list[list[Any
     return out, None if most == inf else int(most)
 
 
-def drawn(states: Tensor, guesses: Tensor, kept: list[list[Round]], faces: Faces) -> dict[str, Any]:
+def drawn(states: Tensor, guesses: Tensor, kept: list[list[Round]], rendering: Rendering) -> dict[str, Any]:
     """How canvases are drawn: a colour a token where one token is one pixel of the `picture`, else the pictures
     themselves, `images` with the places `drawn` in it of all states and guesses."""
     canvases = torch.cat([states.flatten(0, 1), guesses.flatten(0, 1)])
-    palette = _palette(canvases, _used([canvases, *(one.tokens for step in kept for one in step)]), faces)
+    palette = _palette(canvases, _used([canvases, *(one.tokens for step in kept for one in step)]), rendering)
     if palette is not None:
         return {"picture": palette}
     distinct, places = canvases.unique(dim=0, return_inverse=True)
-    pictures = [picture for some in distinct.split(64) for picture in faces.pixels(some)]
+    pictures = [picture for some in distinct.split(64) for picture in rendering.pixels(some)]
     for side in SIDES:
         images = [png(smaller(picture, side)) for picture in pictures]
         if sum(map(len, images)) <= DRAWN:
@@ -126,16 +126,16 @@ def _used(parts: Iterable[Tensor]) -> set[int]:
     return {token for part in parts for token in part.unique().tolist()}
 
 
-def _palette(canvases: Tensor, used: set[int], faces: Faces) -> Mapping[str, Any] | None:
+def _palette(canvases: Tensor, used: set[int], rendering: Rendering) -> Mapping[str, Any] | None:
     """Width, height and the colour of every token, where each pixel is one token and drawn by it alone."""
     tokens = torch.tensor(sorted(used), device=canvases.device)
     length = canvases.shape[1]
     some = canvases[:: max(1, len(canvases) // 16)]
-    shown = faces.pixels(some)
+    shown = rendering.pixels(some)
     height, width = shown.shape[1:3]
     if height * width != length or len(tokens) > 4096:
         return None
-    flat = torch.cat([faces.pixels(part[:, None].expand(-1, length))[:, 0, 0] for part in tokens.split(256)])
+    flat = torch.cat([rendering.pixels(part[:, None].expand(-1, length))[:, 0, 0] for part in tokens.split(256)])
     if not torch.equal(flat[torch.searchsorted(tokens, some.contiguous())], shown.flatten(1, 2)):
         return None
     colours = {str(token): "#" + bytes(c.tolist()).hex() for token, c in zip(tokens.tolist(), flat, strict=True)}

@@ -15,17 +15,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from iterref.optional import require
 from iterref.run import Result
 from iterref.trace import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -78,7 +79,7 @@ def reward_against_budget(
     _lines(axes[0], results, list(results))
     axes[0].set_xlabel(rows)
     axes[0].set_ylabel(reward)
-    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].locator_params(axis="x", integer=True)
     axes[0].set_title(title, loc="left", fontsize=10)
     axes[0].legend(frameon=False, fontsize=9)
     return _write(figure, path)
@@ -225,6 +226,10 @@ def _lines(axis: Axes, series: Mapping[str, Sequence[Point]], names: Sequence[st
 
 def _figure(count: int) -> tuple[Figure, list[Axes]]:
     """A figure with panels above one another that share the x axis; bound to a canvas of its own, not to pyplot."""
+    require("matplotlib", "plots", "a picture")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6.4, 2.2 + 2.0 * count), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
