@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions, requires
+from os import environ
 from pathlib import Path
+from venv import create
 
 import pytest
 
 import iterref
 from iterref.optional import MissingExtra, require
+from iterref.rewards.served import Served
 
 ROOT = Path(iterref.__file__).parent
 PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
@@ -113,20 +117,45 @@ README_EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT.parent / "README.md").r
 REFUSED = """
 from click.testing import CliRunner
 from iterref.cli import main
-for given, extra in [(["demo"], "plots"), (["generate", "--out", FOLDER, "--engine", "local"], "data"),
-                     (["generate", "--reward", "http://localhost:1/x"], "http")]:
+for given, extra in [(["demo"], "plots"), (["generate", "--out", FOLDER, "--engine", "local"], "data")]:
     said = CliRunner().invoke(main, given, input="a man was found .")
     assert said.exit_code == 2 and f"pip install 'iterref[{extra}]'" in said.output, said.output
 assert CliRunner().invoke(main, ["--help"]).exit_code == 0
 """
 
 
+def test_a_reward_behind_an_address_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(ValueError, match=r"^a reward behind an address needs httpx2: pip install 'iterref\[http\]'$"):
+        Served("http://localhost:1/x")
+
+
 def test_readme_s_example_runs_without_extras(tmp_path: Path) -> None:
     assert README_EXAMPLE is not None
     hidden = {module for module, known in PACKAGES.items() if known & set().union(*USERS.values()) and not known & HARD}
     # What packages that are always needed bring along themselves stays: a hub client has filelock and an HTTP client.
-    hidden -= {"filelock", "httpx", "anyio", "pandas", "numpy"}
+    hidden -= {"filelock", "httpx2", "anyio"}
     code = f"HIDE, FOLDER = {hidden!r}, {str(tmp_path / 'out')!r}\n{HIDDEN}{README_EXAMPLE[1]}{REFUSED}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert "bridge" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_fresh_environment_with_nothing_else_runs_the_example(tmp_path: Path) -> None:
+    """Minutes, and some GB: `pip install .` in an environment of its own, from the index that pip knows."""
+    home, python = ROOT.parent, tmp_path / "empty" / "bin" / "python"
+    create(tmp_path / "empty", with_pip=True)
+
+    alone = {name: value for name, value in environ.items() if name != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+
+    def run(*given: str) -> str:
+        done = subprocess.run([python, *given], capture_output=True, text=True, cwd=tmp_path, env=alone, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("-m", "pip", "install", "--quiet", "-c", str(home / "constraints.txt"), str(home))
+    there = {one["name"].lower() for one in json.loads(run("-m", "pip", "list", "--format=json"))}
+    assert there >= HARD and not there & {"matplotlib", "datasets", "pyarrow", "pandas", "pillow", "ray", "accelerate"}
+    assert README_EXAMPLE is not None and "bridge" in run("-c", README_EXAMPLE[1])
+    run("-c", f"FOLDER = {str(tmp_path / 'out')!r}\n{REFUSED}")
