@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 $(BIN)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[plots,data]"
 	touch $@
 
 $(BIN)/.dev: $(BIN)/.run

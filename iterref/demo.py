@@ -23,9 +23,9 @@ import torch
 from iterref.budget import Cost
 from iterref.drafts import OwnDrafts, TextModel
 from iterref.generation import draw_drafts, fitted, generate
-from iterref.plots import Point
 from iterref.progress import Bar
 from iterref.registry import sampler_from_string
+from iterref.report.plots import Point
 from iterref.result import Result
 from iterref.rewards.rouge import report_rouge_rows
 from iterref.samplers.base import Sampler
@@ -123,26 +123,16 @@ def compare(
 
 def table(comparison: Comparison) -> str:
     """The scores as aligned text, one method a line, and below it the options that the budget bought."""
-    head = ("method", "reward", "ROUGE-L", "denoiser rows", "reward rows", "seconds", "acceptance")
-    lines = [head] + [
-        (
-            name,
-            f"{s.reward:.4f}",
-            f"{s.rouge_l:.4f}",
-            f"{s.denoiser_rows:.1f}",
-            f"{s.reward_rows:.1f}",
-            f"{s.seconds:.3f}",
-            "-" if s.acceptance is None else f"{s.acceptance:.2f}",
+    heads = ("method", "reward", "ROUGE-L", "denoiser rows", "reward rows", "seconds", "acceptance")
+    lines = ["  ".join([f"{heads[0]:<10}", *heads[1:]])]
+    lines.append("-" * len(lines[0]))
+    for name, s in comparison.scores.items():
+        accepted = "-" if s.acceptance is None else f"{s.acceptance:.2f}"
+        lines.append(
+            f"{name:<10}  {s.reward:6.4f}  {s.rouge_l:7.4f}  {s.denoiser_rows:13.1f}  {s.reward_rows:11.1f}  "
+            f"{s.seconds:7.3f}  {accepted:>10}"
         )
-        for name, s in comparison.scores.items()
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    ]
-    rows.insert(1, "-" * len(rows[0]))
-    return "\n".join([*rows, "", "what the budget bought:", *(f"  {text}" for text in comparison.methods.values())])
+    return "\n".join([*lines, "", "what the budget bought:", *(f"  {text}" for text in comparison.methods.values())])
 
 
 def story(comparison: Comparison, model: TextModel) -> str:

@@ -163,7 +163,7 @@ def pose(
     problem = Problem(
         tempered(denoiser, temperature), no_reward, canvas, free, alpha=alpha, forbidden=forbidden, max_rows=max_rows
     )
-    _token_reward(reward, model, prompts, columns)  # refuses before a pool is drawn
+    token_reward(reward, model, prompts, columns)  # refuses before a pool is drawn
     pools: dict[Pooled, Drafts] = {}
     for pool in pools_in(reward):
         if isinstance(pool, OwnDrafts):
@@ -174,7 +174,7 @@ def pose(
         else:
             pools[pool] = pool
     drawn = replaced(reward, lambda part: pools[part].reward() if isinstance(part, Pooled) else part)
-    of_tokens = _token_reward(drawn, model, prompts, columns)
+    of_tokens = token_reward(drawn, model, prompts, columns)
     if getattr(model, "ranks", 1) > 1:
         from iterref.rewards.led import Led
 
@@ -338,12 +338,12 @@ def checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence
     return Rng.seeded(seed, identities).rows  # refuses a seed or an identity out of range
 
 
-def _token_reward(
+def token_reward(
     reward: Any, model: TextModel, prompts: Sequence[str], columns: Mapping[str, Sequence[Any]]
 ) -> Reward:
     """A reward of tokens from whatever `generate` takes; refuses a function that needs a column that is not there."""
     if isinstance(reward, Composable) or judges_tokens(reward):
         return reward
     if isinstance(reward, TextCombined) and reward.mixed:
-        return reward.bound(lambda part: _token_reward(part, model, prompts, columns))
+        return reward.bound(lambda part: token_reward(part, model, prompts, columns))
     return TextReward(reward, model.decode, prompts, columns)

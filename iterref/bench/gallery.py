@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
+
+from iterref.optional import require
 
 INCHES = 0.36  # the side of an image
 
@@ -28,6 +27,11 @@ def gallery(
     The format follows the file's ending. Returns the path; raises `ValueError` where there is nothing to draw or an
     image has another size, and `OSError` where the file cannot be written.
     """
+    require("matplotlib", "plots", "a picture")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     if not panels or not all(len(tokens) for tokens in panels.values()):
         raise ValueError("there are no images to draw: give at least one panel, and an image in each")
     pages = {name: page(tokens[:most], side, columns) for name, tokens in panels.items()}

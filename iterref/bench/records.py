@@ -21,6 +21,7 @@ from typing import Any
 
 from iterref.hub import first_line
 from iterref.lines import Place, objects, opened, readable
+from iterref.optional import require
 
 LINES = (".jsonl", ".json", ".ndjson")
 TABLES = {".csv": ",", ".tsv": "\t"}
@@ -123,6 +124,7 @@ def _published(data: str, split: str, limit: int | None) -> tuple[str, Entries]:
         raise ValueError(f"{place.name} is of no kind that is read here: give JSON lines, CSV, TSV or parquet")
     if not place.exists() and (place.is_absolute() or data.startswith((".", "~")) or data.count("/") > 1):
         raise FileNotFoundError(f"there is no folder or file {place}: give one that exists, or a data set by its name")
+    require("datasets", "data", f"the data set {data}")
     import datasets  # slow to import, and rarely asked for
 
     name, _, config = (data, "", "") if place.exists() else data.partition(":")

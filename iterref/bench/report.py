@@ -179,7 +179,7 @@ def left_out(rows: Sequence[Row]) -> list[str]:
 
 def pictures(found: Sequence[Summary], facts: Sequence[Row], out: Path) -> list[Path]:
     """Reward and pair distance against budget, one picture a world and account, and moves a grid time."""
-    from iterref.plots import Panel, Point, panels
+    from iterref.report.plots import Panel, Point, panels
 
     paths = []
     for fact, account in product(facts, NAMED):

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from iterref.bench.shapes import Case
-from iterref.denoiser import Denoiser
-from iterref.estimation import Footprint
+from iterref.denoise import Denoiser
+from iterref.footprint import peak_memory
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import parse
@@ -146,7 +146,7 @@ def overhead(problem: Problem, plan: Plan) -> dict[str, Range]:
         rows["overhead"].append(seconds / alone)
         rows["rows_per_second"].append(result.asked.denoiser * plan.rows / seconds)
         rows["reward_over_denoiser"].append(result.parts["reward"] / result.parts["denoiser"])
-    peaks = [float(peak(lambda: sample(method, problem, seed=0), device))]
+    peaks = [float(peak_memory(lambda: sample(method, problem, seed=0), device))]
     return {**{name: ranged(values) for name, values in rows.items()},
             "head_rows_saved": ranged([1 - cells / held]), "peak_bytes": ranged(peaks)}  # fmt: skip
 
@@ -210,18 +210,6 @@ def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Result]
         made = work()
         settle(device)
         return clock() - start, made
-
-
-def peak(work: Callable[[], Any], device: torch.device) -> int:
-    """The most bytes of tensors alive at once during some work, besides what was alive before it."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        work()
-        return torch.cuda.max_memory_allocated(device) - before
-    with Footprint(device) as count:
-        work()
-    return count.peak
 
 
 def settle(device: torch.device) -> None:

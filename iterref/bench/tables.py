@@ -160,7 +160,7 @@ def refused(rows: Sequence[Row]) -> list[str]:
 
 def pictures(task: Task, found: Sequence[Entry], out: Path) -> list[Path]:
     """Reward and held-out measure against budget, one picture a case and account: ours and the best of every family."""
-    from iterref.plots import Panel, Point, panels
+    from iterref.report.plots import Panel, Point, panels
 
     paths = []
     for case, account in dict.fromkeys((one.cell.case, one.cell.account) for one in found if one.cell.account in NAMED):

@@ -49,8 +49,10 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
     with doors(), resuming("a demo is made in one go: start again"):
         from iterref import demo as show
         from iterref.loading import load
-        from iterref.plots import reward_against_budget
+        from iterref.optional import require
+        from iterref.report.plots import reward_against_budget
 
+        require("matplotlib", "plots", "the demo's picture")
         model, rows = load(device=device), show.sentences()
         budget = show.BUDGET if budget is None else budget
         pool = show.DRAFTS.cost().nfe

@@ -30,7 +30,7 @@ from iterref.rewards.base import Remembered
 from iterref.samplers.base import Sampler
 
 if TYPE_CHECKING:
-    from typing_extensions import TypedDict, Unpack
+    from typing import TypedDict, Unpack
 
     class Settings(TypedDict, total=False):
         """The options of `edit`, as the one-step functions take them."""

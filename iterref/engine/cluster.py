@@ -17,13 +17,13 @@ import socket
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
 from iterref.engine.jobs import Batch, Job, Outcome, Work, said
 from iterref.engine.local import Local
 from iterref.engine.tries import Tries
+from iterref.optional import require
 
 REACHED = 10.0  # seconds to connect to a cluster
 AHEAD = 2  # jobs that an actor holds: one to make, one that is there when it is made
@@ -46,8 +46,7 @@ class Cluster:
         cpus: float = 1.0,
         timeout: float | None = None,
     ) -> None:
-        if find_spec("ray") is None:
-            raise ValueError("the engine ray needs Ray: pip install 'iterref[ray]', or take --engine local")
+        require("ray", "ray", "the engine ray", ", or take --engine local")
         if workers < 1:
             raise ValueError(f"{workers} workers make nothing: give at least 1")
         self.work, self.workers, self.timeout = work, workers, timeout

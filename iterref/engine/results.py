@@ -14,32 +14,41 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
-from typing import IO
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+from typing import IO, TYPE_CHECKING
 
 from iterref.engine import manifest
 from iterref.engine.jobs import Batch, Job, Record, missing, record
+from iterref.optional import require
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 GROUP = 8192  # rows of a group of the merged Parquet file
 ASKED = ("denoiser", "reward", "depth")
-SCHEMA = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),
-        ("document", pa.string()),
-        ("text", pa.string()),
-        ("reward", pa.float64()),
-        ("best", pa.float64()),
-        ("asked", pa.struct([(name, pa.float64()) for name in ASKED])),
-        ("error", pa.string()),
-    ]
-)
+
+
+@cache
+def schema() -> pa.Schema:
+    """The columns of the Parquet files."""
+    import pyarrow as pa
+
+    asked = pa.struct([(name, pa.float64()) for name in ASKED])
+    return pa.schema(
+        [
+            pa.field("row", pa.int64(), nullable=False),
+            ("document", pa.string()),
+            ("text", pa.string()),
+            ("reward", pa.float64()),
+            ("best", pa.float64()),
+            ("asked", asked),
+            ("error", pa.string()),
+        ]
+    )
 
 
 class Results:
@@ -53,6 +62,10 @@ class Results:
 
         Raises `ValueError` for a folder of another run, or of something else, and for one that is written to.
         """
+        for module in ("pyarrow", "filelock"):
+            require(module, "data", "a folder of results")
+        from filelock import FileLock, Timeout
+
         self.folder, self.rows, self.size, self.share = folder, told.rows, told.job_rows, share
         folder.mkdir(parents=True, exist_ok=True)
         name = ".lock" if share == (0, 1) else ".lock-{}-of-{}".format(*share)
@@ -109,9 +122,12 @@ class Results:
         """Writes the part of a finished job. Raises `RuntimeError` for records of other rows."""
         if [each.get("row") for each in records] != list(range(job.first, job.last)):
             raise RuntimeError(f"the records of the rows {job} are of other rows: return one a row, in order")
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         place = self._parts / str(job)
         with whole(place.with_suffix(".parquet")) as file:
-            pq.write_table(pa.Table.from_pylist(records, SCHEMA), file)
+            pq.write_table(pa.Table.from_pylist(records, schema()), file)
         with whole(place.with_suffix(".jsonl")) as file:  # the last, since it says that the job is done
             file.writelines(map(_line, records))
 
@@ -130,13 +146,16 @@ class Results:
         """Makes the views, and returns how many rows were set aside; None, and no view, while rows are missing."""
         if missing(self.rows, self.size, self.done()):
             return None
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         aside: list[bytes] = []
         lines, table = self.folder / "results.jsonl", self.folder / "results.parquet"
-        with whole(table) as packed, whole(lines) as file, pq.ParquetWriter(packed, SCHEMA) as writer:
+        with whole(table) as packed, whole(lines) as file, pq.ParquetWriter(packed, schema()) as writer:
             rows = self.records()
             while group := list(islice(rows, GROUP)):
                 file.writelines(map(_line, group))
-                writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+                writer.write_table(pa.Table.from_pylist(group, schema()))
                 aside += [_line(each) for each in group if each["error"] is not None]
         failed = self.folder / "failed.jsonl"
         if aside:

@@ -22,7 +22,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from torch import nn
 
 from iterref import hub
 from iterref.models.checkpoint import Checkpoint
+from iterref.optional import require
 
 WAYS = ("auto", "balanced", "balanced_low_0", "sequential")
 RANKS = "tensor_parallel"
@@ -63,8 +63,7 @@ class DeviceMap:
     ) -> DeviceMap:
         """The map of these names. Raises `ValueError` without `accelerate`, and for a way, a device or a limit that
         there is not, saying what to do."""
-        if find_spec("accelerate") is None:
-            raise ValueError("a device map needs accelerate: pip install 'iterref[large]'")
+        require("accelerate", "large", "a device map")
         if isinstance(parts, str) and parts not in (*WAYS, RANKS):
             raise ValueError(
                 f"unknown device_map {parts!r}: choose one of {', '.join((*WAYS, RANKS))}, name the place of every "

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from iterref.hub import first_line, read_json
 from iterref.models.checkpoint import Checkpoint
+from iterref.optional import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,11 +103,10 @@ def pictures(images: Tensor) -> list[Image]:
 
 
 def diffusers() -> Any:
-    """The library. Raises `ValueError` where it is not installed, saying how to install it."""
-    try:
-        import diffusers as library
-    except ImportError:
-        raise ValueError('models of images need diffusers: pip install "iterref[images]"') from None
+    """The library. Raises `MissingExtra` where it is not installed."""
+    require("diffusers", "images", "a model of images")
+    import diffusers as library
+
     return library
 
 

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 import torch
 
 from iterref.hub import first_line
+from iterref.optional import require
 from iterref.rewards.algebra import TextComposable
 from iterref.rewards.calling import call, is_column, joint_signature
 from iterref.rewards.checks import RewardError, verified
@@ -242,6 +243,8 @@ def _read(answer: Any) -> Any:
 
 def _address(url: str) -> str:
     """An address as it is. Raises ValueError for what is none, or has a password in it, which would be shown."""
+    for module in ("anyio", "httpx2"):
+        require(module, "http", "a reward behind an address")
     import httpx2
 
     try:

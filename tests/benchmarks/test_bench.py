@@ -21,8 +21,8 @@ from iterref.bench.accounts import ACCOUNTS, REWARD_ROWS, budget
 from iterref.bench.matrix import Ledger, Row, cross
 from iterref.bench.summary import Mean, Summary
 from iterref.bench.world import PUBLISHED, SINGLE, Task, World
-from iterref.plots import Panel, Point, panels
 from iterref.registry import names, parse
+from iterref.report.plots import Panel, Point, panels
 from iterref.run import sample
 
 TINY = "masked-6-3-pairs-a0.5"

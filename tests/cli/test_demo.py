@@ -12,8 +12,8 @@ from iterref import demo
 from iterref.demo import METHODS, Comparison, Score, as_json, compare, marked, sentences, story, table
 from iterref.drafts import OwnDrafts
 from iterref.kernels import Info, State
-from iterref.plots import Point, acceptance, reward_against_budget
 from iterref.registry import parse
+from iterref.report.plots import Point, acceptance, reward_against_budget
 from iterref.samplers.metropolis import Metropolis
 from iterref.trace import Trace
 from tests.test_generation import FakeModel

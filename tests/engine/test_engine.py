@@ -385,4 +385,4 @@ def test_damaged_parts_are_named(tmp_path: Path) -> None:
 
 
 def test_the_schema_has_the_columns_of_records() -> None:
-    assert tuple(results.SCHEMA.names) == jobs.COLUMNS
+    assert tuple(results.schema().names) == jobs.COLUMNS

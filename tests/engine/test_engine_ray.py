@@ -40,8 +40,8 @@ def ray() -> Iterator[None]:
 
 
 def test_without_ray_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("iterref.engine.cluster.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs Ray: pip install 'iterref\[ray\]', or take --engine local"):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"needs ray: pip install 'iterref\[ray\]', or take --engine local"):
         Cluster(Words())
 
 

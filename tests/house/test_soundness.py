@@ -23,9 +23,9 @@ from iterref.bench.world import World
 from iterref.cli.reading import read_option, read_prompts
 from iterref.hub import read_json
 from iterref.models.checkpoint import Checkpoint
-from iterref.page import page, table
-from iterref.page.chart import chart
 from iterref.pairs import read_pairs
+from iterref.report import page, table
+from iterref.report.chart import chart
 from tests.cli.test_cli import call, refused
 from tests.report.test_page import EVIL, Reader, data_of, run, words
 from tests.test_generation import FakeModel

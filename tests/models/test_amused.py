@@ -385,7 +385,7 @@ def test_only_data_is_asked_of_the_hub(folder, monkeypatch):
 
 def test_without_diffusers_it_says_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ValueError, match=r'need diffusers: pip install "iterref\[images\]"'):
+    with pytest.raises(ValueError, match=r"needs diffusers: pip install 'iterref\[images\]'"):
         amused.load(folder)
 
 

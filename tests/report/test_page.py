@@ -18,13 +18,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref.exact.markov import world
-from iterref.page import page, table
-from iterref.page.chart import chart, ticks
-from iterref.page.html import _hash, _part
-from iterref.page.watched import SERIES
+from iterref.models.markov import world
 from iterref.problem import Problem
 from iterref.registry import parse
+from iterref.report import page, table
+from iterref.report.chart import chart, ticks
+from iterref.report.html import _hash, _part
+from iterref.report.trace_view import SERIES
 from iterref.rewards.base import RewardError
 from iterref.run import Result, sample
 
@@ -316,6 +316,6 @@ def test_a_chart_breaks_where_there_is_no_value():
 
 
 def test_package_data_are_beside_the_code():
-    import iterref.page
+    import iterref.report
 
-    assert {"page.css", "page.js"} <= {file.name for file in Path(iterref.page.__file__).parent.iterdir()}
+    assert {"page.css", "page.js"} <= {file.name for file in Path(iterref.report.__file__).parent.iterdir()}

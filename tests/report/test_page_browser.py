@@ -20,10 +20,10 @@ from playwright.sync_api import sync_playwright
 
 from iterref.kernels.decision import ACCEPTED, REFUSED
 from iterref.models.digits import Digits
-from iterref.exact.markov import world
-from iterref.page import page
+from iterref.models.markov import world
 from iterref.problem import Problem
 from iterref.registry import parse
+from iterref.report import page
 from iterref.run import Result, sample
 from tests.report.test_page import EVIL, MASK, run, words
 

@@ -14,11 +14,21 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from iterref import plots
-from iterref.exact.markov import world
-from iterref.plots import COLOURS, DASHES, MARKERS, Point, acceptance, effect, effective, point, reward_against_budget
+from iterref.models.markov import world
 from iterref.problem import Problem
 from iterref.registry import parse
+from iterref.report import plots
+from iterref.report.plots import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    Point,
+    acceptance,
+    effect,
+    effective,
+    point,
+    reward_against_budget,
+)
 from iterref.run import Result, sample
 from iterref.trace import Trace
 
@@ -166,7 +176,7 @@ def test_the_colour_blind_tell_the_colours_apart(kind):
 
 
 def test_pictures_of_the_documentation_are_small():
-    folder = Path(plots.__file__).parents[1] / "docs" / "pictures"
+    folder = Path(plots.__file__).parents[2] / "docs" / "pictures"
     files = sorted(file.name for file in folder.glob("*.png"))
     assert {"budget.png", "acceptance.png", "particles.png", "tries.png", "moves.png"} <= set(files)
     assert all((folder / name).stat().st_size < 60_000 for name in files)

@@ -34,7 +34,7 @@ def rooms() -> list[str]:
 
 
 def imported(source: str) -> set[tuple[str, str]]:
-    """(module, name) of what a source imports from the package or asks it for, as in `iterref.plots.ess`."""
+    """(module, name) of what a source imports from the package or asks it for, as in `iterref.report.plots.ess`."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "iterref":

@@ -1,6 +1,6 @@
-"""Watched: the steps and proposals of the watched rows as plain values, small enough for a page.
+"""Trace view: the steps and proposals of the watched rows as plain values, small enough for a page.
 
-    states, guesses    the first step whole, then what changed:  [place, token, place, token, ...] a step and row
+    states, clean    the first step whole, then what changed:  [place, token, place, token, ...] a step and row
     rounds             a step and row: decisions of candidates [reward, verdict, what differs from the guess before]
 
 Of long runs the page writes out the best candidates of a decision alone, and of the others their rewards, so that it
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iterref.page.faces import Faces, png, smaller
+from iterref.report.render import Rendering, png, smaller
 from iterref.trace import Round, Trace
 
 SERIES = ("accepted", "changed", "reward", "best")  # the series of the trace that a watched row is shown with
@@ -25,24 +25,24 @@ DRAWN = 2_500_000  # bytes of the pictures of all steps
 SIDES = (128, 96, 64, 48, 32, 16)  # pixels of a picture's longer side, the largest that fits
 
 
-def watched_data(trace: Trace, mask: int | None, faces: Faces) -> dict[str, Any]:
-    """What the slider moves over: the steps' `t`, `denoiser` and `scored` (K,), `SERIES` (K, W), and the coded
-    `states`, `guesses` and `rounds` of the rows `watch`; `names` of their tokens, or how they are drawn.
+def trace_data(trace: Trace, mask: int | None, rendering: Rendering) -> dict[str, Any]:
+    """What the slider moves over: the steps' `t`, `nfe` and `reward_calls` (K,), `SERIES` (K, W), and the coded
+    `states`, `clean` and `rounds` of the rows `watch`; `names` of their tokens, or how they are drawn.
 
     `most` is how many candidates of a decision are written out, None for all. A number that is not finite is None, or
     "-inf" where it says that a text is forbidden.
     """
     steps, watch = trace.table(), list(trace.watch)
     data: dict[str, Any] = {"watch": watch, "mask": mask, "names": None, "picture": None, "drawn": None}
-    data |= {name: plain(steps[name].tolist()) for name in ("t", "denoiser", "scored")}
+    data |= {name: plain(steps[name].tolist()) for name in ("t", "nfe", "reward_calls")}
     data |= {name: plain(steps[name][:, watch].tolist()) for name in SERIES}
-    data |= {"states": coded(steps["watched"]), "guesses": coded(steps["guesses"])}
-    data["rounds"], data["most"] = rounds(trace.rounds, steps["guesses"])
-    if faces.render is not None:
-        data |= drawn(steps["watched"], steps["guesses"], trace.rounds, faces)
-    elif faces.name is not None:
-        used = _used([steps["watched"], steps["guesses"], *(one.tokens for step in trace.rounds for one in step)])
-        data["names"] = {str(token): faces.name(token) for token in sorted(used - {mask})}
+    data |= {"states": coded(steps["watched"]), "clean": coded(steps["clean"])}
+    data["rounds"], data["most"] = rounds(trace.rounds, steps["clean"])
+    if rendering.render is not None:
+        data |= drawn(steps["watched"], steps["clean"], trace.rounds, rendering)
+    elif rendering.name is not None:
+        used = _used([steps["watched"], steps["clean"], *(one.tokens for step in trace.rounds for one in step)])
+        data["names"] = {str(token): rendering.name(token) for token in sorted(used - {mask})}
     return data
 
 
@@ -53,12 +53,12 @@ def coded(series: Tensor) -> dict[str, Any]:
     return {"first": series[0].tolist(), "then": [changes[at : at + rows] for at in range(0, len(changes), rows)]}
 
 
-def rounds(kept: list[list[Round]], guesses: Tensor) -> tuple[list[list[list[Any]]], int | None]:
+def rounds(kept: list[list[Round]], clean: Tensor) -> tuple[list[list[list[Any]]], int | None]:
     """The candidates of every step, row and decision, and how many of a decision are written out.
 
     A candidate is written as what differs from the guess before the step; at the first step, from the guess after it.
     """
-    before = [guesses[max(k - 1, 0)] for k in range(len(guesses))]
+    before = [clean[max(k - 1, 0)] for k in range(len(clean))]
     sizes = [[(one.tokens != before[k]).sum(2) for one in step] for k, step in enumerate(kept)]
     ranks = [[_rank(one) for one in step] for step in kept]
 
@@ -71,7 +71,7 @@ def rounds(kept: list[list[Round]], guesses: Tensor) -> tuple[list[list[list[Any
     most = next((most for most in (inf, 8, 4, 2, 1) if size(most) <= ROOM), 0)
     out: list[list[list[Any]]] = []
     for k, step in enumerate(kept):
-        out.append([[] for _ in range(guesses.shape[1])])
+        out.append([[] for _ in range(clean.shape[1])])
         for one, rank in zip(step, ranks[k], strict=True):
             rewards, verdicts, ranks_of = plain(one.rewards.T.tolist()), one.verdicts.T.tolist(), rank.T.tolist()
             count, length = len(one.tokens), one.tokens.shape[2]
@@ -82,21 +82,21 @@ def rounds(kept: list[list[Round]], guesses: Tensor) -> tuple[list[list[list[Any
     return out, None if most == inf else int(most)
 
 
-def drawn(states: Tensor, guesses: Tensor, kept: list[list[Round]], faces: Faces) -> dict[str, Any]:
+def drawn(states: Tensor, clean: Tensor, kept: list[list[Round]], rendering: Rendering) -> dict[str, Any]:
     """How canvases are drawn: a colour a token where one token is one pixel of the `picture`, else the pictures
-    themselves, `images` with the places `drawn` in it of all states and guesses."""
-    canvases = torch.cat([states.flatten(0, 1), guesses.flatten(0, 1)])
-    palette = _palette(canvases, _used([canvases, *(one.tokens for step in kept for one in step)]), faces)
+    themselves, `images` with the places `drawn` in it of all states and clean."""
+    canvases = torch.cat([states.flatten(0, 1), clean.flatten(0, 1)])
+    palette = _palette(canvases, _used([canvases, *(one.tokens for step in kept for one in step)]), rendering)
     if palette is not None:
         return {"picture": palette}
     distinct, places = canvases.unique(dim=0, return_inverse=True)
-    pictures = [picture for some in distinct.split(64) for picture in faces.pixels(some)]
+    pictures = [picture for some in distinct.split(64) for picture in rendering.pixels(some)]
     for side in SIDES:
         images = [png(smaller(picture, side)) for picture in pictures]
         if sum(map(len, images)) <= DRAWN:
             break
     state, guess = places.view(2, *states.shape[:2]).tolist()
-    return {"images": images, "drawn": {"states": state, "guesses": guess}}
+    return {"images": images, "drawn": {"states": state, "clean": guess}}
 
 
 def plain(values: Any) -> Any:
@@ -126,16 +126,16 @@ def _used(parts: Iterable[Tensor]) -> set[int]:
     return {token for part in parts for token in part.unique().tolist()}
 
 
-def _palette(canvases: Tensor, used: set[int], faces: Faces) -> Mapping[str, Any] | None:
+def _palette(canvases: Tensor, used: set[int], rendering: Rendering) -> Mapping[str, Any] | None:
     """Width, height and the colour of every token, where each pixel is one token and drawn by it alone."""
     tokens = torch.tensor(sorted(used), device=canvases.device)
     length = canvases.shape[1]
     some = canvases[:: max(1, len(canvases) // 16)]
-    shown = faces.pixels(some)
+    shown = rendering.pixels(some)
     height, width = shown.shape[1:3]
     if height * width != length or len(tokens) > 4096:
         return None
-    flat = torch.cat([faces.pixels(part[:, None].expand(-1, length))[:, 0, 0] for part in tokens.split(256)])
+    flat = torch.cat([rendering.pixels(part[:, None].expand(-1, length))[:, 0, 0] for part in tokens.split(256)])
     if not torch.equal(flat[torch.searchsorted(tokens, some.contiguous())], shown.flatten(1, 2)):
         return None
     colours = {str(token): "#" + bytes(c.tolist()).hex() for token, c in zip(tokens.tolist(), flat, strict=True)}

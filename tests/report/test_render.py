@@ -18,9 +18,9 @@ from torch import Tensor
 from iterref.kernels.decision import ACCEPTED, REFUSED
 from iterref.models.digits import Digits
 from iterref.models.tiny_news import Summarizer
-from iterref.page import Faces, faces, page, table
-from iterref.page import watched as kept
-from iterref.page.faces import Spelled, png, smaller
+from iterref.report import Rendering, choose_rendering, page, table
+from iterref.report import trace_view as kept
+from iterref.report.render import Spelled, png, smaller
 from iterref.trace import Round
 from tests.report.test_page import MASK, data_of, merged, run, whole, words
 
@@ -44,8 +44,8 @@ def grey(tokens: Tensor) -> Tensor:
 
 def test_a_model_is_shown_by_its_tokenizer():
     model = Summarizer.load()
-    name = faces(model).name
-    assert name is not None and faces(model.tokenizer).name is not None
+    name = choose_rendering(model).name
+    assert name is not None and choose_rendering(model.tokenizer).name is not None
     ids = model.encode(["the harrowgate museum will close , police said ."])[0].tolist()
     ids = ids[: ids.index(model.eos) + 1]
     assert "".join(map(name, ids)) == " the harrowgate museum will close , police said . <eos>"
@@ -72,14 +72,15 @@ class BytePieces:
 
 def test_whatever_says_how_tokens_are_shown_is_understood():
     model, function = Digits.load("masked"), "abc".__getitem__
-    assert faces(None) == Faces() and faces(Faces(function)) == Faces(function) == faces(function)
-    assert faces(model).render == model.render and faces(model).name is None
+    assert choose_rendering(None) == Rendering()
+    assert choose_rendering(Rendering(function)) == Rendering(function) == choose_rendering(function)
+    assert choose_rendering(model).render == model.render and choose_rendering(model).name is None
     holder, wrapped = SimpleNamespace(codec=BytePieces), SimpleNamespace(backend_tokenizer=BytePieces.tokenizer)
-    assert faces(BytePieces()).name(1) == faces(holder).name(1) == faces(wrapped).name(1) == " the"
+    assert {choose_rendering(one).name(1) for one in (BytePieces(), holder, wrapped)} == {" the"}
     with pytest.raises(TypeError, match="show is a int: give a model, a tokenizer, or a function"):
-        faces(3)
+        choose_rendering(3)
     with pytest.raises(TypeError, match="show is a list"):
-        run("ancestral:steps=1", show=["a", "b"])
+        page(run("ancestral:steps=1", show=["a", "b"]))
 
 
 def test_a_result_knows_how_it_is_shown():
@@ -94,7 +95,7 @@ def test_a_result_knows_how_it_is_shown():
 
 def test_a_result_that_knows_how_it_is_shown_can_be_pickled():
     again = pickle.loads(pickle.dumps(run(BLOCKS, watch=(1,), show=BytePieces())))
-    assert again.faces.name(1) == " the" and len(again.trace.rounds) == len(again.trace.steps)
+    assert choose_rendering(again.show).name(1) == " the" and len(again.trace.rounds) == len(again.trace.steps)
 
 
 # proposals
@@ -135,7 +136,7 @@ def test_a_long_run_writes_out_the_tested_and_the_best(monkeypatch):
 
 
 def test_a_step_without_candidates_and_a_run_of_one_step():
-    data = kept.watched_data(run("ancestral:steps=1", watch=(1, 2)).trace, MASK, Faces())
+    data = kept.trace_data(run("ancestral:steps=1", watch=(1, 2)).trace, MASK, Rendering())
     assert data["rounds"] == [[[], []]] and data["states"]["then"] == [] and len(data["states"]["first"]) == 2
     assert 'class="moves"' not in page(run("ancestral:steps=2", watch=(0,)))
 
@@ -175,7 +176,7 @@ def test_a_pixel_a_token_needs_no_pictures():
     picture = data_of(page(result))["picture"]
     colours = {"0": "#000000", "1": "#404040", "2": "#808080", str(MASK): "#bfbfbf"}
     assert picture == {"width": 5, "height": 1, "colours": colours}
-    colour = faces(SimpleNamespace(render=lambda x: torch.stack([x / 4, 0 * x, 1 - x / 4], 1)[:, :, None]))
+    colour = choose_rendering(SimpleNamespace(render=lambda x: torch.stack([x / 4, 0 * x, 1 - x / 4], 1)[:, :, None]))
     assert data_of(page(result, colour))["picture"]["colours"]["1"] == "#4000bf"
 
 

@@ -1,4 +1,4 @@
-"""Faces: how tokens are shown, as words or as a picture.
+"""Render: how tokens are shown, as words or as a picture.
 
     show     a function from a token's id to its text;   a tokenizer, or a model that has one;   a model that draws
     words    the text of one token, with a blank before it where one stands there in a text
@@ -19,11 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iterref.optional import require
+
 Render = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Faces:
+class Rendering:
     """Tokens as words, by `name`, or canvases as pictures, by `render`; as their ids where there is neither."""
 
     name: Callable[[int], str] | None = None
@@ -41,24 +43,24 @@ class Faces:
         return (drawn.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
 
 
-def faces(show: Any) -> Faces:
-    """How tokens are shown by whatever says it: None, `Faces`, a function of an id, a tokenizer, or a model.
+def choose_rendering(show: Any) -> Rendering:
+    """How tokens are shown by whatever says it: None, `Rendering`, a function of an id, a tokenizer, or a model.
 
     Raises `TypeError` for anything else.
     """
-    if show is None or isinstance(show, Faces):
-        return show or Faces()
+    if show is None or isinstance(show, Rendering):
+        return show or Rendering()
     if callable(getattr(show, "render", None)):
-        return Faces(render=show.render)
+        return Rendering(render=show.render)
     for holder in (show, getattr(show, "codec", None)):
         tokenizer = getattr(holder, "tokenizer", holder)
         tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)  # what `transformers` wraps
         if hasattr(tokenizer, "id_to_token") and hasattr(tokenizer, "decode"):
-            return Faces(name=Spelled(tokenizer))
+            return Rendering(name=Spelled(tokenizer))
     if hasattr(show, "prepare"):  # a model that does not say
-        return Faces()
+        return Rendering()
     if callable(show):
-        return Faces(name=show)
+        return Rendering(name=show)
     raise TypeError(
         f"show is a {type(show).__name__}: give a model, a tokenizer, or a function from a token's id to its text"
     )
@@ -83,6 +85,7 @@ class Spelled:
 
 def png(pixels: Tensor, least: int = 1) -> str:
     """A picture (H, W, 3) uint8 as the address of an image that holds it whole, repeated to `least` pixels a side."""
+    require("PIL", "images", "a page with pictures")
     from PIL import Image
 
     image, written = Image.fromarray(pixels.numpy()), BytesIO()

@@ -34,8 +34,8 @@
     });
     return found;
   };
-  const tokensOf = { states: whole(data.states), guesses: whole(data.guesses) };
-  const age = { states: ages(tokensOf.states), guesses: ages(tokensOf.guesses) };
+  const tokensOf = { states: whole(data.states), clean: whole(data.clean) };
+  const age = { states: ages(tokensOf.states), clean: ages(tokensOf.clean) };
   const last = tokensOf.states.length - 1;
 
   // Where the run of equal tokens begins that a canvas ends with, behind the first of them; the length without a run.
@@ -182,7 +182,7 @@
       cell.scope = "col";
       head.append(cell);
     }
-    const base = tokensOf.guesses[Math.max(k - 1, 0)][w];
+    const base = tokensOf.clean[Math.max(k - 1, 0)][w];
     let before = k === 0 ? null : data.reward[k - 1][w];
     decisions.forEach((decision, d) => {
       const body = table.createTBody();
@@ -203,8 +203,8 @@
   const show = () => {
     const k = Number(slider.value);
     const kind = document.querySelector("input[name=shown]:checked").value;
-    const scored = data.scored[k] === null ? "" : `, ${data.scored[k]} reward rows`;
-    at.textContent = `${k + 1} of ${last + 1}, time ${data.t[k].toFixed(3)}, ${data.denoiser[k]} denoiser rows${scored}`;
+    const scored = data.reward_calls[k] === null ? "" : `, ${data.reward_calls[k]} reward calls`;
+    at.textContent = `${k + 1} of ${last + 1}, time ${data.t[k].toFixed(3)}, ${data.nfe[k]} NFE${scored}`;
     slider.setAttribute("aria-valuetext", at.textContent);
     rows.forEach(({ figures, home, moves, tokens, gaps, image }, w) => {
       const ids = tokensOf[kind][k][w];
@@ -216,7 +216,7 @@
         const end = tailOf(ids);
         tokens.forEach((token, i) => {
           const masked = ids[i] === data.mask;
-          const open = kind === "guesses" && tokensOf.states[k][w][i] !== ids[i];
+          const open = kind === "clean" && tokensOf.states[k][w][i] !== ids[i];
           put(token, gaps[i], ids[i], i === 0);
           token.className = `token ${shade(age[kind][k][w][i])}${masked ? " mask" : ""}${open ? " open" : ""}`
             + (i >= end ? " tail" : "");

@@ -14,57 +14,26 @@ from hashlib import sha256
 from html import escape
 from importlib.resources import files
 from math import inf, isfinite, isnan
-from typing import Any, Protocol
+from typing import Any
 
-from torch import Tensor
-
-from iterref.budget import Cost
-from iterref.page.chart import chart
-from iterref.page.faces import Faces, faces, png
-from iterref.page.watched import watched_data
-from iterref.result import Best
-from iterref.samplers.base import Sampler
+from iterref.report.chart import chart
+from iterref.report.render import Rendering, choose_rendering, png
+from iterref.report.trace_view import trace_data
+from iterref.result import Result
 from iterref.trace import Trace
 
-DENOISER, SCORED = "denoiser rows a sample", "reward rows a sample"
+NFE, REWARD_CALLS = "NFE a sample", "reward calls a sample"
 THUMB = 64  # the least side of a picture in a table, in pixels
 
 
-class Shown(Protocol):
-    """What a page is made of: the attributes of an `iterref.Result`, which says what they are."""
-
-    @property
-    def tokens(self) -> Tensor: ...
-    @property
-    def rewards(self) -> Tensor: ...
-    @property
-    def best(self) -> Best: ...
-    @property
-    def cost(self) -> Cost: ...
-    @property
-    def trace(self) -> Trace: ...
-    @property
-    def sampler(self) -> Sampler: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def texts(self) -> list[str] | None: ...
-    @property
-    def mask(self) -> int | None: ...
-    @property
-    def finished(self) -> bool: ...
-    @property
-    def faces(self) -> Faces | None: ...
-
-
-def page(result: Shown, show: Any = None) -> str:
+def page(result: Result, show: Any = None) -> str:
     """A whole HTML page of a result: its summary, charts and texts, and the steps of the rows that were watched.
 
     `show` says how tokens are shown, in the watched rows and where the result has no texts: a model, a tokenizer, or a
-    function from a token's id to its text (`iterref.page.faces`), the result's own unless given. It is never asked for
-    the name of the mask, which the page shows as an empty box.
+    function from a token's id to its text (`iterref.report.render`), the result's own unless given. It is never asked
+    for the name of the mask, which the page shows as an empty box.
     """
-    known = _known(result, show)
+    known = choose_rendering(result.show if show is None else show)
     watched = bool(result.trace.steps) and "watched" in result.trace.steps[0]
     style, script = _part("page.css"), _part("page.js") if watched else ""
     policy = f"default-src 'none'; style-src {_hash(style)}" + (f"; script-src {_hash(script)}" if watched else "")
@@ -93,12 +62,12 @@ def page(result: Shown, show: Any = None) -> str:
     )
 
 
-def table(result: Shown, show: Any = None, most: int | None = None) -> str:
+def table(result: Result, show: Any = None, most: int | None = None) -> str:
     """An HTML table of the final texts with their rewards and the best rewards seen, the first `most` rows of it.
 
     Pictures stand for texts where `show` draws; where the result has neither, tokens are written by their names or ids.
     """
-    known = _known(result, show)
+    known = choose_rendering(result.show if show is None else show)
     count = len(result.tokens) if most is None else min(most, len(result.tokens))
     rewards, best = result.rewards.tolist(), result.best.reward.tolist()
     texts = _written(result, count, known)
@@ -115,13 +84,13 @@ def table(result: Shown, show: Any = None, most: int | None = None) -> str:
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}{more}</tbody></table>"
 
 
-def _summary(result: Shown) -> str:
+def _summary(result: Result) -> str:
     acceptance, stuck = result.trace.acceptance(), result.trace.stuck_rows()
     facts = {
         "method": str(result.sampler),
         "mean reward": _figure(float(result.rewards.mean())),
         "mean best reward seen": _figure(float(result.best.reward.mean())),
-        "a sample": f"{result.cost.nfe:.4g} denoiser rows, {result.cost.reward_calls:.4g} reward rows, "
+        "a sample": f"{result.cost.nfe:.4g} NFE, {result.cost.reward_calls:.4g} reward calls, "
         f"depth {result.cost.depth:g}",
         "seconds": f"{result.seconds:.2f}",
     }
@@ -140,7 +109,7 @@ def _broken(text: str) -> str:
     return escape(text).replace(",", ",<wbr>")
 
 
-def _unwatched(result: Shown) -> str:
+def _unwatched(result: Result) -> str:
     if not result.trace.steps:
         return "<p>The run broke off before its first step.</p>"
     return (
@@ -149,10 +118,10 @@ def _unwatched(result: Shown) -> str:
     )
 
 
-def _steps(result: Shown, known: Faces) -> str:
+def _steps(result: Result, known: Rendering) -> str:
     """The slider, the watched rows that the script fills, and their data."""
     trace, last = result.trace, len(result.trace.steps) - 1
-    data = watched_data(trace, result.mask, known)
+    data = trace_data(trace, result.mask, known)
     moves = '<details class="moves"><summary></summary><div class="candidates"></div></details>'
     tokens = '<p class="tokens" dir="auto"></p>' if known.render is None else '<div class="tokens"></div>'
     rows = "".join(
@@ -170,14 +139,14 @@ def _steps(result: Shown, known: Faces) -> str:
         '<output id="at" for="step" aria-live="off"></output></div>'
         "<fieldset><legend>show</legend>"
         '<label><input type="radio" name="shown" value="states" checked> the state</label> '
-        '<label><input type="radio" name="shown" value="guesses"> the clean guess</label></fieldset>'
+        '<label><input type="radio" name="shown" value="clean"> the clean guess</label></fieldset>'
         '<p id="keys" class="note">The left and right arrow keys go through the steps; on the slider, Home and End go '
         f'to the first and the last.</p>{_legend(result, data)}{rows}'
         f'<script type="application/json" id="trace">{block}</script></section>'
     )
 
 
-def _legend(result: Shown, data: dict[str, Any]) -> str:
+def _legend(result: Result, data: dict[str, Any]) -> str:
     """What the looks of a token mean; a picture that is no grid of tokens has none."""
     if data["drawn"] is not None:
         return ""
@@ -202,12 +171,12 @@ def _charts(trace: Trace) -> str:
         return ""
     means = {name: [_mean(step) for step in steps[name].tolist()] for name in ("reward", "best", "accepted", "ess")}
     rewards = {"reward": means["reward"], "best reward seen": means["best"]}
-    rows, scored = (steps[name].tolist() for name in ("denoiser", "scored"))
+    rows, scored = (steps[name].tolist() for name in ("nfe", "reward_calls"))
     drawn = [
-        chart(rows, rewards, "Reward", None, DENOISER),
-        "" if not all(map(isfinite, scored)) else chart(scored, rewards, "Reward", None, SCORED),
-        chart(rows, {"share of accepted decisions": means["accepted"]}, "Acceptance", (0.0, 1.0), DENOISER),
-        chart(rows, {"effective number of particles": means["ess"]}, "Particles", None, DENOISER),
+        chart(rows, rewards, "Reward", None, NFE),
+        "" if not all(map(isfinite, scored)) else chart(scored, rewards, "Reward", None, REWARD_CALLS),
+        chart(rows, {"share of accepted decisions": means["accepted"]}, "Acceptance", (0.0, 1.0), NFE),
+        chart(rows, {"effective number of particles": means["ess"]}, "Particles", None, NFE),
     ]
     if not any(drawn):
         return ""
@@ -223,11 +192,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(finite) / len(finite) if finite else None
 
 
-def _known(result: Shown, show: Any) -> Faces:
-    return faces(show) if show is not None else result.faces or Faces()
-
-
-def _written(result: Shown, count: int, known: Faces) -> list[str]:
+def _written(result: Result, count: int, known: Rendering) -> list[str]:
     """What stands in the last column, as markup."""
     tokens = result.tokens[:count]
     if known.render is not None:
@@ -250,7 +215,7 @@ def _plural(word: str, count: int) -> str:
 
 
 def _part(name: str) -> str:
-    return files("iterref.page").joinpath(name).read_text(encoding="utf-8")
+    return files("iterref.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -15,17 +15,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from iterref.optional import require
 from iterref.result import Result
 from iterref.trace import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -34,7 +35,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 
 
 class Point(NamedTuple):
-    """One run: its denoiser rows a sample (or another place on the x axis), the mean reward, and the half of a bar
+    """One run: its NFE a sample (or another place on the x axis), the mean reward, and the half of a bar
     around it: the mean's standard error, or the half of an interval."""
 
     rows: float
@@ -43,7 +44,7 @@ class Point(NamedTuple):
 
 
 def point(result: Result, rows: float | None = None) -> Point:
-    """A run as a point with a 95 % interval of its mean reward, at the denoiser rows it asked for or at `rows`.
+    """A run as a point with a 95 % interval of its mean reward, at the NFE it asked for or at `rows`.
 
     Forbidden texts (-inf) are left out of the mean, which is NaN where nothing else is left.
     """
@@ -65,7 +66,7 @@ def reward_against_budget(
     path: str | Path,
     title: str = "",
     reward: str = "reward",
-    rows: str = "denoiser rows a sample",
+    rows: str = "NFE a sample",
 ) -> Path:
     """Draws one line a method through its points, with bars of their errors, and writes the picture to `path`.
 
@@ -78,7 +79,7 @@ def reward_against_budget(
     _lines(axes[0], results, list(results))
     axes[0].set_xlabel(rows)
     axes[0].set_ylabel(reward)
-    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].locator_params(axis="x", integer=True)
     axes[0].set_title(title, loc="left", fontsize=10)
     axes[0].legend(frameon=False, fontsize=9)
     return _write(figure, path)
@@ -127,7 +128,7 @@ def effect(runs: Mapping[str, Mapping[float, Result]], path: str | Path, option:
 
 
 def acceptance(trace: Trace, path: str | Path, title: str = "") -> Path:
-    """Draws a run step by step against the denoiser rows asked so far: the share of accepted decisions, the span of the
+    """Draws a run step by step against the NFE asked so far: the share of accepted decisions, the span of the
     moves, the number of tokens that they changed, and the reward.
 
     Lines are means over the rows, bands 95 % intervals of these means; what a method has not is left out. Returns the
@@ -143,7 +144,7 @@ def acceptance(trace: Trace, path: str | Path, title: str = "") -> Path:
         "reward": {"reward": table["reward"], "best seen": table["best"]},
     }
     drawn = {
-        label: {name: (table["denoiser"], series) for name, series in lines.items()}
+        label: {name: (table["nfe"], series) for name, series in lines.items()}
         for label, lines in parts.items() if any(bool(series.isfinite().any()) for series in lines.values())
     }  # fmt: skip
     if not drawn:
@@ -157,7 +158,7 @@ def acceptance(trace: Trace, path: str | Path, title: str = "") -> Path:
         if label in ("accepted", "span"):
             axis.set_ylim(-0.03, 1.03)
     axes[0].set_title(title, loc="left", fontsize=10)
-    axes[-1].set_xlabel("denoiser rows a sample")
+    axes[-1].set_xlabel("NFE a sample")
     return _write(figure, path)
 
 
@@ -169,7 +170,7 @@ def effective(traces: Mapping[str, Trace], path: str | Path, particles: int | No
     """
     tables = {name: trace.table() for name, trace in traces.items()}
     found = {
-        name: (table["denoiser"], table["ess"])
+        name: (table["nfe"], table["ess"])
         for name, table in tables.items() if table and bool(table["ess"].isfinite().any())
     }  # fmt: skip
     if not found:
@@ -182,7 +183,7 @@ def effective(traces: Mapping[str, Trace], path: str | Path, particles: int | No
                          fontsize=8)  # fmt: skip
     axes[0].set_ylim(0, None if particles is None else 1.12 * particles)
     axes[0].set_ylabel("effective particles")
-    axes[0].set_xlabel("denoiser rows a sample")
+    axes[0].set_xlabel("NFE a sample")
     axes[0].set_title(title, loc="left", fontsize=10)
     axes[0].legend(frameon=False, fontsize=9)
     return _write(figure, path)
@@ -225,6 +226,10 @@ def _lines(axis: Axes, series: Mapping[str, Sequence[Point]], names: Sequence[st
 
 def _figure(count: int) -> tuple[Figure, list[Axes]]:
     """A figure with panels above one another that share the x axis; bound to a canvas of its own, not to pyplot."""
+    require("matplotlib", "plots", "a picture")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6.4, 2.2 + 2.0 * count), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
