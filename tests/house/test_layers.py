@@ -17,7 +17,7 @@ FILES = {
 
 # From the ground up: a room may use the rooms above it in this list, and itself.
 ORDER = [
-    {"hub", "interrupts", "lines", "progress"},
+    {"files", "hub", "interrupts", "lines", "progress"},
     {"random"},
     {"noise"},
     {"denoise"},
@@ -30,7 +30,7 @@ ORDER = [
     {"registry", "trace"},
     {"page"},
     {"run"},
-    {"pairs", "drafts", "plots", "adaptive"},
+    {"drafts", "plots", "adaptive"},
     {"loading", "check"},
     {"generation", "training"},
     {"estimation"},
