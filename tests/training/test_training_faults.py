@@ -440,7 +440,9 @@ def test_text_that_the_model_would_read_otherwise_needs_to_be_normalised(text: s
     file = tmp_path / "own.txt"
     file.write_text(f"a cat\n{text}\n" * 9, encoding="utf-8")
     options = {"train": (str(file),), "length": 30}
-    with pytest.raises(ValueError, match=r"is not in the form in which the model reads text, .*: leave out normalise"):
+    with pytest.raises(
+        ValueError, match="9 texts are not in the form in which the model will read them, .*: leave out"
+    ):
         train(again(tmp_path, **options, normalise=False))
     model = Summarizer.load(train(again(tmp_path, **options)))
     assert not bool((model.encode([text]) == 3).any())
@@ -467,6 +469,13 @@ def test_data_that_cannot_be_used_are_refused_before_the_first_step(
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         train(again(tmp_path, **options(tmp_path)))
     assert not (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+def test_a_few_texts_in_another_form_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "own.txt"
+    file.write_text("a cat sleeps\n" * 40 + "A dog\n")
+    train(again(tmp_path, train=(str(file),), normalise=False, vocab=30))
+    assert "1 texts are not in the form in which the model will read them, as 'A dog'" in caplog.text
 
 
 def test_what_is_doubtful_about_the_data_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
