@@ -64,9 +64,7 @@ def conditional(table: Table, reward: Reward, free: Tensor) -> Tensor:
 
     def run(start: Tensor, rng: Rng) -> Tensor:
         x = states[start]
-        problem = Problem(
-            table, reward, x, free.expand(x.shape), alpha=ALPHA, remember=False
-        ).begin()
+        problem = Problem(table, reward, x, free.expand(x.shape), alpha=ALPHA, remember=False).begin()
         state, _ = shared(problem, State(0, 0.0, x, x), MOVE, rng)
         assert state.x_0 is not None
         return state.x_0
