@@ -77,13 +77,12 @@ def edit(
     """A session over B texts, one a prompt: an `Editing` at its first node, whose steps are method calls.
 
     `texts` are strings, finished canvases (B, L) such as a `Result`'s tokens, or the `History` of an earlier session
-    to go on with (at its newest node): the reward is asked anew of all its texts, and where it gives other numbers than
-    were saved they are replaced, which is recorded as a node "rescore" and charged. `drift` in [0, 1] makes texts
-    further than that from the first ones impossible, in the `distance` "share" (changed tokens among the free
-    positions) or "edit" (normalised edit distance of tokens); it is measured at every node either way. Free are the text's
-    own tokens and `room` positions after it, which a text may grow into; None frees the whole canvas. All other
-    arguments are those of `generate`; the consensus reward draws its pool here, once, and the first node is charged for
-    it and for the reward of the first texts.
+    to go on with at its newest node (see `iterref.editing.resume`). `drift` in [0, 1] makes texts further than that
+    from the first ones impossible, in the `distance` "share" (changed tokens among the free positions) or "edit"
+    (normalised edit distance of tokens); it is measured at every node either way. Free are the text's own tokens and
+    `room` positions after it, which a text may grow into; None frees the whole canvas. All other arguments are those of
+    `generate`; the consensus reward draws its pool here, once, and the first node is charged for it and for the reward
+    of the first texts.
 
     Raises `ValueError` (`TypeError` for a wrong type) that names the row and says what to do, and `RewardError` where
     the reward fails on the first texts.

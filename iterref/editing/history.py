@@ -160,7 +160,7 @@ class History:
         if head["format"] != FORMAT:
             known = head["format"]
             raise ValueError(f"{path} is written as {known!r}, which is not {FORMAT!r}: begin a session with its texts")
-        history = cls(about=head.get("about"))
+        history = cls(about=head.get("about", {}))
         try:
             for entry in entries:
                 history._take(entry)
