@@ -21,7 +21,7 @@ from torch import Tensor
 
 from iterref.budget import Cost
 from iterref.editing.strength import whole
-from iterref.files import write_atomic
+from iterref.files import write_whole
 from iterref.hub import first_line
 from iterref.lines import objects, opened, readable
 from iterref.random import MASK, derive
@@ -144,7 +144,7 @@ class History:
             entry["rewards"] = [str(value) if value == -inf else value for value in node.rewards.tolist()]
             entry |= {name: astuple(getattr(node, name)) for name in ("cost", "spent")}
             lines.append(entry)
-        write_atomic(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        write_whole(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     @classmethod
     def load(cls, path: str | Path) -> History:

@@ -11,11 +11,14 @@ point leaves a part or none. The bytes of the views follow from the rows alone.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from secrets import token_hex
 from types import TracebackType
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +26,6 @@ from filelock import FileLock, Timeout
 
 from iterref.engine import manifest
 from iterref.engine.jobs import Batch, Job, Record, missing, record
-from iterref.files import atomic
 
 GROUP = 8192  # rows of a group of the merged Parquet file
 ASKED = ("denoiser", "reward", "depth")
@@ -108,9 +110,9 @@ class Results:
         if [each.get("row") for each in records] != list(range(job.first, job.last)):
             raise RuntimeError(f"the records of the rows {job} are of other rows: return one a row, in order")
         place = self._parts / str(job)
-        with atomic(place.with_suffix(".parquet")) as file:
+        with whole(place.with_suffix(".parquet")) as file:
             pq.write_table(pa.Table.from_pylist(records, SCHEMA), file)
-        with atomic(place.with_suffix(".jsonl")) as file:  # the last, since it says that the job is done
+        with whole(place.with_suffix(".jsonl")) as file:  # the last, since it says that the job is done
             file.writelines(map(_line, records))
 
     def set_aside(self, job: Job, batch: Batch, error: str) -> None:
@@ -130,7 +132,7 @@ class Results:
             return None
         aside: list[bytes] = []
         lines, table = self.folder / "results.jsonl", self.folder / "results.parquet"
-        with atomic(table) as packed, atomic(lines) as file, pq.ParquetWriter(packed, SCHEMA) as writer:
+        with whole(table) as packed, whole(lines) as file, pq.ParquetWriter(packed, SCHEMA) as writer:
             rows = self.records()
             while group := list(islice(rows, GROUP)):
                 file.writelines(map(_line, group))
@@ -138,7 +140,7 @@ class Results:
                 aside += [_line(each) for each in group if each["error"] is not None]
         failed = self.folder / "failed.jsonl"
         if aside:
-            with atomic(failed) as file:
+            with whole(failed) as file:
                 file.writelines(aside)
         else:
             failed.unlink(missing_ok=True)
@@ -165,7 +167,7 @@ class Results:
                 return
         elif any(not found.name.startswith(".") for found in self.folder.iterdir()) and not path.exists():
             raise ValueError(f"{self.folder} holds other files and no manifest.json: give --out a folder of its own")
-        with atomic(path) as file:
+        with whole(path) as file:
             file.write(told.written())
 
     def _sweep(self, retry: bool) -> None:
@@ -181,6 +183,27 @@ class Results:
             elif retry and path.suffix == ".jsonl" and len(job) == 1 and self._read(job)[0]["error"] is not None:
                 path.unlink()  # first, since it says that the job is done
                 path.with_suffix(".parquet").unlink(missing_ok=True)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that gets its name when all of it is on the disk, and leaves none where writing fails."""
+    begun = path.with_name(f".{path.name}.{token_hex(4)}")
+    try:
+        with open(begun, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(begun, path)
+    except BaseException:
+        begun.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # not every system lets a folder be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _line(entry: Record) -> bytes:

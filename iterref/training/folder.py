@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import save
 from tokenizers import Tokenizer
 
-from iterref.files import write_atomic
+from iterref.files import expect_writable, write_whole
 from iterref.models.tiny_news import FORMAT, Summarizer
 from iterref.training.config import TrainConfig
 from iterref.training.data import EOS
@@ -42,14 +42,12 @@ UNCOMPARED = ("train", "out")  # names of places; the texts themselves are compa
 def claimed(folder: Path) -> Iterator[None]:
     """A folder made, found writable, and held by one run at a time where the system has `flock`.
 
-    Raises `ValueError` for a folder that another run holds, and `OSError` for one that cannot be written."""
+    Raises `ValueError` for a folder that another run holds, or that cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"{folder} cannot be made a folder ({error.strerror}): give another place to write") from None
-    probe = folder / ".writable"
-    write_atomic(probe, b"")
-    probe.unlink()
+        raise ValueError(f"{folder} cannot be made a folder ({error.strerror}): give another place to write") from None
+    expect_writable(folder / "checkpoint.pt")
     try:
         import fcntl
     except ImportError:  # Windows
@@ -75,7 +73,7 @@ def save_checkpoint(trainer: Trainer, folder: Path, texts: str, tokenizer: Token
     buffer = BytesIO()
     torch.save(record, buffer)
     data = buffer.getvalue()
-    write_atomic(folder / "checkpoint.pt", data + sha256(data).digest())  # torch notices no changed byte
+    write_whole(folder / "checkpoint.pt", data + sha256(data).digest())  # torch notices no changed byte
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
@@ -160,6 +158,6 @@ def export(trainer: Trainer, folder: Path, tokenizer: Tokenizer, facts: dict[str
         "sha256": {name: sha256(data).hexdigest() for name, data in files.items() if name != "train_curve.csv"},
     }
     for name, data in files.items():
-        write_atomic(folder / name, data)
-    write_atomic(folder / "config.json", dumps(record, indent=1) + "\n")
+        write_whole(folder / name, data)
+    write_whole(folder / "config.json", dumps(record, indent=1) + "\n")
     Summarizer.load(folder)

@@ -37,9 +37,9 @@ def train(config: TrainConfig, resume: bool = True) -> Path:
     Same files, seed, torch version and number of threads: the same weights, interrupted or not. Ctrl-C ends the step
     under way, saves a checkpoint and raises `KeyboardInterrupt`.
 
-    Raises `ValueError` for files that cannot be used, for a folder that another run holds, or that holds a run of other
-    texts or options, naming each; `Diverged` (a `RuntimeError`) for losses, gradients or weights that are not finite,
-    and `OSError` where the folder cannot be written. The last good checkpoint is kept either way.
+    Raises `ValueError` for files that cannot be used, for a folder that cannot be written, that another run holds, or
+    that holds a run of other texts or options, naming each; `Diverged` (a `RuntimeError`) for losses, gradients or
+    weights that are not finite, and `OSError` for a disk that is full. The last good checkpoint is kept either way.
     """
     folder = Path(config.out)
     texts = _read(config, config.train)

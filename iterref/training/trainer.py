@@ -1,7 +1,7 @@
 """Trainer: the state of a training run, its step and its validation.
 
-    gradient of   masked loss + keep_weight x (cross-entropy of which source tokens the target keeps)
-    average    <- ema average + (1 - ema) weights              the averaged weights are validated and exported
+gradient of   masked loss + keep_weight x (cross-entropy of which source tokens the target keeps)
+average    <- ema average + (1 - ema) weights              the averaged weights are validated and exported
 """
 
 from __future__ import annotations

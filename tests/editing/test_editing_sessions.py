@@ -196,7 +196,7 @@ def test_a_history_is_replaced_whole_or_not_at_all(saved: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"history.jsonl cannot be written \(No space left on device\)"):
+    with pytest.raises(OSError, match=r"history.jsonl cannot be written \(the disk is full\)"):
         session().save(saved)
     assert saved.read_bytes() == before and [file.name for file in saved.parent.iterdir()] == [saved.name]
 

@@ -22,8 +22,7 @@ from iterref.engine import jobs, local, ranks, results
 from iterref.engine.drive import drive
 from iterref.engine.jobs import Job, Outcome, Table, grid, missing
 from iterref.engine.local import Local
-from iterref.engine.results import Results
-from iterref.files import atomic
+from iterref.engine.results import Results, whole
 from tests.support.engine_work import Here, Stop, Words, go, made, manifest, table
 
 VIEWS = ("results.jsonl", "results.parquet")
@@ -314,11 +313,11 @@ def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    with pytest.raises(Stop), atomic(tmp_path / "a") as file:
+    with pytest.raises(Stop), whole(tmp_path / "a") as file:
         file.write(b"half")
         raise Stop
     assert list(tmp_path.iterdir()) == []
-    with atomic(tmp_path / "a") as file:
+    with whole(tmp_path / "a") as file:
         file.write(b"all")
         file.flush()
         assert not (tmp_path / "a").exists()

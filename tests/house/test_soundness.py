@@ -25,7 +25,7 @@ from iterref.hub import read_json
 from iterref.models.checkpoint import Checkpoint
 from iterref.page import page, table
 from iterref.page.chart import chart
-from iterref.training import read_pairs
+from iterref.training.data import read_pairs
 from tests.cli.test_cli import call, refused
 from tests.report.test_page import EVIL, Reader, data_of, run, words
 from tests.test_generation import FakeModel

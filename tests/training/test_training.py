@@ -15,8 +15,10 @@ from iterref.generation import generate
 from iterref.interrupts import held_back
 from iterref.models.tiny_news import Summarizer
 from iterref.models.transformer import Memory, Transformer, TransformerOptions
-from iterref.training import TrainConfig, Trainer, masked_loss, spread_times, token_weight, train, uniform_loss
+from iterref.training import TrainConfig, masked_loss, spread_times, train, uniform_loss
 from iterref.training.data import EOS, MASK, PAD, Pairs, batches, kept, read_pairs, train_tokenizer
+from iterref.training.losses import token_weight
+from iterref.training.trainer import Trainer
 from tests.support.training import small_run, write_pairs, write_sentences
 
 
