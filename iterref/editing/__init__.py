@@ -5,7 +5,7 @@
     chain = edit("tiny-news", texts, prompts=documents, reward=f, drift=0.5)
     chain = chain.refine(strength=0.3).vary(4).back(0).infill([...])
 
-All three give an `Editing`, which can be gone on with (`iterref.editing.session` says what law each step samples).
+All three give an `Editing`, which can be gone on with (`iterref.editing.session` says what each step samples).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     strength s in (0, 1]   ->   spans s and s / 2, in turn: shares of a row's free positions
 
-Small moves are accepted and large ones cross between distant texts; each leaves the law as it is, so do both.
+Small moves are accepted and large ones cross between distant texts; each leaves the distribution as it is, so do both.
 """
 
 from __future__ import annotations
