@@ -169,7 +169,7 @@ UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "m
 RUNNING = {"eval", "exec", "compile", "__import__", "torch.hub.load", "os.system", "os.popen", "yaml.load", "np.load"}
 RUNNING |= {"numpy.load", "pd.read_pickle", "pandas.read_pickle"}
 OWN_FUNCTIONS = "cli/reading.py"  # the user's own file of a reward, named on the command line to be run
-OWN_CHECKPOINT = "training.py"  # what `iterref train` wrote into its folder, to go on from
+OWN_CHECKPOINT = "training/folder.py"  # what `iterref train` wrote into its folder, to go on from
 OWN_PROCESSES = "engine/cluster.py"  # what a run's own processes hand each other, as Ray does, and never a file
 
 

@@ -9,6 +9,8 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -390,26 +392,34 @@ def test_a_damaged_model_is_refused_in_one_sentence(
 def test_a_damaged_checkpoint_is_refused_and_left(harm: Callable[[Path], None], run: Path) -> None:
     harm(run / "out" / "checkpoint.pt")
     left = (run / "out" / "checkpoint.pt").read_bytes()
-    with pytest.raises(ValueError, match="checkpoint.pt is damaged: bring back a copy of it, give another folder"):
+    with pytest.raises(
+        ValueError, match="checkpoint.pt is damaged, or of another version: bring back a copy of it, give"
+    ):
         train(again(run))
     assert (run / "out" / "checkpoint.pt").read_bytes() == left
 
 
-@pytest.mark.parametrize(
-    ("record", "said"),
-    [
-        ({"step": 3}, "was written by another version"),
-        ([1, 2], "was written by another version"),
-        (None, "is damaged"),  # of this version, with the weights of another network
-    ],
-)
-def test_a_checkpoint_of_something_else_is_refused(record: Any, said: str, run: Path) -> None:
+def with_digest(record: Any) -> bytes:
+    buffer = BytesIO()
+    torch.save(record, buffer)
+    return buffer.getvalue() + sha256(buffer.getvalue()).digest()
+
+
+@pytest.mark.parametrize("kind", ["an older one", "a list", "another format", "another network", "no state"])
+def test_a_checkpoint_of_something_else_is_refused(kind: str, run: Path) -> None:
     path = run / "out" / "checkpoint.pt"
-    if record is None:
-        record = torch.load(path, weights_only=True)
+    record = read_checkpoint(run / "out")
+    if kind == "an older one":
+        torch.save(record | {"format": None}, path)
+    elif kind == "another network":
         record["state"]["network"].popitem()
-    torch.save(record, path)
-    with pytest.raises(ValueError, match=said):
+        path.write_bytes(with_digest(record))
+    elif kind == "no state":
+        del record["state"]["average"]
+        path.write_bytes(with_digest(record))
+    else:
+        path.write_bytes(with_digest([1] if kind == "a list" else record | {"format": "iterref-checkpoint-9"}))
+    with pytest.raises(ValueError, match="checkpoint.pt is damaged, or of another version"):
         train(again(run))
 
 
