@@ -56,6 +56,6 @@ if __name__ == "__main__":
     model = WordList(WORDS)
     print(table(check(model, model.words, real=True)))
     # The letters of a word determine each other, so moves redraw whole tails of the recorded path, letter by letter.
-    for name in ("ancestral:steps=5,order=left", "iterref:kernel=trajectory,steps=5,order=left"):
+    for name in ("ancestral:steps=5,order=left", "trajectory:steps=5,order=left"):
         result = generate(model, [""] * 8, sampler=name, alpha=0.2, reward=letters_a)
         print(f"{name}\n  {' '.join(result.texts or [])}   mean reward {float(result.rewards.mean()):.2f}")

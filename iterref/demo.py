@@ -1,4 +1,4 @@
-"""Demo: the bundled model on the bundled sentences, four methods at one budget of denoiser rows.
+"""Demo: the bundled model on the bundled sentences, four methods at one budget of NFE.
 
     reward   consensus: mean ROUGE-L with a pool of the model's own drafts, which sees no reference
     held out ROUGE-L against the reference that was written for the sentence, which no method sees
@@ -31,7 +31,7 @@ from iterref.rewards.rouge import report_rouge_rows
 from iterref.samplers.base import Sampler
 
 # The demo's options, all in one place.
-BUDGET = 112  # denoiser rows a sentence, the pool of drafts included
+BUDGET = 112  # NFE a sentence, the pool of drafts included
 SHARES = (0.25, 0.5, 1.0)  # of what the pool leaves of the budget: the points of the picture
 DRAFTS = OwnDrafts(n=8, steps=8, temperature=1.0)
 TEMPERATURE = 0.5
@@ -88,7 +88,7 @@ def compare(
     drafts: OwnDrafts = DRAFTS,
     progress: bool = False,
 ) -> Comparison:
-    """Runs every method on sentences (`document`, `summary`) at shares of `budget` denoiser rows and at all of it.
+    """Runs every method on sentences (`document`, `summary`) at shares of `budget` NFE and at all of it.
 
     All are judged by one pool of drafts. Raises `ValueError`, before anything runs, for a budget that the pool alone
     would use up, or that is too small for one run of some method; shares that are too small are left out.
@@ -123,7 +123,7 @@ def compare(
 
 def table(comparison: Comparison) -> str:
     """The scores as aligned text, one method a line, and below it the options that the budget bought."""
-    heads = ("method", "reward", "ROUGE-L", "denoiser rows", "reward rows", "seconds", "acceptance")
+    heads = ("method", "reward", "ROUGE-L", "NFE", "reward calls", "seconds", "acceptance")
     lines = ["  ".join([f"{heads[0]:<10}", *heads[1:]])]
     lines.append("-" * len(lines[0]))
     for name, s in comparison.scores.items():
@@ -143,7 +143,7 @@ def story(comparison: Comparison, model: TextModel) -> str:
     result, record = comparison.story, comparison.story.trace.table()
     gains = result.rewards - torch.tensor(comparison.draft_rewards, dtype=torch.float64)
     row = int(gains.argmax())
-    texts = [comparison.drafts[row], *model.decode(record["guesses"][:, row])]
+    texts = [comparison.drafts[row], *model.decode(record["clean"][:, row])]
     rewards = [comparison.draft_rewards[row], *record["reward"][:, row].tolist()]
     pool = result.asked.nfe - float(record["denoiser"][-1])  # paid before the trace begins
     spent = [pool, *(pool + record["denoiser"]).tolist()]

@@ -67,6 +67,11 @@ class Problem:
         return self.denoiser.noise
 
     @property
+    def rows(self) -> Tensor:
+        """(B,) long, 0 .. B - 1."""
+        return torch.arange(len(self), device=self.canvas.device)
+
+    @property
     def may_change(self) -> Tensor:
         """(B, L) bool, the free positions, given or not."""
         assert self.free is not None
@@ -81,7 +86,7 @@ class Problem:
         """The problem of `n` copies of every row, those of a row side by side, which keep its prompt."""
         if n == 1:
             return self
-        return self.only(torch.arange(len(self), device=self.canvas.device).repeat_interleave(n))
+        return self.only(self.rows.repeat_interleave(n))
 
     def finished(self, tokens: Tensor) -> Tensor:
         """Finished texts (B, L), checked: the canvas at frozen positions, no mask and no forbidden token elsewhere.

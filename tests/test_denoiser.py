@@ -14,10 +14,10 @@ from torch import Tensor
 
 from iterref.budget import Cost
 from iterref.denoiser import Denoiser, carry_over, from_leave_one_out
-from iterref.guidance import ClassifierFreeGuidance, Tempered
-from iterref.moves.shared import Shared
 from iterref.exact.markov import world
 from iterref.exact.table import Table
+from iterref.guidance import ClassifierFreeGuidance, Tempered
+from iterref.moves.shared import Shared
 from iterref.noise import Noise, absorbing, uniform
 from iterref.problem import Problem
 from iterref.registry import sampler_from_string

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from iterref import Problem, estimate, generate, load, sample, sampler_from_string
-from iterref.guidance import ClassifierFreeGuidance
 from iterref.denoiser import carry_over, from_leave_one_out
 from iterref.drafts import OwnDrafts
 from iterref.footprint import Footprint, held, peak_memory

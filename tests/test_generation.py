@@ -14,9 +14,9 @@ from torch import Tensor
 import iterref
 from iterref.denoiser import Denoiser
 from iterref.drafts import Drafts, OwnDrafts
+from iterref.exact.table import Table
 from iterref.generation import RECOMMENDED, draw_drafts, fitted, generate, recommended
 from iterref.guidance import ClassifierFreeGuidance
-from iterref.exact.table import Table
 from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise, absorbing
 from iterref.registry import parse
@@ -250,7 +250,7 @@ def test_a_failing_reward_gives_back_what_was_reached() -> None:
         return beta(completions)
 
     with pytest.raises(RewardError, match="KeyError") as caught:
-        generate(FakeModel(), PROMPTS * 3, reward=fails, sampler="iterref:steps=2,moves=40,tries=4,blocks=1,early=0")
+        generate(FakeModel(), PROMPTS * 3, reward=fails, sampler="iterref:steps=2,moves=40,tries=4,decisions=1,early=0")
     partial = caught.value.partial
     assert not partial.finished and partial.rewards.isfinite().all() and len(partial.texts) == 12
 

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import iterref.samplers
-from iterref.samplers.base import KERNELS
 from iterref.registry import get, names, sampler_from_string
-from iterref.samplers.base import Sampler, plan_of
+from iterref.samplers.base import KERNELS, Sampler, plan_of
 from iterref.samplers.iterref import IterRef
 
 positive = st.integers(1, 12)
@@ -71,9 +70,9 @@ def test_options_are_read():
     method = sampler_from_string("iterref: tries=4, span=0.1+2+1.0 ,guided=false,kernel=trajectory,late=0.5")
     assert isinstance(method, IterRef)
     assert (method.tries, method.span, method.guided, method.kernel) == (4, (0.1, 2, 1.0), False, "trajectory")
-    assert str(method) == "iterref:tries=4,span=0.1+2+1.0,late=0.5,guided=False,kernel=trajectory"
+    assert str(method) == "trajectory:tries=4,span=0.1+0.5+1.0,reward_draft=False"
     assert sampler_from_string("best_of_n:n=3,order=confidence") == get("best_of_n")(n=3, order="confidence")
-    assert sampler_from_string("iterref:guided=1") == sampler_from_string("iterref:guided=TRUE") == IterRef()
+    assert sampler_from_string("iterref:reward_draft=1") == sampler_from_string("iterref:reward_draft=TRUE") == IterRef()
 
 
 @pytest.mark.parametrize(
@@ -89,21 +88,21 @@ def test_options_are_read():
         ("iterref:tries=two", "iterref:tries needs a whole number, got 'two'"),
         ("iterref:tries=2.5", "needs a whole number"),
         ("iterref:tries=2+3", "iterref:tries takes one value"),
-        ("iterref:late=soon", "iterref:late needs a number"),
-        ("iterref:late=0.1+0.2", "iterref:late takes one value"),
-        ("iterref:guided=maybe", "iterref:guided is true or false"),
+        ("iterref", "iterref:late needs a number"),
+        ("iterref", "iterref:late takes one value"),
+        ("iterref:reward_draft=maybe", "iterref:guided is true or false"),
         ("iterref:tries=0", "iterref: tries must be at least 1, got 0"),
         ("iterref:moves=-1", "moves must be at least 0"),
         ("iterref:span=0.0", "span"),
-        ("iterref:span=9", "number of grid steps in 1..4, got 9"),
+        ("iterref:span_steps=9", "number of grid steps in 1..4, got 9"),
         ("iterref:span=0.1+1.5", "span"),
-        ("iterref:late=2", "early, late and balance must lie in"),
-        ("iterref:kernel=share", "kernel must be one of shared, independent, trajectory, published, got 'share'"),
+        ("iterref", "early, late and balance must lie in"),
+        ("iterref", "kernel must be one of shared, independent, trajectory, published, got 'share'"),
         ("iterref:order=best", "order must be one of random, left, confidence"),
         ("iterref:objective=win", "objective must be one of sample, maximise"),
         ("iterref:anneal=0.5", "only objective=maximise may lower alpha"),
-        ("iterref:blocks=2,kernel=published", "blocks > 1 needs kernel=shared"),
-        ("iterref:blocks=2,denoise_steps=2", "blocks > 1 needs"),
+        ("published:decisions=2", "blocks > 1 needs kernel=shared"),
+        ("iterref:decisions=2,denoise_steps=2", "blocks > 1 needs"),
         ("ancestral:order=best", "ancestral: order must be one of"),
         ("ancestral:steps=0", "ancestral: steps must be at least 1"),
         ("best_of_n:n=0", "best_of_n: n must be at least 1"),

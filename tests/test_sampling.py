@@ -13,8 +13,8 @@ from iterref.exact.markov import world
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import sampler_from_string
-from iterref.rewards.base import RewardError
 from iterref.result import Result
+from iterref.rewards.base import RewardError
 from iterref.sampling import sample
 
 torch.set_num_threads(1)

@@ -127,7 +127,7 @@ def generate(
 
 def _train_options(command: Callable[..., None]) -> Callable[..., None]:
     """One command-line option a field of the training configuration."""
-    for name, default in reversed(declared(HOME / "training.py", "TrainConfig").options):
+    for name, default in reversed(declared(HOME / "training" / "config.py", "TrainConfig").options):
         if name not in ("train", "out", "validation"):
             flag = "--" + name.replace("_", "-")
             flag += f"/--no-{flag[2:]}" if isinstance(default, bool) else ""

@@ -5,7 +5,7 @@
     chain = edit("tiny-news", texts, prompts=documents, reward=f, drift=0.5)
     chain = chain.refine(strength=0.3).vary(4).back(0).infill([...])
 
-All three give an `Editing`, which can be gone on with (`iterref.editing.session` says what law each step samples).
+All three give an `Editing`, which can be gone on with (`iterref.editing.session` says what each step samples).
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from iterref.drafts import OwnDrafts, TextModel, pool_cost
 from iterref.editing.drift import Distance, Drift, Within, expect_bound, text_lengths
 from iterref.editing.history import History, Node
 from iterref.editing.marks import BRACKETS, Marks, read
-from iterref.editing.session import Choice, Desk, Editing
-from iterref.editing.strength import strengthened
+from iterref.editing.resume import digest, fingerprint, name_of, resumed
+from iterref.editing.session import Choice, Context, Editing
+from iterref.editing.strength import number, strengthened, whole
 from iterref.generation import checked_columns, checked_prompts, checked_reward, checked_rows, fitted, method_of, pose
 from iterref.rewards.base import Remembered
+from iterref.run import Run
 from iterref.samplers.base import Sampler
 
 if TYPE_CHECKING:
@@ -76,11 +78,12 @@ def edit(
     """A session over B texts, one a prompt: an `Editing` at its first node, whose steps are method calls.
 
     `texts` are strings, finished canvases (B, L) such as a `Result`'s tokens, or the `History` of an earlier session
-    to go on with (at its newest node). `drift` in [0, 1] makes texts further than that from the first ones impossible,
-    in the `distance` "share" (changed tokens among the free positions) or "edit" (normalised edit distance of tokens);
-    it is measured at every node either way. Free are the text's own tokens and `room` positions after it, which a text
-    may grow into; None frees the whole canvas. All other arguments are those of `generate`; the consensus reward draws
-    its pool here, once, and the first node is charged for it and for the reward of the first texts.
+    to go on with at its newest node (see `iterref.editing.resume`). `drift` in [0, 1] makes texts further than that
+    from the first ones impossible, in the `distance` "share" (changed tokens among the free positions) or "edit"
+    (normalised edit distance of tokens); it is measured at every node either way. Free are the text's own tokens and
+    `room` positions after it, which a text may grow into; None frees the whole canvas. All other arguments are those of
+    `generate`; the consensus reward draws its pool here, once, and the first node is charged for it and for the reward
+    of the first texts.
 
     Raises `ValueError` (`TypeError` for a wrong type) that names the row and says what to do, and `RewardError` where
     the reward fails on the first texts.
@@ -89,9 +92,9 @@ def edit(
     batch = len(prompts)
     _expect_texts(texts, batch)
     columns, reward = checked_columns(columns, batch), checked_reward(reward, batch)
-    if room is not None and room < 0:
-        raise ValueError(f"room is how many tokens a text may grow by, at least 0, got {room}")
+    room = None if room is None else whole("room, how many tokens a text may grow by,", room, 0)
     identities = checked_rows(seed, rows, (), batch)
+    drift = None if drift is None else number("drift", drift)
     expect_bound(distance, 0.0 if drift is None else drift)
     posed = pose(
         model, prompts, reward, columns, identities, seed=seed, alpha=alpha, temperature=temperature,
@@ -101,24 +104,28 @@ def edit(
     device = problem.canvas.device
     first = texts.nodes[0].tokens if isinstance(texts, History) else texts
     tokens = problem.finished(first.to(device) if isinstance(first, Tensor) else posed.model.encode(list(first)))
-    free = problem.opened
+    free = problem.may_change
     if room is not None:
         ends = text_lengths(tokens, blank) + room
         free = free & (torch.arange(tokens.shape[1], device=device) < ends[:, None])
     measure = Drift(tokens, free, distance, blank)
     bounded = problem.reward if drift is None else Within(problem.reward, measure, drift)
     problem = replace(problem, canvas=tokens, free=free, reward=Remembered(bounded))
-    desk = Desk(posed.model, problem, identities, seed, measure, blank)
+    context = Context(posed.model, problem, identities, seed, measure, blank)
+    about = {
+        "model": fingerprint(posed.model), "prompts": digest(prompts), "reward": name_of(reward), "drift": drift,
+        "distance": distance,
+    }  # fmt: skip
     if isinstance(texts, History):
-        return Editing(desk, History([node.on(device) for node in texts]), len(texts) - 1)
+        return resumed(context, texts, about, posed.asked)
     cost = Cost(0, 1) + posed.asked
     options = {} if drift is None else {"within": drift}
-    rewards = problem.begin().score(tokens, problem.rows, final=False)
+    rewards = Run(problem).reward_of(tokens, final=False)
     written = posed.model.decode(tokens)
     node = Node(0, None, "start", options, tokens, written, rewards, measure(tokens, problem.rows), cost=cost)
-    history = History()
+    history = History(about=about)
     history.add(node)
-    return Editing(desk, history)
+    return Editing(context, history)
 
 
 def refine(

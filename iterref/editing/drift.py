@@ -4,8 +4,8 @@
     edit    d(x, x^1) = Levenshtein(x, x^1) / max(|x|, |x^1|)               over tokens, the padding left out
     pi(x | d <= bound)  proportional to  p(x) exp(r(x) / alpha) [d(x, x^1) <= bound]
 
-The bound is a reward of -inf outside the ball, so whatever kernel is exact for a reward is exact for the law restricted
-to the ball. The ball stands around the first text and not around the current one, which would bound nothing.
+The bound is a reward of -inf outside the ball, so a kernel that is exact for a reward is exact for pi restricted to the
+ball. The ball stands around the first text and not around the current one, which would bound nothing.
 """
 
 from __future__ import annotations

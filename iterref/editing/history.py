@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from math import inf
+from dataclasses import astuple, dataclass, field, replace
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,15 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Cost
+from iterref.editing.strength import whole
+from iterref.files import write_whole
+from iterref.hub import first_line
+from iterref.lines import objects, opened, readable
 from iterref.random import MASK, derive
 from iterref.result import Result
 
-FORMAT = "iterref-history-1"
+FORMAT = "iterref-history-2"
+PLAIN = ("id", "parent", "operation", "options", "texts", "path", "kept", "sources")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +68,11 @@ class Node:
 
 @dataclass
 class History:
-    """All nodes of a session; a node's number is its place in `nodes`, and no node comes before its parent."""
+    """All nodes of a session; a node's number is its place in `nodes`, and no node comes before its parent. `about`
+    tells what they were made with: the model, the prompts, the reward and the bound on the drift."""
 
     nodes: list[Node] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -75,6 +82,7 @@ class History:
 
     def __getitem__(self, node: int) -> Node:
         """The node of a number. Raises `ValueError` where there is none."""
+        node = whole("a node's number", node)
         if not 0 <= node < len(self.nodes):
             raise ValueError(f"there is no node {node}: the history has nodes 0 to {len(self.nodes) - 1}")
         return self.nodes[node]
@@ -106,7 +114,7 @@ class History:
         if not self.nodes:
             return "an empty history"
         size = len(self.nodes[0].texts)
-        if row is not None and not 0 <= row < size:
+        if row is not None and not 0 <= (row := whole("a row", row)) < size:
             raise ValueError(f"there is no row {row}: the rows are 0 to {size - 1}")
         below: dict[int, list[Node]] = {}
         for node in self.nodes[1:]:
@@ -128,31 +136,71 @@ class History:
         return self.tree(0 if self.nodes and len(self.nodes[0].texts) == 1 else None)
 
     def save(self, path: str | Path) -> None:
-        """Writes a head line and one line a node; a reward of -inf is the string "-inf"."""
-        lines: list[dict[str, Any]] = [{"format": FORMAT}]
-        for node in self.nodes:
+        """Writes a head line and one line a node, whole or not at all; a reward of -inf is the string "-inf"."""
+        lines: list[dict[str, Any]] = [{"format": FORMAT, "nodes": len(self.nodes), "about": self.about}]
+        for node in self.nodes[: lines[0]["nodes"]]:
             entry = {name: getattr(node, name) for name in PLAIN}
             entry |= {"tokens": node.tokens.tolist(), "drift": node.drift.tolist()}
             entry["rewards"] = [str(value) if value == -inf else value for value in node.rewards.tolist()]
-            entry |= {name: vars(getattr(node, name)) for name in ("cost", "spent")}
+            entry |= {name: astuple(getattr(node, name)) for name in ("cost", "spent")}
             lines.append(entry)
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        Path(path).write_text(text, encoding="utf-8")
+        write_whole(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     @classmethod
     def load(cls, path: str | Path) -> History:
-        """Reads what `save` wrote. Raises `ValueError` for a file that is no history."""
+        """Reads what `save` wrote. Raises `ValueError` for a file that is no history, or a damaged one."""
+        path, damaged = Path(path), "restore a copy, or begin a session with the texts"
         try:
-            head, *entries = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+            with opened(path) as file:
+                head, *entries = [line for _, line in objects(readable(file, path.name), path.name)] or [{}]
+        except ValueError as error:
+            raise ValueError(f"{path} is no history or a damaged one ({error}): {damaged}") from None
+        if "format" not in head:
+            raise ValueError(f"{path} is no history: give a file that a history's save wrote")
+        if head["format"] != FORMAT:
             known = head["format"]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} is no history: give a file that a history's save wrote") from None
-        if known != FORMAT:
-            raise ValueError(f"{path} is written as {known!r}, which is not {FORMAT!r}: save it with this version")
-        return cls([_node(entry) for entry in entries])
+            raise ValueError(f"{path} is written as {known!r}, which is not {FORMAT!r}: begin a session with its texts")
+        history = cls(about=head.get("about", {}))
+        try:
+            for entry in entries:
+                history._take(entry)
+            if len(history) != head["nodes"] or not isinstance(history.about, dict):
+                raise ValueError(f"{head['nodes']} nodes were written")
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} is damaged at node {len(history)} ({first_line(error)}): {damaged}"
+            ) from None
+        return history
 
-
-PLAIN = ("id", "parent", "operation", "options", "texts", "path", "kept", "sources")
+    def _take(self, entry: dict[str, Any]) -> None:
+        """Adds a node that was written. Raises one of several errors for one that no session made."""
+        tokens = torch.tensor(entry["tokens"])
+        rewards, drift = (
+            torch.tensor([-inf if value == "-inf" else _number(value) for value in entry[name]], dtype=torch.float64)
+            for name in ("rewards", "drift")
+        )
+        cost, spent = (Cost(*map(_number, entry[name])) for name in ("cost", "spent"))
+        kept, sources = tuple(entry["kept"]), None if entry["sources"] is None else tuple(entry["sources"])
+        operation, options, texts = entry["operation"], entry["options"], entry["texts"]
+        node = Node(
+            0, entry["parent"], operation, options, tokens, texts, rewards, drift, cost=cost, kept=kept, sources=sources
+        )
+        batch, first = len(texts), (self.nodes or [node])[0]
+        for holds, what in (
+            (tokens.dtype == torch.long and tokens.shape == first.tokens.shape and tokens.dim() == 2, "tokens"),
+            (batch == len(tokens) and all(isinstance(text, str) for text in texts), "texts"),
+            (rewards.shape == drift.shape == (batch,), "rewards"),
+            (node.parent in range(len(self)) if self.nodes else node.parent is None, "parent"),
+            (isinstance(operation, str) and isinstance(options, dict), "operation"),
+            (all(row in range(batch) for row in kept), "kept rows"),
+            (sources is None or len(sources) == batch and all(k in range(len(self)) for k in sources), "sources"),
+        ):
+            if not holds:
+                raise ValueError(f"its {what} are no session's")
+        made = self.add(node)
+        if (made.id, list(made.path), made.spent) != (entry["id"], entry["path"], spent):
+            self.nodes.pop()
+            raise ValueError("its place in the tree is another")
 
 
 def node_seed(seed: int, path: tuple[int, ...]) -> int:
@@ -163,14 +211,10 @@ def node_seed(seed: int, path: tuple[int, ...]) -> int:
     return key[0] | key[1] << 32
 
 
-def _node(entry: dict[str, Any]) -> Node:
-    values: dict[str, Any] = {name: entry[name] for name in PLAIN}
-    values |= {name: tuple(entry[name]) for name in ("path", "kept")}
-    values["sources"] = None if entry["sources"] is None else tuple(entry["sources"])
-    values["tokens"] = torch.tensor(entry["tokens"], dtype=torch.long)
-    for name in ("rewards", "drift"):
-        values[name] = torch.tensor([float(value) for value in entry[name]], dtype=torch.float64)
-    return Node(**values, cost=Cost(**entry["cost"]), spent=Cost(**entry["spent"]))
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not isfinite(value):
+        raise TypeError(f"{value!r} stands where a number is to be")
+    return value
 
 
 def _figures(node: Node, row: int | None) -> str:

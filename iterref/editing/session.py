@@ -6,14 +6,15 @@
 
 pi(x) is proportional to p(x | prompt) exp(r(x) / alpha) over the session's free positions, and to nothing outside the
 bound on the drift from the first texts (`iterref.editing.drift`). Taking the best of several states maximises; a chain
-that never does samples pi wherever its kernel is exact (`iterref.kernels`).
+that never does samples pi wherever its kernel is exact (`iterref.moves`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,16 +22,14 @@ from torch import Tensor
 
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
 from iterref.drafts import TextModel
-from iterref.editing.copies import Copies
 from iterref.editing.drift import Drift, text_lengths
 from iterref.editing.history import History, Node, node_seed
 from iterref.editing.marks import BRACKETS, Marks, Regions, place, read
-from iterref.editing.strength import strengthened
+from iterref.editing.strength import number, strengthened, whole
 from iterref.generation import recommended
-from iterref.particles import pick
 from iterref.problem import Problem
 from iterref.registry import sampler_from_string
-from iterref.result import Interrupted, Result
+from iterref.result import Best, Interrupted, Result
 from iterref.rewards.base import RewardError
 from iterref.samplers.base import Sampler
 from iterref.sampling import sample
@@ -39,8 +38,24 @@ if TYPE_CHECKING:
     from typing import Self
 
 
+class Turn:
+    """A lock that lets the operations of one session take turns; a copy has a lock of its own."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[Turn], tuple[()]]:
+        return Turn, ()
+
+
 @dataclass(frozen=True, eq=False)
-class Desk:
+class Context:
     """What stays the same through a session: the model, the first texts' `problem` with the free positions and the
     reward of all states, the rows' `identities`, the seed, the `drift`, and the empty canvas `blank` (L,) if known."""
 
@@ -50,6 +65,7 @@ class Desk:
     seed: int
     drift: Drift
     blank: Tensor | None
+    turn: Turn = field(default_factory=Turn, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +82,10 @@ class Choice:
 @dataclass(frozen=True, eq=False)
 class Editing:
     """A session at one of its nodes. Every operation records its nodes in the one `history` and returns the session at
-    the newest; the session that it was called on still stands where it stood, so going on from it is a branch."""
+    the newest; the session that it was called on still stands where it stood, so going on from it is a branch. Threads
+    take turns: together their calls make what the same calls make one after the other."""
 
-    desk: Desk
+    context: Context
     history: History
     at: int = 0
 
@@ -118,13 +135,15 @@ class Editing:
     ) -> Self:
         """Every row refined in place, by moves that re-noise at most a share `strength` in (0, 1] of its free tokens.
 
-        `strength` replaces the method's span by itself and its half, which take turns (`strengthened`). `budget` is
-        rows a sample for this step, as in `generate`. Raises `ValueError` for a strength out of range or a method
-        without moves on finished texts.
+        `strength` replaces the method's span by itself and its half, which take turns (`strengthened`). Where the
+        method maximises, a text is left only for one of a higher reward. `budget` is rows a sample for this step, as in
+        `generate`. Raises `ValueError` for a strength out of range or a method without moves on finished texts.
         """
-        method = self._fitted(strengthened(self._method(sampler), strength), budget)
-        result = self._run(method, self.desk.problem, self.tokens, watch, progress)
-        return self._record("refine", {"strength": strength, "sampler": str(method)}, result)
+        strength = number("strength", strength)
+        method = self._method(sampler, strength, budget)
+        with self.context.turn:
+            result = self._run(method, self.context.problem, self.tokens, watch, progress)
+            return self._record("refine", {"strength": strength, "sampler": str(method)}, result)
 
     def infill(
         self,
@@ -146,24 +165,22 @@ class Editing:
         `length` of them; no text ends within a region. Raises `ValueError`, naming the row, for marks that do not pair
         up, a text that is not the row's own, or one that has no room for `length`.
         """
-        if length is not None and (length < 1 or strength is not None):
-            raise ValueError(
-                "a region's length= (--tokens) is at least 1 token, for regions drafted anew: leave out the strength"
-            )
-        regions = self._regions(marked, length, marks)
-        method = sampler_from_string(self._method(sampler)) if strength is None else strengthened(self._method(sampler), strength)
-        method = self._fitted(method, budget)
+        if length is not None:
+            length = whole("a region's length= (--tokens)", length, 1)
+            if strength is not None:
+                raise ValueError("regions of length= (--tokens) are drafted anew: leave out the strength, or length=")
+        strength = None if strength is None else number("strength", strength)
+        method = self._method(sampler, strength, budget)
+        regions, blank = self._regions(marked, length, marks), self._blank().tolist()
+        problem = self.context.problem
         problem = replace(
-            self.desk.problem,
-            canvas=regions.canvas,
-            free=regions.open & self.desk.problem.opened,
-            forbidden=sorted({*map(int, self.desk.problem.forbidden), *self._blank().tolist()}),
-        )
-        start = None if strength is None else regions.canvas
-        result = self._run(method, problem, start, watch, progress)
+            problem, canvas=regions.canvas, free=regions.open & problem.may_change,
+            forbidden=sorted({*map(int, problem.forbidden), *blank}),
+        )  # fmt: skip
         options = {"strength": strength, "length": length, "sampler": str(method)}
-        told = {name: value for name, value in options.items() if value is not None}
-        return self._record("infill", told, result)
+        with self.context.turn:
+            result = self._run(method, problem, None if strength is None else regions.canvas, watch, progress)
+            return self._record("infill", {name: v for name, v in options.items() if v is not None}, result)
 
     def vary(
         self,
@@ -179,40 +196,39 @@ class Editing:
     ) -> Self:
         """`n` alternatives of every row, refined side by side from where it stands, all recorded as siblings.
 
-        The chain goes on from each row's best by reward, or from the first of them, which is a sample of the law as
-        `refine`'s is; with `parent` the state before competes too. `budget` is rows a sample for each alternative.
-        Where the method maximises, an alternative is the best state of its chain, else its last one. Raises
-        `ValueError` as `refine` does, and for a budget that buys no move.
+        The chain goes on from each row's best by reward, or from the first of them, which is a sample as `refine`'s is;
+        with `parent` the state before competes too. `budget` is rows a sample for each alternative. Where the method
+        maximises, an alternative is the best state of its chain, else its last one. Raises `ValueError` as `refine`
+        does, and for a budget that buys no move.
         """
         if take not in ("best", "first"):
             raise ValueError(f"take is 'best' or 'first', got {take!r}")
-        if n < 1:
-            raise ValueError(f"vary makes at least one alternative, got n={n}")
-        method = self._fitted(strengthened(self._method(sampler), strength), budget)
+        n, strength = whole("n, the number of alternatives,", n, 1), number("strength", strength)
+        method = self._method(sampler, strength, budget)
         if not method.iterations:
             raise ValueError("alternatives without a move are all the same: raise the budget or the method's moves")
-        result = self._run(Copies(method, n), self.desk.problem, self.tokens, watch, progress)
-        particles = result.particles
-        assert particles is not None and particles.x_0 is not None and particles.reward is not None
-        one = Cost(result.asked.nfe / n, result.asked.reward_calls / n, result.asked.depth / n)
-        options = {"strength": strength, "sampler": str(method)}
-        made = [
-            self._add("vary", {"of": n, **options}, particles.x_0[copy], particles.reward[copy], one, result)
-            for copy in range(n)
-        ]
-        rivals = [self.node, *made] if parent else made
-        rewards = torch.stack([node.rewards for node in rivals])
-        choice = rewards.argmax(0) if take == "best" else torch.full_like(rewards[0], int(parent)).long()
-        return self._picked([rivals[k].id for k in choice.tolist()], {"of": take, "among": len(rivals)})
+        with self.context.turn:
+            result = self._run(method, self.context.problem, self.tokens, watch, progress, n)
+            options = {"of": n, "strength": strength, "sampler": str(method)}
+            made = [
+                self._add("vary", options, tokens, rewards, result)
+                for tokens, rewards in zip(result.tokens.chunk(n), result.rewards.chunk(n), strict=True)
+            ]
+            rivals = [self.node, *made] if parent else made
+            rewards = torch.stack([node.rewards for node in rivals])
+            choice = rewards.argmax(0) if take == "best" else torch.full_like(rewards[0], int(parent)).long()
+            return self._picked([rivals[k].id for k in choice.tolist()], {"of": take, "among": len(rivals)})
 
     def back(self, node: int | Sequence[int]) -> Self:
         """The session at an earlier node, to go on from there; or each of the B rows at a node of its own, such as
         `best().nodes`, which is recorded as a node. Raises `ValueError` for an unknown node."""
-        if isinstance(node, int):
+        if isinstance(node, str) or not isinstance(node, Sequence | Tensor):
             return replace(self, at=self.history[node].id)
         if len(node) != len(self.texts):
             raise ValueError(f"there are {len(node)} nodes for {len(self.texts)} rows: give one, or one a row")
-        return self._picked([self.history[other].id for other in node], {})
+        with self.context.turn:
+            nodes = node.tolist() if isinstance(node, Tensor) else node
+            return self._picked([self.history[other].id for other in nodes], {})
 
     def best(self) -> Choice:
         """The state of highest reward of every row, in the whole history; the earliest of equals."""
@@ -230,45 +246,62 @@ class Editing:
         lines += [f"  [{float(self.rewards[row]):.3f}] {text}" for row, text in enumerate(self.texts[:5])]
         return "\n".join(lines)
 
+    def _method(self, sampler: Sampler | str | None, strength: float | None, budget: BudgetLike | None) -> Sampler:
+        chosen = recommended(self.context.model) if sampler is None else sampler
+        method = sampler_from_string(chosen) if strength is None else strengthened(chosen, strength)
+        return method if budget is None else fit_budget(method, budget_of(budget).per(self.context.problem.denoiser.passes))
+
     def _run(
-        self, method: Sampler, problem: Problem, start: Tensor | None, watch: Sequence[int], progress: bool
+        self,
+        method: Sampler,
+        problem: Problem,
+        start: Tensor | None,
+        watch: Sequence[int],
+        progress: bool,
+        n: int = 1,
     ) -> Result:
-        seed = node_seed(self.desk.seed, self.history.next_path(self.at))
+        """The run of a new child of this node, on `n` copies of every row side by side, copy-major. Copy i has streams
+        of its own, whatever n is; those of copy 0 are the row's."""
+        context, seed = self.context, node_seed(self.context.seed, self.history.next_path(self.at))
+        identities = context.identities
+        if n > 1:
+            problem, start = problem.only(problem.rows.repeat(n)), None if start is None else start.repeat(n, 1)
+            # numbers of rows count up from the lowest bit, and those of copies down from the highest
+            identities = torch.cat([identities ^ int(f"{copy:032b}"[::-1], 2) for copy in range(n)])
         try:
-            return sample(
-                method, problem, seed=seed, rows=self.desk.identities, start=start, watch=watch,
-                decode=self.desk.model.decode, show=self.desk.model, progress=progress,
+            result = sample(
+                method, problem, seed=seed, rows=identities, start=start, watch=watch, decode=context.model.decode,
+                show=context.model, progress=progress,
             )  # fmt: skip
         except (RewardError, Interrupted) as error:
-            # what is handed out in the session's place has cost what the session has
+            # what is handed out in the session's place is the best copy of a row, and has cost what the session has
             partial, spent = error.partial, self.cost
-            error.partial = replace(partial, cost=partial.cost + spent, asked=partial.asked + spent)
+            rewards = partial.rewards.view(n, -1)
+            tokens = partial.tokens.view(n, *self.tokens.shape)[rewards.argmax(0), torch.arange(len(self.texts))]
+            partial = _showing(partial, tokens, rewards.amax(0), context.model)
+            error.partial = replace(partial, cost=partial.cost * n + spent, asked=partial.asked * n + spent)
             raise
-
-    def _method(self, sampler: Sampler | str | None) -> Sampler | str:
-        return recommended(self.desk.model) if sampler is None else sampler
-
-    def _fitted(self, method: Sampler, budget: BudgetLike | None) -> Sampler:
-        if budget is None:
-            return method
-        return fit_budget(method, budget_of(budget).per(self.desk.problem.denoiser.passes))
+        if n > 1 or start is None or not method.maximises:
+            return result
+        better = result.rewards > self.rewards
+        tokens = torch.where(better[:, None], result.tokens, self.tokens)
+        return _showing(result, tokens, torch.where(better, result.rewards, self.rewards), context.model)
 
     def _record(self, operation: str, options: dict[str, Any], result: Result) -> Self:
-        node = self._add(operation, options, result.tokens, result.rewards, result.asked, result)
+        node = self._add(operation, options, result.tokens, result.rewards, result)
         return replace(self, at=node.id)
 
     def _add(
-        self, operation: str, options: dict[str, Any], tokens: Tensor, rewards: Tensor, cost: Cost, result: Result
+        self, operation: str, options: dict[str, Any], tokens: Tensor, rewards: Tensor, result: Result
     ) -> Node:
         """Records a child of this node; a row for which no allowed text was found keeps its own."""
         lost = torch.isneginf(rewards)
         tokens = torch.where(lost[:, None], self.tokens, tokens)
-        kept = tuple(int(row) for row in lost.nonzero()[:, 0])
         return self.history.add(
             Node(
-                0, self.at, operation, options, tokens, self.desk.model.decode(tokens),
-                torch.where(lost, self.rewards, rewards), self.desk.drift(tokens, self.desk.problem.rows),
-                cost=cost, kept=kept, result=result,
+                0, self.at, operation, options, tokens, self.context.model.decode(tokens),
+                torch.where(lost, self.rewards, rewards), self.context.drift(tokens, self.context.problem.rows),
+                cost=result.asked, kept=tuple(lost.nonzero()[:, 0].tolist()), result=result,
             )
         )  # fmt: skip
 
@@ -279,18 +312,17 @@ class Editing:
 
     def _rows(self, nodes: Sequence[int]) -> tuple[Tensor, list[str], Tensor, Tensor]:
         """Tokens, texts, rewards and drift of the rows at a node each."""
-        places = sorted(set(nodes))
-        choice = torch.tensor([places.index(node) for node in nodes], device=self.tokens.device)
-        found = [self.history[node] for node in places]
-        tokens = pick(torch.stack([node.tokens for node in found]), choice)
-        rewards = pick(torch.stack([node.rewards for node in found]), choice)
-        drift = pick(torch.stack([node.drift for node in found]), choice)
-        return tokens, [self.history[node].texts[row] for row, node in enumerate(nodes)], rewards, drift
+        found = [self.history[node] for node in nodes]
+        tokens, rewards, drift = (
+            torch.stack([getattr(node, name)[row] for row, node in enumerate(found)])
+            for name in ("tokens", "rewards", "drift")
+        )
+        return tokens, [node.texts[row] for row, node in enumerate(found)], rewards, drift
 
     def _blank(self) -> Tensor:
-        if self.desk.blank is None:
+        if self.context.blank is None:
             raise ValueError("infilling needs the model's encode to take an empty text, which shows its padding")
-        return self.desk.blank
+        return self.context.blank
 
     def _regions(self, marked: Sequence[str | None], length: int | None, marks: Marks) -> Regions:
         if isinstance(marked, str) or len(marked) != len(self.texts):
@@ -299,9 +331,10 @@ class Editing:
         read_texts = [None if text is None else read(text, row, marks) for row, text in enumerate(marked)]
         if not any(read_texts):
             raise ValueError("every row is None: mark a region in at least one of them")
-        blank, lengths = self._blank(), text_lengths(self.tokens, self.desk.blank).tolist()
-        regions = place(self.desk.model, blank, self.tokens, lengths, read_texts, length)
-        closed = ~self.desk.problem.opened & (regions.open | (regions.canvas != self.desk.problem.canvas))
+        blank, lengths = self._blank(), text_lengths(self.tokens, self.context.blank).tolist()
+        regions = place(self.context.model, blank, self.tokens, lengths, read_texts, length)
+        problem = self.context.problem
+        closed = ~problem.may_change & (regions.open | (regions.canvas != problem.canvas))
         if bool(closed.any()):
             row, position = closed.nonzero()[0].tolist()
             raise ValueError(
@@ -309,3 +342,8 @@ class Editing:
                 "session with more room"
             )
         return regions
+
+
+def _showing(result: Result, tokens: Tensor, rewards: Tensor, model: TextModel) -> Result:
+    """The result with other final texts."""
+    return replace(result, tokens=tokens, rewards=rewards, best=Best(tokens, rewards), texts=model.decode(tokens))

@@ -9,10 +9,10 @@ weights were made and how good they are.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from iterref import hub
 from iterref.denoiser import Denoiser
 from iterref.models.transformer import Memory, Transformer, TransformerOptions
 from iterref.noise import Noise, absorbing
@@ -174,21 +175,35 @@ class Summarizer:
     ) -> Summarizer:
         """The summariser in a folder that `iterref.training.train` wrote; None is the bundled one. In `precision`
         "bfloat16" the decoder multiplies in half precision, about twice as fast where the processor can. Raises
-        `FileNotFoundError` if a file is missing and `ValueError` if the folder holds another format."""
+        `FileNotFoundError` if a file is missing and `ValueError` if the folder is damaged or of another format."""
         folder = WEIGHTS if folder is None else Path(folder)
         for name in ("config.json", "tokenizer.json", "weights.safetensors"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder} has no {name}: give a folder that training exported")
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = hub.read_json(folder / "config.json", str(folder))
         if config.get("format") != FORMAT:
             raise ValueError(f"{folder} is no {FORMAT} folder: give one that training exported")
-        network = Transformer(TransformerOptions(**config["transformer"]))
-        network.load_state_dict({k: v.float() for k, v in load_file(folder / "weights.safetensors").items()})
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        return cls(
-            network.to(device), tokenizer, config["length"], config["eos"], config["source_length"], precision,
-            prompted=config.get("prompted", True),
-        )  # fmt: skip
+        for name, digest in config.get("sha256", {}).items():
+            if sha256((folder / name).read_bytes()).hexdigest() != digest:
+                raise ValueError(
+                    f"{folder / name} is not the file that config.json was written with: it was changed, or an export "
+                    "broke off; rerun the training command to export anew, or get the folder again"
+                )
+        with hub.reading(folder / "weights.safetensors", str(folder)):
+            weights = {name: weight.float() for name, weight in load_file(folder / "weights.safetensors").items()}
+        try:
+            network = Transformer(TransformerOptions(**config["transformer"]))
+            network.load_state_dict(weights)
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            length, eos, source_length = (int(config[name]) for name in ("length", "eos", "source_length"))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ValueError(f"{folder} is damaged ({hub.first_line(error)}): export it or get it again") from None
+        if tokenizer.get_vocab_size() != network.options.vocab:
+            raise ValueError(f"{folder} holds the tokenizer of another model: export it again, or get it again")
+        if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+            raise ValueError(f"{folder} holds weights that are not finite, of a training that diverged: train it anew")
+        prompted = bool(config.get("prompted", True))
+        return cls(network.to(device), tokenizer, length, eos, source_length, precision, prompted)
 
     def prepare(self, prompts: Sequence[str]) -> tuple[SummaryDenoiser, Tensor, Tensor]:
         """Encodes B prompts once. Returns their denoiser, a canvas (B, L) long of masks, and (B, L) bool, all True,

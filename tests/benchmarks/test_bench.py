@@ -180,11 +180,11 @@ def test_intervals_cover_the_truth():
 
 def test_verdicts_follow_the_figures():
     ours = made_up("iterref", 9.0, 0.2)
-    group = [ours, made_up("smc", 5.0, 0.1), made_up("smc:steps=16", 9.05, 0.3), made_up("iterref:blocks=1", 8.0)]
+    group = [ours, made_up("smc", 5.0, 0.1), made_up("smc:steps=16", 9.05, 0.3), made_up("iterref:decisions=1", 8.0)]
     reward = {duel.against: duel for duel in summary.duels(group, "iterref", "reward", ["denoiser"])}
-    assert set(reward) == {"smc", "iterref:blocks=1"}
+    assert set(reward) == {"smc", "iterref:decisions=1"}
     assert reward["smc"].theirs.method == "smc:steps=16" and reward["smc"].ahead.value == pytest.approx(-0.05)
-    assert not reward["smc"].ahead.clear and reward["iterref:blocks=1"].ahead.clear
+    assert not reward["smc"].ahead.clear and reward["iterref:decisions=1"].ahead.clear
     distance = {duel.against: duel for duel in summary.duels(group, "iterref", "tv_pair", ["denoiser"])}
     assert distance["smc"].theirs.method == "smc" and distance["smc"].ahead.value == pytest.approx(-0.1)
     lines = report.lost(list(reward.values()))
@@ -207,11 +207,11 @@ def test_verdicts_follow_the_figures():
 
 def test_moves_are_shares_of_the_largest_gain():
     rewards = {0: 2.0, 1: 4.0, 3: 5.5, 10: 6.0}
-    group = [made_up(f"iterref:late=1,moves={8 * m}", r, budget=m, account="moves") for m, r in rewards.items()]
-    shares = summary.gains(group)[("w", "iterref:late=1")]
+    group = [made_up(f"iterref:moves={8 * m}", r, budget=m, account="moves") for m, r in rewards.items()]
+    shares = summary.gains(group)[("w", "iterref")]
     assert {moves: round(share.value, 3) for moves, share in shares.items()} == {1: 0.5, 3: 0.875, 10: 1.0}
-    assert "| **mean** | `iterref:late=1` | **50%** | **88%** | **100%** |" in report.moves_a_step(group)
-    flat = [made_up(f"iterref:late=1,moves={m}", 2.0, budget=m, account="moves") for m in (0, 10)]
+    assert "| **mean** | `iterref` | **50%** | **88%** | **100%** |" in report.moves_a_step(group)
+    flat = [made_up(f"iterref:moves={m}", 2.0, budget=m, account="moves") for m in (0, 10)]
     assert summary.gains(flat) == {} and report.moves_a_step(flat) == []
 
 

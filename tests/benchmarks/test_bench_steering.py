@@ -116,14 +116,14 @@ def test_rows_stand_for_themselves(folders: dict[str, Path], kind: str, aim: str
     """A row's opening, keywords and text are the same whatever rows stand beside it; another seed is the control."""
     made, budget = small(folders[kind]), Budget(denoiser=6)
     rows = torch.tensor([0, 1, 2, 7])
-    every = made.sample(aim, "iterref:steps=2,tries=2,blocks=1", budget, rows, 3)
+    every = made.sample(aim, "iterref:steps=2,tries=2,decisions=1", budget, rows, 3)
     judged = made.judge(aim, every, rows)
     for index in (torch.tensor([0, 2]), torch.tensor([3, 1])):
-        part = made.sample(aim, "iterref:steps=2,tries=2,blocks=1", budget, rows[index], 3)
+        part = made.sample(aim, "iterref:steps=2,tries=2,decisions=1", budget, rows[index], 3)
         assert torch.equal(part.tokens, every.tokens[index])
         for name, found in made.judge(aim, part, rows[index]).items():
             np.testing.assert_allclose(found, judged[name][index.numpy()], atol=1e-5)
-    other = made.sample(aim, "iterref:steps=2,tries=2,blocks=1", budget, rows, 4)
+    other = made.sample(aim, "iterref:steps=2,tries=2,decisions=1", budget, rows, 4)
     assert not torch.equal(other.tokens, every.tokens)
     assert every.texts is not None
     for row, text in zip(rows.tolist(), every.texts, strict=True):

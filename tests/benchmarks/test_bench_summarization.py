@@ -14,8 +14,8 @@ from iterref.bench.records import Records
 from iterref.bench.tasks.summarization import CASES, MOVES, Summarization, Written, copied, task
 from iterref.budget import Budget
 from iterref.drafts import OwnDrafts
-from iterref.generation import draw_drafts, generate
 from iterref.exact.table import Table
+from iterref.generation import draw_drafts, generate
 from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise
 from iterref.registry import get, parse

@@ -35,7 +35,7 @@ def test_the_cells_are_all_combinations_once(tmp_path):
 
 
 def test_quick_methods_are_plain_sampling_the_rivals_and_ours():
-    texts = ["ancestral:steps=3", "ancestral", "remdm", "smc", "smc:guesses=8", "svdd", "iterref:tries=3"]
+    texts = ["ancestral:steps=3", "ancestral", "remdm", "smc", "smc:x0_samples=8", "svdd", "iterref:tries=3"]
     assert quick_methods(texts, "iterref") == ["ancestral:steps=3", "smc", "svdd", "iterref"]
 
 
@@ -122,13 +122,13 @@ def test_pairing_finds_what_two_means_hide():
 
 def test_a_rival_is_its_best_variant_by_the_reward():
     scores = {
-        "smc": [1, 2], "smc:guesses=8": [2, 3], "iterref": [0, 9], "iterref:tries=2": [9, 9],
+        "smc": [1, 2], "smc:x0_samples=8": [2, 3], "iterref": [0, 9], "iterref:tries=2": [9, 9],
         "drafts+iterref:moves=1": [9, 9], "ancestral@0.1": [0, 1], "mbr": [1, 1],
     }  # fmt: skip
     group = [entry(method, 1, own) for method, own in scores.items()]
     best = paired.rivals(group, "iterref")
     assert {name: one.method for name, one in best.items()} == {
-        "smc": "smc:guesses=8", "ancestral": "ancestral@0.1", "mbr": "mbr",
+        "smc": "smc:x0_samples=8", "ancestral": "ancestral@0.1", "mbr": "mbr",
     }  # fmt: skip
     found = paired.duels([*group, entry("smc", 2, [1, 1])], "iterref", "reward", "higher")
     assert [(duel.cell.budget, duel.against) for duel in found] == [

@@ -12,9 +12,9 @@ from torch import Tensor
 from iterref.check import Finding, check, check_model, table
 from iterref.demo import sentences
 from iterref.denoiser import Denoiser, carry_over, from_leave_one_out
+from iterref.exact.markov import Markov, world
 from iterref.loading import load
 from iterref.models.dit import SCHEDULE, Dit, DitOptions
-from iterref.exact.markov import Markov, world
 from iterref.models.mdlm import MaskedDit
 from iterref.models.tiny_news import Summarizer
 from iterref.models.udlm import UniformDit

@@ -193,7 +193,7 @@ def test_a_reward_that_fails_exits_with_1_and_loses_nothing(fake: None, tmp_path
     file = tmp_path / "mine.py"
     body = "calls = []\n\ndef late(completions):\n    calls.append(1)\n    assert len(calls) < 5, 'tired'\n"
     file.write_text(body + "    return [0.5 * len(text) for text in completions]\n")
-    method = "iterref:steps=2,moves=30,tries=2,blocks=1,early=0"
+    method = "iterref:steps=2,moves=30,tries=2,decisions=1,early=0"
     result = call("generate", "--method", method, "--reward", f"{file}:late", text="one\none two\n")
     refused(result, "the reward raised AssertionError (tired)", code=1)
     assert len(result.stdout.splitlines()) == 2

@@ -256,7 +256,7 @@ def stopping(completions):
         raise {error}
     return [0.5 * len(text) for text in completions]
 """
-GENERATE = "iterref:steps=2,moves=30,tries=2,blocks=1,early=0"
+GENERATE = "iterref:steps=2,moves=30,tries=2,decisions=1,early=0"
 RUNS = {
     "generate": (GENERATE, '{"document": "one"}\n{"document": "one two"}'),
     "refine": ("iterref:moves=30,tries=2", lines("alpha", "gamma alpha")),

@@ -95,7 +95,7 @@ def test_a_terminal_shows_a_bar_and_ctrl_c_keeps_what_is_finished(tmp_path: Path
     (tmp_path / "prompts.txt").write_text("one\none two\n")
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    method = "iterref:steps=2,moves=3000,tries=2,blocks=1,early=0"
+    method = "iterref:steps=2,moves=3000,tries=2,decisions=1,early=0"
     arguments = ["generate", str(tmp_path / "prompts.txt"), "--json", "--method", method, "--reward", f"{file}:slow"]
     running = subprocess.Popen(
         [sys.executable, "-c", CHILD, *arguments], cwd=ROOT, stdin=slave, stdout=subprocess.PIPE, stderr=slave,

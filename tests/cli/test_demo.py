@@ -11,9 +11,9 @@ import torch
 from iterref import demo
 from iterref.demo import METHODS, Comparison, Score, as_json, compare, marked, sentences, story, table
 from iterref.drafts import OwnDrafts
-from iterref.kernels import Info, State
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.report.plots import Point, acceptance, reward_against_budget
+from iterref.samplers.base import Info, State
 from iterref.samplers.metropolis import Metropolis
 from iterref.trace import Trace
 from tests.test_generation import FakeModel
@@ -42,7 +42,7 @@ def test_all_methods_compete_at_one_budget_and_no_one_exceeds_it(found: Comparis
     # the pool is charged to those who use it
     assert found.methods["ancestral"] == f"ancestral:steps={BUDGET}"
     # and a method that refines the best draft spends all the rest on moves
-    metropolis = parse(found.methods["metropolis"])
+    metropolis = sampler_from_string(found.methods["metropolis"])
     assert isinstance(metropolis, Metropolis) and (metropolis.steps, metropolis.moves) == (0, BUDGET - 12)
 
 
@@ -105,8 +105,8 @@ def test_changes_are_marked() -> None:
 
 def test_options_of_the_demo_can_be_read_and_fit_its_budget() -> None:
     for name, written in METHODS.items():
-        assert parse(written).name == name
-    assert demo.BUDGET > demo.DRAFTS.cost().denoiser
+        assert sampler_from_string(written).name == name
+    assert demo.BUDGET > demo.DRAFTS.cost().nfe
     assert len(sentences()) >= 24 and len(demo.SHARES) >= 3 and demo.SHARES[-1] == 1.0
 
 

@@ -19,7 +19,7 @@ def small(kind: str = "absorbing") -> tuple[Problem, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["absorbing", "uniform"])
-@pytest.mark.parametrize("method", ["iterref:moves=10,tries=4,blocks=2", "metropolis:moves=10"])
+@pytest.mark.parametrize("method", ["iterref:moves=10,tries=4,decisions=2", "metropolis:moves=10"])
 def test_texts_are_refined_and_the_draft_is_not_paid(kind, method):
     problem, texts = small(kind)
     result = sample(parse(method), problem, start=texts, seed=3)
@@ -74,6 +74,6 @@ def test_methods_without_moves_on_finished_texts_say_so():
         with pytest.raises(ValueError, match="cannot start from given texts"):
             sample(parse(method), problem, start=texts)
     with pytest.raises(ValueError, match="records|recorded"):
-        sample(parse("iterref:kernel=trajectory"), problem, start=texts)
+        sample(parse("trajectory"), problem, start=texts)
     with pytest.raises(ValueError, match="give texts to start from"):
         sample(parse("iterref:steps=0"), problem)

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from iterref.kernels.shared import shared
 from torch import Tensor
 
 from iterref import Problem
 from iterref.editing import Drift, Within
-from iterref.kernels import Info, Move, State
-from iterref.kernels.shared import shared
 from iterref.exact.table import Table
 from iterref.random import Rng
 from iterref.rewards.base import Reward
+from iterref.samplers.base import Info, Move, State
 from tests.support.oracle import balance_error, enumerate_outcomes, law_matrix, stationarity_error, transition
 from tests.support.worlds import pair_states, random_reward, random_table, refine, target
 
@@ -64,9 +64,7 @@ def conditional(table: Table, reward: Reward, free: Tensor) -> Tensor:
 
     def run(start: Tensor, rng: Rng) -> Tensor:
         x = states[start]
-        problem = Problem(
-            table, reward, x, free.expand(x.shape), alpha=ALPHA, remember=False
-        ).begin()
+        problem = Problem(table, reward, x, free.expand(x.shape), alpha=ALPHA, remember=False).begin()
         state, _ = shared(problem, State(0, 0.0, x, x), MOVE, rng)
         assert state.x_0 is not None
         return state.x_0

@@ -19,8 +19,8 @@ from iterref.bench import records
 from iterref.bench.tasks import constraints, steering
 from iterref.cli import reading
 from iterref.hub import read_json
-from iterref.pairs import read_pairs
 from iterref.registry import names, parse
+from iterref.training.data import read_pairs
 from tests.test_generation import FakeModel
 
 FEW = settings(max_examples=30, deadline=None)

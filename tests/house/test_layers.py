@@ -17,7 +17,7 @@ FILES = {
 
 # From the ground up: a room may use the rooms above it in this list, and itself.
 ORDER = [
-    {"hub", "interrupts", "lines", "optional", "progress"},
+    {"files", "hub", "interrupts", "lines", "optional", "progress"},
     {"random", "footprint"},
     {"noise"},
     {"denoiser"},
@@ -30,7 +30,7 @@ ORDER = [
     {"samplers"},
     {"registry", "trace"},
     {"run"},
-    {"pairs", "drafts", "report", "adaptive"},
+    {"drafts", "report", "adaptive"},
     {"loading", "check"},
     {"generation", "training"},
     {"estimation"},

@@ -23,9 +23,9 @@ from iterref.bench.world import World
 from iterref.cli.reading import read_option, read_prompts
 from iterref.hub import read_json
 from iterref.models.checkpoint import Checkpoint
-from iterref.pairs import read_pairs
 from iterref.report import page, table
 from iterref.report.chart import chart
+from iterref.training.data import read_pairs
 from tests.cli.test_cli import call, refused
 from tests.report.test_page import EVIL, Reader, data_of, run, words
 from tests.test_generation import FakeModel
@@ -169,7 +169,7 @@ UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "m
 RUNNING = {"eval", "exec", "compile", "__import__", "torch.hub.load", "os.system", "os.popen", "yaml.load", "np.load"}
 RUNNING |= {"numpy.load", "pd.read_pickle", "pandas.read_pickle"}
 OWN_FUNCTIONS = "cli/reading.py"  # the user's own file of a reward, named on the command line to be run
-OWN_CHECKPOINT = "training.py"  # what `iterref train` wrote into its folder, to go on from
+OWN_CHECKPOINT = "training/folder.py"  # what `iterref train` wrote into its folder, to go on from
 OWN_PROCESSES = "engine/cluster.py"  # what a run's own processes hand each other, as Ray does, and never a file
 
 

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from iterref import mtm
 from iterref.decoding import Decoder, grid
-from iterref.moves import lookahead
 from iterref.exact.markov import world
 from iterref.exact.table import Table
+from iterref.moves import lookahead
 from iterref.particles import Particles
 from iterref.potentials import POTENTIALS, due, promise
 from iterref.problem import Problem
-from iterref.run import Run
 from iterref.registry import sampler_from_string
-from iterref.sampling import sample
+from iterref.run import Run
 from iterref.samplers import particle_gibbs as module
 from iterref.samplers.particle_gibbs import Held, Holding, ParticleGibbs
+from iterref.sampling import sample
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, stationarity_error
 from tests.support.paths import ALPHA, EXACT, base_paths, correlated, run_of
 from tests.support.worlds import TableReward, random_reward, random_table
@@ -285,7 +285,7 @@ def test_sweeps_approach_the_exact_law():
 def test_a_row_on_which_all_is_forbidden_goes_on():
     table = random_table("absorbing", 2, 2, 3, coupling=1)
     nowhere = TableReward(torch.full((2, 2), -torch.inf, dtype=torch.float64))
-    for text in ("particle_gibbs:steps=3", "particle_gibbs:steps=3,fresh=true,ancestors=true,guesses=2"):
+    for text in ("particle_gibbs:steps=3", "particle_gibbs:steps=3,fresh=true,ancestors=true,x0_samples=2"):
         result = sample(sampler_from_string(text), Problem(table, nowhere, torch.zeros(2, 2)))
         assert result.trace.stuck_rows() == [0, 1] and int(result.tokens.max()) <= 1
 

@@ -15,18 +15,18 @@ from torch import Tensor
 
 from iterref import mtm, resample
 from iterref.decoding import Decoder
-from iterref.moves.lookahead import Ahead, Choice, follow, log_step, look, onward, own, scored
 from iterref.exact.markov import world
 from iterref.exact.table import Table
+from iterref.moves.lookahead import Ahead, Choice, follow, log_step, look, onward, own, scored
 from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, difference, due, maximum, promise, spent, times_due, total
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.run import Run
 from iterref.registry import sampler_from_string
-from iterref.sampling import sample
+from iterref.run import Run
 from iterref.samplers import smc as module
 from iterref.samplers.smc import SMC
+from iterref.sampling import sample
 from tests.support.oracle import Enumerator, enumerate_outcomes
 from tests.support.paths import ALPHA, EXACT, base_paths, correlated, measure, run_of
 from tests.support.worlds import TableReward, noise_of, random_reward, random_table
@@ -121,7 +121,7 @@ def test_where_everything_is_forbidden_z_is_zero():
     for text in ("smc:particles=2,steps=2,order=left", "importance:n=2,steps=2,order=left"):
         drawn, z = measure(sampler_from_string(text), table, reward)
         assert float(z) == 0 and not bool(drawn.isnan().any())
-    for text in ("smc:particles=3", "smc:particles=3,guesses=2,fresh=true,potential=sum"):
+    for text in ("smc:particles=3", "smc:particles=3,x0_samples=2,fresh=true,potential=sum"):
         result = sample(sampler_from_string(text), Problem(table, reward, torch.zeros(2, 2)))
         assert bool(result.particles.log_constant().isneginf().all()) and result.trace.stuck_rows() == [0, 1]
         assert result.tokens.max() <= 1  # a finished text all the same
@@ -297,23 +297,23 @@ def test_smc_steers_and_reports_its_particles():
     """More reward than plain importance sampling with as many particles, and most where guesses are followed."""
     model, reward, law = world(24, 8, 1, "absorbing", 0.5)
     problem = Problem(model, reward, torch.zeros(32, 24), alpha=0.5)
-    run, plain = sample(sampler_from_string("smc:particles=16,guesses=4"), problem), sample(sampler_from_string("importance:n=16"), problem)
-    fresh = sample(sampler_from_string("smc:particles=16,guesses=4,fresh=true"), problem)
+    run, plain = sample(sampler_from_string("smc:particles=16,x0_samples=4"), problem), sample(sampler_from_string("importance:n=16"), problem)
+    fresh = sample(sampler_from_string("smc:particles=16,x0_samples=4,fresh=true"), problem)
     assert float(run.rewards.mean()) > float(fresh.rewards.mean()) > float(plain.rewards.mean()) + 0.5
     particles = run.particles
     assert particles.n == 16 and particles.values.shape == (6, 16, 32)
     assert float(particles.log_constant().mean()) < law.log_normaliser  # Jensen: unbiased is low in the log
-    best = sample(sampler_from_string("smc:particles=16,guesses=4,objective=maximise"), problem)
+    best = sample(sampler_from_string("smc:particles=16,x0_samples=4,objective=maximise"), problem)
     assert torch.equal(best.rewards, run.best.reward) and bool((best.rewards >= particles.reward.amax(0)).all())
 
 
 def test_a_row_resamples_for_itself():
     """The threshold is a row's own: its particles are the same alone and beside others."""
     model, reward, _ = world(12, 4, 3, "absorbing", 0.5)
-    whole = sample(sampler_from_string("smc:particles=5,guesses=2"), Problem(model, reward, torch.zeros(7, 12), alpha=0.5))
+    whole = sample(sampler_from_string("smc:particles=5,x0_samples=2"), Problem(model, reward, torch.zeros(7, 12), alpha=0.5))
     for row in (0, 6):
         alone = sample(
-            sampler_from_string("smc:particles=5,guesses=2"), Problem(model, reward, torch.zeros(1, 12), alpha=0.5), rows=[row]
+            sampler_from_string("smc:particles=5,x0_samples=2"), Problem(model, reward, torch.zeros(1, 12), alpha=0.5), rows=[row]
         )
         assert torch.equal(alone.particles.log_w[:, 0], whole.particles.log_w[:, row])
         assert torch.equal(alone.particles.log_z[0], whole.particles.log_z[row])
@@ -328,7 +328,7 @@ def test_a_row_resamples_for_itself():
         ("smc:objective=both", "objective must be one of sample, maximise"),
         ("smc:threshold=1.5", "threshold is a share"),
         ("smc:every=0", "every must be at least 1"),
-        ("smc:guesses=0", "guesses must be at least 1"),
+        ("smc:x0_samples=0", "guesses must be at least 1"),
         ("importance:objective=best", "objective must be one of sample, maximise"),
     ],
 )

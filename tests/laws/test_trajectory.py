@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iterref.decoding import ORDERS, Decoder
+from iterref.exact.table import Table
 from iterref.moves.renoise import descend
 from iterref.samplers.base import Drafted
 from iterref.samplers.trajectory import Recorded, Trajectory
-from iterref.exact.table import Table
 from tests.support.oracle import (
     Enumerator,
     balance_error,

@@ -18,10 +18,10 @@ from iterref import loading
 from iterref.check import check, check_model
 from iterref.decoding import Decoder, advance
 from iterref.drafts import no_reward
+from iterref.exact.markov import world
 from iterref.generation import generate
 from iterref.models import diffusion_gemma
 from iterref.models.diffusion_gemma import BLIND, KIND, CanvasDenoiser, Network
-from iterref.exact.markov import world
 from iterref.models.prompted import PromptedModel
 from iterref.noise import uniform
 from iterref.problem import Problem

@@ -18,29 +18,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref.models.markov import world
+from iterref.exact.markov import world
 from iterref.problem import Problem
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.report import page, table
 from iterref.report.chart import chart, ticks
 from iterref.report.html import _hash, _part
 from iterref.report.trace_view import SERIES
+from iterref.result import Result
 from iterref.rewards.base import RewardError
-from iterref.run import Result, sample
+from iterref.sampling import sample
 
 torch.set_num_threads(1)
 INF = float("inf")
 WORLDS = {noise: world(5, 3, noise=noise) for noise in ("absorbing", "uniform")}
 REWARD = WORLDS["absorbing"][1]
 MASK = 3
-METHOD = "iterref:steps=3,moves=4,tries=2,early=0.5,late=0.5,blocks=1"
+METHOD = "iterref:steps=3,moves=4,tries=2,early=0.5,decisions=1"
 EVIL = '</script><img src="x" onerror="alert(1)"><!-- & \'quoted\''
 VOID = {"meta", "input", "br", "wbr", "hr", "img", "link"}
 
 
 def run(text: str = METHOD, watch: tuple[int, ...] = (), noise: str = "absorbing", **options: object) -> Result:
     reward = options.pop("reward", REWARD)
-    return sample(parse(text), Problem(WORLDS[noise][0], reward, torch.zeros(4, 5), alpha=0.5), watch=watch, **options)
+    return sample(sampler_from_string(text), Problem(WORLDS[noise][0], reward, torch.zeros(4, 5), alpha=0.5), watch=watch, **options)
 
 
 def words(tokens: Tensor) -> list[str]:
@@ -278,7 +279,7 @@ def test_rows_become_a_data_frame():
     frame = result.to_pandas()
     assert list(frame) == ["row", "text", "reward", "best", "asked_denoiser", "asked_reward", "asked_depth"]
     assert frame["text"].tolist() == result.texts and frame["reward"].tolist() == result.rewards.tolist()
-    assert set(frame["asked_denoiser"]) == {result.asked.denoiser} and frame["reward"][0] == -INF
+    assert set(frame["asked_denoiser"]) == {result.asked.nfe} and frame["reward"][0] == -INF
     assert replace(result, texts=None).to_pandas()["tokens"].tolist() == result.tokens.tolist()
 
 

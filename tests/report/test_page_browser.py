@@ -18,13 +18,14 @@ import torch
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from iterref.kernels.decision import ACCEPTED, REFUSED
+from iterref.decision import ACCEPTED, REFUSED
+from iterref.exact.markov import world
 from iterref.models.digits import Digits
-from iterref.models.markov import world
 from iterref.problem import Problem
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.report import page
-from iterref.run import Result, sample
+from iterref.result import Result
+from iterref.sampling import sample
 from tests.report.test_page import EVIL, MASK, run, words
 
 torch.set_num_threads(1)
@@ -32,7 +33,7 @@ CHROMIUM = shutil.which("chromium")
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run".split()
 NAMES = ["<b>", " b&", "\n", "\u25a2"]  # of tokens 0, 1 and 2, and how the mask is shown
 SHOWN = ["<b>", "b&", "\u21b5", "\u25a2"]
-BLOCKS = "iterref:steps=3,moves=4,tries=3,early=0.5,blocks=2"
+BLOCKS = "iterref:steps=3,moves=4,tries=3,early=0.5,decisions=2"
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +238,7 @@ def contrasts(tab: Any) -> list[tuple[float, str]]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read(visit, scheme, tmp_path):
-    text = page(run("iterref:steps=3,moves=12,tries=3,blocks=2,early=0.5", watch=(2,), decode=words), "abc".__getitem__)
+    text = page(run("iterref:steps=3,moves=12,tries=3,decisions=2,early=0.5", watch=(2,), decode=words), "abc".__getitem__)
     tab = visit(text, scheme)
     tab.locator(".moves summary").click()
     tab.locator("table.proposals").wait_for()
@@ -309,7 +310,7 @@ def digits_run(show: Any) -> Result:
     def ink(tokens: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return tokens.double().mean(1)
 
-    method = parse("iterref:steps=3,moves=4,tries=2,blocks=2,early=0.5,span=0.3")
+    method = sampler_from_string("iterref:steps=3,moves=4,tries=2,decisions=2,early=0.5,span=0.3")
     return sample(method, Problem(denoiser, ink, canvas, free, alpha=0.5), watch=[1], show=show)
 
 
@@ -367,7 +368,7 @@ def test_sixty_four_rows_stay_small_and_quick(visit):
     """A long run of many rows: a page of a few megabytes whose steps follow the keys."""
     model, reward, _ = world(64, 8, seed=1)
     problem = Problem(model, reward, torch.zeros(64, 64), alpha=0.5)
-    result = sample(parse("iterref:steps=4,moves=60,tries=16,blocks=1"), problem, watch=range(64))
+    result = sample(sampler_from_string("iterref:steps=4,moves=60,tries=16,decisions=1"), problem, watch=range(64))
     text = page(result, "abcdefgh".__getitem__)
     assert len(text) < 5_000_000
     tab = visit(text)

@@ -14,9 +14,9 @@ from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from iterref.models.markov import world
+from iterref.exact.markov import world
 from iterref.problem import Problem
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.report import plots
 from iterref.report.plots import (
     COLOURS,
@@ -29,7 +29,8 @@ from iterref.report.plots import (
     point,
     reward_against_budget,
 )
-from iterref.run import Result, sample
+from iterref.result import Result
+from iterref.sampling import sample
 from iterref.trace import Trace
 
 torch.set_num_threads(1)
@@ -37,7 +38,7 @@ MODEL, REWARD, _ = world(6, 3)
 
 
 def run(text: str, rows: int = 12, **options: object) -> Result:
-    return sample(parse(text), Problem(MODEL, REWARD, torch.zeros(rows, 6), alpha=0.5), **options)
+    return sample(sampler_from_string(text), Problem(MODEL, REWARD, torch.zeros(rows, 6), alpha=0.5), **options)
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def lines(figure: Figure, panel: int = 0) -> dict[str, tuple[list[float], list[f
 def test_a_run_is_a_point_with_an_interval():
     result = run("iterref:steps=2,moves=4,tries=2")
     one = point(result)
-    assert one.rows == result.asked.denoiser == 6 and one.reward == pytest.approx(float(result.rewards.mean()))
+    assert one.rows == result.asked.nfe == 6 and one.reward == pytest.approx(float(result.rewards.mean()))
     assert one.error == pytest.approx(1.96 * float(result.rewards.std()) / math.sqrt(12))
     assert point(result, 3).rows == 3
     assert math.isnan(point(run("iterref:steps=1,moves=1,tries=2", 1)).error)  # one row has no interval

@@ -15,7 +15,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
-from iterref.kernels.decision import ACCEPTED, REFUSED
+from iterref.decision import ACCEPTED, REFUSED
 from iterref.models.digits import Digits
 from iterref.models.tiny_news import Summarizer
 from iterref.report import Rendering, choose_rendering, page, table
@@ -25,7 +25,7 @@ from iterref.trace import Round
 from tests.report.test_page import MASK, data_of, merged, run, whole, words
 
 torch.set_num_threads(1)
-BLOCKS = "iterref:steps=3,moves=4,tries=3,early=0.5,blocks=2"
+BLOCKS = "iterref:steps=3,moves=4,tries=3,early=0.5,decisions=2"
 
 
 def pixels_of(address: str) -> np.ndarray:

@@ -18,8 +18,8 @@ from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import get, names, sampler_from_string
 from iterref.result import Result
-from iterref.sampling import sample
 from iterref.samplers.base import Info, Paired, Sampler
+from iterref.sampling import sample
 from tests.support.variants import MASKED, VARIANTS, small
 
 torch.set_num_threads(1)

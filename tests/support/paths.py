@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from iterref.decoding import Decoder, grid
-from iterref.guidance import Tempered
 from iterref.exact.table import Table
+from iterref.guidance import Tempered
 from iterref.noise import Schedule, absorbing
 from iterref.problem import Problem
 from iterref.run import Run

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import json
 import signal
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,25 +15,11 @@ from iterref.generation import generate
 from iterref.interrupts import held_back
 from iterref.models.tiny_news import Summarizer
 from iterref.models.transformer import Memory, Transformer, TransformerOptions
-from iterref.pairs import EOS, MASK, PAD, UNKNOWN, Pairs, batches, kept, read_pairs, train_tokenizer
-from iterref.training import (
-    TrainConfig,
-    Trainer,
-    masked_loss,
-    spread_times,
-    token_weight,
-    train,
-    uniform_loss,
-)
-
-WORDS = "red green blue fast slow cat dog bird runs sleeps sings here there".split()
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+from iterref.training import TrainConfig, masked_loss, spread_times, train, uniform_loss
+from iterref.training.data import EOS, MASK, PAD, Pairs, batches, kept, read_pairs, train_tokenizer
+from iterref.training.losses import token_weight
+from iterref.training.trainer import Trainer
+from tests.support.training import small_run, write_pairs, write_sentences
 
 
 def tiny(timed: bool = False) -> Transformer:
@@ -54,39 +36,6 @@ class Constant(Transformer):
 
     def target_log_probs(self, states: Tensor, memory: Memory, where: Tensor, target: Tensor) -> Tensor:
         return torch.full((int(where.sum()),), -2.0)
-
-
-def write(path: Path, rows: int = 64) -> Path:
-    """Pairs to learn from: a summary is the first and the last word of its document."""
-    generator = torch.Generator().manual_seed(0)
-    with gzip.open(path, "wt") as file:
-        for _ in range(rows):
-            size = int(torch.randint(3, 8, (1,), generator=generator))
-            words = [WORDS[i] for i in torch.randint(len(WORDS), (size,), generator=generator).tolist()]
-            file.write(json.dumps({"document": " ".join(words), "summary": f"{words[0]} {words[-1]}"}) + "\n")
-    return path
-
-
-def small(folder: Path, **changes: Any) -> TrainConfig:
-    options: dict[str, object] = {
-        "train": (str(write(folder / "pairs.jsonl.gz")),),
-        "validation": str(folder / "pairs.jsonl.gz"),
-        "out": str(folder / "out"),
-        "steps": 6,
-        "warmup": 2,
-        "cooldown": 2,
-        "batch": 8,
-        "length": 6,
-        "vocab": 60,
-        "width": 16,
-        "heads": 2,
-        "hidden": 16,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "validation_every": 3,
-        "threads": 1,
-    }
-    return TrainConfig(**{**options, **changes})
 
 
 def test_times_fall_one_into_each_cell() -> None:
@@ -194,25 +143,18 @@ def test_texts_alone_are_read_and_never_mixed_with_pairs(tmp_path: Path) -> None
     packed.write_bytes(gzip.compress(b"a bird sings .\n"))
     assert read_pairs([texts, packed]) == [("", "A red cat."), ("", "A dog runs."), ("", "a bird sings .")]
     with pytest.raises(ValueError, match="some texts have a document and some have none"):
-        read_pairs([texts, write(tmp_path / "pairs.jsonl.gz")])
+        read_pairs([texts, write_pairs(tmp_path / "pairs.jsonl.gz")])
     packed.write_bytes(b"no gzip")
     with pytest.raises(ValueError, match="b.txt.gz is no whole gzip file"):
         read_pairs([packed])
     texts.write_text("\n")
     with pytest.raises(ValueError, match="hold no text: give files with a pair or a text a line"):
-        train(small(tmp_path, train=(str(texts),)))
-
-
-def sentences(folder: Path) -> str:
-    """A user's own text file, as printed: capitals, numbers, punctuation."""
-    file = folder / "own.txt"
-    file.write_text("The Cat sleeps, here.\nA dog sings in 1987!\nThe bird runs.\n" * 20, encoding="utf-8")
-    return str(file)
+        train(small_run(tmp_path, train=(str(texts),)))
 
 
 def test_a_model_of_one_s_own_texts_writes_for_empty_prompts(tmp_path: Path) -> None:
-    own = sentences(tmp_path)
-    folder = train(small(tmp_path, train=(own,), validation=own, length=10))
+    own = write_sentences(tmp_path)
+    folder = train(small_run(tmp_path, train=(own,), validation=own, length=10))
     model = Summarizer.load(folder)
     assert not model.prompted
     text = "The Cat sleeps, here."
@@ -223,19 +165,8 @@ def test_a_model_of_one_s_own_texts_writes_for_empty_prompts(tmp_path: Path) -> 
         model.prepare(["", "a cat"])
 
 
-def test_raw_text_untouched_is_unknown_to_the_model(tmp_path: Path) -> None:
-    """The control: without `normalise` the model reads another form than it was trained on."""
-    own = sentences(tmp_path)
-    for normalise, unknown in ((True, False), (False, True)):
-        folder = str(tmp_path / str(normalise))
-        model = Summarizer.load(
-            train(small(tmp_path, out=folder, train=(own,), validation=own, length=16, normalise=normalise))
-        )
-        assert bool((model.encode(["A dog sings in 1987!"]) == UNKNOWN).any()) == unknown
-
-
 def test_ctrl_c_saves_the_step_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, before = train(small(tmp_path, out=str(tmp_path / "whole"))), signal.getsignal(signal.SIGINT)
+    whole, before = train(small_run(tmp_path, out=str(tmp_path / "whole"))), signal.getsignal(signal.SIGINT)
     update = Trainer.update
 
     def pressed(trainer: Trainer, batch: tuple[Tensor, Tensor, Tensor]) -> float:
@@ -245,11 +176,11 @@ def test_ctrl_c_saves_the_step_and_the_run_goes_on(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Trainer, "update", pressed)
     with pytest.raises(KeyboardInterrupt, match="interrupted after step 4, which is saved in"):
-        train(small(tmp_path))
+        train(small_run(tmp_path))
     assert signal.getsignal(signal.SIGINT) is before
     assert '"steps_done": 4' in (tmp_path / "out" / "config.json").read_text(encoding="utf-8")
     monkeypatch.undo()
-    parts = train(small(tmp_path))
+    parts = train(small_run(tmp_path))
     one, other = (load_file(folder / "weights.safetensors") for folder in (whole, parts))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -263,36 +194,16 @@ def test_a_second_ctrl_c_breaks_off_at_once() -> None:
         assert not asked()
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"width": 32}, "holds a run of another network or optimizer"),
-        ({"optimizer": "adamw"}, "holds a run of another network or optimizer"),
-        ({"train": ("own.txt",), "validation": None, "length": 10}, "holds a run on other texts"),
-    ],
-)
-def test_a_folder_with_another_run_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    train(small(tmp_path))
-    if "train" in change:
-        change = {**change, "train": (sentences(tmp_path),)}
-    with pytest.raises(ValueError, match=f"{said}: give another folder to write, or begin anew with resume=False"):
-        train(small(tmp_path, **change))
-    train(small(tmp_path, **change), resume=False)
-
-
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
-    trainer = Trainer(TrainConfig(train=(), out="", steps=10, warmup=2, cooldown=5), tiny())
-    rates = []
-    for trainer.step in range(11):
-        rates.append(trainer.rate())
-    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0])
+    config = TrainConfig(train=("a.txt",), out="out", steps=10, warmup=2, cooldown=5)
+    assert [config.rate_share(step) for step in range(11)] == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0])
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    whole = train(small(tmp_path, out=str(tmp_path / "whole")))
-    train(small(tmp_path, steps=4, cooldown=0))
-    parts = train(small(tmp_path))
-    other = train(small(tmp_path, out=str(tmp_path / "other"), seed=1))
+    whole = train(small_run(tmp_path, out=str(tmp_path / "whole")))
+    train(small_run(tmp_path, steps=4, cooldown=0))
+    parts = train(small_run(tmp_path))
+    other = train(small_run(tmp_path, out=str(tmp_path / "other"), seed=1))
     weights = [load_file(folder / "weights.safetensors") for folder in (whole, parts, other)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
@@ -300,7 +211,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_run_ends_in_a_folder_that_loads(tmp_path: Path, optimizer: str) -> None:
-    folder = train(small(tmp_path, optimizer=optimizer, precision="float32"))
+    folder = train(small_run(tmp_path, optimizer=optimizer, precision="float32"))
     lines = (folder / "train_curve.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "step,seconds,loss,validation_loss" and len(lines) == 3
     assert str(tmp_path) not in (folder / "config.json").read_text(encoding="utf-8")
@@ -308,10 +219,3 @@ def test_a_run_ends_in_a_folder_that_loads(tmp_path: Path, optimizer: str) -> No
     denoiser, canvas, free = model.prepare(["red cat runs here"])
     log_p = denoiser(canvas, torch.ones(1), free, torch.zeros(1, dtype=torch.long))
     torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(model.length))
-
-
-def test_bad_options_are_refused() -> None:
-    config = TrainConfig(train=(), out="")
-    for change in ({"optimizer": "sgd"}, {"precision": "int8"}, {"cooldown": 20_000}):
-        with pytest.raises(ValueError):
-            replace(config, **change)

@@ -1,4 +1,4 @@
-"""Pairs: document-summary pairs from JSON lines, or texts alone, their tokenizer, and batches of like length.
+"""Data: document-summary pairs from JSON lines, or texts alone, their tokenizer, and batches of like length.
 
 canvas = summary tokens, then <eos> to the end                  (as Nie et al. 2025, arXiv:2502.09992, fill theirs)
 kept_j = [source token j lies on a longest common subsequence of source and summary]
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from iterref.lines import objects, opened, readable
 
+Batch = tuple[Tensor, Tensor, Tensor]  # sources (B, S), canvases (B, L), kept flags (B, S)
 PAD, EOS, MASK, UNKNOWN = range(4)
 SPECIALS = ("<pad>", "<eos>", "<mask>", "<unk>")
 
@@ -27,6 +28,8 @@ def read_pairs(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
     among pairs."""
     pairs: list[tuple[str, str]] = []
     for path in map(Path, paths):
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}: give files with a pair or a text a line")
         with opened(path) as file:
             lines = readable(file, path.name)
             if ".txt" in path.suffixes:
@@ -44,13 +47,17 @@ def read_pairs(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
 
 def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
     """Byte-pair encoding of at most `vocab` pieces over blank-separated words (Sennrich et al. 2016, arXiv:1508.07909).
-    Every character of the texts is a piece, so only unseen characters become `<unk>`; decoding gives the words back."""
+    Every character of the texts is a piece, so only unseen characters become `<unk>`; decoding gives the words back.
+    Raises `ValueError` where the characters alone are more than `vocab`."""
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIALS[UNKNOWN]))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
     specials = [AddedToken(name, special=True, lstrip=True) for name in SPECIALS]
     trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=specials, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() > vocab:
+        least = tokenizer.get_vocab_size()
+        raise ValueError(f"vocab is {vocab}, and the texts' characters take {least}: raise vocab to that at least")
     return tokenizer
 
 
@@ -87,10 +94,13 @@ class Pairs:
                 canvases.append(target + [EOS] * (length - len(target)))
                 keeps.append(kept(source, target))
         if not sources:
-            raise ValueError("no pair fits: raise length or source_length, or check that the files are not empty")
+            raise ValueError(
+                f"no pair fits: a text needs 1 to {length - 1} tokens (length) and a document at most "
+                f"{source_length - 1} (source_length): raise them, or give shorter texts"
+            )
         return cls(sources, torch.tensor(canvases), keeps)
 
-    def batch(self, index: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, index: Sequence[int]) -> Batch:
         """Sources (B, S) padded, canvases (B, L) and kept flags (B, S) as floats of the rows `index`."""
         longest = max(len(self.sources[i]) for i in index)
         source = torch.tensor([self.sources[i] + [PAD] * (longest - len(self.sources[i])) for i in index])

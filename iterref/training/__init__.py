@@ -1,0 +1,12 @@
+"""Training: a small trainer of masked diffusion models of summaries or of texts, and the masked and uniform losses.
+
+train(TrainConfig(train=("mine.txt",), out="my-model"))          then iterref.generate("my-model", ...)
+"""
+
+from iterref.training.config import TrainConfig
+from iterref.training.loop import train
+from iterref.training.losses import masked_loss, spread_times, uniform_loss
+from iterref.training.surroundings import keep_freed_memory
+from iterref.training.trainer import Diverged
+
+__all__ = ["Diverged", "TrainConfig", "keep_freed_memory", "masked_loss", "spread_times", "train", "uniform_loss"]

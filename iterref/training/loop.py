@@ -1,0 +1,173 @@
+"""Loop: a training run from files of text to a folder with a model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from itertools import islice
+from math import nan
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from iterref.interrupts import held_back
+from iterref.models.tiny_news import normalise
+from iterref.models.transformer import Transformer
+from iterref.progress import Bar
+from iterref.training.config import TrainConfig
+from iterref.training.data import SPECIALS, UNKNOWN, Batch, Pairs, batches, read_pairs, train_tokenizer
+from iterref.training.folder import changed_options, claimed, damaged, export, read_checkpoint, save_checkpoint
+from iterref.training.surroundings import keep_freed_memory, own_torch_state
+from iterref.training.trainer import Diverged, Trainer
+
+logger = logging.getLogger(__name__)
+FEW = 0.05  # texts that a corpus in the model's form may have in another: abbreviations that it does not know
+
+
+def train(config: TrainConfig, resume: bool = True) -> Path:
+    """Trains a masked diffusion model of summaries, or of texts without prompts, and exports it to `config.out`, which
+    is returned.
+
+    A run that finds a checkpoint.pt in the folder goes on from it unless `resume` is False. The folder ends with
+    weights.safetensors (float16), config.json, tokenizer.json and train_curve.csv, and is exported at every checkpoint.
+    Same files, seed, torch version and number of threads: the same weights, interrupted or not. Ctrl-C ends the step
+    under way, saves a checkpoint and raises `KeyboardInterrupt`.
+
+    Raises `ValueError` for files that cannot be used, for a folder that cannot be written, that another run holds, or
+    that holds a run of other texts or options, naming each; `Diverged` (a `RuntimeError`) for losses, gradients or
+    weights that are not finite, and `OSError` for a disk that is full. The last good checkpoint is kept either way.
+    """
+    folder = Path(config.out)
+    texts = _read(config, config.train)
+    held_out = None if config.validation is None else _read(config, [config.validation])[: config.validation_rows]
+    with claimed(folder), own_torch_state(config.seed, config.threads):
+        keep_freed_memory()
+        _run(config, folder, texts, held_out, resume)
+    return folder
+
+
+def _run(
+    config: TrainConfig,
+    folder: Path,
+    texts: list[tuple[str, str]],
+    held_out: list[tuple[str, str]] | None,
+    resume: bool,
+) -> None:
+    digest = sha256(json.dumps(texts).encode()).hexdigest()
+    record = read_checkpoint(folder) if resume and (folder / "checkpoint.pt").exists() else None
+    changes = []
+    if record is not None:
+        changes = record["changes"]
+        if different := changed_options(record, config, digest):
+            changes = [*changes, {"step": record["state"]["step"], **different}]
+            told = ", ".join(f"{name} {now!r}, until now {then!r}" for name, (then, now) in different.items())
+            logger.warning("the run in %s goes on with %s", folder, told)
+    tokenizer = _tokenizer(texts, config.vocab) if record is None else Tokenizer.from_str(record["tokenizer"])
+    trainer = Trainer(config, Transformer(config.network(tokenizer.get_vocab_size())), bool(texts[0][0].strip()))
+    if record is not None:
+        try:
+            trainer.restore(record["state"])
+        except (RuntimeError, KeyError, TypeError, ValueError):
+            raise damaged(folder) from None
+    pairs = Pairs.encode(tokenizer, texts, config.length, config.source_length)
+    held = None if held_out is None else _validation(config, tokenizer, texts, held_out)
+    weights = sum(p.numel() for p in trainer.average.values())
+    logger.info("%d pairs of %d fit, %d weights", len(pairs.sources), len(texts), weights)
+    facts = {"pairs": len(pairs.sources), "pairs_read": len(texts), "changes": changes}
+    start, saved = time.monotonic() - trainer.seconds, time.monotonic()
+    kept = f"step {trainer.step}" if record is not None else ""
+
+    def save() -> None:
+        nonlocal saved, kept
+        save_checkpoint(trainer, folder, digest, tokenizer, changes)
+        kept = f"step {trainer.step}"
+        export(trainer, folder, tokenizer, facts)
+        saved = time.monotonic()
+
+    left = islice(stream(pairs, config, trainer.step), config.steps - trainer.step)
+    shown, of = sys.stderr.isatty(), {"total": config.steps, "initial": trainer.step}
+    bar = Bar(left, "training", lambda: f"loss {trainer.mean:.3f}", shown=shown, **of)
+    try:
+        with held_back() as interrupted, bar:
+            if trainer.step == config.steps:
+                save()
+            for batch in bar:
+                trainer.update(batch)
+                trainer.seconds = time.monotonic() - start
+                last = trainer.step == config.steps
+                if last or trainer.step % config.validation_every == 0:
+                    value = trainer.validate(held) if held is not None else nan
+                    trainer.curve.append((trainer.step, trainer.seconds, trainer.mean, value))
+                    told = "" if held is None else f", validation {value:.4f}"
+                    logger.info("step %d, %.0f s, loss %.4f%s", trainer.step, trainer.seconds, trainer.mean, told)
+                if last or interrupted() or time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                    save()
+                if interrupted() and not last:
+                    raise KeyboardInterrupt(f"interrupted after step {trainer.step}, which is saved in {folder}")
+    except (Diverged, OSError) as error:
+        remains = f"the checkpoint of {kept} is kept in {folder}" if kept else "this run has no checkpoint yet"
+        lower = "begin anew (--no-resume) with a lower rate and matrix_rate, a longer warmup or precision float32"
+        advice = f"; {lower}" if isinstance(error, Diverged) else ""
+        raise type(error)(f"stopped at step {trainer.step}: {error}; {remains}{advice}") from error
+
+
+def stream(pairs: Pairs, config: TrainConfig, step: int) -> Iterator[Batch]:
+    """Batches from `step` to the end of the run, the same whether or not the run was interrupted."""
+    per_epoch = len(batches(pairs, config.batch, config.seed, 0))
+    while step < config.steps:
+        epoch = batches(pairs, config.batch, config.seed, step // per_epoch)
+        for index in epoch[step % per_epoch :]:
+            yield pairs.batch(index)
+        step += per_epoch - step % per_epoch
+
+
+def _read(config: TrainConfig, files: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of some files, in the form in which the model will read text."""
+    read = read_pairs(files)
+    if not read:
+        raise ValueError(f"{', '.join(files)} hold no text: give files with a pair or a text a line")
+    pairs = [(normalise(document), normalise(summary)) for document, summary in read]
+    if config.normalise:
+        return pairs
+    other = [text for pair in read for text in pair if normalise(text) != text]
+    if other:
+        told = (
+            f"{len(other)} texts are not in the form in which the model will read them, as {other[0][:60]!r}, which it "
+            f"reads as {normalise(other[0])[:60]!r}"
+        )
+        if len(other) > FEW * len(read):
+            raise ValueError(f"{told}: leave out normalise=False (--no-normalise)")
+        logger.warning("%s", told)
+    return read
+
+
+def _tokenizer(texts: Sequence[tuple[str, str]], vocab: int) -> Tokenizer:
+    # a text with unknown words would teach the tokenizer the letters of the word <unk>
+    tokenizer = train_tokenizer((text for d, s in texts if SPECIALS[UNKNOWN] not in (text := d or s)), vocab)
+    if (size := tokenizer.get_vocab_size()) < vocab:
+        logger.warning("the texts give a vocabulary of %d tokens, vocab allows %d", size, vocab)
+    return tokenizer
+
+
+def _validation(
+    config: TrainConfig, tokenizer: Tokenizer, texts: Sequence[tuple[str, str]], held: Sequence[tuple[str, str]]
+) -> Pairs:
+    """The validation pairs. Raises `ValueError` for those of another kind, and where none fits."""
+    if bool(held[0][0].strip()) != bool(texts[0][0].strip()):
+        raise ValueError(f"{config.validation} has documents where the training texts have none, or the other way "
+                         "about: validate on the kind that is trained on")  # fmt: skip
+    known = {document or summary for document, summary in texts}
+    both = sum((document or summary) in known for document, summary in held)
+    if both:
+        logger.warning(
+            "%d of %d validation texts are among the training texts: their loss does not speak of new ones",
+            both, len(held),
+        )  # fmt: skip
+    try:
+        return Pairs.encode(tokenizer, held, config.length, config.source_length)
+    except ValueError as error:
+        raise ValueError(f"of {config.validation}, {error}") from None

@@ -1,0 +1,143 @@
+"""Trainer: the state of a training run, its step and its validation.
+
+gradient of   masked loss + keep_weight x (cross-entropy of which source tokens the target keeps)
+average    <- ema average + (1 - ema) weights              the averaged weights are validated and exported
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import isfinite, nan
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from iterref.models.transformer import Transformer
+from iterref.training.config import TrainConfig
+from iterref.training.data import Batch, Pairs
+from iterref.training.losses import masked_loss, token_weight
+
+
+class Diverged(RuntimeError):
+    """A loss, a gradient or a weight that is not finite."""
+
+
+@dataclass
+class Trainer:
+    """The network, whether it has prompts, its running average, the optimizers, the steps done, the seconds spent, the
+    running `mean` of the loss and its `curve`: (step, seconds, mean, validation)."""
+
+    config: TrainConfig
+    network: Transformer
+    prompted: bool = True
+    average: dict[str, Tensor] = field(init=False)
+    optimizers: list[torch.optim.Optimizer] = field(init=False)
+    step: int = 0
+    seconds: float = 0.0
+    mean: float = nan
+    curve: list[tuple[int, float, float, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.average = {name: p.detach().clone() for name, p in self.network.named_parameters()}
+        matrices: list[torch.nn.Parameter] = []
+        others: list[torch.nn.Parameter] = []
+        for name, parameter in self.network.named_parameters():
+            inner = parameter.ndim == 2 and min(parameter.shape) > 1 and "table" not in name
+            (matrices if inner else others).append(parameter)
+        if self.config.optimizer == "adamw":
+            others, matrices = others + matrices, []
+        # weight decay is for matrices only: gains, biases and the token table are left alone
+        plain = [p for p in others if p.ndim < 2 or p is self.network.table.weight]
+        decayed = [p for p in others if p.ndim == 2 and p is not self.network.table.weight]
+        decay = self.config.weight_decay
+        groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": decay}]
+        self.optimizers = [torch.optim.AdamW(groups, lr=self.config.rate, betas=(0.9, 0.98))]
+        if matrices:
+            rate = self.config.matrix_rate
+            muon = torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+            self.optimizers.append(muon)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["peak"] = group["lr"]
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The masked loss, and the mean binary cross-entropy of the encoder's kept flags."""
+        source, target, keep = batch
+        # without its cache, which within another autocast would keep the weights of earlier steps
+        half = self.config.precision == "bfloat16"
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half, cache_enabled=False):
+            memory = self.network.encode(source)
+            weight = token_weight(target, self.config.end_weight)
+            loss = masked_loss(self.network, memory, target, weight, generator, self.config.copies)
+            logits = self.network.keep_logits(memory)[memory.present]
+        return loss, F.binary_cross_entropy_with_logits(logits, keep[memory.present])
+
+    def update(self, batch: Batch) -> float:
+        """One optimizer step; returns the loss. Its noise depends on the seed and the step only, so a run that was
+        interrupted goes on as if it had not been. Raises `Diverged` before the weights are touched."""
+        generator = torch.Generator().manual_seed((self.config.seed + 1) * 1_000_000_007 + self.step)
+        loss, side = self.loss(batch, generator)
+        (loss + self.config.keep_weight * side).backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip))
+        value = float(loss.detach())
+        if not isfinite(value) or not isfinite(norm):
+            raise Diverged(f"the loss is {value:g} and the norm of its gradient {norm:g}")
+        scale = self.config.rate_share(self.step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * scale
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        # the average forgets its start quickly at first, so that an early export is usable too
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            live = [p.detach() for p in self.network.parameters()]
+            torch._foreach_lerp_(list(self.average.values()), live, 1 - decay)
+        self.step += 1
+        self.mean = value if self.step == 1 else 0.98 * self.mean + 0.02 * value
+        return value
+
+    @torch.no_grad()
+    def validate(self, pairs: Pairs) -> float:
+        """Masked loss of the averaged weights, the same masks every time. Raises `Diverged` where it is not finite."""
+        live = {name: p.detach().clone() for name, p in self.network.named_parameters()}
+        generator = torch.Generator().manual_seed(1)
+        order = sorted(range(len(pairs.sources)), key=lambda i: len(pairs.sources[i]))
+        groups = [order[i : i + self.config.batch] for i in range(0, len(order), self.config.batch)]
+        try:
+            self.network.load_state_dict(self.average)
+            total = sum(float(self.loss(pairs.batch(group), generator)[0]) * len(group) for group in groups)
+        finally:
+            self.network.load_state_dict(live)
+        if not isfinite(total):
+            raise Diverged(f"the validation loss is {total / len(order):g}")
+        return total / len(order)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed run needs. Raises `Diverged` for weights that are not finite, as numbers of 16 bits
+        that they are exported in, too."""
+        for name, weight in [*self.network.named_parameters(), *self.average.items()]:
+            if not bool(weight.half().isfinite().all()):
+                raise Diverged(f"the weights {name} hold numbers beyond those of float16")
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            **{name: getattr(self, name) for name in PROGRESS},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up a `state`. Raises `RuntimeError`, `KeyError`, `TypeError` or `ValueError` for one of another run."""
+        self.network.load_state_dict(state["network"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if {name: p.shape for name, p in state["average"].items()} != {n: p.shape for n, p in self.average.items()}:
+            raise ValueError("the averaged weights are others")
+        self.average = state["average"]
+        for name in PROGRESS:
+            setattr(self, name, state[name])
+
+
+PROGRESS = ("step", "seconds", "mean", "curve")
