@@ -28,8 +28,8 @@ from tests.worlds import TableReward, pair_states, random_reward, random_table, 
 from torch import Tensor
 from tqdm import tqdm
 
-from iterref.decode import grid
-from iterref.kernels import KERNELS, Info, Kernel, Move, State
+from iterref.decoding import grid
+from iterref.samplers.base import KERNELS, Info, Kernel, Move, State
 from iterref.exact.table import Table
 from iterref.problem import Problem
 from iterref.random import Rng

@@ -117,7 +117,7 @@ class Bench:
             budget,
             result.texts,
             float(result.rewards.mean()),
-            (result.asked.denoiser, result.asked.reward if pool else 0),
+            (result.asked.nfe, result.asked.reward_calls if pool else 0),
             result.seconds,
             result.trace.acceptance(),
         )
@@ -137,7 +137,7 @@ class Bench:
         owners = [row for row, texts in enumerate(pool.texts) for _ in texts]
         values = np.asarray(consensus(flat, rows=owners)).reshape(len(self.documents), n)
         texts = [drafts[int(best)] for drafts, best in zip(pool.texts, values.argmax(1), strict=True)]
-        rows = (pool.asked.denoiser, float(n))
+        rows = (pool.asked.nfe, float(n))
         options = f"best of {n} drafts of {DRAFT_STEPS} steps, judged by each other"
         return self.row("mbr", options, budget, texts, float(values.max(1).mean()), rows, perf_counter() - start)
 

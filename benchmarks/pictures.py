@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from iterref import OwnDrafts, Problem, generate, load, parse, plots, sample
+from iterref import OwnDrafts, Problem, generate, load, plots, sample, sampler_from_string
 from iterref.exact.markov import world
 
 ROWS, LENGTH = 128, 24
@@ -33,27 +33,27 @@ def world_pictures(out: Path) -> None:
     model, reward, _ = world(LENGTH, 8)
     problem = Problem(model, reward, torch.zeros(ROWS, LENGTH), alpha=0.5)
     runs = {
-        name: [sample(parse(text), problem, budget=(budget, 8 * budget)) for budget in BUDGETS]
+        name: [sample(sampler_from_string(text), problem, budget=(budget, 8 * budget)) for budget in BUDGETS]
         for name, text in METHODS.items()
     }
     points = {name: [plots.point(run) for run in line] for name, line in runs.items()}
     plots.reward_against_budget(points, out / "budget.png", "128 rows, means and 95 % intervals")
-    plots.acceptance(sample(parse("iterref:adapt=true,moves=48"), problem).trace, out / "acceptance.png",
+    plots.acceptance(sample(sampler_from_string("iterref:adapt=true,moves=48"), problem).trace, out / "acceptance.png",
                      "iterref, every row adapting its span")  # fmt: skip
     cloud = "particles=16,steps=16,threshold=0.5"
     traces = {
-        name: sample(parse(f"smc:{cloud},{option}"), problem).trace
+        name: sample(sampler_from_string(f"smc:{cloud},{option}"), problem).trace
         for name, option in {"following one guess": "guesses=1", "following the best of 8": "guesses=8"}.items()
     }
     plots.effective(traces, out / "particles.png", 16, "SMC, resampling below one half")
     kinds = {"one decision a move": "blocks=1", "eight": "blocks=8"}
     tries = {
-        name: {n: sample(parse(f"iterref:moves=24,tries={n},{kind}"), problem) for n in (1, 2, 4, 8, 16)}
+        name: {n: sample(sampler_from_string(f"iterref:moves=24,tries={n},{kind}"), problem) for n in (1, 2, 4, 8, 16)}
         for name, kind in kinds.items()
     }
     plots.effect(tries, out / "tries.png", "candidates N of a decision", "24 moves")
     moves = {
-        name: {n: sample(parse(f"iterref:moves={n},tries=2,{kind}"), problem) for n in (4, 8, 16, 32, 64)}
+        name: {n: sample(sampler_from_string(f"iterref:moves={n},tries=2,{kind}"), problem) for n in (4, 8, 16, 32, 64)}
         for name, kind in kinds.items()
     }
     plots.effect(moves, out / "moves.png", "moves", "two candidates a decision")

@@ -40,7 +40,7 @@ METHODS = {
     "best_of_n": "best_of_n:steps=8",
 }
 ACCOUNTS: dict[str, Callable[[int], Budget]] = {
-    "cheap": lambda rows: Budget(denoiser=rows, reward=16 * rows),
+    "cheap": lambda rows: Budget(nfe=rows, reward_calls=16 * rows),
     "even": lambda rows: Budget(total=rows),
     "dear": lambda rows: Budget(total=10 * rows, price=10.0),
 }
@@ -73,8 +73,8 @@ def measure(documents: list[str], budgets: list[int]) -> list[dict[str, Any]]:
                     records.append(
                         {
                             "reward": name, "account": account, "budget": k, "method": method,
-                            "fitted": str(result.sampler), "denoiser_rows": result.asked.denoiser,
-                            "reward_rows": result.asked.reward, "best": result.best.reward.numpy(),
+                            "fitted": str(result.sampler), "denoiser_rows": result.asked.nfe,
+                            "reward_rows": result.asked.reward_calls, "best": result.best.reward.numpy(),
                             "acceptance": result.trace.acceptance(), "seconds": result.seconds,
                         }
                     )  # fmt: skip

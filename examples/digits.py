@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from iterref import Problem, parse, sample
+from iterref import Problem, sample, sampler_from_string
 from iterref.bench.digits import DigitClass, Judge
 from iterref.bench.gallery import gallery
 from iterref.models.digits import Digits
@@ -22,14 +22,14 @@ def main() -> None:
     wanted = torch.arange(ROWS) % 10
     denoiser, canvas, free = Digits.load("masked").prepare([None] * ROWS)
     problem = Problem(denoiser, DigitClass(wanted), canvas, free, alpha=0.2)
-    runs = {"before": sample(parse("ancestral:steps=64"), problem)}
+    runs = {"before": sample(sampler_from_string("ancestral:steps=64"), problem)}
     for name in ("best_of_n", "iterref"):
-        runs[name] = sample(parse(name), problem, budget=BUDGET)
+        runs[name] = sample(sampler_from_string(name), problem, budget=BUDGET)
     judge = Judge()
     print(f"{'':12}{'log p':>8}{'judge':>8}   denoiser and reward rows")
     for name, result in runs.items():
         right = float((judge.log_p(result.tokens).argmax(1) == wanted).double().mean())
-        rows = f"{result.asked.denoiser:g}, {result.asked.reward:g}"
+        rows = f"{result.asked.nfe:g}, {result.asked.reward_calls:g}"
         print(f"{name:12}{float(result.rewards.mean()):8.2f}{right:8.0%}   {rows}")
     print(f"drawn in {gallery({name: run.tokens for name, run in runs.items()}, 'digits.png', side=8, levels=17)}")
 

@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 
 from iterref import Cost, Problem, sample
-from iterref.decode import advance, grid
-from iterref.kernels import Info, State
+from iterref.decoding import advance, grid
+from iterref.samplers.base import Info, State
 from iterref.exact.markov import world
 from iterref.particles import adopt
 from iterref.random import Rng

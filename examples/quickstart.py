@@ -35,8 +35,8 @@ def main() -> None:
         print(sentence)
         print(f"  before  {float(before.rewards[row]):.3f}  {before.texts[row]}")
         print(f"  after   {float(after.rewards[row]):.3f}  {after.texts[row]}\n")
-    print(f"{after.sampler}: {after.asked.denoiser:g} denoiser rows a sentence, of which the drafts took")
-    print(f"{drafts.cost().denoiser:g}, and {after.asked.reward:g} reward rows; {after.seconds:.1f} s for all")
+    print(f"{after.sampler}: {after.asked.nfe:g} denoiser rows a sentence, of which the drafts took")
+    print(f"{drafts.cost().nfe:g}, and {after.asked.reward_calls:g} reward rows; {after.seconds:.1f} s for all")
 
 
 if __name__ == "__main__":

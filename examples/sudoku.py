@@ -13,7 +13,7 @@ from iterref import Problem, sample
 from iterref.bench.puzzles import Surplus, broken, puzzle
 from iterref.generation import RECOMMENDED
 from iterref.models.sudoku import load
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 
 SIDE, GIVENS, PUZZLES = 4, 4, 24
 BUDGET = (64, 1024)  # denoiser rows and reward rows a puzzle
@@ -33,10 +33,10 @@ def main() -> None:
     problem = Problem(load(SIDE), Surplus(SIDE), cells.clamp_min(0), free=cells < 0, alpha=0.5)
     grids = {}
     for name, method in METHODS.items():
-        result = sample(parse(method), problem, seed=0, budget=BUDGET)
+        result = sample(sampler_from_string(method), problem, seed=0, budget=BUDGET)
         grids[name] = result.tokens.tolist()
         solved = sum(broken(grid, SIDE) == 0 for grid in grids[name])
-        print(f"{name:10} {solved:2} of {PUZZLES} solved, {result.asked.denoiser:g} denoiser rows a puzzle")
+        print(f"{name:10} {solved:2} of {PUZZLES} solved, {result.asked.nfe:g} denoiser rows a puzzle")
     wrong = [row for row, grid in enumerate(grids["alone"]) if broken(grid, SIDE)]
     row = wrong[0] if wrong else 0
     print(f"\npuzzle {row}\n{drawn(list(puzzles[row].cells))}")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from iterref import Problem, estimate, generate, load, sample, sampler_from_string
-from iterref.denoiser import carry_over, from_leave_one_out
+from iterref.denoiser import carry_over, from_leave_one_out, Denoiser
 from iterref.drafts import OwnDrafts
 from iterref.footprint import Footprint, held, peak_memory
 from iterref.models.dit import Dit, DitOptions
@@ -25,14 +25,14 @@ from tests.support.variants import small
 LENGTH, TOKENS, PROMPTS = 16, 1000, 24
 
 
-class Network:
+class Network(Denoiser):
     """A small random DiT, as a denoiser of masked or of uniform noise."""
 
     def __init__(self, noise: str) -> None:
         torch.manual_seed(0)
         self.noise = absorbing(TOKENS, TOKENS - 1) if noise == "absorbing" else uniform(TOKENS)
         self.network = Dit(DitOptions(TOKENS, 16, 1, 2, 8)).eval().requires_grad_(False)
-        self.time_free = noise == "absorbing"
+        self.time_independent = noise == "absorbing"
         if noise == "uniform":
             self.leave_one_out = self.others
 
@@ -124,7 +124,7 @@ def test_a_start_guidance_and_forbidden_tokens_are_estimated_as_they_run():
     stated = estimate("iterref:steps=4,moves=3", problem, start=problem.canvas)
     assert stated.sampler == sampler_from_string("iterref:steps=0,moves=3")
     assert right(stated.bytes, taken("iterref:steps=4,moves=3", problem, start=problem.canvas))
-    guided = Problem(Guided(problem.denoiser, problem.denoiser, 2.0), by_content, problem.canvas, forbidden=[3, 5])
+    guided = Problem(ClassifierFreeGuidance(problem.denoiser, problem.denoiser, 2.0), by_content, problem.canvas, forbidden=[3, 5])
     stated = estimate("ancestral:steps=2", guided, budget=8)
     assert stated.sampler == sampler_from_string("ancestral:steps=4") and stated.cost.nfe == 8
     assert right(stated.bytes, taken("ancestral:steps=4", guided))

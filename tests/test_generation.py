@@ -19,7 +19,7 @@ from iterref.generation import RECOMMENDED, draw_drafts, fitted, generate, recom
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise, absorbing
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.rewards import Consensus, Rouge, TextReward
 from iterref.rewards.base import RewardError
 
@@ -97,9 +97,9 @@ class GuidedModel(FakeModel):
 @pytest.mark.parametrize("reward", [beta, OwnDrafts(n=2, steps=2)])
 def test_a_guided_model_keeps_its_budget_in_passes(reward: Any) -> None:
     result = generate(GuidedModel(), PROMPTS, reward=reward, sampler="iterref:steps=2", budget=20)
-    assert result.asked.denoiser == 20
+    assert result.asked.nfe == 20
     moves = (20 - (8 if reward is not beta else 0)) // 2 - 2
-    assert result.sampler == parse(f"iterref:steps=2,moves={moves}")
+    assert result.sampler == sampler_from_string(f"iterref:steps=2,moves={moves}")
 
 
 def test_texts_come_back_with_rewards_and_the_reward_rises() -> None:
@@ -126,7 +126,7 @@ def test_pools_are_the_models_own_and_do_not_depend_on_the_batch_or_their_size()
     fewer = draw_drafts(FakeModel(), PROMPTS, OwnDrafts(n=2, steps=2), rows=[4, 5, 6, 7])
     assert alone.texts[0] == drafts.texts[1]
     assert [pool[:2] for pool in drafts.texts] == fewer.texts
-    assert drafts.asked.denoiser == 12 and drafts.asked.reward == 0
+    assert drafts.asked.nfe == 12 and drafts.asked.reward_calls == 0
 
 
 def test_drafts_follow_the_models_law() -> None:
@@ -142,11 +142,11 @@ def test_drafts_follow_the_models_law() -> None:
 def test_the_pool_is_counted_and_paid_from_the_budget() -> None:
     model = FakeModel()
     result = generate(model, PROMPTS, reward=OwnDrafts(n=5, steps=2), sampler="iterref:steps=2,tries=3", budget=17)
-    assert result.asked.denoiser == 17 and result.asked.depth == 2 + 7
-    assert result.sampler == parse("iterref:steps=2,tries=3,moves=5")
-    assert model.denoiser is not None and model.denoiser.rows_asked == round(result.cost.denoiser * len(PROMPTS))
+    assert result.asked.nfe == 17 and result.asked.depth == 2 + 7
+    assert result.sampler == sampler_from_string("iterref:steps=2,tries=3,moves=5")
+    assert model.denoiser is not None and model.denoiser.rows_asked == round(result.cost.nfe * len(PROMPTS))
     free = generate(FakeModel(), PROMPTS, reward=beta, sampler="iterref:steps=2,tries=3", budget=17)
-    assert free.sampler == parse("iterref:steps=2,tries=3,moves=15")  # without a pool the method has it all
+    assert free.sampler == sampler_from_string("iterref:steps=2,tries=3,moves=15")  # without a pool the method has it all
 
 
 def test_drafts_drawn_before_are_the_same_reward_and_are_charged_too() -> None:
@@ -171,7 +171,7 @@ def test_consensus_is_a_part_of_mixtures() -> None:
     before = [draw_drafts(FakeModel(), PROMPTS, pool) for pool in (own, other)]
     result = generate(FakeModel(), PROMPTS, reward=mixture(own, other), sampler="iterref:steps=2,tries=3", budget=33)
     again = generate(FakeModel(), PROMPTS, reward=mixture(*before), sampler="iterref:steps=2,tries=3", budget=33)
-    assert result.asked.denoiser == 33 and result.asked == again.asked  # each pool is drawn and charged once
+    assert result.asked.nfe == 33 and result.asked == again.asked  # each pool is drawn and charged once
     assert torch.equal(result.tokens, again.tokens) and torch.equal(result.rewards, again.rewards)
     assert result.texts is not None
     wanted = mixture(*(drafts.reward() for drafts in before))(result.texts, rows=[0, 1, 2, 3])
@@ -269,7 +269,7 @@ def test_a_partial_result_counts_the_pool(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(RewardError, match="OSError") as caught:
         generate(FakeModel(), PROMPTS, reward=OwnDrafts(n=5, steps=2), sampler=SMALL)
     partial = caught.value.partial
-    assert partial.asked.denoiser == 10 + 1 and not partial.finished
+    assert partial.asked.nfe == 10 + 1 and not partial.finished
 
 
 class Counting(FakeModel):
@@ -349,8 +349,8 @@ def test_impossible_pools_are_refused(options: dict[str, Any]) -> None:
 
 def test_a_method_is_fitted_to_what_the_pool_leaves() -> None:
     pool = OwnDrafts(n=2, steps=3).cost()
-    assert fitted(parse("ancestral"), 10, pool).cost().denoiser == 4
-    assert fitted(parse("ancestral"), None, pool) == parse("ancestral")
+    assert fitted(sampler_from_string("ancestral"), 10, pool).cost().nfe == 4
+    assert fitted(sampler_from_string("ancestral"), None, pool) == sampler_from_string("ancestral")
 
 
 def test_the_package_is_lazy_and_its_public_names_resolve() -> None:
@@ -374,11 +374,11 @@ def test_the_package_is_lazy_and_its_public_names_resolve() -> None:
 def test_a_model_says_what_suits_it() -> None:
     model, reward = FakeModel(), lambda texts: [float(len(text)) for text in texts]
     plain = generate(model, ["a b"], reward=reward)
-    assert plain.sampler == parse(RECOMMENDED)
+    assert plain.sampler == sampler_from_string(RECOMMENDED)
     model.recommended = "iterref:moves=2"
-    assert generate(model, ["a b"], reward=reward).sampler == parse("iterref:moves=2")
+    assert generate(model, ["a b"], reward=reward).sampler == sampler_from_string("iterref:moves=2")
     filled = iterref.infill(model, ["[alpha] ."], prompts=["a b"], reward=reward)
-    assert filled.result is not None and filled.result.sampler == parse("iterref:moves=2")
+    assert filled.result is not None and filled.result.sampler == sampler_from_string("iterref:moves=2")
     assert str(generate(model, ["a b"], reward=reward, sampler="ancestral").sampler) == "ancestral"
     # large spans drawn at once suit summaries and break free text, so only the former get them
     assert recommended(iterref.load("tiny-news")) == COPYING and recommended(iterref.load("tiny-books")) == RECOMMENDED

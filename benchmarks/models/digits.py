@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from iterref.bench.digits import ClassNetwork, JudgeNetwork, RealismNetwork
 from iterref.models.digits import CLASSES, FOLDERS, FORMAT, LENGTH, NONE, Digits, DigitsNetwork, DigitsOptions
 from iterref.problem import Problem
-from iterref.registry import parse
-from iterref.run import sample
+from iterref.registry import sampler_from_string
+from iterref.sampling import sample
 
 logger = logging.getLogger("digits")
 BATCH = 64
@@ -167,7 +167,7 @@ def realism(kind: str, x: Tensor, y: Tensor, out: Path, seed: int) -> None:
     denoiser, canvas, free = Digits.load(out / "models" / "weights" / FOLDERS[kind]).prepare(labels)
     problem = Problem(denoiser, lambda tokens, rows: torch.zeros(len(tokens)), canvas, free, max_rows=256)
     # streams that no benchmark has
-    drawn = sample(parse(PLAIN), problem, seed=1_000_000 + seed).tokens
+    drawn = sample(sampler_from_string(PLAIN), problem, seed=1_000_000 + seed).tokens
     real = torch.arange(len(x)) % 5 > 0  # the others say when it is told by heart
     made = real.repeat(SAMPLES)
     torch.manual_seed(seed)

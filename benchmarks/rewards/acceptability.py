@@ -45,7 +45,7 @@ from iterref.hub import quiet
 from iterref.loading import BUNDLED as MODELS
 from iterref.loading import load
 from iterref.problem import Problem
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.rewards.checkpoint import BUNDLED
 from iterref.training import keep_freed_memory
 
@@ -294,7 +294,7 @@ def held_texts(data: Path, count: int) -> dict[str, list[str]]:
     found["rules"] = [" ".join(broken(in_words(text), pool, rng)) for text in clean]
     found["shuffled"] = [" ".join(rng.sample(in_words(text), len(in_words(text)))) for text in clean]
     problem = Problem(tempered(denoiser, 0.8), lambda tokens, rows: torch.zeros(len(rows)), canvas, free)
-    drawn = sample(parse("ancestral:steps=16"), problem, seed=5, decode=model.decode)
+    drawn = sample(sampler_from_string("ancestral:steps=16"), problem, seed=5, decode=model.decode)
     found["samples"] = drawn.texts or []
     return found
 

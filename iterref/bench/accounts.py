@@ -24,7 +24,7 @@ def budget(account: str, rows: int) -> Budget | None:
     """The budget of `rows` = k S rows by an account."""
     if account == "moves":
         return None
-    return Budget(total=rows) if account == "total" else Budget(denoiser=rows, reward=REWARD_ROWS * rows)
+    return Budget(total=rows) if account == "total" else Budget(nfe=rows, reward_calls=REWARD_ROWS * rows)
 
 
 def as_json(rows: Sequence[Row]) -> list[Row]:

@@ -26,13 +26,14 @@ import torch
 from torch import Tensor
 
 from iterref.bench.shapes import Case
-from iterref.denoise import Denoiser
+from iterref.denoiser import Denoiser
 from iterref.footprint import peak_memory
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.rewards.base import Reward
-from iterref.run import Result, sample
+from iterref.result import Result
+from iterref.sampling import sample
 
 PLAN = "iterref:steps={steps},moves={moves},tries={tries},blocks=1,span=1.0+0.5,spacing=0,early=0"
 DRAWN = (8, 128, 50_258)  # rows, positions and tokens of the laws that are drawn from
@@ -90,7 +91,7 @@ class Plan:
     def method(self, tries: int, moves: int | None = None) -> Any:
         """The method that is timed."""
         text = PLAN.format(steps=self.steps, moves=self.moves if moves is None else moves, tries=tries)
-        return parse(text)
+        return sampler_from_string(text)
 
 
 QUICK = Plan(rows=16, repeats=3, steps=2, moves=3, batches=(8, 32))
@@ -144,7 +145,7 @@ def overhead(problem: Problem, plan: Plan) -> dict[str, Range]:
         seconds, result = timed(lambda: sample(method, problem, seed=0), device)
         alone = timed(denoiser.again, device)[0] + timed(reward.again, device)[0]
         rows["overhead"].append(seconds / alone)
-        rows["rows_per_second"].append(result.asked.denoiser * plan.rows / seconds)
+        rows["rows_per_second"].append(result.asked.nfe * plan.rows / seconds)
         rows["reward_over_denoiser"].append(result.parts["reward"] / result.parts["denoiser"])
     peaks = [float(peak_memory(lambda: sample(method, problem, seed=0), device))]
     return {**{name: ranged(values) for name, values in rows.items()},

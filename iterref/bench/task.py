@@ -22,7 +22,7 @@ from torch import Tensor
 from iterref.bench.accounts import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budget
 from iterref.bench.matrix import Ledger, Row, cross, run
 from iterref.budget import Budget
-from iterref.run import Result
+from iterref.result import Result
 
 TASKS = ("summarization", "steering", "images", "constraints")
 QUICK_BUDGETS = (1, 4)
@@ -247,8 +247,8 @@ def told(task: Task, case: str, result: Result, rows: Tensor) -> Row:
     judged, whole = task.judge(case, result, rows), task.whole(case, result, rows)
     row: Row = {
         "fitted": str(result.sampler),
-        "denoiser_rows": result.asked.denoiser,
-        "reward_rows": result.asked.reward,
+        "denoiser_rows": result.asked.nfe,
+        "reward_rows": result.asked.reward_calls,
         "depth": result.asked.depth,
         "acceptance": result.trace.acceptance(),
         "seconds": result.seconds,

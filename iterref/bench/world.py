@@ -22,12 +22,13 @@ from rapidfuzz.process import extractOne
 from iterref.bench.accounts import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budget
 from iterref.bench.matrix import Ledger, Row, cross, run
 from iterref.bench.measures import Yardstick
-from iterref.budget import fit
+from iterref.budget import fit_budget
 from iterref.exact.markov import world
 from iterref.exact.pair_reward import KINDS, PairReward
 from iterref.problem import Problem
-from iterref.registry import get, names, parse
-from iterref.run import Result, sample
+from iterref.registry import get, names, sampler_from_string
+from iterref.result import Result
+from iterref.sampling import sample
 from iterref.samplers.base import Decoded
 
 NOISES = {"masked": "absorbing", "uniform": "uniform"}
@@ -172,7 +173,7 @@ class Task:
         for name in self.worlds:
             World.read(name)
         for text in self.methods:
-            parse(text)
+            sampler_from_string(text)
         for account in self.accounts:
             if account not in ACCOUNTS:
                 raise ValueError(f"unknown account {account!r}: choose {', '.join(ACCOUNTS)}")
@@ -242,12 +243,12 @@ def figures(cell: Row) -> Row:
 
 def measured(cell: Row) -> Row:
     """One run of a method in a world, or a note why there is none: a small budget, or a noise that it is not for."""
-    where, method = World.read(str(cell["world"])), parse(str(cell["method"]))
+    where, method = World.read(str(cell["world"])), sampler_from_string(str(cell["method"]))
     try:
         bound = budget(str(cell["account"]), int(cell["budget"] or 0) * where.plain)
-        method = method if bound is None else fit(method, bound)
+        method = method if bound is None else fit_budget(method, bound)
         cost = method.cost()
-        size = max(1, int(SIDE_BY_SIDE * cost.depth / cost.denoiser))
+        size = max(1, int(SIDE_BY_SIDE * cost.depth / cost.nfe))
         parts = torch.arange(int(cell["rows"] or 0)).split(size)
         return told(where, [sample(method, where.problem(len(i)), seed=int(cell["seed"] or 0), rows=i) for i in parts])
     except ValueError as error:
@@ -274,11 +275,11 @@ def told(where: World, parts: Sequence[Result]) -> Row:
         "log_likelihood": float(likely.mean()),
         "log_likelihood_sd": float(likely.std()),
         "acceptance": over_rows(part.trace.acceptance() for part in parts),
-        "denoiser_rows": asked.denoiser,
-        "reward_rows": asked.reward,
+        "denoiser_rows": asked.nfe,
+        "reward_rows": asked.reward_calls,
         "depth": asked.depth,
-        "denoiser_rows_made": over_rows(part.cost.denoiser for part in parts),
-        "reward_rows_made": over_rows(part.cost.reward for part in parts),
+        "denoiser_rows_made": over_rows(part.cost.nfe for part in parts),
+        "reward_rows_made": over_rows(part.cost.reward_calls for part in parts),
         "exact_reward": high,
         "unguided_reward": low,
         "seconds": sum(part.seconds for part in parts),

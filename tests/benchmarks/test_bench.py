@@ -21,9 +21,9 @@ from iterref.bench.accounts import ACCOUNTS, REWARD_ROWS, budget
 from iterref.bench.matrix import Ledger, Row, cross
 from iterref.bench.summary import Mean, Summary
 from iterref.bench.world import PUBLISHED, SINGLE, Task, World
-from iterref.registry import names, parse
+from iterref.registry import names, sampler_from_string
 from iterref.report.plots import Panel, Point, panels
-from iterref.run import sample
+from iterref.sampling import sample
 
 TINY = "masked-6-3-pairs-a0.5"
 ODD = "ancestral:order=confidence"  # not for uniform noise
@@ -103,12 +103,12 @@ def test_runs_are_those_of_the_library_within_their_budget(task, found):
         if row["note"] is not None:
             assert row["reward"] is None and row["method"] in ("iterref:steps=64", ODD)
             continue
-        fitted = parse(row["fitted"])
+        fitted = sampler_from_string(row["fitted"])
         assert limit is not None and limit.allows(fitted.cost())
-        assert (row["denoiser_rows"], row["reward_rows"]) == (fitted.cost().denoiser, fitted.cost().reward)
+        assert (row["denoiser_rows"], row["reward_rows"]) == (fitted.cost().nfe, fitted.cost().reward_calls)
     row = next(row for row in rows if row["method"] == "metropolis" and row["seed"] == 1)
     where = World.read(str(row["world"]))
-    again = sample(parse(row["fitted"]), where.problem(24), seed=1)
+    again = sample(sampler_from_string(row["fitted"]), where.problem(24), seed=1)
     assert float(again.rewards.mean()) == pytest.approx(row["reward"], rel=1e-5)
     assert float(again.rewards.std()) == pytest.approx(row["reward_sd"], rel=1e-5)
     model, tilted = where.made()[0].model, where.made()[0].tilted
@@ -221,7 +221,7 @@ def test_all_methods_take_part_and_every_budget_is_asked_for(tmp_path):
         assert set(names()) <= set(texts) and len(set(texts)) == len(texts)
         assert {PUBLISHED, SINGLE} <= set(texts)
         for text in texts:
-            parse(text)
+            sampler_from_string(text)
     cells = Task(tmp_path, seeds=1).cells()
     assert {str(World.read(name)) for name in world.WORLDS} == set(world.WORLDS) == {cell["world"] for cell in cells}
     assert {cell["account"] for cell in cells} == set(ACCOUNTS)

@@ -22,7 +22,7 @@ from iterref.models import sudoku
 from iterref.models.sudoku import GridNetwork, GridOptions, load
 from iterref.models.tiny_news import COPYING
 from iterref.noise import absorbing, uniform
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 
 SMALL = [tuple(grid) for grid in solutions([-1] * 16, 4, 0)]
 EASY = "1.3.\n...2\n2...\n.3.1\n"
@@ -170,7 +170,7 @@ def test_the_task_says_what_it_is(every):
         methods = every.methods(case)
         assert methods[0] == "ancestral" and "iterref" in methods and every.plain(case) >= 8
         for method in methods:
-            parse(method)
+            sampler_from_string(method)
         assert len(set(methods)) == len(methods) and set(METHODS) <= set(methods)
         masked = every.problem(case, torch.arange(1)).noise.mask is not None
         assert any("confidence" in method for method in methods) == masked  # which nothing but a mask allows
@@ -181,7 +181,7 @@ def test_the_task_says_what_it_is(every):
 
 @pytest.mark.parametrize("case", ("sudoku4", "sudoku9", "brackets", "brackets-uniform"))
 def test_rows_do_not_depend_on_their_batch(every, case):
-    rows, budget = torch.tensor([7, 2, 11]), Budget(denoiser=12, reward=48)
+    rows, budget = torch.tensor([7, 2, 11]), Budget(nfe=12, reward_calls=48)
     whole = every.sample(case, "iterref", budget, rows, seed=3)
     single = [every.sample(case, "iterref", budget, row[None], seed=3) for row in rows]
     assert torch.equal(whole.tokens, torch.cat([one.tokens for one in single]))
@@ -198,7 +198,7 @@ def test_rows_do_not_depend_on_their_batch(every, case):
 def test_refinement_solves_what_plain_sampling_does_not(case, method):
     of, rows = task(quick=True), torch.arange(24)
     n = 8 * of.plain(case)
-    budget = Budget(denoiser=n, reward=2 * n)
+    budget = Budget(nfe=n, reward_calls=2 * n)
 
     def solved(method: str, seed: int) -> np.ndarray:
         return of.judge(case, of.sample(case, method, budget, rows, seed), rows)["solved"]
@@ -222,8 +222,8 @@ def test_different_solutions_are_counted_once(every):
 def test_a_start_is_refined(every):
     rows = torch.arange(4)
     start = torch.tensor([puzzle(4, 4, 4, 0, row).solutions[0] for row in range(4)])
-    result = every.sample("sudoku4", "iterref:objective=maximise", Budget(denoiser=4, reward=16), rows, 0, start)
-    assert torch.equal(result.tokens, start) and result.asked.denoiser <= 4
+    result = every.sample("sudoku4", "iterref:objective=maximise", Budget(nfe=4, reward_calls=16), rows, 0, start)
+    assert torch.equal(result.tokens, start) and result.asked.nfe <= 4
 
 
 def test_puzzles_and_networks_of_ones_own(tmp_path):

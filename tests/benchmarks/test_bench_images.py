@@ -12,9 +12,9 @@ from benchmarks.models import digits as digits_training
 from iterref.bench.frechet import frechet, mixed, moments
 from iterref.bench.gallery import gallery, page
 from iterref.bench.tasks.images import CASES, Images, task
-from iterref.budget import Budget, fit
+from iterref.budget import Budget, fit_budget
 from iterref.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 
 torch.set_num_threads(1)
 ROWS = torch.arange(20)
@@ -79,7 +79,7 @@ def test_the_reference_has_the_classes_of_the_rows():
 @pytest.mark.parametrize("case", CASES)
 def test_every_case_runs_and_measures_what_it_says(case):
     of = task(steps=4)
-    result = of.sample(case, "iterref", Budget(denoiser=4, reward=32), ROWS[:4], 0)
+    result = of.sample(case, "iterref", Budget(nfe=4, reward_calls=32), ROWS[:4], 0)
     each, whole = of.judge(case, result, ROWS[:4]), of.whole(case, result, ROWS[:4])
     assert [*each, *whole] == list(of.measures) and of.main in of.measures
     assert all(values.shape == (4,) and np.isfinite(values).all() for values in each.values())
@@ -90,16 +90,16 @@ def test_every_case_runs_and_measures_what_it_says(case):
     assert plain == 4
     assert methods[0] == f"ancestral:steps={plain}" and {"iterref"} < set(methods)
     for method in methods:
-        assert fit(parse(method), Budget(denoiser=plain, reward=16 * plain)).cost().denoiser <= plain
+        assert fit_budget(sampler_from_string(method), Budget(nfe=plain, reward_calls=16 * plain)).cost().nfe <= plain
 
 
 @pytest.mark.parametrize("case", ["masked", "uniform"])
 def test_any_split_of_rows_gives_the_same(quick, case):
     rows = ROWS[4:12]
-    whole = quick.sample(case, "iterref", Budget(denoiser=8, reward=32), rows, 5)
-    parts = [quick.sample(case, "iterref", Budget(denoiser=8, reward=32), part, 5) for part in (rows[:3], rows[3:])]
+    whole = quick.sample(case, "iterref", Budget(nfe=8, reward_calls=32), rows, 5)
+    parts = [quick.sample(case, "iterref", Budget(nfe=8, reward_calls=32), part, 5) for part in (rows[:3], rows[3:])]
     assert torch.equal(whole.tokens, torch.cat([part.tokens for part in parts]))
-    other = quick.sample(case, "iterref", Budget(denoiser=8, reward=32), rows, 6)
+    other = quick.sample(case, "iterref", Budget(nfe=8, reward_calls=32), rows, 6)
     assert not torch.equal(whole.tokens, other.tokens)
 
 
@@ -108,10 +108,10 @@ def test_steering_raises_the_reward_and_the_held_out_judge():
     of = task()
     rows = torch.arange(40)
     plain = of.judge("masked-free", before := of.sample("masked-free", "ancestral:steps=16", None, rows, 0), rows)
-    after = of.sample("masked-free", "iterref", Budget(denoiser=32, reward=512), rows, 0)
+    after = of.sample("masked-free", "iterref", Budget(nfe=32, reward_calls=512), rows, 0)
     steered = of.judge("masked-free", after, rows)
     assert plain["accuracy"].mean() < 0.25 and steered["accuracy"].mean() > 0.5
-    assert after.asked.denoiser <= 32 and before.asked.denoiser == 16
+    assert after.asked.nfe <= 32 and before.asked.nfe == 16
 
 
 def test_pictures_are_written(quick, tmp_path):

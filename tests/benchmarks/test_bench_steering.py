@@ -30,7 +30,7 @@ from iterref.budget import Budget
 from iterref.loading import BUNDLED, load
 from iterref.models.mdlm import MaskedDit
 from iterref.models.udlm import UniformDit
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.rewards import Classifier, Perplexity
 from tests.support.published import END, flat_config, tokenizer, weights, write
 
@@ -103,7 +103,7 @@ def test_methods_are_methods_and_the_plain_run_is_first() -> None:
     for made in (task(), task(quick=True)):
         for case in made.cases:
             first, *others = map(parse, made.methods(case))
-            assert first.name == "ancestral" and first.cost().denoiser == made.plain(case)
+            assert first.name == "ancestral" and first.cost().nfe == made.plain(case)
             assert {method.name for method in others} >= {"best_of_n", "smc", "svdd", "iterref"}
             assert len(set(made.methods(case))) == len(others) + 1
     assert task().cases == CASES and task(quick=True).cases == ("sentiment", "keywords")
@@ -114,7 +114,7 @@ def test_methods_are_methods_and_the_plain_run_is_first() -> None:
 @pytest.mark.parametrize("aim", AIMS)
 def test_rows_stand_for_themselves(folders: dict[str, Path], kind: str, aim: str) -> None:
     """A row's opening, keywords and text are the same whatever rows stand beside it; another seed is the control."""
-    made, budget = small(folders[kind]), Budget(denoiser=6)
+    made, budget = small(folders[kind]), Budget(nfe=6)
     rows = torch.tensor([0, 1, 2, 7])
     every = made.sample(aim, "iterref:steps=2,tries=2,decisions=1", budget, rows, 3)
     judged = made.judge(aim, every, rows)
@@ -287,7 +287,7 @@ def test_steering_moves_a_judge_that_was_not_asked() -> None:
     made, rows = task(quick=True), torch.arange(32)
     found, rewards = {}, {}
     for aim, method in (("sentiment", "ancestral:steps=6"), ("sentiment", "iterref"), ("keywords", "iterref")):
-        result = made.sample(aim, method, Budget(denoiser=6), rows, 0)
+        result = made.sample(aim, method, Budget(nfe=6), rows, 0)
         found[aim, method] = made.judge("sentiment", result, rows)["judge"].mean()
         rewards[aim, method] = result.rewards.mean()
     plain = found["sentiment", "ancestral:steps=6"]

@@ -18,7 +18,7 @@ from iterref.exact.table import Table
 from iterref.generation import draw_drafts, generate
 from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise
-from iterref.registry import get, parse
+from iterref.registry import get, sampler_from_string
 from iterref.rewards import Consensus
 from tests.test_generation import FakeDenoiser, FakeModel
 
@@ -69,7 +69,7 @@ def rows_of(n: int) -> Tensor:
 
 
 def cheap(rows: int) -> Budget:
-    return Budget(denoiser=rows, reward=16 * rows)
+    return Budget(nfe=rows, reward_calls=16 * rows)
 
 
 def test_every_figure_is_there_once_and_in_order(of):
@@ -119,7 +119,7 @@ def test_rows_do_not_know_of_each_other(of):
 )
 def test_what_is_compared_keeps_its_budget(of, case, budget):
     rows, plain = rows_of(2), 16
-    assert of.plain(case) == plain and parse("ancestral").cost().denoiser == plain
+    assert of.plain(case) == plain and sampler_from_string("ancestral").cost().nfe == plain
     for method in of.methods(case):
         try:
             result = of.sample(case, method, budget, rows, 0)
@@ -127,9 +127,9 @@ def test_what_is_compared_keeps_its_budget(of, case, budget):
             assert method == "select_refine:steps=8" and "too small for one run of select_refine" in str(error)
             continue
         assert budget.allows(result.asked), method
-        if method.startswith("iterref") and "trajectory" not in method and budget.denoiser < 100:
-            assert result.asked.denoiser == budget.denoiser  # nothing is left over
-        fitted = parse(str(result.sampler))
+        if method.startswith("iterref") and "trajectory" not in method and budget.nfe < 100:
+            assert result.asked.nfe == budget.nfe  # nothing is left over
+        fitted = sampler_from_string(str(result.sampler))
         assert isinstance(fitted, get("best_of_n" if method == "mbr" else Written.read(method).name))
 
 
@@ -152,7 +152,7 @@ def test_the_reward_is_measured_with_a_pool_that_no_search_saw(of):
     seen = [of.judge("consensus", result, rows)["seen"] for result in (one, more, plain)]
     assert seen[0].tolist() == one.rewards.tolist()
     # the model's drafts have nothing to do with a run's seed, and nobody pays for the judge's
-    assert plain.asked.denoiser == 16 and plain.rewards.tolist() == seen[2].tolist()
+    assert plain.asked.nfe == 16 and plain.rewards.tolist() == seen[2].tolist()
     assert of.judge("consensus", plain, rows)["reward"].tolist() == seen[2].tolist()
 
 
@@ -167,16 +167,16 @@ def test_a_search_under_few_drafts_sees_more_than_there_is(of):
 
 
 def test_mbr_is_the_draft_that_agrees_most_with_the_others(of):
-    rows, budget = rows_of(5), Budget(denoiser=100)
+    rows, budget = rows_of(5), Budget(nfe=100)
     result = of.sample("consensus", "mbr", budget, rows, 2)
     drafts = OwnDrafts(12, 8, temperature=0.5)
     pool = draw_drafts(Model(), list(DOCUMENTS), drafts, seed=2)
     assert torch.equal(result.tokens, pool.best()[0])
-    assert result.asked.denoiser == 96 and result.asked.reward == 13 and str(result.sampler) == "best_of_n:n=12"
+    assert result.asked.nfe == 96 and result.asked.reward_calls == 13 and str(result.sampler) == "best_of_n:n=12"
     assert result.rewards.tolist() == pytest.approx(pool.reward()(result.texts, rows=list(range(5))))
-    assert of.sample("consensus", "mbr", None, rows, 2).asked.denoiser == 128
+    assert of.sample("consensus", "mbr", None, rows, 2).asked.nfe == 128
     with pytest.raises(ValueError, match="too small for a draft of 8 denoiser rows: raise it"):
-        of.sample("consensus", "mbr", Budget(denoiser=7), rows, 2)
+        of.sample("consensus", "mbr", Budget(nfe=7), rows, 2)
 
 
 def test_refinement_from_drafts_begins_with_the_best_one(of):
@@ -220,12 +220,12 @@ def test_a_reward_rises_where_it_is_optimised(of):
 
 
 def test_moves_begin_with_plain_sampling(of):
-    assert {k: parse(method).moves for k, method in of.moves("source").items()} == {k: 8 * k for k in MOVES}
+    assert {k: sampler_from_string(method).moves for k, method in of.moves("source").items()} == {k: 8 * k for k in MOVES}
     rows, rewards = rows_of(200), []
     for method in (*list(of.moves("source").values())[:4:3], "ancestral:steps=8"):
         result = of.sample("source", method, None, rows, len(rewards))
         rewards.append(of.judge("source", result, rows)["reward"])
-        assert result.asked.denoiser == (26 if "moves=24" in method else 8)
+        assert result.asked.nfe == (26 if "moves=24" in method else 8)
     none, three, plain = rewards
     error = float(plain.std()) * (2 / len(rows)) ** 0.5
     assert abs(none.mean() - plain.mean()) < 4 * error < three.mean() - plain.mean()
@@ -255,7 +255,7 @@ def test_what_cannot_be_run_is_refused(of):
     with pytest.raises(ValueError, match="did you mean 'iterref'"):
         of.sample("consensus", "iteref", None, rows, 0)
     with pytest.raises(ValueError, match="leaves no room after the 8 denoiser rows of the drafts"):
-        of.sample("consensus", OURS, Budget(denoiser=8), rows, 0)
+        of.sample("consensus", OURS, Budget(nfe=8), rows, 0)
     for asked in (of.plain, of.methods, of.moves):
         with pytest.raises(ValueError, match="has no case 'cosensus' here: choose consensus"):
             asked("cosensus")
@@ -291,12 +291,12 @@ def test_models_and_data_of_users(tmp_path):
 def test_quick_runs_on_what_is_bundled():
     found, rows = task(quick=True), rows_of(4)
     assert len(found.records) == 32 and found.cases == ("consensus",) and found.main == "rougeL"
-    names = [parse(method).name for method in found.methods("consensus")]
+    names = [sampler_from_string(method).name for method in found.methods("consensus")]
     assert names == ["ancestral", "best_of_n", "smc", "svdd", "iterref"]
     judged = {}
     for method in ("ancestral", found.ours("consensus")):
         result = found.sample("consensus", method, cheap(4 * found.plain("consensus")), rows, 0)
-        assert 30 <= result.asked.denoiser <= 32  # whole tails leave a row over
+        assert 30 <= result.asked.nfe <= 32  # whole tails leave a row over
         judged[method] = found.judge("consensus", result, rows)
     assert all(values["rougeL"].mean() > 0.4 and values["copy"].mean() > 0.8 for values in judged.values())
 

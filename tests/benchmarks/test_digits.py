@@ -13,8 +13,8 @@ from iterref.check import check
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS, Digits
 from iterref.problem import Problem
-from iterref.registry import parse
-from iterref.run import sample
+from iterref.registry import sampler_from_string
+from iterref.sampling import sample
 
 torch.set_num_threads(1)
 KINDS = tuple(FOLDERS)
@@ -28,7 +28,7 @@ def drawn(kind: str) -> Tensor:
     if kind not in DRAWN:
         denoiser, canvas, free = Digits.load(kind).prepare(WANTED)
         problem = Problem(denoiser, DigitClass(WANTED), canvas, free)
-        DRAWN[kind] = sample(parse("ancestral:steps=16"), problem, seed=3).tokens
+        DRAWN[kind] = sample(sampler_from_string("ancestral:steps=16"), problem, seed=3).tokens
     return DRAWN[kind]
 
 

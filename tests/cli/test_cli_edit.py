@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
-from iterref import OwnDrafts, cli, editing, loading, parse
-from iterref.run import Interrupted
+from iterref import OwnDrafts, cli, editing, loading, sampler_from_string
+from iterref.result import Interrupted
 from tests.cli.test_cli import call, refused
 from tests.test_generation import FakeModel
 
@@ -90,9 +90,9 @@ def test_refined_json_lines_can_be_refined_again(fake: None) -> None:
 def test_the_cost_counts_the_pool_and_the_reward_of_the_first_texts(fake: None) -> None:
     done = call("refine", "--json", "--method", METHOD, "--reward", "consensus:n=3", text=lines("alpha gamma"))
     chain = editing.refine(
-        FakeModel(), ["alpha gamma"], prompts=["one"], reward=OwnDrafts(n=3), sampler=parse(METHOD)
+        FakeModel(), ["alpha gamma"], prompts=["one"], reward=OwnDrafts(n=3), sampler=sampler_from_string(METHOD)
     )  # fmt: skip
-    assert chain.result is not None and chain.history[0].cost.denoiser >= 3
+    assert chain.result is not None and chain.history[0].cost.nfe >= 3
     expected = chain.history[0].cost + chain.result.cost
     assert json.loads(done.stdout)["cost"] == {
         name: getattr(expected, name) for name in ("denoiser", "reward", "depth")
@@ -313,5 +313,5 @@ def test_an_interrupted_session_hands_out_its_run_with_all_that_was_spent() -> N
     partial = caught.value.partial
     assert not partial.finished and len(partial.texts) == 2 and chain.texts == ["alpha", "beta"]
     assert partial.rewards.tolist() == [float(len(text)) for text in partial.texts]
-    assert partial.cost.reward == sum(asked[:-1]) / 2  # of all calls that came back, the first texts' included
+    assert partial.cost.reward_calls == sum(asked[:-1]) / 2  # of all calls that came back, the first texts' included
     assert issubclass(Interrupted, KeyboardInterrupt)  # whoever waits for Ctrl-C is told, too

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from iterref import Cost, Problem, parse, sample
+from iterref import Cost, Problem, sample, sampler_from_string
 from iterref.exact.markov import world
 
 ROWS = 6
@@ -15,33 +15,33 @@ def small(kind: str = "absorbing") -> tuple[Problem, torch.Tensor]:
     """The exact world at a small size, and unguided texts to start from."""
     model, reward, _ = world(length=8, vocab=4, noise=kind)
     problem = Problem(model, reward, torch.zeros(ROWS, 8, dtype=torch.long), alpha=0.3)
-    return problem, sample(parse("ancestral:steps=8"), problem, seed=1).tokens
+    return problem, sample(sampler_from_string("ancestral:steps=8"), problem, seed=1).tokens
 
 
 @pytest.mark.parametrize("kind", ["absorbing", "uniform"])
 @pytest.mark.parametrize("method", ["iterref:moves=10,tries=4,decisions=2", "metropolis:moves=10"])
 def test_texts_are_refined_and_the_draft_is_not_paid(kind, method):
     problem, texts = small(kind)
-    result = sample(parse(method), problem, start=texts, seed=3)
+    result = sample(sampler_from_string(method), problem, start=texts, seed=3)
     before = problem.reward(texts, problem.rows)
     assert float(result.rewards.mean()) > float(before.mean())
     assert result.asked == result.sampler.cost()
-    assert result.asked.denoiser == 10  # moves alone
+    assert result.asked.nfe == 10  # moves alone
     assert bool((result.best.reward >= before).all())  # the start itself was seen
     assert torch.equal(result.rewards, problem.reward(result.tokens, problem.rows))
 
 
 def test_no_moves_give_the_texts_back():
     problem, texts = small()
-    result = sample(parse("iterref:moves=0"), problem, start=texts)
+    result = sample(sampler_from_string("iterref:moves=0"), problem, start=texts)
     assert torch.equal(result.tokens, texts)
     assert result.asked == Cost(0, 1, 0)
 
 
 def test_a_budget_buys_moves_alone():
     problem, texts = small()
-    result = sample(parse("iterref:tries=2"), problem, start=texts, budget=20)
-    assert result.asked.denoiser == 20
+    result = sample(sampler_from_string("iterref:tries=2"), problem, start=texts, budget=20)
+    assert result.asked.nfe == 20
     assert "steps=0" in str(result.sampler)
 
 
@@ -50,7 +50,7 @@ def test_frozen_positions_are_held():
     free = torch.ones_like(texts, dtype=torch.bool)
     free[:, 2:5] = False
     held = Problem(problem.denoiser, problem.reward, texts, free, alpha=0.3)
-    result = sample(parse("iterref:moves=10"), held, start=texts, seed=2)
+    result = sample(sampler_from_string("iterref:moves=10"), held, start=texts, seed=2)
     assert torch.equal(result.tokens[:, 2:5], texts[:, 2:5])
 
 
@@ -65,15 +65,15 @@ def test_frozen_positions_are_held():
 def test_unfinished_or_foreign_texts_are_refused(spoil, message):
     problem, texts = small()
     with pytest.raises(ValueError, match=message):
-        sample(parse("iterref"), problem, start=spoil(texts))
+        sample(sampler_from_string("iterref"), problem, start=spoil(texts))
 
 
 def test_methods_without_moves_on_finished_texts_say_so():
     problem, texts = small()
     for method in ("ancestral", "best_of_n"):
         with pytest.raises(ValueError, match="cannot start from given texts"):
-            sample(parse(method), problem, start=texts)
+            sample(sampler_from_string(method), problem, start=texts)
     with pytest.raises(ValueError, match="records|recorded"):
-        sample(parse("trajectory"), problem, start=texts)
+        sample(sampler_from_string("trajectory"), problem, start=texts)
     with pytest.raises(ValueError, match="give texts to start from"):
-        sample(parse("iterref:steps=0"), problem)
+        sample(sampler_from_string("iterref:steps=0"), problem)

@@ -103,8 +103,8 @@ def test_a_worker_takes_its_gpu_in_turn(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     asked = work()
     for slot in range(3):
-        Texts("fake", {"device": "cuda"}, asked.reward, OPTIONS, asked.sample).open(slot)
-    Texts("fake", {"device": "cuda:1"}, asked.reward, OPTIONS, asked.sample).open(0)
+        Texts("fake", {"device": "cuda"}, asked.reward_calls, OPTIONS, asked.sample).open(slot)
+    Texts("fake", {"device": "cuda:1"}, asked.reward_calls, OPTIONS, asked.sample).open(0)
     assert seen == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
 
 

@@ -19,7 +19,7 @@ from iterref.bench import records
 from iterref.bench.tasks import constraints, steering
 from iterref.cli import reading
 from iterref.hub import read_json
-from iterref.registry import names, parse
+from iterref.registry import names, sampler_from_string
 from iterref.training.data import read_pairs
 from tests.test_generation import FakeModel
 
@@ -170,7 +170,7 @@ def typed(text: str) -> str:
 @example("smc:particles=1000000000")
 def test_methods_are_run_or_refused_in_one_sentence(method: str) -> None:
     refusal("generate", "--reward", "length", f"--method={typed(method)}")
-    told(lambda: parse(method))
+    told(lambda: sampler_from_string(method))
 
 
 @FEW

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iterref import generate, parse, sample
+from iterref import generate, sample, sampler_from_string
 from iterref.problem import Problem
 from iterref.rewards import Combined, Lexical, Remembered, RewardError, Rouge, TextCombined, TextReward, checked
 from iterref.rewards.base import Composable
@@ -138,12 +138,12 @@ def test_standardised_by_a_pilot() -> None:
 def test_a_pilot_run_gives_mean_zero_and_variance_one() -> None:
     table, reward = random_table("absorbing", 3, 3, 0, 1.0), random_reward(3, 3, 0)
     problem = Problem(table, 1.0 * Remembered(reward), torch.zeros(400, 3, dtype=torch.long))
-    pilot = sample(parse("ancestral"), problem, seed=1)
+    pilot = sample(sampler_from_string("ancestral"), problem, seed=1)
     standard = problem.reward.standardised(pilot)
     again = checked(standard, pilot.tokens, torch.arange(400))
     assert float(again.mean()) == pytest.approx(0, abs=1e-12) and float(again.std()) == pytest.approx(1)
     with pytest.raises(ValueError, match="pilot was guided .*best_of_n"):
-        problem.reward.standardised(sample(parse("best_of_n:n=4"), problem, seed=1))
+        problem.reward.standardised(sample(sampler_from_string("best_of_n:n=4"), problem, seed=1))
 
 
 def test_what_a_sum_cannot_mean_is_refused() -> None:

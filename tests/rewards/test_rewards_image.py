@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref import Problem, parse, sample
+from iterref import Problem, sample, sampler_from_string
 from iterref.rewards import ImageClassifier, ImageText, RewardError, checked
 from iterref.rewards.image import Preprocessing
 from tests.support import checkpoints
@@ -128,6 +128,6 @@ def test_they_steer_a_run(folders: dict[str, Path]) -> None:
 
     dog, near = ImageClassifier(small, folders["vision"], "dog"), ImageText(small, folders["clip"], TEXTS[:2])
     problem = Problem(table, (0.5 * dog + near).where(dog > -100), torch.zeros(2, 4, dtype=torch.long), alpha=0.1)
-    result = sample(parse("iterref:steps=2,tries=2"), problem, seed=0)
+    result = sample(sampler_from_string("iterref:steps=2,tries=2"), problem, seed=0)
     expected = 0.5 * dog(result.tokens, torch.arange(2)) + near(result.tokens, torch.arange(2))
     torch.testing.assert_close(result.rewards, expected, atol=1e-5, rtol=0)

@@ -34,9 +34,10 @@ from iterref.models.sudoku import load, sizes
 from iterref.models.tiny_news import COPYING
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.rewards.base import Reward
-from iterref.run import Result, sample
+from iterref.result import Result
+from iterref.sampling import sample
 
 # Whoever can return the best sample seen takes part that way too, since it is what a solver is asked for, and with more
 # guesses at a state, for budgets in which rewards are cheap.
@@ -193,7 +194,7 @@ class Constraints:
 
         `start` (R, L) are finished samples to refine in place of a draft.
         """
-        return sample(parse(method), self.problem(case, rows), seed=seed, rows=rows, budget=budget, start=start)
+        return sample(sampler_from_string(method), self.problem(case, rows), seed=seed, rows=rows, budget=budget, start=start)
 
     def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:
         """Of every sample, (R,) float64: the reward, whether it is solved, and the constraints that it violates."""

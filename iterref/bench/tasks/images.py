@@ -29,8 +29,9 @@ from iterref.budget import Budget
 from iterref.generation import RECOMMENDED
 from iterref.models.digits import CLASSES, FOLDERS, LEVELS, SIDE, Digits
 from iterref.problem import Problem
-from iterref.registry import parse
-from iterref.run import Result, sample
+from iterref.registry import sampler_from_string
+from iterref.result import Result
+from iterref.sampling import sample
 from iterref.samplers.base import Sampler
 
 ALPHA = 0.2  # of class rewards; the logit of realism is a log-ratio of laws, and wants 1
@@ -98,7 +99,7 @@ class Images:
         start: Tensor | None = None,
     ) -> Result:  # fmt: skip
         """A run of rows (R,) long; a row's image depends on (seed, its number) alone."""
-        return sample(parse(method), self.problem(case, rows), seed=seed, rows=rows, budget=budget, start=start)
+        return sample(sampler_from_string(method), self.problem(case, rows), seed=seed, rows=rows, budget=budget, start=start)
 
     def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:
         """Measures of every image, (R,) each."""

@@ -35,13 +35,14 @@ from iterref.generation import RECOMMENDED
 from iterref.loading import load
 from iterref.models.tiny_news import COPYING
 from iterref.problem import Problem
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.rewards.classifier import Classifier, Measure
 from iterref.rewards.lexical import Lexical
 from iterref.rewards.likelihood import SelfLikelihood
 from iterref.rewards.perplexity import Perplexity
 from iterref.rewards.text import TextReward
-from iterref.run import Result, sample
+from iterref.result import Result
+from iterref.sampling import sample
 from iterref.samplers.base import Sampler
 
 # Each opening with the words that `keywords` asks for behind it.
@@ -133,7 +134,7 @@ class Steering:
         """A run of rows (R,) long; a row's text depends on (seed, its number) alone."""
         decode = self._parts(case)[1].decode
         return sample(
-            parse(method), self.problem(case, rows), seed=seed, rows=rows, budget=budget, start=start, decode=decode
+            sampler_from_string(method), self.problem(case, rows), seed=seed, rows=rows, budget=budget, start=start, decode=decode
         )
 
     def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:

@@ -34,12 +34,12 @@ from iterref.budget import Budget, Cost, most
 from iterref.drafts import OwnDrafts, TextModel
 from iterref.generation import draw_drafts, generate
 from iterref.models.tiny_news import COPYING as SPANS
-from iterref.registry import parse
+from iterref.registry import sampler_from_string
 from iterref.rewards.calling import call
 from iterref.rewards.consensus import Consensus
 from iterref.rewards.lexical import Lexical
 from iterref.rewards.rouge import Rouge, Tokenizer, report_rouge_rows
-from iterref.run import Result
+from iterref.result import Result
 
 BUNDLED = Path(__file__).parents[2] / "data" / "news.jsonl"
 CASES = ("consensus", "source", "reference", "consensus+length", "source+length")
@@ -178,7 +178,7 @@ class Summarization:
             temperature=written.temperature, start="drafts" if written.drafts else None, columns=columns,
         )  # fmt: skip
         if written.name == MBR:
-            result = replace(result, sampler=parse(f"best_of_n:n={pool.n},steps={pool.steps}"))
+            result = replace(result, sampler=sampler_from_string(f"best_of_n:n={pool.n},steps={pool.steps}"))
         return result
 
     def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:
@@ -224,7 +224,7 @@ class Summarization:
 
     def _pool(self, budget: Budget | None) -> OwnDrafts:
         """The pool that a run searches under."""
-        bound = float("inf") if budget is None else min(budget.denoiser, budget.total)
+        bound = float("inf") if budget is None else min(budget.nfe, budget.total)
         if isinf(bound):
             return self.drafts
         return replace(self.drafts, n=max(1, int(SHARE * bound) // self.drafts.steps))
