@@ -14,10 +14,10 @@ from torch import Tensor
 
 from iterref.budget import Cost
 from iterref.denoiser import Denoiser, carry_over, from_leave_one_out
-from iterref.guidance import ClassifierFreeGuidance, Tempered
-from iterref.moves.shared import Shared
 from iterref.exact.markov import world
 from iterref.exact.table import Table
+from iterref.guidance import ClassifierFreeGuidance, Tempered
+from iterref.moves.shared import Shared
 from iterref.noise import Noise, absorbing, uniform
 from iterref.problem import Problem
 from iterref.registry import sampler_from_string
@@ -385,7 +385,10 @@ def test_runs_count_both_passes(kind):
         assert result.cost.nfe <= result.asked.nfe
     fitted = sample(sampler_from_string("ancestral"), problem, budget=16)
     assert fitted.sampler.steps == 8 and fitted.asked.nfe == 16
-    assert sample(sampler_from_string("ancestral"), Problem(given, reward, torch.zeros(2, 6)), budget=16).sampler.steps == 16
+    assert (
+        sample(sampler_from_string("ancestral"), Problem(given, reward, torch.zeros(2, 6)), budget=16).sampler.steps
+        == 16
+    )
 
 
 @kinds

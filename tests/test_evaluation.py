@@ -12,13 +12,13 @@ from torch import Tensor
 
 from iterref import evaluation, sample
 from iterref.denoiser import Denoiser
-from iterref.guidance import ClassifierFreeGuidance, Tempered
 from iterref.exact.table import Table
+from iterref.guidance import ClassifierFreeGuidance, Tempered
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.run import Run
 from iterref.registry import sampler_from_string
+from iterref.run import Run
 
 LENGTH, TOKENS = 4, 3
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import pytest
 import torch
 from torch import Tensor
 
-from iterref.denoiser import Denoiser
 from iterref.exact.markov import Markov, world
-from iterref.noise import Noise, absorbing
-from iterref.result import Best
 from iterref.problem import Problem
-from iterref.random import Rng
-from iterref.rewards.base import Remembered, RewardError
-from tests.support.worlds import random_reward, random_table
 
 torch.set_num_threads(1)
 INF = float("inf")

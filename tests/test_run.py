@@ -11,11 +11,11 @@ from torch import Tensor
 from iterref.denoiser import Denoiser
 from iterref.exact.markov import Markov, world
 from iterref.noise import Noise, absorbing
-from iterref.result import Best
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.run import Run
+from iterref.result import Best
 from iterref.rewards.base import Remembered, RewardError
+from iterref.run import Run
 from tests.support.worlds import random_reward, random_table
 
 torch.set_num_threads(1)

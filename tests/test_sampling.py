@@ -13,8 +13,8 @@ from iterref.exact.markov import world
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import sampler_from_string
-from iterref.rewards.base import RewardError
 from iterref.result import Result
+from iterref.rewards.base import RewardError
 from iterref.sampling import sample
 
 torch.set_num_threads(1)
@@ -86,7 +86,10 @@ def test_bad_calls_are_refused():
 
 def test_a_budget_is_kept():
     result = run("iterref:steps=2,decisions=1", problem_of(), budget=(10, 40))
-    assert (result.asked, result.sampler) == (Cost(10, 40, 10), sampler_from_string("iterref:steps=2,moves=8,tries=4,decisions=1"))
+    assert (result.asked, result.sampler) == (
+        Cost(10, 40, 10),
+        sampler_from_string("iterref:steps=2,moves=8,tries=4,decisions=1"),
+    )
 
 
 @dataclass

@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from iterref.samplers.base import Info, State
 from iterref.budget import Cost
 from iterref.decision import ACCEPTED, OTHER, REFUSED, UNDECIDED, Decision
 from iterref.exact.markov import world
 from iterref.problem import Problem
 from iterref.registry import sampler_from_string
 from iterref.result import Result
+from iterref.samplers.base import Info, State
 from iterref.sampling import sample
 from iterref.trace import SERIES, Trace
 

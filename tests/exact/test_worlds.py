@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iterref.bench.measures import Yardstick, distance, shares
-from iterref.models import bridge
-from iterref.models.bridge import Bridge
 from iterref.exact.markov import Markov, world
 from iterref.exact.pair_reward import KINDS, random_reward
 from iterref.exact.table import packed
+from iterref.models import bridge
+from iterref.models.bridge import Bridge
 from iterref.noise import absorbing
 from iterref.random import Rng
 

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from iterref import mtm
 from iterref.decoding import Decoder, grid
-from iterref.moves import lookahead
 from iterref.exact.markov import world
 from iterref.exact.table import Table
+from iterref.moves import lookahead
 from iterref.particles import Particles
 from iterref.potentials import POTENTIALS, due, value_of
 from iterref.problem import Problem
-from iterref.run import Run
 from iterref.registry import sampler_from_string
-from iterref.sampling import sample
+from iterref.run import Run
 from iterref.samplers import particle_gibbs as module
 from iterref.samplers.particle_gibbs import Held, Holding, ParticleGibbs
+from iterref.sampling import sample
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, stationarity_error
 from tests.support.paths import ALPHA, EXACT, base_paths, correlated, run_of
 from tests.support.worlds import TableReward, random_reward, random_table
@@ -152,7 +152,7 @@ def test_exact_for_correlated_tokens_in_any_order(shown, order, potential):
 
 
 def test_exact_where_correlated_tokens_are_drawn_apart():
-    """The reverse process in two steps, which may show both tokens at once; the last step is the choice of a clean sample."""
+    """The reverse process in two steps, which may show both tokens at once; the last step is a choice of one."""
     assert two_tokens(steps=2).error() < EXACT
     assert two_tokens(steps=1, x0_samples=2).error() < EXACT
 

@@ -16,10 +16,10 @@ from iterref.noise import Schedule, absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.run import Run
-from iterref.sampling import sample
 from iterref.samplers.ancestral import Ancestral
 from iterref.samplers.base import Sampler
 from iterref.samplers.remdm import REMASKING, ReMDM, Remembering
+from iterref.sampling import sample
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
 from tests.support.worlds import random_reward, random_table
 

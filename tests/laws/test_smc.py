@@ -15,18 +15,18 @@ from torch import Tensor
 
 from iterref import mtm, resample
 from iterref.decoding import Decoder
-from iterref.moves.lookahead import Ahead, Choice, follow, log_step, look, onward, own, scored
 from iterref.exact.markov import world
 from iterref.exact.table import Table
+from iterref.moves.lookahead import Ahead, Choice, follow, log_step, look, onward, own, scored
 from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, difference, due, maximum, spent, times_due, total, value_of
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.run import Run
 from iterref.registry import sampler_from_string
-from iterref.sampling import sample
+from iterref.run import Run
 from iterref.samplers import smc as module
 from iterref.samplers.smc import SMC
+from iterref.sampling import sample
 from tests.support.oracle import Enumerator, enumerate_outcomes
 from tests.support.paths import ALPHA, EXACT, base_paths, correlated, measure, run_of
 from tests.support.worlds import TableReward, noise_of, random_reward, random_table
@@ -140,7 +140,10 @@ def test_importance_is_unbiased_and_is_smc_that_never_resamples(order):
 def test_importance_maximises_as_best_of_n_does():
     model, reward, _ = world(8, 4, 3, "absorbing")
     problem = Problem(model, reward, torch.zeros(5, 8), alpha=0.5)
-    best, same = sample(sampler_from_string("best_of_n:n=6"), problem), sample(sampler_from_string("importance:n=6,objective=maximise"), problem)
+    best, same = (
+        sample(sampler_from_string("best_of_n:n=6"), problem),
+        sample(sampler_from_string("importance:n=6,objective=maximise"), problem),
+    )
     other = sample(sampler_from_string("importance:n=6"), problem)
     assert torch.equal(best.tokens, same.tokens) and torch.equal(best.rewards, same.rewards)
     assert torch.equal(best.rewards, other.best.reward) and not torch.equal(best.rewards, other.rewards)
@@ -297,7 +300,10 @@ def test_smc_steers_and_reports_its_particles():
     """More reward than plain importance sampling with as many particles, and most where clean samples are followed."""
     model, reward, law = world(24, 8, 1, "absorbing", 0.5)
     problem = Problem(model, reward, torch.zeros(32, 24), alpha=0.5)
-    run, plain = sample(sampler_from_string("smc:particles=16,x0_samples=4"), problem), sample(sampler_from_string("importance:n=16"), problem)
+    run, plain = (
+        sample(sampler_from_string("smc:particles=16,x0_samples=4"), problem),
+        sample(sampler_from_string("importance:n=16"), problem),
+    )
     fresh = sample(sampler_from_string("smc:particles=16,x0_samples=4,fresh=true"), problem)
     assert float(run.rewards.mean()) > float(fresh.rewards.mean()) > float(plain.rewards.mean()) + 0.5
     particles = run.particles
@@ -310,10 +316,14 @@ def test_smc_steers_and_reports_its_particles():
 def test_a_row_resamples_for_itself():
     """The threshold is a row's own: its particles are the same alone and beside others."""
     model, reward, _ = world(12, 4, 3, "absorbing", 0.5)
-    whole = sample(sampler_from_string("smc:particles=5,x0_samples=2"), Problem(model, reward, torch.zeros(7, 12), alpha=0.5))
+    whole = sample(
+        sampler_from_string("smc:particles=5,x0_samples=2"), Problem(model, reward, torch.zeros(7, 12), alpha=0.5)
+    )
     for row in (0, 6):
         alone = sample(
-            sampler_from_string("smc:particles=5,x0_samples=2"), Problem(model, reward, torch.zeros(1, 12), alpha=0.5), rows=[row]
+            sampler_from_string("smc:particles=5,x0_samples=2"),
+            Problem(model, reward, torch.zeros(1, 12), alpha=0.5),
+            rows=[row],
         )
         assert torch.equal(alone.particles.log_w[:, 0], whole.particles.log_w[:, row])
         assert torch.equal(alone.particles.log_z[0], whole.particles.log_z[row])

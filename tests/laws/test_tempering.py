@@ -19,11 +19,11 @@ from iterref.noise import Noise, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.run import Run
-from iterref.sampling import sample
 from iterref.samplers.base import Paired, Sampler
 from iterref.samplers.iterref import IterRef
 from iterref.samplers.refining import Refining
 from iterref.samplers.tempering import Tempering, exchange
+from iterref.sampling import sample
 from tests.support.oracle import (
     Enumerator,
     balance_error,

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iterref.decoding import ORDERS, Decoder
+from iterref.exact.table import Table
 from iterref.moves.renoise import descend
 from iterref.samplers.base import Drafted
 from iterref.samplers.trajectory import Recorded, Trajectory
-from iterref.exact.table import Table
 from tests.support.oracle import (
     Enumerator,
     balance_error,
@@ -64,7 +64,9 @@ def tilted(paths: Tensor, prior: Tensor, reward: TableReward, alpha: float) -> T
 
 def tail_of(decoder: Decoder, tries: int, start: int) -> Trajectory:
     """A method of two grid steps whose moves redraw all that comes after grid index `start`."""
-    options = vars(decoder) if decoder.order == "bounded" else dict(order=decoder.order, block_length=decoder.block_length)
+    options = (
+        vars(decoder) if decoder.order == "bounded" else dict(order=decoder.order, block_length=decoder.block_length)
+    )
     return Trajectory(steps=2, **options, tries=tries, span_steps=2 - start)
 
 

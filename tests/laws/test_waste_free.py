@@ -11,16 +11,16 @@ from torch import Tensor
 from iterref.budget import Budget, fit_budget
 from iterref.exact.markov import world
 from iterref.exact.table import Table
+from iterref.moves.renoise import Excursion
+from iterref.moves.shared import Candidates, Shared
 from iterref.particles import Particles, adopt
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import sampler_from_string
-from iterref.sampling import sample
-from iterref.moves.renoise import Excursion
-from iterref.moves.shared import Candidates, Shared
 from iterref.run import Run
 from iterref.samplers.base import Info, Paired
 from iterref.samplers.waste_free import WasteFree
+from iterref.sampling import sample
 from tests.support.paths import ALPHA, EXACT, measure
 from tests.support.worlds import TableReward, random_reward, random_table
 

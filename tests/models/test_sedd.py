@@ -8,9 +8,9 @@ from torch import Tensor
 
 from iterref.check import check
 from iterref.denoiser import from_score
+from iterref.exact.table import Table
 from iterref.loading import load
 from iterref.models.prefix import PrefixModel
-from iterref.exact.table import Table
 from iterref.noise import Noise, absorbing, uniform
 from tests.support.published import (
     END,

@@ -18,8 +18,8 @@ from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import get, names, sampler_from_string
 from iterref.result import Result
-from iterref.sampling import sample
 from iterref.samplers.base import Info, Paired, Sampler
+from iterref.sampling import sample
 from tests.support.variants import MASKED, VARIANTS, small
 
 torch.set_num_threads(1)
@@ -81,7 +81,7 @@ def test_shapes_rewards_and_costs(noise, text):
 
 @every
 def test_frozen_and_forbidden_tokens_are_honoured_throughout(noise, text):
-    """In every noisy state too; uniform noise alone may show a forbidden token, as noise, and never in a clean sample."""
+    """In every noisy state too; uniform noise alone may show a forbidden token, as noise, never in a clean sample."""
     result, (canvas, free) = whole(noise, text), canvas_and_free()
     table = result.trace.table()
     for states in (result.tokens[None], result.best.tokens[None], table["watched"], table["clean"]):

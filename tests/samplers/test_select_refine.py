@@ -13,10 +13,10 @@ from iterref.exact.markov import world
 from iterref.exact.table import Table
 from iterref.problem import Problem
 from iterref.run import Run
-from iterref.sampling import sample
-from iterref.samplers.best_of_n import BestOfN
 from iterref.samplers.base import ScoredCloud
+from iterref.samplers.best_of_n import BestOfN
 from iterref.samplers.select_refine import SelectRefine
+from iterref.sampling import sample
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
 from tests.support.worlds import TableReward, random_reward, random_table
 

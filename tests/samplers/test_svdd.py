@@ -13,10 +13,10 @@ from iterref.exact.markov import world
 from iterref.exact.table import Table
 from iterref.problem import Problem
 from iterref.run import Run
-from iterref.sampling import sample
 from iterref.samplers.ancestral import Ancestral
 from iterref.samplers.base import Sampler
 from iterref.samplers.svdd import SVDD
+from iterref.sampling import sample
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
 from tests.support.worlds import TableReward, random_reward, random_table
 
@@ -171,7 +171,8 @@ def test_hard_constraints(options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"value": "prior"}, {"objective": "win"}, {"value": "sample", "x0_samples": 2}, {"tries": 0}, {"steps": 0}]
+    "options",
+    [{"value": "prior"}, {"objective": "win"}, {"value": "sample", "x0_samples": 2}, {"tries": 0}, {"steps": 0}],
 )
 def test_options_without_a_meaning_are_refused(options):
     with pytest.raises(ValueError, match="svdd: "):

@@ -109,10 +109,27 @@ MASKED: dict[str, list[str]] = {
     ],
     "metropolis": ["order=confidence", "order=left,block_length=2", "order=bounded,bound=0.5", "order=margin"],
     "importance": ["order=confidence"],
-    "particle_gibbs": ["order=confidence,steps=3", "order=margin,block_length=2,steps=4,fresh=true", "order=left,x0_samples=2"],
-    "select_refine": ["order=confidence,denoise_steps=2", "order=entropy,block_length=2,keep=2", "order=left,denoise_steps=1"],
-    "smc": ["order=confidence,steps=3", "order=margin,block_length=2,steps=4,fresh=true", "order=left,steps=4,x0_samples=2"],
-    "svdd": ["order=confidence,steps=3", "value=sample,order=margin,block_length=2,steps=3", "order=left", "order=bounded"],
+    "particle_gibbs": [
+        "order=confidence,steps=3",
+        "order=margin,block_length=2,steps=4,fresh=true",
+        "order=left,x0_samples=2",
+    ],
+    "select_refine": [
+        "order=confidence,denoise_steps=2",
+        "order=entropy,block_length=2,keep=2",
+        "order=left,denoise_steps=1",
+    ],
+    "smc": [
+        "order=confidence,steps=3",
+        "order=margin,block_length=2,steps=4,fresh=true",
+        "order=left,steps=4,x0_samples=2",
+    ],
+    "svdd": [
+        "order=confidence,steps=3",
+        "value=sample,order=margin,block_length=2,steps=3",
+        "order=left",
+        "order=bounded",
+    ],
     "tempering": ["reward_draft=false,order=confidence"],
     "trajectory": [
         "order=confidence",
