@@ -57,8 +57,7 @@ class Trace:
                 return nothing
             return value.detach().double() if isinstance(value, Tensor) else torch.full_like(nothing, value)
 
-        x_t, clean = state.x_t[:batch], state.clean()
-        x_0, reward = (x_t, None) if clean is None else (clean[0][:batch], clean[1][:batch])
+        x_0, reward = state.clean()
         entry = {
             "t": torch.tensor(state.t, dtype=torch.float64),
             "depth": torch.tensor(cost.depth, dtype=torch.float64),
@@ -69,12 +68,12 @@ class Trace:
             "span": row(info.span),
             "stuck": row(info.stuck),
             "ess": row(info.ess),
-            "reward": row(reward),
+            "reward": row(None if reward is None else reward[:batch]),
             "best": best.detach().clone(),
         }
         if self.watch:
             index = list(self.watch)
-            entry["watched"], entry["clean"] = x_t[index], x_0[index]
+            entry["watched"], entry["clean"] = state.x_t[index], x_0[index]
             self.rounds.append([_round(decision.of(index)) for decision in info.decisions])
         self.steps.append(entry)
 

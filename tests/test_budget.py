@@ -34,6 +34,7 @@ METHODS = [
     "trajectory:steps=6,tries=2,span_steps=6+1",
     "trajectory:steps=6,tries=2,span=0.2+0.5+1.0",
 ]
+REFINING = [text for text in METHODS if text.startswith(("iterref", "mtm", "published", "trajectory"))]
 rows = st.sampled_from([1, 2, 3, 8, 56, 256]) | st.floats(0.5, 300)
 budgets = st.tuples(rows, st.just(inf) | st.just(0) | rows) | st.tuples(st.just(inf), rows)
 
@@ -72,7 +73,7 @@ def test_a_fitted_method_fits_and_leaves_no_room(text, budget):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from([text for text in METHODS if text.startswith(("iterref", "mtm", "published", "trajectory"))]), rows, rows)
+@given(st.sampled_from(REFINING), rows, rows)
 def test_refinement_leaves_room_for_no_further_candidate(text, nfe, reward_calls):
     sampler, limit = sampler_from_string(text), Budget(nfe, reward_calls)
     try:
@@ -98,9 +99,14 @@ def test_the_design_budgets():
 
 def test_scarce_rewards_buy_fewer_decisions():
     """As many decisions a move as reward calls go with an NFE; a draft never takes more than half of them."""
-    assert fit_budget(sampler_from_string("iterref"), (64, 256)).decisions == 4 and fit_budget(sampler_from_string("iterref"), (64, 70)).decisions == 1
+    assert (
+        fit_budget(sampler_from_string("iterref"), (64, 256)).decisions == 4
+        and fit_budget(sampler_from_string("iterref"), (64, 70)).decisions == 1
+    )
     assert fit_budget(sampler_from_string("iterref"), Budget(total=512)).decisions == 8
-    assert fit_budget(sampler_from_string("iterref"), Budget(total=64)).decisions == 4  # 4 draft steps of 1 + 8 calls would be more than half
+    assert (
+        fit_budget(sampler_from_string("iterref"), Budget(total=64)).decisions == 4
+    )  # 4 draft steps of 1 + 8 calls would be more than half
     dear, cheap = (fit_budget(sampler_from_string("iterref"), Budget(total=512, price=price)) for price in (20.0, 0.1))
     assert (dear.decisions, dear.tries) == (1, 1) and (cheap.decisions, cheap.tries) == (8, 10)
 

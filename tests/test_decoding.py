@@ -1,5 +1,5 @@
-"""Plain decoding: the exact law of a few steps, how many tokens each order reveals, scores by hand, which tokens are shown
-against plain loops, and what is refused."""
+"""Plain decoding: the exact law of a few steps, how many tokens each order reveals, scores by hand, which tokens are
+shown against plain loops, and what is refused."""
 
 from __future__ import annotations
 
@@ -269,7 +269,9 @@ def test_two_halves_make_a_step(decoder, noise):
         assert sure.dtype == torch.float64
         assert torch.equal(decoder.reveal(run, x_t, x_0[0], sure[0], 0.75, u, rng), step)
         some = torch.tensor([1, 0])
-        assert torch.equal(decoder.step(Run(problem_of(noise).only(some)), x_t[some], 0.75, u, rng.take(some)), step[some])
+        assert torch.equal(
+            decoder.step(Run(problem_of(noise).only(some)), x_t[some], 0.75, u, rng.take(some)), step[some]
+        )
 
 
 @pytest.mark.parametrize("bound", [0.0, 0.3, 0.6, 2.0])

@@ -385,7 +385,10 @@ def test_runs_count_both_passes(kind):
         assert result.cost.nfe <= result.asked.nfe
     fitted = sample(sampler_from_string("ancestral"), problem, budget=16)
     assert fitted.sampler.steps == 8 and fitted.asked.nfe == 16
-    assert sample(sampler_from_string("ancestral"), Problem(given, reward, torch.zeros(2, 6)), budget=16).sampler.steps == 16
+    assert (
+        sample(sampler_from_string("ancestral"), Problem(given, reward, torch.zeros(2, 6)), budget=16).sampler.steps
+        == 16
+    )
 
 
 @kinds

@@ -134,7 +134,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         run.predict(torch.zeros(4, LENGTH, dtype=torch.long), 0.5, where)
     assert run.meter.made_nfe == 4 + 2 and run._posteriors is not None
-    assert run._posteriors.laws.numel() == 2 * LENGTH * (TOKENS + 1)
+    assert run._posteriors.p.numel() == 2 * LENGTH * (TOKENS + 1)
 
 
 def test_denoisers_of_denoisers_say_what_those_within_say() -> None:

@@ -62,7 +62,7 @@ def test_it_is_asked_for_when_the_bar_is_drawn_alone(monkeypatch: pytest.MonkeyP
 
 
 def waits(moves: int, shown: bool) -> int:
-    method = sampler_from_string(f"iterref:steps=1,moves={moves},tries=2,blocks=1,span=1.0,spacing=0,early=0")
+    method = sampler_from_string(f"iterref:steps=1,moves={moves},tries=2,decisions=1,span=1.0,spacing=0,early=0")
     problem = Case("random-2").problem(2)
     sample(method, problem)  # the plan of levels is made once, on the host
     with Waits() as count:

@@ -86,7 +86,10 @@ def test_bad_calls_are_refused():
 
 def test_a_budget_is_kept():
     result = run("iterref:steps=2,decisions=1", problem_of(), budget=(10, 40))
-    assert (result.asked, result.sampler) == (Cost(10, 40, 10), sampler_from_string("iterref:steps=2,moves=8,tries=4,decisions=1"))
+    assert (result.asked, result.sampler) == (
+        Cost(10, 40, 10),
+        sampler_from_string("iterref:steps=2,moves=8,tries=4,decisions=1"),
+    )
 
 
 @dataclass

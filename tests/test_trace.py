@@ -29,7 +29,7 @@ def test_every_step_is_noted():
     result = run("iterref:steps=3,moves=4,tries=2,early=0.5,decisions=1", watch=(2, 0))
     table = result.trace.table()
     assert set(table) == {*SERIES, "watched", "clean"}
-    assert table["t"].tolist() == pytest.approx([1, 2 / 3, 1 / 3, 1 / 3, 1 / 3, 0, 0])
+    assert table["t"].tolist() == pytest.approx([1, 2 / 3, 2 / 3, 1 / 3, 1 / 3, 0, 0])
     assert table["nfe"].tolist() == table["depth"].tolist() == list(range(1, 8))
     for name in ("accepted", "changed", "stuck", "reward", "best"):
         assert table[name].shape == (7, 4) and table[name].dtype == torch.float64
@@ -68,14 +68,14 @@ MOVES = {
 
 @pytest.mark.parametrize("text", MOVES.values(), ids=MOVES)
 def test_the_decisions_tell_how_every_guess_came_about(text):
-    """Replayed on the guess before, the accepted candidates of a step give the guess after it, with its reward."""
+    """Replayed on the clean sample before, the accepted candidates of a step give the one after it, with its reward."""
     watch = [2, 0]
     trace = run(text, tuple(watch)).trace
     steps, told = trace.table(), 0
     assert len(trace.rounds) == len(steps["t"])
     for k, step in enumerate(trace.rounds):
-        guess = steps["clean"][max(k - 1, 0)]
-        reward = REWARD(guess.clamp_max(2), torch.tensor(watch)).double()  # of masks, nobody asks
+        text = steps["clean"][max(k - 1, 0)]
+        reward = REWARD(text.clamp_max(2), torch.tensor(watch)).double()  # of masks, nobody asks
         for one in step:
             assert one.tokens.dtype == torch.int32 and one.tokens.shape[1:] == (2, 5)
             rows = torch.tensor(watch).repeat(len(one.tokens))
@@ -83,12 +83,12 @@ def test_the_decisions_tell_how_every_guess_came_about(text):
             taken = one.verdicts == ACCEPTED
             assert int(taken.sum(0).max()) <= 1 and set(one.verdicts.flatten().tolist()) <= {OTHER, REFUSED, ACCEPTED}
             chosen = torch.where(taken[..., None], one.tokens, 0).sum(0)
-            guess = torch.where(taken.any(0)[:, None], chosen, guess)
+            text = torch.where(taken.any(0)[:, None], chosen, text)
             reward = torch.where(taken.any(0), torch.where(taken, one.rewards, 0.0).sum(0), reward)
         if step:
             told += 1
             share = torch.stack([(one.verdicts == ACCEPTED).any(0) for one in step]).double().mean(0)
-            assert torch.equal(guess, steps["clean"][k]) and torch.equal(reward, steps["reward"][k, watch])
+            assert torch.equal(text, steps["clean"][k]) and torch.equal(reward, steps["reward"][k, watch])
             assert share.tolist() == pytest.approx(steps["accepted"][k, watch].tolist())
     assert told >= 6
 
@@ -96,13 +96,13 @@ def test_the_decisions_tell_how_every_guess_came_about(text):
 def test_a_replay_sees_a_lost_decision():
     """Negative control of the test above: without a step's last decision another text comes out."""
     trace = run(MOVES["decisions"], (0,), rows=1).trace
-    guesses, missed = trace.table()["clean"], 0
+    clean, missed = trace.table()["clean"], 0
     for k, step in enumerate(trace.rounds[1:], 1):
-        guess = guesses[k - 1, 0]
+        text = clean[k - 1, 0]
         for one in step[:-1]:
             for tokens, verdict in zip(one.tokens[:, 0], one.verdicts[:, 0], strict=True):
-                guess = tokens if verdict == ACCEPTED else guess
-        missed += not torch.equal(guess, guesses[k, 0])
+                text = tokens if verdict == ACCEPTED else text
+        missed += not torch.equal(text, clean[k, 0])
     assert missed > 0
 
 
@@ -178,7 +178,7 @@ def entry(trace: Trace, accepted: list[float], changed: list[int] | None, stuck:
     trace.add(state, info, torch.zeros(2), Cost(1, 1, 1), 2)
 
 
-def test_acceptance_leaves_first_guesses_out():
+def test_acceptance_leaves_first_clean_samples_out():
     trace = Trace()
     assert trace.acceptance() != trace.acceptance() and trace.stuck_rows() == []
     entry(trace, [1, 1], None, [False, False])

@@ -39,9 +39,10 @@ class State:
     t: float
     x_t: Tensor
 
-    def clean(self) -> tuple[Tensor, Tensor] | None:
-        """The clean samples x_0 (R, L) that came with the states and their rewards (R,), where there are any."""
-        return None
+    def clean(self) -> tuple[Tensor, Tensor | None]:
+        """The clean samples x_0 (R, L) that came with the states, or the states themselves, and their rewards (R,) where
+        they are known."""
+        return self.x_t, None
 
     def take(self, index: Tensor) -> Self:
         """The states in another order, or some of them, index (R',) long, with all that is known of each."""
@@ -54,6 +55,10 @@ class Drafted(State):
     """States with the clean samples `x_0` (R, L) that came with them, whose reward nobody has asked for."""
 
     x_0: Tensor
+
+    def clean(self) -> tuple[Tensor, Tensor | None]:
+        """As `State.clean`."""
+        return self.x_0, None
 
 
 @dataclass(frozen=True)
@@ -146,11 +151,9 @@ class Sampler(ABC):
 
     def output(self, run: Run, state: State) -> Output:
         """What the last state gives; the reward is asked for where nobody has."""
-        clean = state.clean()
-        if clean is None:
-            return Output(state.x_t, run.reward_of(state.x_t, final=True))
-        particles = state.particles if isinstance(state, ScoredCloud) else None
-        return Output(*clean, particles)
+        x_0, reward = state.clean()
+        reward = run.reward_of(x_0, final=True) if reward is None else reward
+        return Output(x_0, reward, state.particles if isinstance(state, ScoredCloud) else None)
 
     def spend(self, budget: Budget) -> Sampler:
         """The same method with options that use a budget a sample as fully as it can; it may not fit (`fit_budget`).

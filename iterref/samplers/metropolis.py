@@ -24,6 +24,7 @@ class Metropolis(Refining):
     knob: ClassVar[str] = "moves"
     least: ClassVar[int] = 0
 
+    steps: int = 8
     span: Spans = 0.25
 
     @property

@@ -1,7 +1,7 @@
-"""Particle Gibbs, enumerated: sweeps leave P(path) P(guesses | path) exp(r(x_0) / alpha) invariant, for the law P of
+"""Particle Gibbs, enumerated: sweeps leave P(path) P(samples | path) exp(r(x_0) / alpha) invariant, for the law P of
 the base decoder that is really run.
 
-The states are whole paths with the guesses that they were weighed by; their law under the base decoder is enumerated
+The states are whole paths with the samples that they were weighed by; their law under the base decoder is enumerated
 here step by step, without the method.
 """
 
@@ -19,7 +19,7 @@ from iterref.exact.markov import world
 from iterref.exact.table import Table
 from iterref.moves import lookahead
 from iterref.particles import Particles
-from iterref.potentials import POTENTIALS, due, promise
+from iterref.potentials import POTENTIALS, due, value_of
 from iterref.problem import Problem
 from iterref.registry import sampler_from_string
 from iterref.run import Run
@@ -44,7 +44,7 @@ class World:
 
     @property
     def steps_due(self) -> list[int]:
-        """The steps whose guesses a path keeps; a last guess that is followed is the path's end."""
+        """The steps whose samples a path keeps; a last clean sample that is followed is the path's end."""
         steps = self.method.steps - (not self.method.fresh)
         return [k for k in range(steps) if due(k, self.method.every)]
 
@@ -52,8 +52,8 @@ class World:
         return run_of(self.table, self.reward, ALPHA, rows)
 
     def packed(self, held: Held) -> Tensor:
-        """(B, *) long: the path, the guesses that it followed, its values on a fine grid."""
-        parts = [*held.path, *(held.guesses[k][0] for k in self.steps_due if k in held.guesses)]
+        """(B, *) long: the path, the samples that it followed, its values on a fine grid."""
+        parts = [*held.path, *(held.samples[k][0] for k in self.steps_due if k in held.samples)]
         if self.method.fresh and len(held.values):
             parts.append((held.values.T * SCALE).round().long())
         return torch.cat(parts, 1)
@@ -73,26 +73,26 @@ class World:
         return [_taken(kept[0], first)], states, law
 
     def one(self, rows: int, rng: Enumerator) -> Held:
-        """A run of the base decoder with its guesses, written without the method."""
+        """A run of the base decoder with its samples, written without the method."""
         method, run, times = self.method, self.run(rows), grid(self.method.steps)
         x = run.prior(rng)
-        path, guesses, values = [x], {}, []
+        path, samples, values = [x], {}, []
         for k in range(method.steps):
             scored = k in self.steps_due
-            n = 1 + (method.guesses if scored and method.fresh else 0)
+            n = 1 + (method.x0_samples if scored and method.fresh else 0)
             where = run.undetermined(x, times[k])
             drawn, sure = run.draw(x, times[k], where, n, rng, method.decoder.confidence)
             if scored:
                 looked = drawn[:-1] if method.fresh else drawn
-                log_v = torch.stack([self.reward(guess, run.rows) for guess in looked]) / ALPHA
+                log_v = torch.stack([self.reward(x_0, run.rows) for x_0 in looked]) / ALPHA
                 before = values[-1] if values else torch.zeros(rows, dtype=torch.float64)
-                values.append(promise(log_v) if method.fresh else torch.where(log_v[0].isneginf(), before, log_v[0]))
+                values.append(value_of(log_v) if method.fresh else torch.where(log_v[0].isneginf(), before, log_v[0]))
                 if not method.fresh:
-                    guesses[k] = drawn[0], sure[0]
+                    samples[k] = drawn[0], sure[0]
             x = method.decoder.reveal(run, x, drawn[-1], sure[-1], times[k], times[k + 1], rng)
             path.append(x)
         value = torch.stack(values) if values else torch.zeros(0, rows, dtype=torch.float64)
-        return Held(torch.stack(path), guesses, value, self.reward(x, run.rows))
+        return Held(torch.stack(path), samples, value, self.reward(x, run.rows))
 
     def matrix(self) -> tuple[Tensor, Tensor]:
         """The transition matrix of a sweep over all extended paths, and the tilted law that it should leave alone."""
@@ -120,8 +120,8 @@ class World:
 
 
 def _taken(held: Held, index: Tensor) -> Held:
-    guesses = {k: (x[index], sure[index]) for k, (x, sure) in held.guesses.items()}
-    return Held(held.path[:, index], guesses, held.values[:, index], held.reward[index])
+    samples = {k: (x[index], sure[index]) for k, (x, sure) in held.samples.items()}
+    return Held(held.path[:, index], samples, held.values[:, index], held.reward[index])
 
 
 def one_token(kind: str, seed: int = 4, forbid: bool = False, **options: object) -> World:
@@ -146,15 +146,15 @@ def two_tokens(shown: str = "early", seed: int = 3, forbid: bool = False, **opti
     ],
 )
 def test_exact_for_correlated_tokens_in_any_order(shown, order, potential):
-    """Following a guess that decides which token is shown next, or both of whose tokens are, drawn apart."""
+    """Following a clean sample that decides which token is shown next, or both of whose tokens are, drawn apart."""
     world_of = two_tokens(shown, steps=3, order=order, potential=potential)
     assert len(world_of.steps_due) == 1 and world_of.error() < EXACT
 
 
 def test_exact_where_correlated_tokens_are_drawn_apart():
-    """The reverse process in two steps, which may show both tokens at once; the last step is the choice of a guess."""
+    """The reverse process in two steps, which may show both tokens at once; the last step is a choice of one."""
     assert two_tokens(steps=2).error() < EXACT
-    assert two_tokens(steps=1, guesses=2).error() < EXACT
+    assert two_tokens(steps=1, x0_samples=2).error() < EXACT
 
 
 @pytest.mark.parametrize("potential", POTENTIALS)
@@ -162,21 +162,21 @@ def test_exact_for_the_reverse_process(potential):
     assert one_token("absorbing", steps=3, potential=potential).error() < EXACT
 
 
-@pytest.mark.parametrize("guesses", [1, 2])
-def test_exact_under_uniform_noise(guesses):
-    assert one_token("uniform", steps=2, guesses=guesses).error() < EXACT
+@pytest.mark.parametrize("x0_samples", [1, 2])
+def test_exact_under_uniform_noise(x0_samples):
+    assert one_token("uniform", steps=2, x0_samples=x0_samples).error() < EXACT
 
 
 @pytest.mark.parametrize("potential", POTENTIALS)
-def test_exact_with_several_guesses_a_particle(potential):
-    """The held path's own guess competes with new ones, at the scored time and at the end."""
-    assert one_token("absorbing", steps=3, order="left", guesses=2, potential=potential).error() < EXACT
+def test_exact_with_several_clean_samples_a_particle(potential):
+    """The held path's own clean sample competes with new ones, at the scored time and at the end."""
+    assert one_token("absorbing", steps=3, order="left", x0_samples=2, potential=potential).error() < EXACT
 
 
 @pytest.mark.parametrize("potential", POTENTIALS)
-def test_exact_with_fresh_guesses(potential):
+def test_exact_with_fresh_samples(potential):
     assert two_tokens(steps=2, order="left", fresh=True, potential=potential).error() < EXACT
-    assert one_token("absorbing", steps=2, order="left", fresh=True, guesses=2, potential=potential).error() < EXACT
+    assert one_token("absorbing", steps=2, order="left", fresh=True, x0_samples=2, potential=potential).error() < EXACT
 
 
 @pytest.mark.parametrize("potential", POTENTIALS)
@@ -204,10 +204,10 @@ def test_exact_with_forbidden_texts(fresh):
     assert world_of.error() < EXACT
 
 
-def test_forbidden_guesses_among_several_are_exact():
+def test_forbidden_samples_among_several_are_exact():
     table = random_table("absorbing", 1, 3, 2, coupling=1)
     reward = TableReward(torch.tensor([0.4, -torch.inf, -0.3], dtype=torch.float64))
-    method = ParticleGibbs(3, "left", particles=2, guesses=2)
+    method = ParticleGibbs(3, "left", particles=2, x0_samples=2)
     assert World(table, reward, method).error() < EXACT
 
 
@@ -248,8 +248,8 @@ def test_a_forgotten_final_correction_is_detected(monkeypatch):
     assert wrong().error() > 1e-3
 
 
-def test_promises_estimated_again_are_detected(monkeypatch):
-    """The held path's guess must travel with it: weighing it by a new one each sweep is not the same law."""
+def test_values_estimated_again_are_detected(monkeypatch):
+    """The held path's clean sample must travel with it: weighing it by a new one each sweep is not the same law."""
     right = ParticleGibbs._chosen
 
     def again(self, run, ahead, particles, held, k, rng):
@@ -258,7 +258,7 @@ def test_promises_estimated_again_are_detected(monkeypatch):
         drawn = run.reward_of(ahead.draws[0, 0], False) / run.alpha
         values = held.values.clone()
         values[self._scored(k)] = drawn
-        return right(self, run, ahead, particles, Held(held.path, held.guesses, values, held.reward), k, rng)
+        return right(self, run, ahead, particles, Held(held.path, held.samples, values, held.reward), k, rng)
 
     monkeypatch.setattr(ParticleGibbs, "_chosen", again)
     world_of = wrong()

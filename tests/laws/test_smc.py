@@ -19,7 +19,7 @@ from iterref.exact.markov import world
 from iterref.exact.table import Table
 from iterref.moves.lookahead import Ahead, Choice, follow, log_step, look, onward, own, scored
 from iterref.particles import Particles, pick
-from iterref.potentials import POTENTIALS, difference, due, maximum, promise, spent, times_due, total
+from iterref.potentials import POTENTIALS, difference, due, maximum, spent, times_due, total, value_of
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import sampler_from_string
@@ -53,7 +53,7 @@ def one_token(kind: str, seed: int = 3, forbid: bool = False) -> tuple[Table, Ta
 @pytest.mark.parametrize("resampling", resample.SCHEMES)
 @pytest.mark.parametrize("potential", POTENTIALS)
 def test_smc_is_unbiased_for_every_scheme_and_potential(resampling, potential):
-    """Following a guess, and going on from fresh ones; always resampled."""
+    """Following a clean sample, and going on from fresh ones; always resampled."""
     options = dict(order="left", particles=2, potential=potential, threshold=1.0, resampling=resampling)
     assert error(SMC(3, **options), *correlated()) < EXACT
     assert error(SMC(2, fresh=True, **options), *correlated("early")) < EXACT
@@ -87,17 +87,17 @@ def test_smc_is_unbiased_for_the_reverse_process_under_both_noises(kind, potenti
 
 
 @pytest.mark.parametrize("potential", POTENTIALS)
-@pytest.mark.parametrize("guesses, every", [(1, 1), (2, 1), (1, 2)])
-def test_several_guesses_and_several_scored_times(potential, guesses, every):
-    """One token that is hidden until the second of three steps. Of two guesses, one is chosen and paid for."""
-    options = dict(order="left", particles=2, threshold=1.0, potential=potential, guesses=guesses, every=every)
+@pytest.mark.parametrize("x0_samples, every", [(1, 1), (2, 1), (1, 2)])
+def test_several_clean_samples_and_several_scored_times(potential, x0_samples, every):
+    """One token that is hidden until the second of three steps. Of two clean samples, one is chosen and paid for."""
+    options = dict(order="left", particles=2, threshold=1.0, potential=potential, x0_samples=x0_samples, every=every)
     assert error(SMC(3, **options), *one_token("absorbing")) < EXACT
     assert error(SMC(3, fresh=True, **options), *one_token("absorbing")) < EXACT
 
 
 @pytest.mark.parametrize("potential", POTENTIALS)
 @pytest.mark.parametrize("fresh", [False, True])
-def test_forbidden_guesses_are_neutral_and_forbidden_texts_die(potential, fresh):
+def test_forbidden_clean_samples_are_neutral_and_forbidden_texts_die(potential, fresh):
     """A third of the texts at -inf: no NaN, no bias, and none of them is ever drawn with a positive weight."""
     table, reward = correlated("early" if fresh else "late", 5, forbid=True)
     assert bool(reward.values.isneginf().any())
@@ -108,10 +108,10 @@ def test_forbidden_guesses_are_neutral_and_forbidden_texts_die(potential, fresh)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_one_forbidden_guess_of_two_is_neutral(fresh):
+def test_one_forbidden_clean_sample_of_two_is_neutral(fresh):
     table = random_table("absorbing", 1, 3, 2, coupling=1)
     reward = TableReward(torch.tensor([0.4, -torch.inf, -0.3], dtype=torch.float64))
-    method = SMC(3 - fresh, "left", particles=2 - fresh, guesses=2, threshold=1.0, fresh=fresh)
+    method = SMC(3 - fresh, "left", particles=2 - fresh, x0_samples=2, threshold=1.0, fresh=fresh)
     assert error(method, table, reward) < EXACT
 
 
@@ -140,7 +140,10 @@ def test_importance_is_unbiased_and_is_smc_that_never_resamples(order):
 def test_importance_maximises_as_best_of_n_does():
     model, reward, _ = world(8, 4, 3, "absorbing")
     problem = Problem(model, reward, torch.zeros(5, 8), alpha=0.5)
-    best, same = sample(sampler_from_string("best_of_n:n=6"), problem), sample(sampler_from_string("importance:n=6,objective=maximise"), problem)
+    best, same = (
+        sample(sampler_from_string("best_of_n:n=6"), problem),
+        sample(sampler_from_string("importance:n=6,objective=maximise"), problem),
+    )
     other = sample(sampler_from_string("importance:n=6"), problem)
     assert torch.equal(best.tokens, same.tokens) and torch.equal(best.rewards, same.rewards)
     assert torch.equal(best.rewards, other.best.reward) and not torch.equal(best.rewards, other.rewards)
@@ -156,7 +159,7 @@ def steered(**options: object) -> float:
 
 @pytest.mark.parametrize("potential", POTENTIALS)
 def test_a_missing_correction_is_detected(potential, monkeypatch):
-    """Steered by the promises and never paid back; or paid twice, the whole reward on top of what was spent."""
+    """Steered by the values and never paid back; or paid twice, the whole reward on top of what was spent."""
     assert steered(potential=potential) < EXACT
 
     def kept(particles: Particles, x_0: Tensor, reward: Tensor, log_v: Tensor, potential: str) -> Particles:
@@ -186,9 +189,9 @@ def test_weights_that_start_again_without_resampling_are_detected(monkeypatch):
 
 
 def test_a_choice_that_is_not_paid_for_is_detected(monkeypatch):
-    """The best-looking of two guesses is followed, and the particle weighed as if there had been no choice."""
+    """The best-looking of two clean samples is followed, and the particle weighed as if there had been no choice."""
     one = one_token("absorbing")
-    method = SMC(3, "left", particles=2, guesses=2, threshold=1.0)
+    method = SMC(3, "left", particles=2, x0_samples=2, threshold=1.0)
     assert error(method, *one) < EXACT
 
     def free(ahead: Ahead, log_v: Tensor, rng: Rng, held: bool = False) -> Choice:
@@ -198,8 +201,8 @@ def test_a_choice_that_is_not_paid_for_is_detected(monkeypatch):
     assert error(method, *one) > 1e-2
 
 
-def test_a_guess_that_pays_and_is_chosen_among_the_fresh_is_detected(monkeypatch):
-    """Fresh: each child goes on from the best of two guesses, in place of one that nobody looked at."""
+def test_a_clean_sample_that_pays_and_is_chosen_among_the_fresh_is_detected(monkeypatch):
+    """Fresh: each child goes on from the best of two clean samples, in place of one that nobody looked at."""
 
     def best(run: Run, ahead: Ahead, *rest: object) -> Tensor:
         reward = scored(run, ahead.draws, final=False)
@@ -223,10 +226,10 @@ def test_potentials_are_their_formulas():
     assert torch.equal(difference(values)[:, 0], log(1.0, -3.0, 5.0, -0.5))
     assert torch.equal(maximum(values)[:, 0], log(1.0, 1.0, 3.0, 3.0))
     assert torch.equal(total(values)[:, 0], log(1.0, -1.0, 2.0, 4.5))
-    assert float(spent(difference(values))) == 2.5  # the last promise is all that was spent
+    assert float(spent(difference(values))) == 2.5  # the last value is all that was spent
 
 
-def test_a_forbidden_promise_adds_nothing():
+def test_a_forbidden_value_adds_nothing():
     values = log(-INF, 2.0, -INF, 5.0)
     assert torch.equal(difference(values), log(0.0, 2.0, 0.0, 3.0))
     assert torch.equal(maximum(values), log(0.0, 2.0, 2.0, 5.0))
@@ -236,11 +239,11 @@ def test_a_forbidden_promise_adds_nothing():
         assert bool(potential(values[None].expand(3, 4) - INF).eq(0).all())
 
 
-def test_a_promise_is_the_log_of_the_mean_weight():
+def test_a_value_is_the_log_of_the_mean_weight():
     log_v = torch.randn(3, 2, 4, dtype=torch.float64)
-    assert torch.allclose(promise(log_v), log_v.exp().mean(0).log())
-    assert torch.equal(promise(log_v[:1]), log_v[0])  # a single guess, to the bit
-    assert float(promise(log(-INF, -INF)[:, None])) == -INF
+    assert torch.allclose(value_of(log_v), log_v.exp().mean(0).log())
+    assert torch.equal(value_of(log_v[:1]), log_v[0])  # a single clean sample, to the bit
+    assert float(value_of(log(-INF, -INF)[:, None])) == -INF
 
 
 def test_scored_times():
@@ -290,14 +293,17 @@ def test_children_of_one_parent_go_on_from_different_draws_or_share_the_only_one
     both = onward(run, followed.ahead, parents, 1.0, 0.5, Decoder(), rng)
     shown = both != model.noise.mask
     assert torch.equal(both[shown], ahead.draws[1, 0].expand(3, 2, 8)[shown])
-    assert not torch.equal(shown[0], shown[1])  # one guess, shown by coins of their own
+    assert not torch.equal(shown[0], shown[1])  # one clean sample, shown by coins of their own
 
 
 def test_smc_steers_and_reports_its_particles():
-    """More reward than plain importance sampling with as many particles, and most where guesses are followed."""
+    """More reward than plain importance sampling with as many particles, and most where clean samples are followed."""
     model, reward, law = world(24, 8, 1, "absorbing", 0.5)
     problem = Problem(model, reward, torch.zeros(32, 24), alpha=0.5)
-    run, plain = sample(sampler_from_string("smc:particles=16,x0_samples=4"), problem), sample(sampler_from_string("importance:n=16"), problem)
+    run, plain = (
+        sample(sampler_from_string("smc:particles=16,x0_samples=4"), problem),
+        sample(sampler_from_string("importance:n=16"), problem),
+    )
     fresh = sample(sampler_from_string("smc:particles=16,x0_samples=4,fresh=true"), problem)
     assert float(run.rewards.mean()) > float(fresh.rewards.mean()) > float(plain.rewards.mean()) + 0.5
     particles = run.particles
@@ -310,10 +316,14 @@ def test_smc_steers_and_reports_its_particles():
 def test_a_row_resamples_for_itself():
     """The threshold is a row's own: its particles are the same alone and beside others."""
     model, reward, _ = world(12, 4, 3, "absorbing", 0.5)
-    whole = sample(sampler_from_string("smc:particles=5,x0_samples=2"), Problem(model, reward, torch.zeros(7, 12), alpha=0.5))
+    whole = sample(
+        sampler_from_string("smc:particles=5,x0_samples=2"), Problem(model, reward, torch.zeros(7, 12), alpha=0.5)
+    )
     for row in (0, 6):
         alone = sample(
-            sampler_from_string("smc:particles=5,x0_samples=2"), Problem(model, reward, torch.zeros(1, 12), alpha=0.5), rows=[row]
+            sampler_from_string("smc:particles=5,x0_samples=2"),
+            Problem(model, reward, torch.zeros(1, 12), alpha=0.5),
+            rows=[row],
         )
         assert torch.equal(alone.particles.log_w[:, 0], whole.particles.log_w[:, row])
         assert torch.equal(alone.particles.log_z[0], whole.particles.log_z[row])
@@ -328,7 +338,7 @@ def test_a_row_resamples_for_itself():
         ("smc:objective=both", "objective must be one of sample, maximise"),
         ("smc:threshold=1.5", "threshold is a share"),
         ("smc:every=0", "every must be at least 1"),
-        ("smc:x0_samples=0", "guesses must be at least 1"),
+        ("smc:x0_samples=0", "x0_samples must be at least 1"),
         ("importance:objective=best", "objective must be one of sample, maximise"),
     ],
 )

@@ -64,7 +64,9 @@ def tilted(paths: Tensor, prior: Tensor, reward: TableReward, alpha: float) -> T
 
 def tail_of(decoder: Decoder, tries: int, start: int) -> Trajectory:
     """A method of two grid steps whose moves redraw all that comes after grid index `start`."""
-    options = vars(decoder) if decoder.order == "bounded" else dict(order=decoder.order, block_length=decoder.block_length)
+    options = (
+        vars(decoder) if decoder.order == "bounded" else dict(order=decoder.order, block_length=decoder.block_length)
+    )
     return Trajectory(steps=2, **options, tries=tries, span_steps=2 - start)
 
 

@@ -27,9 +27,7 @@ TRIP = refine(0, 0.6)
 DETECTED = 5e-3
 
 
-def bias(
-    move: Move, kind: str = "absorbing", length: int = 2, seed: int = 0, coupling: float = 0
-) -> float:
+def bias(move: Move, kind: str = "absorbing", length: int = 2, seed: int = 0, coupling: float = 0) -> float:
     """Total variation between the stationary law of a move of finished texts and its target."""
     table = random_table(kind, length, 2, seed, coupling)
     reward, states = random_reward(length, 2, seed), pair_states(table, 0)
@@ -145,10 +143,7 @@ def test_drawing_correlated_tokens_from_a_product_is_biased_and_spacing_or_one_a
 
 def test_the_error_shrinks_with_more_denoising_steps():
     """Candidates drawn over more steps are nearer to the joint law; with one token a step they would be exact."""
-    offs = [
-        bias(moving(Shared(1), refine(0, 1.0, steps=h), ALPHA), length=2, seed=1, coupling=1.5)
-        for h in (1, 2, 3)
-    ]
+    offs = [bias(moving(Shared(1), refine(0, 1.0, steps=h), ALPHA), length=2, seed=1, coupling=1.5) for h in (1, 2, 3)]
     assert offs[0] > offs[1] > offs[2] > DETECTED
 
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from iterref.check import check_model
-from iterref.decoding import Decoder, advance
-from iterref.drafts import no_reward
+from iterref.decoding import Decoder
 from iterref.generation import generate
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.models import amused
@@ -26,6 +25,7 @@ from iterref.rewards import ImageClassifier, ImageText
 from iterref.sampling import sample
 from tests.support import checkpoints
 from tests.support.oracle import enumerate_outcomes, law_matrix
+from tests.support.paths import stepped
 from tests.support.pipelines import CODES, TOKENS, change, pipeline
 from tests.support.published import all_states
 
@@ -157,14 +157,13 @@ def test_one_step_is_the_published_scheduler_s(tmp_path, hidden, step):
     weights = weights * guesses.eq(torch.where(revealed, starts, guesses)).all(1)
     states = all_states(5, 4)
     want = law_matrix(torch.zeros(81, dtype=torch.long), weights, after, states)
-    denoiser, canvas, _ = model.prepare(["red"])
-    problem, t = Problem(denoiser, no_reward, torch.zeros_like(canvas)), (step + 1) / 4
+    denoiser, t = model.prepare(["red"])[0], (step + 1) / 4
 
     def ours(order: str) -> Tensor:
-        def run(start: Tensor, rng: Any) -> Tensor:
-            return advance(problem, starts[start], t, t - 0.25, Decoder(order), torch.zeros_like(start), rng)
+        def outcome(start: Tensor, rng: Any) -> Tensor:
+            return stepped(denoiser, starts[start], t, t - 0.25, Decoder(order), rng)
 
-        return law_matrix(*enumerate_outcomes(run, 1), states)
+        return law_matrix(*enumerate_outcomes(outcome, 1), states)
 
     torch.testing.assert_close(ours("confidence"), want, atol=1e-5, rtol=0)
     assert float((ours("random") - want).abs().max()) > 0.01  # negative control

@@ -16,17 +16,16 @@ from torch import Tensor
 
 from iterref import loading
 from iterref.check import check, check_model
-from iterref.decoding import Decoder, advance
-from iterref.drafts import no_reward
+from iterref.decoding import Decoder
 from iterref.exact.markov import world
 from iterref.generation import generate
 from iterref.models import diffusion_gemma
 from iterref.models.diffusion_gemma import BLIND, KIND, CanvasDenoiser, Network
 from iterref.models.prompted import PromptedModel
 from iterref.noise import uniform
-from iterref.problem import Problem
 from iterref.random import Rng
 from tests.support.oracle import enumerate_outcomes, law_matrix
+from tests.support.paths import stepped
 from tests.support.published import all_states, product_matrix, step_matrix
 
 pytest.importorskip("transformers.models.diffusion_gemma")
@@ -205,13 +204,11 @@ def test_the_bounded_order_is_the_published_accept_and_renoise(tmp_path, bound):
     sampler.accept_canvas(states, states, laws.log(), 4)
     accepted = sampler.accepted_token_mask
     cells = torch.where(accepted[..., None], laws, 1 / 3)  # drawn where accepted, fresh noise elsewhere
-    problem = Problem(denoiser, no_reward, torch.zeros_like(states[:1]))
 
-    def run(start: Tensor, rng: Any) -> Tensor:
-        decoder = Decoder("bounded", bound=bound)
-        return advance(problem, states[start], 0.8, 0.4, decoder, torch.zeros_like(start), rng)
+    def outcome(start: Tensor, rng: Any) -> Tensor:
+        return stepped(denoiser, states[start], 0.8, 0.4, Decoder("bounded", bound=bound), rng)
 
-    got = law_matrix(*enumerate_outcomes(run, len(states)), states)
+    got = law_matrix(*enumerate_outcomes(outcome, len(states)), states)
     torch.testing.assert_close(got, product_matrix(cells, states), atol=1e-6, rtol=0)
     assert bool(accepted.any(1).all())
     assert bound > 0.5 or not bool(accepted.all())  # the bound has a say

@@ -199,7 +199,7 @@ def test_the_order_of_confidence_is_low_confidence_remasking(tmp_path: Path, blo
     found, wanted = torch.zeros(2, len(states), dtype=torch.float64)
     found[-1] = wanted[-1] = 1  # all masks
     for t, u, step in ((1.0, 0.5, 0), (0.5, 0.0, 1)):
-        found = decoded(denoiser, found, states, t, u, Decoder("confidence", block=block))
+        found = decoded(denoiser, found, states, t, u, Decoder("confidence", block_length=block))
         after = torch.zeros_like(wanted)
         for at in wanted.nonzero()[:, 0].tolist():
             open_ = (states[at] == 3).nonzero()[:, 0].tolist()
@@ -217,7 +217,7 @@ def test_the_order_of_confidence_is_low_confidence_remasking(tmp_path: Path, blo
     other = torch.zeros_like(found)
     other[-1] = 1
     for t in (1.0, 0.75, 0.5, 0.25):
-        other = decoded(denoiser, other, states, t, t - 0.25, Decoder("confidence", block=block))
+        other = decoded(denoiser, other, states, t, t - 0.25, Decoder("confidence", block_length=block))
     assert found.sub(other).abs().max() > 0.005
 
 

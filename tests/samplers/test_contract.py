@@ -81,7 +81,7 @@ def test_shapes_rewards_and_costs(noise, text):
 
 @every
 def test_frozen_and_forbidden_tokens_are_honoured_throughout(noise, text):
-    """In every noisy state too; uniform noise alone may show a forbidden token, as noise, and never in a clean sample."""
+    """In every noisy state too; uniform noise alone may show a forbidden token, as noise, never in a clean sample."""
     result, (canvas, free) = whole(noise, text), canvas_and_free()
     table = result.trace.table()
     for states in (result.tokens[None], result.best.tokens[None], table["watched"], table["clean"]):

@@ -2,9 +2,9 @@
 
 `python -m tests.samplers.test_digests` adds the entries that are missing: delete those that are meant to change.
 
-The methods were renamed since (`trajectory` is `trajectory`, `guided` is `reward_draft`, and so on), which
-changed no value but two: under uniform noise `iterref` with a plain draft and early moves makes all the moves that it
-says. They used to be left out with the early times, at which spaced moves cannot see what is noise.
+The methods were renamed since (`iterref:kernel=trajectory` is `trajectory`, `guided` is `reward_draft`, and so on),
+which changed no value but two: under uniform noise `iterref` with a plain draft and early moves makes all the moves
+that it says. They used to be left out with the early times, at which spaced moves cannot see what is noise.
 """
 
 from __future__ import annotations

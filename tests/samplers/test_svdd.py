@@ -58,8 +58,8 @@ def by_recursion(table: Table, reward: TableReward, steps: int, n: int, value: s
     clean = {tuple(x): i for i, x in enumerate(table.states().tolist())}
     weight = (reward.values / ALPHA).exp().flatten()
 
-    def guesses(x: tuple[int, ...]) -> list[tuple[tuple[int, ...], float]]:
-        """All guesses from a product of the posterior's marginals."""
+    def draws(x: tuple[int, ...]) -> list[tuple[tuple[int, ...], float]]:
+        """All clean samples from a product of the posterior's marginals."""
         posterior = table.log_posterior(torch.tensor([x]), torch.tensor([0.5])).exp()[0]
         marginal = [torch.zeros(table.tokens).double().index_add_(0, at, posterior) for at in table.states().T]
         return [(y, prod(float(marginal[i][v]) for i, v in enumerate(y))) for y in clean]
@@ -71,7 +71,7 @@ def by_recursion(table: Table, reward: TableReward, steps: int, n: int, value: s
         new = torch.zeros_like(law)
         for i in law.nonzero()[:, 0].tolist():
             x, outcomes = tuple(states[i].tolist()), []
-            for y, p_y in guesses(x):
+            for y, p_y in draws(x):
                 for shown in product([False, True], repeat=len(x)):
                     hidden = [v == mask for v in x]
                     if any(s and not h for s, h in zip(shown, hidden, strict=True)):
@@ -80,10 +80,10 @@ def by_recursion(table: Table, reward: TableReward, steps: int, n: int, value: s
                     for s, h in zip(shown, hidden, strict=True):
                         p *= (falls if s else 1 - falls) if h else 1
                     u = tuple(v if s else now for v, now, s in zip(y, x, shown, strict=True))
-                    if p and (value == "guess" or k == steps - 1):
+                    if p and (value == "sample" or k == steps - 1):
                         outcomes.append((key[u], p, float(weight[clean[y]])))
                     elif p:
-                        outcomes += [(key[u], p * p_z, float(weight[clean[z]])) for z, p_z in guesses(u)]
+                        outcomes += [(key[u], p * p_z, float(weight[clean[z]])) for z, p_z in draws(u)]
             index, p, w = zip(*outcomes, strict=True)
             p, w = torch.tensor(p, dtype=torch.float64), torch.tensor(w, dtype=torch.float64)
             new.index_add_(0, torch.tensor(index), law[i] * chosen(p, w, n))
@@ -91,7 +91,7 @@ def by_recursion(table: Table, reward: TableReward, steps: int, n: int, value: s
     return law[[key[x] for x in clean]]
 
 
-@pytest.mark.parametrize("value", ["posterior", "guess"])
+@pytest.mark.parametrize("value", ["posterior", "sample"])
 @pytest.mark.parametrize("forbid", [False, True])
 def test_the_law_of_two_steps_is_the_documented_one(value, forbid):
     table, reward = random_table("absorbing", 1, 3, 5, coupling=1), random_reward(1, 3, 5, forbid)
@@ -101,14 +101,14 @@ def test_the_law_of_two_steps_is_the_documented_one(value, forbid):
 
 def test_the_law_of_two_tied_tokens_is_the_documented_one():
     table, reward = random_table("absorbing", 2, 2, 5, coupling=1.5), random_reward(2, 2, 5)
-    law = law_of(SVDD(steps=2, tries=2, value="guess"), table, reward)
-    assert total_variation(law, by_recursion(table, reward, 2, 2, "guess")) < EXACT
+    law = law_of(SVDD(steps=2, tries=2, value="sample"), table, reward)
+    assert total_variation(law, by_recursion(table, reward, 2, 2, "sample")) < EXACT
     other = by_recursion(table, reward, 2, 2, "posterior")
     assert total_variation(law, other) > 1e-4  # the two values are two methods, and the recursion tells them apart
 
 
 @pytest.mark.parametrize("kind", ["absorbing", "uniform"])
-@pytest.mark.parametrize("value", ["posterior", "guess"])
+@pytest.mark.parametrize("value", ["posterior", "sample"])
 def test_one_candidate_is_plain_sampling(kind, value):
     table = random_table(kind, 2 if kind == "absorbing" else 1, 2, 5, coupling=1.5)
     reward = random_reward(table.length, 2, 5)
@@ -126,11 +126,11 @@ def test_finite_n_is_tilted_too_little(kind):
     errors = [total_variation(law_of(SVDD(steps=1, tries=n), table, reward), target) for n in (1, 2, 3, 4, 5)]
     assert errors == sorted(errors, reverse=True) and errors[-1] > 1e-2
     assert errors[0] == pytest.approx(total_variation(table.log_p.exp(), target), abs=EXACT)
-    shares = [float(law_of(SVDD(steps=2, tries=n, value="guess"), table, reward)[1]) for n in (1, 2)]
+    shares = [float(law_of(SVDD(steps=2, tries=n, value="sample"), table, reward)[1]) for n in (1, 2)]
     assert shares[0] < shares[1] < float(target[1])
 
 
-@pytest.mark.parametrize("value", ["posterior", "guess"])
+@pytest.mark.parametrize("value", ["posterior", "sample"])
 @pytest.mark.parametrize("noise", ["absorbing", "uniform"])
 def test_more_candidates_are_worth_more(noise, value):
     model, reward, _ = world(12, 4, noise=noise)
@@ -153,7 +153,7 @@ def test_greedy_takes_the_highest_value():
     assert torch.equal(soft.best.reward, greedy.best.reward) and not torch.equal(soft.rewards, greedy.rewards)
 
 
-@pytest.mark.parametrize("options", [{}, {"greedy": True}, {"value": "guess"}, {"guesses": 3}])
+@pytest.mark.parametrize("options", [{}, {"greedy": True}, {"value": "sample"}, {"x0_samples": 3}])
 def test_hard_constraints(options):
     """Rewards of -inf are never chosen beside a possible candidate, and a row without one is told as stuck."""
     model, _, _ = world(6, 4)
@@ -171,7 +171,8 @@ def test_hard_constraints(options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"value": "prior"}, {"objective": "win"}, {"value": "guess", "guesses": 2}, {"tries": 0}, {"steps": 0}]
+    "options",
+    [{"value": "prior"}, {"objective": "win"}, {"value": "sample", "x0_samples": 2}, {"tries": 0}, {"steps": 0}],
 )
 def test_options_without_a_meaning_are_refused(options):
     with pytest.raises(ValueError, match="svdd: "):

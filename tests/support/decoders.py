@@ -12,11 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from iterref.decoding import Decoder, advance
+from iterref.decoding import Decoder
 from iterref.denoiser import Denoiser
-from iterref.drafts import no_reward
-from iterref.problem import Problem
 from tests.support.oracle import enumerate_outcomes, law_matrix
+from tests.support.paths import stepped
 
 WIDTH, LAYERS, HEADS, INNER = 16, 2, 4, 24
 MATRICES = ("query", "key", "value", "out", "gate", "up", "down")
@@ -116,12 +115,12 @@ def half_open(rows: int, length: int, words: int, mask: int) -> Tensor:
 def decoded(denoiser: Denoiser, law: Tensor, states: Tensor, t: float, u: float, decoder: Decoder) -> Tensor:
     """The law (S,) of states (S, L) after one step of a decoder from t to u, from their law before it."""
     there = law.nonzero()[:, 0]
-    noisy, problem = states[there], Problem(denoiser, no_reward, torch.zeros_like(states[:1]))
+    noisy = states[there]
 
-    def run(start: Tensor, rng: Any) -> Tensor:
-        return advance(problem, noisy[start], t, u, decoder, torch.zeros_like(start), rng)
+    def outcome(start: Tensor, rng: Any) -> Tensor:
+        return stepped(denoiser, noisy[start], t, u, decoder, rng)
 
-    return law[there] @ law_matrix(*enumerate_outcomes(run, len(there)), states)
+    return law[there] @ law_matrix(*enumerate_outcomes(outcome, len(there)), states)
 
 
 def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:

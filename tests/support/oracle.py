@@ -152,7 +152,12 @@ def law_matrix(start: Tensor, probability: Tensor, result: Tensor, states: Tenso
 
 
 def transition(
-    model: Denoiser, reward: Callable[[Tensor, Tensor], Tensor], alpha: float, move: Move, states: Tensor, t: float = 0.0
+    model: Denoiser,
+    reward: Callable[[Tensor, Tensor], Tensor],
+    alpha: float,
+    move: Move,
+    states: Tensor,
+    t: float = 0.0,
 ) -> Tensor:
     """The exact transition matrix of one move at time t over states (S, 2, L) = (x_t, x_0)."""
     rewards = reward(states[:, 1], torch.zeros(len(states), dtype=torch.long))

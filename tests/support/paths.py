@@ -7,16 +7,25 @@ import torch
 from torch import Tensor
 
 from iterref.decoding import Decoder, grid
+from iterref.denoiser import Denoiser
+from iterref.drafts import no_reward
 from iterref.exact.table import Table
 from iterref.guidance import Tempered
 from iterref.noise import Schedule, absorbing
 from iterref.problem import Problem
+from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.base import Sampler, ScoredCloud
 from tests.support.oracle import Enumerator, enumerate_outcomes
 from tests.support.worlds import TableReward, random_reward, random_table
 
 EXACT, ALPHA = 1e-10, 0.7
+
+
+def stepped(denoiser: Denoiser, x_t: Tensor, t: float, u: float, decoder: Decoder, rng: Rng) -> Tensor:
+    """One step of a decoder from states (R, L) that all belong to prompt 0."""
+    prompts = torch.zeros(len(x_t), dtype=torch.long)
+    return decoder.step(Run(Problem(denoiser, no_reward, torch.zeros_like(x_t), prompts=prompts)), x_t, t, u, rng)
 
 
 def run_of(table: Table, reward: TableReward, alpha: float, rows: int, temperature: float = 1.0) -> Run:

@@ -13,11 +13,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor
 
-from iterref.decoding import REVERSE, advance
+from iterref.decoding import Decoder
 from iterref.denoiser import Denoiser
-from iterref.drafts import no_reward
-from iterref.problem import Problem
 from tests.support.oracle import enumerate_outcomes, law_matrix
+from tests.support.paths import stepped
 
 WIDTH, BLOCKS, HEADS, CONDITION, LENGTH = 16, 2, 2, 8, 10
 WORDS = "the cat dog saw a man and ran home".split()
@@ -153,12 +152,11 @@ def noisy_tokens(rows: int, vocab: int, mask: int | None, length: int = LENGTH, 
 
 def step_matrix(denoiser: Denoiser, noisy: Tensor, t: float, u: float) -> Tensor:
     """The law (S, S) of one plain step of this library from t to u, enumerated over all noisy states (S, L)."""
-    problem = Problem(denoiser, no_reward, torch.zeros_like(noisy[:1]))
 
-    def run(start: Tensor, rng: Any) -> Tensor:
-        return advance(problem, noisy[start], t, u, REVERSE, torch.zeros_like(start), rng)
+    def outcome(start: Tensor, rng: Any) -> Tensor:
+        return stepped(denoiser, noisy[start], t, u, Decoder(), rng)
 
-    return law_matrix(*enumerate_outcomes(run, len(noisy)), noisy)
+    return law_matrix(*enumerate_outcomes(outcome, len(noisy)), noisy)
 
 
 def product_matrix(cells: Tensor, noisy: Tensor) -> Tensor:
