@@ -219,7 +219,8 @@ class Probe:
 
     def estimate(self, methods: Sequence[Sampler], reward: Callable[..., Tensor], started: bool) -> Estimate:
         """What methods take that run one after another, of which the last one is the estimated one."""
-        method, calls, seconds, scored = methods[-1], set(), 0.0, 0.0
+        method, seconds, scored = methods[-1], 0.0, 0.0
+        calls: set[Call] = set()
         for one in methods:
             counted = Counting(self.problem)
             longer = counted.run(one, started and one is method)

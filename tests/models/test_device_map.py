@@ -333,7 +333,7 @@ def test_weights_that_have_to_be_written_anew_need_a_folder(tmp_path: Path, monk
 
 
 def test_without_accelerate_a_map_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.setattr("iterref.optional.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs accelerate: pip install 'iterref\\[large\\]'"):
         iterref.load(folder(tmp_path, "dream"), length=5, device_map="auto")
     assert places(iterref.load(tmp_path / "dream", length=5)) == {"cpu"}
