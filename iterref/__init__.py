@@ -9,10 +9,12 @@ Letters for shapes, everywhere: **B** rows (one prompt each), **R** rows of one 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from iterref import lazy
+
 if TYPE_CHECKING:
+    from iterref import models, rewards, samplers
     from iterref.adaptive import focus, tune
     from iterref.budget import Budget, Cost, fit
     from iterref.denoise import Guided
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     from iterref.loading import load
     from iterref.noise import Noise, Schedule, absorbing, uniform
     from iterref.problem import Problem
-    from iterref.registry import parse
+    from iterref.rewards.strings import reward_from_string
     from iterref.run import Result, sample
+    from iterref.strings import sampler_from_string
 
 __version__ = "0.1.0"
 
@@ -45,47 +48,16 @@ __all__ = [
     "generate",
     "infill",
     "load",
-    "parse",
+    "models",
     "refine",
+    "reward_from_string",
+    "rewards",
     "sample",
+    "sampler_from_string",
+    "samplers",
     "tune",
     "uniform",
 ]
 
-# Where each public name lives. They are looked up on first use (PEP 562), so that the command line's help and lists
-# do not wait for torch.
-_HOMES = {
-    "Budget": "budget",
-    "Cost": "budget",
-    "Guided": "denoise",
-    "Noise": "noise",
-    "OwnDrafts": "drafts",
-    "Problem": "problem",
-    "Result": "run",
-    "Schedule": "noise",
-    "absorbing": "noise",
-    "edit": "editing",
-    "estimate": "estimation",
-    "fit": "budget",
-    "focus": "adaptive",
-    "generate": "generation",
-    "infill": "editing",
-    "load": "loading",
-    "parse": "registry",
-    "refine": "editing",
-    "sample": "run",
-    "tune": "adaptive",
-    "uniform": "noise",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"iterref.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# Names are looked up on first use, so that the command line's help and lists do not wait for torch.
+lazy.attach(__name__)

@@ -10,7 +10,7 @@ the first denoiser row. The pool of drafts that consensus needs is drawn here to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,6 @@ from torch import Tensor
 from iterref.budget import Cost, Rows, budget_of, fit
 from iterref.drafts import (
     Drafts,
-    OwnDrafts,
     Pooled,
     TextModel,
     draw,
@@ -36,6 +35,7 @@ from iterref.registry import parse
 from iterref.rewards.algebra import Composable, TextCombined, replaced
 from iterref.rewards.base import Reward, RewardError
 from iterref.rewards.calling import judges_tokens
+from iterref.rewards.strings import reward_from_string
 from iterref.rewards.text import TextReward
 from iterref.run import Interrupted, Result, sample
 from iterref.samplers.base import Sampler
@@ -67,8 +67,9 @@ def generate(
 
     `model` is a text model, a folder of `Summarizer.load`'s, or None or "tiny-news" for the bundled one. `reward` is a
     function of texts in the convention of TRL's reward functions (`f(completions, prompts=..., **columns)`, one number
-    a text; -inf forbids a text), a reward of `iterref.rewards`, a function `(tokens, rows)`, or the model's agreement
-    with its own drafts ("consensus", an `OwnDrafts`, `Drafts` drawn before), alone or within a mixture. `sampler` is a
+    a text; -inf forbids a text), a reward of `iterref.rewards`, its name with options ("classifier:FOLDER:positive",
+    "mine.py:short", `iterref.rewards.strings`), a function `(tokens, rows)`, or the model's agreement with its own
+    drafts ("consensus", an `OwnDrafts`, `Drafts` drawn before), alone or within a mixture. `sampler` is a
     method or its name with options ("iterref:tries=16,span=0.2"), what `recommended` says unless given. A reward that
     is higher by `alpha` makes a text e times as likely.
 
@@ -85,7 +86,8 @@ def generate(
     error's `partial`.
     """
     prompts = checked_prompts(prompts)
-    columns, reward = checked_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
+    columns = checked_columns(columns, len(prompts))
+    reward = checked_reward(reward, len(prompts), columns)
     model, method = method_of(model, sampler)
     method, pool = begun(method, reward, start)
     unfitted, method = method, fitted(method, budget, pool)
@@ -299,14 +301,13 @@ def checked_columns(columns: Mapping[str, Sequence[Any]] | None, batch: int) -> 
     return columns
 
 
-def checked_reward(reward: Any, batch: int) -> Callable[..., Any]:
-    """The reward, by its name too. Raises `ValueError` or `TypeError` for what is none, or belongs to other prompts."""
-    if reward == "consensus":
-        return OwnDrafts()
+def checked_reward(reward: Any, batch: int, columns: Collection[str] | None = None) -> Callable[..., Any]:
+    """The reward, by its name too (`reward_from_string`). Raises `ValueError` or `TypeError` for what is none, or
+    belongs to other prompts."""
     if isinstance(reward, str):
-        raise ValueError(f"unknown reward {reward!r}: did you mean 'consensus'? Any other is given as a function")
+        reward = reward_from_string(reward, columns)
     if not callable(reward):
-        raise TypeError(f"the reward is a {type(reward).__name__}: pass a function of texts, or 'consensus'")
+        raise TypeError(f"the reward is a {type(reward).__name__}: pass a function of texts, or a reward's name")
     for pool in pools_in(reward):
         if isinstance(pool, Drafts) and len(pool.texts) != batch:
             raise ValueError(

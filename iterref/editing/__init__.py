@@ -88,7 +88,8 @@ def edit(
     prompts = checked_prompts(prompts)
     batch = len(prompts)
     _expect_texts(texts, batch)
-    columns, reward = checked_columns(columns, batch), checked_reward(reward, batch)
+    columns = checked_columns(columns, batch)
+    reward = checked_reward(reward, batch, columns)
     if room is not None and room < 0:
         raise ValueError(f"room is how many tokens a text may grow by, at least 0, got {room}")
     identities = checked_rows(seed, rows, (), batch)

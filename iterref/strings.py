@@ -1,0 +1,134 @@
+"""Strings: a name with options after it, the shorthand of shells and tables for an object.
+
+    "iterref:tries=16,span=0.2"     name:option=value,option=value        several values of one option: span=0.1+0.5
+
+Values are read as the option's declared type says, never by how they look.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
+from importlib import import_module
+from math import isnan
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from iterref import legacy, registry
+from iterref.registry import nearest
+
+if TYPE_CHECKING:
+    from iterref.samplers.base import Sampler
+
+OPTION = re.compile(r"\s*[A-Za-z_]\w*\s*=")
+MOST = 2**20  # of a whole number: no run is that long
+
+
+def sampler_from_string(text: str | Sampler) -> Sampler:
+    """A sampler from "name" or "name:option=value,option=value"; one that is built already is returned as it is.
+
+    Raises `ValueError` for an unknown name or option, with the nearest known one, and for a value that cannot be read,
+    and `TypeError` for what is neither a string nor a sampler.
+    """
+    base: Any = import_module("iterref.samplers.base")
+    if isinstance(text, base.Sampler):
+        sampler: Sampler = text
+        return sampler
+    if not isinstance(text, str):
+        raise TypeError(f"the sampler is a {type(text).__name__}: pass a sampler, or its name, as in 'iterref:tries=16'")
+    text, warning = legacy.translated(text, _options_of)
+    if warning is not None:
+        warnings.warn(warning, FutureWarning, stacklevel=2)
+    name, _, written = text.partition(":")
+    kind, (head, given) = registry.get(name.strip()), split(written)
+    if head:
+        raise ValueError(f"{name}: {head!r} is no option: write option=value")
+    hints = get_type_hints(kind)
+    found: Sampler = kind(**read(name, given, {field.name: hints[field.name] for field in fields(kind)}))
+    return found
+
+
+def _options_of(name: str) -> Collection[str]:
+    return [field.name for field in fields(registry.get(name))] if name in registry.names() else ()
+
+
+def split(written: str) -> tuple[str, list[tuple[str, str]]]:
+    """What stands after a name: a part that names no option, and the (option, value) pairs behind it."""
+    items = [item for item in written.split(",") if item.strip()]
+    at = next((place for place in range(len(items)) if all(map(OPTION.match, items[place:]))), len(items))
+    pairs = (item.partition("=") for item in items[at:])
+    return ",".join(items[:at]).strip(), [(option.strip(), value.strip()) for option, _, value in pairs]
+
+
+def read(name: str, given: Sequence[tuple[str, str]], hints: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of options, by their types. Raises `ValueError` for an option that is not known or given twice."""
+    values: dict[str, Any] = {}
+    for option, value in given:
+        if option not in hints:
+            known = f"did you mean {nearest(option, hints)!r}? The options are {', '.join(hints)}" if hints else "it has none"
+            raise ValueError(f"{name}: unknown option {option!r}: {known}")
+        if option in values:
+            raise ValueError(f"{name}: {option} is given twice: give it once")
+        values[option] = read_value(f"{name}:{option}", value, hints[option])
+    return values
+
+
+def read_value(where: str, value: str, hint: Any) -> Any:
+    """A value of the type that a hint says. Raises `ValueError` for one that is none."""
+    one, several = kinds(hint)
+    if not one and not several:
+        raise ValueError(f"{where} cannot be written in a string: build the object in Python")
+    parts = value.split("+")
+    if str in one or Any in one or not several:
+        if len(parts) > 1 and all(re.fullmatch(r"[-\d.]+", part) for part in parts) and {int, float} & {*one}:
+            raise ValueError(f"{where} takes one value, got {value!r}")
+        return _single(where, value, one)
+    if len(parts) == 1 and one:
+        return _single(where, value, one)
+    return tuple(_single(where, part, several) for part in parts)
+
+
+def kinds(hint: Any) -> tuple[list[Any], list[Any]]:
+    """The types of a single value, and of the parts of several, that a hint allows; a string can hold no others."""
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        both = [kinds(part) for part in inside]
+        return [kind for one, _ in both for kind in one], [kind for _, several in both for kind in several]
+    if origin is Literal:
+        return [hint], []
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return [], [kind for part in inside if part is not ... for kind in kinds(part)[0]]
+    return ([hint], []) if hint in (Any, bool, int, float, str, NoneType) else ([], [])
+
+
+def _single(where: str, value: str, allowed: Sequence[Any]) -> Any:
+    words = [word for kind in allowed if get_origin(kind) is Literal for word in get_args(kind)]
+    if value in words or value.lower() == "none" and NoneType in allowed:
+        return value if value in words else None
+    if bool in allowed and value.lower() in ("true", "false", "1", "0"):
+        return value.lower() in ("true", "1")
+    if int in allowed and (float not in allowed or re.fullmatch(r"[+-]?\d+", value)):
+        try:
+            found = int(value)
+        except ValueError:
+            if str in allowed:
+                return value
+            raise ValueError(f"{where} needs a whole number, got {value!r}") from None
+        if abs(found) > MOST:
+            raise ValueError(f"{where} is at most {MOST}, got {value[:20]!r}: no run is that long")
+        return found
+    if str in allowed or Any in allowed:
+        return value
+    if float in allowed:
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if isnan(number):
+            raise ValueError(f"{where} needs a number, got {value!r}")
+        return number
+    if words:
+        raise ValueError(f"{where} must be one of {', '.join(words)}, got {value!r}: say {nearest(value, words)!r}?")
+    raise ValueError(f"{where} is true or false, got {value!r}")
