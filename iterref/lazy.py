@@ -27,7 +27,7 @@ class Package(ModuleType):
         room, home = self.__name__.rpartition(".")[2], self.__dict__.get("homes", {}).get(name)
         if home is not None:
             module = import_module(home)
-            value = module if home == f"{self.__name__}.{name}" and not hasattr(module, name) else getattr(module, name)
+            value = module if home == f"{self.__name__}.{name}" and name not in vars(module) else getattr(module, name)
         elif name in legacy.RENAMED and self.__name__ == "iterref" and legacy.RENAMED[name] in self.homes:
             return legacy.renamed(name, getattr(self, legacy.RENAMED[name]))
         elif name.startswith("_") or room not in registry.ROOMS or (value := _added(room, name)) is None:
@@ -37,7 +37,7 @@ class Package(ModuleType):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Python binds a file to its package once it is loaded; a public name that the file defines goes first."""
-        if isinstance(value, ModuleType) and value.__name__ == self.homes.get(name) and hasattr(value, name):
+        if isinstance(value, ModuleType) and value.__name__ == self.homes.get(name) and name in vars(value):
             value = getattr(value, name)
         self.__dict__[name] = value
 
@@ -47,7 +47,7 @@ class Package(ModuleType):
 
 
 def attach(package: str) -> None:
-    """Makes a package that is being imported lazy, with the names that it imports for type checkers."""
+    """Makes a package that is being imported lazy, with the names that it imports for type checkers, under its one `if`."""
     module = sys.modules[package]
     module.__dict__["homes"] = homes(Path(str(module.__file__)))
     module.__class__ = Package
@@ -56,11 +56,11 @@ def attach(package: str) -> None:
 def homes(file: Path) -> dict[str, str]:
     """Names that a file imports under `if TYPE_CHECKING:`, and the module that each comes from."""
     found: dict[str, str] = {}
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            for line in (line for line in node.body if isinstance(line, ast.ImportFrom)):
-                own = line.module == ".".join(("iterref", *file.parent.relative_to(registry.HOME).parts))  # its files
-                found |= {one.name: f"{line.module}.{one.name}" if own else str(line.module) for one in line.names}
+    package = ".".join(("iterref", *file.parent.relative_to(registry.HOME).parts))
+    for block in (node for node in registry.parsed(file).body if isinstance(node, ast.If)):
+        for line in (line for line in block.body if isinstance(line, ast.ImportFrom)):
+            home = "{0}.{1}" if line.module == package else "{0}"  # a file of the package is a module, too
+            found |= {one.name: home.format(line.module, one.name) for one in line.names}
     return found
 
 

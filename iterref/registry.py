@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -23,6 +24,10 @@ from typing import Any, NamedTuple
 HOME = Path(__file__).parent
 ROOMS = {"samplers": "method", "rewards": "reward", "models": "model family"}  # and what one is called
 REQUIRED = ...  # stands for the default of an option that has none
+# A function up to the colon of its signature, and the deeper or empty lines behind it.
+BODY = re.compile(
+    r"(?P<head>^(?P<indent> *)def (?:(?!\n *(?:class |def |@))[^#])*?:(?: *#.*)?\n)(?:(?P=indent) +.*\n| *\n)+", re.MULTILINE
+)
 OF_EVERY_MODEL = ("length", "dtype", "device", "revision")  # options of `iterref.load`, no family's own
 
 
@@ -134,7 +139,12 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 
 def entry_of(room: str, file: Path) -> Entry | None:
-    """What a file of a room offers, None for one that only helps the others."""
+    """What a file of a room offers, None for one that only helps the others. Remembered until the file changes."""
+    return _entry_of(room, file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _entry_of(room: str, file: Path, changed: int) -> Entry | None:
     marks = {"samplers": ("\nclass ",), "rewards": ("\nREWARD = ", f"\ndef {file.stem}("), "models": ("\nFAMILY = ",)}
     text = file.read_text(encoding="utf-8")
     if file.stem in ("base", "family") or not any(mark in text for mark in marks[room]):
@@ -171,13 +181,17 @@ def declared(file: Path, name: str) -> tuple[str, dict[str, Any]]:
 
 
 def parsed(file: Path) -> ast.Module:
-    """The syntax tree of a file, remembered as long as the file stays as it is."""
+    """The syntax tree of a file, functions without their bodies, remembered until the file changes."""
     return _parsed(file, file.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=256)
 def _parsed(file: Path, changed: int) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
+    text = file.read_text(encoding="utf-8")
+    try:  # bodies are most of a file, and a list has half the time
+        return ast.parse(BODY.sub(r"\g<head>\g<indent>    ...\n", text))
+    except SyntaxError:  # a string that looks like a function
+        return ast.parse(text)
 
 
 def _is_method(file: Path, node: ast.ClassDef) -> bool:
@@ -199,11 +213,17 @@ def _defined(file: Path, name: str) -> tuple[Path, ast.ClassDef | ast.FunctionDe
     for node in parsed(file).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return file, node
-    for node in ast.walk(parsed(file)):
-        if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in node.names):
-            home = _source(node.module or "")
-            return None if home is None or home == file else _defined(home, name)
-    return None
+    module = _imported(file, file.stat().st_mtime_ns).get(name)
+    home = None if module is None else _source(module)
+    return None if home is None or home == file else _defined(home, name)
+
+
+@lru_cache(maxsize=256)
+def _imported(file: Path, changed: int) -> dict[str, str]:
+    """Names that a file imports at its top, for type checkers too, and the modules that they come from."""
+    blocks = [node.body if isinstance(node, ast.If) else [node] for node in parsed(file).body]
+    lines = [node for block in blocks for node in block if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name: str(line.module) for line in lines for alias in line.names}
 
 
 def _source(module: str) -> Path | None:

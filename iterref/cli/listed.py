@@ -48,8 +48,7 @@ def contents(room: str) -> dict[str, dict[str, Any]]:
     for name, entry in registry.entries(room).items():
         options = {key: value for key, value in entry.options.items() if value is not registry.REQUIRED}
         required = [key for key in entry.options if key not in options]
-        title = f"{entry.facts['title']}: " if "title" in entry.facts else ""
-        told[name] = {"summary": title + entry.summary, "options": options} | ({"required": required} if required else {})
+        told[name] = {"summary": entry.summary, "options": options} | ({"required": required} if required else {})
     return told | {form: {"summary": summary} for form, summary in FORMS[room].items()}
 
 
