@@ -1,21 +1,22 @@
-"""A model of your own: a denoiser of five-letter words, counted from a list, and a text model around it.
+"""Lists of words: a denoiser of words of one length, and a text model around it; a model family of your own.
 
-    p(x_0^i = v | x_t)  =  share of the words that agree with the letters shown and have v at place i
-
-A denoiser says which noise it undoes and answers with one law an open position; `check` tests that it keeps the
-conventions. `prepare`, `encode` and `decode` make it a model of texts, which is all that `generate` asks for.
+p(x_0^i = v | x_t)  =  share of the words that agree with the letters shown and have v at place i
 """
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from iterref import absorbing, generate
-from iterref.check import check, table
+from iterref.models.family import Family
 
-WORDS = "apple angle maple eagle table cable noble title tidal metal medal petal camel cabal canal naval alarm".split()
+FAMILY = Family(title="lists of words", reads=("word-list",), whole="a list of words has its own length and letters")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = "apple angle maple eagle table cable noble title tidal metal medal petal camel cabal canal naval alarm".split()
 
 
 class WordList:
@@ -37,7 +38,7 @@ class WordList:
         return (counts / counts.sum(-1, keepdim=True)).log()[where]
 
     def prepare(self, prompts: list[str]) -> tuple[WordList, Tensor, Tensor]:
-        canvas = torch.full((len(prompts), 5), self.noise.mask)
+        canvas = torch.full((len(prompts), self.words.shape[1]), self.noise.mask)
         return self, canvas, torch.ones_like(canvas, dtype=torch.bool)
 
     def encode(self, texts: list[str]) -> Tensor:
@@ -47,11 +48,18 @@ class WordList:
         return ["".join(LETTERS[token] if token < len(LETTERS) else "?" for token in row) for row in tokens.tolist()]
 
 
+def load(name: str | Path, *, revision: str | None = None, dtype: torch.dtype, device: torch.device) -> WordList:
+    """The words that config.json lists, on the CPU; a list has neither weights nor a precision."""
+    return WordList(json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))["words"])
+
+
 def letters_a(completions: list[str]) -> list[int]:
     return [text.count("a") for text in completions]
 
 
 if __name__ == "__main__":
+    from iterref.check import check, table
+
     model = WordList(WORDS)
     print(table(check(model, model.words, real=True)))
     # The letters of a word determine each other, so moves redraw whole tails of the recorded path, letter by letter.

@@ -21,6 +21,7 @@ from torch import Tensor
 from iterref.budget import Cost, Rows, budget_of, fit
 from iterref.drafts import (
     Drafts,
+    OwnDrafts,
     Pooled,
     TextModel,
     draw,

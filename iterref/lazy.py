@@ -3,7 +3,7 @@
     if TYPE_CHECKING:
         from iterref.samplers.iterref import IterRef       # the list that tools read, and `attach` too
 
-    attach(__name__)                                       # iterref.samplers.IterRef imports its file when it is asked for
+    attach(__name__)                                       # iterref.samplers.IterRef imports its file on first use
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from iterref import legacy, registry
+from iterref.sources import HOME, parsed
 
 
 class Package(ModuleType):
@@ -47,17 +48,17 @@ class Package(ModuleType):
 
 
 def attach(package: str) -> None:
-    """Makes a package that is being imported lazy, with the names that it imports for type checkers, under its one `if`."""
+    """Makes a package that is being imported lazy, with the names that it imports for type checkers."""
     module = sys.modules[package]
     module.__dict__["homes"] = homes(Path(str(module.__file__)))
     module.__class__ = Package
 
 
 def homes(file: Path) -> dict[str, str]:
-    """Names that a file imports under `if TYPE_CHECKING:`, and the module that each comes from."""
+    """Names that a file imports under `if TYPE_CHECKING:`, its one `if`, and the module that each comes from."""
     found: dict[str, str] = {}
-    package = ".".join(("iterref", *file.parent.relative_to(registry.HOME).parts))
-    for block in (node for node in registry.parsed(file).body if isinstance(node, ast.If)):
+    package = ".".join(("iterref", *file.parent.relative_to(HOME).parts))
+    for block in (node for node in parsed(file).body if isinstance(node, ast.If)):
         for line in (line for line in block.body if isinstance(line, ast.ImportFrom)):
             home = "{0}.{1}" if line.module == package else "{0}"  # a file of the package is a module, too
             found |= {one.name: home.format(line.module, one.name) for one in line.names}

@@ -42,8 +42,7 @@ def load(
     compile: bool | Literal["static"] = False,
     **options: Any,
 ) -> TextModel:
-    """The text model in a folder, of a hub name, or a bundled one: "tiny-news" (None too), "tiny-books" ... (`iterref ls
-    models`).
+    """The text model in a folder, of a hub name, or a bundled one (`iterref ls models`): "tiny-news" (None too) ...
 
     `length` is the number of positions of a canvas, the model's own unless given: those of the answer, or with models
     that know no prompts (MDLM, UDLM, Duo, SEDD) of prompt and text. `tokenizer` is a folder or a hub name, the
@@ -65,7 +64,10 @@ def load(
     module: Any = import_module(f"iterref.models.{kind}")
     family: Family = module.FAMILY
     if isinstance(place, DeviceMap) and not family.spread:
-        raise _one_device(name)
+        spread = [one.facts["title"] for one in registry.entries("models").values() if one.facts.get("spread")]
+        raise ValueError(
+            f"{name} runs in a network that has one device: say device=, for device_map is of {', '.join(spread)}"
+        )
     model: Any  # a model of images is a `TextModel` whose texts are images
     told = {"dtype": weights, "device": place, **options}
     with _within_memory(name, place):
@@ -107,13 +109,6 @@ def _place(
     return DeviceMap.checked(device_map, max_memory, offload_folder)
 
 
-def _one_device(name: str | Path) -> ValueError:
-    spread = [one.facts["title"] for one in registry.entries("models").values() if one.facts.get("spread")]
-    return ValueError(
-        f"{name} runs in a network that has one device: say device=, for device_map is of {', '.join(spread)}"
-    )
-
-
 @contextmanager
 def _within_memory(name: str | Path, place: torch.device | DeviceMap) -> Iterator[None]:
     """Says what to do where a device runs out of memory."""
@@ -146,9 +141,10 @@ def family_of(config: Mapping[str, Any], name: str) -> str:
     kind = registry.family_of(config)
     if kind is None:
         titles = (family.facts["title"] for family in registry.entries("models").values())
+        written = ", ".join(registry.kinds_of(config)) or "that its config.json does not name"
         raise ValueError(
-            f"{name} is of the architecture {', '.join(registry.kinds_of(config)) or 'that its config.json does not name'}"
-            f": this library reads {', '.join(titles)}; wrap another model in a denoiser of your own (iterref.denoise)"
+            f"{name} is of the architecture {written}: this library reads {', '.join(titles)}; wrap another model in "
+            "a denoiser of your own (iterref.denoise)"
         )
     return kind
 

@@ -37,7 +37,7 @@ def sampler_from_string(text: str | Sampler) -> Sampler:
         sampler: Sampler = text
         return sampler
     if not isinstance(text, str):
-        raise TypeError(f"the sampler is a {type(text).__name__}: pass a sampler, or its name, as in 'iterref:tries=16'")
+        raise TypeError(f"the sampler is a {type(text).__name__}: pass a sampler or its name, as in 'iterref:tries=16'")
     text, warning = legacy.translated(text, _options_of)
     if warning is not None:
         warnings.warn(warning, FutureWarning, stacklevel=2)
@@ -67,8 +67,10 @@ def read(name: str, given: Sequence[tuple[str, str]], hints: Mapping[str, Any]) 
     values: dict[str, Any] = {}
     for option, value in given:
         if option not in hints:
-            known = f"did you mean {nearest(option, hints)!r}? The options are {', '.join(hints)}" if hints else "it has none"
-            raise ValueError(f"{name}: unknown option {option!r}: {known}")
+            raise ValueError(
+                f"{name}: unknown option {option!r}: did you mean {nearest(option, hints)!r}? "
+                f"The options are {', '.join(hints)}"
+            )
         if option in values:
             raise ValueError(f"{name}: {option} is given twice: give it once")
         values[option] = read_value(f"{name}:{option}", value, hints[option])
@@ -79,7 +81,7 @@ def read_value(where: str, value: str, hint: Any) -> Any:
     """A value of the type that a hint says. Raises `ValueError` for one that is none."""
     one, several = kinds(hint)
     if not one and not several:
-        raise ValueError(f"{where} cannot be written in a string: build the object in Python")
+        raise _only_in_python(where)
     parts = value.split("+")
     if str in one or Any in one or not several:
         if len(parts) > 1 and all(re.fullmatch(r"[-\d.]+", part) for part in parts) and {int, float} & {*one}:
@@ -131,4 +133,10 @@ def _single(where: str, value: str, allowed: Sequence[Any]) -> Any:
         return number
     if words:
         raise ValueError(f"{where} must be one of {', '.join(words)}, got {value!r}: say {nearest(value, words)!r}?")
-    raise ValueError(f"{where} is true or false, got {value!r}")
+    if bool in allowed:
+        raise ValueError(f"{where} is true or false, got {value!r}")
+    raise _only_in_python(where)
+
+
+def _only_in_python(where: str) -> ValueError:
+    return ValueError(f"{where} cannot be written in a string: build the object in Python")

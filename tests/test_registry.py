@@ -1,143 +1,193 @@
-"""The registry: names come from files, and what a method prints is what builds it."""
+"""The registry: one file makes a sampler, a reward or a model family, and it is found everywhere."""
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+import ast
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from shutil import copyfile
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from click.testing import CliRunner
 
-import iterref.samplers
-from iterref.kernels import KERNELS
-from iterref.registry import get, names, parse
-from iterref.samplers.base import Sampler, plan_of
-from iterref.samplers.iterref import IterRef
+import iterref
+from iterref import registry
+from iterref.cli import main
+from iterref.cli.listed import contents
+from iterref.engine.manifest import model_told
+from iterref.sources import REQUIRED, declared, options_of, parsed
 
-positive = st.integers(1, 12)
-share = st.floats(1e-6, 1.0)
+EXAMPLES = Path(__file__).parents[1] / "examples"
+ADDED = {"samplers": "independent", "rewards": "eight_words_that_keep", "models": "word_list"}
+SOURCE = '''"""One."""
+
+def short(): ...
+class Options:
+    """Those."""
+    def __init__(self, a, *, b: int = 2) -> None:
+        self.a = """
+text at the margin
+"""
+
+    def other(self,
+        x: str = ":",  # why
+    ) -> None:
+        return None
 
 
-def test_names_are_the_files():
+def long(
+    *, c: int = 3,
+) -> int:  # fmt: skip
+    return c
+'''
+WORDS = ["apple", "angle", "maple", "eagle", "table"]
+
+
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a sampler, a reward, a model family and a bundled model of it, which the rooms are extended by."""
+    packages = {room: getattr(iterref, room) for room in ADDED}
+    before = {room: set(vars(package)) for room, package in packages.items()}
+    for room, name in ADDED.items():
+        (tmp_path / room).mkdir()
+        copyfile(EXAMPLES / f"new_{room[:-1]}.py", tmp_path / room / f"{name}.py")
+        monkeypatch.setattr(packages[room], "__path__", [*packages[room].__path__, str(tmp_path / room)])
+    folder = tmp_path / "models" / "weights" / "five-letters"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "word-list", "words": WORDS}))
+    (folder / "README.md").write_text("# five-letters: words of five letters\n")
+    yield tmp_path
+    for room, name in ADDED.items():
+        sys.modules.pop(f"iterref.{room}.{name}", None)
+        for new in set(vars(packages[room])) - before[room]:
+            delattr(packages[room], new)
+
+
+def test_names_are_the_files() -> None:
+    helping = {"__init__", "base"}
     folder = Path(iterref.samplers.__path__[0])
-    assert names() == sorted(file.stem for file in folder.glob("[a-z]*.py") if file.stem != "base")
-    assert {"ancestral", "best_of_n", "metropolis", "iterref"} <= set(names())
+    assert set(registry.names()) <= {file.stem for file in folder.glob("*.py")} - helping
+    assert {"ancestral", "best_of_n", "metropolis", "iterref"} <= set(registry.names())
+    assert {"classifier", "consensus", "length", "perplexity", "rouge"} <= set(registry.names("rewards"))
+    assert {"mdlm", "llada", "masked_lm", "tiny_news"} <= set(registry.names("models"))
+    assert {"tiny-news", "tiny-books"} <= set(registry.bundled("models")) and "prose" in registry.bundled("rewards")
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_method_prints_compares_and_cannot_be_changed(name):
-    method = get(name)()
-    assert isinstance(method, Sampler) and method.name == name == str(method)
-    assert parse(name) == method and hash(parse(f" {name} :")) == hash(method)
-    assert parse(method) is method
-    with pytest.raises(FrozenInstanceError):
-        method.steps = 3
+@pytest.mark.parametrize("room", registry.ROOMS)
+def test_what_is_read_of_a_file_is_what_it_has(room: str) -> None:
+    for name, entry in registry.entries(room).items():
+        one = entry.load()
+        if room == "models":
+            family = vars(sys.modules[f"iterref.models.{name}"])["FAMILY"]
+            assert {field: getattr(family, field) for field in entry.facts} == entry.facts
+        given = inspect.signature(one).parameters
+        own = [key for key in given if room != "models" or given[key].kind is inspect.Parameter.KEYWORD_ONLY]
+        assert list(entry.options) == [key for key in own if room != "models" or key not in registry.OF_EVERY_MODEL]
+        assert all((given[key].default is inspect.Parameter.empty) == (entry.options[key] is REQUIRED) for key in own
+                   if key in entry.options)  # fmt: skip
+        assert entry.summary
 
 
-@st.composite
-def refinements(draw) -> IterRef:
-    steps, kernel = draw(positive), draw(st.sampled_from(sorted(KERNELS)))
-    span = share | st.integers(1, steps)
-    objective = draw(st.sampled_from(["sample", "maximise"]))
-    guided = draw(st.booleans())
-    decodes = kernel == "trajectory" or not guided and kernel != "published"
-    return IterRef(
-        steps=steps,
-        moves=draw(st.integers(0, 12)),
-        tries=draw(positive),
-        blocks=draw(st.integers(0, 12)) if kernel == "shared" else 0,
-        span=draw(span | st.lists(span, min_size=2, max_size=3).map(tuple)),
-        spacing=draw(st.integers(0, 9)),
-        early=draw(st.floats(0, 1)),
-        late=draw(st.floats(0, 1)),
-        guided=guided,
-        kernel=kernel,
-        balance=draw(st.floats(0, 1)),
-        order=draw(st.sampled_from(["random", "confidence"])) if decodes else "random",
-        objective=objective,
-        anneal=draw(share) if objective == "maximise" else 1.0,
+def test_an_added_sampler_is_found_by_name_and_as_an_object(added: Path) -> None:
+    sampler = iterref.sampler_from_string("independent:proposals=3,steps=4")
+    assert str(sampler) == "independent:steps=4,proposals=3"
+    assert "Independent" in dir(iterref.samplers)
+    assert vars(iterref)["samplers"].Independent(proposals=3, steps=4) == sampler
+    with pytest.raises(ValueError, match="did you mean 'independent'"):
+        iterref.sampler_from_string("indpendent")
+
+
+def test_an_added_model_and_reward_are_run_by_name(added: Path) -> None:
+    texts = iterref.generate(
+        "five-letters", ["", ""], reward="eight_words_that_keep", columns={"keep": ["apple", "maple"]},
+        sampler="independent:steps=5,order=left", budget=20,
+    ).texts  # fmt: skip
+    assert texts is not None and len(texts) == 2
+    stated = iterref.estimate("five-letters", [""], reward=len_reward, sampler="independent:steps=5", budget=20)
+    assert stated.cost.denoiser == 20 and str(stated.sampler) == "independent:steps=5,proposals=3"
+
+
+def len_reward(completions: list[str]) -> list[int]:
+    return list(map(len, completions))
+
+
+def test_added_files_are_listed_and_taken_on_the_command_line(added: Path, tmp_path: Path) -> None:
+    told = json.loads(CliRunner().invoke(main, ["ls", "--json"]).stdout)
+    assert told["samplers"]["independent"]["options"]["proposals"] == 7
+    assert told["rewards"]["eight_words_that_keep"]["summary"].startswith("Eight words")
+    assert "word_list" in told["models"]
+    assert told["models"]["five-letters"] == {"summary": "words of five letters", "bundled": True}
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"document": "", "keep": "apple"}) + "\n")
+    command = ["generate", str(prompts), "--model", "five-letters", "--method", "independent:steps=2,proposals=2"]
+    done = CliRunner().invoke(main, [*command, "--reward", "eight_words_that_keep", "--json"])
+    assert done.exit_code == 0 and len(json.loads(done.stdout)["text"]) == 5, done.output
+    wrong = CliRunner().invoke(main, [*command, "--reward", "eight_words_that_kept"])
+    assert wrong.exit_code == 2 and "did you mean 'eight_words_that_keep'" in wrong.output
+
+
+def test_the_manifest_knows_an_added_model_by_its_files(added: Path) -> None:
+    before = model_told("five-letters")
+    config = added / "models" / "weights" / "five-letters" / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace("apple", "ankle"))
+    after = model_told("five-letters")
+    config.write_text(text)
+    assert before["hash"] != after["hash"] and before == model_told("five-letters")
+
+
+def test_without_the_folder_nothing_of_it_is_found() -> None:
+    """The control of the tests above."""
+    assert not set(ADDED.values()) & {name for room in registry.ROOMS for name in registry.names(room)}
+    with pytest.raises(ValueError, match="unknown method 'independent'"):
+        iterref.sampler_from_string("independent")
+    with pytest.raises(FileNotFoundError, match="five-letters"):
+        iterref.load("five-letters")
+
+
+@pytest.mark.parametrize("name, most", [("sampler", 40), ("model", 60)])
+def test_a_new_one_is_few_lines(name: str, most: int) -> None:
+    code = (EXAMPLES / f"new_{name}.py").read_text().partition("\nif __name__")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= most
+
+
+def test_a_new_reward_is_few_lines() -> None:
+    source = (EXAMPLES / "new_reward.py").read_text()
+    [function] = [node for node in ast.parse(source).body if getattr(node, "name", "") == ADDED["rewards"]]
+    assert len(str(ast.get_source_segment(source, function)).splitlines()) <= 10
+
+
+def test_lists_load_no_torch_and_answer_at_once() -> None:
+    script = (
+        "import sys, time\nfrom iterref.cli import main\ntry:\n    main(['ls'])\nexcept SystemExit:\n    pass\n"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)\nprint(time.process_time())"
     )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout.splitlines()[-1]) < 0.5  # about 0.15 s alone; a busy machine takes longer
 
 
-@settings(max_examples=25, deadline=None)
-@given(refinements())
-def test_a_method_is_read_back_from_what_it_prints(method):
-    again = parse(str(method))
-    assert again == method and repr(again) == repr(method)  # the kinds of numbers too: span=1 is not span=1.0
+def test_a_source_is_read_without_the_bodies_of_its_functions(tmp_path: Path) -> None:
+    file = tmp_path / "one.py"
+    file.write_text(SOURCE)
+    assert options_of(file, "Options") == {"a": REQUIRED, "b": 2}
+    assert declared(file, "long") == ("One.", {"c": 3})
+    file.write_text('"""Two."""\n\ndef long(*, d=4):\n    return d\n')
+    os.utime(file, ns=(1, 1))
+    assert declared(file, "long") == ("Two.", {"d": 4})
+    assert "return d" not in ast.unparse(parsed(file))
 
 
-def test_options_are_read():
-    method = parse("iterref: tries=4, span=0.1+2+1.0 ,guided=false,kernel=trajectory,late=0.5")
-    assert isinstance(method, IterRef)
-    assert (method.tries, method.span, method.guided, method.kernel) == (4, (0.1, 2, 1.0), False, "trajectory")
-    assert str(method) == "iterref:tries=4,span=0.1+2+1.0,late=0.5,guided=False,kernel=trajectory"
-    assert parse("best_of_n:n=3,order=confidence") == get("best_of_n")(n=3, order="confidence")
-    assert parse("iterref:guided=1") == parse("iterref:guided=TRUE") == IterRef()
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        ("iteref", "unknown method 'iteref': did you mean 'iterref'"),
-        ("base", "unknown method 'base'"),
-        ("", "unknown method ''"),
-        ("best-of-n:n=2", "did you mean 'best_of_n'"),
-        ("iterref:trys=4", "unknown option 'trys': did you mean 'tries'"),
-        ("iterref:name=x", "unknown option 'name'"),
-        ("iterref:tries", "'tries' is no option: write option=value"),
-        ("iterref:tries=two", "iterref:tries needs a whole number, got 'two'"),
-        ("iterref:tries=2.5", "needs a whole number"),
-        ("iterref:tries=2+3", "iterref:tries takes one value"),
-        ("iterref:late=soon", "iterref:late needs a number"),
-        ("iterref:late=0.1+0.2", "iterref:late takes one value"),
-        ("iterref:guided=maybe", "iterref:guided is true or false"),
-        ("iterref:tries=0", "iterref: tries must be at least 1, got 0"),
-        ("iterref:moves=-1", "moves must be at least 0"),
-        ("iterref:span=0.0", "span"),
-        ("iterref:span=9", "number of grid steps in 1..4, got 9"),
-        ("iterref:span=0.1+1.5", "span"),
-        ("iterref:late=2", "early, late and balance must lie in"),
-        ("iterref:kernel=share", "kernel must be one of shared, independent, trajectory, published, got 'share'"),
-        ("iterref:order=best", "order must be one of random, left, confidence"),
-        ("iterref:objective=win", "objective must be one of sample, maximise"),
-        ("iterref:anneal=0.5", "only objective=maximise may lower alpha"),
-        ("iterref:blocks=2,kernel=published", "blocks > 1 needs kernel=shared"),
-        ("iterref:blocks=2,denoise_steps=2", "blocks > 1 needs"),
-        ("ancestral:order=best", "ancestral: order must be one of"),
-        ("ancestral:steps=0", "ancestral: steps must be at least 1"),
-        ("best_of_n:n=0", "best_of_n: n must be at least 1"),
-        ("best_of_n:order=best", "best_of_n: order must be one of"),
-        ("metropolis:steps=-1", "metropolis: steps must be at least 0"),
-        ("metropolis:moves=-2", "metropolis: moves must be at least 0"),
-    ],
-)
-def test_what_cannot_be_read_is_refused_with_a_sentence(text, words):
-    with pytest.raises(ValueError, match=words):
-        parse(text)
-
-
-def test_one_step_and_everything_are_differentplan_ofs():
-    """span=1 and span=1.0 are equal numbers; the plan that is remembered for one must not serve the other."""
-    one, all_of_it = (plan_of(IterRef(steps=4, moves=1, span=span))[-1] for span in (1, 1.0))
-    assert (one.s, all_of_it.s) == (0.25, 1.0)
-
-
-@settings(max_examples=25, deadline=None)
-@given(refinements())
-def test_aplan_of_holds_its_moves_at_the_times_it_may(method):
-    plan = plan_of(method)
-    moves = [move for move in plan if not move.redraw]
-    if method.kernel == "trajectory":
-        assert len(plan) == 1 + method.moves
-        assert all(0 <= move.start < method.steps for move in plan)
-    else:
-        drafts = len(plan) - len(moves)
-        assert len(moves) == method.moves and drafts == method.steps if method.guided else drafts <= method.steps
-        assert all(move.t <= method.late and move.s > move.t and move.a_s < move.a_t for move in moves)
-        assert sum(move.t > 0 for move in moves) in (0, round(method.early * method.moves))
-        assert [move.t for move in plan] == sorted((move.t for move in plan), reverse=True)
-    alphas = [move.alpha for move in (plan[1:] if method.kernel == "trajectory" else moves)]
-    assert alphas == sorted(alphas, reverse=True)
-    if len(alphas) > 1:
-        assert alphas[0] == 1 and alphas[-1] == pytest.approx(method.anneal)
+def test_a_configuration_is_told_by_its_name_before_its_keys() -> None:
+    sedd = {"graph": {}, "noise": {}, "model": {}, "tokens": 4}
+    assert registry.family_of(sedd) == "sedd" and registry.family_of({**sedd, "model_type": "gpt2"}) is None
+    assert registry.family_of({"model_type": "bert", "architectures": ["BertForMaskedLM"]}) == "masked_lm"
+    assert registry.family_of({"model_type": "Dream", "architectures": ["DreamForMaskedLM"]}) == "dream"  # exact first
+    assert registry.family_of({"_class_name": "AmusedPipeline"}) == "amused"
+    assert registry.family_of({"format": "iterref-summarizer-1"}) == "tiny_news"
+    assert {name for name in contents("models") if name.islower()} >= {"tiny-news", "mdlm"}

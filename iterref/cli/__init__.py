@@ -27,7 +27,7 @@ from iterref.cli.listed import list_all
 from iterref.cli.placing import place_of, place_options
 from iterref.cli.reading import read_budget, read_prompts, read_reward
 from iterref.cli.writing import JSON_FILE, OUT, PAGE, watched, write_json, write_result
-from iterref.registry import HOME, declared
+from iterref.sources import HOME, declared
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

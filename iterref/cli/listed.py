@@ -10,6 +10,7 @@ import click
 
 from iterref import registry
 from iterref.cli.writing import write_json
+from iterref.sources import REQUIRED
 
 ROOMS = tuple(registry.ROOMS)
 # What stands for a name in a command without being one.
@@ -46,7 +47,7 @@ def contents(room: str) -> dict[str, dict[str, Any]]:
     must be given are `required`."""
     told = {name: {"summary": card(folder), "bundled": True} for name, folder in checkpoints(room).items()}
     for name, entry in registry.entries(room).items():
-        options = {key: value for key, value in entry.options.items() if value is not registry.REQUIRED}
+        options = {key: value for key, value in entry.options.items() if value is not REQUIRED}
         required = [key for key in entry.options if key not in options]
         told[name] = {"summary": entry.summary, "options": options} | ({"required": required} if required else {})
     return told | {form: {"summary": summary} for form, summary in FORMS[room].items()}

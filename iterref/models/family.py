@@ -13,7 +13,7 @@ class Family:
     """A model family, called by its file's name.
 
     `title` is its name in lists. `reads` are the names, in lower case, by which a configuration asks for it
-    (`model_type`, `architectures`, `format`, or a pipeline's `_class_name`); a name may be a pattern, as "*formaskedlm".
+    (`model_type`, `architectures`, `format`, or a pipeline's `_class_name`); one may be a pattern, as "*formaskedlm".
     `keys` are those of a configuration that has no such name. `tokenizer` is a hub name for checkpoints that come
     without one. `spread`: whether a device map may spread the network over devices. `whole` is said of a family that
     reads its folder by itself and has a length and a tokenizer of its own: the sentence that refuses others.

@@ -29,9 +29,9 @@ def reward_from_string(text: str, columns: Collection[str] | None = None) -> Any
     """
     if text.startswith(("http://", "https://")):
         return registry.get("served", "rewards")(text)
-    file, _, function = text.rpartition(":")
-    if file.endswith(".py") or text.endswith(".py"):
-        return user_function(Path(file or text), function if file else "")
+    file, _, function = (text, "", "") if text.endswith(".py") else text.rpartition(":")
+    if file.endswith(".py"):
+        return user_function(Path(file), function)
     name, _, written = text.partition(":")
     checkpoints, known = registry.bundled("rewards"), registry.entries("rewards")
     if name in known:

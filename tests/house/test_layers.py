@@ -17,7 +17,9 @@ FILES = {
 
 # From the ground up: a room may use the rooms above it in this list, and itself.
 ORDER = [
-    {"hub", "interrupts", "lines", "progress"},
+    {"hub", "interrupts", "lines", "progress", "legacy", "sources"},
+    {"registry"},
+    {"lazy", "strings"},
     {"random"},
     {"noise"},
     {"denoise"},
@@ -27,7 +29,7 @@ ORDER = [
     {"mtm", "decode", "particles", "potentials", "resample"},
     {"kernels"},
     {"samplers"},
-    {"registry", "trace"},
+    {"trace"},
     {"page"},
     {"run"},
     {"pairs", "drafts", "plots", "adaptive"},
@@ -40,10 +42,10 @@ ORDER = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 TOP = {"drafts", "loading", "generation", "training", "editing", "bench", "demo", "cli"}  # who may know a model
-LOW = {"hub", "random", "noise", "denoise", "models"}  # whom a model may know
+LOW = {"hub", "random", "noise", "denoise", "models", "registry"}  # whom a model may know
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
 OWN_ROOM = {"plots": {"matplotlib"}, "bench.gallery": {"matplotlib"}}  # loaded by whoever asks for a picture
-FACADE = {"__init__", "iterref"}
+FACADE = {"__init__", "iterref", "models", "rewards", "samplers"}  # public names of what lies below
 
 
 def room_of(module: str) -> str:
