@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from iterref import Problem, parse, sample
+from iterref import Problem, sample, sampler_from_string
 from iterref.bench.digits import DigitClass, Judge
 from iterref.bench.gallery import gallery
 from iterref.models.digits import Digits
@@ -22,9 +22,9 @@ def main() -> None:
     wanted = torch.arange(ROWS) % 10
     denoiser, canvas, free = Digits.load("masked").prepare([None] * ROWS)
     problem = Problem(denoiser, DigitClass(wanted), canvas, free, alpha=0.2)
-    runs = {"before": sample(parse("ancestral:steps=64"), problem)}
+    runs = {"before": sample(sampler_from_string("ancestral:steps=64"), problem)}
     for name in ("best_of_n", "iterref"):
-        runs[name] = sample(parse(name), problem, budget=BUDGET)
+        runs[name] = sample(sampler_from_string(name), problem, budget=BUDGET)
     judge = Judge()
     print(f"{'':12}{'log p':>8}{'judge':>8}   denoiser and reward rows")
     for name, result in runs.items():

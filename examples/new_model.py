@@ -3,8 +3,6 @@
 p(x_0^i = v | x_t)  =  share of the words that agree with the letters shown and have v at place i
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -37,7 +35,7 @@ class WordList:
         counts = torch.where((x_t == self.noise.mask)[..., None], counts, known)
         return (counts / counts.sum(-1, keepdim=True)).log()[where]
 
-    def prepare(self, prompts: list[str]) -> tuple[WordList, Tensor, Tensor]:
+    def prepare(self, prompts: list[str]) -> tuple["WordList", Tensor, Tensor]:
         canvas = torch.full((len(prompts), self.words.shape[1]), self.noise.mask)
         return self, canvas, torch.ones_like(canvas, dtype=torch.bool)
 

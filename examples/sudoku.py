@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import torch
 
-from iterref import Problem, sample
+from iterref import Problem, sample, sampler_from_string
 from iterref.bench.puzzles import Surplus, broken, puzzle
 from iterref.generation import RECOMMENDED
 from iterref.models.sudoku import load
-from iterref.registry import parse
 
 SIDE, GIVENS, PUZZLES = 4, 4, 24
 BUDGET = (64, 1024)  # denoiser rows and reward rows a puzzle
@@ -33,7 +32,7 @@ def main() -> None:
     problem = Problem(load(SIDE), Surplus(SIDE), cells.clamp_min(0), free=cells < 0, alpha=0.5)
     grids = {}
     for name, method in METHODS.items():
-        result = sample(parse(method), problem, seed=0, budget=BUDGET)
+        result = sample(sampler_from_string(method), problem, seed=0, budget=BUDGET)
         grids[name] = result.tokens.tolist()
         solved = sum(broken(grid, SIDE) == 0 for grid in grids[name])
         print(f"{name:10} {solved:2} of {PUZZLES} solved, {result.asked.denoiser:g} denoiser rows a puzzle")

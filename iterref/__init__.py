@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from iterref.problem import Problem
     from iterref.rewards.strings import reward_from_string
     from iterref.run import Result, sample
-    from iterref.strings import sampler_from_string
+    from iterref.samplers.strings import sampler_from_string
 
 __version__ = "0.1.0"
 

@@ -71,8 +71,8 @@ def get(name: str, room: str = "samplers") -> Any:
 
 
 def parse(text: Any) -> Any:
-    """`iterref.strings.sampler_from_string`, under the name that modules not yet renamed import."""
-    return import_module("iterref.strings").sampler_from_string(text)
+    """`sampler_from_string`, under the name that modules not yet renamed import."""
+    return import_module("iterref.samplers.strings").sampler_from_string(text)
 
 
 def bundled(room: str) -> dict[str, Path]:

@@ -8,50 +8,15 @@ Values are read as the option's declared type says, never by how they look.
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from math import isnan
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
-from iterref import legacy, registry
 from iterref.registry import nearest
-
-if TYPE_CHECKING:
-    from iterref.samplers.base import Sampler
 
 OPTION = re.compile(r"\s*[A-Za-z_]\w*\s*=")
 MOST = 2**20  # of a whole number: no run is that long
-
-
-def sampler_from_string(text: str | Sampler) -> Sampler:
-    """A sampler from "name" or "name:option=value,option=value"; one that is built already is returned as it is.
-
-    Raises `ValueError` for an unknown name or option, with the nearest known one, and for a value that cannot be read,
-    and `TypeError` for what is neither a string nor a sampler.
-    """
-    base: Any = import_module("iterref.samplers.base")
-    if isinstance(text, base.Sampler):
-        sampler: Sampler = text
-        return sampler
-    if not isinstance(text, str):
-        raise TypeError(f"the sampler is a {type(text).__name__}: pass a sampler or its name, as in 'iterref:tries=16'")
-    text, warning = legacy.translated(text, _options_of)
-    if warning is not None:
-        warnings.warn(warning, FutureWarning, stacklevel=2)
-    name, _, written = text.partition(":")
-    kind, (head, given) = registry.get(name.strip()), split(written)
-    if head:
-        raise ValueError(f"{name}: {head!r} is no option: write option=value")
-    hints = get_type_hints(kind)
-    found: Sampler = kind(**read(name, given, {field.name: hints[field.name] for field in fields(kind)}))
-    return found
-
-
-def _options_of(name: str) -> Collection[str]:
-    return [field.name for field in fields(registry.get(name))] if name in registry.names() else ()
 
 
 def split(written: str) -> tuple[str, list[tuple[str, str]]]:

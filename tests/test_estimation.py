@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 import iterref.estimation.probe as probes
-from iterref import Problem, evaluation, generate, parse, problem, random, sample
+from iterref import Problem, evaluation, generate, problem, random, sample
+from iterref import sampler_from_string as parse
 from iterref.denoise import Guided, carry_over, from_leave_one_out
 from iterref.drafts import OwnDrafts
 from iterref.estimation import Estimate, Footprint, estimate, held

@@ -14,8 +14,8 @@ from iterref.kernels import KERNELS
 from iterref.registry import get, names
 from iterref.samplers.base import Sampler, plan_of
 from iterref.samplers.iterref import IterRef
+from iterref.samplers.strings import sampler_from_string as parse
 from iterref.strings import read_value
-from iterref.strings import sampler_from_string as parse
 
 positive = st.integers(1, 12)
 share = st.floats(1e-6, 1.0)

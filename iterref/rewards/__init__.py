@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from iterref.rewards.rouge import Rouge, RougeAgainst, report_rouge, report_rouge_rows, rouge_l, rouge_n
     from iterref.rewards.served import Served
     from iterref.rewards.similarity import Similarity
-    from iterref.rewards.strings import reward_from_string
     from iterref.rewards.text import TextReward
     from iterref.rewards.threaded import Threaded
 
@@ -53,7 +52,6 @@ __all__ = [
     "checked",
     "report_rouge",
     "report_rouge_rows",
-    "reward_from_string",
     "rouge_l",
     "rouge_n",
 ]

@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
-from iterref import OwnDrafts, cli, editing, loading, parse
+from iterref import OwnDrafts, cli, editing, loading
+from iterref import sampler_from_string as parse
 from iterref.run import Interrupted
 from tests.cli.test_cli import call, refused
 from tests.test_generation import FakeModel

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from iterref import Cost, Problem, parse, sample
+from iterref import Cost, Problem, sample
+from iterref import sampler_from_string as parse
 from iterref.models.markov import world
 
 ROWS = 6

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import iterref
-from iterref import Cost, OwnDrafts, parse, sample
+from iterref import Cost, OwnDrafts, sample
+from iterref import sampler_from_string as parse
 from iterref.editing import Editing, History, edit, infill
 from iterref.editing.copies import Copies
 from iterref.editing.history import node_seed

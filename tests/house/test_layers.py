@@ -142,7 +142,7 @@ def test_imports_point_one_way(module):
         ("samplers.ancestral", "from iterref import run", "run"),
         ("samplers.iterref", "from iterref.rewards.base import Reward", "rewards.base"),
         ("kernels.shared", "import iterref.rewards.rouge", "rewards.rouge"),
-        ("kernels.shared", "def f():\n    from iterref.registry import parse", "registry"),
+        ("kernels.shared", "def f():\n    from iterref.run import sample", "run"),
         ("kernels.shared", "def f():\n    import transformers", "transformers"),
         ("rewards.rouge", "from iterref.samplers.base import Sampler", "samplers.base"),
         ("rewards.rouge", "from iterref.models import table", "models.table"),

@@ -8,7 +8,8 @@ import pickle
 import torch
 from torch import Tensor
 
-from iterref import Problem, parse, sample
+from iterref import Problem, sample
+from iterref import sampler_from_string as parse
 from iterref.denoise import Guided, carry_over
 from iterref.loading import load
 from iterref.models.dit import Dit, DitOptions

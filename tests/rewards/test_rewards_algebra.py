@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iterref import generate, parse, sample
+from iterref import generate, sample
+from iterref import sampler_from_string as parse
 from iterref.problem import Problem
 from iterref.rewards import Combined, Lexical, Remembered, RewardError, Rouge, TextCombined, TextReward, checked
 from iterref.rewards.base import Composable

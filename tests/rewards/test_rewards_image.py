@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref import Problem, parse, sample
+from iterref import Problem, sample
+from iterref import sampler_from_string as parse
 from iterref.rewards import ImageClassifier, ImageText, RewardError, checked
 from iterref.rewards.image import Preprocessing
 from tests.support import checkpoints
