@@ -51,16 +51,10 @@ def load(name: str | Path, *, revision: str | None = None, dtype: torch.dtype, d
     return WordList(json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))["words"])
 
 
-def letters_a(completions: list[str]) -> list[int]:
-    return [text.count("a") for text in completions]
-
-
 if __name__ == "__main__":
     from iterref.check import check, table
 
-    model = WordList(WORDS)
-    print(table(check(model, model.words, real=True)))
-    # The letters of a word determine each other, so moves redraw whole tails of the recorded path, letter by letter.
+    print(table(check(model := WordList(WORDS), model.words, real=True)))
     for name in ("ancestral:steps=5,order=left", "iterref:kernel=trajectory,steps=5,order=left"):
-        result = generate(model, [""] * 8, sampler=name, alpha=0.2, reward=letters_a)
+        result = generate(model, [""] * 8, sampler=name, alpha=0.2, reward=lambda texts: [x.count("a") for x in texts])
         print(f"{name}\n  {' '.join(result.texts or [])}   mean reward {float(result.rewards.mean()):.2f}")
