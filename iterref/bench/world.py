@@ -145,7 +145,7 @@ def methods(plain: int, quick: bool = False) -> list[str]:
     if quick:
         return [*found, PUBLISHED, SINGLE]
     for name in names():
-        decoded = issubclass(get(name), Decoded) and get(name)().steps != plain  # type: ignore[attr-defined]
+        decoded = issubclass(get(name), Decoded) and get(name)().steps != plain
         more = VARIANTS.get(name, (f"{name}:steps={{plain}}",) if decoded else ())
         found += [text.format(plain=plain) for text in more]
     return found

@@ -20,7 +20,6 @@ FORMS = {
         "FILE.py:NAME": "a function of your own: NAME(completions, prompts=..., **fields) -> one number a text",
         "http://HOST/PATH": "or https://...: a server that judges texts; what it is asked and answers: docs/rewards.md",
     },
-    "samplers": {},
 }
 
 
@@ -45,12 +44,14 @@ def list_all(rooms: tuple[str, ...], as_json: bool) -> None:
 def contents(room: str) -> dict[str, dict[str, Any]]:
     """By name, what a room offers: bundled checkpoints, the files' own, and forms. `options` have defaults, those that
     must be given are `required`."""
-    told = {name: {"summary": card(folder), "bundled": True} for name, folder in checkpoints(room).items()}
+    told: dict[str, dict[str, Any]] = {
+        name: {"summary": card(folder), "bundled": True} for name, folder in checkpoints(room).items()
+    }
     for name, entry in registry.entries(room).items():
         options = {key: value for key, value in entry.options.items() if value is not REQUIRED}
         required = [key for key in entry.options if key not in options]
         told[name] = {"summary": entry.summary, "options": options} | ({"required": required} if required else {})
-    return told | {form: {"summary": summary} for form, summary in FORMS[room].items()}
+    return told | {form: {"summary": summary} for form, summary in FORMS.get(room, {}).items()}
 
 
 def checkpoints(room: str) -> Mapping[str, Path]:

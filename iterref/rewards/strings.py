@@ -60,7 +60,7 @@ def reward_from_string(text: str, columns: Collection[str] | None = None) -> Any
 
 
 def _options(
-    reward: type, name: str, head: str, given: Sequence[tuple[str, str]], model: str | None
+    reward: Any, name: str, head: str, given: Sequence[tuple[str, str]], model: str | None
 ) -> dict[str, Any]:
     """The arguments of a reward's class: `head` holds those that may be given in their order."""
     parameters = signature(reward).parameters
