@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from iterref import absorbing, generate
+from iterref.check import check, table
+from iterref.denoiser import Denoiser
 from iterref.models.family import Family
 
 FAMILY = Family(title="lists of words", reads=("word-list",), whole="a list of words has its own length and letters")
@@ -17,10 +19,10 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = "apple angle maple eagle table cable noble title tidal metal medal petal camel cabal canal naval alarm".split()
 
 
-class WordList:
+class WordList(Denoiser):
     """The exact denoiser of the uniform law over `words`; rows that no word agrees with fall back on single letters."""
 
-    time_free, promptless = True, True  # neither t nor the prompt is looked at, so equal questions are asked once
+    time_independent, uses_prompts = True, False  # neither t nor the prompt matters: equal sequences are evaluated once
 
     def __init__(self, words: list[str]) -> None:
         self.noise = absorbing(len(LETTERS) + 1)  # the last token is the mask
@@ -52,8 +54,6 @@ def load(name: str | Path, *, revision: str | None = None, dtype: torch.dtype, d
 
 
 if __name__ == "__main__":
-    from iterref.check import check, table
-
     print(table(check(model := WordList(WORDS), model.words, real=True)))
     for name in ("ancestral:steps=5,order=left", "iterref:kernel=trajectory,steps=5,order=left"):
         result = generate(model, [""] * 8, sampler=name, alpha=0.2, reward=lambda texts: [x.count("a") for x in texts])

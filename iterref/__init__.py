@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from iterref import models, rewards, samplers
     from iterref.adaptive import focus, tune
     from iterref.budget import Budget, Cost, fit
-    from iterref.denoise import Guided
+    from iterref.denoiser import Denoiser
     from iterref.drafts import OwnDrafts
     from iterref.editing import edit, infill, refine
     from iterref.estimation import estimate
     from iterref.generation import generate
+    from iterref.guidance import ClassifierFreeGuidance
     from iterref.loading import load
     from iterref.noise import Noise, Schedule, absorbing, uniform
     from iterref.problem import Problem
@@ -34,7 +35,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Budget",
     "Cost",
-    "Guided",
+    "ClassifierFreeGuidance",
+    "Denoiser",
     "Noise",
     "OwnDrafts",
     "Problem",

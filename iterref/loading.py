@@ -144,7 +144,7 @@ def family_of(config: Mapping[str, Any], name: str) -> str:
         written = ", ".join(registry.kinds_of(config)) or "that its config.json does not name"
         raise ValueError(
             f"{name} is of the architecture {written}: this library reads {', '.join(titles)}; wrap another model in "
-            "a denoiser of your own (iterref.denoise)"
+            "a denoiser of your own (iterref.denoiser.Denoiser)"
         )
     return kind
 
