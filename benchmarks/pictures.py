@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from iterref import OwnDrafts, Problem, generate, load, plots, sample, sampler_from_string
+from iterref import OwnDrafts, Problem, generate, load, plots, sample
+from iterref import sampler_from_string as parse
 from iterref.exact.markov import world
 
 ROWS, LENGTH = 128, 24

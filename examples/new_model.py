@@ -1,12 +1,10 @@
-"""A model of your own: a denoiser of five-letter words, counted from a list, and a text model around it.
+"""Lists of words: a denoiser of words of one length, and a text model around it; a model family of your own.
 
-    p(x_0^i = v | x_t)  =  share of the words that agree with the letters shown and have v at place i
-
-A denoiser says which noise it undoes and answers with one law an open position; `check` tests that it keeps the
-conventions. `prepare`, `encode` and `decode` make it a model of texts, which is all that `generate` asks for.
+p(x_0^i = v | x_t)  =  share of the words that agree with the letters shown and have v at place i
 """
 
-from __future__ import annotations
+import json
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,9 +12,11 @@ from torch import Tensor
 from iterref import absorbing, generate
 from iterref.check import check, table
 from iterref.denoiser import Denoiser
+from iterref.models.family import Family
 
-WORDS = "apple angle maple eagle table cable noble title tidal metal medal petal camel cabal canal naval alarm".split()
+FAMILY = Family(title="lists of words", reads=("word-list",), whole="a list of words has its own length and letters")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = "apple angle maple eagle table cable noble title tidal metal medal petal camel cabal canal naval alarm".split()
 
 
 class WordList(Denoiser):
@@ -37,8 +37,8 @@ class WordList(Denoiser):
         counts = torch.where((x_t == self.noise.mask)[..., None], counts, known)
         return (counts / counts.sum(-1, keepdim=True)).log()[where]
 
-    def prepare(self, prompts: list[str]) -> tuple[WordList, Tensor, Tensor]:
-        canvas = torch.full((len(prompts), 5), self.noise.mask)
+    def prepare(self, prompts: list[str]) -> tuple["WordList", Tensor, Tensor]:
+        canvas = torch.full((len(prompts), self.words.shape[1]), self.noise.mask)
         return self, canvas, torch.ones_like(canvas, dtype=torch.bool)
 
     def encode(self, texts: list[str]) -> Tensor:
@@ -48,14 +48,13 @@ class WordList(Denoiser):
         return ["".join(LETTERS[token] if token < len(LETTERS) else "?" for token in row) for row in tokens.tolist()]
 
 
-def letters_a(completions: list[str]) -> list[int]:
-    return [text.count("a") for text in completions]
+def load(name: str | Path, *, revision: str | None = None, dtype: torch.dtype, device: torch.device) -> WordList:
+    """The words that config.json lists, on the CPU; a list has neither weights nor a precision."""
+    return WordList(json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))["words"])
 
 
 if __name__ == "__main__":
-    model = WordList(WORDS)
-    print(table(check(model, model.words, real=True)))
-    # The letters of a word determine each other, so moves redraw whole tails of the recorded path, letter by letter.
+    print(table(check(model := WordList(WORDS), model.words, real=True)))
     for name in ("ancestral:steps=5,order=left", "trajectory:steps=5,order=left"):
-        result = generate(model, [""] * 8, sampler=name, alpha=0.2, reward=letters_a)
+        result = generate(model, [""] * 8, sampler=name, alpha=0.2, reward=lambda texts: [x.count("a") for x in texts])
         print(f"{name}\n  {' '.join(result.texts or [])}   mean reward {float(result.rewards.mean()):.2f}")

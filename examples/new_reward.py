@@ -1,6 +1,6 @@
-"""A reward of your own: any function from texts to numbers, in the form that TRL's trainers take too.
+"""Eight words that keep one: a reward of your own, in the form that TRL's trainers take too.
 
-Here: summaries of about eight words, and a hard constraint. Every document names a word that its summary must keep; a
+Summaries of about eight words, and a hard constraint: every document names a word that its summary must keep, and a
 summary without it has reward -inf, which is weight zero.
 """
 

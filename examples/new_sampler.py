@@ -1,9 +1,7 @@
-"""A sampler of your own: independent Metropolis, a chain whose every proposal is a whole new draft.
+"""Independent Metropolis: a chain whose every proposal is a whole new draft; a sampler of your own.
 
-    y ~ the base decoder,   accept with min(1, exp((r(y) - r(x)) / alpha))       exact for the decoder's tilted law
+y ~ the base decoder,   accept with min(1, exp((r(y) - r(x)) / alpha))       exact for the decoder's tilted law
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +11,6 @@ import torch
 from iterref import Cost, Problem, sample
 from iterref.decoding import advance, grid
 from iterref.samplers.base import Info, State
-from iterref.exact.markov import world
 from iterref.particles import adopt
 from iterref.random import Rng
 from iterref.samplers.base import Decoded
@@ -25,12 +22,8 @@ class Independent(Decoded):
 
     name: ClassVar[str] = "independent"
     knob: ClassVar[str] = "proposals"  # what a budget buys, from one on
-
     proposals: int = 7
-
-    @property
-    def iterations(self) -> int:
-        return 1 + self.proposals
+    iterations = property(lambda self: 1 + self.proposals)
 
     def init(self, problem: Problem, rng: Rng) -> State:
         return State(0, 1.0, problem.prior(rng))
@@ -52,6 +45,8 @@ class Independent(Decoded):
 
 
 if __name__ == "__main__":  # on a world whose tilted law is known; one token a step, so that drafts are the model's
+    from iterref.exact.markov import world
+
     model, reward, tilted = world(length=6, vocab=4)
     problem = Problem(model, reward, torch.zeros(1000, 6), alpha=0.5)
     for budget in (12, 96, 768):

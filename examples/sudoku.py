@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import torch
 
-from iterref import Problem, sample
+from iterref import Problem, sample, sampler_from_string
 from iterref.bench.puzzles import Surplus, broken, puzzle
 from iterref.generation import RECOMMENDED
 from iterref.models.sudoku import load
-from iterref.registry import sampler_from_string
 
 SIDE, GIVENS, PUZZLES = 4, 4, 24
 BUDGET = (64, 1024)  # denoiser rows and reward rows a puzzle

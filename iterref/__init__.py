@@ -9,10 +9,12 @@ Letters for shapes, everywhere: **B** rows (one prompt each), **R** rows of one 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from iterref import lazy
+
 if TYPE_CHECKING:
+    from iterref import models, rewards, samplers
     from iterref.adaptive import refine_hardest, select_sampler
     from iterref.budget import Budget, Cost, fit_budget
     from iterref.denoiser import Denoiser
@@ -24,16 +26,17 @@ if TYPE_CHECKING:
     from iterref.loading import load
     from iterref.noise import Noise, Schedule, absorbing, uniform
     from iterref.problem import Problem
-    from iterref.registry import sampler_from_string
     from iterref.result import Result
+    from iterref.rewards.strings import reward_from_string
+    from iterref.samplers.strings import sampler_from_string
     from iterref.sampling import sample
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
-    "Cost",
     "ClassifierFreeGuidance",
+    "Cost",
     "Denoiser",
     "Noise",
     "OwnDrafts",
@@ -47,49 +50,17 @@ __all__ = [
     "generate",
     "infill",
     "load",
+    "models",
     "refine",
     "refine_hardest",
+    "reward_from_string",
+    "rewards",
     "sample",
     "sampler_from_string",
+    "samplers",
     "select_sampler",
     "uniform",
 ]
 
-# Where each public name lives. They are looked up on first use (PEP 562), so that the command line's help and lists
-# do not wait for torch.
-_HOMES = {
-    "Budget": "budget",
-    "Cost": "budget",
-    "ClassifierFreeGuidance": "guidance",
-    "Denoiser": "denoiser",
-    "Noise": "noise",
-    "OwnDrafts": "drafts",
-    "Problem": "problem",
-    "Result": "result",
-    "Schedule": "noise",
-    "absorbing": "noise",
-    "edit": "editing",
-    "estimate": "estimation",
-    "fit_budget": "budget",
-    "generate": "generation",
-    "infill": "editing",
-    "load": "loading",
-    "refine": "editing",
-    "refine_hardest": "adaptive",
-    "sample": "sampling",
-    "sampler_from_string": "registry",
-    "select_sampler": "adaptive",
-    "uniform": "noise",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"iterref.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# Names are looked up on first use, so that the command line's help and lists do not wait for torch.
+lazy.attach(__name__)

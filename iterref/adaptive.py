@@ -21,9 +21,9 @@ from torch import Tensor
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import sampler_from_string
 from iterref.result import Best, Result
 from iterref.samplers.base import Info, Paired, Sampler
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 # Pilot runs draw from seeds of their own, derived from the run's, so that the run does not depend on them.

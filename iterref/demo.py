@@ -24,11 +24,11 @@ from iterref.budget import Cost
 from iterref.drafts import OwnDrafts, TextModel
 from iterref.generation import draw_drafts, fitted, generate
 from iterref.progress import Bar
-from iterref.registry import sampler_from_string
 from iterref.report.plots import Point
 from iterref.result import Result
 from iterref.rewards.rouge import report_rouge_rows
 from iterref.samplers.base import Sampler
+from iterref.samplers.strings import sampler_from_string
 
 # The demo's options, all in one place.
 BUDGET = 112  # NFE a sentence, the pool of drafts included

@@ -39,11 +39,11 @@ from iterref.generation import (
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import sampler_from_string
 from iterref.rewards.algebra import replaced
 from iterref.run import CELLS, Run
 from iterref.samplers.base import Sampler
 from iterref.samplers.best_of_n import BestOfN
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 TOKEN, NUMBER = 8, 4  # bytes of a token and of a log-probability

@@ -10,7 +10,7 @@ the first network evaluation. The pool of drafts that consensus needs is drawn h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,13 +32,14 @@ from iterref.drafts import (
 )  # fmt: skip
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import sampler_from_string
 from iterref.result import Interrupted, Result
 from iterref.rewards.algebra import Composable, TextCombined, replaced
 from iterref.rewards.base import Reward, RewardError
 from iterref.rewards.calling import judges_tokens
+from iterref.rewards.strings import reward_from_string
 from iterref.rewards.text import TextReward
 from iterref.samplers.base import Sampler
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import Progress, sample
 
 # What texts are refined by unless said otherwise: the method's defaults, by which free text stays whole, and the best
@@ -70,8 +71,9 @@ def generate(
 
     `model` is a text model, a folder of `Summarizer.load`'s, or None or "tiny-news" for the bundled one. `reward` is a
     function of texts in the convention of TRL's reward functions (`f(completions, prompts=..., **columns)`, one number
-    a text; -inf forbids a text), a reward of `iterref.rewards`, a function `(tokens, rows)`, or the model's agreement
-    with its own drafts ("consensus", an `OwnDrafts`, `Drafts` drawn before), alone or within a mixture. `sampler` is a
+    a text; -inf forbids a text), a reward of `iterref.rewards`, its name with options ("classifier:FOLDER:positive",
+    "mine.py:short", `iterref.rewards.strings`), a function `(tokens, rows)`, or the model's agreement with its own
+    drafts ("consensus", an `OwnDrafts`, `Drafts` drawn before), alone or within a mixture. `sampler` is a
     method or its name with options ("iterref:tries=16,span=0.2"), what `recommended` says unless given. A reward that
     is higher by `alpha` makes a text e times as likely.
 
@@ -90,7 +92,8 @@ def generate(
     error's `partial`.
     """
     prompts = checked_prompts(prompts)
-    columns, reward = checked_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
+    columns = checked_columns(columns, len(prompts))
+    reward = checked_reward(reward, len(prompts), columns)
     model, method = method_of(model, sampler)
     method, pool = begun(method, reward, start)
     unfitted, method = method, fitted(method, budget, pool)
@@ -311,14 +314,13 @@ def checked_columns(columns: Mapping[str, Sequence[Any]] | None, batch: int) -> 
     return columns
 
 
-def checked_reward(reward: Any, batch: int) -> Callable[..., Any]:
-    """The reward, by its name too. Raises `ValueError` or `TypeError` for what is none, or belongs to other prompts."""
-    if reward == "consensus":
-        return OwnDrafts()
+def checked_reward(reward: Any, batch: int, columns: Collection[str] | None = None) -> Callable[..., Any]:
+    """The reward, by its name too (`reward_from_string`). Raises `ValueError` or `TypeError` for what is none, or
+    belongs to other prompts."""
     if isinstance(reward, str):
-        raise ValueError(f"unknown reward {reward!r}: did you mean 'consensus'? Any other is given as a function")
+        reward = reward_from_string(reward, columns)
     if not callable(reward):
-        raise TypeError(f"the reward is a {type(reward).__name__}: pass a function of texts, or 'consensus'")
+        raise TypeError(f"the reward is a {type(reward).__name__}: pass a function of texts, or a reward's name")
     for pool in pools_in(reward):
         if isinstance(pool, Drafts) and len(pool.texts) != batch:
             raise ValueError(

@@ -2,7 +2,7 @@
 
     load("tiny-books")    load("kuleshov-group/mdlm-owt", length=128)    load("folder", device="cuda", dtype="bfloat16")
 
-The family is the `model_type` or the architecture that config.json names; `FAMILIES` lists the known ones. No code of a
+The family is the file in `iterref.models` that reads the kind of checkpoint which config.json names. No code of a
 checkpoint is run.
 """
 
@@ -16,21 +16,16 @@ from typing import Any, Literal
 
 import torch
 
+from iterref import registry
 from iterref.drafts import TextModel
 from iterref.hub import device_of, fetched, precision, read_json
-from iterref.models import amused
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
 from iterref.models.device_map import DeviceMap
-from iterref.models.masked_lm import decoder
+from iterref.models.family import Family
 from iterref.padding import compile_static
 
-# Bundled models of whole texts, in the published formats of MDLM and UDLM. A folder of the name goes first.
-BUNDLED = {name: Path(__file__).parent / "models" / "weights" / name for name in ("tiny-books", "tiny-books-uniform")}
-# A family's name in config.json, in lower case, and its file in `iterref.models`.
-FAMILIES = {name: name for name in ("mdlm", "udlm", "duo", "sedd", "llada", "dream", "diffusion_gemma")}
-# Families whose network is a class of `transformers`, which a device map may spread.
-SPREAD = ("llada", "dream", "masked_lm", "diffusion_gemma")
+PIPELINE = "model_index.json"  # in the place of config.json where a checkpoint is a pipeline of several parts
 
 
 def load(
@@ -47,8 +42,7 @@ def load(
     compile: bool | Literal["static"] = False,
     **options: Any,
 ) -> TextModel:
-    """The text model in a folder, of a hub name, or a bundled one: "tiny-news" (None too), "tiny-books" and
-    "tiny-books-uniform".
+    """The text model in a folder, of a hub name, or a bundled one (`iterref ls models`): "tiny-news" (None too) ...
 
     `length` is the number of positions of a canvas, the model's own unless given: those of the answer, or with models
     that know no prompts (MDLM, UDLM, Duo, SEDD) of prompt and text. `tokenizer` is a folder or a hub name, the
@@ -64,35 +58,30 @@ def load(
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
     """
     weights, place = precision(dtype), _place(device, device_map, max_memory, offload_folder, compile)
-    if str(name) in BUNDLED and not Path(str(name)).is_dir():
-        name = BUNDLED[str(name)]
-    if name is None or str(name) == "tiny-news" or _own(Path(name)):
-        from iterref.models.tiny_news import Summarizer
-
-        if length is not None or tokenizer is not None or options or compile or dtype == "float16":
-            raise ValueError("a summariser has its own length and tokenizer, and runs in float32 or bfloat16, as it is")
-        if isinstance(place, DeviceMap):
-            raise _one_device(name or "tiny-news")
-        own = None if name is None or str(name) == "tiny-news" else name
-        return Summarizer.load(own, place, dtype)  # type: ignore[arg-type]
+    name = "tiny-news" if name is None else name
+    folder = located(name, revision)
+    kind = family_of(configuration(folder, name), str(name))
+    module: Any = import_module(f"iterref.models.{kind}")
+    family: Family = module.FAMILY
+    if isinstance(place, DeviceMap) and not family.spread:
+        spread = [one.facts["title"] for one in registry.entries("models").values() if one.facts.get("spread")]
+        raise ValueError(
+            f"{name} runs in a network that has one device: say device=, for device_map is of {', '.join(spread)}"
+        )
     model: Any  # a model of images is a `TextModel` whose texts are images
     told = {"dtype": weights, "device": place, **options}
     with _within_memory(name, place):
-        if amused.recognised(fetched(name, (amused.INDEX, "config.json"), revision=revision)):
+        if family.whole is not None:
             if length is not None or tokenizer is not None:
-                raise ValueError("a model of images has its own size and tokenizer: say height= and width= in pixels")
-            if isinstance(place, DeviceMap):
-                raise _one_device(name)
-            model = amused.load(name, revision=revision, **told)
+                raise ValueError(family.whole)
+            model = module.load(_source(name), revision=revision, **told)
         else:
-            checkpoint = Checkpoint.open(name, revision)
-            kind = family_of(checkpoint.config, checkpoint.name)
-            family = import_module(f"iterref.models.{kind}")
+            checkpoint = Checkpoint.open(_source(name), revision)
             if not isinstance(place, DeviceMap):
                 checkpoint.fits(weights, place)
-            elif kind not in SPREAD:
-                raise _one_device(name)
-            model = family.load(checkpoint, _codec(checkpoint, tokenizer, family.TOKENIZER), length=length, **told)
+            model = module.load(checkpoint, _codec(checkpoint, tokenizer, family.tokenizer), length=length, **told)
+    if compile and not hasattr(model, "compile"):
+        raise ValueError(f"{name} has nothing that torch could compile: leave compile out")
     if compile == "static":
         model = compile_static(model)
     elif compile:
@@ -120,13 +109,6 @@ def _place(
     return DeviceMap.checked(device_map, max_memory, offload_folder)
 
 
-def _one_device(name: str | Path) -> ValueError:
-    return ValueError(
-        f"{name} runs in a network that has one device: say device=, for device_map is of LLaDA, Dream, masked "
-        "language models and DiffusionGemma"
-    )
-
-
 @contextmanager
 def _within_memory(name: str | Path, place: torch.device | DeviceMap) -> Iterator[None]:
     """Says what to do where a device runs out of memory."""
@@ -141,28 +123,35 @@ def _within_memory(name: str | Path, place: torch.device | DeviceMap) -> Iterato
         raise ValueError(f"{name} does not fit {where}: load it with dtype='bfloat16', {other}") from None
 
 
+def located(name: str | Path, revision: str | None = None) -> Path:
+    """The folder with the configuration of a checkpoint: a folder, a bundled one, or what a hub name stands for.
+
+    Raises `FileNotFoundError` where there is none.
+    """
+    return fetched(_source(name), (PIPELINE, "config.json"), revision=revision)
+
+
+def configuration(folder: Path, name: str | Path) -> dict[str, Any]:
+    """What a checkpoint says that it is: its config.json, or a pipeline's model_index.json."""
+    return read_json(folder / (PIPELINE if (folder / PIPELINE).is_file() else "config.json"), str(name))
+
+
 def family_of(config: Mapping[str, Any], name: str) -> str:
     """The family that a configuration belongs to, a file in `iterref.models`. Raises `ValueError` for another."""
-    named = [config.get("model_type"), *(config.get("architectures") or [])]
-    known = [str(one).lower() for one in named if one is not None]
-    for one in known:
-        if one in FAMILIES:
-            return FAMILIES[one]
-    if any(one.endswith("formaskedlm") for one in known) or decoder(str(config.get("model_type"))):
-        return "masked_lm"
-    if not known and {"graph", "noise", "model", "tokens"} <= set(config):
-        return "sedd"  # its config.json is the training configuration, which names no architecture
-    raise ValueError(
-        f"{name} is of the architecture {', '.join(known) or 'that its config.json does not name'}: this library reads "
-        f"{', '.join(FAMILIES)}, masked language models of transformers and amused pipelines of diffusers; wrap "
-        "another model in a denoiser of your own (iterref.denoiser.Denoiser)"
-    )
+    kind = registry.family_of(config)
+    if kind is None:
+        titles = (family.facts["title"] for family in registry.entries("models").values())
+        written = ", ".join(registry.kinds_of(config)) or "that its config.json does not name"
+        raise ValueError(
+            f"{name} is of the architecture {written}: this library reads {', '.join(titles)}; wrap another model in "
+            "a denoiser of your own (iterref.denoiser.Denoiser)"
+        )
+    return kind
 
 
-def _own(folder: Path) -> bool:
-    """Whether a folder is one that `iterref train` wrote."""
-    file = folder / "config.json"
-    return file.is_file() and str(read_json(file, str(folder)).get("format")).startswith("iterref-")
+def _source(name: str | Path) -> str | Path:
+    """A bundled model's folder, unless a folder has its name, and any other name as it is."""
+    return name if Path(name).is_dir() else registry.bundled("models").get(str(name), name)
 
 
 def _codec(checkpoint: Checkpoint, asked: str | Path | None, usual: str | None) -> Codec | None:

@@ -1,91 +1,162 @@
-"""The registry: a file's name is the public name, and options are written after it.
+"""Registry: what lies in the package's rooms, by name. A file's name is the public name, and nothing is listed by hand.
 
-    "iterref:tries=16,span=0.2"      "iterref:span=0.1+0.5,kernel=shared"      "best_of_n:n=8"
+    samplers/NAME.py     a subclass of `iterref.samplers.base.Sampler`
+    rewards/NAME.py      a function NAME, or REWARD = a class or "module:name" of what the name builds
+    models/NAME.py       FAMILY = Family(...) (`iterref.models.family`), and `load`
+    models/weights/NAME  rewards/weights/NAME           a bundled checkpoint: a folder with config.json
 
-A method is found by the name of its file in `iterref/samplers`; nothing is listed by hand.
+To add one, put the file into a room, or extend the room's `__path__` by a folder of your own. Files are read, not run,
+so that lists need no torch; only what is asked for is imported.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+import ast
+import json
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from importlib import import_module
-from pkgutil import iter_modules
-from typing import cast
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from rapidfuzz.process import extractOne
+from iterref.sources import lineage, options_of, parsed, paths, source_of
 
-import iterref.samplers
-from iterref.budget import FAR
-from iterref.samplers.base import Sampler
-
-
-def names() -> list[str]:
-    """The public names of all methods, sorted."""
-    return sorted(module.name for module in iter_modules(iterref.samplers.__path__) if module.name not in ("base", "refining", "spans"))
+ROOMS = {"samplers": "method", "rewards": "reward", "models": "model family"}  # and what one is called
+OF_EVERY_MODEL = ("length", "dtype", "device", "revision")  # options of `iterref.load`, no family's own
 
 
-def get(name: str) -> type[Sampler]:
-    """The method called `name`; raises `ValueError` with the nearest name for an unknown one."""
-    if name not in names():
-        raise ValueError(
-            f"unknown method {name!r}: did you mean {_nearest(name, names())!r}? The methods are {', '.join(names())}"
-        )
-    module = import_module(f"iterref.samplers.{name}")
-    found = [value for value in vars(module).values() if isinstance(value, type) and vars(value).get("name") == name]
-    return cast(type[Sampler], found[0])
+class Entry(NamedTuple):
+    """What a file offers: the module and the name of its object, the file's first line, its options with their
+    defaults, and what else it says of itself (a family's fields; DEFAULT and JUDGES of a reward)."""
+
+    module: str
+    target: str
+    summary: str
+    options: dict[str, Any]
+    facts: dict[str, Any]
+
+    def load(self) -> Any:
+        """The object itself, imported now."""
+        return getattr(import_module(self.module), self.target)
 
 
-def sampler_from_string(text: str | Sampler) -> Sampler:
-    """A method from "name" or "name:option=value,option=value"; several values of one option are joined by "+".
+def entries(room: str) -> dict[str, Entry]:
+    """All that a room offers, by name, sorted."""
+    found: dict[str, Entry] = {}
+    for file in (file for path in paths(room) for file in path.glob("[a-z]*.py")):
+        entry = entry_of(room, file)
+        if entry is not None:
+            found.setdefault(file.stem, entry)
+    return dict(sorted(found.items()))
 
-    Raises `ValueError` for an unknown method or option, naming the nearest, or a value that cannot be read.
+
+def names(room: str = "samplers") -> list[str]:
+    """The public names in a room, sorted."""
+    return list(entries(room))
+
+
+def entry(room: str, name: str) -> Entry:
+    """What a name stands for. Raises `ValueError` with the nearest name for an unknown one."""
+    files = (path / f"{name}.py" for path in paths(room)) if name.isidentifier() else ()
+    found = next((one for file in files if file.is_file() and (one := entry_of(room, file)) is not None), None)
+    if found is None:
+        raise unknown(ROOMS[room], name, names(room))
+    return found
+
+
+def get(name: str, room: str = "samplers") -> Any:
+    """The object of a name: a sampler's class unless another room is given. Raises `ValueError` as `entry` does."""
+    return entry(room, name).load()
+
+
+def bundled(room: str) -> dict[str, Path]:
+    """The checkpoints that come with a room, by name."""
+    found: dict[str, Path] = {}
+    for file in (file for path in paths(room) for file in sorted((path / "weights").glob("*/config.json"))):
+        found.setdefault(file.parent.name, file.parent)
+    return found
+
+
+def family_of(config: Mapping[str, Any]) -> str | None:
+    """The family that reads a checkpoint, by its configuration (config.json, or a pipeline's model_index.json).
+
+    What the configuration is called counts before patterns, and its keys only where it has no name.
     """
-    if isinstance(text, Sampler):
-        return text
-    name, _, written = text.partition(":")
-    method = get(name.strip())
-    defaults = {f.name: f.default for f in fields(method)}
-    several = {f.name for f in fields(method) if "tuple" in str(f.type) or "Spans" in str(f.type)}
-    options: dict[str, object] = {}
-    for item in filter(None, (part.strip() for part in written.split(","))):
-        option, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"{name}: {item!r} is no option: write option=value")
-        if option not in defaults:
-            raise ValueError(
-                f"{name}: unknown option {option!r}: did you mean {_nearest(option, list(defaults))!r}? "
-                f"The options are {', '.join(defaults)}"
-            )
-        options[option] = _read(f"{name}:{option}", value, defaults[option], option in several)
-    return method(**options)
+    kinds, families = kinds_of(config), entries("models")
+    for match in (str.__eq__, fnmatchcase):
+        for kind in kinds:
+            for name, family in families.items():
+                if any(match(kind, known) for known in family.facts.get("reads", ())):
+                    return name
+    keys = {name: set(family.facts.get("keys", ())) for name, family in families.items()}
+    return next((name for name, known in keys.items() if not kinds and known and known <= set(config)), None)
 
 
-def _read(where: str, value: str, default: object, several: bool) -> object:
-    """A value of the default's kind, or `several` of them."""
-    if isinstance(default, str):
-        return value
-    if isinstance(default, bool):
-        if value.lower() not in ("true", "false", "1", "0"):
-            raise ValueError(f"{where} is true or false, got {value!r}")
-        return value.lower() in ("true", "1")
-    try:
-        parts = tuple(_number(part, default) for part in value.split("+"))
-    except ValueError:
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        raise ValueError(f"{where} needs {kind}, got {value!r}") from None
-    if isinstance(default, int) and max(map(abs, parts)) > FAR:
-        raise ValueError(f"{where} is at most {FAR}, got {value[:20]!r}: no run is that long")
-    if len(parts) > 1 and not several:
-        raise ValueError(f"{where} takes one value, got {value!r}")
-    return parts if len(parts) > 1 else parts[0]
+def kinds_of(config: Mapping[str, Any]) -> list[str]:
+    """What a configuration says that it is, in lower case."""
+    named = map(config.get, ("model_type", "format", "_class_name"))
+    return [str(one).lower() for one in (*named, *(config.get("architectures") or ())) if one is not None]
 
 
-def _number(text: str, default: object) -> int | float:
-    if isinstance(default, int):
-        return int(text)
-    return float(text) if "." in text or "e" in text.lower() else int(text)
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration in a bundled checkpoint's folder."""
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return found
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    match = extractOne(name, known)
-    return match[0] if match else known[0]
+def unknown(kind: str, name: str, known: Collection[str], *forms: str) -> ValueError:
+    """What to raise for a name that is not there, or is no form like FILE.py:NAME."""
+    return ValueError(
+        f"unknown {kind} {name!r}: did you mean {nearest(name, known)!r}? It is one of {', '.join([*known, *forms])}"
+    )
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The known name that is most like another."""
+    from rapidfuzz.process import extractOne
+
+    match = extractOne(name, list(known))
+    return str(match[0]) if match else next(iter(known), "")
+
+
+def entry_of(room: str, file: Path) -> Entry | None:
+    """What a file of a room offers, None for one that only helps the others. Remembered until the file changes."""
+    return _entry_of(room, file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _entry_of(room: str, file: Path, changed: int) -> Entry | None:
+    marks = {"samplers": ("\nclass ",), "rewards": ("\nREWARD = ", f"\ndef {file.stem}("), "models": ("\nFAMILY = ",)}
+    text = file.read_text(encoding="utf-8")
+    if file.stem in ("base", "family") or not any(mark in text for mark in marks[room]):
+        return None  # most files of a room are seen to be none without being parsed
+    tree, module, target = parsed(file), f"iterref.{room}.{file.stem}", file.stem
+    says = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    facts: dict[str, Any] = {}
+    if room == "samplers":
+        public = (node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_"))
+        methods = [node.name for node in public if _is_method(file, node)]
+        if not methods:
+            return None
+        target = methods[-1]
+    elif room == "models":
+        family = says["FAMILY"]
+        assert isinstance(family, ast.Call)
+        target, facts = "load", {str(field.arg): ast.literal_eval(field.value) for field in family.keywords}
+    elif "REWARD" in says:
+        target = ast.unparse(says["REWARD"])
+        if isinstance(says["REWARD"], ast.Constant):
+            module, _, target = str(says["REWARD"].value).partition(":")
+        facts = {name: ast.literal_eval(says[name]) for name in ("DEFAULT", "JUDGES") if name in says}
+    home = file if module == f"iterref.{room}.{file.stem}" else source_of(module)
+    options = {} if home is None else options_of(home, target)
+    if room == "models":
+        options = {name: default for name, default in options.items() if name not in OF_EVERY_MODEL}
+    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return Entry(module, target, summary, options, facts)
+
+
+def _is_method(file: Path, node: ast.ClassDef) -> bool:
+    abstract = any("abstractmethod" in map(ast.unparse, getattr(one, "decorator_list", ())) for one in node.body)
+    return not abstract and any(base.name == "Sampler" for _, base in list(lineage(file, node))[:-1])

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iterref.budget import Budget, Cost, Meter, budget_of, fit_budget, most
-from iterref.registry import names, sampler_from_string
+from iterref.registry import names
 from iterref.samplers.base import Sampler
 from iterref.samplers.iterref import IterRef
+from iterref.samplers.strings import sampler_from_string
 
 METHODS = [
     *names(),

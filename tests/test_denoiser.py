@@ -20,7 +20,7 @@ from iterref.guidance import ClassifierFreeGuidance, Tempered
 from iterref.moves.shared import Shared
 from iterref.noise import Noise, absorbing, uniform
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support.oracle import balance_error, stationarity_error, transition
 from tests.support.worlds import moving, pair_states, random_reward, random_table, refine, target

@@ -17,8 +17,8 @@ from iterref.guidance import ClassifierFreeGuidance, Tempered
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import sampler_from_string
 from iterref.run import Run
+from iterref.samplers.strings import sampler_from_string
 
 LENGTH, TOKENS = 4, 3
 

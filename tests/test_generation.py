@@ -19,9 +19,9 @@ from iterref.generation import RECOMMENDED, draw_drafts, fitted, generate, recom
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise, absorbing
-from iterref.registry import sampler_from_string
 from iterref.rewards import Consensus, Rouge, TextReward
 from iterref.rewards.base import RewardError
+from iterref.samplers.strings import sampler_from_string
 
 WORDS = ("alpha", "beta", "gamma", "delta", ".")  # the last ends a text, as <eos> does
 LENGTH = 3

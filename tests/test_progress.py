@@ -13,8 +13,8 @@ from iterref.bench.shapes import Case
 from iterref.drafts import OwnDrafts
 from iterref.generation import generate
 from iterref.progress import Bar, told_reward
-from iterref.registry import sampler_from_string
 from iterref.result import Interrupted
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.samplers.test_waits import Waits
 from tests.test_generation import PROMPTS, SMALL, FakeModel, beta

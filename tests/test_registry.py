@@ -1,165 +1,193 @@
-"""The registry: names come from files, and what a method prints is what builds it."""
+"""The registry: one file makes a sampler, a reward or a model family, and it is found everywhere."""
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+import ast
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from shutil import copyfile
 
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from click.testing import CliRunner
 
-import iterref.samplers
-from iterref.exact.markov import world
-from iterref.problem import Problem
-from iterref.registry import get, names, sampler_from_string
-from iterref.run import Run
-from iterref.samplers.base import Sampler, State
-from iterref.samplers.iterref import IterRef
-from iterref.samplers.published import Published
-from iterref.samplers.refining import Refine, plan
-from iterref.samplers.trajectory import Trajectory
+import iterref
+from iterref import registry
+from iterref.cli import main
+from iterref.cli.listed import contents
+from iterref.engine.manifest import model_told
+from iterref.sources import REQUIRED, declared, options_of, parsed
 
-positive = st.integers(1, 12)
-share = st.floats(1e-6, 1.0)
-RUN = Run(Problem(*world(3, 2)[:2], torch.zeros(1, 3)))
+EXAMPLES = Path(__file__).parents[1] / "examples"
+ADDED = {"samplers": "independent", "rewards": "eight_words_that_keep", "models": "word_list"}
+SOURCE = '''"""One."""
+
+def short(): ...
+class Options:
+    """Those."""
+    def __init__(self, a, *, b: int = 2) -> None:
+        self.a = """
+text at the margin
+"""
+
+    def other(self,
+        x: str = ":",  # why
+    ) -> None:
+        return None
 
 
-def test_names_are_the_files():
+def long(
+    *, c: int = 3,
+) -> int:  # fmt: skip
+    return c
+'''
+WORDS = ["apple", "angle", "maple", "eagle", "table"]
+
+
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a sampler, a reward, a model family and a bundled model of it, which the rooms are extended by."""
+    packages = {room: getattr(iterref, room) for room in ADDED}
+    before = {room: set(vars(package)) for room, package in packages.items()}
+    for room, name in ADDED.items():
+        (tmp_path / room).mkdir()
+        copyfile(EXAMPLES / f"new_{room[:-1]}.py", tmp_path / room / f"{name}.py")
+        monkeypatch.setattr(packages[room], "__path__", [*packages[room].__path__, str(tmp_path / room)])
+    folder = tmp_path / "models" / "weights" / "five-letters"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "word-list", "words": WORDS}))
+    (folder / "README.md").write_text("# five-letters: words of five letters\n")
+    yield tmp_path
+    for room, name in ADDED.items():
+        sys.modules.pop(f"iterref.{room}.{name}", None)
+        for new in set(vars(packages[room])) - before[room]:
+            delattr(packages[room], new)
+
+
+def test_names_are_the_files() -> None:
+    helping = {"__init__", "base"}
     folder = Path(iterref.samplers.__path__[0])
-    assert names() == sorted(
-        file.stem for file in folder.glob("[a-z]*.py") if file.stem not in ("base", "refining", "spans")
+    assert set(registry.names()) <= {file.stem for file in folder.glob("*.py")} - helping
+    assert {"ancestral", "best_of_n", "metropolis", "iterref"} <= set(registry.names())
+    assert {"classifier", "consensus", "length", "perplexity", "rouge"} <= set(registry.names("rewards"))
+    assert {"mdlm", "llada", "masked_lm", "tiny_news"} <= set(registry.names("models"))
+    assert {"tiny-news", "tiny-books"} <= set(registry.bundled("models")) and "prose" in registry.bundled("rewards")
+
+
+@pytest.mark.parametrize("room", registry.ROOMS)
+def test_what_is_read_of_a_file_is_what_it_has(room: str) -> None:
+    for name, entry in registry.entries(room).items():
+        one = entry.load()
+        if room == "models":
+            family = vars(sys.modules[f"iterref.models.{name}"])["FAMILY"]
+            assert {field: getattr(family, field) for field in entry.facts} == entry.facts
+        given = inspect.signature(one).parameters
+        own = [key for key in given if room != "models" or given[key].kind is inspect.Parameter.KEYWORD_ONLY]
+        assert list(entry.options) == [key for key in own if room != "models" or key not in registry.OF_EVERY_MODEL]
+        assert all((given[key].default is inspect.Parameter.empty) == (entry.options[key] is REQUIRED) for key in own
+                   if key in entry.options)  # fmt: skip
+        assert entry.summary
+
+
+def test_an_added_sampler_is_found_by_name_and_as_an_object(added: Path) -> None:
+    sampler = iterref.sampler_from_string("independent:proposals=3,steps=4")
+    assert str(sampler) == "independent:steps=4,proposals=3"
+    assert "Independent" in dir(iterref.samplers)
+    assert vars(iterref)["samplers"].Independent(proposals=3, steps=4) == sampler
+    with pytest.raises(ValueError, match="did you mean 'independent'"):
+        iterref.sampler_from_string("indpendent")
+
+
+def test_an_added_model_and_reward_are_run_by_name(added: Path) -> None:
+    texts = iterref.generate(
+        "five-letters", ["", ""], reward="eight_words_that_keep", columns={"keep": ["apple", "maple"]},
+        sampler="independent:steps=5,order=left", budget=20,
+    ).texts  # fmt: skip
+    assert texts is not None and len(texts) == 2
+    stated = iterref.estimate("five-letters", [""], reward=len_reward, sampler="independent:steps=5", budget=20)
+    assert stated.cost.nfe == 20 and str(stated.sampler) == "independent:steps=5,proposals=3"
+
+
+def len_reward(completions: list[str]) -> list[int]:
+    return list(map(len, completions))
+
+
+def test_added_files_are_listed_and_taken_on_the_command_line(added: Path, tmp_path: Path) -> None:
+    told = json.loads(CliRunner().invoke(main, ["ls", "--json"]).stdout)
+    assert told["samplers"]["independent"]["options"]["proposals"] == 7
+    assert told["rewards"]["eight_words_that_keep"]["summary"].startswith("Eight words")
+    assert "word_list" in told["models"]
+    assert told["models"]["five-letters"] == {"summary": "words of five letters", "bundled": True}
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"document": "", "keep": "apple"}) + "\n")
+    command = ["generate", str(prompts), "--model", "five-letters", "--method", "independent:steps=2,proposals=2"]
+    done = CliRunner().invoke(main, [*command, "--reward", "eight_words_that_keep", "--json"])
+    assert done.exit_code == 0 and len(json.loads(done.stdout)["text"]) == 5, done.output
+    wrong = CliRunner().invoke(main, [*command, "--reward", "eight_words_that_kept"])
+    assert wrong.exit_code == 2 and "did you mean 'eight_words_that_keep'" in wrong.output
+
+
+def test_the_manifest_knows_an_added_model_by_its_files(added: Path) -> None:
+    before = model_told("five-letters")
+    config = added / "models" / "weights" / "five-letters" / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace("apple", "ankle"))
+    after = model_told("five-letters")
+    config.write_text(text)
+    assert before["hash"] != after["hash"] and before == model_told("five-letters")
+
+
+def test_without_the_folder_nothing_of_it_is_found() -> None:
+    """The control of the tests above."""
+    assert not set(ADDED.values()) & {name for room in registry.ROOMS for name in registry.names(room)}
+    with pytest.raises(ValueError, match="unknown method 'independent'"):
+        iterref.sampler_from_string("independent")
+    with pytest.raises(FileNotFoundError, match="five-letters"):
+        iterref.load("five-letters")
+
+
+@pytest.mark.parametrize("name, most", [("sampler", 40), ("model", 60)])
+def test_a_new_one_is_few_lines(name: str, most: int) -> None:
+    code = (EXAMPLES / f"new_{name}.py").read_text().partition("\nif __name__")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= most
+
+
+def test_a_new_reward_is_few_lines() -> None:
+    source = (EXAMPLES / "new_reward.py").read_text()
+    [function] = [node for node in ast.parse(source).body if getattr(node, "name", "") == ADDED["rewards"]]
+    assert len(str(ast.get_source_segment(source, function)).splitlines()) <= 10
+
+
+def test_lists_load_no_torch_and_answer_at_once() -> None:
+    script = (
+        "import sys, time\nfrom iterref.cli import main\ntry:\n    main(['ls'])\nexcept SystemExit:\n    pass\n"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)\nprint(time.process_time())"
     )
-    assert {"ancestral", "best_of_n", "metropolis", "iterref"} <= set(names())
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout.splitlines()[-1]) < 0.5  # about 0.15 s alone; a busy machine takes longer
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_method_prints_compares_and_cannot_be_changed(name):
-    method = get(name)()
-    assert isinstance(method, Sampler) and method.name == name == str(method)
-    assert sampler_from_string(name) == method and hash(sampler_from_string(f" {name} :")) == hash(method)
-    assert sampler_from_string(method) is method
-    with pytest.raises(FrozenInstanceError):
-        method.steps = 3
+def test_a_source_is_read_without_the_bodies_of_its_functions(tmp_path: Path) -> None:
+    file = tmp_path / "one.py"
+    file.write_text(SOURCE)
+    assert options_of(file, "Options") == {"a": REQUIRED, "b": 2}
+    assert declared(file, "long") == ("One.", {"c": 3})
+    file.write_text('"""Two."""\n\ndef long(*, d=4):\n    return d\n')
+    os.utime(file, ns=(1, 1))
+    assert declared(file, "long") == ("Two.", {"d": 4})
+    assert "return d" not in ast.unparse(parsed(file))
 
 
-@st.composite
-def refinements(draw) -> Sampler:
-    steps, name = draw(positive), draw(st.sampled_from(["iterref", "mtm", "trajectory", "published"]))
-    objective = draw(st.sampled_from(["sample", "maximise"]))
-    options = dict(steps=steps, moves=draw(st.integers(0, 12)), tries=draw(positive), objective=objective)
-    if draw(st.booleans()):
-        options["span"] = draw(share | st.lists(share, min_size=2, max_size=3).map(tuple))
-    else:
-        grid_steps = st.integers(1, steps)
-        options["span_steps"] = draw(grid_steps | st.lists(grid_steps, min_size=2, max_size=3).map(tuple))
-    if name in ("iterref", "mtm"):
-        options["reward_draft"] = draw(st.booleans())
-    if name != "trajectory":
-        options |= dict(early=draw(st.floats(0, 1)), spacing=draw(st.integers(0, 9)))
-    if name == "iterref":
-        options["decisions"] = draw(st.integers(0, 12))
-    if name == "mtm":
-        options["balance"] = draw(st.floats(0, 1))
-    if name == "trajectory" or not options.get("reward_draft", True):
-        options["order"] = draw(st.sampled_from(["random", "confidence"]))
-    if objective == "maximise" and name != "published":
-        options["anneal"] = draw(share)
-    return get(name)(**options)
-
-
-@settings(max_examples=25, deadline=None)
-@given(refinements())
-def test_a_method_is_read_back_from_what_it_prints(method):
-    again = sampler_from_string(str(method))
-    assert again == method and repr(again) == repr(method)
-
-
-def test_options_are_read():
-    method = sampler_from_string("iterref: tries=4, span=0.1+0.5+1.0 ,reward_draft=false,early=0.5")
-    assert isinstance(method, IterRef)
-    assert (method.tries, method.span, method.reward_draft, method.early) == (4, (0.1, 0.5, 1.0), False, 0.5)
-    assert str(method) == "iterref:span=0.1+0.5+1.0,tries=4,reward_draft=False,early=0.5"
-    assert sampler_from_string("trajectory:span_steps=2+1").span_steps == (2, 1)
-    assert sampler_from_string("best_of_n:n=3,order=confidence") == get("best_of_n")(n=3, order="confidence")
-    assert (
-        sampler_from_string("iterref:reward_draft=1") == sampler_from_string("iterref:reward_draft=TRUE") == IterRef()
-    )
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        ("iteref", "unknown method 'iteref': did you mean 'iterref'"),
-        ("base", "unknown method 'base'"),
-        ("", "unknown method ''"),
-        ("best-of-n:n=2", "did you mean 'best_of_n'"),
-        ("iterref:trys=4", "unknown option 'trys': did you mean 'tries'"),
-        ("iterref:name=x", "unknown option 'name'"),
-        ("iterref:tries", "'tries' is no option: write option=value"),
-        ("iterref:tries=two", "iterref:tries needs a whole number, got 'two'"),
-        ("iterref:tries=2.5", "needs a whole number"),
-        ("iterref:tries=2+3", "iterref:tries takes one value"),
-        ("iterref:early=soon", "iterref:early needs a number"),
-        ("iterref:early=0.1+0.2", "iterref:early takes one value"),
-        ("iterref:reward_draft=maybe", "iterref:reward_draft is true or false"),
-        ("iterref:tries=0", "iterref: tries must be at least 1, got 0"),
-        ("iterref:moves=-1", "moves must be at least 0"),
-        ("iterref:span=0.0", "span"),
-        ("iterref:span=9", "span is a share"),
-        ("iterref:span_steps=9", "number of grid steps in 1..4, got 9"),
-        ("iterref:span_steps=0.5", "needs a whole number"),
-        ("iterref:span_steps=1,span=0.25", "are two answers"),
-        ("iterref:span=0.1+1.5", "span"),
-        ("iterref:early=2", "early is a share in"),
-        ("mtm:balance=2", "balance is a share in"),
-        ("iterref:order=best", "order must be one of random, left, confidence"),
-        ("iterref:objective=win", "objective must be one of sample, maximise"),
-        ("iterref:anneal=0.5", "only objective=maximise may lower alpha"),
-        ("published:decisions=2", "unknown option 'decisions'"),
-        ("iterref:decisions=2,denoise_steps=2", "decisions > 1 needs"),
-        ("ancestral:order=best", "ancestral: order must be one of"),
-        ("ancestral:steps=0", "ancestral: steps must be at least 1"),
-        ("best_of_n:n=0", "best_of_n: n must be at least 1"),
-        ("best_of_n:order=best", "best_of_n: order must be one of"),
-        ("metropolis:steps=-1", "metropolis: steps must be at least 0"),
-        ("metropolis:moves=-2", "metropolis: moves must be at least 0"),
-    ],
-)
-def test_what_cannot_be_read_is_refused_with_a_sentence(text, words):
-    with pytest.raises(ValueError, match=words):
-        sampler_from_string(text)
-
-
-def test_one_step_and_everything_are_different_plans():
-    """A share of 1.0 is everything, and one grid step is one of four."""
-    for options, a_s in ((dict(span_steps=1), 0.75), (dict(span=1.0), 0.0)):
-        method = IterRef(steps=4, moves=1, early=0.0, **options)
-        trip = method._excursion(RUN, State(4, 0.0, RUN.canvas), Refine(0.0, 0))
-        assert trip.a_t == 1 and float(trip.a_s) == pytest.approx(a_s)
-
-
-@settings(max_examples=25, deadline=None)
-@given(refinements())
-def test_a_plan_holds_its_moves_at_the_times_it_may(method):
-    if isinstance(method, Trajectory):
-        assert method.iterations == 1 + method.moves
-        assert all(1 <= method.tail(index) <= method.steps for index in range(method.moves))
-        return
-    steps = plan(method, False)
-    moves = [step for step in steps if isinstance(step, Refine)]
-    drafts = len(steps) - len(moves)
-    assert [move.move for move in moves] == list(range(method.moves)) and method.iterations == len(steps)
-    assert drafts == method.steps if getattr(method, "reward_draft", True) else drafts <= method.steps
-    for move in moves:
-        trip = method._excursion(RUN, State(0, move.t, RUN.canvas), move)
-        assert trip.a_s < trip.a_t and trip.times[0] > move.t
-    assert sum(move.t > 0 for move in moves) in (0, round(method.early * method.moves))
-    assert [step.t for step in steps] == sorted((step.t for step in steps), reverse=True)
-    if not isinstance(method, Published):  # where a mask shows nothing, spaced moves wait for the finished text
-        assert all(step.t == 0 for step in plan(method, True) if isinstance(step, Refine))
-    alphas = [method._alpha(RUN, index) for index in range(method.moves)]
-    assert alphas == sorted(alphas, reverse=True)
-    if len(alphas) > 1:
-        assert alphas[0] == 1 and alphas[-1] == pytest.approx(getattr(method, "anneal", 1.0))
+def test_a_configuration_is_told_by_its_name_before_its_keys() -> None:
+    sedd = {"graph": {}, "noise": {}, "model": {}, "tokens": 4}
+    assert registry.family_of(sedd) == "sedd" and registry.family_of({**sedd, "model_type": "gpt2"}) is None
+    assert registry.family_of({"model_type": "bert", "architectures": ["BertForMaskedLM"]}) == "masked_lm"
+    assert registry.family_of({"model_type": "Dream", "architectures": ["DreamForMaskedLM"]}) == "dream"  # exact first
+    assert registry.family_of({"_class_name": "AmusedPipeline"}) == "amused"
+    assert registry.family_of({"format": "iterref-summarizer-1"}) == "tiny_news"
+    assert {name for name in contents("models") if name.islower()} >= {"tiny-news", "mdlm"}

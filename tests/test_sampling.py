@@ -12,9 +12,9 @@ from iterref.budget import Cost
 from iterref.exact.markov import world
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import sampler_from_string
 from iterref.result import Result
 from iterref.rewards.base import RewardError
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 torch.set_num_threads(1)

@@ -10,9 +10,9 @@ from iterref.budget import Cost
 from iterref.decision import ACCEPTED, OTHER, REFUSED, UNDECIDED, Decision
 from iterref.exact.markov import world
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
 from iterref.result import Result
 from iterref.samplers.base import Info, State
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from iterref.trace import SERIES, Trace
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from iterref.bench.digits import ClassNetwork, JudgeNetwork, RealismNetwork
 from iterref.models.digits import CLASSES, FOLDERS, FORMAT, LENGTH, NONE, Digits, DigitsNetwork, DigitsOptions
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 logger = logging.getLogger("digits")

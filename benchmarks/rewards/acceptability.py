@@ -42,11 +42,10 @@ from iterref import sample
 from iterref.bench.tasks.steering import OPENINGS
 from iterref.drafts import tempered
 from iterref.hub import quiet
-from iterref.loading import BUNDLED as MODELS
 from iterref.loading import load
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
-from iterref.rewards.checkpoint import BUNDLED
+from iterref.registry import bundled
+from iterref.samplers.strings import sampler_from_string
 from iterref.training import keep_freed_memory
 
 VOCAB, WIDTH, LENGTH, TOKENS = 8_000, 128, 128, 1_920
@@ -78,7 +77,8 @@ class Recipe:
         names: dict[str, Any] = {"id2label": LABELS, "label2id": {name: key for key, name in LABELS.items()}}
         if not self.first:
             with quiet():  # the head is new
-                return LlamaForSequenceClassification.from_pretrained(BUNDLED["prose"], dtype=torch.float32, **names)
+                prose = bundled("rewards")["prose"]
+                return LlamaForSequenceClassification.from_pretrained(prose, dtype=torch.float32, **names)
         config = ModernBertConfig(
             vocab_size=len(start), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=3,
             num_attention_heads=4, max_position_embeddings=LENGTH, pad_token_id=PAD, bos_token_id=START,
@@ -177,7 +177,7 @@ def canvases(data: Path, first: bool, held: bool = False) -> Tensor:
         reviews = rows(data, "sentiment.train")[0 if first else 1 :: 2]
         runs += [[row["text"]] for row in reviews]
     runs = [[one] for run in runs[::3] for one in run] + [run for i, run in enumerate(runs) if i % 3]
-    tokenizer = Tokenizer.from_file(str(MODELS["tiny-books"] / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(bundled("models")["tiny-books"] / "tokenizer.json"))
     found = tiny_books.canvases(tokenizer, runs)
     return found[torch.randperm(len(found), generator=torch.Generator().manual_seed(7))]
 
@@ -329,7 +329,7 @@ def tokenizers(data: Path) -> dict[str, Tokenizer]:
     """That of each classifier: its own byte pairs, and those of `prose`."""
     texts = [row["text"] for row in rows(data, "plain.books.train")[::2] + rows(data, "sentiment.train")]
     own = byte_pairs(iter(texts + 3 * [row["text"] for row in rows(data, "cola.train")]), VOCAB)
-    prose = Tokenizer.from_file(str(BUNDLED["prose"] / "tokenizer.json"))
+    prose = Tokenizer.from_file(str(bundled("rewards")["prose"] / "tokenizer.json"))
     return {"acceptability": around(own), "acceptability-judge": around(prose)}
 
 

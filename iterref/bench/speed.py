@@ -30,9 +30,9 @@ from iterref.denoiser import Denoiser
 from iterref.footprint import peak_memory
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import sampler_from_string
-from iterref.rewards.base import Reward
 from iterref.result import Result
+from iterref.rewards.base import Reward
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 PLAN = "iterref:steps={steps},moves={moves},tries={tries},blocks=1,span=1.0+0.5,spacing=0,early=0"

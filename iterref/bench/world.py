@@ -26,10 +26,11 @@ from iterref.budget import fit_budget
 from iterref.exact.markov import world
 from iterref.exact.pair_reward import KINDS, PairReward
 from iterref.problem import Problem
-from iterref.registry import get, names, sampler_from_string
+from iterref.registry import get, names
 from iterref.result import Result
-from iterref.sampling import sample
 from iterref.samplers.base import Decoded
+from iterref.samplers.strings import sampler_from_string
+from iterref.sampling import sample
 
 NOISES = {"masked": "absorbing", "uniform": "uniform"}
 # One change at a time around 24 tokens of 8 kinds, then several at once; each under both noises but for the last, which
@@ -146,7 +147,7 @@ def methods(plain: int, quick: bool = False) -> list[str]:
     if quick:
         return [*found, PUBLISHED, SINGLE]
     for name in names():
-        decoded = issubclass(get(name), Decoded) and get(name)().steps != plain  # type: ignore[attr-defined]
+        decoded = issubclass(get(name), Decoded) and get(name)().steps != plain
         more = VARIANTS.get(name, (f"{name}:steps={{plain}}",) if decoded else ())
         found += [text.format(plain=plain) for text in more]
     return found

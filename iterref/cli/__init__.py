@@ -23,10 +23,11 @@ from iterref.cli.config import configured
 from iterref.cli.doors import doors, kept, resuming
 from iterref.cli.edit import infill, refine
 from iterref.cli.engine import engine_of, engine_options, generate_many
-from iterref.cli.listed import HOME, MODELS, REWARDS, declared, methods
+from iterref.cli.listed import list_all
 from iterref.cli.placing import place_of, place_options
 from iterref.cli.reading import read_budget, read_prompts, read_reward
 from iterref.cli.writing import JSON_FILE, OUT, PAGE, watched, write_json, write_result
+from iterref.sources import HOME, declared
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -127,7 +128,7 @@ def generate(
 
 def _train_options(command: Callable[..., None]) -> Callable[..., None]:
     """One command-line option a field of the training configuration."""
-    for name, default in reversed(declared(HOME / "training" / "config.py", "TrainConfig").options):
+    for name, default in reversed([*declared(HOME / "training" / "config.py", "TrainConfig")[1].items()]):
         if name not in ("train", "out", "validation"):
             flag = "--" + name.replace("_", "-")
             flag += f"/--no-{flag[2:]}" if isinstance(default, bool) else ""
@@ -189,25 +190,7 @@ def check(
         context.exit(1)
 
 
-@main.command("ls")
-@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
-def list_all(as_json: bool) -> None:
-    """Methods with their options, models and rewards."""
-    if as_json:
-        told = {name: {"summary": one.summary, "options": dict(one.options)} for name, one in methods().items()}
-        write_json("-", {"methods": told, "models": MODELS, "rewards": REWARDS})
-        return
-    click.echo("methods")
-    for name, method in methods().items():
-        written = ", ".join(f"{option}={default}" for option, default in method.options)
-        click.echo(f"  {name}\n{click.wrap_text(method.summary, 110, ' ' * 6, ' ' * 6)}")
-        click.echo(click.wrap_text(written, 110, " " * 6, " " * 6))
-    for title, entries in (("models", MODELS), ("rewards", REWARDS)):
-        click.echo(f"\n{title}")
-        for name, text in entries.items():
-            click.echo(f"  {name:<14}{text}")
-
-
 main.add_command(refine)
 main.add_command(infill)
 main.add_command(bench)
+main.add_command(list_all)

@@ -1,61 +1,69 @@
-"""Listed: methods with their options, models and rewards by name, read without importing any of them."""
+"""Listed: `iterref ls`, what the registry finds, read without importing any of it."""
 
 from __future__ import annotations
 
-import ast
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-HOME = Path(__file__).parents[1]
-MODELS = {
-    "tiny-news": "the bundled summariser of short news sentences",
-    "tiny-books": "bundled, of story books and film reviews, no prompts but openings; tiny-books-uniform likewise",
-    "FOLDER": "or a hub name: MDLM, UDLM, Duo, SEDD, LLaDA, Dream, DiffusionGemma, masked language models",
+import click
+
+from iterref import registry
+from iterref.cli.writing import write_json
+from iterref.sources import REQUIRED
+
+ROOMS = tuple(registry.ROOMS)
+# What stands for a name in a command without being one.
+FORMS = {
+    "models": {"FOLDER": "or a hub name, of one of these families"},
+    "rewards": {
+        "FILE.py:NAME": "a function of your own: NAME(completions, prompts=..., **fields) -> one number a text",
+        "http://HOST/PATH": "or https://...: a server that judges texts; what it is asked and answers: docs/rewards.md",
+    },
 }
-REWARDS = {
-    "consensus": "agreement with the model's own drafts (mean ROUGE-L); consensus:n=8 sets their number",
-    "length": "nearness to 8 words; length:12 to 12 words",
-    "rouge": "ROUGE-L against the field `reference` or `summary` of JSON input: an upper bound, it sees the answer",
-    "classifier": "log-probability of a label; classifier:sentiment:positive, or any FOLDER:LABEL",
-    "perplexity": "mean log-likelihood a token; perplexity:prose, or any FOLDER of a causal language model",
-    "http://HOST/PATH": "a server that judges texts, or https://...; what it is asked and answers: docs/rewards.md",
-    "FILE.py:NAME": "a function of your own: NAME(completions, prompts=..., **fields) -> one number a text",
-}
 
 
-class Declared(NamedTuple):
-    """A dataclass as its source declares it: the file's first line, and (name, default) of every option."""
+@click.command("ls")
+@click.argument("rooms", nargs=-1, type=click.Choice(ROOMS))
+@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
+def list_all(rooms: tuple[str, ...], as_json: bool) -> None:
+    """Samplers, rewards and models with their options: all of them, or those of ROOMS."""
+    found = {room: contents(room) for room in rooms or ROOMS}
+    if as_json:
+        write_json("-", found)
+        return
+    for place, (room, told) in enumerate(found.items()):
+        click.echo(f"{chr(10) if place else ''}{room}")
+        for name, one in told.items():
+            click.echo(f"  {name}\n{click.wrap_text(one['summary'], 110, ' ' * 6, ' ' * 6)}")
+            options = [*one.get("required", ()), *(f"{key}={value}" for key, value in one.get("options", {}).items())]
+            if options:
+                click.echo(click.wrap_text(", ".join(options), 110, " " * 6, " " * 6))
 
-    summary: str
-    options: list[tuple[str, Any]]
 
-
-def declared(file: Path, name: str | None = None) -> Declared:
-    """Reads a dataclass from a source file without importing it: the one called `name`, or that of `SAMPLER = ...`."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    if name is None:
-        assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
-        name = ast.unparse(assigned["SAMPLER"])
-    found = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-    fields = [node for node in found.body if isinstance(node, ast.AnnAssign)]
-    homes = {
-        alias.name: HOME.parent.joinpath(*(node.module or "").split(".")).with_suffix(".py")
-        for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }  # fmt: skip
-    homes |= {node.name: file for node in tree.body if isinstance(node, ast.ClassDef)}
-    options: dict[str, Any] = {}
-    for base in map(ast.unparse, found.bases):  # base classes have options of their own
-        if homes.get(base, file.parent).parent == HOME / "samplers":
-            options |= dict(declared(homes[base], base).options)
-    options |= {
-        ast.unparse(field.target): ast.literal_eval(field.value) if field.value else ...
-        for field in fields
-        if "ClassVar" not in ast.unparse(field.annotation)
+def contents(room: str) -> dict[str, dict[str, Any]]:
+    """By name, what a room offers: bundled checkpoints, the files' own, and forms. `options` have defaults, those that
+    must be given are `required`."""
+    told: dict[str, dict[str, Any]] = {
+        name: {"summary": card(folder), "bundled": True} for name, folder in checkpoints(room).items()
     }
-    return Declared((ast.get_docstring(tree) or "").partition("\n")[0], list(options.items()))
+    for name, entry in registry.entries(room).items():
+        options = {key: value for key, value in entry.options.items() if value is not REQUIRED}
+        required = [key for key in entry.options if key not in options]
+        told[name] = {"summary": entry.summary, "options": options} | ({"required": required} if required else {})
+    return told | {form: {"summary": summary} for form, summary in FORMS.get(room, {}).items()}
 
 
-def methods() -> dict[str, Declared]:
-    """Every method with its options."""
-    found = sorted(path for path in (HOME / "samplers").glob("*.py") if path.stem not in ("__init__", "base"))
-    return {path.stem: declared(path) for path in found}
+def checkpoints(room: str) -> Mapping[str, Path]:
+    """The bundled checkpoints that a name alone loads."""
+    found = registry.bundled(room)
+    if room == "models":
+        return {name: folder for name, folder in found.items() if registry.family_of(registry.read_config(folder))}
+    return found
+
+
+def card(folder: Path) -> str:
+    """What the first line of a checkpoint's card, README.md, says behind its name."""
+    file = folder / "README.md"
+    line = file.read_text(encoding="utf-8").partition("\n")[0] if file.is_file() else ""
+    return line.removeprefix("#").rpartition(f"{folder.name}:")[2].strip() or "a bundled checkpoint"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections.abc import Callable
 from io import TextIOWrapper
 from math import inf
-from pathlib import Path
 from typing import IO, Any
 
-from iterref.cli.listed import REWARDS
 from iterref.lines import KEPT, objects, readable
+from iterref.rewards.strings import reward_from_string as read_reward
+
+__all__ = ["read_budget", "read_budgets", "read_option", "read_prompts", "read_reward", "read_texts"]
 
 
 def read_prompts(file: IO[str]) -> tuple[list[str], dict[str, list[Any]]]:
@@ -92,72 +91,3 @@ def read_option(text: str) -> tuple[str, Any]:
     except (ValueError, RecursionError):
         found = value
     return name.strip(), value if isinstance(found, list | dict) else found
-
-
-def read_reward(text: str, columns: dict[str, list[Any]]) -> Any:
-    """A reward from its name. Raises `ValueError` for one that is not there, or input that lacks what it needs."""
-    if text.startswith(("http://", "https://")):
-        from iterref.rewards import Served
-
-        return Served(text)
-    name, _, option = text.partition(":")
-    if name.endswith(".py"):
-        return user_function(Path(name), option)
-    if name == "consensus":
-        from iterref.drafts import OwnDrafts
-
-        count = option.removeprefix("n=") or "16"
-        if not count.isdecimal():
-            raise ValueError(f"the reward {text!r} cannot be read: write consensus or consensus:n=8")
-        return OwnDrafts(n=int(count))
-    if name == "length":
-        if option and not (option.isdecimal() and int(option)):
-            raise ValueError(f"the reward {text!r} cannot be read: write length or length:12")
-        return near_length(int(option or "8"))
-    if name == "rouge" and not option:
-        from iterref.rewards import Rouge
-
-        field = next((name for name in ("reference", "summary") if name in columns), None)
-        if field is None:
-            raise ValueError("the reward rouge needs JSON input whose every line has a field `reference`: add it")
-        return Rouge(references=field)
-    if name == "classifier":
-        from iterref.rewards import Classifier
-
-        folder, colon, label = (option or "sentiment:positive").rpartition(":")
-        if not colon:
-            raise ValueError(f"the reward {text!r} names no label: write classifier:FOLDER:LABEL")
-        return Classifier(folder, int(label) if label.isdecimal() else label)
-    if name == "perplexity":
-        from iterref.rewards import Perplexity
-
-        return Perplexity(option or "prose")
-    from rapidfuzz.process import extractOne
-
-    nearest = extractOne(name, [known for known in REWARDS if known.isalpha()])  # names, and no forms of one
-    raise ValueError(f"unknown reward {text!r}: did you mean {nearest[0]!r}? The rewards are {', '.join(REWARDS)}")
-
-
-def near_length(words: int) -> Callable[[list[str]], list[float]]:
-    """r(x) = 1 - |number of words - `words`| / `words`."""
-
-    def length(completions: list[str]) -> list[float]:
-        return [1 - abs(len(text.split()) - words) / words for text in completions]
-
-    return length
-
-
-def user_function(file: Path, name: str) -> Callable[..., Any]:
-    """The function `name` of a Python file of the user's own, which is run to get it."""
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if not file.is_file() or spec is None or spec.loader is None:
-        raise ValueError(f"there is no file {file}: give the reward as FILE.py:NAME")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{file} cannot be run ({type(error).__name__}: {error}): mend it") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"{file} has no function {name!r}: give the reward as FILE.py:NAME")
-    return function

@@ -28,10 +28,10 @@ from iterref.editing.marks import BRACKETS, Marks, Regions, place, read
 from iterref.editing.strength import number, strengthened, whole
 from iterref.generation import recommended
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
 from iterref.result import Best, Interrupted, Result
 from iterref.rewards.base import RewardError
 from iterref.samplers.base import Sampler
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
-from iterref.registry import sampler_from_string
 from iterref.samplers.base import Sampler
+from iterref.samplers.strings import sampler_from_string
 
 
 def strengthened(sampler: Sampler | str, strength: float) -> Sampler:

@@ -63,12 +63,11 @@ def model_told(name: str, revision: str | None = None) -> dict[str, Any]:
     Raises `FileNotFoundError` for one that is not there.
     """
     from iterref.hub import fetched
-    from iterref.loading import BUNDLED
+    from iterref.registry import bundled
 
-    bundled = {"tiny-news": BUNDLED["tiny-books"].parent, **BUNDLED}
     folder = Path(name).expanduser()
-    if not folder.is_dir() and name in bundled:
-        folder = bundled[name]
+    if not folder.is_dir():
+        folder = bundled("models").get(name, folder)
     if not folder.is_dir():
         folder = fetched(name, ("config.json", "model_index.json"), revision=revision)
         if folder.parent.name == "snapshots":

@@ -41,13 +41,18 @@ from iterref.hub import fetched, read_json
 from iterref.models import vq
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.clip_text import Read, Reader
+from iterref.models.family import Family
 from iterref.models.vq import ImageCodec
 from iterref.noise import Noise, Schedule, absorbing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PIPELINES = ("AmusedPipeline", "AmusedImg2ImgPipeline", "AmusedInpaintPipeline")  # of the same parts
+FAMILY = Family(
+    title="aMUSEd pipelines of diffusers",
+    reads=("amusedpipeline", "amusedimg2imgpipeline", "amusedinpaintpipeline"),
+    whole="a model of images has its own size and tokenizer: say height= and width= in pixels",
+)
 INDEX = "model_index.json"
 # What a hub name is asked for: one precision of the weights, no pickle, no code.
 FILES = (INDEX, "*/config.json", "scheduler/scheduler_config.json", "tokenizer/*.json", "tokenizer/merges.txt",
@@ -171,7 +176,7 @@ class ImageModel:
 def recognised(folder: Path) -> bool:
     """Whether a folder holds a pipeline of this family."""
     file = folder / INDEX
-    return file.is_file() and read_json(file, str(folder)).get("_class_name") in PIPELINES
+    return file.is_file() and read_json(file, str(folder)).get("_class_name", "").lower() in FAMILY.reads
 
 
 def load(

@@ -46,10 +46,11 @@ from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec, mismatch
 from iterref.models.device_map import DeviceMap, entrance
+from iterref.models.family import Family
 from iterref.models.prompted import PromptedModel
 from iterref.noise import Noise, uniform
 
-TOKENIZER = None  # its own
+FAMILY = Family(title="DiffusionGemma", reads=("diffusion_gemma",), spread=True)
 KIND, SINCE = "DiffusionGemmaForBlockDiffusion", "5.11"
 # The part that reads images is made as small as it can be, and its weights stay on the disk: prompts are texts.
 VISION = ("vision_tower", "embed_vision")

@@ -31,10 +31,11 @@ from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
 from iterref.models.device_map import DeviceMap
+from iterref.models.family import Family
 from iterref.models.prompted import PromptedModel
 from iterref.models.roles import answers, roles, talks
 
-TOKENIZER = None  # its own
+FAMILY = Family(title="Dream", reads=("dream",), spread=True)
 LENGTH = 128
 MASK = "<|mask|>"
 

@@ -11,8 +11,9 @@ differs by at most 3.7e-7.
 
 from __future__ import annotations
 
+from iterref.models.family import Family
 from iterref.models.udlm import load
 
-TOKENIZER = "gpt2"
+FAMILY = Family(title="Duo", reads=("duo",), tokenizer="gpt2")
 
-__all__ = ["TOKENIZER", "load"]
+__all__ = ["FAMILY", "load"]

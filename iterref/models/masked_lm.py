@@ -26,10 +26,15 @@ from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
 from iterref.models.device_map import DeviceMap
+from iterref.models.family import Family
 from iterref.models.prompted import PromptedModel
 from iterref.models.roles import answers, roles
 
-TOKENIZER = None  # its own
+FAMILY = Family(
+    title="masked language models of transformers",
+    reads=("*formaskedlm", "qwen2", "qwen3", "llama", "a2d-*", "andi-*"),
+    spread=True,
+)
 DECODERS = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
 SPARE = ("pooler", "position_ids", "cls.seq_relationship")  # nothing that fills in looks at them
 LENGTH = 64

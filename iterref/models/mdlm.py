@@ -23,10 +23,11 @@ from iterref.denoiser import Denoiser, carry_over_
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec, mismatch, unwritten
 from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
+from iterref.models.family import Family
 from iterref.models.prefix import PrefixModel
 from iterref.noise import Noise, absorbing
 
-TOKENIZER = "gpt2"
+FAMILY = Family(title="MDLM", reads=("mdlm",), tokenizer="gpt2")
 
 
 @dataclass(eq=False)

@@ -27,10 +27,12 @@ from iterref.denoiser import Denoiser, from_score
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec, mismatch, unwritten
 from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
+from iterref.models.family import Family
 from iterref.models.prefix import PrefixModel
 from iterref.noise import Noise, absorbing
 
-TOKENIZER = "gpt2"
+# The configuration of the published models is that of their training, which names no architecture.
+FAMILY = Family(title="SEDD", reads=("sedd",), keys=("graph", "noise", "model", "tokens"), tokenizer="gpt2")
 
 
 @dataclass(frozen=True, eq=False)

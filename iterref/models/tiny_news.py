@@ -23,10 +23,16 @@ from torch import Tensor
 
 from iterref import hub
 from iterref.denoiser import Denoiser
+from iterref.models.family import Family
 from iterref.models.transformer import Memory, Transformer, TransformerOptions
 from iterref.noise import Noise, absorbing
 
-WEIGHTS = Path(__file__).parent / "weights"
+FAMILY = Family(
+    title="what `iterref train` writes",
+    reads=("iterref-summarizer-*",),
+    whole="a summariser has its own length and tokenizer: leave length and tokenizer out",
+)
+WEIGHTS = Path(__file__).parent / "weights" / "tiny-news"
 FORMAT = "iterref-summarizer-1"
 COPYING = "iterref:tries=16,blocks=1,span=1.0+0.75+0.5,spacing=0,objective=maximise"  # of summaries: docs/defaults.md
 
@@ -73,6 +79,20 @@ def full_stop(word: str) -> list[str]:
     if stem == word or len(letters) < 2 or stem in ABBREVIATIONS or set(stem) == {"."}:
         return [word]
     return [stem, "."]
+
+
+def load(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Summarizer:
+    """The model in a folder that `iterref train` wrote. Raises as `Summarizer.load` does."""
+    precision = str(dtype).removeprefix("torch.")
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"{name} runs in float32 or bfloat16, got dtype={precision!r}: say one of them")
+    return Summarizer.load(name, device, "float32" if precision == "float32" else "bfloat16")
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,11 @@ from iterref.denoiser import Denoiser, from_leave_one_out
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec, mismatch, unwritten
 from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
+from iterref.models.family import Family
 from iterref.models.prefix import PrefixModel
 from iterref.noise import Noise, uniform
 
-TOKENIZER = "bert-base-uncased"
+FAMILY = Family(title="UDLM", reads=("udlm",), tokenizer="bert-base-uncased")
 FIRST = 1e-3  # the smallest time that training draws
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from iterref.rewards.algebra import Combined, Composable, Condition, TextCombined, TextComposable
-from iterref.rewards.base import Memory, Remembered, Reward, RewardError, checked
-from iterref.rewards.calibrate import Calibration, calibrate_alpha
-from iterref.rewards.classifier import Classifier
-from iterref.rewards.consensus import Consensus
-from iterref.rewards.image import ImageClassifier, ImageText
-from iterref.rewards.lexical import Lexical
-from iterref.rewards.likelihood import SelfLikelihood
-from iterref.rewards.perplexity import Perplexity
-from iterref.rewards.rouge import Rouge, RougeAgainst, report_rouge, report_rouge_rows, rouge_l, rouge_n
-from iterref.rewards.served import Served
-from iterref.rewards.similarity import Similarity
-from iterref.rewards.text import TextReward
-from iterref.rewards.threaded import Threaded
+from typing import TYPE_CHECKING
+
+from iterref import lazy
+
+if TYPE_CHECKING:
+    from iterref.rewards.algebra import Combined, Composable, Condition, TextCombined, TextComposable
+    from iterref.rewards.base import Memory, Remembered, Reward, RewardError, checked
+    from iterref.rewards.calibrate import Calibration, calibrate_alpha
+    from iterref.rewards.classifier import Classifier
+    from iterref.rewards.consensus import Consensus
+    from iterref.rewards.image import ImageClassifier, ImageText
+    from iterref.rewards.length import Length
+    from iterref.rewards.lexical import Lexical
+    from iterref.rewards.likelihood import SelfLikelihood
+    from iterref.rewards.perplexity import Perplexity
+    from iterref.rewards.rouge import Rouge, RougeAgainst, report_rouge, report_rouge_rows, rouge_l, rouge_n
+    from iterref.rewards.served import Served
+    from iterref.rewards.similarity import Similarity
+    from iterref.rewards.text import TextReward
+    from iterref.rewards.threaded import Threaded
 
 __all__ = [
     "Calibration",
@@ -26,6 +32,7 @@ __all__ = [
     "Consensus",
     "ImageClassifier",
     "ImageText",
+    "Length",
     "Lexical",
     "Memory",
     "Perplexity",
@@ -48,3 +55,5 @@ __all__ = [
     "rouge_l",
     "rouge_n",
 ]
+
+lazy.attach(__name__)

@@ -1,6 +1,6 @@
 """Checkpoints of reward models: networks and tokenizers in `transformers`' own format, read without running their code.
 
-A checkpoint is a folder, one of the `BUNDLED` names, or a name on the hub, with config.json and *.safetensors. Pickled
+A checkpoint is a folder, the name of a bundled one, or a name on the hub, with config.json and *.safetensors. Pickled
 weights are never opened, code of a checkpoint's own never runs, and a network is refused when the checkpoint lacks a
 part of it: a head of random numbers would be a reward too, and nobody would notice.
 """
@@ -14,13 +14,11 @@ from typing import Any, Literal
 import torch
 
 from iterref import hub
+from iterref.registry import bundled
 
 Kind = Literal["SequenceClassification", "CausalLM", "encoder", "ImageClassification", "CLIP"]
 Source = str | Path
 Device = torch.device | str
-# The reward models of this package, each with a card that says what it is good for. A folder of the name goes first.
-NAMES = ("acceptability", "acceptability-judge", "prose", "sentiment", "sentiment-judge")
-BUNDLED = {name: Path(__file__).parent / "weights" / name for name in NAMES}
 # What is fetched from the hub: nothing that could run, and of sub-folders only the one that tells how to pool.
 WORDLISTS = ("*.json", "*.txt", "*.model")
 WANTED = (*WORDLISTS, "*.safetensors")
@@ -150,9 +148,10 @@ def located(source: Source) -> Path:
 
 
 def _folder(source: Source, wanted: tuple[str, ...]) -> Path:
-    if str(source) in BUNDLED and not Path(source).is_dir():
-        return BUNDLED[str(source)]
-    return hub.fetched(source, wanted, besides=UNWANTED, hint=f", or take a bundled one ({', '.join(BUNDLED)})")
+    known = bundled("rewards")  # each with a card that says what it is good for; a folder of the name goes first
+    if str(source) in known and not Path(source).is_dir():
+        return known[str(source)]
+    return hub.fetched(source, wanted, besides=UNWANTED, hint=f", or take a bundled one ({', '.join(known)})")
 
 
 def _check_architecture(folder: Path, config: dict[str, Any]) -> None:

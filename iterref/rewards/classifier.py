@@ -102,3 +102,8 @@ def label_index(config: Any, label: str | int | None, value: Measure) -> int:
     if len(found) != 1:
         raise ValueError(f"there is no label {label!r}: choose one of {listed}, or a number below {len(names)}")
     return found[0]
+
+
+REWARD = Classifier
+DEFAULT = "sentiment:positive"
+JUDGES = "ForSequenceClassification"

@@ -70,3 +70,6 @@ class Consensus(TextComposable):
         # a sum over each row by itself, not a matrix product: a text's value must not depend on its neighbours
         means: list[float] = (scores * self._weights[row]).sum(axis=1).tolist()
         return means
+
+
+REWARD = "iterref.drafts:OwnDrafts"  # by name, the pool of drafts is still to be drawn

@@ -125,3 +125,6 @@ def _outside(size: int, band: Band) -> float:
     if high is not None and size > high:
         return (size - high) / max(high, 1)
     return 0.0
+
+
+REWARD = Lexical

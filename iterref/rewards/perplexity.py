@@ -116,3 +116,8 @@ def _check_causal(checkpoint: Checkpoint, vocab: int) -> None:
         one, other = checkpoint.network(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits[:, :2].float()
     if not torch.allclose(one, other, atol=1e-4 * float(one.abs().max().clamp_min(1e-6)), rtol=0):
         raise ValueError(f"{checkpoint.name} looks at later tokens, so it is no causal language model: give one")
+
+
+REWARD = Perplexity
+DEFAULT = "prose"
+JUDGES = "ForCausalLM"

@@ -325,3 +325,6 @@ def report_rouge(
         raise ValueError("there are no predictions to report: give at least one row")
     rows = report_rouge_rows(predictions, references, kinds, stem)
     return {kind: float(values.mean()) for kind, values in rows.items()}
+
+
+REWARD = Rouge

@@ -295,3 +295,6 @@ def _named(rows: Sequence[int]) -> str:
     distinct = sorted(set(rows))
     more = f" and {len(distinct) - 8} more" if len(distinct) > 8 else ""
     return f"row{'s' if len(distinct) > 1 else ''} {', '.join(map(str, distinct[:8]))}{more}"
+
+
+REWARD = Served

@@ -107,3 +107,6 @@ def _check_pooling(folder: Path | None) -> None:
     if not config.get("pooling_mode_mean_tokens", True):
         modes = [name.removeprefix("pooling_mode_") for name, on in config.items() if name.startswith("pooling") and on]
         raise ValueError(f"{folder} was trained to pool by {', '.join(modes)}: give an encoder that takes the mean")
+
+
+REWARD = Similarity

@@ -114,7 +114,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """A method: options that print, compare and parse (`registry.sampler_from_string`), and the steps that they mean.
+    """A method: options that print, compare and parse (`samplers.strings.sampler_from_string`), and the steps that they mean.
 
     `knob` is the option that a budget sets, from `least` on.
     """

@@ -21,8 +21,9 @@ from iterref.bench.accounts import ACCOUNTS, REWARD_ROWS, budget
 from iterref.bench.matrix import Ledger, Row, cross
 from iterref.bench.summary import Mean, Summary
 from iterref.bench.world import PUBLISHED, SINGLE, Task, World
-from iterref.registry import names, sampler_from_string
+from iterref.registry import names
 from iterref.report.plots import Panel, Point, panels
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 TINY = "masked-6-3-pairs-a0.5"

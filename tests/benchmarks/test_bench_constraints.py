@@ -22,7 +22,7 @@ from iterref.models import sudoku
 from iterref.models.sudoku import GridNetwork, GridOptions, load
 from iterref.models.tiny_news import COPYING
 from iterref.noise import absorbing, uniform
-from iterref.registry import sampler_from_string
+from iterref.samplers.strings import sampler_from_string
 
 SMALL = [tuple(grid) for grid in solutions([-1] * 16, 4, 0)]
 EASY = "1.3.\n...2\n2...\n.3.1\n"

@@ -14,7 +14,7 @@ from iterref.bench.gallery import gallery, page
 from iterref.bench.tasks.images import CASES, Images, task
 from iterref.budget import Budget, fit_budget
 from iterref.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS
-from iterref.registry import sampler_from_string
+from iterref.samplers.strings import sampler_from_string
 
 torch.set_num_threads(1)
 ROWS = torch.arange(20)

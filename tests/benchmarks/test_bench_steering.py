@@ -27,10 +27,10 @@ from iterref.bench.tasks.steering import (
     task,
 )
 from iterref.budget import Budget
-from iterref.loading import BUNDLED, load
+from iterref.loading import load
 from iterref.models.mdlm import MaskedDit
 from iterref.models.udlm import UniformDit
-from iterref.registry import sampler_from_string
+from iterref.registry import bundled
 from iterref.rewards import Classifier, Perplexity
 from tests.support.published import END, flat_config, tokenizer, weights, write
 
@@ -270,9 +270,10 @@ def test_openings_of_one_s_own(tmp_path: Path, folders: dict[str, Path]) -> None
 def test_the_bundled_models_are_read_by_name(name, denoiser, tmp_path, monkeypatch, folders) -> None:
     model = load(name)
     assert isinstance(model.denoiser, denoiser) and model.length == 48
-    assert {file.name for file in BUNDLED[name].iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
-    assert sum(file.stat().st_size for file in BUNDLED[name].iterdir()) < 10e6
-    with safe_open(BUNDLED[name] / "model.safetensors", "pt") as file:
+    files = {file.name for file in bundled("models")[name].iterdir()}
+    assert files == {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
+    assert sum(file.stat().st_size for file in bundled("models")[name].iterdir()) < 10e6
+    with safe_open(bundled("models")[name] / "model.safetensors", "pt") as file:
         assert all(file.get_slice(key).get_dtype() == "F16" for key in file.keys())
     assert load(name, length=20).prepare([""])[1].shape == (1, 20)
     text = "the captain's boat, he said, was lost!"

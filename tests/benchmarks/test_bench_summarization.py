@@ -18,8 +18,9 @@ from iterref.exact.table import Table
 from iterref.generation import draw_drafts, generate
 from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise
-from iterref.registry import get, sampler_from_string
+from iterref.registry import get
 from iterref.rewards import Consensus
+from iterref.samplers.strings import sampler_from_string
 from tests.test_generation import FakeDenoiser, FakeModel
 
 DOCUMENTS = ("alpha", "beta gamma", "gamma beta alpha", "alpha delta alpha delta", "beta delta gamma alpha beta")

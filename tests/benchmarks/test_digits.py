@@ -13,7 +13,7 @@ from iterref.check import check
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS, Digits
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 torch.set_num_threads(1)

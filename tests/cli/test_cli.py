@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from iterref import __version__, cli, demo, loading
-from iterref.cli import listed, placing, reading
+from iterref.cli import placing, reading
 from iterref.drafts import OwnDrafts
 from iterref.generation import generate
 from iterref.models import device_map
-from iterref.registry import get, names
+from iterref.registry import entries, get
 from tests.test_generation import FakeModel
 
 METHOD = "iterref:steps=2,moves=2,tries=2"
@@ -65,10 +65,9 @@ def test_version() -> None:
 
 def test_ls_names_every_method_with_its_defaults() -> None:
     out = call("ls").stdout
-    assert set(listed.methods()) == set(names())
-    for name in names():
+    for name, entry in entries("samplers").items():
         # what is read from the source text is what the class really has
-        assert listed.methods()[name].options == [(f.name, f.default) for f in fields(get(name))]
+        assert list(entry.options.items()) == [(f.name, f.default) for f in fields(get(name))]
         assert f"  {name}\n" in out
     assert "tries=2" in " ".join(out.split()) and "tiny-news" in out and "consensus" in out
 
@@ -147,10 +146,10 @@ def test_generate_takes_a_function_of_the_users(fake: None, tmp_path: Path) -> N
         (["--method", "iteref"], "one", "did you mean 'iterref'"),
         (["--method", "iterref:tris=2"], "one", "did you mean 'tries'"),
         (["--reward", "consensu"], "one", "did you mean 'consensus'"),
-        (["--reward", "consensus:n=few"], "one", "write consensus or consensus:n=8"),
+        (["--reward", "consensus:n=few"], "one", "consensus:n needs a whole number, got 'few'"),
         (["--reward", "consensus:n=0"], "one", "a pool needs a draft"),
-        (["--reward", "length:0"], "one", "write length or length:12"),
-        (["--reward", "rouge"], "one", "needs JSON input"),
+        (["--reward", "length:0"], "one", "give at least 1"),
+        (["--reward", "rouge"], "one", "needs a column `reference`: give JSON input"),
         (["--alpha", "0"], "one", "alpha must be positive"),
         (["--temperature", "-1"], "one", "temperature must be positive"),
         (["--budget", "lots"], "one", "cannot be read"),
@@ -170,7 +169,7 @@ def test_wrong_use_exits_with_2_and_a_sentence(fake: None, arguments: list[str],
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--reward", "classifier:sentiment"], "names no label: write classifier:FOLDER:LABEL"),
+        (["--reward", "classifier:sentiment"], "the classifier has 2 labels, choose one of"),
         (["--reward", "classifier:sentiment:happy"], "there is no label 'happy'"),
         (["--reward", "perplexity:no/such"], "or take a bundled one"),
         (["--device", "nowhere"], "there is no device 'nowhere'"),

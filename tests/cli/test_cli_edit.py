@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from iterref import OwnDrafts, cli, editing, loading, sampler_from_string
+from iterref import OwnDrafts, cli, editing, loading
 from iterref.result import Interrupted
 from tests.cli.test_cli import call, refused
 from tests.test_generation import FakeModel

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 
 from iterref import cli, loading
-from iterref.cli import listed
+from iterref.registry import names
 from tests.cli.test_cli import METHOD, call, refused
 from tests.test_generation import FakeModel
 
@@ -222,8 +222,10 @@ def test_lines_are_those_of_files(fake: None) -> None:
 
 def test_lists_are_json_too() -> None:
     told = json.loads(call("ls", "--json").stdout)
-    assert set(told) == {"methods", "models", "rewards"} and set(told["methods"]) == set(listed.methods())
-    assert told["methods"]["iterref"]["options"]["tries"] == 2 and "tiny-news" in told["models"]
+    assert set(told) == {"samplers", "models", "rewards"} and set(told["samplers"]) == set(names())
+    assert told["samplers"]["iterref"]["options"]["tries"] == 2 and "tiny-news" in told["models"]
+    assert told["rewards"]["classifier"]["required"] == ["model"] and told["rewards"]["sentiment"]["bundled"]
+    assert set(json.loads(call("ls", "rewards", "--json").stdout)) == {"rewards"}
 
 
 def test_checks_are_json_too() -> None:

@@ -11,10 +11,10 @@ import torch
 from iterref import demo
 from iterref.demo import METHODS, Comparison, Score, as_json, compare, marked, sentences, story, table
 from iterref.drafts import OwnDrafts
-from iterref.registry import sampler_from_string
 from iterref.report.plots import Point, acceptance, reward_against_budget
 from iterref.samplers.base import Info, State
 from iterref.samplers.metropolis import Metropolis
+from iterref.samplers.strings import sampler_from_string
 from iterref.trace import Trace
 from tests.test_generation import FakeModel
 

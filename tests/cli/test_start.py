@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from iterref import Cost, Problem, sample, sampler_from_string
+from iterref import Cost, Problem, sample
 from iterref.exact.markov import world
 
 ROWS = 6

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from iterref.editing.copies import Copies
 from torch import Tensor
 
 import iterref
-from iterref import Cost, OwnDrafts, sample, sampler_from_string
+from iterref import Cost, OwnDrafts, sample
 from iterref.editing import Editing, History, edit, infill
 from iterref.editing.history import node_seed
 from iterref.editing.strength import strengthened
@@ -47,7 +48,7 @@ def test_the_first_node_is_the_texts_with_their_rewards():
 def test_refining_is_a_run_from_the_current_texts_with_the_nodes_own_seed():
     chain = session(seed=5).refine(strength=0.4, sampler=SMALL)
     again = chain.refine(strength=0.4, sampler=SMALL)
-    problem = session().context.problem
+    problem = session().desk.problem
     first = sample(sampler_from_string("iterref:steps=0,moves=3,tries=3,span=0.4+0.2"), problem, seed=node_seed(5, (0,)),
                    start=problem.canvas)  # fmt: skip
     assert torch.equal(chain.tokens, first.tokens)
@@ -151,19 +152,20 @@ def test_the_state_before_may_compete():
     assert chain.vary(1, parent=True, **options).texts == TEXTS
 
 
-@pytest.mark.parametrize("method", [SMALL, f"{SMALL},objective=maximise", "metropolis:moves=3", f"{SMALL},width=2"])
-def test_an_alternative_costs_what_the_method_declares_and_is_the_best_of_its_chain_where_that_maximises(method):
+def test_copies_declare_what_they_take_and_keep_the_best_where_the_method_maximises():
     chain = session(alpha=5.0)
-    varied = chain.vary(3, strength=0.5, sampler=method)
-    made = varied.history.nodes[1:4]
-    assert {node.cost for node in made} == {strengthened(method, 0.5).cost()}
-    assert varied.cost == chain.history[0].cost + strengthened(method, 0.5).cost() * 3
-    assert len({node.tokens.numpy().tobytes() for node in made}) > 1
-    last = session(alpha=5.0).vary(3, strength=0.5, sampler=method.replace(",objective=maximise", "")).history
-    for node, end in zip(made, last.nodes[1:4], strict=True):
-        assert (
-            bool((node.rewards >= end.rewards).all()) if "maximise" in method else torch.equal(node.tokens, end.tokens)
-        )
+    for written in (SMALL, f"{SMALL},objective=maximise", "metropolis:moves=3", f"{SMALL},width=2"):
+        method = Copies(sampler_from_string(written).refining(), 3)
+        result = sample(method, chain.desk.problem, start=chain.tokens, seed=2)
+        assert result.asked == method.cost()
+        assert result.particles is not None and result.particles.x_0 is not None
+        assert result.particles.x_0.shape == (3, 2, LENGTH)
+    plain = sample(Copies(sampler_from_string(SMALL).refining(), 3), chain.desk.problem, start=chain.tokens, seed=2).particles
+    best = sample(
+        Copies(sampler_from_string(f"{SMALL},objective=maximise").refining(), 3), chain.desk.problem, start=chain.tokens, seed=2
+    ).particles
+    assert plain is not None and best is not None and plain.reward is not None and best.reward is not None
+    assert bool((best.reward >= plain.reward).all()) and bool((best.reward > plain.reward).any())
 
 
 def test_branches_grow_in_any_order_and_again_is_another_try():
@@ -276,11 +278,10 @@ def test_a_history_is_saved_read_and_gone_on_with(tmp_path):
         assert torch.equal(node.tokens, same.tokens) and torch.equal(node.rewards, same.rewards)
         assert torch.equal(node.drift, same.drift)
     assert read[forbidden.id].rewards[0] == -torch.inf
-    read.nodes.pop()  # it has no reward of a session's
     resumed = edit(FakeModel(), read, prompts=PROMPTS, reward=beta, alpha=0.3, room=1, drift=0.9, seed=2)
-    assert resumed.at == len(read) - 1 == len(resumed.history) - 1 and resumed.result is None
+    assert resumed.at == len(read) - 1 and resumed.result is None
     there, here = resumed.back(chain.at).refine(sampler=SMALL), chain.refine(sampler=SMALL)
-    assert torch.equal(there.tokens, here.tokens) and there.node.cost == here.node.cost
+    assert torch.equal(there.tokens, here.tokens) and there.cost == here.cost
 
 
 def test_a_file_that_is_no_history_is_refused(tmp_path):
@@ -342,14 +343,14 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: infill(FakeModel(), ["alpha", "[beta]"], prompts=PROMPTS, reward=beta), "text 0 marks nothing"),
     (lambda: session(drift=1.5), r"bound must lie in \[0, 1\], got 1.5"),
     (lambda: session(distance="far"), "unknown distance 'far'"),
-    (lambda: session(room=-1), "room, how many tokens a text may grow by, is at least 0, got -1"),
+    (lambda: session(room=-1), "room is how many tokens"),
     (lambda: session(forbidden=[2]), "row 0, position 1: token 2 cannot stand there"),
     (lambda: session(columns={"tone": ["a"]}), "column 'tone' has 1 entries"),
     (lambda: session().refine(strength=0.0), r"strength must lie in \(0, 1\], got 0.0"),
     (lambda: session().refine(strength=1.2), r"strength must lie in \(0, 1\]"),
     (lambda: session().refine(sampler="best_of_n"), "cannot start from given texts"),
     (lambda: session().refine(budget=0), "positive numbers of denoiser rows"),
-    (lambda: session().vary(0), "the number of alternatives, is at least 1, got 0"),
+    (lambda: session().vary(0), "at least one alternative"),
     (lambda: session().vary(2, sampler="iterref:moves=0"), "without a move are all the same"),
     (lambda: session().vary(2, take="last"), "take is 'best' or 'first'"),
     (lambda: session().back(7), "there is no node 7: the history has nodes 0 to 0"),
@@ -359,7 +360,7 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: session().infill("[alpha] gamma"), "one string for 2 rows"),
     (lambda: session().infill([None, None]), "every row is None"),
     (lambda: session().infill([None, "[beta] alpha"]), "text 1 reads 'beta alpha' without its marks"),
-    (lambda: session().infill(["alpha [] gamma", None], length=0), "length= .--tokens. is at least 1, got 0"),
+    (lambda: session().infill(["alpha [] gamma", None], length=0), "at least 1 token"),
     (lambda: session().infill(["alpha [] gamma", None], length=1, strength=0.5), "leave out the strength"),
     (lambda: session(room=0).infill(["alpha [] gamma", None], length=1), "row 0, position 2: .* more room"),
     (lambda: iterref.refine(FakeModel(), TEXTS, prompts=PROMPTS, budget=128), "no room after the 128 denoiser rows"),
@@ -381,7 +382,7 @@ def test_a_model_that_takes_no_empty_text_can_be_refined_but_not_infilled():
             return super().encode(texts)
 
     chain = edit(Strict(), TEXTS, prompts=PROMPTS, reward=beta, room=1).refine(sampler=SMALL)
-    assert bool(chain.context.problem.opened.all())  # where the padding begins is not known
+    assert bool(chain.desk.problem.opened.all())  # where the padding begins is not known
     with pytest.raises(ValueError, match="takes? an empty text"):
         chain.infill([f"[{chain.texts[0]}]", None])
 

@@ -18,7 +18,7 @@ from shutil import copytree
 import pytest
 
 import iterref
-from iterref.registry import get, names
+from iterref.registry import ROOMS, get, names
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -144,7 +144,7 @@ def test_the_link_checker_finds_what_is_broken() -> None:
 def public() -> list[str]:
     """The public names: the package's own, those of every room that lists its names, and all methods."""
     rooms = ("rewards", "editing", "check", "kernels")
-    listed = [f"iterref.{name}" for name in iterref.__all__]
+    listed = [f"iterref.{name}" for name in iterref.__all__ if name not in ROOMS]
     listed += [f"iterref.{room}.{name}" for room in rooms for name in import_module(f"iterref.{room}").__all__]
     return listed + [f"{get(name).__module__}.{get(name).__name__}" for name in names()]
 
@@ -185,6 +185,12 @@ def test_the_code_of_a_page_runs_as_it_stands(
     (tmp_path / "page.py").write_text("\n".join(blocks), encoding="utf-8")
     runpy.run_path(str(tmp_path / "page.py"))
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("name", ["new_model", "new_sampler"])
+def test_the_page_on_adding_shows_the_examples_as_they_are(name: str) -> None:
+    code = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8").partition("\n\nif __name__")[0]
+    assert f"```python\n{code.rstrip()}\n" in (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
 
 def test_every_example_is_listed() -> None:

@@ -19,7 +19,8 @@ from iterref.bench import records
 from iterref.bench.tasks import constraints, steering
 from iterref.cli import reading
 from iterref.hub import read_json
-from iterref.registry import names, sampler_from_string
+from iterref.registry import names
+from iterref.samplers.strings import sampler_from_string
 from iterref.training.data import read_pairs
 from tests.test_generation import FakeModel
 

@@ -100,7 +100,7 @@ def test_the_installed_command_answers(installed: Path, tmp_path: Path) -> None:
     version = run([command, "--version"], tmp_path, PYTHONPATH=str(installed))
     assert version.split() == ["iterref,", "version", iterref.__version__]
     told = json.loads(run([command, "ls", "--json"], tmp_path, PYTHONPATH=str(installed)))
-    assert "iterref" in told["methods"]
+    assert "iterref" in told["samplers"]
 
 
 USE = """

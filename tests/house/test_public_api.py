@@ -24,7 +24,7 @@ def test_the_list_has_all_of_the_package_and_its_rooms() -> None:
 
 
 def test_names_are_what_all_says_and_no_more() -> None:
-    assert iterref.__all__ == sorted(iterref.__all__) == sorted(iterref._HOMES)
+    assert iterref.__all__ == sorted(iterref.__all__) == sorted(iterref.homes)
     assert all(getattr(iterref, name).__module__.startswith("iterref") for name in iterref.__all__)
 
 

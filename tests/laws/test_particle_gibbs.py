@@ -21,10 +21,10 @@ from iterref.moves import lookahead
 from iterref.particles import Particles
 from iterref.potentials import POTENTIALS, due, value_of
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
 from iterref.run import Run
 from iterref.samplers import particle_gibbs as module
 from iterref.samplers.particle_gibbs import Held, Holding, ParticleGibbs
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, stationarity_error
 from tests.support.paths import ALPHA, EXACT, base_paths, correlated, run_of

@@ -22,10 +22,10 @@ from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, difference, due, maximum, spent, times_due, total, value_of
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import sampler_from_string
 from iterref.run import Run
 from iterref.samplers import smc as module
 from iterref.samplers.smc import SMC
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support.oracle import Enumerator, enumerate_outcomes
 from tests.support.paths import ALPHA, EXACT, base_paths, correlated, measure, run_of

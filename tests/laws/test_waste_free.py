@@ -16,9 +16,9 @@ from iterref.moves.shared import Candidates, Shared
 from iterref.particles import Particles, adopt
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import sampler_from_string
 from iterref.run import Run
 from iterref.samplers.base import Info, Paired
+from iterref.samplers.strings import sampler_from_string
 from iterref.samplers.waste_free import WasteFree
 from iterref.sampling import sample
 from tests.support.paths import ALPHA, EXACT, measure

@@ -20,8 +20,8 @@ from iterref.guidance import ClassifierFreeGuidance
 from iterref.models import amused
 from iterref.models.amused import Grid, ImageModel
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
 from iterref.rewards import ImageClassifier, ImageText
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support import checkpoints
 from tests.support.oracle import enumerate_outcomes, law_matrix

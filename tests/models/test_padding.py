@@ -8,7 +8,7 @@ import pickle
 import torch
 from torch import Tensor
 
-from iterref import Problem, sample, sampler_from_string
+from iterref import Problem, sample
 from iterref.denoiser import Denoiser, carry_over
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.loading import load

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from iterref.exact.markov import world
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
 from iterref.report import page, table
 from iterref.report.chart import chart, ticks
 from iterref.report.html import _hash, _part
 from iterref.report.trace_view import SERIES
 from iterref.result import Result
 from iterref.rewards.base import RewardError
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 torch.set_num_threads(1)

@@ -22,9 +22,9 @@ from iterref.decision import ACCEPTED, REFUSED
 from iterref.exact.markov import world
 from iterref.models.digits import Digits
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
 from iterref.report import page
 from iterref.result import Result
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.report.test_page import EVIL, MASK, run, words
 

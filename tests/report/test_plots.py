@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 
 from iterref.exact.markov import world
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
 from iterref.report import plots
 from iterref.report.plots import (
     COLOURS,
@@ -30,6 +29,7 @@ from iterref.report.plots import (
     reward_against_budget,
 )
 from iterref.result import Result
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from iterref.trace import Trace
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iterref import generate, sample, sampler_from_string
+from iterref import generate, sample
 from iterref.problem import Problem
 from iterref.rewards import Combined, Lexical, Remembered, RewardError, Rouge, TextCombined, TextReward, checked
 from iterref.rewards.base import Composable

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.rewards import loop
 from iterref import generate
+from iterref.registry import bundled
 from iterref.rewards import Classifier, Perplexity
-from iterref.rewards.checkpoint import BUNDLED
 from tests.support import checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def prose() -> Perplexity:
 
 def test_the_folders_are_small_safe_and_have_cards() -> None:
     total = 0
-    for name, folder in BUNDLED.items():
+    for name, folder in bundled("rewards").items():
         files = {file.name for file in folder.iterdir()}
         assert {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= files
         assert {Path(file).suffix for file in files} == {".md", ".json", ".safetensors"}
@@ -81,11 +81,11 @@ def test_the_folders_are_small_safe_and_have_cards() -> None:
 
 def test_a_folder_of_the_name_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints.sentiment(tmp_path / "sentiment")
-    bundled = Classifier("sentiment", "positive")
-    assert bundled.checkpoint.folder == BUNDLED["sentiment"]
+    ours = Classifier("sentiment", "positive")
+    assert ours.checkpoint.folder == bundled("rewards")["sentiment"]
     monkeypatch.chdir(tmp_path)
     own = Classifier("sentiment", "positive")
-    assert own.checkpoint.folder == Path("sentiment") and own(GOOD[:1]) != bundled(GOOD[:1])
+    assert own.checkpoint.folder == Path("sentiment") and own(GOOD[:1]) != ours(GOOD[:1])
 
 
 def test_a_name_that_is_none_is_told_which_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref import Problem, sample, sampler_from_string
+from iterref import Problem, sample
 from iterref.rewards import ImageClassifier, ImageText, RewardError, checked
 from iterref.rewards.image import Preprocessing
 from tests.support import checkpoints

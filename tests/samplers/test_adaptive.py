@@ -11,9 +11,9 @@ from iterref.budget import Budget
 from iterref.denoiser import Denoiser
 from iterref.exact.markov import world
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
 from iterref.run import Run
 from iterref.samplers.iterref import ADAPT_TARGET, Adapting, IterRef
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix
 from tests.support.worlds import random_reward, random_table

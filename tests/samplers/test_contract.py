@@ -16,9 +16,10 @@ from torch import Tensor
 from iterref.exact.markov import Markov, world
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import get, names, sampler_from_string
+from iterref.registry import get, names
 from iterref.result import Result
 from iterref.samplers.base import Info, Paired, Sampler
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support.variants import MASKED, VARIANTS, small
 

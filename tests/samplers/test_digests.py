@@ -2,7 +2,7 @@
 
 `python -m tests.samplers.test_digests` adds the entries that are missing: delete those that are meant to change.
 
-The methods were renamed since (`iterref:kernel=trajectory` is `trajectory`, `guided` is `reward_draft`, and so on),
+The methods were renamed since (`trajectory` is `trajectory`, `guided` is `reward_draft`, and so on),
 which changed no value but two: under uniform noise `iterref` with a plain draft and early moves makes all the moves
 that it says. They used to be left out with the early times, at which spaced moves cannot see what is noise.
 """
@@ -20,8 +20,9 @@ from torch import Tensor
 from iterref.exact.markov import world
 from iterref.generation import generate
 from iterref.problem import Problem
-from iterref.registry import names, sampler_from_string
+from iterref.registry import names
 from iterref.result import Result
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support.variants import MASKED, VARIANTS, small
 

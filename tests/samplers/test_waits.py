@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from iterref.bench.shapes import Case
-from iterref.registry import sampler_from_string
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 # A number that Python reads, and results whose sizes depend on data.

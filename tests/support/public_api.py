@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import iterref
+from iterref.registry import ROOMS
 
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("public_api.txt")
@@ -46,7 +47,8 @@ def imported(source: str) -> set[tuple[str, str]]:
 
 def is_module(path: str) -> bool:
     """Whether a dotted path is a module of the package, and no name that it has made public."""
-    if path != "iterref" and path.removeprefix("iterref.") in iterref.__all__:
+    name = path.removeprefix("iterref.")
+    if path != "iterref" and name in iterref.__all__ and name not in ROOMS:
         return False
     try:
         return find_spec(path) is not None

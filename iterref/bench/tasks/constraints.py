@@ -34,9 +34,9 @@ from iterref.models.sudoku import load, sizes
 from iterref.models.tiny_news import COPYING
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
-from iterref.rewards.base import Reward
 from iterref.result import Result
+from iterref.rewards.base import Reward
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 # Whoever can return the best sample seen takes part that way too, since it is what a solver is asked for, and with more

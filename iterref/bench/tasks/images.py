@@ -29,10 +29,10 @@ from iterref.budget import Budget
 from iterref.generation import RECOMMENDED
 from iterref.models.digits import CLASSES, FOLDERS, LEVELS, SIDE, Digits
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
 from iterref.result import Result
-from iterref.sampling import sample
 from iterref.samplers.base import Sampler
+from iterref.samplers.strings import sampler_from_string
+from iterref.sampling import sample
 
 ALPHA = 0.2  # of class rewards; the logit of realism is a log-ratio of laws, and wants 1
 MOST = 256  # rows of one call of the denoiser

@@ -35,15 +35,15 @@ from iterref.generation import RECOMMENDED
 from iterref.loading import load
 from iterref.models.tiny_news import COPYING
 from iterref.problem import Problem
-from iterref.registry import sampler_from_string
+from iterref.result import Result
 from iterref.rewards.classifier import Classifier, Measure
 from iterref.rewards.lexical import Lexical
 from iterref.rewards.likelihood import SelfLikelihood
 from iterref.rewards.perplexity import Perplexity
 from iterref.rewards.text import TextReward
-from iterref.result import Result
-from iterref.sampling import sample
 from iterref.samplers.base import Sampler
+from iterref.samplers.strings import sampler_from_string
+from iterref.sampling import sample
 
 # Each opening with the words that `keywords` asks for behind it.
 OPENINGS: dict[str, tuple[str, str, str]] = {

@@ -34,12 +34,12 @@ from iterref.budget import Budget, Cost, most
 from iterref.drafts import OwnDrafts, TextModel
 from iterref.generation import draw_drafts, generate
 from iterref.models.tiny_news import COPYING as SPANS
-from iterref.registry import sampler_from_string
+from iterref.result import Result
 from iterref.rewards.calling import call
 from iterref.rewards.consensus import Consensus
 from iterref.rewards.lexical import Lexical
 from iterref.rewards.rouge import Rouge, Tokenizer, report_rouge_rows
-from iterref.result import Result
+from iterref.samplers.strings import sampler_from_string
 
 BUNDLED = Path(__file__).parents[2] / "data" / "news.jsonl"
 CASES = ("consensus", "source", "reference", "consensus+length", "source+length")

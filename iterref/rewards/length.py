@@ -1,0 +1,28 @@
+"""Length: nearness to a number of words.
+
+r(x) = 1 - |words(x) - words| / words
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from iterref.rewards.algebra import TextComposable
+
+
+@dataclass(frozen=True)
+class Length(TextComposable):
+    """1 for a text of so many `words`, less for a longer or shorter one. Raises `ValueError` for less than one word."""
+
+    words: int = 8
+
+    def __post_init__(self) -> None:
+        if self.words < 1:
+            raise ValueError(f"length is nearness to a number of words, got {self.words}: give at least 1")
+
+    def __call__(self, completions: list[str]) -> list[float]:
+        """R texts -> R numbers, at most 1."""
+        return [1 - abs(len(text.split()) - self.words) / self.words for text in completions]
+
+
+REWARD = Length
