@@ -25,6 +25,7 @@ from iterref.models.dit import Dit, DitOptions
 from iterref.models.tiny_news import Summarizer
 from iterref.noise import absorbing, uniform
 from iterref.registry import names
+from iterref.samplers.strings import sampler_from_string
 from tests.support.variants import MASKED, VARIANTS, small
 
 torch.set_num_threads(1)

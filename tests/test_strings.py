@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from iterref.registry import get, names
 from iterref.samplers.base import KERNELS, Sampler, plan_of
 from iterref.samplers.iterref import IterRef
+from iterref.samplers.strings import sampler_from_string
 from iterref.strings import read_value
 
 positive = st.integers(1, 12)

@@ -14,6 +14,7 @@ import pytest
 
 from iterref import OwnDrafts, cli, editing, loading
 from iterref.result import Interrupted
+from iterref.samplers.strings import sampler_from_string
 from tests.cli.test_cli import call, refused
 from tests.test_generation import FakeModel
 

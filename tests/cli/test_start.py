@@ -7,6 +7,7 @@ import torch
 
 from iterref import Cost, Problem, sample
 from iterref.exact.markov import world
+from iterref.samplers.strings import sampler_from_string
 
 ROWS = 6
 

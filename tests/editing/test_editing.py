@@ -17,6 +17,7 @@ from iterref.editing.history import node_seed
 from iterref.editing.strength import strengthened
 from iterref.generation import draw_drafts
 from iterref.rewards.base import RewardError
+from iterref.samplers.strings import sampler_from_string
 from tests.test_generation import LENGTH, WORDS, FakeDenoiser, FakeModel, beta
 
 PROMPTS = ["one", "one two"]

@@ -15,6 +15,7 @@ from iterref.loading import load
 from iterref.models.dit import Dit, DitOptions
 from iterref.noise import absorbing
 from iterref.padding import Padded, compile_static, padded_size
+from iterref.samplers.strings import sampler_from_string
 from tests.support.published import flat_config, weights, write
 from tests.support.worlds import random_table
 

@@ -16,6 +16,7 @@ from iterref import generate, sample
 from iterref.problem import Problem
 from iterref.rewards import Combined, Lexical, Remembered, RewardError, Rouge, TextCombined, TextReward, checked
 from iterref.rewards.base import Composable
+from iterref.samplers.strings import sampler_from_string
 from tests.support.worlds import random_reward, random_table
 
 TOKENS = torch.tensor([[1, 2], [3, 4], [5, 6]])

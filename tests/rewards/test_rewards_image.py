@@ -12,6 +12,7 @@ from torch import Tensor
 from iterref import Problem, sample
 from iterref.rewards import ImageClassifier, ImageText, RewardError, checked
 from iterref.rewards.image import Preprocessing
+from iterref.samplers.strings import sampler_from_string
 from tests.support import checkpoints
 from tests.support.worlds import random_table
 
