@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Cost, Rows, budget_of, fit
+from iterref.columns import read_column, read_columns
 from iterref.drafts import (
     Drafts,
+    OfPrompts,
     OwnDrafts,
     Pooled,
     TextModel,
@@ -33,10 +36,9 @@ from iterref.drafts import (
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import parse
-from iterref.rewards.algebra import Composable, TextCombined, replaced
+from iterref.rewards.algebra import replaced
 from iterref.rewards.base import Reward, RewardError
-from iterref.rewards.calling import judges_tokens
-from iterref.rewards.text import TextReward
+from iterref.rewards.text import TextReward, bind_reward, text_ids
 from iterref.run import Interrupted, Result, sample
 from iterref.samplers.base import Sampler
 
@@ -85,7 +87,7 @@ def generate(
     error's `partial`.
     """
     prompts = checked_prompts(prompts)
-    columns, reward = checked_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
+    columns, reward = read_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
     model, method = method_of(model, sampler)
     method, pool = begun(method, reward, start)
     unfitted, method = method, fitted(method, budget, pool)
@@ -152,7 +154,7 @@ def pose(
     problem = Problem(
         tempered(denoiser, temperature), no_reward, canvas, free, alpha=alpha, forbidden=forbidden, max_rows=max_rows
     )
-    _token_reward(reward, model, prompts, columns)  # refuses before a pool is drawn
+    _token_reward(reward, model, prompts, columns, identities)  # refuses before a pool is drawn
     pools: dict[Pooled, Drafts] = {}
     for pool in pools_in(reward):
         if isinstance(pool, OwnDrafts):
@@ -162,12 +164,12 @@ def pose(
             pools[pool] = draw(pool, source, model, rng, progress)
         else:
             pools[pool] = pool
-    drawn = replaced(reward, lambda part: pools[part].reward() if isinstance(part, Pooled) else part)
-    of_tokens = _token_reward(drawn, model, prompts, columns)
+    drawn = replaced(reward, lambda part: OfPrompts(pools[part].reward()) if isinstance(part, Pooled) else part)
+    of_tokens = _token_reward(drawn, model, prompts, columns, identities)
     if getattr(model, "ranks", 1) > 1:
-        from iterref.rewards.led import Led
+        from iterref.rewards.rank_zero import RankZero
 
-        of_tokens = Led(of_tokens)
+        of_tokens = RankZero(of_tokens)
     return Posed(model, replace(problem, reward=of_tokens), list(pools.values()))
 
 
@@ -281,22 +283,13 @@ def checked_prompts(prompts: Sequence[str]) -> list[str]:
     """The prompts as a list. Raises `ValueError`, or `TypeError` for a wrong type, naming the row."""
     if isinstance(prompts, str):
         raise TypeError("the prompts are one string: pass a list of strings, one a prompt")
-    prompts = list(prompts)
+    prompts = read_column(prompts, "prompts")
     if not prompts:
         raise ValueError("there are no prompts: pass at least one")
     for row, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise TypeError(f"prompt {row} is a {type(prompt).__name__}: pass a string")
     return prompts
-
-
-def checked_columns(columns: Mapping[str, Sequence[Any]] | None, batch: int) -> dict[str, Sequence[Any]]:
-    """The reward's further arguments. Raises `ValueError` for a column that has not one entry a prompt."""
-    columns = dict(columns or {})
-    for name, column in columns.items():
-        if len(column) != batch:
-            raise ValueError(f"column {name!r} has {len(column)} entries for {batch} prompts: give one a prompt")
-    return columns
 
 
 def checked_reward(reward: Any, batch: int) -> Callable[..., Any]:
@@ -327,11 +320,22 @@ def checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence
 
 
 def _token_reward(
-    reward: Any, model: TextModel, prompts: Sequence[str], columns: Mapping[str, Sequence[Any]]
+    reward: Any, model: TextModel, prompts: Sequence[str], columns: Mapping[str, Sequence[Any]], identities: Tensor
 ) -> Reward:
     """A reward of tokens from whatever `generate` takes; refuses a function that needs a column that is not there."""
-    if isinstance(reward, Composable) or judges_tokens(reward):
-        return reward
-    if isinstance(reward, TextCombined) and reward.mixed:
-        return reward.bound(lambda part: _token_reward(part, model, prompts, columns))
-    return TextReward(reward, model.decode, prompts, columns)
+
+    def ids(tokens: Tensor, texts: list[str]) -> list[list[int]]:
+        return text_ids(tokens, texts, blank_canvas(model), getattr(model, "ends", ()))
+
+    as_text = partial(
+        TextReward, decode=model.decode, prompts=prompts, columns=columns, identities=identities, ids=ids
+    )
+    return bind_reward(reward, as_text, identities)
+
+
+def blank_canvas(model: TextModel) -> Tensor | None:
+    """The canvas of the empty text (L,), which shows what ends and fills a canvas; None where the model refuses it."""
+    try:
+        return model.encode([""])[0]
+    except ValueError:
+        return None

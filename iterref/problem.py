@@ -20,7 +20,9 @@ from iterref.denoise import Denoiser, passes
 from iterref.evaluation import KEEP, Known, Question, portions, rearranged
 from iterref.noise import Noise
 from iterref.random import Rng, UndefinedLaw
-from iterref.rewards.base import Remembered, Reward, checked
+from iterref.rewards.algebra import as_reward
+from iterref.rewards.base import Reward
+from iterref.rewards.memory import Remembered
 from iterref.unmask import Score, confidence
 
 Ask = Callable[[Tensor], Tensor]
@@ -124,7 +126,9 @@ class Problem:
         With `remember`, the reward is asked once for a text, and the denoiser not again for rows that did not change.
         """
         nothing = torch.full(self.canvas.shape[:1], -torch.inf, dtype=torch.float64, device=self.canvas.device)
-        reward = Remembered(self.reward) if self.remember and not isinstance(self.reward, Remembered) else self.reward
+        reward = as_reward(self.reward)
+        if self.remember and not isinstance(reward, Remembered):
+            reward = Remembered(reward)
         return replace(
             self,
             reward=reward,
@@ -244,7 +248,7 @@ class Problem:
         memory = self.reward if isinstance(self.reward, Remembered) else None
         before = memory.evaluated if memory else 0
         parts = zip(x_0.split(size), self._named(rows).split(size), strict=True)
-        reward = torch.cat([checked(self.reward, x, named) for x, named in parts])
+        reward = torch.cat([self.reward(x, named) for x, named in parts])
         self.meter.asked_reward += len(x_0)
         self.meter.made_reward += memory.evaluated - before if memory else len(x_0)
         self.meter.seconds["reward"] += perf_counter() - start

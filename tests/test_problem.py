@@ -12,7 +12,8 @@ from iterref.models.markov import Markov, world
 from iterref.noise import Noise, absorbing
 from iterref.problem import Best, Problem
 from iterref.random import Rng
-from iterref.rewards.base import Remembered, RewardError
+from iterref.rewards.base import RewardError
+from iterref.rewards.memory import Remembered
 from tests.support.worlds import random_reward, random_table
 
 torch.set_num_threads(1)

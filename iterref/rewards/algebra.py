@@ -13,17 +13,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf, isnan
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from iterref.rewards.calling import call, is_column, joint_signature, judges_tokens
-from iterref.rewards.checks import Reward, RewardError, checked, verified
+from iterref.rewards.base import Reward, RewardError, gather, guarded, verified
+from iterref.rewards.calling import arguments, columns_of, expects_messages, finished, joint_signature, judges_tokens
 from iterref.rewards.pilot import pilot_rewards
-from iterref.rewards.rules import Clip, Compare, Joint, Opposite, Rule, Standardise, Sum, Symbol, Where
+from iterref.rewards.rules import Clip, Compare, Joint, Opposite, Rule, Standardise, Sum, Symbol, Weighted, Where
 
 
 class Algebra:
@@ -102,7 +103,9 @@ class Algebra:
 
 
 class Composable(Algebra, ABC):
-    """A reward of tokens with the operators of the algebra."""
+    """A reward of tokens with the operators of the algebra; `checks` says that what it answers has been checked."""
+
+    checks: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
@@ -122,9 +125,43 @@ class TextComposable(Algebra):
         return type(self).__qualname__
 
 
+@dataclass(frozen=True, eq=False)
+class TokenReward(Composable):
+    """A function of (tokens, rows), its answers checked. It gets copies, so what it writes into them changes nothing.
+
+    `identities` (B,) are the rows' names in the user's input, by which the function knows them.
+    """
+
+    checks: ClassVar[bool] = True
+
+    function: Callable[[Tensor, Tensor], Any]
+    identities: Tensor | None = None
+    skips: bool = False
+
+    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """(R, L) long, (R,) long -> (R,) float64. Raises `RewardError` naming row and tokens."""
+        rows = rows if self.identities is None else self.identities.to(rows.device)[rows]
+        with guarded(rows):
+            answer = gather(self.function(tokens.clone(), rows.clone()))
+        values = verified(answer, rows, lambda index: f"tokens {tokens[index].tolist()}", self.skips)
+        return values.to(tokens.device)
+
+
+def as_reward(reward: Reward) -> Reward:
+    """A reward of tokens whose answers are checked: itself, where it checks them."""
+    return reward if isinstance(reward, Composable) and reward.checks else TokenReward(reward)
+
+
+def checked(reward: Reward, tokens: Tensor, rows: Tensor) -> Tensor:
+    """The checked answer (R,) float64 of any reward to (R, L) long tokens of (R,) long rows."""
+    return as_reward(reward)(tokens, rows)
+
+
 @dataclass(frozen=True)
 class Combined(Composable):
-    """A rule over rewards of tokens. Raises RewardError as `checked` does, for every part."""
+    """A rule over rewards of tokens. Raises `RewardError` as each part does, and where the rule gives no number."""
+
+    checks: ClassVar[bool] = True
 
     rule: Rule
     parts: tuple[Reward, ...]
@@ -133,16 +170,17 @@ class Combined(Composable):
         """(R, L) long, (R,) long -> (R,) float64."""
 
         def ask(part: int, index: Tensor) -> Tensor:
-            return checked(self.parts[part], tokens[index], rows[index.to(rows.device)])
+            return as_reward(self.parts[part])(tokens[index], rows[index.to(rows.device)])
 
-        return self.rule(ask, torch.arange(len(rows), device=tokens.device))
+        values = self.rule(ask, torch.arange(len(rows), device=tokens.device))
+        return verified(values, rows, lambda index: f"tokens {tokens[index].tolist()}").to(tokens.device)
 
 
 @dataclass(frozen=True)
 class TextCombined(TextComposable):
     """A rule over functions of texts, itself one: each part gets the columns that its signature names.
 
-    `mixed` says that some part judges tokens; `bound` then makes all of it a reward of tokens.
+    `mixed` says that some part judges tokens; all of it is then a reward of tokens, once `bind_reward` has the texts.
     """
 
     rule: Rule
@@ -157,32 +195,46 @@ class TextCombined(TextComposable):
         """Whether some part, or a part of one, judges tokens."""
         return any(part.mixed if isinstance(part, TextCombined) else _of_tokens(part) for part in self.parts)
 
-    def bound(self, bind: Callable[[Callable[..., Any]], Reward]) -> Combined:
-        """The same rule as a reward of tokens, every part made one by `bind`."""
-        return Combined(self.rule, tuple(map(bind, self.parts)))
-
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers. Raises RewardError that names the text."""
         if self.mixed:
             raise RewardError("this reward judges tokens beside texts: pass it to generate, which can decode them")
         texts = list(completions)
-        rows = torch.as_tensor(columns["rows"] if columns.get("rows") is not None else range(len(texts)))
-        listed = {name for name, column in columns.items() if is_column(column, len(texts))}
+        table, listed = columns_of(columns, len(texts))
+        rows = torch.as_tensor(table.get("rows", range(len(texts))), dtype=torch.long)
+        return ask_texts((self,), texts, table, listed, rows, False, 0, torch.arange(len(texts))).tolist()
 
-        def ask(part: int, index: Tensor) -> Tensor:
-            places = index.tolist()
-            chosen = [texts[place] for place in places]
-            table = {
-                name: [column[place] for place in places] if name in listed else column
-                for name, column in columns.items()
-                if column is not None
-            }
-            return verified(
-                lambda: call(self.parts[part], chosen, table), rows[index], lambda place: f"text {chosen[place]!r}"
-            )
 
-        values = self.rule(ask, torch.arange(len(texts)))
-        return verified(lambda: values, rows, lambda place: f"text {texts[place]!r}").tolist()
+def ask_texts(
+    parts: tuple[Callable[..., Any], ...],
+    texts: list[str],
+    table: dict[str, Any],
+    listed: set[str],
+    rows: Tensor,
+    skips: bool,
+    part: int,
+    index: Tensor,
+) -> Tensor:
+    """The checked answers (K,) float64 of one of several functions to the texts at `index` (K,), with their `rows` and
+    entries of the `listed` columns. `skips` accepts None, as NaN. Raises `RewardError` that names the text."""
+    function, places, rows = parts[part], index.tolist(), rows[index]
+    chosen = [texts[place] for place in places]
+    table = {name: [one[place] for place in places] if name in listed else one for name, one in table.items()}
+    answer: object
+    if isinstance(function, TextCombined):
+        rule = function.rule
+        answer = rule(partial(ask_texts, function.parts, chosen, table, listed, rows, rule.skips), torch.arange(len(chosen)))
+    else:
+        with guarded(rows):
+            positional, named = arguments(function, chosen, table)
+            try:
+                answer = finished(function(*positional, **named))
+            except TypeError as error:
+                if not expects_messages(function, error):
+                    raise
+                positional, named = arguments(function, chosen, table)
+                answer = finished(function(*positional, **named))
+    return verified(answer, rows, lambda place: f"text {chosen[place]!r}", skips)
 
 
 @dataclass(frozen=True)
@@ -213,6 +265,19 @@ def combined(rule: Rule, parts: tuple[Any, ...]) -> Combined | TextCombined:
     return Combined(rule, parts) if all(map(_of_tokens, parts)) else TextCombined(rule, parts)
 
 
+def weighted(rewards: Sequence[Any], weights: Sequence[float] | None = None) -> Combined | TextCombined:
+    """The weighted sum of several rewards, as TRL's trainers add their reward functions; weights are 1 unless given.
+
+    A function that gives None for a text does not judge it, and the weights of the others grow to the same total;
+    a text that none of them judges is refused. Raises `ValueError` for no rewards or another number of weights.
+    """
+    rewards = list(rewards)
+    weights = [1.0] * len(rewards) if weights is None else [_number(weight, "weighted by") for weight in weights]
+    if not rewards or len(weights) != len(rewards):
+        raise ValueError(f"there are {len(weights)} weights for {len(rewards)} rewards: give one a reward, at least one")
+    return combined(Weighted(tuple(weights)), tuple(map(_callable, rewards)))
+
+
 def leaves(reward: Any) -> list[Any]:
     """The functions of texts that a mixture of texts is made of, in order; a reward that is no mixture is its own."""
     return [leaf for part in reward.parts for leaf in leaves(part)] if isinstance(reward, TextCombined) else [reward]
@@ -235,9 +300,13 @@ def _terms(reward: Any, scale: float = 1.0) -> tuple[tuple[float, Any], ...]:
     """The weighted terms of a reward, a sum's own where it is one."""
     if isinstance(reward, Combined | TextCombined) and isinstance(reward.rule, Sum):
         return tuple((scale * weight, part) for weight, part in zip(reward.rule.weights, reward.parts, strict=True))
+    return ((scale, _callable(reward)),)
+
+
+def _callable(reward: Any) -> Any:
     if not callable(reward):
         raise TypeError(f"a reward can be added to a reward and scaled by a number, but {reward!r} is no reward")
-    return ((scale, reward),)
+    return reward
 
 
 def _total(terms: tuple[tuple[float, Any], ...]) -> Combined | TextCombined:

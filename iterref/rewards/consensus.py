@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.base import Memory
+from iterref.rewards.memory import Memory
 from iterref.rewards.rouge import Kind, Measure, Targets, Tokenizer, by_group, measure_index
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.base import Memory
+from iterref.rewards.memory import Memory
 from iterref.rewards.checkpoint import Device, Kind, load, load_tokenizer, vocabulary
 
 # A text, and what stands before it or None.

@@ -20,7 +20,7 @@ from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.base import Memory
+from iterref.rewards.memory import Memory
 
 Kind = Literal["rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum"]
 Measure = Literal["precision", "recall", "f"]

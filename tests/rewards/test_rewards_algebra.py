@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch import Tensor
 from iterref import generate, parse, sample
 from iterref.problem import Problem
 from iterref.rewards import Combined, Lexical, Remembered, RewardError, Rouge, TextCombined, TextReward, checked
-from iterref.rewards.base import Composable
+from iterref.rewards.algebra import Composable
+from iterref.rewards.text import bind_reward
 from tests.support.worlds import random_reward, random_table
 
 TOKENS = torch.tensor([[1, 2], [3, 4], [5, 6]])
@@ -221,13 +223,7 @@ def test_a_mixture_is_bound_where_texts_can_be_decoded() -> None:
     with pytest.raises(RewardError, match="pass it to generate"):
         mixture(["a"])
 
-    def bind(part: Any) -> Any:
-        return part.bound(bind) if isinstance(part, TextCombined) and part.mixed else as_tokens(part)
-
-    def as_tokens(part: Any) -> Any:
-        return part if isinstance(part, Composable) else TextReward(part, decode)
-
-    bound = mixture.bound(bind)
+    bound = bind_reward(mixture, partial(TextReward, decode=decode), None)
     assert isinstance(bound, Combined) and values(bound) == [2.0, 3.0, 4.0]
 
 
