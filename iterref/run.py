@@ -25,7 +25,7 @@ from iterref.particles import Particles
 from iterref.problem import Best, Problem
 from iterref.progress import Bar, told_reward, told_rows
 from iterref.random import Rng
-from iterref.rewards.base import RewardError
+from iterref.rewards.base import RewardError, name_rows
 from iterref.samplers.base import Sampler
 from iterref.trace import Trace
 
@@ -65,14 +65,19 @@ class Result:
             f"a sample: {self.cost.denoiser:.4g} denoiser rows, {self.cost.reward:.4g} reward rows, "
             f"depth {self.cost.depth:g}; {self.seconds:.2f} s in all",
         ]
-        stuck = self.trace.stuck_rows()
-        if stuck:
-            lines.append(
-                f"rows {', '.join(map(str, stuck[:8]))}: some step found only forbidden candidates and kept the state"
-            )
+        lines += self.warnings()
         for row, text in enumerate((self.texts or [])[:5]):
             lines.append(f"  [{float(self.rewards[row]):.3f}] {text}")
         return "\n".join(lines)
+
+    def warnings(self) -> list[str]:
+        """What a reader of the results should know about rows for which the reward forbade texts (-inf)."""
+        none = (self.rewards == -torch.inf).nonzero()[:, 0].tolist()
+        stuck = [row for row in self.trace.stuck_rows() if row not in none] if self.finished else []
+        lines = [f"{name_rows(none)}: the reward forbade every text (-inf), so the text is one of these"] if none else []
+        if stuck:
+            lines.append(f"{name_rows(stuck)}: some step found only forbidden candidates (-inf) and kept the state")
+        return lines
 
     def to_jsonl(self, path: str | Path) -> None:
         """Writes one JSON object a row: its `row`, `text` (`tokens` where no decoder was given), `reward` and `best`

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from io import TextIOWrapper
 from math import inf
-from pathlib import Path
 from typing import IO, Any
 
 from iterref.cli.listed import REWARDS
@@ -100,9 +98,12 @@ def read_reward(text: str, columns: dict[str, list[Any]]) -> Any:
         from iterref.rewards import Served
 
         return Served(text)
+    from iterref.rewards.from_file import function_from_file, split_file
+
+    in_file = split_file(text)
+    if in_file is not None:
+        return function_from_file(*in_file)
     name, _, option = text.partition(":")
-    if name.endswith(".py"):
-        return user_function(Path(name), option)
     if name == "consensus":
         from iterref.drafts import OwnDrafts
 
@@ -127,7 +128,7 @@ def read_reward(text: str, columns: dict[str, list[Any]]) -> Any:
         folder, colon, label = (option or "sentiment:positive").rpartition(":")
         if not colon:
             raise ValueError(f"the reward {text!r} names no label: write classifier:FOLDER:LABEL")
-        return Classifier(folder, int(label) if label.isdecimal() else label)
+        return Classifier(folder, label)
     if name == "perplexity":
         from iterref.rewards import Perplexity
 
@@ -145,19 +146,3 @@ def near_length(words: int) -> Callable[[list[str]], list[float]]:
         return [1 - abs(len(text.split()) - words) / words for text in completions]
 
     return length
-
-
-def user_function(file: Path, name: str) -> Callable[..., Any]:
-    """The function `name` of a Python file of the user's own, which is run to get it."""
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if not file.is_file() or spec is None or spec.loader is None:
-        raise ValueError(f"there is no file {file}: give the reward as FILE.py:NAME")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{file} cannot be run ({type(error).__name__}: {error}): mend it") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"{file} has no function {name!r}: give the reward as FILE.py:NAME")
-    return function
