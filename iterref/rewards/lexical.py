@@ -55,11 +55,11 @@ class Lexical(TextComposable):
         self.case = case
         self.required_column, self.forbidden_column = required_column, forbidden_column
         required, forbidden = _listed(required, "required"), _listed(forbidden, "forbidden")
+        self.required = [self._word(word) for word in required]
+        self.forbidden = [self._word(word) for word in forbidden]
         clash = set(map(self._form, required)) & set(map(self._form, forbidden))
         if clash:
             raise ValueError(f"{min(clash)!r} is both required and forbidden: drop one of the two")
-        self.required = [self._word(word) for word in required]
-        self.forbidden = [self._word(word) for word in forbidden]
         self.matches = [_pattern(pattern) for pattern in _listed(matches, "matches")]
         self.rejects = [_pattern(pattern) for pattern in _listed(rejects, "rejects")]
         self.words, self.characters = _band(words, "words"), _band(characters, "characters")

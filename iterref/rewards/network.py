@@ -176,8 +176,7 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
 
     def _expect_known(self, pairs: Sequence[Pair], encodings: Sequence[Encoding]) -> None:
         """Warns of the first text that the tokenizer does not know whole; without `lossy`, refuses each."""
-        special = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
-        unknown = None if self.tokenizer.unk_token_id in special else self.tokenizer.unk_token_id
+        unknown = unknown_token(self.tokenizer)
         for (_, text), encoding in zip(pairs, encodings, strict=True):
             if self._told_loss or (unknown not in encoding["input_ids"] and len(encoding["input_ids"]) > 4):
                 continue
@@ -216,6 +215,15 @@ def padding(tokenizer: Any, config: Any = None) -> int:
     return 0
 
 
+def unknown_token(tokenizer: Any) -> int | None:
+    """The token that stands for what a tokenizer does not know; None where it knows every byte."""
+    found = tokenizer.unk_token_id
+    if found is None:  # not named in its configuration, and used all the same
+        name = getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "unk_token", None)
+        found = None if name is None else tokenizer.convert_tokens_to_ids(name)
+    return None if found in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) else found
+
+
 def _length(network: nn.Module, tokenizer: Any, wanted: int | None) -> int:
     """Tokens that a network reads: the least of what is wanted, its tokenizer's limit and its table of positions."""
     config: Any = network.config
@@ -224,7 +232,7 @@ def _length(network: nn.Module, tokenizer: Any, wanted: int | None) -> int:
         # RoBERTa and its kin count positions from behind the padding token's
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             limits.append(module.num_embeddings - module.padding_idx - 1)
-    length = min((limit for limit in limits if limit), default=2**31)
-    if length < 1 or (wanted is not None and wanted < 1):
+    length = min((limit for limit in limits if limit and limit > 0), default=2**31)  # -1 stands for no limit
+    if wanted is not None and wanted < 1:
         raise ValueError(f"a network cannot read {wanted} tokens: give length of at least 1")
     return int(length)
