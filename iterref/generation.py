@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -324,8 +324,10 @@ def _token_reward(
 ) -> Reward:
     """A reward of tokens from whatever `generate` takes; refuses a function that needs a column that is not there."""
 
+    blank = cache(partial(blank_canvas, model))
+
     def ids(tokens: Tensor, texts: list[str]) -> list[list[int]]:
-        return text_ids(tokens, texts, blank_canvas(model), getattr(model, "ends", ()))
+        return text_ids(tokens, texts, blank(), getattr(model, "ends", ()))
 
     as_text = partial(
         TextReward, decode=model.decode, prompts=prompts, columns=columns, identities=identities, ids=ids

@@ -11,8 +11,9 @@ A rule knows numbers only; `Combined` asks rewards of tokens for them, `TextComb
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf, isnan
 from numbers import Real
@@ -136,15 +137,13 @@ class TokenReward(Composable):
 
     function: Callable[[Tensor, Tensor], Any]
     identities: Tensor | None = None
-    skips: bool = False
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) float64. Raises `RewardError` naming row and tokens."""
         rows = rows if self.identities is None else self.identities.to(rows.device)[rows]
         with guarded(rows):
             answer = gather(self.function(tokens.clone(), rows.clone()))
-        values = verified(answer, rows, lambda index: f"tokens {tokens[index].tolist()}", self.skips)
-        return values.to(tokens.device)
+        return verified(answer, rows, Batch(rows, tokens).describe).to(tokens.device)
 
 
 def as_reward(reward: Reward) -> Reward:
@@ -158,6 +157,62 @@ def checked(reward: Reward, tokens: Tensor, rows: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """What one call of a reward is about: (R,) rows, their tokens (R, L) and texts, where there are any, and a table of
+    what belongs to them, of which `listed` names the columns with one entry each."""
+
+    rows: Tensor
+    tokens: Tensor | None = None
+    texts: list[str] | None = None
+    table: Mapping[str, Any] = field(default_factory=dict)
+    listed: AbstractSet[str] = frozenset()
+
+    def at(self, index: Tensor) -> Batch:
+        """Some of the rows, (K,) long, in order."""
+        if len(index) == len(self.rows):
+            return self
+        places, table, tokens = index.tolist(), self.table, self.tokens
+        return Batch(
+            self.rows[index.to(self.rows.device)],
+            None if tokens is None else tokens[index.to(tokens.device)],
+            None if self.texts is None else [self.texts[place] for place in places],
+            {name: [one[place] for place in places] if name in self.listed else one for name, one in table.items()},
+            self.listed,
+        )
+
+    def describe(self, place: int) -> str:
+        """A row's text, or its tokens, for an error."""
+        if self.texts is not None:
+            return f"text {self.texts[place]!r}"
+        return f"tokens {[] if self.tokens is None else self.tokens[place].tolist()}"
+
+    def judge(self, rule: Rule, parts: tuple[Callable[..., Any], ...]) -> Tensor:
+        """The checked answer (R,) float64 of a rule over several rewards, on the CPU."""
+        values = rule(partial(self.ask, parts, rule.skips), torch.arange(len(self.rows)))
+        return verified(values, self.rows, self.describe)
+
+    def ask(self, parts: tuple[Callable[..., Any], ...], skips: bool, part: int, index: Tensor) -> Tensor:
+        """The checked answers (K,) float64 of one of several rewards to the rows at `index` (K,). `skips` accepts None,
+        as NaN. Raises `RewardError` that names row and text."""
+        function, here = parts[part], self.at(index)
+        if isinstance(function, Combined | TextCombined):
+            return here.judge(function.rule, function.parts)
+        with guarded(here.rows):
+            if here.tokens is not None and (here.texts is None or _of_tokens(function)):
+                answer = gather(function(here.tokens.clone(), here.rows.to(here.tokens.device, copy=True)))
+            else:
+                positional, named = arguments(function, here.texts or [], here.table)
+                try:
+                    answer = finished(function(*positional, **named))
+                except TypeError as error:
+                    if not expects_messages(function, error):
+                        raise
+                    positional, named = arguments(function, here.texts or [], here.table)
+                    answer = finished(function(*positional, **named))
+        return verified(answer, here.rows, here.describe, skips)
+
+
+@dataclass(frozen=True)
 class Combined(Composable):
     """A rule over rewards of tokens. Raises `RewardError` as each part does, and where the rule gives no number."""
 
@@ -168,19 +223,16 @@ class Combined(Composable):
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) float64."""
-
-        def ask(part: int, index: Tensor) -> Tensor:
-            return as_reward(self.parts[part])(tokens[index], rows[index.to(rows.device)])
-
-        values = self.rule(ask, torch.arange(len(rows), device=tokens.device))
-        return verified(values, rows, lambda index: f"tokens {tokens[index].tolist()}").to(tokens.device)
+        batch, index = Batch(rows, tokens), torch.arange(len(rows))
+        values = self.rule(partial(batch.ask, self.parts, self.rule.skips), index)  # as `judge`, a frame less
+        return verified(values, rows, batch.describe).to(tokens.device)
 
 
 @dataclass(frozen=True)
 class TextCombined(TextComposable):
     """A rule over functions of texts, itself one: each part gets the columns that its signature names.
 
-    `mixed` says that some part judges tokens; all of it is then a reward of tokens, once `bind_reward` has the texts.
+    `mixed` says that some part judges tokens; `TextReward`, which has both, can then ask it.
     """
 
     rule: Rule
@@ -202,39 +254,7 @@ class TextCombined(TextComposable):
         texts = list(completions)
         table, listed = columns_of(columns, len(texts))
         rows = torch.as_tensor(table.get("rows", range(len(texts))), dtype=torch.long)
-        return ask_texts((self,), texts, table, listed, rows, False, 0, torch.arange(len(texts))).tolist()
-
-
-def ask_texts(
-    parts: tuple[Callable[..., Any], ...],
-    texts: list[str],
-    table: dict[str, Any],
-    listed: set[str],
-    rows: Tensor,
-    skips: bool,
-    part: int,
-    index: Tensor,
-) -> Tensor:
-    """The checked answers (K,) float64 of one of several functions to the texts at `index` (K,), with their `rows` and
-    entries of the `listed` columns. `skips` accepts None, as NaN. Raises `RewardError` that names the text."""
-    function, places, rows = parts[part], index.tolist(), rows[index]
-    chosen = [texts[place] for place in places]
-    table = {name: [one[place] for place in places] if name in listed else one for name, one in table.items()}
-    answer: object
-    if isinstance(function, TextCombined):
-        rule = function.rule
-        answer = rule(partial(ask_texts, function.parts, chosen, table, listed, rows, rule.skips), torch.arange(len(chosen)))
-    else:
-        with guarded(rows):
-            positional, named = arguments(function, chosen, table)
-            try:
-                answer = finished(function(*positional, **named))
-            except TypeError as error:
-                if not expects_messages(function, error):
-                    raise
-                positional, named = arguments(function, chosen, table)
-                answer = finished(function(*positional, **named))
-    return verified(answer, rows, lambda place: f"text {chosen[place]!r}", skips)
+        return Batch(rows, None, texts, table, listed).judge(self.rule, self.parts).tolist()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from copy import deepcopy
-from functools import cache
+from functools import cache, lru_cache
 from types import SimpleNamespace
 from typing import Any
 from weakref import WeakSet
@@ -43,23 +43,28 @@ TRAINER: dict[str, Any] = {
 }
 
 
-def parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+def parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...] | None:
     """The parameters of a callable; None for some that are written in C and have no signature."""
+    return _read(function) if isinstance(function, Hashable) else _read.__wrapped__(function)
+
+
+@lru_cache(maxsize=256)
+def _read(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...] | None:
     try:
-        return list(inspect.signature(function).parameters.values())
+        return tuple(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return None
 
 
 def judges_tokens(function: Callable[..., Any]) -> bool:
     """Whether a function takes (tokens, rows), by the names of its parameters, and not texts."""
-    return [parameter.name for parameter in parameters(function) or []][:2] == ["tokens", "rows"]
+    return [parameter.name for parameter in parameters(function) or ()][:2] == ["tokens", "rows"]
 
 
 def reads_messages(function: Callable[..., Any]) -> bool:
     """Whether a function reads a completion as a list of messages: its signature says so, as those of TRL's own rewards
     do, or it has failed on a string for that reason (`expects_messages`)."""
-    known = {parameter.name: parameter for parameter in parameters(function) or []}
+    known = {parameter.name: parameter for parameter in parameters(function) or ()}
     annotated = "completions" in known and "dict" in str(known["completions"].annotation).lower()
     return annotated or (isinstance(function, Hashable) and function in _MESSAGES)
 
@@ -110,8 +115,9 @@ def arguments(
     function: Callable[..., Any], texts: list[str], table: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a function of texts is called with: copies of what its signature names."""
-    by_name, wanted = plan(function, {*table} - {*FILLED, *TRAINER})
-    named = {name: copied(value) for name, value in ({**TRAINER, **table}).items() if name in wanted}
+    names = frozenset(table)
+    by_name, wanted = (_plan if isinstance(function, Hashable) else _plan.__wrapped__)(function, names)
+    named = {name: copied(value, name) for name, value in ({**TRAINER, **table}).items() if name in wanted}
     completions: list[Any] = list(texts)
     if reads_messages(function):
         completions = [_message("assistant", text) for text in texts]
@@ -121,6 +127,11 @@ def arguments(
     if by_name is False:
         return (completions,), named
     return (), {"completions": completions, **named} if by_name else named
+
+
+@lru_cache(maxsize=256)
+def _plan(function: Callable[..., Any], names: frozenset[str]) -> tuple[bool | None, set[str]]:
+    return plan(function, names - {*FILLED, *TRAINER})
 
 
 def call(function: Callable[..., Any], texts: list[str], table: Mapping[str, Any]) -> Any:
@@ -140,8 +151,10 @@ def finished(answer: Any) -> Any:
         future.cancel()  # on Ctrl-C; a finished one stays as it is
 
 
-def copied(value: Any) -> Any:
+def copied(value: Any, name: str = "") -> Any:
     """A value with copies of those entries that could be written into."""
+    if name == "completion_ids":  # lists of whole numbers, and long ones
+        return [list(ids) for ids in value]
     if isinstance(value, list):
         return [entry if isinstance(entry, _PLAIN) else _copy(entry) for entry in value]
     return value
@@ -162,7 +175,7 @@ def joint_signature(functions: Iterable[Callable[..., Any]]) -> inspect.Signatur
     needed: dict[str, bool] = {}
     takes_all = False
     for function in functions:
-        known = parameters(function) or []
+        known = parameters(function) or ()
         takes_all |= any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known)
         named = [parameter for parameter in known if parameter.kind in _NAMEABLE]
         by_name = any(parameter.name == "completions" for parameter in named)

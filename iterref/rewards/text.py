@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from iterref.columns import read_columns
-from iterref.rewards.algebra import Combined, Composable, TextCombined, TokenReward, ask_texts, judges_tokens
+from iterref.rewards.algebra import Batch, Composable, TextCombined, TokenReward, as_reward
 from iterref.rewards.base import Reward, RewardError, verified
-from iterref.rewards.calling import FILLED, plan
+from iterref.rewards.calling import FILLED, judges_tokens, plan
 
 Decode = Callable[[Tensor], list[str]]
 
@@ -31,7 +31,7 @@ class TextReward(Composable):
     over per completion. The signature is read here: a function gets only what it names, or everything with `**kwargs`.
     A parameter called `rows` gets the rows' `identities` (B,) in the user's input (their places unless given),
     `prompt_index` their places among the prompts, `completion_ids` the tokens of each text, up to its end: as `ids`
-    (tokens (R, L), R texts -> R lists) cuts them. `skips` accepts None as the reward of a text, which becomes NaN.
+    (tokens (R, L), R texts -> R lists) cuts them. A mixture may have parts that judge the tokens.
 
     Raises ValueError when the columns differ in length, use a reserved name, or the function needs one that is missing.
     """
@@ -47,7 +47,6 @@ class TextReward(Composable):
         *,
         identities: Tensor | None = None,
         ids: Callable[[Tensor, list[str]], list[list[int]]] | None = None,
-        skips: bool = False,
     ) -> None:
         table: dict[str, Any] = dict(columns or {})
         for name in ("completions", "prompts", *FILLED):
@@ -58,7 +57,7 @@ class TextReward(Composable):
         sizes = {name: len(column) for name, column in table.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"prompts and columns need one entry a row, but their lengths are {sizes}")
-        self.function, self.decode, self.identities, self.ids, self.skips = function, decode, identities, ids, skips
+        self.function, self.decode, self.identities, self.ids = function, decode, identities, ids
         self._size = next(iter(sizes.values()), None)
         _, wanted = plan(function, table)
         found = read_columns({name: column for name, column in table.items() if name in wanted}, self._size or 0)
@@ -80,21 +79,20 @@ class TextReward(Composable):
         table |= {"rows": named.tolist(), "prompt_index": places}
         if self._wants_ids:
             table["completion_ids"] = tokens.tolist() if self.ids is None else self.ids(tokens, texts)
-        function, index = self.function, torch.arange(len(texts))
-        if isinstance(function, TextCombined):  # here and not in ask_texts, which saves a frame
-            parts, rule = function.parts, function.rule
-            ask = partial(ask_texts, parts, texts, table, self._listed, named, rule.skips)
-            values = verified(rule(ask, index), named, lambda place: f"text {texts[place]!r}", self.skips)
+        batch, function = Batch(named, tokens, texts, table, self._listed), self.function
+        if isinstance(function, TextCombined):
+            ask = partial(batch.ask, function.parts, function.rule.skips)  # as `judge`, a frame less
+            values = verified(function.rule(ask, torch.arange(len(texts))), named, batch.describe)
         else:
-            values = ask_texts((function,), texts, table, self._listed, named, self.skips, 0, index)
+            values = batch.ask((function,), False, 0, torch.arange(len(texts)))
         return values.to(tokens.device)
 
 
-def bind_reward(reward: Any, as_text: Callable[..., TextReward], identities: Tensor | None, skips: bool = False) -> Any:
+def bind_reward(reward: Any, as_text: Callable[[Any], Reward], identities: Tensor | None) -> Reward:
     """A reward of tokens from whatever `generate` takes: a reward or function of tokens or texts, or a mixture.
 
-    `as_text(function, skips=...)` makes the `TextReward` of a function. Raises ValueError for a function that needs a
-    column that is not there, and for a network or a class in place of a function.
+    `as_text` makes the `TextReward` of a function; `identities` (B,) are those of the rows. Raises ValueError for a
+    function that needs a column that is not there, and for a network or a class in place of a function.
     """
     if isinstance(reward, type):
         raise ValueError(f"the reward {reward.__name__} is a class: pass an object of it, {reward.__name__}(...)")
@@ -102,23 +100,24 @@ def bind_reward(reward: Any, as_text: Callable[..., TextReward], identities: Ten
         raise ValueError(
             f"the reward is a network ({type(reward).__name__}): pass rewards.Classifier(network, tokenizer=...)"
         )
-    if isinstance(reward, Combined) or (isinstance(reward, TextCombined) and reward.mixed):
-        bind = partial(bind_reward, as_text=as_text, identities=identities, skips=reward.rule.skips)
-        return Combined(reward.rule, tuple(map(bind, reward.parts)))
-    if isinstance(reward, Composable) or judges_tokens(reward):
-        return TokenReward(reward, identities, skips)
-    return as_text(reward, skips=skips)
+    if not isinstance(reward, Composable) and not judges_tokens(reward):
+        return as_text(reward)
+    if identities is None or torch.equal(identities.cpu(), torch.arange(len(identities))):
+        return as_reward(reward)
+    return TokenReward(reward, identities)
 
 
 def text_ids(tokens: Tensor, texts: Sequence[str], blank: Tensor | None, ends: Collection[int] = ()) -> list[list[int]]:
     """The tokens of each text up to its end, from canvases (R, L): what stands in front of the first of `ends`, or of
     what ends and fills the canvas of the empty text, `blank` (L,); all of them where nothing is known."""
-    canvas: list[int] = [] if blank is None else blank.tolist()
-    close = {*canvas[1:], *ends}
-    found = []
-    for ids, text in zip(tokens.tolist(), texts, strict=True):
-        # a text that begins with the empty canvas' first token begins with a start token, which may end texts, too
-        head = 1 if text and canvas and ids[0] == canvas[0] else 0
-        end = next((place for place in range(head, len(ids)) if ids[place] in close), len(ids))
-        found.append(ids[head:end] if text else [])
-    return found
+    if blank is None and not ends:
+        return tokens.tolist()
+    canvas = tokens[:0, 0] if blank is None else blank.to(tokens.device)
+    close = torch.cat([canvas[1:], torch.tensor([*ends], dtype=torch.long, device=tokens.device)])
+    closed = torch.isin(tokens, close)
+    # a text that begins with the empty canvas' first token begins with a start token, which may end texts, too
+    heads = (tokens[:, 0] == canvas[0]).long() if len(canvas) else torch.zeros_like(tokens[:, 0])
+    closed[:, 0] &= heads == 0
+    lengths = torch.where(closed.any(1), closed.long().argmax(1), tokens.shape[1])
+    cells = zip(tokens.tolist(), texts, heads.tolist(), lengths.tolist(), strict=True)
+    return [ids[head:end] if text else [] for ids, text, head, end in cells]

@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[str, dict[str, Any], str]] = {
                           max_position_embeddings=24), "bert"),  # mixes padding into every text
     "convbert": ("ConvBert", dict(SMALL, num_hidden_layers=2, embedding_size=16, conv_kernel_size=3, num_groups=1, head_ratio=1,
                                   max_position_embeddings=24), "bert"),
-    "xlnet": ("XLNet", dict(d_model=16, n_layer=1, n_head=2, d_inner=24, initializer_range=0.5), "bert"),
+    "xlnet": ("XLNet", dict(d_model=16, n_layer=1, n_head=2, d_inner=24, initializer_range=0.5), "bert"),  # judges by the end
     "bart": ("Bart", dict(d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
                           decoder_attention_heads=2, encoder_ffn_dim=24, decoder_ffn_dim=24, init_std=0.5,
                           max_position_embeddings=24, eos_token_id=3, pad_token_id=0, bos_token_id=2), "bert"),
@@ -55,7 +55,7 @@ def test_a_text_in_a_batch_is_judged_as_alone(kind: str, tmp_path: Path) -> None
         with torch.inference_mode():
             alone = reward.checkpoint.network(input_ids=torch.tensor([ids])).logits[0, 2]
         assert value == pytest.approx(float(alone), abs=1e-5)
-    assert reward._blind is (kind not in ("fnet", "convbert"))
+    assert reward._blind is (kind not in ("fnet", "convbert", "xlnet"))
     assert len(set(together)) == len(TEXTS)
 
 

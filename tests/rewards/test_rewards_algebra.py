@@ -224,7 +224,7 @@ def test_a_mixture_is_bound_where_texts_can_be_decoded() -> None:
         mixture(["a"])
 
     bound = bind_reward(mixture, partial(TextReward, decode=decode), None)
-    assert isinstance(bound, Combined) and values(bound) == [2.0, 3.0, 4.0]
+    assert isinstance(bound, Composable) and values(bound) == [2.0, 3.0, 4.0]
 
 
 def test_a_mixture_runs() -> None:

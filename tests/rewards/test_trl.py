@@ -106,10 +106,7 @@ def test_none_in_a_mixture_with_tokens() -> None:
     some = lambda completions: [None if "beta" in text else 2.0 for text in completions]  # noqa: E731
     total = lambda tokens, rows: tokens.sum(1)  # noqa: E731
 
-    def as_text(function: Any, skips: bool = False) -> TextReward:
-        return TextReward(function, model.decode, skips=skips)
-
-    reward = bind_reward(weighted([some, total], [1.0, 1.0]), as_text, None)
+    reward = bind_reward(weighted([some, total], [1.0, 1.0]), lambda f: TextReward(f, model.decode), None)
     assert reward(TOKENS, ROWS).tolist() == [10.0, 14.0, 9.0]
 
 
