@@ -71,7 +71,7 @@ def needed_column(columns: Mapping[str, Any], name: str, size: int, whose: str) 
 
 
 def table_columns(value: Any) -> list[Any] | None:
-    """The names of a table's columns (pandas, polars, arrow, data sets, records of numpy); None for what is no table."""
+    """The names of a table's columns (pandas, polars, arrow, data sets, records of numpy); None for no table."""
     names = getattr(getattr(value, "dtype", None), "names", None)
     for attribute in ("column_names", "columns"):
         if names is None and not isinstance(value, type):

@@ -73,10 +73,13 @@ class Result:
     def warnings(self) -> list[str]:
         """What a reader of the results should know about rows for which the reward forbade texts (-inf)."""
         none = (self.rewards == -torch.inf).nonzero()[:, 0].tolist()
-        stuck = [row for row in self.trace.stuck_rows() if row not in none] if self.finished else []
-        lines = [f"{name_rows(none)}: the reward forbade every text (-inf), so the text is one of these"] if none else []
+        stuck = self.trace.stuck_rows() if self.finished else []
+        lines = []
+        if none:
+            lines.append(f"{name_rows(none)}: the reward forbade every text (-inf), so the text is one of these")
         if stuck:
-            lines.append(f"{name_rows(stuck)}: some step found only forbidden candidates (-inf) and kept the state")
+            which = ", ".join(map(str, stuck[:8]))
+            lines.append(f"rows {which}: some step found only forbidden candidates (-inf) and kept the state")
         return lines
 
     def to_jsonl(self, path: str | Path) -> None:

@@ -134,7 +134,9 @@ def test_wrapped_rewards_read_columns_of_every_kind() -> None:
         assert (1.0 * Rouge())(texts, reference=make(references)) == expected
         assert Rouge()(texts, reference=make(references)) == expected
         assert Lexical(required_column="w", hard=False)(texts, w=make(["a", "c", "x"])) == [0, 0, -1]
-    reward = TextReward(Rouge(), lambda tokens: [texts[int(row[0])] for row in tokens], columns={"reference": references})
+    reward = TextReward(
+        Rouge(), lambda tokens: [texts[int(row[0])] for row in tokens], columns={"reference": references}
+    )
     assert reward(torch.tensor([[2], [0]]), torch.tensor([2, 0])).tolist() == [1.0, 1.0]
     with pytest.raises(ValueError, match="row 1 has the reference nan, which is no text"):
         Rouge()(texts, reference=["a", float("nan"), "b"])

@@ -294,7 +294,9 @@ def weighted(rewards: Sequence[Any], weights: Sequence[float] | None = None) -> 
     rewards = list(rewards)
     weights = [1.0] * len(rewards) if weights is None else [_number(weight, "weighted by") for weight in weights]
     if not rewards or len(weights) != len(rewards):
-        raise ValueError(f"there are {len(weights)} weights for {len(rewards)} rewards: give one a reward, at least one")
+        raise ValueError(
+            f"there are {len(weights)} weights for {len(rewards)} rewards: give one a reward, at least one"
+        )
     return combined(Weighted(tuple(weights)), tuple(map(_callable, rewards)))
 
 

@@ -1,7 +1,7 @@
 """Rewards from a Python file of the user's own, which is imported as Python imports the modules beside a script.
 
-    FILE.py:NAME      the file's folder goes on `sys.path`, and the module has the file's own name, by which data classes,
-                      pickles and process pools find it again
+FILE.py:NAME      the file's folder goes on `sys.path`, and the module has the file's own name, by which data classes,
+                  pickles and process pools find it again
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def split_file(text: str) -> tuple[Path, str] | None:
 
 
 def function_from_file(file: Path, name: str) -> Callable[..., Any]:
-    """The function or reward `name` of a Python file, which is run once. Raises `ValueError` that says what is wrong."""
+    """The function or reward `name` of a Python file, which is run once. Raises `ValueError` saying what is wrong."""
     if not file.is_file():
         raise ValueError(f"there is no file {file}: give the reward as FILE.py:NAME")
     module = _module(file.resolve())

@@ -26,9 +26,9 @@ class Lexical(TextComposable):
     `required` and `forbidden` list words or phrases, found as whole words, in any case unless `case`, however their
     accents are composed; in a script without blanks (Chinese, Japanese, Thai) a word is found wherever it stands.
     `matches` and `rejects` list regular expressions that must, or must not, be found anywhere (case counts; write
-    `(?i)` where it must not). `words` and `characters` are bands (least, most), either of them None for no bound; a word is a run
-    without blanks. `required_column` and `forbidden_column` name columns whose entry, one word or several, holds for
-    that row's text only.
+    `(?i)` where it must not). `words` and `characters` are bands (least, most), either of them None for no bound; a
+    word is a run without blanks. `required_column` and `forbidden_column` name columns whose entry, one word or
+    several, holds for that row's text only.
 
     `hard` forbids every text that breaks a rule (-inf), and is 0 otherwise; `hard=False` counts violations, so that a
     sampler can feel its way. Use it as a sum beside another reward, or as a condition: `fluent.where(rules >= 0)`.

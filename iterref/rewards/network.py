@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from iterref.columns import needed_column
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.memory import Memory
 from iterref.rewards.checkpoint import Device, Kind, load, load_tokenizer, vocabulary
+from iterref.rewards.memory import Memory
 
 # A text, and what stands before it or None.
 Pair = tuple[str | None, str]

@@ -250,9 +250,9 @@ class Rouge(TextComposable):
 
     def against(self, references: Sequence[str | Sequence[str]]) -> RougeAgainst:
         """The same reward with its references bound, one entry a row of the problem: a callable (completions, rows)."""
-        return RougeAgainst(self, [
-            self._prepared(reference_texts(entry, f"row {row}")) for row, entry in enumerate(references)
-        ])
+        return RougeAgainst(
+            self, [self._prepared(reference_texts(entry, f"row {row}")) for row, entry in enumerate(references)]
+        )
 
     def _prepared(self, texts: tuple[str, ...]) -> Targets:
         for text in texts:

@@ -122,8 +122,8 @@ class Served(TextComposable):
             return json.dumps(call(self.write, texts, table), allow_nan=False).encode()
         except Exception as error:  # whatever a function of the user's raises, or an object that JSON cannot hold
             raise RewardError(
-                f"the request for {name_rows(rows)} cannot be written as JSON ({first_line(error)}): say by write= what "
-                "is sent"
+                f"the request for {name_rows(rows)} cannot be written as JSON ({first_line(error)}): say by write= "
+                "what is sent"
             ) from error
 
     async def _answers(self, batches: list[_Batch]) -> list[list[float]]:
@@ -184,8 +184,8 @@ class Served(TextComposable):
                     "(headers=, write=) or the server"
                 )
         raise RewardError(
-            f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}, the last of {self.retries + 1} tries: see "
-            "that it is up, or raise retries= and timeout="
+            f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}, the last of {self.retries + 1} tries: "
+            "see that it is up, or raise retries= and timeout="
         ) from failed
 
     def _wait(self, attempt: int, after: float) -> float:

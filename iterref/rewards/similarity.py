@@ -1,6 +1,6 @@
 """Similarity: how close a text's meaning is to that of reference texts, by sentence embeddings.
 
-    r(x) = max over references d of cos(e(x), e(d)),      e(x) as `rewards.pooling` reads it from the checkpoint's files
+r(x) = max over references d of cos(e(x), e(d)),      e(x) as `rewards.pooling` reads it from the checkpoint's files
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ class Similarity(TextNetwork[Tensor]):
     """Cosine in [-1, 1] of a text's embedding and its references', as a text reward: `Similarity(folder, to="a cat")`.
 
     `model` is a folder or hub name with safetensors, or a loaded network with its `tokenizer`; any encoder of
-    `transformers` will do, those trained for sentences do it well, and pool as their files say. The references are the texts `to`, or for every row
-    an entry of the column `references` (one text or several; "prompts" for closeness to the source). With several, the
-    closest counts. Texts of more tokens than the network reads, or than `length`, are cut with a warning. `batch` texts
-    are read at a time, padded; the latest `limit` embeddings are remembered. A text without any token is forbidden; one
-    that the tokenizer cannot read whole is warned about, or with `lossy=False` refused.
+    `transformers` will do, those trained for sentences do it well, and pool as their files say. The references are the
+    texts `to`, or for every row an entry of the column `references` (one text or several; "prompts" for closeness to
+    the source). With several, the closest counts. Texts of more tokens than the network reads, or than `length`, are
+    cut with a warning. `batch` texts are read at a time, padded; the latest `limit` embeddings are remembered. A text
+    without any token is forbidden; one that the tokenizer cannot read whole is warned about, or with `lossy=False`
+    refused.
 
     Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs; a sentence encoder
     with a step that is not known here is refused.

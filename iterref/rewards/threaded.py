@@ -40,7 +40,9 @@ class Threaded(TextComposable):
             table = {name: column[part] if name in listed else column for name, column in found.items()}
             values = list(call(self.function, texts[part], table))
             if len(values) != len(texts[part]):
-                raise ValueError(f"the function gave {len(values)} values for {len(texts[part])} texts: return one each")
+                raise ValueError(
+                    f"the function gave {len(values)} values for {len(texts[part])} texts: return one each"
+                )
             return values
 
         starts = range(0, len(texts), self.portion)

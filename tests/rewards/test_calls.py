@@ -76,12 +76,14 @@ def test_a_users_own_composable_is_checked_too() -> None:
             return torch.full((len(rows),), torch.nan)
 
     for remember in (True, False):
-        problem = Problem(*WordModel().prepare(["a"])[:1], Wrong(), torch.zeros(1, 3, dtype=torch.long), remember=remember)
+        problem = Problem(
+            *WordModel().prepare(["a"])[:1], Wrong(), torch.zeros(1, 3, dtype=torch.long), remember=remember
+        )
         with pytest.raises(RewardError, match="NaN for row 0"):
             problem.begin().score(torch.zeros(1, 3, dtype=torch.long), torch.tensor([0]), final=False)
 
 
-# --- memory ---------------------------------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_remembered_pair_takes_few_bytes_whatever_its_length() -> None:
@@ -100,10 +102,12 @@ def test_keys_tell_rows_tokens_and_lengths_apart() -> None:
     assert all(len(key) == 16 for key in digests(table, table[:, 0]))
 
 
-# --- copies ---------------------------------------------------------------------------------------------------------------
+# --- copies -----------------------------------------------------------------------------------------------------------
 
 
-def spoils_texts(completions: list[str], prompts: list[str], facts: list[dict[str, Any]], rows: list[int]) -> list[float]:
+def spoils_texts(
+    completions: list[str], prompts: list[str], facts: list[dict[str, Any]], rows: list[int]
+) -> list[float]:
     values = [float(len(text) + len(fact["words"])) for text, fact in zip(completions, facts, strict=True)]
     for fact in facts:
         fact["words"].append("more")
@@ -171,17 +175,21 @@ def test_what_cannot_be_copied_is_handed_over_itself() -> None:
     import threading
 
     lock = threading.Lock()
-    reward = TextReward(lambda texts, lock: [float(one is lock[0]) for one in lock], lambda t: ["a"], columns={"lock": [lock]})
+    reward = TextReward(
+        lambda texts, lock: [float(one is lock[0]) for one in lock], lambda t: ["a"], columns={"lock": [lock]}
+    )
     assert reward(torch.zeros(1, 1), torch.tensor([0])).tolist() == [1.0]
 
 
-# --- numbers that sums cannot hold ------------------------------------------------------------------------------------------
+# --- numbers that sums cannot hold ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [1e308, -1e308, 1.1e100, float(np.finfo(np.float64).max), 10**200])
 def test_numbers_whose_sums_overflow_are_refused(value: float) -> None:
     for reward in (lambda tokens, rows: [value, 0.0], lambda tokens, rows: np.array([value, 0.0], dtype=np.float64)):
-        with pytest.raises(RewardError, match=r"the reward gave [+-]\S+ for row 0, tokens \[1\]: return a number within"):
+        with pytest.raises(
+            RewardError, match=r"the reward gave [+-]\S+ for row 0, tokens \[1\]: return a number within"
+        ):
             checked(reward, torch.tensor([[1], [2]]), torch.tensor([0, 1]))
     with pytest.raises(RewardError, match="text 'a'"):
         TextReward(lambda completions: [value], lambda tokens: ["a"])(torch.zeros(1, 1), torch.tensor([0]))

@@ -26,13 +26,14 @@ KINDS: dict[str, tuple[str, dict[str, Any], str]] = {
     "mpnet": ("MPNet", PADDED, "bert"),
     "fnet": ("FNet", dict(hidden_size=16, num_hidden_layers=1, intermediate_size=24, initializer_range=0.5,
                           max_position_embeddings=24), "bert"),  # mixes padding into every text
-    "convbert": ("ConvBert", dict(SMALL, num_hidden_layers=2, embedding_size=16, conv_kernel_size=3, num_groups=1, head_ratio=1,
-                                  max_position_embeddings=24), "bert"),
-    "xlnet": ("XLNet", dict(d_model=16, n_layer=1, n_head=2, d_inner=24, initializer_range=0.5), "bert"),  # judges by the end
+    "convbert": ("ConvBert", dict(SMALL, num_hidden_layers=2, embedding_size=16, conv_kernel_size=3, num_groups=1,
+                                  head_ratio=1, max_position_embeddings=24), "bert"),
+    "xlnet": ("XLNet", dict(d_model=16, n_layer=1, n_head=2, d_inner=24, initializer_range=0.5), "bert"),
     "bart": ("Bart", dict(d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
                           decoder_attention_heads=2, encoder_ffn_dim=24, decoder_ffn_dim=24, init_std=0.5,
                           max_position_embeddings=24, eos_token_id=3, pad_token_id=0, bos_token_id=2), "bert"),
-    "gpt2": ("GPT2", dict(n_positions=24, n_embd=16, n_layer=1, n_head=2, initializer_range=0.2, pad_token_id=0), "gpt2"),
+    "gpt2": ("GPT2", dict(n_positions=24, n_embd=16, n_layer=1, n_head=2, initializer_range=0.2, pad_token_id=0),
+             "gpt2"),
     "gpt2 without a pad": ("GPT2", dict(n_positions=24, n_embd=16, n_layer=1, n_head=2, bos_token_id=4, eos_token_id=5,
                                         pad_token_id=None), "gpt2"),
     "llama": ("Llama", dict(CAUSAL, pad_token_id=5), "gpt2"),
@@ -78,7 +79,7 @@ def test_a_tokenizer_that_was_saved_cutting_and_padding_does_neither(tmp_path: P
     assert Classifier(folder, 1, value="logit", tokenizer=tokenizer)(TEXTS) == before
 
 
-# --- labels and problem types -------------------------------------------------------------------------------------------
+# --- labels and problem types -----------------------------------------------------------------------------------------
 
 
 def labelled(folder: Path, names: list[str], **options: Any) -> Path:
@@ -126,7 +127,7 @@ def test_problem_types_are_obeyed_or_refused(tmp_path: Path) -> None:
         Classifier(tags, "sad")
 
 
-# --- what a tokenizer knows -----------------------------------------------------------------------------------------------
+# --- what a tokenizer knows -------------------------------------------------------------------------------------------
 
 
 def test_a_text_that_the_tokenizer_does_not_know_is_told_once_or_refused(tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_a_tokenizer_of_bytes_knows_every_text_and_an_unnamed_unknown_token_is_f
         Classifier(folder, 1, lossy=False)(["警察逮捕了"])
 
 
-# --- sentence encoders ------------------------------------------------------------------------------------------------------
+# --- sentence encoders ------------------------------------------------------------------------------------------------
 
 
 def sentence_encoder(folder: Path, pooling: dict[str, Any] | None, **files: Any) -> Path:

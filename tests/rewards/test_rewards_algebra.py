@@ -15,7 +15,7 @@ from torch import Tensor
 
 from iterref import generate, parse, sample
 from iterref.problem import Problem
-from iterref.rewards import Combined, Lexical, Remembered, RewardError, Rouge, TextCombined, TextReward, checked
+from iterref.rewards import Lexical, Remembered, RewardError, Rouge, TextCombined, TextReward, checked
 from iterref.rewards.algebra import Composable
 from iterref.rewards.text import bind_reward
 from tests.support.worlds import random_reward, random_table

@@ -28,7 +28,7 @@ def asked(function: Any, **columns: list[Any]) -> list[float]:
     return checked(reward, TOKENS, ROWS).tolist()
 
 
-# --- the forms that TRL's reference shows, in words of this test ---------------------------------------------------------
+# --- the forms that TRL's reference shows, in words of this test ------------------------------------------------------
 
 
 def test_completions_as_messages() -> None:
@@ -128,7 +128,9 @@ def test_completion_ids_end_where_the_text_ends() -> None:
 
 
 def test_what_trainers_hand_over_beside() -> None:
-    def logging(completions: list[str], trainer_state: Any, log_extra: Any, log_metric: Any, **kwargs: Any) -> list[float]:
+    def logging(
+        completions: list[str], trainer_state: Any, log_extra: Any, log_metric: Any, **kwargs: Any
+    ) -> list[float]:
         log_extra("sizes", [len(text) for text in completions])
         log_metric("mean", 1.0)
         assert {"prompts", "rows", "completion_ids", "answer"} <= set(kwargs)
@@ -136,7 +138,9 @@ def test_what_trainers_hand_over_beside() -> None:
 
     assert asked(logging, answer=[1, 2, 3]) == [0.0] * 3
     assert asked(weighted([logging]), answer=[1, 2, 3]) == [0.0] * 3
-    own = asked(lambda completions, trainer_state: trainer_state, trainer_state=[1.0, 2.0, 3.0])  # the data's own column
+    own = asked(
+        lambda completions, trainer_state: trainer_state, trainer_state=[1.0, 2.0, 3.0]
+    )  # the data's own column
     assert own == [1.0, 2.0, 3.0]
 
 
@@ -145,12 +149,15 @@ def test_a_network_or_a_class_is_told_what_to_pass() -> None:
         def __call__(self, completions: list[str]) -> list[float]:
             return [0.0] * len(completions)
 
-    for wrong, sentence in ((torch.nn.Linear(1, 1), "is a network .*rewards.Classifier"), (Scorer, "Scorer is a class")):
+    for wrong, sentence in (
+        (torch.nn.Linear(1, 1), "is a network .*rewards.Classifier"),
+        (Scorer, "Scorer is a class"),
+    ):
         with pytest.raises(ValueError, match=sentence):
             generate(WordModel(), ["a"], reward=wrong, **OPTIONS)
 
 
-# --- TRL's own ---------------------------------------------------------------------------------------------------------
+# --- TRL's own --------------------------------------------------------------------------------------------------------
 
 
 def test_the_rewards_of_trl_run() -> None:

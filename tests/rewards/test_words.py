@@ -34,7 +34,11 @@ SENTENCES = {
 def test_equal_drafts_agree_whatever_their_script(text: str) -> None:
     other = "a text that shares nothing"
     reward = Consensus([[text, text, text], [other, text]])
-    assert reward([text, other, text], [0, 0, 1]) == [1.0, 0.0, 0.0 if text == "...!" else 0.5]  # beside words, points are no words
+    assert reward([text, other, text], [0, 0, 1]) == [
+        1.0,
+        0.0,
+        0.0 if text == "...!" else 0.5,
+    ]  # beside words, points are no words
 
 
 def test_a_draft_that_shares_half_agrees_by_half() -> None:
