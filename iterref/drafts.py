@@ -60,6 +60,17 @@ class Pooled(TextComposable):
         raise RewardError("the drafts belong to a run's prompts: pass this reward to generate or edit, which know them")
 
 
+class OfPrompts(TextComposable):
+    """A consensus whose pools are those of a call's prompts, found by their place in it and not by the rows' names."""
+
+    def __init__(self, consensus: Consensus) -> None:
+        self.consensus = consensus
+
+    def __call__(self, completions: Sequence[str], prompt_index: Sequence[int]) -> list[float]:
+        """R texts and the places of their prompts -> R numbers in [0, 1]."""
+        return self.consensus(completions, prompt_index)
+
+
 @dataclass(frozen=True)
 class OwnDrafts(Pooled):
     """The consensus reward, its pool of drafts still to be drawn: mean ROUGE `kind` with `n` drafts of the model's own.

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Budget, BudgetLike, Cost, budget_of, fit_budget
+from iterref.columns import read_columns
 from iterref.denoiser import Denoiser
 from iterref.drafts import Drafts, OwnDrafts, TextModel, no_reward, pools_in, tempered
 from iterref.evaluation import KEEP
 from iterref.footprint import held, peak_memory
 from iterref.generation import (
     begun,
-    checked_columns,
     checked_prompts,
     checked_reward,
     fitted,
@@ -140,7 +140,8 @@ def _of_texts(
     batch: int | None = None,
 ) -> Estimate:
     prompts = checked_prompts(prompts)
-    columns, reward = checked_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
+    columns = read_columns(columns, len(prompts))
+    reward = checked_reward(reward, len(prompts), columns)
     model, method = method_of(model, sampler)
     method, drafting = begun(method, reward, start)
     model = text_model(model)
@@ -159,7 +160,7 @@ def _of_texts(
             return Drafts(pool, probe.clean, part.kind, Cost(), Cost(), 0.0).reward()
         return part.reward() if isinstance(part, Drafts) else part
 
-    of_tokens = token_reward(replaced(reward, drawn), model, prompts, columns)
+    of_tokens = token_reward(replaced(reward, drawn), model, prompts, columns, torch.arange(len(prompts)))
     found = probe.estimate([*drawing, method], of_tokens, start is not None)
     weights, drafts = held(model, device=canvas.device), sum(one.n for one in pools_in(reward))
     more = (found.weights - weights) / len(prompts) + TOKEN * canvas.shape[1] * drafts

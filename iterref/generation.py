@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor
 
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
+from iterref.columns import read_column, read_columns
 from iterref.drafts import (
     Drafts,
+    OfPrompts,
     OwnDrafts,
     Pooled,
     TextModel,
@@ -33,11 +36,10 @@ from iterref.drafts import (
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
-from iterref.rewards.algebra import Composable, TextCombined, replaced
+from iterref.rewards.algebra import replaced, weighted
 from iterref.rewards.base import Reward, RewardError
-from iterref.rewards.calling import judges_tokens
 from iterref.rewards.strings import reward_from_string
-from iterref.rewards.text import TextReward
+from iterref.rewards.text import TextReward, bind_reward, text_ids
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import Progress, sample
@@ -51,7 +53,8 @@ def generate(
     model: TextModel | str | Path | None,
     prompts: Sequence[str],
     *,
-    reward: Callable[..., Any] | str = "consensus",
+    reward: Callable[..., Any] | str | Sequence[Callable[..., Any] | str] = "consensus",
+    reward_weights: Sequence[float] | None = None,
     sampler: Sampler | str | None = None,
     alpha: float = 0.1,
     budget: BudgetLike | None = None,
@@ -73,7 +76,8 @@ def generate(
     function of texts in the convention of TRL's reward functions (`f(completions, prompts=..., **columns)`, one number
     a text; -inf forbids a text), a reward of `iterref.rewards`, its name with options ("classifier:FOLDER:positive",
     "mine.py:short", `iterref.rewards.strings`), a function `(tokens, rows)`, or the model's agreement with its own
-    drafts ("consensus", an `OwnDrafts`, `Drafts` drawn before), alone or within a mixture. `sampler` is a
+    drafts ("consensus", an `OwnDrafts`, `Drafts` drawn before), alone or within a mixture; several of them in a list
+    are added, with `reward_weights` if given. `sampler` is a
     method or its name with options ("iterref:tries=16,span=0.2"), what `recommended` says unless given. A reward that
     is higher by `alpha` makes a text e times as likely.
 
@@ -92,8 +96,8 @@ def generate(
     error's `partial`.
     """
     prompts = checked_prompts(prompts)
-    columns = checked_columns(columns, len(prompts))
-    reward = checked_reward(reward, len(prompts), columns)
+    columns = read_columns(columns, len(prompts))
+    reward = checked_reward(reward, len(prompts), columns, reward_weights)
     model, method = method_of(model, sampler)
     method, pool = begun(method, reward, start)
     unfitted, method = method, fitted(method, budget, pool)
@@ -166,7 +170,7 @@ def pose(
     problem = Problem(
         tempered(denoiser, temperature), no_reward, canvas, free, alpha=alpha, forbidden=forbidden, max_rows=max_rows
     )
-    token_reward(reward, model, prompts, columns)  # refuses before a pool is drawn
+    token_reward(reward, model, prompts, columns, identities)  # refuses before a pool is drawn
     pools: dict[Pooled, Drafts] = {}
     for pool in pools_in(reward):
         if isinstance(pool, OwnDrafts):
@@ -176,12 +180,12 @@ def pose(
             pools[pool] = draw(pool, source, model, rng, progress)
         else:
             pools[pool] = pool
-    drawn = replaced(reward, lambda part: pools[part].reward() if isinstance(part, Pooled) else part)
-    of_tokens = token_reward(drawn, model, prompts, columns)
+    drawn = replaced(reward, lambda part: OfPrompts(pools[part].reward()) if isinstance(part, Pooled) else part)
+    of_tokens = token_reward(drawn, model, prompts, columns, identities)
     if getattr(model, "ranks", 1) > 1:
-        from iterref.rewards.led import Led
+        from iterref.rewards.rank_zero import RankZero
 
-        of_tokens = Led(of_tokens)
+        of_tokens = RankZero(of_tokens)
     return Posed(model, replace(problem, reward=of_tokens), list(pools.values()))
 
 
@@ -296,7 +300,7 @@ def checked_prompts(prompts: Sequence[str]) -> list[str]:
     """The prompts as a list. Raises `ValueError`, or `TypeError` for a wrong type, naming the row."""
     if isinstance(prompts, str):
         raise TypeError("the prompts are one string: pass a list of strings, one a prompt")
-    prompts = list(prompts)
+    prompts = read_column(prompts, "prompts")
     if not prompts:
         raise ValueError("there are no prompts: pass at least one")
     for row, prompt in enumerate(prompts):
@@ -305,18 +309,15 @@ def checked_prompts(prompts: Sequence[str]) -> list[str]:
     return prompts
 
 
-def checked_columns(columns: Mapping[str, Sequence[Any]] | None, batch: int) -> dict[str, Sequence[Any]]:
-    """The reward's further arguments. Raises `ValueError` for a column that has not one entry a prompt."""
-    columns = dict(columns or {})
-    for name, column in columns.items():
-        if len(column) != batch:
-            raise ValueError(f"column {name!r} has {len(column)} entries for {batch} prompts: give one a prompt")
-    return columns
-
-
-def checked_reward(reward: Any, batch: int, columns: Collection[str] | None = None) -> Callable[..., Any]:
-    """The reward, by its name too (`reward_from_string`). Raises `ValueError` or `TypeError` for what is none, or
-    belongs to other prompts."""
+def checked_reward(
+    reward: Any, batch: int, columns: Collection[str] | None = None, weights: Sequence[float] | None = None
+) -> Callable[..., Any]:
+    """The reward, by its name too (`reward_from_string`), or the weighted sum of a list of them. Raises `ValueError` or
+    `TypeError` for what is none, or belongs to other prompts."""
+    if isinstance(reward, list | tuple):
+        return weighted([checked_reward(one, batch, columns) for one in reward], weights)
+    if weights is not None:
+        raise ValueError("reward_weights belong to a list of rewards: give reward=[...], one weight each")
     if isinstance(reward, str):
         reward = reward_from_string(reward, columns)
     if not callable(reward):
@@ -341,11 +342,21 @@ def checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence
 
 
 def token_reward(
-    reward: Any, model: TextModel, prompts: Sequence[str], columns: Mapping[str, Sequence[Any]]
+    reward: Any, model: TextModel, prompts: Sequence[str], columns: Mapping[str, Sequence[Any]], identities: Tensor
 ) -> Reward:
     """A reward of tokens from whatever `generate` takes; refuses a function that needs a column that is not there."""
-    if isinstance(reward, Composable) or judges_tokens(reward):
-        return reward
-    if isinstance(reward, TextCombined) and reward.mixed:
-        return reward.bound(lambda part: token_reward(part, model, prompts, columns))
-    return TextReward(reward, model.decode, prompts, columns)
+    blank = cache(partial(blank_canvas, model))
+
+    def ids(tokens: Tensor, texts: list[str]) -> list[list[int]]:
+        return text_ids(tokens, texts, blank(), getattr(model, "ends", ()))
+
+    as_text = partial(TextReward, decode=model.decode, prompts=prompts, columns=columns, identities=identities, ids=ids)
+    return bind_reward(reward, as_text, identities)
+
+
+def blank_canvas(model: TextModel) -> Tensor | None:
+    """The canvas of the empty text (L,), which shows what ends and fills a canvas; None where the model refuses it."""
+    try:
+        return model.encode([""])[0]
+    except ValueError:
+        return None

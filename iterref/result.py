@@ -15,6 +15,7 @@ from torch import Tensor
 
 from iterref.budget import Cost
 from iterref.particles import Particles
+from iterref.rewards.base import name_rows
 from iterref.trace import Trace
 
 if TYPE_CHECKING:
@@ -87,14 +88,22 @@ class Result:
             f"a sample: {self.cost.nfe:.4g} NFE + {self.cost.reward_calls:.4g} reward calls, "
             f"depth {self.cost.depth:g}; {self.seconds:.2f} s in all",
         ]
-        stuck = self.trace.stuck_rows()
-        if stuck:
-            lines.append(
-                f"rows {', '.join(map(str, stuck[:8]))}: some step found only forbidden candidates and kept the state"
-            )
+        lines += self.warnings()
         for row, text in enumerate((self.texts or [])[:5]):
             lines.append(f"  [{float(self.rewards[row]):.3f}] {text}")
         return "\n".join(lines)
+
+    def warnings(self) -> list[str]:
+        """What a reader of the results should know about rows for which the reward forbade texts (-inf)."""
+        none = (self.rewards == -torch.inf).nonzero()[:, 0].tolist()
+        stuck = self.trace.stuck_rows() if self.finished else []
+        lines = []
+        if none:
+            lines.append(f"{name_rows(none)}: the reward forbade every text (-inf), so the text is one of these")
+        if stuck:
+            which = ", ".join(map(str, stuck[:8]))
+            lines.append(f"rows {which}: some step found only forbidden candidates (-inf) and kept the state")
+        return lines
 
     def to_jsonl(self, path: str | Path) -> None:
         """Writes one JSON object a row: its `row`, `text` (`tokens` where no decoder was given), `reward` and `best`

@@ -21,7 +21,8 @@ from iterref.evaluation import KEEP, Known, Question, portions, rearranged
 from iterref.problem import Problem
 from iterref.random import Rng, Undrawable
 from iterref.result import Best
-from iterref.rewards.base import Remembered, checked
+from iterref.rewards.algebra import as_reward
+from iterref.rewards.memory import Remembered
 
 Time = float | Tensor
 # How many log-probabilities one call of the denoiser returns at the most, on a CPU and on a GPU, unless `max_rows` says
@@ -43,7 +44,7 @@ class Run:
         self.rows = torch.arange(len(canvas), device=canvas.device)
         self.meter, self.best = Meter(passes=denoiser.passes), Best.none(canvas)
         remember = problem.remember and not isinstance(problem.reward, Remembered)  # one that comes with a memory keeps it
-        self.reward = Remembered(problem.reward) if remember else problem.reward
+        self.reward = Remembered(problem.reward) if remember else as_reward(problem.reward)
         self._posteriors = Known() if problem.remember and denoiser.time_independent else None
         self._conditionals = Known() if problem.remember else None
         self._views: dict[int, Run] = {1: self}
@@ -137,13 +138,11 @@ class Run:
         prompts = self._prompts(rows)
         size = self.problem.max_rows or len(x)
         parts = zip(x.split(size), prompts.split(size), strict=True)
-        if isinstance(self.reward, Remembered):
-            before = self.reward.evaluated
-            values = [self.reward(tokens, named) for tokens, named in parts]
-            self.meter.made_reward_calls += self.reward.evaluated - before
-        else:
-            values = [checked(self.reward, tokens, named) for tokens, named in parts]
-            self.meter.made_reward_calls += len(x)
+        memory = self.reward if isinstance(self.reward, Remembered) else None
+        before, values = memory.evaluated if memory else 0, []
+        for tokens, named in parts:  # a loop, which is no frame of its own
+            values.append(self.reward(tokens, named))
+        self.meter.made_reward_calls += memory.evaluated - before if memory else len(x)
         reward = values[0] if len(values) == 1 else torch.cat(values)
         self.meter.asked_reward_calls += len(x)
         self.meter.seconds["reward"] += perf_counter() - start

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from iterref.exact.markov import Markov
 from iterref.noise import Noise
-from iterref.rewards.base import Composable
+from iterref.rewards.algebra import Composable
 
 OPEN, CLOSED = "([{<", ")]}>"
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from iterref.models.digits import CLASSES, LENGTH, LEVELS, SIDE
-from iterref.rewards.base import Composable
+from iterref.rewards.algebra import Composable
 
 WEIGHTS = Path(__file__).parents[1] / "rewards" / "weights" / "digits"
 FEATURES = 16

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iterref.rewards.base import Composable
+from iterref.rewards.algebra import Composable
 
 SIDES = (4, 9)
 GRIDS, PUZZLES = 1, 2  # purposes of a seed's random numbers

@@ -26,7 +26,7 @@ from iterref.cli.engine import engine_of, engine_options, generate_many
 from iterref.cli.listed import list_all
 from iterref.cli.placing import place_of, place_options
 from iterref.cli.reading import read_budget, read_prompts, read_reward
-from iterref.cli.writing import JSON_FILE, OUT, PAGE, watched, write_json, write_result
+from iterref.cli.writing import JSON_FILE, OUT, PAGE, printing_to_stderr, watched, write_json, write_result
 from iterref.sources import HOME, declared
 
 
@@ -113,12 +113,13 @@ def generate(
             )  # fmt: skip
             return
         rows = None if budget is None else read_budget(budget)
-        asked = read_reward(reward, columns)
+        with printing_to_stderr():
+            asked = read_reward(reward, columns)
         from iterref.generation import generate as run
         from iterref.loading import load
 
         bar, watch = sys.stderr.isatty(), watched(html, prompts)
-        with kept(lambda partial: write_result(prompts, partial, as_json, out, html)):
+        with kept(lambda partial: write_result(prompts, partial, as_json, out, html)), printing_to_stderr():
             result = run(
                 load(name, **place), prompts, reward=asked, sampler=method, budget=rows, columns=columns, watch=watch,
                 progress=bar, **options,

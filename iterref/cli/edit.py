@@ -13,7 +13,7 @@ from iterref.cli.config import configured
 from iterref.cli.doors import doors, kept
 from iterref.cli.placing import place_of, place_options
 from iterref.cli.reading import read_budget, read_reward, read_texts
-from iterref.cli.writing import OUT, PAGE, watched, write_result
+from iterref.cli.writing import OUT, PAGE, printing_to_stderr, watched, write_result
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -96,10 +96,12 @@ def _edit(
             f"{model} summarises documents: give JSON lines with `text` and `document`, or take a model of texts "
             "without prompts, such as --model tiny-books"
         )
-    options |= {"budget": None if budget is None else read_budget(budget), "reward": read_reward(reward, columns)}
+    with printing_to_stderr():
+        asked = read_reward(reward, columns)
+    options |= {"budget": None if budget is None else read_budget(budget), "reward": asked}
     chosen = {"sampler": method, "length": region}
     options |= {name: value for name, value in chosen.items() if value is not None}
-    with kept(lambda partial: write_result(documents, partial, as_json, out, html)):
+    with kept(lambda partial: write_result(documents, partial, as_json, out, html)), printing_to_stderr():
         chain = operation(
             loaded, texts, prompts=documents or [""] * len(texts), columns=columns, watch=watched(html, texts),
             progress=sys.stderr.isatty(), **options,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import IO, Any
 
 import click
@@ -34,10 +38,25 @@ def write_result(prompts: list[str] | None, result: Any, as_json: bool, out: IO[
     if html is not None:
         result.save_html(html)
         click.echo(f"written: {html}", err=True)
-    stuck = result.trace.stuck_rows() if result.finished else []
-    if stuck:
-        which = ", ".join(map(str, stuck))
-        click.echo(f"rows {which}: some step found only forbidden candidates (-inf) and kept the state", err=True)
+    for line in result.warnings():
+        click.echo(line, err=True)
+
+
+@contextmanager
+def printing_to_stderr() -> Iterator[None]:
+    """Sends what a reward prints, also from subprocesses, to standard error, so that output holds results alone."""
+    saved = None
+    try:
+        with suppress(OSError, ValueError):  # without such descriptors there is nothing to keep clean
+            sys.stdout.flush()
+            saved = os.dup(1)
+            os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if saved is not None:
+            os.dup2(saved, 1)
+            os.close(saved)
 
 
 def write_texts(prompts: list[str] | None, result: Any, as_json: bool, out: IO[str]) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import BudgetLike, Cost, budget_of
+from iterref.columns import read_columns
 from iterref.drafts import OwnDrafts, TextModel, pool_cost
 from iterref.editing.drift import Distance, Drift, Within, expect_bound, text_lengths
 from iterref.editing.history import History, Node
@@ -26,8 +27,8 @@ from iterref.editing.marks import BRACKETS, Marks, read
 from iterref.editing.resume import digest, fingerprint, name_of, resumed
 from iterref.editing.session import Choice, Context, Editing
 from iterref.editing.strength import number, strengthened, whole
-from iterref.generation import checked_columns, checked_prompts, checked_reward, checked_rows, fitted, method_of, pose
-from iterref.rewards.base import Remembered
+from iterref.generation import blank_canvas, checked_prompts, checked_reward, checked_rows, fitted, method_of, pose
+from iterref.rewards.memory import Remembered
 from iterref.run import Run
 from iterref.samplers.base import Sampler
 
@@ -91,7 +92,7 @@ def edit(
     prompts = checked_prompts(prompts)
     batch = len(prompts)
     _expect_texts(texts, batch)
-    columns = checked_columns(columns, batch)
+    columns = read_columns(columns, batch)
     reward = checked_reward(reward, batch, columns)
     room = None if room is None else whole("room, how many tokens a text may grow by,", room, 0)
     identities = checked_rows(seed, rows, (), batch)
@@ -101,7 +102,7 @@ def edit(
         model, prompts, reward, columns, identities, seed=seed, alpha=alpha, temperature=temperature,
         forbidden=forbidden, max_rows=max_rows, progress=progress,
     )  # fmt: skip
-    problem, blank = posed.problem, _blank(posed.model)
+    problem, blank = posed.problem, blank_canvas(posed.model)
     device = problem.canvas.device
     first = texts.nodes[0].tokens if isinstance(texts, History) else texts
     tokens = problem.finished(first.to(device) if isinstance(first, Tensor) else posed.model.encode(list(first)))
@@ -204,11 +205,3 @@ def _expect_texts(texts: Sequence[str] | Tensor | History, batch: int) -> None:
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {row} is a {type(text).__name__}: pass a string")
-
-
-def _blank(model: TextModel) -> Tensor | None:
-    """The canvas of the empty text (L,), which shows what the padding is; None where the model refuses it."""
-    try:
-        return model.encode([""])[0]
-    except ValueError:
-        return None

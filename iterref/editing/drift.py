@@ -11,7 +11,7 @@ ball. The ball stands around the first text and not around the current one, whic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 from torch import Tensor
 
-from iterref.rewards.base import Composable, Reward, checked
+from iterref.rewards.algebra import Composable, as_reward
+from iterref.rewards.base import Reward
 
 Distance = Literal["share", "edit"]
 DISTANCES: tuple[str, ...] = ("share", "edit")
@@ -64,16 +65,18 @@ class Within(Composable):
     Raises `ValueError` for a bound outside [0, 1].
     """
 
+    checks: ClassVar[bool] = True
+
     def __init__(self, reward: Reward, drift: Drift, bound: float) -> None:
         expect_bound(drift.distance, bound)
-        self.reward, self.drift, self.bound = reward, drift, bound
+        self.reward, self.drift, self.bound = as_reward(reward), drift, bound
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) float64."""
         inside = self.drift(tokens, rows) <= self.bound + SLACK
         values = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=tokens.device)
         if bool(inside.any()):
-            values[inside] = checked(self.reward, tokens[inside], rows[inside])
+            values[inside] = self.reward(tokens[inside], rows[inside])
         return values
 
 

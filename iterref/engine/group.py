@@ -3,9 +3,9 @@
     the first rank     has the folder and the queue, tells the others each job, and keeps what comes of it
     every other rank   makes the same job at the same time, and lets go of it
 
-Rewards are asked by the first rank (`rewards.led`), so that a row which they refuse is set aside by all alike. Anything
-else that goes wrong on one rank ends them all: launchers see to that, and start them again if told to; the same command
-goes on.
+Rewards are asked by the first rank (`rewards.rank_zero`), so that a row which they refuse is set aside by all alike.
+Anything else that goes wrong on one rank ends them all: launchers see to that, and start them again if told to; the
+same command goes on.
 """
 
 from __future__ import annotations

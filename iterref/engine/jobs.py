@@ -17,6 +17,8 @@ from hashlib import blake2b
 from traceback import format_exception_only
 from typing import Any, Protocol
 
+from iterref.columns import read_column, read_columns
+
 Record = dict[str, Any]
 COLUMNS = ("row", "document", "text", "reward", "best", "asked", "error")  # of a record
 NAME = re.compile(r"(\d{10})-(\d{10})", re.ASCII)
@@ -109,13 +111,15 @@ class Batch:
 class Table:
     """All rows of a run: prompts, and columns of further fields.
 
-    Raises `ValueError` for no rows, and for a prompt that no file can hold.
+    Raises `ValueError` for no rows, a column of another length, and for a prompt that no file can hold.
     """
 
     prompts: Sequence[str]
     columns: Mapping[str, Sequence[Any]]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "prompts", read_column(self.prompts, "prompts"))
+        object.__setattr__(self, "columns", read_columns(self.columns, len(self.prompts)))
         if not self.prompts:
             raise ValueError("there are no prompts: pass at least one")
         for row, prompt in enumerate(self.prompts):

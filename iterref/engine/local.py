@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, current_process, get_context, parent_process
 from multiprocessing.connection import Connection
 from time import monotonic
 from types import TracebackType
@@ -188,6 +188,7 @@ def serve(driver: Connection, work: Work, slot: int) -> None:
     """The life of a worker: opens the work, then makes batch after batch until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where starting it could not see to that
     threading.Thread(target=_end_with_driver, daemon=True).start()
+    current_process().daemon = False  # so that a reward may have processes of its own
     answer: tuple[str, object]
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the driver is gone
         try:

@@ -82,8 +82,10 @@ def model_told(name: str, revision: str | None = None) -> dict[str, Any]:
 
 def reward_told(name: str) -> dict[str, Any]:
     """A reward by its name, and by the hash of its file where it is FILE.py:NAME."""
-    file = Path(name.partition(":")[0])
-    return {"name": name, "hash": file_hash(file) if file.suffix == ".py" and file.is_file() else None}
+    from iterref.rewards.from_file import split_file
+
+    in_file = split_file(name)
+    return {"name": name, "hash": file_hash(in_file[0]) if in_file is not None and in_file[0].is_file() else None}
 
 
 def file_hash(file: Path) -> str:

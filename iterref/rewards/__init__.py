@@ -1,4 +1,4 @@
-"""Rewards: protocol, checks and memory (base), the algebra, functions of texts (text), and one reward a file."""
+"""Rewards: the protocol and its checks (base), memory, the algebra, functions of texts (text), one reward a file."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING
 from iterref import lazy
 
 if TYPE_CHECKING:
-    from iterref.rewards.algebra import Combined, Composable, Condition, TextCombined, TextComposable
-    from iterref.rewards.base import Memory, Remembered, Reward, RewardError, checked
+    from iterref.rewards.algebra import Combined, Composable, Condition, TextCombined, TextComposable, checked, weighted
+    from iterref.rewards.base import Reward, RewardError
     from iterref.rewards.calibrate import Calibration, calibrate_alpha
     from iterref.rewards.classifier import Classifier
     from iterref.rewards.consensus import Consensus
     from iterref.rewards.image import ImageClassifier, ImageText
-    from iterref.rewards.length import Length
     from iterref.rewards.lexical import Lexical
     from iterref.rewards.likelihood import SelfLikelihood
+    from iterref.rewards.memory import Memory, Remembered
     from iterref.rewards.perplexity import Perplexity
     from iterref.rewards.rouge import Rouge, RougeAgainst, report_rouge, report_rouge_rows, rouge_l, rouge_n
     from iterref.rewards.served import Served
     from iterref.rewards.similarity import Similarity
     from iterref.rewards.text import TextReward
     from iterref.rewards.threaded import Threaded
+    from iterref.rewards.length import Length
 
 __all__ = [
     "Calibration",
@@ -54,6 +55,7 @@ __all__ = [
     "report_rouge_rows",
     "rouge_l",
     "rouge_n",
+    "weighted",
 ]
 
 lazy.attach(__name__)

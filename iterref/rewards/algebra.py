@@ -11,19 +11,21 @@ A rule knows numbers only; `Combined` asks rewards of tokens for them, `TextComb
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from functools import partial
 from math import inf, isnan
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from iterref.rewards.calling import call, is_column, joint_signature, judges_tokens
-from iterref.rewards.checks import Reward, RewardError, checked, verified
+from iterref.rewards.base import Reward, RewardError, gather, guarded, verified
+from iterref.rewards.calling import arguments, columns_of, expects_messages, finished, joint_signature, judges_tokens
 from iterref.rewards.pilot import pilot_rewards
-from iterref.rewards.rules import Clip, Compare, Joint, Opposite, Rule, Standardise, Sum, Symbol, Where
+from iterref.rewards.rules import Clip, Compare, Joint, Opposite, Rule, Standardise, Sum, Symbol, Weighted, Where
 
 
 class Algebra:
@@ -102,7 +104,9 @@ class Algebra:
 
 
 class Composable(Algebra, ABC):
-    """A reward of tokens with the operators of the algebra."""
+    """A reward of tokens with the operators of the algebra; `checks` says that what it answers has been checked."""
+
+    checks: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
@@ -122,27 +126,113 @@ class TextComposable(Algebra):
         return type(self).__qualname__
 
 
+@dataclass(frozen=True, eq=False)
+class TokenReward(Composable):
+    """A function of (tokens, rows), its answers checked. It gets copies, so what it writes into them changes nothing.
+
+    `identities` (B,) are the rows' names in the user's input, by which the function knows them.
+    """
+
+    checks: ClassVar[bool] = True
+
+    function: Callable[[Tensor, Tensor], Any]
+    identities: Tensor | None = None
+
+    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """(R, L) long, (R,) long -> (R,) float64. Raises `RewardError` naming row and tokens."""
+        rows = rows if self.identities is None else self.identities.to(rows.device)[rows]
+        with guarded(rows):
+            answer = gather(self.function(tokens.clone(), rows.clone()))
+        return verified(answer, rows, Batch(rows, tokens).describe).to(tokens.device)
+
+
+def as_reward(reward: Reward) -> Reward:
+    """A reward of tokens whose answers are checked: itself, where it checks them."""
+    return reward if isinstance(reward, Composable) and reward.checks else TokenReward(reward)
+
+
+def checked(reward: Reward, tokens: Tensor, rows: Tensor) -> Tensor:
+    """The checked answer (R,) float64 of any reward to (R, L) long tokens of (R,) long rows."""
+    return as_reward(reward)(tokens, rows)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one call of a reward is about: (R,) rows, their tokens (R, L) and texts, where there are any, and a table of
+    what belongs to them, of which `listed` names the columns with one entry each."""
+
+    rows: Tensor
+    tokens: Tensor | None = None
+    texts: list[str] | None = None
+    table: Mapping[str, Any] = field(default_factory=dict)
+    listed: AbstractSet[str] = frozenset()
+
+    def at(self, index: Tensor) -> Batch:
+        """Some of the rows, (K,) long, in order."""
+        if len(index) == len(self.rows):
+            return self
+        places, table, tokens = index.tolist(), self.table, self.tokens
+        return Batch(
+            self.rows[index.to(self.rows.device)],
+            None if tokens is None else tokens[index.to(tokens.device)],
+            None if self.texts is None else [self.texts[place] for place in places],
+            {name: [one[place] for place in places] if name in self.listed else one for name, one in table.items()},
+            self.listed,
+        )
+
+    def describe(self, place: int) -> str:
+        """A row's text, or its tokens, for an error."""
+        if self.texts is not None:
+            return f"text {self.texts[place]!r}"
+        return f"tokens {[] if self.tokens is None else self.tokens[place].tolist()}"
+
+    def judge(self, rule: Rule, parts: tuple[Callable[..., Any], ...]) -> Tensor:
+        """The checked answer (R,) float64 of a rule over several rewards, on the CPU."""
+        values = rule(partial(self.ask, parts, rule.skips), torch.arange(len(self.rows)))
+        return verified(values, self.rows, self.describe)
+
+    def ask(self, parts: tuple[Callable[..., Any], ...], skips: bool, part: int, index: Tensor) -> Tensor:
+        """The checked answers (K,) float64 of one of several rewards to the rows at `index` (K,). `skips` accepts None,
+        as NaN. Raises `RewardError` that names row and text."""
+        function, here = parts[part], self.at(index)
+        if isinstance(function, Combined | TextCombined):
+            return here.judge(function.rule, function.parts)
+        with guarded(here.rows):
+            if here.tokens is not None and (here.texts is None or _of_tokens(function)):
+                answer = gather(function(here.tokens.clone(), here.rows.to(here.tokens.device, copy=True)))
+            else:
+                positional, named = arguments(function, here.texts or [], here.table)
+                try:
+                    answer = finished(function(*positional, **named))
+                except TypeError as error:
+                    if not expects_messages(function, error):
+                        raise
+                    positional, named = arguments(function, here.texts or [], here.table)
+                    answer = finished(function(*positional, **named))
+        return verified(answer, here.rows, here.describe, skips)
+
+
 @dataclass(frozen=True)
 class Combined(Composable):
-    """A rule over rewards of tokens. Raises RewardError as `checked` does, for every part."""
+    """A rule over rewards of tokens. Raises `RewardError` as each part does, and where the rule gives no number."""
+
+    checks: ClassVar[bool] = True
 
     rule: Rule
     parts: tuple[Reward, ...]
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) float64."""
-
-        def ask(part: int, index: Tensor) -> Tensor:
-            return checked(self.parts[part], tokens[index], rows[index.to(rows.device)])
-
-        return self.rule(ask, torch.arange(len(rows), device=tokens.device))
+        batch, index = Batch(rows, tokens), torch.arange(len(rows))
+        values = self.rule(partial(batch.ask, self.parts, self.rule.skips), index)  # as `judge`, a frame less
+        return verified(values, rows, batch.describe).to(tokens.device)
 
 
 @dataclass(frozen=True)
 class TextCombined(TextComposable):
     """A rule over functions of texts, itself one: each part gets the columns that its signature names.
 
-    `mixed` says that some part judges tokens; `bound` then makes all of it a reward of tokens.
+    `mixed` says that some part judges tokens; `TextReward`, which has both, can then ask it.
     """
 
     rule: Rule
@@ -157,32 +247,14 @@ class TextCombined(TextComposable):
         """Whether some part, or a part of one, judges tokens."""
         return any(part.mixed if isinstance(part, TextCombined) else _of_tokens(part) for part in self.parts)
 
-    def bound(self, bind: Callable[[Callable[..., Any]], Reward]) -> Combined:
-        """The same rule as a reward of tokens, every part made one by `bind`."""
-        return Combined(self.rule, tuple(map(bind, self.parts)))
-
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers. Raises RewardError that names the text."""
         if self.mixed:
             raise RewardError("this reward judges tokens beside texts: pass it to generate, which can decode them")
         texts = list(completions)
-        rows = torch.as_tensor(columns["rows"] if columns.get("rows") is not None else range(len(texts)))
-        listed = {name for name, column in columns.items() if is_column(column, len(texts))}
-
-        def ask(part: int, index: Tensor) -> Tensor:
-            places = index.tolist()
-            chosen = [texts[place] for place in places]
-            table = {
-                name: [column[place] for place in places] if name in listed else column
-                for name, column in columns.items()
-                if column is not None
-            }
-            return verified(
-                lambda: call(self.parts[part], chosen, table), rows[index], lambda place: f"text {chosen[place]!r}"
-            )
-
-        values = self.rule(ask, torch.arange(len(texts)))
-        return verified(lambda: values, rows, lambda place: f"text {texts[place]!r}").tolist()
+        table, listed = columns_of(columns, len(texts))
+        rows = torch.as_tensor(table.get("rows", range(len(texts))), dtype=torch.long)
+        return Batch(rows, None, texts, table, listed).judge(self.rule, self.parts).tolist()
 
 
 @dataclass(frozen=True)
@@ -213,6 +285,21 @@ def combined(rule: Rule, parts: tuple[Any, ...]) -> Combined | TextCombined:
     return Combined(rule, parts) if all(map(_of_tokens, parts)) else TextCombined(rule, parts)
 
 
+def weighted(rewards: Sequence[Any], weights: Sequence[float] | None = None) -> Combined | TextCombined:
+    """The weighted sum of several rewards, as TRL's trainers add their reward functions; weights are 1 unless given.
+
+    A function that gives None for a text does not judge it, and the weights of the others grow to the same total;
+    a text that none of them judges is refused. Raises `ValueError` for no rewards or another number of weights.
+    """
+    rewards = list(rewards)
+    weights = [1.0] * len(rewards) if weights is None else [_number(weight, "weighted by") for weight in weights]
+    if not rewards or len(weights) != len(rewards):
+        raise ValueError(
+            f"there are {len(weights)} weights for {len(rewards)} rewards: give one a reward, at least one"
+        )
+    return combined(Weighted(tuple(weights)), tuple(map(_callable, rewards)))
+
+
 def leaves(reward: Any) -> list[Any]:
     """The functions of texts that a mixture of texts is made of, in order; a reward that is no mixture is its own."""
     return [leaf for part in reward.parts for leaf in leaves(part)] if isinstance(reward, TextCombined) else [reward]
@@ -235,9 +322,13 @@ def _terms(reward: Any, scale: float = 1.0) -> tuple[tuple[float, Any], ...]:
     """The weighted terms of a reward, a sum's own where it is one."""
     if isinstance(reward, Combined | TextCombined) and isinstance(reward.rule, Sum):
         return tuple((scale * weight, part) for weight, part in zip(reward.rule.weights, reward.parts, strict=True))
+    return ((scale, _callable(reward)),)
+
+
+def _callable(reward: Any) -> Any:
     if not callable(reward):
         raise TypeError(f"a reward can be added to a reward and scaled by a number, but {reward!r} is no reward")
-    return ((scale, reward),)
+    return reward
 
 
 def _total(terms: tuple[tuple[float, Any], ...]) -> Combined | TextCombined:

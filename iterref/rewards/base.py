@@ -1,99 +1,128 @@
-"""Rewards as the samplers know them: the protocol and its checks, the algebra's base class, the memory of answers.
+"""What a reward is, and the checks of its answers, made once, where the user's function is called.
 
-A deterministic reward needs to be asked once for each different (row, tokens) pair: r(x) is looked up afterwards.
+A reward is r(tokens, rows) -> float64 in [-inf, +inf), one number a row; the target is p(x_0) exp(r(x_0) / alpha).
+-inf forbids a text. NaN, +inf and numbers whose sums overflow are refused where they appear.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from iterref.rewards.algebra import Composable
-from iterref.rewards.checks import Reward, RewardError, checked, verified
-
-__all__ = ["Composable", "Memory", "Remembered", "Reward", "RewardError", "checked", "verified"]
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+MOST = 1e100  # a sum of squares of such numbers is still a number
 
 
-class Memory(Generic[Key, Value]):
-    """Answers by key, at most `limit` of them: the one used longest ago is forgotten first."""
+class RewardError(RuntimeError):
+    """A reward failed or returned something that is no reward; the original exception, if any, is the cause.
 
-    def __init__(self, limit: int) -> None:
-        if limit < 1:
-            raise ValueError(f"a memory of {limit} entries cannot work: give a limit of at least 1")
-        self.limit = limit
-        self._known: OrderedDict[Key, Value] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def fetch(self, keys: Sequence[Key], evaluate: Callable[[list[int]], Iterable[Value]]) -> list[Value]:
-        """One value a key; `evaluate` gets the positions in `keys` of the new ones, each once, in order of appearance.
-
-        Nothing is remembered when `evaluate` raises.
-        """
-        # the last write wins, so reading backwards leaves the first position of every key
-        first = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))
-        known = self._known
-        values = {key: known[key] for key in first if key in known}
-        new = sorted(position for key, position in first.items() if key not in values)
-        for key in values:
-            known.move_to_end(key)
-        if new:
-            fresh = zip((keys[position] for position in new), evaluate(new), strict=True)
-            for key, value in fresh:
-                values[key] = known[key] = value
-            while len(known) > self.limit:
-                known.popitem(last=False)
-        return [values[key] for key in keys]
-
-
-class Remembered(Composable):
-    """A deterministic reward that is asked once for each different (row, tokens) pair.
-
-    Equal pairs within a call are asked once and the latest `limit` pairs are remembered between calls; keys are the
-    token bytes themselves, so no two texts can be confused. `asked` counts the rows that came in, `evaluated` those
-    that reached the reward. The answers are those of the reward itself, provided that it is deterministic and judges
-    every row on its own.
+    `partial` is what the run had reached, a `Result`, where a run was under way.
     """
 
-    def __init__(self, reward: Reward, limit: int = 200_000) -> None:
-        self.reward = reward
-        self.asked = 0
-        self.evaluated = 0
-        self._memory: Memory[bytes, float] = Memory(limit)
-
-    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """(R, L) long, (R,) long -> (R,) float64. Raises RewardError as `checked` does."""
-
-        def evaluate(positions: list[int]) -> list[float]:
-            index = torch.tensor(positions, device=tokens.device)
-            values: list[float] = checked(self.reward, tokens[index], rows[index.to(rows.device)]).tolist()
-            self.evaluated += len(positions)
-            return values
-
-        values = self._memory.fetch(_keys(tokens, rows), evaluate)
-        self.asked += len(values)
-        return torch.tensor(values, dtype=torch.float64, device=tokens.device)
+    partial: Any = None
 
 
-def _keys(tokens: Tensor, rows: Tensor) -> list[bytes]:
-    table = _on_host(torch.cat([rows.to(tokens.device)[:, None], tokens], dim=1).long()).contiguous().numpy()
-    width = table.shape[1] * table.itemsize
-    stream = table.tobytes()
-    return [stream[start : start + width] for start in range(0, len(stream), width)]
+@runtime_checkable
+class Reward(Protocol):
+    """A reward of tokens: (R, L) long tokens and (R,) long rows (the prompt of each) -> (R,) float64."""
+
+    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor: ...
 
 
-def _on_host(found: Tensor) -> Tensor:
-    """A tensor on the host, from a GPU by way of pinned memory, which its copies need no detour to reach."""
-    if not found.is_cuda:
-        return found.cpu()
-    held = torch.empty(found.shape, dtype=found.dtype, pin_memory=True).copy_(found, non_blocking=True)
-    torch.cuda.current_stream(found.device).synchronize()
-    return held
+@contextmanager
+def guarded(rows: Tensor) -> Iterator[None]:
+    """Turns whatever a reward raises into a `RewardError` that names the rows (R,)."""
+    try:
+        yield
+    except RewardError:
+        raise
+    except Exception as error:
+        hint = "fix the reward, or return -inf for a text that it cannot judge"
+        if isinstance(error, TypeError) and "string indices must be" in str(error):
+            hint = "the texts are strings, and messages only where its signature says list[list[dict]]"
+        raise RewardError(
+            f"the reward raised {type(error).__name__} ({error}) in a call for {name_rows(rows.tolist())}: {hint}"
+        ) from error
+
+
+def gather(answer: object) -> object:
+    """An answer with all its values: a generator is run here, where its errors belong to the reward."""
+    if not isinstance(answer, Tensor | np.ndarray | str | bytes | Mapping) and isinstance(answer, Iterable):
+        return list(answer)
+    return answer
+
+
+def verified(answer: object, rows: Tensor, describe: Callable[[int], str], skips: bool = False) -> Tensor:
+    """A gathered answer as (R,) float64, a copy, on the CPU.
+
+    Lists, numpy arrays and tensors of any real type are accepted. `skips` accepts None, which becomes NaN: the reward
+    does not judge that text. Raises `RewardError` naming row and text (`describe(index)`) for another number of values
+    than rows, what is not a number, NaN, +inf and numbers beyond `MOST`.
+    """
+    skipped = []
+    if skips and isinstance(answer, list) and len(answer) == len(rows):
+        skipped = [index for index, value in enumerate(answer) if value is None]
+        answer = [0.0 if value is None else value for value in answer]
+    values = _numbers(answer, rows, describe)
+    bad = torch.isnan(values) | (values == torch.inf) | (values.isfinite() & (values.abs() > MOST))
+    if bool(bad.any()):
+        index = int(bad.nonzero()[0, 0])
+        value = float(values[index])
+        raise RewardError(
+            f"the reward gave {'NaN' if value != value else f'{value:+g}'} for row {int(rows[index])}, "
+            f"{describe(index)}: return a number within +-{MOST:g}, or -inf to forbid a text"
+        )
+    values[skipped] = torch.nan
+    return values
+
+
+def _numbers(answer: object, rows: Tensor, describe: Callable[[int], str]) -> Tensor:
+    """The numbers (R,) float64 of an answer."""
+    expected = len(rows)
+    if isinstance(answer, Tensor | np.ndarray):
+        shape = tuple(answer.shape)
+        if shape != (expected,):
+            raise RewardError(
+                f"the reward gave shape {shape} where ({expected},) was expected, for {name_rows(rows.tolist())}: "
+                "return one number a text"
+            )
+        if isinstance(answer, np.ndarray) and answer.dtype.kind in "fiub":
+            return torch.from_numpy(answer.astype(np.float64))
+        if isinstance(answer, Tensor) and not answer.is_complex():
+            return answer.detach().to("cpu", torch.float64, copy=True)
+        answer = answer.tolist()
+    if not isinstance(answer, list) or len(answer) != expected:
+        found = f"{len(answer)} values" if isinstance(answer, list) else type(answer).__name__
+        raise RewardError(
+            f"the reward gave {found} where {expected} numbers were expected, for {name_rows(rows.tolist())}: "
+            "return one number a text"
+        )
+    try:
+        # array("d") takes whatever converts itself to a float, and, unlike float(), refuses strings
+        return torch.from_numpy(np.array(array("d", answer)))
+    except Exception as error:  # an object's own conversion may raise anything
+        index = next(index for index, value in enumerate(answer) if not _is_number(value))
+        raise RewardError(
+            f"the reward gave {answer[index]!r} for row {int(rows[index])}, {describe(index)}, which is not a number: "
+            "return a float"
+        ) from error
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        array("d", [value])
+    except Exception:
+        return False
+    return True
+
+
+def name_rows(rows: Iterable[int]) -> str:
+    """Row numbers in words, the first eight of them."""
+    distinct = sorted(set(rows))
+    more = f" and {len(distinct) - 8} more" if len(distinct) > 8 else ""
+    return f"row{'' if len(distinct) == 1 else 's'} {', '.join(map(str, distinct[:8]))}{more}"

@@ -22,7 +22,7 @@ Device = torch.device | str
 # What is fetched from the hub: nothing that could run, and of sub-folders only the one that tells how to pool.
 WORDLISTS = ("*.json", "*.txt", "*.model")
 WANTED = (*WORDLISTS, "*.safetensors")
-UNWANTED = ("[!1]*/*",)
+UNWANTED = ("[!0-9]*/*",)
 # What a checkpoint may lack, by the part that it is read for: nothing looks at these.
 SPARE = {"encoder": ("pooler", "position_ids"), "CLIP": ("position_ids",)}
 WORDS = {

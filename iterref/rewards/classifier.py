@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from iterref.rewards.checkpoint import Device
-from iterref.rewards.network import TextNetwork, numbers, padding
+from iterref.rewards.network import TextNetwork, numbers
 
 Measure = Literal["log_probability", "probability", "logit"]
 
@@ -27,11 +27,12 @@ class Classifier(TextNetwork[float]):
     """A label's log-probability, probability or logit of a text, as a text reward: `Classifier(folder, "positive")`.
 
     `model` is a folder or hub name with safetensors, a bundled classifier ("sentiment", "acceptability", and a "-judge"
-    of each; a folder of that name goes first), or a loaded network with its `tokenizer`; `label` a name or a number
-    (names are found in any case), None where there is one output only. `given` names a column that stands before the
+    of each; a folder of that name goes first), or a loaded network with its `tokenizer`; `label` a name, found
+    in any case, or else a number; None where there is one output only. `given` names a column that stands before the
     text in the classifier's input: "prompts", or the premise of an entailment. Texts of more tokens than the network
     reads, or than `length`, are cut with a warning. `batch` texts are read at a time, padded; the latest `limit`
-    answers are remembered. A text without any token is forbidden.
+    answers are remembered. A text without any token is forbidden; one that the tokenizer cannot read whole is warned
+    about, or with `lossy=False` refused.
 
     Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs.
     """
@@ -49,18 +50,18 @@ class Classifier(TextNetwork[float]):
         batch: int = 32,
         length: int | None = None,
         limit: int = 200_000,
+        lossy: bool = True,
     ) -> None:
         known_measure(value)
         super().__init__(
             "SequenceClassification", model, tokenizer,
-            given=given, device=device, dtype=dtype, batch=batch, length=length, limit=limit,
+            given=given, device=device, dtype=dtype, batch=batch, length=length, limit=limit, lossy=lossy,
         )  # fmt: skip
         config = self.checkpoint.config
         self.value = value
         self.label = label_index(config, label, value)
-        self.separate = getattr(config, "problem_type", None) == "multi_label_classification"
-        if getattr(config, "pad_token_id", None) is None:
-            config.pad_token_id = padding(self.tokenizer)  # by which causal classifiers find the last token of a text
+        self.separate = has_sigmoids(config)
+        config.get_text_config().pad_token_id = self.fill  # by which causal classifiers find the last token of a text
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers."""
@@ -87,21 +88,52 @@ def judged(logits: Tensor, value: Measure, separate: bool = False) -> Tensor:
     return log_p.exp() if value == "probability" else log_p
 
 
+def has_sigmoids(config: Any) -> bool:
+    """Whether each label of a classifier has a sigmoid of its own, by its problem type."""
+    return getattr(config, "problem_type", None) == "multi_label_classification"
+
+
 def label_index(config: Any, label: str | int | None, value: Measure) -> int:
-    """The number of a label, given by name or number. Raises `ValueError` with the names that there are."""
-    names: dict[int, str] = {int(index): str(name) for index, name in config.id2label.items()}
+    """The number of a label, given by name, or else by number. Raises `ValueError` with the names that there are, and
+    for probabilities of a regression, which has none."""
+    names = _names(config)
     listed = ", ".join(f"{name!r}" for name in list(names.values())[:20]) + (", ..." if len(names) > 20 else "")
-    if len(names) == 1 and value != "logit" and getattr(config, "problem_type", None) != "multi_label_classification":
-        raise ValueError(f"the classifier has one output, {listed}, and no probabilities: say value='logit'")
+    problem = getattr(config, "problem_type", None)
+    if problem not in (None, "regression", "single_label_classification", "multi_label_classification"):
+        raise ValueError(f"the classifier has the problem type {problem!r}, which is not known here: give another")
+    regression = problem == "regression" or (len(names) == 1 and problem != "multi_label_classification")
+    if regression and value != "logit":
+        count = "one output" if len(names) == 1 else f"{len(names)} outputs of a regression"
+        raise ValueError(f"the classifier has {count}, {listed}, and no probabilities: say value='logit'")
     if label is None:
         if len(names) > 1:
             raise ValueError(f"the classifier has {len(names)} labels, choose one of {listed}")
-        return 0
-    found = [index for index, name in names.items() if name == label or index == label]
-    found = found or [index for index, name in names.items() if name.lower() == str(label).lower()]
+        return next(iter(names))
+    written = str(label)
+    found = [index for index, name in names.items() if name == written]
+    found = found or [index for index, name in names.items() if name.lower() == written.lower()]
+    number = int(written) if written.isdecimal() and int(written) in names else None
+    if isinstance(label, int) and found and number is not None and found != [number]:
+        raise ValueError(
+            f"label {label} is the number of {names[number]!r} and the name of number {found[0]}: give the name as a "
+            f"string, one of {listed}"
+        )
+    found = found or ([] if number is None else [number])
     if len(found) != 1:
         raise ValueError(f"there is no label {label!r}: choose one of {listed}, or a number below {len(names)}")
     return found[0]
+
+
+def _names(config: Any) -> dict[int, str]:
+    """The labels by number. Raises `ValueError` where the two tables of a configuration contradict each other."""
+    names = {int(index): str(name) for index, name in config.id2label.items()}
+    other = {int(index): str(name) for name, index in (getattr(config, "label2id", None) or {}).items()}
+    plain = {index: f"LABEL_{index}" for index in names}
+    if names == plain and set(other) == set(names):
+        return other
+    if other not in (names, {}) and other != plain and set(other) == set(names):
+        raise ValueError(f"the classifier's labels are {names} and by name {other}: correct its config.json")
+    return names
 
 
 REWARD = Classifier

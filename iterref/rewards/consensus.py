@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.base import Memory
-from iterref.rewards.rouge import Kind, Measure, Targets, Tokenizer, by_group, measure_index
+from iterref.rewards.memory import Memory
+from iterref.rewards.rouge import Kind, Measure, Targets, Tokenizer, by_group, expect_words, measure_index
+from iterref.rewards.words import Split, Splitting
 
 
 class Consensus(TextComposable):
@@ -23,9 +24,10 @@ class Consensus(TextComposable):
     `pools` holds, for every row of the problem, the drafts that the model itself wrote for it. Drafts of the same words
     are compared once and weigh by their number; every pool is tokenised once. The latest `limit` answers are remembered
     by (row, text). A candidate that is also a draft meets itself in the pool, as in sampling-based MBR: draw the pool
-    apart from the search if that is not wanted.
+    apart from the search if that is not wanted. `tokenizer` splits texts into words (`rewards.words`): "unicode", which
+    reads every script, and "characters" for a pool without any word, unless one is given.
 
-    Raises ValueError when a pool is empty or the kind or measure is unknown.
+    Raises ValueError when a pool is empty, the kind or measure is unknown, or the given tokenizer finds no word in it.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Consensus(TextComposable):
         measure: Measure = "f",
         stem: bool = False,
         limit: int = 200_000,
+        tokenizer: Splitting | Split | None = None,
     ) -> None:
         self.kind = kind
         self.measure = measure
@@ -42,10 +45,10 @@ class Consensus(TextComposable):
         self._memory: Memory[tuple[int, str], float] = Memory(limit)
         self._targets: list[Targets] = []
         self._weights: list[np.ndarray] = []
-        tokenize = Tokenizer(stem)
         for row, pool in enumerate(pools):
             if not pool:
                 raise ValueError(f"row {row} has an empty pool: give it at least one draft")
+            tokenize = _tokenizer(pool, stem, tokenizer)
             # lines survive in the normal form, since rougeLsum reads them as sentences
             forms = ["\n".join(" ".join(tokenize(line)) for line in draft.split("\n")) for draft in pool]
             counts = Counter(forms)
@@ -70,6 +73,17 @@ class Consensus(TextComposable):
         # a sum over each row by itself, not a matrix product: a text's value must not depend on its neighbours
         means: list[float] = (scores * self._weights[row]).sum(axis=1).tolist()
         return means
+
+
+def _tokenizer(pool: Sequence[str], stem: bool, tokenizer: Splitting | Split | None) -> Tokenizer:
+    """What splits a pool's drafts and what is compared with them."""
+    found = Tokenizer(stem, tokenizer or "unicode")
+    if any(map(found, pool)):
+        return found
+    if tokenizer is None:
+        return Tokenizer(False, "characters")
+    expect_words(" ".join(pool), found)
+    return found
 
 
 REWARD = "iterref.drafts:OwnDrafts"  # by name, the pool of drafts is still to be drawn

@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate, normalize
 
 from iterref.rewards.algebra import Composable
 from iterref.rewards.checkpoint import Checkpoint, Device, load, load_tokenizer
-from iterref.rewards.classifier import Measure, judged, known_measure, label_index
+from iterref.rewards.classifier import Measure, has_sigmoids, judged, known_measure, label_index
 from iterref.rewards.network import padding
 
 Render = Callable[[Tensor], Tensor]
@@ -150,7 +150,7 @@ class ImageClassifier(ImageReward):
     ) -> None:
         known_measure(value)
         super().__init__(render, load("ImageClassification", model, device, dtype), batch, preprocessing)
-        self.value = value
+        self.value, self.separate = value, has_sigmoids(self.checkpoint.config)
         labels = [label] if isinstance(label, str | int) else list(label)
         self.each = not isinstance(label, str | int)
         self.labels = torch.tensor([label_index(self.checkpoint.config, one, value) for one in labels])
@@ -159,7 +159,7 @@ class ImageClassifier(ImageReward):
         """Prepared images (R, 3, H, W) and their rows (R,) -> (R,) float64."""
         logits = self.checkpoint.network(pixel_values=pixels).logits
         index = _within(rows, len(self.labels), "label") if self.each else torch.zeros_like(rows).cpu()
-        return judged(logits, self.value).gather(1, self.labels[index, None].to(logits.device))[:, 0]
+        return judged(logits, self.value, self.separate).gather(1, self.labels[index, None].to(logits.device))[:, 0]
 
 
 class ImageText(ImageReward):
@@ -200,7 +200,7 @@ class ImageText(ImageReward):
         if size > most:
             row = next(row for row, one in enumerate(ids) if len(one) > most)
             raise ValueError(f"text {row} has {len(ids[row])} tokens and the model reads {most}: shorten it")
-        fill = padding(tokenizer)
+        fill = padding(tokenizer, self.checkpoint.config)
         tokens = torch.tensor([one + [fill] * (size - len(one)) for one in ids], device=self.checkpoint.device)
         mask = torch.tensor([[1] * len(one) + [0] * (size - len(one)) for one in ids], device=self.checkpoint.device)
         with torch.inference_mode():

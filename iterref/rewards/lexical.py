@@ -10,20 +10,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import category
 
+from iterref.columns import needed_column
 from iterref.rewards.algebra import TextComposable
+from iterref.rewards.words import UNSPACED, joins, normalised
 
 Band = tuple[int | None, int | None]
+Pattern = re.Pattern[str]
 
 
 class Lexical(TextComposable):
     """Rules on the words and the length of a text, as a text reward: `Lexical(required=["orchard"], words=(5, 12))`.
 
-    `required` and `forbidden` list words or phrases, found as whole words, in any case unless `case`. `matches` and
-    `rejects` list regular expressions that must, or must not, be found anywhere (case counts; write `(?i)` where it
-    must not). `words` and `characters` are bands (least, most), either of them None for no bound; a word is a run
-    without blanks. `required_column` and `forbidden_column` name columns whose entry, one word or several, holds for
-    that row's text only.
+    `required` and `forbidden` list words or phrases, found as whole words, in any case unless `case`, however their
+    accents are composed; in a script without blanks (Chinese, Japanese, Thai) a word is found wherever it stands.
+    `matches` and `rejects` list regular expressions that must, or must not, be found anywhere (case counts; write
+    `(?i)` where it must not). `words` and `characters` are bands (least, most), either of them None for no bound; a
+    word is a run without blanks. `required_column` and `forbidden_column` name columns whose entry, one word or
+    several, holds for that row's text only.
 
     `hard` forbids every text that breaks a rule (-inf), and is 0 otherwise; `hard=False` counts violations, so that a
     sampler can feel its way. Use it as a sum beside another reward, or as a condition: `fluent.where(rules >= 0)`.
@@ -50,11 +55,11 @@ class Lexical(TextComposable):
         self.case = case
         self.required_column, self.forbidden_column = required_column, forbidden_column
         required, forbidden = _listed(required, "required"), _listed(forbidden, "forbidden")
+        self.required = [self._word(word) for word in required]
+        self.forbidden = [self._word(word) for word in forbidden]
         clash = set(map(self._form, required)) & set(map(self._form, forbidden))
         if clash:
             raise ValueError(f"{min(clash)!r} is both required and forbidden: drop one of the two")
-        self.required = [self._word(word) for word in required]
-        self.forbidden = [self._word(word) for word in forbidden]
         self.matches = [_pattern(pattern) for pattern in _listed(matches, "matches")]
         self.rejects = [_pattern(pattern) for pattern in _listed(rejects, "rejects")]
         self.words, self.characters = _band(words, "words"), _band(characters, "characters")
@@ -69,32 +74,42 @@ class Lexical(TextComposable):
         counts = map(self._violations, completions, required, forbidden)
         return [0.0 if not count else -float("inf") if self.hard else -count for count in counts]
 
-    def _violations(self, text: str, required: list[re.Pattern[str]], forbidden: list[re.Pattern[str]]) -> float:
-        missing = sum(not pattern.search(text) for pattern in (*self.required, *self.matches, *required))
-        found = sum(len(pattern.findall(text)) for pattern in (*self.forbidden, *self.rejects, *forbidden))
+    def _violations(self, text: str, required: list[Pattern], forbidden: list[Pattern]) -> float:
+        form = normalised(text, self.case)
+        missing = sum(not pattern.search(text) for pattern in self.matches)
+        missing += sum(not occurrences(word, form) for word in (*self.required, *required))
+        found = sum(len(pattern.findall(text)) for pattern in self.rejects)
+        found += sum(occurrences(word, form) for word in (*self.forbidden, *forbidden))
         return missing + found + _outside(len(text.split()), self.words) + _outside(len(text), self.characters)
 
-    def _column(self, name: str | None, columns: dict[str, Sequence[Any]], size: int) -> list[list[re.Pattern[str]]]:
+    def _column(self, name: str | None, columns: dict[str, Sequence[Any]], size: int) -> list[list[Pattern]]:
         if name is None:
             return [[] for _ in range(size)]
-        if name not in columns:
-            raise ValueError(f"the rule needs the column {name!r}, but there is only {sorted(columns)}: add it")
-        entries = columns[name]
-        if len(entries) != size:
-            raise ValueError(f"column {name!r} has {len(entries)} entries for {size} completions: give one each")
+        entries = needed_column(columns, name, size, "the rule")
         return [[self._word(word) for word in ([entry] if isinstance(entry, str) else entry)] for entry in entries]
 
     def _form(self, word: str) -> str:
-        form = " ".join(word.split())
-        return form if self.case else form.lower()
+        return " ".join(normalised(word, self.case).split())
 
-    def _word(self, word: str) -> re.Pattern[str]:
-        """A word or phrase as a pattern: no letter, digit or underscore beside it, any blanks between its parts."""
-        parts = word.split()
-        if not parts:
+    def _word(self, word: str) -> Pattern:
+        """A word or phrase as a pattern, with any blanks between its parts."""
+        if not isinstance(word, str) or not word.split():
             raise ValueError(f"{word!r} is no word: give at least one character that is not blank")
-        body = r"\s+".join(map(re.escape, parts))
-        return re.compile(rf"(?<!\w){body}(?!\w)", 0 if self.case else re.IGNORECASE)
+        return re.compile(r"\s+".join(map(re.escape, self._form(word).split())))
+
+
+def occurrences(word: Pattern, text: str) -> int:
+    """How often a word is found in a text, with nothing beside it that belongs to the word."""
+    count, start = 0, 0
+    while found := word.search(text, start):
+        first, last = found.span()
+        before, behind = text[first - 1 : first], text[last : last + 1]
+        open_ = not UNSPACED.match(text[first]) and bool(before) and joins(before)
+        # a mark changes the character before it, whatever its script
+        open_ |= bool(behind) and (joins(behind) and not UNSPACED.match(text[last - 1]) or category(behind)[0] == "M")
+        count += not open_
+        start = first + 1 if open_ else last
+    return count
 
 
 def _listed(entries: Sequence[str], name: str) -> list[str]:

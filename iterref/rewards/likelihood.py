@@ -67,6 +67,8 @@ class SelfLikelihood(Composable):
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) float64."""
+        if len(rows) and int(rows.max()) >= len(self.free):
+            raise ValueError(f"row {int(rows.max())} has no canvas, there are {len(self.free)}: prepare its prompt")
         counted = self.free[rows] & ~torch.isin(tokens, self.ignore)
         cells = self._known_cells(tokens, counted, rows) if self.denoiser.has_leave_one_out else self._hidden_cells(tokens, counted, rows)
         total, size = cells.sum(1), counted.sum(1)

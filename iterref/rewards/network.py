@@ -10,15 +10,16 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from iterref.columns import needed_column
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.base import Memory
 from iterref.rewards.checkpoint import Device, Kind, load, load_tokenizer, vocabulary
+from iterref.rewards.memory import Memory
 
 # A text, and what stands before it or None.
 Pair = tuple[str | None, str]
@@ -30,7 +31,9 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
     """What text rewards by a network have in common: the checkpoint, its tokenizer, batches, and the memory of answers.
 
     `asked` counts the texts that came in, `evaluated` those that the network read, `truncated` those that it read in
-    part, of which the first is warned about. A text without any token has no value and gives None.
+    part, of which the first is warned about, as is the first that the tokenizer does not know whole; `lossy=False`
+    refuses such a text. A text without any token has no value and gives None. Texts of unequal length share a batch
+    unless the network's answers depend on the padding, which is found by asking.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         batch: int,
         length: int | None,
         limit: int,
+        lossy: bool = True,
     ) -> None:
         if batch < 1:
             raise ValueError(f"a batch of {batch} texts cannot be read: give at least 1")
@@ -54,6 +58,8 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         self.batch = batch
         self.length = _length(self.checkpoint.network, self.tokenizer, length)
         self.asked = self.evaluated = self.truncated = 0
+        self.lossy, self.fill = lossy, padding(self.tokenizer, self.checkpoint.config)
+        self._told_loss, self._blind = False, None if batch > 1 else True
         self._known = vocabulary(self.checkpoint)
         self._reads = set(inspect.signature(self.checkpoint.network.forward).parameters)
         self._memory: Memory[Pair, Value | None] = Memory(limit)
@@ -65,9 +71,11 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
                 raise ValueError(f"completion {row} is a {type(text).__name__}: give its text, a string")
         if self.given is None:
             return [(None, text) for text in completions]
-        if columns.get(self.given) is None:
-            raise ValueError(f"the reward needs the column {self.given!r}, there is only {sorted(columns)}: add it")
-        return list(zip(columns[self.given], completions, strict=True))
+        before = needed_column(columns, self.given, len(completions), "the reward")
+        for row, text in enumerate(before):
+            if not isinstance(text, str):
+                raise ValueError(f"{self.given} {row} is a {type(text).__name__}: give its text, a string")
+        return list(zip(before, completions, strict=True))
 
     def fetch(self, pairs: Sequence[Pair]) -> list[Value | None]:
         """One value a text, from memory or from the network; None for a text without a token."""
@@ -101,28 +109,56 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
 
     def _values(self, pairs: list[Pair]) -> list[Value | None]:
         encodings = self.encode(pairs)
+        self._expect_known(pairs, encodings)
         values: list[Value | None] = [None] * len(pairs)
         readable = [place for place, encoding in enumerate(encodings) if encoding["input_ids"]]
         readable.sort(key=lambda place: len(encodings[place]["input_ids"]))  # texts of one batch need little padding
-        for start in range(0, len(readable), self.batch):
-            places = readable[start : start + self.batch]
+        for places in self._batches(readable, [len(encoding["input_ids"]) for encoding in encodings]):
             self._check_ids(pairs, encodings, places)
             for place, value in zip(places, self._ask([encodings[place] for place in places]), strict=True):
                 values[place] = value
         self.evaluated += len(pairs)
         return values
 
+    def _batches(self, places: list[int], sizes: list[int]) -> Iterator[list[int]]:
+        """Places of texts, sorted by their sizes, in batches: of one size each where padding is not hidden."""
+        start = 0
+        while start < len(places):
+            end = min(start + self.batch, len(places))
+            if self._blind is False:
+                end = next((at for at in range(start, end) if sizes[places[at]] != sizes[places[start]]), end)
+            yield places[start:end]
+            start = end
+
     def _ask(self, encodings: list[Encoding]) -> list[Value]:
+        """One value a text, of texts sorted by their sizes."""
+        unequal = len(encodings[0]["input_ids"]) < len(encodings[-1]["input_ids"])
         try:
             with torch.inference_mode():
+                if unequal and self._blind is None:
+                    self._blind = self._blind_to_padding(encodings[0], encodings[-1])
+                if unequal and not self._blind:
+                    return [self.read(self._padded([one]))[0] for one in encodings]
                 return self.read(self._padded(encodings))
         except torch.cuda.OutOfMemoryError as error:
             raise ValueError(
                 f"{len(encodings)} texts at once are too many for the memory of {self.checkpoint.device}: lower batch="
             ) from error
 
+    def _blind_to_padding(self, short: Encoding, long: Encoding) -> bool:
+        """Whether a text's value is the same beside a longer one, up to rounding."""
+        alone = torch.as_tensor(self.read(self._padded([short]))[0], dtype=torch.float64)
+        try:
+            beside = torch.as_tensor(self.read(self._padded([short, long]))[0], dtype=torch.float64)
+        except (ValueError, RuntimeError) as error:  # a network that takes texts of one length only says so
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
+            return False
+        rounding = 100 * torch.finfo(next(self.checkpoint.network.parameters()).dtype).eps
+        return bool(torch.allclose(alone, beside, rtol=rounding, atol=rounding))
+
     def _padded(self, encodings: list[Encoding]) -> dict[str, Tensor]:
-        fill = {"input_ids": padding(self.tokenizer)}
+        fill = {"input_ids": self.fill}
         size = max(len(encoding["input_ids"]) for encoding in encodings)
         batch = {
             key: torch.tensor([one[key] + [fill.get(key, 0)] * (size - len(one[key])) for one in encodings])
@@ -137,6 +173,22 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         encoded = self.tokenizer(*order, padding=False, return_attention_mask=True, verbose=False, **options)
         keys = {"input_ids", "attention_mask", "token_type_ids"} & set(encoded) & self._reads
         return [{key: list(encoded[key][place]) for key in keys} for place in range(len(texts))]
+
+    def _expect_known(self, pairs: Sequence[Pair], encodings: Sequence[Encoding]) -> None:
+        """Warns of the first text that the tokenizer does not know whole; without `lossy`, refuses each."""
+        unknown = unknown_token(self.tokenizer)
+        for (_, text), encoding in zip(pairs, encodings, strict=True):
+            if self._told_loss or (unknown not in encoding["input_ids"] and len(encoding["input_ids"]) > 4):
+                continue
+            ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            if (ids or not text.strip()) and unknown not in ids:
+                continue
+            what = f"reads {ids.count(unknown)} of its {len(ids)} tokens as unknown" if ids else "finds no token in it"
+            told = f"{type(self).__name__}: the tokenizer of {self.checkpoint.name} {what}, of the text {text[:40]!r}"
+            if not self.lossy:
+                raise ValueError(f"{told}: give a model of this script, or allow it by lossy=True")
+            warnings.warn(f"{told} (said once; lossy=False refuses such texts)", stacklevel=2)
+            self._told_loss = True
 
     def _check_ids(self, pairs: list[Pair], encodings: list[Encoding], places: list[int]) -> None:
         for place in places:
@@ -153,12 +205,23 @@ def numbers(values: Sequence[float | None]) -> list[float]:
     return [-float("inf") if value is None else value for value in values]
 
 
-def padding(tokenizer: Any) -> int:
-    """A token to pad with. It is masked, so any will do where the tokenizer has none of its own."""
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+def padding(tokenizer: Any, config: Any = None) -> int:
+    """The token to pad with: the network's own, which classifiers look for, or the tokenizer's. It is masked, so any
+    will do where there is none."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    for token in (getattr(text, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
     return 0
+
+
+def unknown_token(tokenizer: Any) -> int | None:
+    """The token that stands for what a tokenizer does not know; None where it knows every byte."""
+    found = tokenizer.unk_token_id
+    if found is None:  # not named in its configuration, and used all the same
+        name = getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "unk_token", None)
+        found = None if name is None else tokenizer.convert_tokens_to_ids(name)
+    return None if found in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) else found
 
 
 def _length(network: nn.Module, tokenizer: Any, wanted: int | None) -> int:
@@ -169,7 +232,7 @@ def _length(network: nn.Module, tokenizer: Any, wanted: int | None) -> int:
         # RoBERTa and its kin count positions from behind the padding token's
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             limits.append(module.num_embeddings - module.padding_idx - 1)
-    length = min((limit for limit in limits if limit), default=2**31)
-    if length < 1 or (wanted is not None and wanted < 1):
+    length = min((limit for limit in limits if limit and limit > 0), default=2**31)  # -1 stands for no limit
+    if wanted is not None and wanted < 1:
         raise ValueError(f"a network cannot read {wanted} tokens: give length of at least 1")
     return int(length)

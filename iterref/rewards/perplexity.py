@@ -31,7 +31,8 @@ class Perplexity(TextNetwork[float]):
     given the first. `given` names a column whose text stands before and does not count: the likelihood is conditional
     on it (the two are tokenised apart). Texts of more tokens than the network reads, or than `length`, are cut with a
     warning: at the front of what is given, then at the end of the text. `batch` texts are read at a time, padded; the
-    latest `limit` answers are remembered. A text with no token to count is forbidden.
+    latest `limit` answers are remembered. A text with no token to count is forbidden; one that the tokenizer cannot
+    read whole is warned about, or with `lossy=False` refused.
 
     Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs; a network that looks
     at later tokens is refused.
@@ -50,12 +51,13 @@ class Perplexity(TextNetwork[float]):
         batch: int = 32,
         length: int | None = None,
         limit: int = 200_000,
+        lossy: bool = True,
     ) -> None:
         if value not in get_args(Measure):
             raise ValueError(f"a likelihood has no value {value!r}: use one of {', '.join(get_args(Measure))}")
         super().__init__(
             "CausalLM", model, tokenizer,
-            given=given, device=device, dtype=dtype, batch=batch, length=length, limit=limit,
+            given=given, device=device, dtype=dtype, batch=batch, length=length, limit=limit, lossy=lossy,
         )  # fmt: skip
         self.value = value
         first = self.tokenizer.bos_token_id if start else None
@@ -91,7 +93,7 @@ class Perplexity(TextNetwork[float]):
     def _valued(self, total: float, size: int) -> float:
         if self.value == "sum":
             return total
-        return total / size if self.value == "log_likelihood" else -exp(min(-total / size, 700.0))
+        return total / size if self.value == "log_likelihood" else -exp(min(-total / size, 230.0))
 
     def _encoding(self, pair: Pair, prefix: list[int], text: list[int]) -> Encoding:
         size = len(self.start) + len(prefix) + len(text)

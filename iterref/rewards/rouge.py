@@ -19,23 +19,25 @@ import numpy as np
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cdist
 
+from iterref.columns import needed_column
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.base import Memory
+from iterref.rewards.memory import Memory
+from iterref.rewards.words import Split, Splitting, split_of
 
 Kind = Literal["rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum"]
 Measure = Literal["precision", "recall", "f"]
 Group = TypeVar("Group", bound=Hashable)
 Scores = tuple[float, float, float]
 
-_WORD = re.compile("[a-z0-9]+")
 _GRAM = re.compile("rouge([0-9])")
 _MEASURES: dict[str, int] = {"precision": 0, "recall": 1, "f": 2}
 
 
 class Tokenizer:
-    """Text to words as `rouge-score` does it: lower case, runs of a-z and 0-9, Porter stems if asked."""
+    """Text to words: as `rouge-score` does it unless another `tokenizer` is given, with Porter stems if asked."""
 
-    def __init__(self, stem: bool = False) -> None:
+    def __init__(self, stem: bool = False, tokenizer: Splitting | Split = "words") -> None:
+        self.split = split_of(tokenizer)
         self._stems: dict[str, str] = {}
         self._stemmer: Callable[[str], str] | None = None
         if stem:
@@ -44,7 +46,7 @@ class Tokenizer:
             self._stemmer = PorterStemmer().stem
 
     def __call__(self, text: str) -> list[str]:
-        words = _WORD.findall(text.lower())
+        words = self.split(text)
         if self._stemmer is None:
             return words
         return [word for word in map(self._stem, words) if word]
@@ -214,9 +216,11 @@ class Rouge(TextComposable):
     Use it to learn what a search could reach, or as a test of a sampler, never as a result beside methods that do not
     see the reference. A text reward in TRL's convention: `rouge(completions, reference=[...])`, the column's name being
     `references`; an entry is one text or several. With several, the one of the highest F counts, as `rouge-score` does.
-    References are tokenised once and remembered (the latest `limit` of them).
+    References are tokenised once and remembered (the latest `limit` of them). `tokenizer` splits texts into words:
+    "words" as `rouge-score` does (a-z and 0-9), "unicode" for other scripts, "characters", or a function of a text.
 
-    Raises ValueError for an unknown kind or measure, or when the column is missing or lacks a completion's reference.
+    Raises ValueError for an unknown kind or measure, when the column is missing or lacks a completion's reference, and
+    for a reference in which the tokenizer finds no word, against which every text would score 0.
     """
 
     def __init__(
@@ -226,31 +230,33 @@ class Rouge(TextComposable):
         references: str = "reference",
         stem: bool = False,
         limit: int = 10_000,
+        tokenizer: Splitting | Split = "words",
     ) -> None:
         _known_kind(kind)
         self.kind = kind
         self.measure = measure
         self.references = references
         self._pick = measure_index(measure)
-        self._tokenize = Tokenizer(stem)
+        self._tokenize = Tokenizer(stem, tokenizer)
         self._memory: Memory[tuple[str, ...], Targets] = Memory(limit)
 
     def __call__(self, completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers in [0, 1]."""
-        if self.references not in columns:
-            raise ValueError(f"ROUGE needs the column {self.references!r}, but there is only {sorted(columns)}: add it")
-        entries = [_texts(entry, position) for position, entry in enumerate(columns[self.references])]
-        if len(entries) != len(completions):
-            raise ValueError(f"there are {len(entries)} references for {len(completions)} completions: give one each")
+        column = needed_column(columns, self.references, len(completions), "ROUGE")
+        entries = [reference_texts(entry, f"row {position}") for position, entry in enumerate(column)]
         targets = self._memory.fetch(entries, lambda new: [self._prepared(entries[position]) for position in new])
         prepared = dict(zip(entries, targets, strict=True))
         return by_group(entries, completions, lambda entry, texts: self._best(prepared[entry], texts))
 
     def against(self, references: Sequence[str | Sequence[str]]) -> RougeAgainst:
         """The same reward with its references bound, one entry a row of the problem: a callable (completions, rows)."""
-        return RougeAgainst(self, [self._prepared(_texts(entry, row)) for row, entry in enumerate(references)])
+        return RougeAgainst(
+            self, [self._prepared(reference_texts(entry, f"row {row}")) for row, entry in enumerate(references)]
+        )
 
     def _prepared(self, texts: tuple[str, ...]) -> Targets:
+        for text in texts:
+            expect_words(text, self._tokenize)
         return Targets(texts, self.kind, self._tokenize)
 
     def _best(self, targets: Targets, completions: Sequence[str]) -> list[float]:
@@ -285,10 +291,23 @@ def measure_index(measure: str) -> int:
     return _MEASURES[measure]
 
 
-def _texts(entry: str | Sequence[str], row: int) -> tuple[str, ...]:
-    texts = (entry,) if isinstance(entry, str) else tuple(entry)
+def expect_words(text: str, tokenize: Callable[[str], list[str]]) -> None:
+    """Raises `ValueError` for a text that says something, none of which the tokenizer finds."""
+    if any(map(str.isalnum, text)) and not tokenize(text):
+        raise ValueError(
+            f"the tokenizer finds no word in the reference {text[:40]!r}, so every text would score 0: say "
+            "tokenizer='unicode'"
+        )
+
+
+def reference_texts(entry: Any, where: str) -> tuple[str, ...]:
+    """A reference or several as texts. Raises `ValueError` for none, and for what is no text."""
+    texts = (entry,) if isinstance(entry, str) else tuple(entry) if isinstance(entry, Iterable) else (entry,)
     if not texts:
-        raise ValueError(f"row {row} has an empty list of references: give it at least one text")
+        raise ValueError(f"{where} has an empty list of references: give it at least one text")
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"{where} has the reference {text!r}, which is no text: give a string, or several")
     return texts
 
 
@@ -308,7 +327,7 @@ def report_rouge_rows(
         raise ValueError(f"there are {len(predictions)} predictions for {len(references)} references: give one each")
     scorer = RougeScorer(list(kinds), use_stemmer=stem)
     rows = [
-        scorer.score_multi(_texts(entry, row), prediction)
+        scorer.score_multi(reference_texts(entry, f"row {row}"), prediction)
         for row, (prediction, entry) in enumerate(zip(predictions, references, strict=True))
     ]
     return {kind: np.array([row[kind].fmeasure for row in rows], dtype=np.float64) for kind in kinds}

@@ -8,10 +8,11 @@ stands under a condition only for the rows that meet it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import ge, gt, le, lt
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,17 +23,20 @@ Symbol = Literal[">", ">=", "<", "<="]
 _COMPARE = {">": gt, ">=": ge, "<": lt, "<=": le}
 
 
-class Rule(Protocol):
-    """What makes one number a row out of the numbers of several rewards."""
+class Rule(ABC):
+    """What makes one number a row out of the numbers of several rewards; `skips` says that a part may leave rows out,
+    by NaN."""
 
+    skips: ClassVar[bool] = False
+
+    @abstractmethod
     def __call__(self, ask: Ask, index: Tensor) -> Tensor:
         """Rows of the call (K,) long -> (K,) float64; asks only for what it needs."""
-        ...
 
 
 @dataclass(frozen=True)
-class Sum:
-    """sum_k weight_k r_k. A part of weight 0 is not asked; -inf times a negative weight is refused by the door."""
+class Sum(Rule):
+    """sum_k weight_k r_k. A part of weight 0 is not asked; -inf times a negative weight is refused."""
 
     weights: tuple[float, ...]
 
@@ -46,7 +50,29 @@ class Sum:
 
 
 @dataclass(frozen=True)
-class Clip:
+class Weighted(Rule):
+    """sum_k weight_k r_k over the parts that judge a row, times sum |weight| / sum |weight of these|; NaN for none."""
+
+    skips: ClassVar[bool] = True
+
+    weights: tuple[float, ...]
+
+    def __call__(self, ask: Ask, index: Tensor) -> Tensor:
+        """Rows of the call (K,) long -> (K,) float64."""
+        total = torch.zeros(len(index), dtype=torch.float64, device=index.device)
+        judged = torch.zeros_like(total)
+        for part, weight in enumerate(self.weights):
+            if weight != 0.0:
+                values = ask(part, index)
+                known = ~values.isnan()
+                total[known] += weight * values[known]
+                judged[known] += abs(weight)
+        everyone = judged == (full := sum(map(abs, self.weights)))
+        return torch.where(everyone, total, total * (full / judged) if full else torch.zeros_like(total))
+
+
+@dataclass(frozen=True)
+class Clip(Rule):
     """min(max(r, low), high), and -inf for -inf."""
 
     low: float
@@ -59,7 +85,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Standardise:
+class Standardise(Rule):
     """(r - mean) / sd."""
 
     mean: float
@@ -71,7 +97,7 @@ class Standardise:
 
 
 @dataclass(frozen=True)
-class Where:
+class Where(Rule):
     """r_0 where the test of the last parts holds, `otherwise` or, for None, r_1 elsewhere."""
 
     test: Rule
@@ -91,7 +117,7 @@ class Where:
 
 
 @dataclass(frozen=True)
-class Compare:
+class Compare(Rule):
     """r_0 against a threshold or, for None, against r_1; gives truth values."""
 
     symbol: Symbol
@@ -105,7 +131,7 @@ class Compare:
 
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(Rule):
     """Two tests together: both or either of them. The second's parts follow the `split` of the first."""
 
     every: bool
@@ -120,7 +146,7 @@ class Joint:
 
 
 @dataclass(frozen=True)
-class Opposite:
+class Opposite(Rule):
     """Where a test does not hold."""
 
     test: Rule

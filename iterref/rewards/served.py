@@ -28,11 +28,12 @@ from urllib.parse import urlsplit
 
 import torch
 
+from iterref.columns import is_column
 from iterref.hub import first_line
 from iterref.optional import require
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.calling import call, is_column, joint_signature
-from iterref.rewards.checks import RewardError, verified
+from iterref.rewards.base import RewardError, guarded, name_rows, verified
+from iterref.rewards.calling import FILLED, call, columns_of, joint_signature
 
 if TYPE_CHECKING:
     import anyio
@@ -104,8 +105,8 @@ class Served(TextComposable):
             return []
         from anyio.from_thread import start_blocking_portal
 
-        listed = {name for name, column in columns.items() if is_column(column, len(texts))}
-        rows = list(columns["rows"]) if "rows" in listed else list(range(len(texts)))
+        columns, listed = columns_of(columns, len(texts))
+        rows = columns["rows"] if "rows" in listed else list(range(len(texts)))
         batches = []
         for start in range(0, len(texts), self.batch):
             part = slice(start, start + self.batch)
@@ -122,8 +123,8 @@ class Served(TextComposable):
             return json.dumps(call(self.write, texts, table), allow_nan=False).encode()
         except Exception as error:  # whatever a function of the user's raises, or an object that JSON cannot hold
             raise RewardError(
-                f"the request for {_named(rows)} cannot be written as JSON ({first_line(error)}): say by write= what "
-                "is sent"
+                f"the request for {name_rows(rows)} cannot be written as JSON ({first_line(error)}): say by write= "
+                "what is sent"
             ) from error
 
     async def _answers(self, batches: list[_Batch]) -> list[list[float]]:
@@ -180,12 +181,12 @@ class Served(TextComposable):
             failed, seen = None, f"answered {status}, {_shown(answer)}"
             if (status != 200 and status not in PASSING and status < 500) or len(answer) > MOST:
                 raise RewardError(
-                    f"the reward server {self.url} {seen}, for {_named(batch.rows)}: mend the address, the request "
+                    f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}: mend the address, the request "
                     "(headers=, write=) or the server"
                 )
         raise RewardError(
-            f"the reward server {self.url} {seen}, for {_named(batch.rows)}, the last of {self.retries + 1} tries: see "
-            "that it is up, or raise retries= and timeout="
+            f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}, the last of {self.retries + 1} tries: "
+            "see that it is up, or raise retries= and timeout="
         ) from failed
 
     def _wait(self, attempt: int, after: float) -> float:
@@ -196,12 +197,13 @@ class Served(TextComposable):
     def _values(self, batch: _Batch, answer: bytes) -> list[float]:
         """The numbers of an answer. Raises RewardError that quotes it, and names the row."""
 
-        def ask() -> object:
-            found = self.read(json.loads(answer))
-            return [-inf if value is None else value for value in found] if isinstance(found, list | tuple) else found
-
+        rows = torch.tensor(batch.rows)
         try:
-            values = verified(ask, torch.tensor(batch.rows), lambda place: f"text {batch.texts[place]!r}")
+            with guarded(rows):
+                found = self.read(json.loads(answer))
+            if isinstance(found, list | tuple):
+                found = [-inf if value is None else value for value in found]
+            values = verified(found, rows, lambda place: f"text {batch.texts[place]!r}")
         except RewardError as error:
             raise RewardError(f"the reward server {self.url} answered {_shown(answer)}: {error}") from error
         return values.tolist()
@@ -229,7 +231,8 @@ async def _posted(client: httpx2.AsyncClient, url: str, body: bytes) -> tuple[in
 
 def _written(completions: list[str], **columns: Any) -> dict[str, Any]:
     """The request: the texts, and what has one entry a text; trainers hand over other things beside."""
-    return {"completions": completions, **{n: each for n, each in columns.items() if is_column(each, len(completions))}}
+    own = {name for name, each in columns.items() if is_column(each, len(completions))} - {*FILLED[1:]}
+    return {"completions": completions, **{name: columns[name] for name in columns if name in own}}
 
 
 def _read(answer: Any) -> Any:
@@ -288,13 +291,6 @@ def _is_json(answer: bytes) -> bool:
 def _shown(answer: bytes) -> str:
     text = answer[: 4 * SHOWN].decode("utf-8", "replace")
     return repr(text[:SHOWN]) + ("..." if len(answer) > SHOWN else "")
-
-
-def _named(rows: Sequence[int]) -> str:
-    """Row numbers in words, the first eight of them."""
-    distinct = sorted(set(rows))
-    more = f" and {len(distinct) - 8} more" if len(distinct) > 8 else ""
-    return f"row{'s' if len(distinct) > 1 else ''} {', '.join(map(str, distinct[:8]))}{more}"
 
 
 REWARD = Served

@@ -1,35 +1,36 @@
 """Similarity: how close a text's meaning is to that of reference texts, by sentence embeddings.
 
-    r(x) = max over references d of cos(e(x), e(d)),      e(x) = mean over the tokens of x of the encoder's last states
-
-Mean pooling is that of Reimers and Gurevych 2019 (Sentence-BERT, arXiv:1908.10084, section 3).
+r(x) = max over references d of cos(e(x), e(d)),      e(x) as `rewards.pooling` reads it from the checkpoint's files
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from iterref.columns import needed_column
 from iterref.rewards.checkpoint import Device
 from iterref.rewards.network import Pair, TextNetwork, numbers
+from iterref.rewards.pooling import Pooling
+from iterref.rewards.rouge import reference_texts
 
 
 class Similarity(TextNetwork[Tensor]):
     """Cosine in [-1, 1] of a text's embedding and its references', as a text reward: `Similarity(folder, to="a cat")`.
 
     `model` is a folder or hub name with safetensors, or a loaded network with its `tokenizer`; any encoder of
-    `transformers` will do, those trained for sentences do it well. The references are the texts `to`, or for every row
-    an entry of the column `references` (one text or several; "prompts" for closeness to the source). With several, the
-    closest counts. Texts of more tokens than the network reads, or than `length`, are cut with a warning. `batch` texts
-    are read at a time, padded; the latest `limit` embeddings are remembered. A text without any token is forbidden.
+    `transformers` will do, those trained for sentences do it well, and pool as their files say. The references are the
+    texts `to`, or for every row an entry of the column `references` (one text or several; "prompts" for closeness to
+    the source). With several, the closest counts. Texts of more tokens than the network reads, or than `length`, are
+    cut with a warning. `batch` texts are read at a time, padded; the latest `limit` embeddings are remembered. A text
+    without any token is forbidden; one that the tokenizer cannot read whole is warned about, or with `lossy=False`
+    refused.
 
     Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs; a sentence encoder
-    that says it pools otherwise than by the mean is refused.
+    with a step that is not known here is refused.
     """
 
     def __init__(
@@ -44,14 +45,16 @@ class Similarity(TextNetwork[Tensor]):
         batch: int = 32,
         length: int | None = None,
         limit: int = 20_000,
+        lossy: bool = True,
     ) -> None:
         super().__init__(
             "encoder", model, tokenizer,
-            given=None, device=device, dtype=dtype, batch=batch, length=length, limit=limit,
+            given=None, device=device, dtype=dtype, batch=batch, length=length, limit=limit, lossy=lossy,
         )  # fmt: skip
-        _check_pooling(self.checkpoint.folder)
+        self.pooling = Pooling.read(self.checkpoint.folder)
+        self.length = min(self.length, self.pooling.length or self.length)
         self.references = references
-        self.to = None if to is None else _entry(to, "to")
+        self.to = None if to is None else reference_texts(to, "to")
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers in [-1, 1]."""
@@ -70,43 +73,20 @@ class Similarity(TextNetwork[Tensor]):
 
     def embed(self, pairs: Sequence[Pair]) -> list[Tensor | None]:
         """Embeddings (D,) float64 of length 1, on the CPU; None for a text without a token."""
-        return self.fetch(pairs)
+        start, lower = self.pooling.prefix, self.pooling.lower
+        return self.fetch([(None, start + (text.lower() if lower else text)) for _, text in pairs])
 
     def read(self, batch: dict[str, Tensor]) -> list[Tensor]:
         """One embedding a row of a padded batch, (R, T) each."""
         network, mask = self.checkpoint.network, batch["attention_mask"]
         encoder = network.get_encoder() if getattr(self.checkpoint.config, "is_encoder_decoder", False) else network
-        states = encoder(**batch).last_hidden_state.double() * mask[:, :, None]
-        mean = states.sum(1) / mask.sum(1, keepdim=True)
-        return list(torch.nn.functional.normalize(mean, dim=1).cpu())
+        return list(self.pooling(encoder(**batch).last_hidden_state, mask).cpu())
 
     def _references(self, columns: dict[str, Any], size: int) -> list[tuple[str, ...]]:
         if self.to is not None:
             return [self.to] * size
-        if columns.get(self.references) is None:
-            raise ValueError(f"the reward needs the column {self.references!r}, not only {sorted(columns)}: add it")
-        entries = [_entry(entry, f"row {row}") for row, entry in enumerate(columns[self.references])]
-        if len(entries) != size:
-            raise ValueError(f"there are {len(entries)} references for {size} completions: give one each")
-        return entries
-
-
-def _entry(entry: str | Sequence[str], where: str) -> tuple[str, ...]:
-    texts = (entry,) if isinstance(entry, str) else tuple(entry)
-    if not texts:
-        raise ValueError(f"{where} has an empty list of references: give it at least one text")
-    return texts
-
-
-def _check_pooling(folder: Path | None) -> None:
-    """Refuses a sentence encoder that was trained with another pooling, whose mean would mean little."""
-    file = folder / "1_Pooling" / "config.json" if folder else None
-    if file is None or not file.is_file():
-        return
-    config = json.loads(file.read_text(encoding="utf-8"))
-    if not config.get("pooling_mode_mean_tokens", True):
-        modes = [name.removeprefix("pooling_mode_") for name, on in config.items() if name.startswith("pooling") and on]
-        raise ValueError(f"{folder} was trained to pool by {', '.join(modes)}: give an encoder that takes the mean")
+        column = needed_column(columns, self.references, size, "the reward")
+        return [reference_texts(entry, f"row {row}") for row, entry in enumerate(column)]
 
 
 REWARD = Similarity

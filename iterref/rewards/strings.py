@@ -9,13 +9,13 @@ What stands after the name are options of the reward's class: by name, or in the
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from inspect import Parameter, isclass, signature
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from iterref import registry
+from iterref.rewards.from_file import function_from_file, split_file
 from iterref.strings import read, split
 
 FORMS = ("FILE.py:NAME", "http://HOST/PATH")
@@ -29,9 +29,9 @@ def reward_from_string(text: str, columns: Collection[str] | None = None) -> Any
     """
     if text.startswith(("http://", "https://")):
         return registry.get("served", "rewards")(text)
-    file, _, function = (text, "", "") if text.endswith(".py") else text.rpartition(":")
-    if file.endswith(".py"):
-        return user_function(Path(file), function)
+    in_file = split_file(text)
+    if in_file is not None:
+        return function_from_file(*in_file)
     name, _, written = text.partition(":")
     checkpoints, known = registry.bundled("rewards"), registry.entries("rewards")
     if name in known:
@@ -90,19 +90,3 @@ def _judge(folder: Path, known: dict[str, registry.Entry]) -> registry.Entry:
         if any(kind.endswith(entry.facts.get("JUDGES", "?")) for kind in kinds):
             return entry
     raise ValueError(f"no reward reads the bundled {folder.name}, a {', '.join(kinds) or 'network without a name'}")
-
-
-def user_function(file: Path, name: str) -> Callable[..., Any]:
-    """The function `name` of a Python file of the user's own, which is run to get it."""
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if not file.is_file() or spec is None or spec.loader is None:
-        raise ValueError(f"there is no file {file}: give the reward as FILE.py:NAME")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{file} cannot be run ({type(error).__name__}: {error}): fix it") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"{file} has no function {name!r}: give the reward as FILE.py:NAME")
-    return function

