@@ -14,7 +14,8 @@ from iterref.noise import Noise, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Best
-from iterref.rewards.base import Remembered, RewardError
+from iterref.rewards.base import RewardError
+from iterref.rewards.memory import Remembered
 from iterref.run import Run
 from tests.support.worlds import random_reward, random_table
 

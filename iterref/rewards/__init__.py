@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from iterref.rewards.classifier import Classifier
     from iterref.rewards.consensus import Consensus
     from iterref.rewards.image import ImageClassifier, ImageText
+    from iterref.rewards.length import Length
     from iterref.rewards.lexical import Lexical
     from iterref.rewards.likelihood import SelfLikelihood
     from iterref.rewards.memory import Memory, Remembered
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from iterref.rewards.similarity import Similarity
     from iterref.rewards.text import TextReward
     from iterref.rewards.threaded import Threaded
-    from iterref.rewards.length import Length
 
 __all__ = [
     "Calibration",

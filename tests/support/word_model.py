@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from iterref.models.table import Table
+from iterref.exact.table import Table
 from iterref.noise import absorbing
 
 WORDS = ("alpha", "beta", "gamma", "delta", ".")  # the last ends a text, as <eos> does
