@@ -15,9 +15,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
+from iterref.arguments import (
+    checked_columns,
+    checked_model,
+    checked_options,
+    checked_prompts,
+    checked_reward,
+    checked_rows,
+)
 from iterref.budget import Cost, Rows, budget_of, fit
 from iterref.drafts import (
     Drafts,
@@ -84,33 +91,34 @@ def generate(
     `RewardError` where the reward fails (on Ctrl-C `iterref.run.Interrupted`), with what the run had reached as the
     error's `partial`.
     """
-    prompts = checked_prompts(prompts)
-    columns, reward = checked_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
-    model, method = method_of(model, sampler)
+    prompts, model, batch = checked_prompts(prompts), checked_model(model), len(prompts)
+    columns, reward = checked_columns(columns, batch), checked_reward(reward, batch)
+    identities = checked_rows(seed, rows, watch, batch)
+    options = checked_options(
+        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
+    )
+    given = checked_options(sampler=sampler, budget=budget, start=start, watch=watch)
+    model, method = method_of(model, given["sampler"])
     method, pool = begun(method, reward, start)
-    unfitted, method = method, fitted(method, budget, pool)
-    identities = checked_rows(seed, rows, watch, len(prompts))
-    posed = pose(
-        model, prompts, reward, columns, identities, seed=seed, alpha=alpha, temperature=temperature,
-        forbidden=forbidden, max_rows=max_rows, progress=progress,
-    )  # fmt: skip
+    unfitted, method = method, fitted(method, given["budget"], pool)
+    posed = pose(model, prompts, reward, columns, identities, **options)
     texts, judged = posed.pools[0].best() if start else (None, Cost())
     if posed.problem.passes > 1:
-        method = fitted(unfitted, budget, judged + posed.asked, posed.problem.passes)
+        method = fitted(unfitted, given["budget"], judged + posed.asked, posed.problem.passes)
     try:
         result = sample(
             method,
             posed.problem,
-            seed=seed,
+            seed=options["seed"],
             rows=identities,
             start=texts,
-            watch=watch,
+            watch=given["watch"],
             decode=posed.model.decode,
             show=posed.model,
             progress=progress,
         )
     except (RewardError, Interrupted) as error:
-        error.partial = _charged(error.partial, posed.pools, judged)
+        error.partial = _charged(_with_drafts(error.partial, posed), posed.pools, judged)
         raise
     return _charged(result, posed.pools, judged)
 
@@ -189,11 +197,13 @@ def draw_drafts(
     """
     prompts = checked_prompts(prompts)
     identities = checked_rows(seed, rows, (), len(prompts))
-    model = text_model(model)
+    given = checked_options(temperature=temperature, forbidden=forbidden, max_rows=max_rows)
+    model = text_model(checked_model(model))
     denoiser, canvas, free = model.prepare(prompts)
-    warm = temperature if drafts.temperature is None else drafts.temperature
-    problem = Problem(tempered(denoiser, warm), no_reward, canvas, free, forbidden=forbidden, max_rows=max_rows)
-    return draw(drafts, problem, model, Rng.seeded(seed, identities, device=canvas.device), progress)
+    own = given.pop("temperature")
+    warm = own if drafts.temperature is None else drafts.temperature
+    problem = Problem(tempered(denoiser, warm), no_reward, canvas, free, **given)
+    return draw(drafts, problem, model, Rng.seeded(int(seed), identities, device=canvas.device), progress)
 
 
 def fitted(method: Sampler, budget: Rows | None, pool: Cost, passes: int = 1) -> Sampler:
@@ -268,6 +278,15 @@ def recommended(model: TextModel) -> str:
     return getattr(model, "recommended", None) or RECOMMENDED
 
 
+def _with_drafts(result: Result, posed: Posed) -> Result:
+    """A result that broke off, with a draft of the pool for every row whose canvas is still empty."""
+    empty = (result.tokens == posed.problem.canvas).all(1)
+    if not posed.pools or not bool(empty.any()):
+        return result
+    tokens = posed.pools[0].tokens[0].where(empty[:, None], result.tokens)
+    return replace(result, tokens=tokens, texts=posed.model.decode(tokens))
+
+
 def _charged(result: Result, pools: Sequence[Drafts], judged: Cost) -> Result:
     """The result with the cost of the pools added, and of judging drafts."""
     for pool in pools:
@@ -275,55 +294,6 @@ def _charged(result: Result, pools: Sequence[Drafts], judged: Cost) -> Result:
         cost, asked = result.cost + pool.cost, result.asked + pool.asked
         result = replace(result, cost=cost, asked=asked, seconds=result.seconds + pool.seconds, parts=parts)
     return replace(result, cost=result.cost + judged, asked=result.asked + judged)
-
-
-def checked_prompts(prompts: Sequence[str]) -> list[str]:
-    """The prompts as a list. Raises `ValueError`, or `TypeError` for a wrong type, naming the row."""
-    if isinstance(prompts, str):
-        raise TypeError("the prompts are one string: pass a list of strings, one a prompt")
-    prompts = list(prompts)
-    if not prompts:
-        raise ValueError("there are no prompts: pass at least one")
-    for row, prompt in enumerate(prompts):
-        if not isinstance(prompt, str):
-            raise TypeError(f"prompt {row} is a {type(prompt).__name__}: pass a string")
-    return prompts
-
-
-def checked_columns(columns: Mapping[str, Sequence[Any]] | None, batch: int) -> dict[str, Sequence[Any]]:
-    """The reward's further arguments. Raises `ValueError` for a column that has not one entry a prompt."""
-    columns = dict(columns or {})
-    for name, column in columns.items():
-        if len(column) != batch:
-            raise ValueError(f"column {name!r} has {len(column)} entries for {batch} prompts: give one a prompt")
-    return columns
-
-
-def checked_reward(reward: Any, batch: int) -> Callable[..., Any]:
-    """The reward, by its name too. Raises `ValueError` or `TypeError` for what is none, or belongs to other prompts."""
-    if reward == "consensus":
-        return OwnDrafts()
-    if isinstance(reward, str):
-        raise ValueError(f"unknown reward {reward!r}: did you mean 'consensus'? Any other is given as a function")
-    if not callable(reward):
-        raise TypeError(f"the reward is a {type(reward).__name__}: pass a function of texts, or 'consensus'")
-    for pool in pools_in(reward):
-        if isinstance(pool, Drafts) and len(pool.texts) != batch:
-            raise ValueError(
-                f"the drafts belong to {len(pool.texts)} prompts, not {batch}: draw them for these prompts"
-            )
-    return reward
-
-
-def checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence[int], batch: int) -> Tensor:
-    """The rows' identities (B,). Raises `ValueError` for a wrong number of them, a seed or a row out of range."""
-    identities = torch.arange(batch) if rows is None else torch.as_tensor(rows)
-    if identities.shape != (batch,):
-        raise ValueError(f"there are {identities.numel()} row identities for {batch} prompts: give one a prompt")
-    wrong = [row for row in watch if not 0 <= row < batch]
-    if wrong:
-        raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
-    return Rng.seeded(seed, identities).rows  # refuses a seed or an identity out of range
 
 
 def _token_reward(

@@ -36,6 +36,14 @@ class Best:
 
     tokens: Tensor
     reward: Tensor
+    asked: tuple[Tensor, Tensor] | None = None  # the latest clean samples (R, L) and their rows (R,), judged or not
+
+    def or_drafts(self) -> Tensor:
+        """The best texts (B, L), of rows without any the latest clean sample: what a run that breaks off has."""
+        drafts = self.tokens.clone()
+        if self.asked is not None:
+            drafts[self.asked[1]] = self.asked[0]
+        return drafts.where(torch.isneginf(self.reward)[:, None], self.tokens)
 
     def see(self, tokens: Tensor, reward: Tensor, rows: Tensor) -> None:
         """Takes note of (R, L) finished texts with (R,) rewards that belong to (R,) rows."""
@@ -239,6 +247,8 @@ class Problem:
 
     def score(self, x_0: Tensor, rows: Tensor, final: bool) -> Tensor:
         """Rewards of (R, L) guesses -> (R,) float64; `final` guesses are finished texts and may become the best."""
+        if self.best is not None:
+            self.best.asked = x_0, rows
         start = perf_counter()
         size = self.max_rows or len(x_0)
         memory = self.reward if isinstance(self.reward, Remembered) else None

@@ -213,6 +213,8 @@ class _Run:
             # of texts with one reward the last state is the likeliest: the chain has had most time to reach its law
             best.tokens = torch.where((state.reward == best.reward)[:, None], state.x_0, best.tokens)
         tokens, rewards = best.tokens, best.reward
+        if not finished:
+            tokens = best.or_drafts()
         if finished and state is not None and not self.sampler.maximises:
             assert state.x_0 is not None and state.reward is not None
             tokens, rewards = state.x_0, state.reward

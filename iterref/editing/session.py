@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from iterref.arguments import checked_budget, checked_options, checked_sampler, checked_watch, whole_number
 from iterref.budget import Cost, Rows, budget_of, fit
 from iterref.drafts import TextModel
 from iterref.editing.copies import Copies
@@ -145,6 +146,7 @@ class Editing:
         `length` of them; no text ends within a region. Raises `ValueError`, naming the row, for marks that do not pair
         up, a text that is not the row's own, or one that has no room for `length`.
         """
+        length = checked_options(length=length)["length"]
         if length is not None and (length < 1 or strength is not None):
             raise ValueError(
                 "a region's length= (--tokens) is at least 1 token, for regions drafted anew: leave out the strength"
@@ -185,6 +187,7 @@ class Editing:
         """
         if take not in ("best", "first"):
             raise ValueError(f"take is 'best' or 'first', got {take!r}")
+        n = whole_number("n", n, "pass how many alternatives to make")
         if n < 1:
             raise ValueError(f"vary makes at least one alternative, got n={n}")
         method = self._fitted(strengthened(self._method(sampler), strength), budget)
@@ -235,7 +238,7 @@ class Editing:
         seed = node_seed(self.desk.seed, self.history.next_path(self.at))
         try:
             return sample(
-                method, problem, seed=seed, rows=self.desk.identities, start=start, watch=watch,
+                method, problem, seed=seed, rows=self.desk.identities, start=start, watch=checked_watch("watch", watch),
                 decode=self.desk.model.decode, show=self.desk.model, progress=progress,
             )  # fmt: skip
         except (RewardError, Interrupted) as error:
@@ -245,9 +248,11 @@ class Editing:
             raise
 
     def _method(self, sampler: Sampler | str | None) -> Sampler | str:
-        return recommended(self.desk.model) if sampler is None else sampler
+        found: Sampler | str | None = checked_sampler("sampler", sampler)
+        return recommended(self.desk.model) if found is None else found
 
     def _fitted(self, method: Sampler, budget: Rows | None) -> Sampler:
+        budget = checked_budget("budget", budget)
         if budget is None:
             return method
         return fit(method, budget_of(budget).per(self.desk.problem.passes))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from iterref.arguments import number
 from iterref.registry import parse
 from iterref.samplers.base import Sampler
 
@@ -21,13 +22,12 @@ def strengthened(sampler: Sampler | str, strength: float) -> Sampler:
     share 1 / spacing of all; a strength above that opens positions independently, `strength` of them in the mean.
     Raises `ValueError` for a strength outside (0, 1], or a method whose moves have no span.
     """
-    method = parse(sampler).refining()
+    method, strength = parse(sampler).refining(), number("strength", strength, "pass one in (0, 1]")
     if not 0 < strength <= 1:
         raise ValueError(f"strength must lie in (0, 1], got {strength}: it is the largest share that a move re-noises")
     if not hasattr(method, "span"):
         raise ValueError(f"{method.name} has no span for a strength to set: use iterref or metropolis")
-    share = float(strength)
-    options: dict[str, Any] = {"span": share if getattr(method, "adapt", False) else (share, share / 2)}
-    if share * getattr(method, "spacing", 0) > 1:
+    options: dict[str, Any] = {"span": strength if getattr(method, "adapt", False) else (strength, strength / 2)}
+    if strength * getattr(method, "spacing", 0) > 1:
         options["spacing"] = 0
     return replace(method, **options)

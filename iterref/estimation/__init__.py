@@ -20,13 +20,14 @@ from typing import Any, Literal, overload
 
 from torch import Tensor
 
+from iterref.arguments import checked_prompts, checked_reward
 from iterref.budget import Cost, Rows, budget_of, fit, most
 from iterref.drafts import OwnDrafts, TextModel, draw, no_reward, pools_in, tempered
 from iterref.estimation.footprint import Footprint, held
 from iterref.estimation.law import Law, Term, straight
 from iterref.estimation.measured import SMALLER, measure
 from iterref.estimation.probe import Run, any_texts, chosen, enough, shorter
-from iterref.generation import begun, checked_prompts, checked_reward, fitted, method_of, text_model
+from iterref.generation import begun, fitted, method_of, text_model
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import parse

@@ -17,7 +17,8 @@ FILES = {
 
 # From the ground up: a room may use the rooms above it in this list, and itself.
 ORDER = [
-    {"hub", "interrupts", "lines", "progress"},
+    {"files", "hub", "interrupts", "lines", "progress"},
+    {"forms"},
     {"random"},
     {"noise"},
     {"denoise"},
@@ -32,6 +33,7 @@ ORDER = [
     {"run"},
     {"pairs", "drafts", "plots", "adaptive"},
     {"loading", "check"},
+    {"arguments"},
     {"generation", "training"},
     {"estimation"},
     {"editing", "bench", "engine"},
