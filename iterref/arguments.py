@@ -137,6 +137,8 @@ def checked_budget(name: str, value: Any) -> Rows | None:
         return first, second
     hint = f"pass a number as in {name}=64, a pair ({name}=(64, 1024)), or a Budget"
     found = number(name, value, hint)
+    if isnan(found):
+        raise ValueError(f"{name}= is nan: a budget needs positive numbers")
     return int(found) if found.is_integer() else found
 
 

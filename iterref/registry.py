@@ -27,7 +27,7 @@ def get(name: str) -> type[Sampler]:
     """The method called `name`; raises `ValueError` with the nearest name for an unknown one."""
     if name not in names():
         raise ValueError(
-            f"unknown method {name!r}: did you mean {_nearest(name, names())!r}? The methods are {', '.join(names())}"
+            f"unknown method {name!r}: {_nearest(name, names())} methods are {', '.join(names())}"
         )
     found: type[Sampler] = import_module(f"iterref.samplers.{name}").SAMPLER
     return found
@@ -51,8 +51,8 @@ def parse(text: str | Sampler) -> Sampler:
             raise ValueError(f"{name}: {item!r} is no option: write option=value")
         if option not in defaults:
             raise ValueError(
-                f"{name}: unknown option {option!r}: did you mean {_nearest(option, list(defaults))!r}? "
-                f"The options are {', '.join(defaults)}"
+                f"{name}: unknown option {option!r}: {_nearest(option, list(defaults))} options are "
+                f"{', '.join(defaults)}"
             )
         options[option] = _read(f"{name}:{option}", value, defaults[option], option in several)
     return method(**options)
@@ -85,5 +85,6 @@ def _number(text: str, default: object) -> int | float:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    match = extractOne(name, known)
-    return match[0] if match else known[0]
+    """The name that was meant, where one is near, before a sentence goes on with all of them."""
+    match = extractOne(name, known, score_cutoff=60)
+    return f"did you mean {match[0]!r}? The" if match else "the"

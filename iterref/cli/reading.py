@@ -133,7 +133,7 @@ def read_budget(text: str) -> Any:
         name, equals, value = part.partition("=")
         name, value = (name.strip(), value) if equals else (names[min(place, 2)], name)
         try:
-            bounds[name] = float(value) if name in names and (equals or place < 2) else bounds[""]
+            bounds[name] = float(value) if name in names and (equals or place < 2) and "nan" not in value else bounds[""]
         except (ValueError, KeyError):
             raise ValueError(
                 f"the budget {text!r} cannot be read: write DENOISER or DENOISER,REWARD, or name the bounds, as in "
@@ -204,8 +204,10 @@ def read_reward(text: str, columns: dict[str, list[Any]]) -> Any:
         return Perplexity(option or "prose")
     from rapidfuzz.process import extractOne
 
-    nearest = extractOne(name, [known for known in REWARDS if known.isalpha()])  # names, and no forms of one
-    raise ValueError(f"unknown reward {text!r}: did you mean {nearest[0]!r}? The rewards are {', '.join(REWARDS)}")
+    known = [each for each in REWARDS if each.isalpha()]  # names, and no forms of one
+    nearest = extractOne(name, known, score_cutoff=60)
+    meant = f"did you mean {nearest[0]!r}? The" if nearest else "the"
+    raise ValueError(f"unknown reward {text!r}: {meant} rewards are {', '.join(REWARDS)}")
 
 
 def near_length(words: int) -> Callable[[list[str]], list[float]]:
