@@ -129,8 +129,6 @@ def _generate(given: Input, as_json: bool, out: str, html: str | None, options: 
 
     prompts = given.prompts or []
     model, method = method_of(load(name, **place), method)
-    if not any(prompts) and getattr(model, "prompted", False):
-        raise ValueError(f"{name} summarises documents: --count is for models without prompts, as --model tiny-books")
     refines = hasattr(method, "span")  # or else the same command cannot go on from texts
     more = [{"unfinished": run}] * len(given) if refines else []
 

@@ -133,7 +133,8 @@ def read_budget(text: str) -> Any:
         name, equals, value = part.partition("=")
         name, value = (name.strip(), value) if equals else (names[min(place, 2)], name)
         try:
-            bounds[name] = float(value) if name in names and (equals or place < 2) and "nan" not in value else bounds[""]
+            bounds[name] = float(value) if name in names and (equals or place < 2) else bounds[""]
+            bounds[name] = bounds[name] if bounds[name] == bounds[name] else bounds[""]  # not NaN
         except (ValueError, KeyError):
             raise ValueError(
                 f"the budget {text!r} cannot be read: write DENOISER or DENOISER,REWARD, or name the bounds, as in "

@@ -67,7 +67,7 @@ def held(model: Any, tokenizer: Any, folder: Path) -> Held:
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     if any(tensor.is_meta for tensor in tensors.values()):
         raise ValueError(f"some weights of the {kind} are on the disk or on no device: load it without device_map")
-    written = {**config.to_dict(), "architectures": getattr(config, "architectures", None) or [kind]}
+    written = {**config.to_dict(), "architectures": [kind]}
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if ends is not None:
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")

@@ -197,7 +197,7 @@ class Summarizer:
             if not self.prompted and prompts[row].strip():
                 raise ValueError(f"prompt {row} is given, and this model was trained without: give empty prompts")
             if self.prompted and not ids:
-                raise ValueError(f"prompt {row} is empty: pass a document with words in it")
+                raise ValueError(f"prompt {row} is empty: pass a document, or take tiny-books, which has no prompts")
             if len(ids) >= self.source_length:
                 most = self.source_length - 1
                 raise ValueError(
