@@ -148,6 +148,12 @@ def test_fields_have_trl_s_names_too() -> None:
     assert ours.columns == {} and ours.fields[0]["tokens"] == [1]
 
 
+def test_a_line_of_an_engine_without_a_text_says_why() -> None:
+    line = {"row": 3, "document": "a", "text": None, "reward": None, "error": "prompt 3 is too long"}
+    with pytest.raises(ValueError, match=r"line 1 was set aside and has no text \(prompt 3 is too long\): leave"):
+        read_texts(named(json.dumps(line).encode()))
+
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1, max_size=12)
 NAMES = st.sampled_from(["reference", "tone", "a b", "é", "id"])
 

@@ -97,6 +97,8 @@ def _string(place: Place, entry: dict[str, Any], name: str) -> str:
             raise ValueError(f"{place} has {len(value)} messages in `{name}`: give the text of one alone")
         value = value[0]["content"]
     if not isinstance(value, str):
+        if name in TEXT and entry.get("error"):
+            raise ValueError(f"{place} was set aside and has no text ({entry['error']}): leave it out or make it")
         there = [other for other in entry if isinstance(entry[other], str)]
         told = f" (it has {', '.join(map(repr, there[:6]))})" if there and name not in entry else ""
         raise ValueError(f"{place} has no text in a field `{name}`{told}: add it")

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from iterref.cli.reading import Input
+from iterref.cli.reading import CARRIED, Input
 from iterref.files import expect_room, expect_writable, reason, whole
 
 WATCHED = 8  # texts whose steps a page shows
@@ -92,7 +92,7 @@ def _entry(given: Input, result: Any, row: int) -> dict[str, Any]:
     fields = {name: None if value != value else value for name, value in given.fields[row].items()}
     cost = {"denoiser": result.cost.denoiser, "reward": result.cost.reward, "depth": result.cost.depth}
     return {
-        **{name: value for name, value in fields.items() if name not in ("unfinished", "marked")},
+        **{name: value for name, value in fields.items() if name not in CARRIED},
         **({} if given.prompts is None else {given.prompt: fields.get(given.prompt, given.prompts[row])}),
         given.text: text if seen else None,
         "reward": reward if judged else None,
