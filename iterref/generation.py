@@ -10,17 +10,24 @@ the first network evaluation. The pool of drafts that consensus needs is drawn h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
+from iterref.arguments import (
+    checked_model,
+    checked_options,
+    checked_prompts,
+    checked_reward,
+    checked_rows,
+    whole_number,
+)
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
-from iterref.columns import read_column, read_columns
+from iterref.columns import read_columns
 from iterref.drafts import (
     Drafts,
     OfPrompts,
@@ -36,9 +43,8 @@ from iterref.drafts import (
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
-from iterref.rewards.algebra import replaced, weighted
+from iterref.rewards.algebra import replaced
 from iterref.rewards.base import Reward, RewardError
-from iterref.rewards.strings import reward_from_string
 from iterref.rewards.text import TextReward, bind_reward, text_ids
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
@@ -95,40 +101,41 @@ def generate(
     `RewardError` where the reward fails (on Ctrl-C `iterref.result.Interrupted`), with what the run had reached as the
     error's `partial`.
     """
-    prompts = checked_prompts(prompts)
-    columns = read_columns(columns, len(prompts))
-    reward = checked_reward(reward, len(prompts), columns, reward_weights)
-    model, method = method_of(model, sampler)
+    prompts, model, batch = checked_prompts(prompts), checked_model(model), len(prompts)
+    columns = read_columns(columns, batch)
+    reward = checked_reward(reward, batch, columns, reward_weights)
+    identities = checked_rows(seed, rows, watch, batch)
+    options = checked_options(
+        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
+    )
+    given = checked_options(sampler=sampler, budget=budget, start=start, watch=watch)
+    copies = whole_number("num_return_sequences", num_return_sequences, "pass how many texts a prompt is to have")
+    if copies < 1:
+        raise ValueError(f"num_return_sequences must be at least 1, got {copies}")
+    model, method = method_of(model, given["sampler"])
     method, pool = begun(method, reward, start)
-    unfitted, method = method, fitted(method, budget, pool)
-    if num_return_sequences < 1:
-        raise ValueError(f"num_return_sequences must be at least 1, got {num_return_sequences}")
-    identities = checked_rows(seed, rows, watch, len(prompts))
-    posed = pose(
-        model, prompts, reward, columns, identities, seed=seed, alpha=alpha, temperature=temperature,
-        forbidden=forbidden, max_rows=max_rows, progress=progress,
-    )  # fmt: skip
+    unfitted, method = method, fitted(method, given["budget"], pool)
+    posed = pose(model, prompts, reward, columns, identities, **options)
     texts, judged = posed.pools[0].best() if start else (None, Cost())
     passes = posed.problem.denoiser.passes
     if passes > 1:
-        method = fitted(unfitted, budget, judged + posed.asked, passes)
-    problem, copies = posed.problem.repeated(num_return_sequences), num_return_sequences
+        method = fitted(unfitted, given["budget"], judged + posed.asked, passes)
     try:
         result = sample(
             method,
-            problem,
-            seed=seed,
+            posed.problem.repeated(copies),
+            seed=options["seed"],
             rows=identities,
             copies=copies,
-            start=texts if texts is None else texts.repeat_interleave(copies, 0),
-            watch=watch,
+            start=None if texts is None else texts.repeat_interleave(copies, 0),
+            watch=given["watch"],
             decode=posed.model.decode,
             show=posed.model,
             progress=progress,
             callback=callback,
         )
     except (RewardError, Interrupted) as error:
-        error.partial = _charged(error.partial, posed.pools, judged, copies)
+        error.partial = _charged(_with_drafts(error.partial, posed, copies), posed.pools, judged, copies)
         raise
     return _charged(result, posed.pools, judged, copies)
 
@@ -207,11 +214,13 @@ def draw_drafts(
     """
     prompts = checked_prompts(prompts)
     identities = checked_rows(seed, rows, (), len(prompts))
-    model = text_model(model)
+    given = checked_options(temperature=temperature, forbidden=forbidden, max_rows=max_rows)
+    model = text_model(checked_model(model))
     denoiser, canvas, free = model.prepare(prompts)
-    warm = temperature if drafts.temperature is None else drafts.temperature
-    problem = Problem(tempered(denoiser, warm), no_reward, canvas, free, forbidden=forbidden, max_rows=max_rows)
-    return draw(drafts, problem, model, Rng.seeded(seed, identities, device=canvas.device), progress)
+    own = given.pop("temperature")
+    warm = own if drafts.temperature is None else drafts.temperature
+    problem = Problem(tempered(denoiser, warm), no_reward, canvas, free, **given)
+    return draw(drafts, problem, model, Rng.seeded(int(seed), identities, device=canvas.device), progress)
 
 
 def fitted(method: Sampler, budget: BudgetLike | None, pool: Cost, passes: int = 1) -> Sampler:
@@ -286,6 +295,16 @@ def recommended(model: TextModel) -> str:
     return getattr(model, "recommended", None) or RECOMMENDED
 
 
+def _with_drafts(result: Result, posed: Posed, copies: int) -> Result:
+    """A result that broke off, with a draft of the pool for every row whose canvas is still empty."""
+    empty = (result.tokens == posed.problem.repeated(copies).canvas).all(1)
+    if not posed.pools or not bool(empty.any()):
+        return result
+    drafts = posed.pools[0].tokens[0].repeat_interleave(copies, 0)
+    tokens = drafts.where(empty[:, None], result.tokens)
+    return replace(result, tokens=tokens, texts=posed.model.decode(tokens))
+
+
 def _charged(result: Result, pools: Sequence[Drafts], judged: Cost, copies: int) -> Result:
     """The result with the cost of the pools added, and of judging drafts, which the copies of a prompt share."""
     for pool in pools:
@@ -294,51 +313,6 @@ def _charged(result: Result, pools: Sequence[Drafts], judged: Cost, copies: int)
         result = replace(result, cost=cost, asked=asked, seconds=result.seconds + pool.seconds, parts=parts)
     judged = judged.shared(copies)
     return replace(result, cost=result.cost + judged, asked=result.asked + judged)
-
-
-def checked_prompts(prompts: Sequence[str]) -> list[str]:
-    """The prompts as a list. Raises `ValueError`, or `TypeError` for a wrong type, naming the row."""
-    if isinstance(prompts, str):
-        raise TypeError("the prompts are one string: pass a list of strings, one a prompt")
-    prompts = read_column(prompts, "prompts")
-    if not prompts:
-        raise ValueError("there are no prompts: pass at least one")
-    for row, prompt in enumerate(prompts):
-        if not isinstance(prompt, str):
-            raise TypeError(f"prompt {row} is a {type(prompt).__name__}: pass a string")
-    return prompts
-
-
-def checked_reward(
-    reward: Any, batch: int, columns: Collection[str] | None = None, weights: Sequence[float] | None = None
-) -> Callable[..., Any]:
-    """The reward, by its name too (`reward_from_string`), or the weighted sum of a list of them. Raises `ValueError` or
-    `TypeError` for what is none, or belongs to other prompts."""
-    if isinstance(reward, list | tuple):
-        return weighted([checked_reward(one, batch, columns) for one in reward], weights)
-    if weights is not None:
-        raise ValueError("reward_weights belong to a list of rewards: give reward=[...], one weight each")
-    if isinstance(reward, str):
-        reward = reward_from_string(reward, columns)
-    if not callable(reward):
-        raise TypeError(f"the reward is a {type(reward).__name__}: pass a function of texts, or a reward's name")
-    for pool in pools_in(reward):
-        if isinstance(pool, Drafts) and len(pool.texts) != batch:
-            raise ValueError(
-                f"the drafts belong to {len(pool.texts)} prompts, not {batch}: draw them for these prompts"
-            )
-    return reward
-
-
-def checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence[int], batch: int) -> Tensor:
-    """The rows' identities (B,). Raises `ValueError` for a wrong number of them, a seed or a row out of range."""
-    identities = torch.arange(batch) if rows is None else torch.as_tensor(rows)
-    if identities.shape != (batch,):
-        raise ValueError(f"there are {identities.numel()} row identities for {batch} prompts: give one a prompt")
-    wrong = [row for row in watch if not 0 <= row < batch]
-    if wrong:
-        raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
-    return Rng.seeded(seed, identities).rows  # refuses a seed or an identity out of range
 
 
 def token_reward(

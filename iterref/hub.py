@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
+STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state)")  # of a training run, and no weights
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -54,7 +56,7 @@ def fetched(
 def read_json(file: Path, name: str) -> dict[str, Any]:
     """A JSON object. Raises `FileNotFoundError` or `ValueError`, naming the checkpoint."""
     if not file.is_file():
-        raise FileNotFoundError(f"{name} has no {file.name}: give a folder or a hub name of a published checkpoint")
+        raise FileNotFoundError(_instead(file.parent, name, f"{name} has no {file.name}"))
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, or of what is nested without end
@@ -65,15 +67,36 @@ def read_json(file: Path, name: str) -> dict[str, Any]:
 
 
 def no_safetensors(name: str, folder: Path) -> FileNotFoundError:
-    """What to raise for a folder without weights that may be read."""
-    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+    """What to raise for a folder without weights that may be read, by what it has in their place."""
+    own = sorted(file.name for file in folder.glob("*.safetensors") if not file.name.startswith("adapter"))
+    if own:
+        return FileNotFoundError(
+            f"{name} holds {own[0]} and no model.safetensors: if these are all its weights, call the file that"
+        )
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES and not STATE.match(file.name))
     if not pickles:
-        return FileNotFoundError(f"{name} holds no *.safetensors: give a folder or a hub name that does")
+        return FileNotFoundError(_instead(folder, name, f"{name} holds no *.safetensors"))
     return FileNotFoundError(
         f"{name} holds {pickles[0]} and no *.safetensors, and a pickle may run code when it is opened: convert it "
         "where you trust it (save_pretrained, or safetensors.torch.save_file), or name a hub revision that holds "
         "safetensors"
     )
+
+
+def _instead(folder: Path, name: str, lacks: str) -> str:
+    """What a folder is in place of a checkpoint, and what to do."""
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        base = read_json(adapter, name).get("base_model_name_or_path") or "a model"
+        return (
+            f"{lacks}: it is an adapter of {base}: merge it into that (merge_and_unload of peft), save_pretrained the "
+            "result, and give its folder"
+        )
+    inner = [file.parent for file in folder.glob("*/config.json")]
+    if inner:
+        newest = max(inner, key=lambda one: one.stat().st_mtime)
+        return f"{lacks}, and {newest.name} in it has: give {folder / newest.name}"
+    return f"{lacks}: give a folder or a hub name of a published checkpoint, which save_pretrained writes"
 
 
 def size_of(files: Iterable[Path], name: str) -> int:

@@ -52,20 +52,30 @@ def objects(lines: Iterable[str], name: str = "") -> Iterator[tuple[Place, dict[
         if not line.strip():
             continue
         place = f"line {number}{of}"
-        try:
-            row = json.loads(line)
-            texts = list(_texts(row)) if "\\u" in line else []
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{place} is no JSON ({error.msg}): write one object a line") from None
-        except ValueError:
-            raise ValueError(f"{place} holds a number of thousands of digits: write it as a string") from None
-        except RecursionError:
-            raise ValueError(f"{place} is nested too deeply: write one object of a few fields a line") from None
-        for text in texts:  # an escape may write half of a surrogate pair, which no file could hold again
-            _expect_unicode(text, place)
+        row = parsed(line, place)
         if not isinstance(row, dict):
             raise ValueError(f"{place} is a JSON {type(row).__name__} and no object: write one object a line")
         yield place, row
+
+
+def parsed(text: str, place: Place, how: str = "write one object a line") -> Any:
+    """A JSON value. Raises `ValueError` for what is none, saying `how` to write it, and for what no file could hold."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place} is no JSON ({error.msg}): {how}") from None
+    except ValueError:
+        raise ValueError(f"{place} holds a number of thousands of digits: write it as a string") from None
+    except RecursionError:
+        raise ValueError(f"{place} is nested too deeply: write one object of a few fields a line") from None
+    if "\\u" in text:  # an escape may write half of a surrogate pair
+        try:
+            strings = list(_texts(found))
+        except RecursionError:
+            raise ValueError(f"{place} is nested too deeply: write one object of a few fields a line") from None
+        for string in strings:
+            _expect_unicode(string, place)
+    return found
 
 
 def _expect_unicode(text: str, place: Place) -> None:

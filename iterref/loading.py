@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ import torch
 from iterref import registry
 from iterref.drafts import TextModel
 from iterref.hub import device_of, fetched, precision, read_json
+from iterref.models import instances
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.codec import Codec
 from iterref.models.device_map import DeviceMap
@@ -31,13 +33,14 @@ PIPELINE = "model_index.json"  # in the place of config.json where a checkpoint 
 def load(
     name: str | Path | None = None,
     *,
+    model: Any = None,
     length: int | None = None,
-    tokenizer: str | Path | None = None,
+    tokenizer: Any = None,
     device: str | None = None,
     device_map: str | Mapping[str, int | str] | None = None,
     max_memory: Mapping[int | str, int | str] | None = None,
     offload_folder: str | Path | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     revision: str | None = None,
     compile: bool | Literal["static"] = False,
     **options: Any,
@@ -46,17 +49,24 @@ def load(
 
     `length` is the number of positions of a canvas, the model's own unless given: those of the answer, or with models
     that know no prompts (MDLM, UDLM, Duo, SEDD) of prompt and text. `tokenizer` is a folder or a hub name, the
-    checkpoint's own or else its family's unless given, "none" for token ids alone. `device` is "cpu" unless given; a
+    checkpoint's own or else its family's unless given, "none" for token ids alone. `model` is a network of
+    `transformers` in memory in place of a name, with its `tokenizer` object; it is read as it is now, onto its own
+    device and in its own precision unless others are given. `device` is "cpu" unless given; a
     `device_map` ("auto", or {part: place}) spreads a network of `transformers` over several, the host and the disk, of
     which `max_memory` says how much weights may take and `offload_folder` keeps what cannot be read from the
-    checkpoint's own files (`iterref.models.device_map`). `dtype` is the precision of the
-    weights: "float32", "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the
-    network at first use, which takes a minute and pays in long runs; "static" does so for a few sizes of calls, up to
-    which they are padded (`iterref.padding`), and records CUDA graphs on a GPU. `options` are the family's own
+    checkpoint's own files (`iterref.models.device_map`). `dtype` is the precision of the weights: "float32" (unless
+    given), "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the network at first
+    use, which takes a minute and pays in long runs; "static" does so for a few sizes of calls, up to which they are
+    padded (`iterref.padding`), and records CUDA graphs on a GPU. `options` are the family's own
     (`chat=False`, `label=` of UDLM, `guidance=` of images: docs/models.md).
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
     """
+    if model is not None or not isinstance(name, str | Path | None):
+        if model is not None and name is not None or device_map is not None or revision is not None:
+            raise ValueError("a model= in memory has no name, revision or device_map: give either, device= for a place")
+        return _in_memory(name if model is None else model, tokenizer, length, device, dtype, compile, options)
+    dtype = "float32" if dtype is None else dtype
     weights, place = precision(dtype), _place(device, device_map, max_memory, offload_folder, compile)
     name = "tiny-news" if name is None else name
     folder = located(name, revision)
@@ -69,7 +79,7 @@ def load(
             f"{name} runs in a network that has one device: say device=, for device_map is of {', '.join(spread)}"
         )
     model: Any  # a model of images is a `TextModel` whose texts are images
-    told = {"dtype": weights, "device": place, **options}
+    told: dict[str, Any] = {"dtype": weights, "device": place, **options}
     with _within_memory(name, place):
         if family.whole is not None:
             if length is not None or tokenizer is not None:
@@ -82,11 +92,32 @@ def load(
             model = module.load(checkpoint, _codec(checkpoint, tokenizer, family.tokenizer), length=length, **told)
     if compile and not hasattr(model, "compile"):
         raise ValueError(f"{name} has nothing that torch could compile: leave compile out")
+    return _compiled(model, compile)
+
+
+def _in_memory(
+    model: Any, tokenizer: Any, length: int | None, device: str | None, dtype: str | None,
+    compile: bool | Literal["static"], options: Mapping[str, Any],
+) -> TextModel:  # fmt: skip
+    """The text model of a network of `transformers` that is in memory, with its tokenizer."""
+    with TemporaryDirectory() as folder:
+        checkpoint = instances.held(model, tokenizer, Path(folder))
+        own, precise = instances.place_of(model)
+        family: Any = import_module(f"iterref.models.{family_of(checkpoint.config, checkpoint.name)}")
+        named = tokenizer if isinstance(tokenizer, str | Path) else None
+        place, weights = own if device is None else device_of(device), precision(dtype or precise)
+        with _within_memory(checkpoint.name, place):
+            codec = _codec(checkpoint, named, None)
+            made = family.load(checkpoint, codec, length=length, dtype=weights, device=place, **options)
+    return _compiled(made, compile)
+
+
+def _compiled(model: Any, compile: bool | Literal["static"]) -> TextModel:
     if compile == "static":
         model = compile_static(model)
     elif compile:
         model.compile()
-    loaded: TextModel = model
+    loaded: TextModel = model  # a model of images is a `TextModel` whose texts are images
     return loaded
 
 
@@ -154,8 +185,12 @@ def _source(name: str | Path) -> str | Path:
     return name if Path(name).is_dir() else registry.bundled("models").get(str(name), name)
 
 
-def _codec(checkpoint: Checkpoint, asked: str | Path | None, usual: str | None) -> Codec | None:
+def _codec(checkpoint: Checkpoint, asked: Any, usual: str | None) -> Codec | None:
     """The tokenizer that was asked for, the checkpoint's own, or its family's."""
+    if asked is not None and not isinstance(asked, str | Path):
+        with TemporaryDirectory() as folder:
+            instances.save(asked, Path(folder))
+            return Codec.load(folder)
     if asked is not None:
         return None if str(asked) == "none" else Codec.load(asked)
     if usual is None or (checkpoint.folder / "tokenizer.json").is_file():

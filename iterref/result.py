@@ -28,6 +28,7 @@ class Best:
 
     tokens: Tensor
     reward: Tensor
+    latest: tuple[Tensor, Tensor] | None = None  # clean samples (R, L) and their rows (R,), judged or not
 
     @classmethod
     def none(cls, canvas: Tensor) -> Best:
@@ -44,6 +45,13 @@ class Best:
         if len(rows):
             self.tokens = torch.where(better[:, None], tokens[first.clamp_max_(len(rows) - 1)], self.tokens)
         self.reward = torch.maximum(self.reward, top)
+
+    def or_latest(self) -> Tensor:
+        """The best texts (B, L), of rows without any the latest clean sample: what a run that breaks off has."""
+        drafts = self.tokens.clone()
+        if self.latest is not None:
+            drafts[self.latest[1]] = self.latest[0]
+        return drafts.where(torch.isneginf(self.reward)[:, None], self.tokens)
 
     def end(self, tokens: Tensor, reward: Tensor) -> None:
         """Takes note of the last states (B, L), (B,), which win ties: the chain has had most time to reach its

@@ -135,7 +135,7 @@ class Run:
         may become the best."""
         start = perf_counter()
         x, rows = x_0.reshape(-1, x_0.shape[-1]), self.rows.repeat(x_0.shape[0]) if x_0.dim() > 2 else self.rows
-        prompts = self._prompts(rows)
+        self.best.latest, prompts = (x, rows), self._prompts(rows)
         size = self.problem.max_rows or len(x)
         parts = zip(x.split(size), prompts.split(size), strict=True)
         memory = self.reward if isinstance(self.reward, Remembered) else None

@@ -143,7 +143,7 @@ def _result(
     best, batch = run.best, run.batch
     if output is not None:
         best.end(output.tokens, output.rewards)
-    tokens, rewards = best.tokens, best.reward
+    tokens, rewards = best.tokens if output is not None else best.or_latest(), best.reward
     if output is not None and not sampler.maximises:
         tokens, rewards = output.tokens, output.rewards
     trace.settle()

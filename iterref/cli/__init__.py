@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -21,13 +21,26 @@ from iterref import __version__
 from iterref.cli.bench import bench
 from iterref.cli.config import configured
 from iterref.cli.doors import doors, kept, resuming
-from iterref.cli.edit import infill, refine
+from iterref.cli.edit import edit_texts, goes_on, infill, refine
 from iterref.cli.engine import engine_of, engine_options, generate_many
 from iterref.cli.listed import list_all
 from iterref.cli.placing import place_of, place_options
-from iterref.cli.reading import read_budget, read_prompts, read_reward
-from iterref.cli.writing import JSON_FILE, OUT, PAGE, printing_to_stderr, watched, write_json, write_result
+from iterref.cli.reading import Input, read_budget, read_prompts, read_reward
+from iterref.cli.unfinished import STRENGTH, identity, left_by
+from iterref.cli.writing import (
+    FILE,
+    JSON_FILE,
+    OUT,
+    PAGE,
+    expect_outputs,
+    printing_to_stderr,
+    watched,
+    write_json,
+    write_result,
+)
 from iterref.sources import HOME, declared
+
+RESUMED = {"strength": STRENGTH, "room": None}  # how `generate` goes on from texts
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -37,8 +50,8 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--out", type=click.Path(dir_okay=False), default="iterref-demo.png", help="The picture to write.")
-@click.option("--html", type=click.Path(dir_okay=False), default="iterref-demo.html", help="The page to write.")
+@click.option("--out", type=FILE, default="iterref-demo.png", help="The picture to write.")
+@click.option("--html", type=FILE, default="iterref-demo.html", help="The page to write.")
 @click.option("--json", "as_json", type=JSON_FILE, help="Write the table as JSON, too.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
@@ -48,6 +61,7 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
     """Four methods on the bundled model and sentences, at one budget; a picture, and a run as a page."""
     tell = partial(click.echo, err=as_json == "-")
     with doors(), resuming("a demo is made in one go: start again"):
+        expect_outputs(out, html, as_json)
         from iterref import demo as show
         from iterref.loading import load
         from iterref.optional import require
@@ -71,7 +85,7 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
 
 
 @main.command()
-@click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+@click.argument("file", type=click.File("rb"), default="-")
 @click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, in place of FILE.")
 @click.option("--method", default=None, help="NAME:option=value,...; iterref with options for text unless given.")
 @click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME (see `iterref ls`).")
@@ -83,48 +97,65 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
 @click.option("--model", default="tiny-news", show_default=True, help="Or a folder, or a hub name (see `iterref ls`).")
 @place_options
 @click.option("--max-rows", type=click.IntRange(min=1), help="Most rows in one call of the model.")
-@click.option("--json", "as_json", is_flag=True, help="JSON lines with document, text, reward and cost.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines: all fields, text, reward, cost, tokens.")
 @engine_options
 @OUT
 @PAGE
 @configured
 def generate(
-    file: IO[str],
+    file: BinaryIO,
     count: int | None,
-    method: str | None,
-    reward: str,
-    budget: str | None,
     as_json: bool,
-    out: IO[str],
+    out: str,
     html: str | None,
     **options: Any,
 ) -> None:
-    """Texts for prompts: one prompt a line of FILE or standard input, or JSON lines with a field `document`."""
+    """Texts for prompts: one prompt a line of FILE or standard input, or JSON lines (an array, CSV, TSV, Parquet) with
+    a field `document` or `prompt`."""
     with doors():
-        if count is not None and file.name != "<stdin>":
+        if count is not None and getattr(file, "name", "<stdin>") != "<stdin>":
             raise ValueError("texts without prompts read no file: leave out FILE, or --count")
-        engine, name = engine_of(options), options.pop("model")
-        place = place_of(options, ranks=engine is not None)
-        prompts, columns = read_prompts(file) if count is None else ([""] * count, {})
+        engine = engine_of(options)
+        given = read_prompts(file) if count is None else Input([""] * count, None, [{} for _ in range(count)])
         if engine is not None:
-            generate_many(
-                prompts, columns, out, html=html, method=method, reward=reward, budget=budget, model=name, place=place,
-                engine=engine, options=options,
-            )  # fmt: skip
-            return
-        rows = None if budget is None else read_budget(budget)
-        with printing_to_stderr():
-            asked = read_reward(reward, columns)
-        from iterref.generation import generate as run
-        from iterref.loading import load
+            generate_many(given, out, html=html, engine=engine, options=options)
+        else:
+            _generate(given, as_json, out, html, options)
 
-        bar, watch = sys.stderr.isatty(), watched(html, prompts)
-        with kept(lambda partial: write_result(prompts, partial, as_json, out, html)), printing_to_stderr():
-            result = run(
-                load(name, **place), prompts, reward=asked, sampler=method, budget=rows, columns=columns, watch=watch,
-                progress=bar, **options,
-            )  # fmt: skip
-        write_result(prompts, result, as_json, out, html)
+
+def _generate(given: Input, as_json: bool, out: str, html: str | None, options: dict[str, Any]) -> None:
+    """All texts in one run; one that broke off goes on from the texts that it had reached."""
+    expect_outputs(out, html)
+    run = identity("generate", given, options)
+    if left_by(run, out, len(given)) is not None:
+        from iterref.editing import refine as goes_on_by
+
+        del options["start"]
+        edit_texts("generate", goes_on_by, given, as_json=as_json, out=out, html=html, run=run, **options, **RESUMED)
+        return
+    place = place_of(options)
+    name, method, budget, reward = (options.pop(each) for each in ("model", "method", "budget", "reward"))
+    rows = None if budget is None else read_budget(budget)
+    with printing_to_stderr():
+        asked = read_reward(reward, given.columns)
+    from iterref.generation import generate as make
+    from iterref.generation import method_of
+    from iterref.loading import load
+
+    prompts = given.prompts or []
+    model, method = method_of(load(name, **place), method)
+    refines = hasattr(method, "span")  # or else the same command cannot go on from texts
+    more = [{"unfinished": run}] * len(given) if refines else []
+
+    def write(result: Any) -> bool:
+        return write_result(given, result, as_json, out, html, more)
+
+    with kept(write, goes_on(as_json, out, refines)), printing_to_stderr():
+        result = make(
+            model, prompts, reward=asked, sampler=method, budget=rows, columns=given.columns,
+            watch=watched(html, prompts), progress=sys.stderr.isatty(), **options,
+        )  # fmt: skip
+    write_result(given, result, as_json, out, html)
 
 
 def _train_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -160,7 +191,7 @@ def train(resume: bool, **options: Any) -> None:
 
 @main.command()
 @click.argument("model")
-@click.argument("file", type=click.File("r", encoding="utf-8"), required=False)
+@click.argument("file", type=click.File("rb"), required=False)
 @place_options
 @click.option("--tokenizer", help="A folder or hub name with tokenizer.json.")
 @click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Half precision needs about 1e-2.")
@@ -168,7 +199,7 @@ def train(resume: bool, **options: Any) -> None:
 @configured
 @click.pass_context
 def check(
-    context: click.Context, model: str, file: IO[str] | None, tolerance: float, as_json: bool, **options: Any
+    context: click.Context, model: str, file: BinaryIO | None, tolerance: float, as_json: bool, **options: Any
 ) -> None:
     """Whether MODEL keeps this library's conventions. FILE holds texts that it might have written, one a line, or JSON
     lines with `document` (the prompt) and `summary` (the text). Exit code 1 if something fails."""
@@ -176,7 +207,8 @@ def check(
         from iterref.check import check_model, table
         from iterref.loading import load
 
-        read, columns = (None, {}) if file is None else read_prompts(file)
+        given = None if file is None else read_prompts(file)
+        read, columns = (None, {}) if given is None else (given.prompts, given.columns)
         texts = columns.get("summary", read)
         prompts = read if "summary" in columns else None
         loaded = load(model, **place_of(options), **options)

@@ -37,7 +37,7 @@ def _defaults(context: click.Context, parameter: click.Parameter, file: Path | N
         read = {key.replace("_", "-"): value for key, value in _toml(file).items()}
         for key, value in read.items():
             if key not in known:
-                raise ValueError(f"{file}: unknown key {key!r}: did you mean {_nearest(key, list(known))!r}?")
+                raise ValueError(f"{file}: unknown key {key!r}: {_nearest(key, list(known))}")
             read[key] = _checked(value, known[key], f"{file}: {key}")
         context.default_map = {str(known[key].name): value for key, value in read.items()}
 
@@ -82,6 +82,8 @@ def _expect(value: Any, option: click.Option, where: str) -> None:
 
 
 def _nearest(name: str, known: list[str]) -> str:
+    """The key that was meant, or where none is near, all of them."""
     from rapidfuzz.process import extractOne
 
-    return extractOne(name, known)[0]
+    found = extractOne(name, known, score_cutoff=60)
+    return f"did you mean {found[0]!r}?" if found else f"the keys are {', '.join(known)}"

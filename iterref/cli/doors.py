@@ -20,9 +20,14 @@ def doors() -> Iterator[None]:
     """Refusals at the door become exit code 2; what fails later becomes exit code 1; neither shows a traceback."""
     try:
         yield
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except BrokenPipeError:
+        raise  # whoever reads the output has seen enough: click ends without a word
+    except (ValueError, TypeError, FileNotFoundError, ImportError) as error:
         raise WrongUse(str(error)) from error
-    except (RuntimeError, OSError) as error:
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise click.ClickException(f"{where}{error.strerror or error}") from error
+    except RuntimeError as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -36,17 +41,15 @@ def resuming(told: str) -> Iterator[None]:
 
 
 @contextmanager
-def kept(write: Callable[[Any], None]) -> Iterator[None]:
-    """Writes what a run had reached when its reward fails or Ctrl-C stops it, the error's `partial` result."""
+def kept(write: Callable[[Any], bool], goes_on: str) -> Iterator[None]:
+    """Writes what a run had reached when its reward fails or Ctrl-C stops it, the error's `partial` result, and says
+    on Ctrl-C how it goes on."""
     try:
         yield
     except (RuntimeError, KeyboardInterrupt) as error:
         partial = getattr(error, "partial", None)
-        reached = partial is not None and bool(partial.rewards.isfinite().any())
-        if reached:
-            write(partial)
+        reached = partial is not None and write(partial)
         if not isinstance(error, KeyboardInterrupt):
             raise
-        told = "the best texts so far are written: go on from lines of --json with `iterref refine`"
         nothing = "no text was finished and none is written: start again"
-        raise click.ClickException(f"interrupted; {told if reached else nothing}") from error
+        raise click.ClickException(f"interrupted; {goes_on if reached else nothing}") from error

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
 from iterref.cli.doors import resuming
-from iterref.cli.placing import RANKS
-from iterref.cli.reading import read_budget, read_reward
+from iterref.cli.placing import RANKS, place_of
+from iterref.cli.reading import Input, read_budget, read_reward
 
 ENGINES = ("local", "ray", "rank")
 SAMPLE = 8  # rows by which a worker checks the options
@@ -54,21 +54,11 @@ def engine_of(options: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def generate_many(
-    prompts: list[str],
-    columns: dict[str, list[Any]],
-    out: IO[str],
-    *,
-    html: str | None,
-    method: str | None,
-    reward: str,
-    budget: str | None,
-    model: str,
-    place: dict[str, Any],
-    engine: dict[str, Any],
-    options: dict[str, Any],
-) -> None:
-    """Makes, or goes on making, the results of all prompts in the folder `out`; `options` go to `iterref.generate`."""
+def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str, Any], options: dict[str, Any]) -> None:
+    """Makes, or goes on making, the results of all prompts in the folder `out`; `options` are the command's own."""
+    place = place_of(options, ranks=True)
+    model, method, budget, reward = (options.pop(each) for each in ("model", "method", "budget", "reward"))
+    prompts, columns = given.prompts or [], given.columns
     name, workers, threads, gpus = engine["engine"], engine["workers"] or 1, engine["threads"] or 1, engine["gpus"]
     sliced = place["device_map"] == RANKS
     _expect_sense(engine, place, out, html)
@@ -81,7 +71,7 @@ def generate_many(
     from iterref.engine.results import Results
     from iterref.engine.texts import Texts
 
-    table, folder = Table(prompts, columns), Path(out.name)
+    table, folder = Table(prompts, columns), Path(out)
     told = manifest.Manifest(
         options={
             "method": method, "budget": budget, **{key: options[key] for key in sorted(options) if key != "max_rows"},
@@ -93,6 +83,7 @@ def generate_many(
         data=table.digest(),
         rows=len(table),
         job_rows=engine["job_rows"] or 64,
+        hashes=table.hashes(),
     )  # fmt: skip
     work = Texts(
         model, place, partial(read_reward, reward, {key: [] for key in columns}),
@@ -113,6 +104,8 @@ def generate_many(
         Results(folder, told, share=share, retry=engine["retry_failed"]) as results,
         (Group(work) if sliced else _started(name, work, workers, threads, engine)) as crew,
     ):
+        for note in results.notes:
+            click.echo(note, err=True)
         tally = drive(results, table, crew, retries=retries, shown=shown)
         left = len(table) - sum(map(len, results.done()))
     if left:
@@ -130,12 +123,12 @@ def generate_many(
         )
 
 
-def _expect_sense(engine: dict[str, Any], place: dict[str, Any], out: IO[str], html: str | None) -> None:
+def _expect_sense(engine: dict[str, Any], place: dict[str, Any], out: str, html: str | None) -> None:
     """Raises `ValueError` for options that contradict each other."""
     name, several, gpus = engine["engine"], (engine["workers"] or 1) > 1, engine["gpus"]
     if html is not None:
         raise ValueError("a page shows one run in one process: leave out --html, or --engine")
-    if out.name in ("-", "<stdout>"):
+    if out == "-":
         raise ValueError("an engine writes a folder: say --out FOLDER")
     if name != "ray" and engine["ray_address"] is not None:
         raise ValueError("--ray-address belongs to --engine ray: leave it out, or say that")

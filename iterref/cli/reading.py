@@ -3,53 +3,125 @@
 from __future__ import annotations
 
 import json
-from io import TextIOWrapper
-from math import inf
-from typing import IO, Any
+from dataclasses import dataclass
+from math import inf, isnan
+from typing import Any, BinaryIO
 
-from iterref.lines import KEPT, objects, readable
+from iterref.forms import Row, rows
+from iterref.lines import Place
 from iterref.rewards.strings import reward_from_string as read_reward
 
-__all__ = ["read_budget", "read_budgets", "read_option", "read_prompts", "read_reward", "read_texts"]
+__all__ = ["Input", "read_budget", "read_budgets", "read_option", "read_prompts", "read_reward", "read_texts"]
+
+# The names of a prompt and of a text, this library's own first, then TRL's.
+PROMPT = ("document", "prompt")
+TEXT = ("text", "completion")
+CARRIED = ("tokens", "unfinished", "marked")  # go from command to command, and to no reward
+WRITTEN = (*TEXT, *CARRIED, "reward", "best", "cost", "asked", "error", "row")  # by this library, null at times
 
 
-def read_prompts(file: IO[str]) -> tuple[list[str], dict[str, list[Any]]]:
-    """Prompts, and the further fields of JSON input as columns. Raises `ValueError` naming the line."""
-    return _read_lines(file, "document", "prompt")
+def read_prompts(file: BinaryIO) -> Input:
+    """Prompts, of JSON and tables the field `document` or `prompt`. Raises `ValueError` naming the line."""
+    return _read(file, PROMPT, "prompt")
 
 
-def read_texts(file: IO[str]) -> tuple[list[str], list[str] | None, dict[str, list[Any]]]:
-    """Texts, their prompts if every line has a `document`, and the further fields of JSON input as columns. Raises
+def read_texts(file: BinaryIO) -> Input:
+    """Texts, of JSON and tables the field `text` or `completion`, with their prompts if every line has one. Raises
     `ValueError` naming the line."""
-    texts, columns = _read_lines(file, "text", "text", partner="document")
-    return texts, columns.pop("document", None), columns
+    return _read(file, TEXT, "text")
 
 
-def _read_lines(
-    file: IO[str], field: str, what: str, partner: str | None = None
-) -> tuple[list[str], dict[str, list[Any]]]:
-    """The texts of a `field`, and as columns what all lines have beside; all or none have the text `partner`."""
-    if isinstance(file, TextIOWrapper):
-        file.reconfigure(errors=KEPT)
-    lines = [line.rstrip("\n") for line in readable(file, "the input")]
-    if lines:
-        lines[0] = lines[0].removeprefix("\ufeff")  # a mark of the byte order
-    first = next((line for line in lines if line.strip()), None)
-    if first is None:
+@dataclass(frozen=True)
+class Input:
+    """What a command reads: `prompts` and `texts` by line, None where the lines have none, and all `fields` of each.
+
+    `prompt` and `text` are the names that the fields have, or that they get where there were none.
+    """
+
+    prompts: list[str] | None
+    texts: list[str] | None
+    fields: list[dict[str, Any]]
+    prompt: str = PROMPT[0]
+    text: str = TEXT[0]
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """What all lines have beside prompt and text, as arguments of a reward."""
+        apart = {self.prompt, *([] if self.texts is None else [self.text]), *CARRIED}
+        first = self.fields[0] if self.fields else {}
+        shared = sorted(name for name in first if name not in apart and all(name in line for line in self.fields))
+        found = {name: [line[name] for line in self.fields] for name in shared}
+        return {name: column for name, column in found.items() if not any(map(_missing, column))}
+
+
+def _read(file: BinaryIO, wanted: tuple[str, ...], what: str) -> Input:
+    """The lines of a file whose text of `what` kind is in the first of the `wanted` fields that they have."""
+    name = "the input" if getattr(file, "name", "<stdin>") in ("<stdin>", "-") else str(file.name)
+    found = rows(file, name, (*PROMPT, *TEXT))
+    if not any(not isinstance(line, str) or line.strip() for line in found):
         raise ValueError(f"the input is empty: give one {what} a line")
-    if not first.lstrip().startswith("{"):
-        empty = [number for number, line in enumerate(lines, 1) if not line.strip()]
-        if empty:
-            raise ValueError(f"line {empty[0]} is empty: give every line a {what}, or take the line out")
-        return lines, {}
-    entries = list(objects(lines))
-    needed = [field, partner] if partner and any(partner in entry for _, entry in entries) else [field]
+    if isinstance(found[0], str):
+        lines = [str(line) for line in found]
+        empty = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
+        if empty is not None:
+            raise ValueError(f"line {empty} is empty: give every line a {what}, or take the line out")
+        blank: list[dict[str, Any]] = [{} for _ in lines]
+        return Input(lines, None, blank) if wanted == PROMPT else Input(None, lines, blank)
+    entries = [entry for entry in found if not isinstance(entry, str)]
+    own = _field(entries, wanted) or wanted[0]
+    partner = _field(entries, PROMPT) if wanted == TEXT else None
+    texts = [_string(place, entry, own) for place, entry in entries]
+    prompts = None if partner is None else [_string(place, entry, partner) for place, entry in entries]
+    _expect_whole(entries)
+    fields = [entry for _, entry in entries]
+    if wanted == TEXT:
+        return Input(prompts, texts, fields, partner or PROMPT[0], own)
+    trl = own == "prompt" and not any("completion" in entry for entry in fields)  # a data set's own stays
+    return Input(texts, None, fields, own, "completion" if trl else "text")
+
+
+def _field(entries: list[Row], names: tuple[str, ...]) -> str | None:
+    """The first of some names that any line has as a field."""
+    return next((name for name in names if any(name in entry for _, entry in entries)), None)
+
+
+def _string(place: Place, entry: dict[str, Any], name: str) -> str:
+    """A field's text; of a chat, as TRL's data sets have it, that of the one message."""
+    value = entry.get(name)
+    if isinstance(value, list) and value and all(isinstance(part, dict) and "content" in part for part in value):
+        if len(value) > 1:
+            raise ValueError(f"{place} has {len(value)} messages in `{name}`: give the text of one alone")
+        value = value[0]["content"]
+    if not isinstance(value, str):
+        if name in TEXT and entry.get("error"):
+            raise ValueError(f"{place} was set aside and has no text ({entry['error']}): leave it out or make it")
+        there = [other for other in entry if isinstance(entry[other], str)]
+        told = f" (it has {', '.join(map(repr, there[:6]))})" if there and name not in entry else ""
+        raise ValueError(f"{place} has no text in a field `{name}`{told}: add it")
+    return value
+
+
+def _expect_whole(entries: list[Row]) -> None:
+    """Refuses a field that some line lacks or has null while another has it; what this library writes may be null."""
+    known: dict[str, Place] = {}
     for place, entry in entries:
-        for name in needed:
-            if not isinstance(entry.get(name), str):
-                raise ValueError(f"{place} has no text in a field `{name}`: add it")
-    shared = sorted(set.intersection(*(set(entry) for _, entry in entries)) - {field})
-    return [entry[field] for _, entry in entries], {name: [entry[name] for _, entry in entries] for name in shared}
+        for name, value in entry.items():
+            if not _missing(value):
+                known.setdefault(name, place)
+    for place, entry in entries:
+        for name in known:
+            if name not in WRITTEN and _missing(entry.get(name)):
+                said = "null" if name in entry else "no field"
+                raise ValueError(
+                    f"{place} has {said} `{name}`, which {known[name]} has: fill it in, or take the field out of all"
+                )
+
+
+def _missing(value: Any) -> bool:
+    return value is None or isinstance(value, float) and isnan(value)
 
 
 def read_budget(text: str) -> Any:
@@ -63,6 +135,7 @@ def read_budget(text: str) -> Any:
         name, value = (name.strip(), value) if equals else (names[min(place, 2)], name)
         try:
             bounds[name] = float(value) if name in names and (equals or place < 2) else bounds[""]
+            bounds[name] = bounds[name] if bounds[name] == bounds[name] else bounds[""]  # not NaN
         except (ValueError, KeyError):
             raise ValueError(
                 f"the budget {text!r} cannot be read: write DENOISER or DENOISER,REWARD, or name the bounds, as in "

@@ -2,44 +2,139 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from typing import IO, Any
+from io import UnsupportedOperation
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 import click
 
-WATCHED = 8  # texts whose steps a page shows
+from iterref.cli.reading import CARRIED, Input
+from iterref.files import expect_room, expect_writable, reason, whole
 
-JSON_FILE = click.Path(dir_okay=False, allow_dash=True)  # "-" is standard output, and tables go to standard error then
+WATCHED = 8  # texts whose steps a page shows
+STDOUT = "standard output"
+
+# `expect_outputs` checks them, in one sentence for all; "-" is standard output, and tables go to standard error then
+FILE = click.Path(readable=False)
+JSON_FILE = click.Path(readable=False, allow_dash=True)
 PAGE = click.option(
     "--html",
-    type=click.Path(dir_okay=False),
+    type=FILE,
     help=f"Write the run as a page, too, with the steps of the first {WATCHED} texts.",
 )
 OUT = click.option(
-    "--out",
-    type=click.File("w", encoding="utf-8", lazy=True),  # opened by the first text, so that a refusal leaves it alone
-    default="-",
-    help="The file to write.  [default: standard output]",
+    "--out", type=JSON_FILE, default="-", help="The file to write.  [default: standard output]"
 )
 
 
-def watched(html: str | None, texts: list[str]) -> range:
+def expect_outputs(*paths: str | None) -> None:
+    """Raises `ValueError` for an output that cannot be written, or that is named twice; "-" is standard output."""
+    given = [path for path in paths if path is not None]
+    for path in given:
+        if given.count(path) > 1:
+            raise ValueError(f"{STDOUT if path == '-' else path} is to be written twice: name two files")
+        if path != "-":
+            expect_writable(path)
+            continue
+        try:
+            with suppress(UnsupportedOperation):
+                expect_room(sys.stdout.fileno())
+        except OSError as error:
+            raise ValueError(f"{STDOUT} cannot be written ({error.strerror}): write to a file by --out") from None
+
+
+def watched(html: str | None, texts: Sequence[str]) -> range:
     """The rows whose steps a page needs."""
     return range(0 if html is None else min(WATCHED, len(texts)))
 
 
-def write_result(prompts: list[str] | None, result: Any, as_json: bool, out: IO[str], html: str | None) -> None:
-    """The texts, the page where one was asked for, and on standard error the rows that found nothing allowed."""
-    write_texts(prompts, result, as_json, out)
+def write_result(
+    given: Input, result: Any, as_json: bool, out: str, html: str | None, more: Sequence[dict[str, Any]] = ()
+) -> bool:
+    """Writes the texts, the page where one was asked for, and on standard error the rows that found nothing allowed.
+
+    A line of JSON has all fields of the input, the text, its tokens, the reward and the cost, and what `more` says of
+    the row. Of a run that broke off without any text nothing is written, which is what the answer says.
+    """
+    entries = [_entry(given, result, row) for row in range(len(given))]
+    if not any(entry[given.text] is not None for entry in entries):
+        return False
+    if as_json:
+        lines = [{**entry, **extra} for entry, extra in zip(entries, more or [{}] * len(entries), strict=True)]
+        deliver(out, "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines))
+    else:
+        deliver(out, "".join(" ".join((entry[given.text] or "").splitlines()) + "\n" for entry in entries))
     if html is not None:
-        result.save_html(html)
+        try:
+            result.save_html(html)
+        except OSError as error:
+            raise click.ClickException(f"{html} cannot be written ({reason(error, Path(html))}") from error
         click.echo(f"written: {html}", err=True)
     for line in result.warnings():
         click.echo(line, err=True)
+    return True
+
+
+def _entry(given: Input, result: Any, row: int) -> dict[str, Any]:
+    """A line: a row without a finished text has null for it, a text that no reward has judged null for that."""
+    text, reward, tokens = result.texts[row], float(result.rewards[row]), result.tokens[row].tolist()
+    judged = reward > float("-inf")
+    seen = result.finished or judged or bool(text.strip()) and result.mask not in tokens
+    fields = {name: None if value != value else value for name, value in given.fields[row].items()}
+    cost = vars(result.cost)
+    return {
+        **{name: value for name, value in fields.items() if name not in CARRIED},
+        **({} if given.prompts is None else {given.prompt: fields.get(given.prompt, given.prompts[row])}),
+        given.text: text if seen else None,
+        "reward": reward if judged else None,
+        "cost": cost,
+        "tokens": tokens if seen else None,
+    }
+
+
+def deliver(path: str, text: str) -> None:
+    """Writes a text to a file, whole or not at all, or to standard output for "-".
+
+    Where that fails, as on a disk that has become full, the text is saved elsewhere. Raises `ClickException` then,
+    saying where.
+    """
+    try:
+        if path == "-":
+            click.echo(text, nl=False)
+            return
+        with whole(path) as file:
+            file.write(text.encode())
+    except BrokenPipeError:
+        raise  # whoever read it wants no more of it
+    except OSError as error:
+        if path == "-":
+            _silence()
+        told = error.strerror if error.errno != errno.ENOSPC else "the disk is full"
+        name = STDOUT if path == "-" else path
+        raise click.ClickException(f"{name} cannot be written ({told}): {_saved(text)}") from error
+
+
+def _saved(text: str) -> str:
+    """Where a text is that could not be written where it should be."""
+    for folder in (None, Path.cwd(), Path.home()):
+        with suppress(OSError):
+            with NamedTemporaryFile("w", encoding="utf-8", prefix="iterref-", dir=folder, delete=False) as file:
+                file.write(text)
+            return f"the texts are in {file.name}"
+    return "nor could any other file, and the texts are lost"
+
+
+def _silence() -> None:
+    """Lets go of what standard output still holds, of which the end of the interpreter would complain again."""
+    with suppress(OSError, UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -59,23 +154,7 @@ def printing_to_stderr() -> Iterator[None]:
             os.close(saved)
 
 
-def write_texts(prompts: list[str] | None, result: Any, as_json: bool, out: IO[str]) -> None:
-    """One text a line, or one JSON object a line; a row without any finished text is empty, or null."""
-    cost = {"denoiser": result.cost.nfe, "reward": result.cost.reward_calls, "depth": result.cost.depth}
-    for row, (text, reward) in enumerate(zip(result.texts, result.rewards.tolist(), strict=True)):
-        seen = result.finished or reward > float("-inf")
-        if as_json:
-            number = reward if reward > float("-inf") else None
-            of_prompt = {} if prompts is None else {"document": prompts[row]}
-            entry = {**of_prompt, "text": text if seen else None, "reward": number, "cost": cost}
-            line = json.dumps(entry, ensure_ascii=False)
-        else:
-            line = " ".join(text.splitlines()) if seen else ""
-        click.echo(line, file=out)
-
-
 def write_json(path: str | None, found: Any) -> None:
     """What was found as indented JSON in a file, or on standard output for "-"; nothing for None."""
     if path is not None:
-        with click.open_file(path, "w", encoding="utf-8") as file:
-            click.echo(json.dumps(found, indent=1, ensure_ascii=False), file=file)
+        deliver(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")

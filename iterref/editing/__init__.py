@@ -18,6 +18,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from iterref.arguments import (
+    checked_model,
+    checked_options,
+    checked_prompts,
+    checked_reward,
+    checked_rows,
+)
 from iterref.budget import BudgetLike, Cost, budget_of
 from iterref.columns import read_columns
 from iterref.drafts import OwnDrafts, TextModel, pool_cost
@@ -26,8 +33,8 @@ from iterref.editing.history import History, Node
 from iterref.editing.marks import BRACKETS, Marks, read
 from iterref.editing.resume import digest, fingerprint, name_of, resumed
 from iterref.editing.session import Choice, Context, Editing
-from iterref.editing.strength import number, strengthened, whole
-from iterref.generation import blank_canvas, checked_prompts, checked_reward, checked_rows, fitted, method_of, pose
+from iterref.editing.strength import strengthened
+from iterref.generation import blank_canvas, fitted, method_of, pose
 from iterref.rewards.memory import Remembered
 from iterref.run import Run
 from iterref.samplers.base import Sampler
@@ -89,23 +96,25 @@ def edit(
     Raises `ValueError` (`TypeError` for a wrong type) that names the row and says what to do, and `RewardError` where
     the reward fails on the first texts.
     """
-    prompts = checked_prompts(prompts)
+    prompts, model = checked_prompts(prompts), checked_model(model)
     batch = len(prompts)
-    _expect_texts(texts, batch)
+    texts = _checked_texts(texts, batch)
     columns = read_columns(columns, batch)
     reward = checked_reward(reward, batch, columns)
-    room = None if room is None else whole("room, how many tokens a text may grow by,", room, 0)
     identities = checked_rows(seed, rows, (), batch)
-    drift = None if drift is None else number("drift", drift)
+    options = checked_options(
+        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
+    )
+    bounds = checked_options(drift=drift, room=room)
+    drift, room = bounds["drift"], bounds["room"]
+    if room is not None and room < 0:
+        raise ValueError(f"room is how many tokens a text may grow by, at least 0, got {room}")
     expect_bound(distance, 0.0 if drift is None else drift)
-    posed = pose(
-        model, prompts, reward, columns, identities, seed=seed, alpha=alpha, temperature=temperature,
-        forbidden=forbidden, max_rows=max_rows, progress=progress,
-    )  # fmt: skip
+    posed = pose(model, prompts, reward, columns, identities, **options)
     problem, blank = posed.problem, blank_canvas(posed.model)
     device = problem.canvas.device
     first = texts.nodes[0].tokens if isinstance(texts, History) else texts
-    tokens = problem.finished(first.to(device) if isinstance(first, Tensor) else posed.model.encode(list(first)))
+    tokens = problem.finished(first.to(device) if isinstance(first, Tensor) else posed.model.encode(first))
     free = problem.may_change
     if room is not None:
         ends = text_lengths(tokens, blank) + room
@@ -113,7 +122,7 @@ def edit(
     measure = Drift(tokens, free, distance, blank)
     bounded = problem.reward if drift is None else Within(problem.reward, measure, drift)
     problem = replace(problem, canvas=tokens, free=free, reward=Remembered(bounded))
-    context = Context(posed.model, problem, identities, seed, measure, blank)
+    context = Context(posed.model, problem, identities, options["seed"], measure, blank)
     about = {
         "model": fingerprint(posed.model), "prompts": digest(prompts), "reward": name_of(reward), "drift": drift,
         "distance": distance,
@@ -146,8 +155,9 @@ def refine(
     `settings` are the options of `edit`. As in `generate`, `budget` is for everything, a pool of drafts included, and
     `watch` names rows whose states the trace keeps.
     """
-    model, method = method_of(model, sampler)
-    method = _affordable(strengthened(method, strength), budget, settings)
+    given = checked_options(strength=strength, sampler=sampler, budget=budget)
+    model, method = method_of(checked_model(model), given["sampler"])
+    method = _affordable(strengthened(method, given["strength"]), given["budget"], settings)
     return edit(model, texts, prompts=prompts, **settings).refine(
         strength=strength, sampler=method, watch=watch, progress=settings.get("progress", False)
     )
@@ -161,6 +171,7 @@ def infill(
     strength: float | None = None,
     length: int | None = None,
     marks: Marks = BRACKETS,
+    tokens: Tensor | None = None,
     sampler: Sampler | str | None = None,
     budget: BudgetLike | None = None,
     watch: Sequence[int] = (),
@@ -168,16 +179,17 @@ def infill(
 ) -> Editing:
     """B texts with the regions in `marks` written anew, all other tokens kept: a session of one `Editing.infill`.
 
-    `settings` are the options of `edit`, where the whole canvas is free unless `room` says otherwise; `budget` is for
-    everything, a pool of drafts included, and `watch` names rows whose states the trace keeps.
+    `tokens` (B, L) are the texts without marks as canvases, where they are known. `settings` are the options of `edit`,
+    where the whole canvas is free unless `room` says otherwise; `budget` is for everything, a pool of drafts included,
+    and `watch` names rows whose states the trace keeps.
     """
-    model, method = method_of(model, sampler)
-    method = _affordable(method if strength is None else strengthened(method, strength), budget, settings)
-    if isinstance(texts, str):
-        raise TypeError("the texts are one string: pass a list of strings, one a prompt")
+    texts = checked_prompts(texts, "text")
+    given = checked_options(strength=strength, length=length, sampler=sampler, budget=budget)
+    model, method = method_of(checked_model(model), given["sampler"])
+    method = _affordable(method if strength is None else strengthened(method, strength), given["budget"], settings)
     plain = [read(text, row, marks).text for row, text in enumerate(texts)]
     opened: Settings = {"room": None, **settings}
-    return edit(model, plain, prompts=prompts, **opened).infill(
+    return edit(model, plain if tokens is None else tokens, prompts=prompts, **opened).infill(
         texts, strength=strength, length=length, marks=marks, sampler=method, watch=watch,
         progress=settings.get("progress", False),
     )  # fmt: skip
@@ -186,22 +198,17 @@ def infill(
 def _affordable(method: Sampler, budget: BudgetLike | None, settings: Settings) -> Sampler:
     """The method with the options that spend what the session's first node leaves of the budget."""
     reward = settings.get("reward", "consensus")
-    reward = OwnDrafts() if isinstance(reward, str) else reward
+    reward = OwnDrafts() if isinstance(reward, str) else reward  # `edit` checks it
     limit = None if budget is None else budget_of(budget).less(Cost(0, 1))  # the reward of the first texts
     return fitted(method, limit, pool_cost(reward))
 
 
-def _expect_texts(texts: Sequence[str] | Tensor | History, batch: int) -> None:
-    if isinstance(texts, str):
-        raise TypeError("the texts are one string: pass a list of strings, one a prompt")
-    if isinstance(texts, History):
-        if not len(texts):
-            raise ValueError("the history is empty: give texts to start from")
-        texts = texts[0].texts
-    if len(texts) != batch:
-        raise ValueError(f"there are {len(texts)} texts for {batch} prompts: give one a prompt")
-    if isinstance(texts, Tensor):
-        return
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"text {row} is a {type(text).__name__}: pass a string")
+def _checked_texts(texts: Sequence[str] | Tensor | History, batch: int) -> list[str] | Tensor | History:
+    """The first texts, one a prompt. Raises `ValueError`, or `TypeError` for a wrong type, naming the row."""
+    if isinstance(texts, History) and not len(texts):
+        raise ValueError("the history is empty: give texts to start from")
+    found = texts if isinstance(texts, Tensor | History) else checked_prompts(texts, "text")
+    count = len(found[0].texts if isinstance(found, History) else found)
+    if count != batch:
+        raise ValueError(f"there are {count} texts for {batch} prompts: give one a prompt")
+    return found

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iterref.arguments import whole_number
 from iterref.budget import Cost
-from iterref.editing.strength import whole
 from iterref.files import write_whole
 from iterref.hub import first_line
 from iterref.lines import objects, opened, readable
@@ -82,7 +82,7 @@ class History:
 
     def __getitem__(self, node: int) -> Node:
         """The node of a number. Raises `ValueError` where there is none."""
-        node = whole("a node's number", node)
+        node = whole_number("node", node, "pass the number of a node")
         if not 0 <= node < len(self.nodes):
             raise ValueError(f"there is no node {node}: the history has nodes 0 to {len(self.nodes) - 1}")
         return self.nodes[node]
@@ -114,7 +114,7 @@ class History:
         if not self.nodes:
             return "an empty history"
         size = len(self.nodes[0].texts)
-        if row is not None and not 0 <= (row := whole("a row", row)) < size:
+        if row is not None and not 0 <= (row := whole_number("row", row, "pass the number of a row")) < size:
             raise ValueError(f"there is no row {row}: the rows are 0 to {size - 1}")
         below: dict[int, list[Node]] = {}
         for node in self.nodes[1:]:

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from iterref.arguments import checked_budget, checked_options, checked_sampler, checked_watch, number, whole_number
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
 from iterref.drafts import TextModel
 from iterref.editing.drift import Drift, text_lengths
 from iterref.editing.history import History, Node, node_seed
 from iterref.editing.marks import BRACKETS, Marks, Regions, place, read
-from iterref.editing.strength import number, strengthened, whole
+from iterref.editing.strength import number, strengthened
 from iterref.generation import recommended
 from iterref.problem import Problem
 from iterref.result import Best, Interrupted, Result
@@ -165,11 +166,11 @@ class Editing:
         `length` of them; no text ends within a region. Raises `ValueError`, naming the row, for marks that do not pair
         up, a text that is not the row's own, or one that has no room for `length`.
         """
-        if length is not None:
-            length = whole("a region's length= (--tokens)", length, 1)
-            if strength is not None:
-                raise ValueError("regions of length= (--tokens) are drafted anew: leave out the strength, or length=")
-        strength = None if strength is None else number("strength", strength)
+        length = checked_options(length=length)["length"]
+        if length is not None and (length < 1 or strength is not None):
+            raise ValueError(
+                "a region's length= (--tokens) is at least 1 token, for regions drafted anew: leave out the strength"
+            )
         method = self._method(sampler, strength, budget)
         regions, blank = self._regions(marked, length, marks), self._blank().tolist()
         problem = self.context.problem
@@ -203,7 +204,9 @@ class Editing:
         """
         if take not in ("best", "first"):
             raise ValueError(f"take is 'best' or 'first', got {take!r}")
-        n, strength = whole("n, the number of alternatives,", n, 1), number("strength", strength)
+        n = whole_number("n", n, "pass how many alternatives to make")
+        if n < 1:
+            raise ValueError(f"vary makes at least one alternative, got n={n}")
         method = self._method(sampler, strength, budget)
         if not method.iterations:
             raise ValueError("alternatives without a move are all the same: raise the budget or the method's moves")
@@ -247,6 +250,7 @@ class Editing:
         return "\n".join(lines)
 
     def _method(self, sampler: Sampler | str | None, strength: float | None, budget: BudgetLike | None) -> Sampler:
+        sampler, budget = checked_sampler("sampler", sampler), checked_budget("budget", budget)
         chosen = recommended(self.context.model) if sampler is None else sampler
         method = sampler_from_string(chosen) if strength is None else strengthened(chosen, strength)
         return method if budget is None else fit_budget(method, budget_of(budget).per(self.context.problem.denoiser.passes))
@@ -270,8 +274,8 @@ class Editing:
             identities = torch.cat([identities ^ int(f"{copy:032b}"[::-1], 2) for copy in range(n)])
         try:
             result = sample(
-                method, problem, seed=seed, rows=identities, start=start, watch=watch, decode=context.model.decode,
-                show=context.model, progress=progress,
+                method, problem, seed=seed, rows=identities, start=start, watch=checked_watch("watch", watch),
+                decode=context.model.decode, show=context.model, progress=progress,
             )  # fmt: skip
         except (RewardError, Interrupted) as error:
             # what is handed out in the session's place is the best copy of a row, and has cost what the session has

@@ -8,9 +8,9 @@ Small moves are accepted and large ones cross between distant texts; each leaves
 from __future__ import annotations
 
 from dataclasses import replace
-from numbers import Integral, Real
 from typing import Any
 
+from iterref.arguments import number
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
 
@@ -22,28 +22,12 @@ def strengthened(sampler: Sampler | str, strength: float) -> Sampler:
     share 1 / spacing of all; a strength above that opens positions independently, `strength` of them in the mean.
     Raises `ValueError` for a strength outside (0, 1], or a method whose moves have no span.
     """
-    method, share = sampler_from_string(sampler).refining(), number("strength", strength)
+    method, share = sampler_from_string(sampler).refining(), number("strength", strength, "pass one in (0, 1]")
     if not 0 < share <= 1:
-        raise ValueError(f"strength must lie in (0, 1], got {strength}: it is the largest share that a move re-noises")
+        raise ValueError(f"strength must lie in (0, 1], got {strength}: it is the largest share that a move renoises")
     if not hasattr(method, "span"):
         raise ValueError(f"{method.name} has no span for a strength to set: use iterref or metropolis")
     options: dict[str, Any] = {"span": share if getattr(method, "adapt", False) else (share, share / 2)}
     if share * getattr(method, "spacing", 0) > 1:
         options["spacing"] = 0
     return replace(method, **options)
-
-
-def number(name: str, value: Any) -> float:
-    """A number as a float. Raises `TypeError` for what is none."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name} is a number, got {value!r}: give a number")
-    return float(value)
-
-
-def whole(name: str, value: Any, least: int | None = None) -> int:
-    """A whole number. Raises `TypeError` for what is none, and `ValueError` for one below `least`."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} is a whole number, got {value!r}: give a whole number")
-    if least is not None and value < least:
-        raise ValueError(f"{name} is at least {least}, got {value}")
-    return int(value)

@@ -135,13 +135,16 @@ class Table:
         """The rows of a job."""
         return Batch(range(len(self)), self.prompts, self.columns).of(job)
 
+    def hashes(self) -> list[str]:
+        """A hash of every row: its prompt and its columns."""
+        names = sorted(self.columns)
+        rows = zip(self.prompts, *(self.columns[name] for name in names), strict=True)
+        lines = (json.dumps([names, *row], default=str).encode() for row in rows)
+        return [blake2b(line, digest_size=8).hexdigest() for line in lines]
+
     def digest(self) -> str:
-        """A hash of every prompt and every column."""
-        names, hashed = sorted(self.columns), blake2b(digest_size=16)
-        hashed.update(json.dumps(names).encode())
-        for row, prompt in enumerate(self.prompts):
-            hashed.update(json.dumps([prompt, *(self.columns[name][row] for name in names)]).encode())
-        return hashed.hexdigest()
+        """A hash of all rows."""
+        return blake2b("".join(self.hashes()).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)

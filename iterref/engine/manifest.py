@@ -2,13 +2,15 @@
 
     same  <=>  version, options, model, reward and data agree;      what only sets the pace may differ from day to day
 
-A model is told by a hash of its files, or by the revision of the hub that it is; data by a hash of every row.
+A model, and a network that is a reward, is told by a hash of its files, or by the revision of the hub that it is; a
+reward of the user's own by a hash of its code; data by a hash of every row, of which rows.txt has one a line.
 """
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b, file_digest
 from importlib.metadata import version
@@ -17,13 +19,30 @@ from typing import Any
 
 import iterref
 
+ROWS = "rows.txt"
+CODE = "reward.code"
 FORMAT = "iterref results 1"
 PACE = ("made_with",)  # told, and not compared
+# What a network is made of, its tokenizer included: settings and weights, and vocabularies by name.
+PARTS = (".json", ".safetensors", ".model", ".jinja")
+VOCABULARIES = ("vocab.txt", "merges.txt")
+SHOWN = 6  # rows that a sentence names
+
+
+class Changed(ValueError):
+    """A command that goes on with a run but for these `rows`, whose data are others."""
+
+    def __init__(self, told: str, rows: Sequence[int]) -> None:
+        super().__init__(told)
+        self.rows = rows
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A run: its options by name, the model and the reward with hashes, the rows with theirs, and the rows of a job."""
+    """A run: its options by name, the model and the reward with hashes, the rows with theirs, and the rows of a job.
+
+    `hashes` are those of the rows, which stand in a file of their own.
+    """
 
     options: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -34,27 +53,47 @@ class Manifest:
     format: str = FORMAT
     iterref: str = iterref.__version__
     made_with: Mapping[str, str] = field(default_factory=lambda: {"torch": version("torch")})
+    hashes: Sequence[str] = ()
 
     def written(self) -> bytes:
         """The manifest as it stands in its file."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False, default=str).encode() + b"\n"
+        told = asdict(self)
+        del told["hashes"]
+        return json.dumps(told, indent=1, ensure_ascii=False, default=str).encode() + b"\n"
 
-    def goes_on(self, path: Path, *, reward_may_differ: bool = False) -> None:
-        """Raises `ValueError` where the manifest of a folder is of another run, saying what differs."""
+    def goes_on(self, path: Path, *, code_may_differ: bool = False) -> bool:
+        """Whether the manifest of a folder is the same but for the reward's code, which differs if it may.
+
+        Raises `ValueError` for that of another run, saying what differs, and `Changed` where nothing does but the data
+        of some rows.
+        """
         try:
             there, here = _flat(json.loads(path.read_bytes())), _flat(json.loads(self.written()))
         except (ValueError, AttributeError):
             raise ValueError(f"{path} is no manifest of results: give --out a folder of its own") from None
-        passed = (*PACE, "reward.hash") if reward_may_differ else PACE
-        names = [name for name in {**here, **there} if not name.startswith(passed)]
+        names = [name for name in {**here, **there} if not name.startswith(PACE)]
         other = [name for name in names if here.get(name) != there.get(name)]
+        code = code_may_differ and CODE in other
+        other = [name for name in other if not (code and name == CODE)]
         if not other:
-            return
+            return code
+        if other == ["data"] and (rows := changed(path.with_name(ROWS), self.hashes)):
+            raise Changed(
+                f"the data of {listed(rows)} of the input are not those that {path.parent} was begun with: give "
+                "these, or --retry-failed to make the rows that have changed again",
+                rows,
+            )
         told = ", ".join(f"{name} {_shown(there.get(name))} and not {_shown(here.get(name))}" for name in other)
-        raise ValueError(
-            f"{path.parent} holds a run with {told}: give the options and files that it was begun with, or another "
-            "--out"
-        )
+        hint = "give the options and files that it was begun with, or another --out"
+        raise ValueError(f"{path.parent} holds a run with {told}: {hint}")
+
+
+def changed(file: Path, hashes: Sequence[str]) -> list[int]:
+    """The rows whose hashes are not those of a file; none where it is not there, or of another number of rows."""
+    before = file.read_text().split() if file.is_file() else []
+    if len(before) != len(hashes):
+        return []
+    return [row for row, (there, here) in enumerate(zip(before, hashes, strict=True)) if there != here]
 
 
 def model_told(name: str, revision: str | None = None) -> dict[str, Any]:
@@ -62,30 +101,64 @@ def model_told(name: str, revision: str | None = None) -> dict[str, Any]:
 
     Raises `FileNotFoundError` for one that is not there.
     """
-    from iterref.hub import fetched
     from iterref.registry import bundled
 
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        folder = bundled("models").get(name, folder)
-    if not folder.is_dir():
-        folder = fetched(name, ("config.json", "model_index.json"), revision=revision)
-        if folder.parent.name == "snapshots":
-            return {"name": name, "revision": folder.name}
-    deep = (folder / "model_index.json").is_file()  # a pipeline has its parts in folders
-    hashed = blake2b(digest_size=16)
-    for file in sorted((folder.rglob if deep else folder.glob)("*")):
-        if file.is_file() and file.suffix in (".json", ".safetensors"):
-            hashed.update(f"{file.relative_to(folder).as_posix()} {file_hash(file)}\n".encode())
-    return {"name": name, "hash": hashed.hexdigest()}
+    return {"name": name, **_network(name, bundled("models").get(name), revision)}
 
 
 def reward_told(name: str) -> dict[str, Any]:
-    """A reward by its name, and by the hash of its file where it is FILE.py:NAME."""
+    """A reward by its name, with a hash of its code where it is FILE.py:NAME (modules beside the file that it imports
+    included), and what its network is where it has one."""
+    from iterref.registry import bundled
     from iterref.rewards.from_file import split_file
 
-    in_file = split_file(name)
-    return {"name": name, "hash": file_hash(in_file[0]) if in_file is not None and in_file[0].is_file() else None}
+    kind, _, option = name.partition(":")
+    file, _ = split_file(name) or (Path(), "")
+    if file.is_file():
+        hashed = blake2b(digest_size=16)
+        for part in sorted(_modules(file, {})):
+            hashed.update(f"{part.name} {file_hash(part)}\n".encode())
+        return {"name": name, "code": hashed.hexdigest()}
+    if kind not in ("classifier", "perplexity"):
+        return {"name": name}
+    folder = option or {"classifier": "sentiment:positive", "perplexity": "prose"}[kind]
+    folder = folder.rpartition(":")[0] if kind == "classifier" else folder
+    return {"name": name, "weights": _network(folder, bundled("rewards").get(folder))}
+
+
+def _network(name: str, bundled: Path | None, revision: str | None = None) -> dict[str, Any]:
+    """A network's files by their hash, or by the hub's revision."""
+    from iterref.hub import fetched
+
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = bundled or fetched(name, ("config.json", "model_index.json"), revision=revision)
+        if folder.parent.name == "snapshots":
+            return {"revision": folder.name}
+    deep = (folder / "model_index.json").is_file()  # a pipeline has its parts in folders
+    deep = deep or (folder / "modules.json").is_file()  # and so have sentence encoders
+    hashed = blake2b(digest_size=16)
+    for file in sorted((folder.rglob if deep else folder.glob)("*")):
+        if file.is_file() and (file.suffix in PARTS or file.name in VOCABULARIES):
+            hashed.update(f"{file.relative_to(folder).as_posix()} {file_hash(file)}\n".encode())
+    return {"hash": hashed.hexdigest()}
+
+
+def _modules(file: Path, found: dict[Path, None]) -> dict[Path, None]:
+    """A Python file and the modules beside it that it imports, and these in turn."""
+    found[file] = None
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return found  # running it says what is wrong
+    named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    named += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    for name in named:
+        place = file.parent / name.partition(".")[0]
+        for other in (place.with_suffix(".py"), *(place.rglob("*.py") if name and place.is_dir() else ())):
+            if other.is_file() and other not in found:
+                _modules(other, found)
+    return found
 
 
 def file_hash(file: Path) -> str:
@@ -104,6 +177,12 @@ def _leaves(told: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
+
+
+def listed(rows: Sequence[int]) -> str:
+    """Rows as a sentence names them."""
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:SHOWN]))}{more}"
 
 
 def _shown(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Results: the folder of a run by an engine: one part a job, written whole, and a view of them all in row order.
 
     parts/FIRST-LAST.jsonl, .parquet   the rows of a finished job; the job is done when the first of them is there
-    manifest.json                      what the run is (`engine.manifest`)
+    manifest.json, rows.txt            what the run is (`engine.manifest`)
     results.jsonl, results.parquet     all rows in order, made when none is missing;   failed.jsonl: those set aside
 
 A file gets its name when its bytes are on the disk: written under another name, synchronised, renamed. A kill at any
@@ -11,18 +11,17 @@ point leaves a part or none. The bytes of the views follow from the rows alone.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from secrets import token_hex
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from iterref.engine import manifest
 from iterref.engine.jobs import Batch, Job, Record, missing, record
+from iterref.files import whole
 from iterref.optional import require
 
 if TYPE_CHECKING:
@@ -67,7 +66,11 @@ class Results:
         from filelock import FileLock, Timeout
 
         self.folder, self.rows, self.size, self.share = folder, told.rows, told.job_rows, share
-        folder.mkdir(parents=True, exist_ok=True)
+        self.notes: list[str] = []  # what has changed since the run was begun
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{folder} cannot be made a folder ({error.strerror}): give another --out") from None
         name = ".lock" if share == (0, 1) else ".lock-{}-of-{}".format(*share)
         self._lock = FileLock(folder / name)
         try:
@@ -90,7 +93,8 @@ class Results:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.share == (0, 1) and not self.done():  # nothing was made that other options would not go with
-            (self.folder / "manifest.json").unlink(missing_ok=True)
+            for name in ("manifest.json", manifest.ROWS):
+                (self.folder / name).unlink(missing_ok=True)
             with suppress(OSError):
                 self._parts.rmdir()
         self._lock.release()
@@ -126,10 +130,16 @@ class Results:
         import pyarrow.parquet as pq
 
         place = self._parts / str(job)
-        with whole(place.with_suffix(".parquet")) as file:
-            pq.write_table(pa.Table.from_pylist(records, schema()), file)
-        with whole(place.with_suffix(".jsonl")) as file:  # the last, since it says that the job is done
-            file.writelines(map(_line, records))
+        try:
+            with whole(place.with_suffix(".parquet")) as file:
+                pq.write_table(pa.Table.from_pylist(records, schema()), file)
+            with whole(place.with_suffix(".jsonl")) as file:  # the last, since it says that the job is done
+                file.writelines(map(_line, records))
+        except OSError as error:
+            raise RuntimeError(
+                f"{self.folder} cannot be written ({error.strerror or error}): what is finished is kept; make room, "
+                "and give the same command again"
+            ) from error
 
     def set_aside(self, job: Job, batch: Batch, error: str) -> None:
         """Writes the part of a job of one row that cannot be made, with its error."""
@@ -181,13 +191,30 @@ class Results:
         """Writes the manifest, or compares it with the one that is there."""
         path = self.folder / "manifest.json"
         if path.exists():
-            told.goes_on(path, reward_may_differ=retry)
+            try:
+                if told.goes_on(path, code_may_differ=retry):
+                    self.notes.append("the reward's code has changed: rows that were made before keep their rewards")
+            except manifest.Changed as change:
+                if not retry:
+                    raise
+                self._redo(change.rows)
             if not retry:
                 return
         elif any(not found.name.startswith(".") for found in self.folder.iterdir()) and not path.exists():
             raise ValueError(f"{self.folder} holds other files and no manifest.json: give --out a folder of its own")
+        with whole(self.folder / manifest.ROWS) as file:
+            file.writelines(f"{each}\n".encode() for each in told.hashes)
         with whole(path) as file:
             file.write(told.written())
+
+    def _redo(self, rows: Sequence[int]) -> None:
+        """Takes away the parts of all shares that hold any of some rows, which have changed."""
+        wrong = [job for job in self.done() if any(job.first <= row < job.last for row in rows)]
+        for job in wrong:
+            for suffix in (".jsonl", ".parquet"):  # in this order, since the first says that the job is done
+                (self._parts / f"{job}{suffix}").unlink(missing_ok=True)
+        again = sum(map(len, wrong))
+        self.notes.append(f"{manifest.listed(rows)} of the input changed: {again} finished rows are made again")
 
     def _sweep(self, retry: bool) -> None:
         """Takes away what kills left in this share, and with `retry` the rows that were set aside."""
@@ -202,27 +229,6 @@ class Results:
             elif retry and path.suffix == ".jsonl" and len(job) == 1 and self._read(job)[0]["error"] is not None:
                 path.unlink()  # first, since it says that the job is done
                 path.with_suffix(".parquet").unlink(missing_ok=True)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that gets its name when all of it is on the disk, and leaves none where writing fails."""
-    begun = path.with_name(f".{path.name}.{token_hex(4)}")
-    try:
-        with open(begun, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(begun, path)
-    except BaseException:
-        begun.unlink(missing_ok=True)
-        raise
-    with suppress(OSError):  # not every system lets a folder be opened
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _line(entry: Record) -> bytes:

@@ -91,8 +91,9 @@ def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -
     """
     import torch
 
+    from iterref.arguments import checked_reward
     from iterref.drafts import no_reward, pools_in
-    from iterref.generation import begun, checked_reward, fitted, method_of, pose
+    from iterref.generation import begun, fitted, method_of, pose
 
     reward = checked_reward(reward, 1)
     left = dict(options)

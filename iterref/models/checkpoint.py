@@ -8,6 +8,7 @@ neither downloaded nor read, and no Python file of a checkpoint is looked at.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,4 +93,11 @@ class Checkpoint:
                 return [self.folder / part for part in parts]
             if (self.folder / name).is_file():
                 return [self.folder / name]
+            stem = name.removesuffix(".safetensors")
+            shards = sorted(self.folder.glob(f"{stem}-*-of-*.safetensors"))  # whose names say how many there are
+            if shards:
+                count = int(re.sub(r"\D", "", shards[0].stem.rpartition("-of-")[2]) or 0)
+                if len(shards) == count:
+                    return shards
+                raise FileNotFoundError(f"{self.name} has {len(shards)} of {count} parts of its weights: get the rest")
         raise hub.no_safetensors(self.name, self.folder)

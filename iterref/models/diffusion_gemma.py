@@ -259,7 +259,7 @@ def bound(
         if len(ids) + length > most:
             raise ValueError(
                 f"prompt {row} takes {len(ids)} positions and its answer {length}, and the model reads {most}: shorten "
-                "the prompt, or load the model with a smaller length"
+                "the prompt, or load with a smaller length= (--length)"
             )
     encoded = network.encode(prompts, impossible.device)
     return CanvasDenoiser(network, noise, encoded, impossible, self_condition, left_out)

@@ -71,7 +71,7 @@ class PrefixModel:
             if len(ids) >= self.length:
                 raise ValueError(
                     f"prompt {row} takes {len(ids)} of the canvas' {self.length} positions, which leaves nothing to "
-                    "write: shorten it, or load the model with a greater length"
+                    "write: shorten it, or load the model with a greater length= (--length)"
                 )
             canvas[row, : len(ids)] = torch.tensor(ids, dtype=torch.long, device=self.device)
             free[row, : len(ids)] = False
@@ -87,7 +87,10 @@ class PrefixModel:
         for row, ids in enumerate(self.codec.ids(texts)):
             ids = self._head + ids
             if len(ids) > self.length:
-                raise ValueError(f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it")
+                raise ValueError(
+                    f"text {row} takes {len(ids)} positions and the canvas has {self.length}: "
+                    "shorten it, or load with a greater length= (--length)"
+                )
             ids = (ids + close)[: self.length]
             canvas[row, : len(ids)] = torch.tensor(ids, dtype=torch.long, device=self.device)
         return canvas

@@ -20,6 +20,8 @@ from iterref.hub import first_line, quiet
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap, silent
 
+PART = 16  # weights at most that make a head
+
 
 def settings(kind: Any, checkpoint: Checkpoint, **changes: Any) -> Any:
     """The configuration of a class of `transformers`, `kind`, from a checkpoint's config.json, with `changes` to it.
@@ -69,13 +71,11 @@ def network(
                     f"{kind.__name__} has them, and have to be written anew: say offload_folder="
                 ) from None
             raise _unfit(kind, checkpoint, first_line(error)) from None
-    for problem, sentence in (("missing_keys", "lack"), ("unexpected_keys", "hold")):
-        parts = sorted(name for name in info[problem] if not _among(name, spare))
-        if parts:
-            raise ValueError(
-                f"the weights of {checkpoint.name} {sentence} {parts[0]!r}, and a {kind.__name__} of these sizes "
-                f"{'needs it' if sentence == 'lack' else 'has no place for it'}: they belong to another model"
-            )
+    missing, left = (sorted(name for name in info[one] if not _among(name, spare)) for one in (
+        "missing_keys", "unexpected_keys"
+    ))  # fmt: skip
+    if missing or left:
+        raise _other_parts(kind, checkpoint, missing, left)
     apart = [name for name, part in made.state_dict().items() if shapes.get(name, part.shape) != part.shape]
     wrong = sorted(name for name in [*(one[0] for one in info["mismatched_keys"]), *apart] if not _among(name, spare))
     if wrong:
@@ -95,8 +95,30 @@ def _among(name: str, spare: Sequence[str]) -> bool:
     return any(part in name for part in spare)
 
 
+def _other_parts(kind: Any, checkpoint: Checkpoint, missing: Sequence[str], left: Sequence[str]) -> ValueError:
+    """What to raise for weights that lack parts of a network, or hold others, by the likeliest reason."""
+    more = f" and {len(missing or left) - 1} more" if len(missing or left) > 1 else ""
+    told = f"{'lack' if missing else 'hold'} {(missing or left)[0]!r}{more}"
+    saved = ", ".join(map(str, checkpoint.config.get("architectures") or []))
+    whole = "".join(left)
+    if any(part in whole for part in ("lora_", "modules_to_save", "base_layer")):
+        why = "they hold an adapter: merge it into its model (merge_and_unload of peft) and save that"
+    elif any(part in whole for part in ("weight_scale", "qweight", "quant_state", "absmax", "qzeros")):
+        why = "they are quantised: get the ones that are not"
+    elif all(name.startswith(("_orig_mod.", "module.")) for name in left) and left:
+        why = "they were saved from a compiled or wrapped network: save_pretrained the network within"
+    elif missing and len(missing) < PART and not left:
+        why = f"they were saved by {saved or 'another class'} without this part: save them by a {kind.__name__}"
+    else:
+        why = "config.json is of another network than the weights, or of other sizes: get both from one place"
+    return ValueError(
+        f"the weights of {checkpoint.name} {told}, which a {kind.__name__} of these sizes "
+        f"{'needs' if missing else 'has no place for'}: {why}"
+    )
+
+
 def _unfit(kind: Any, checkpoint: Checkpoint, reason: str) -> ValueError:
     return ValueError(
-        f"the weights of {checkpoint.name} do not make a {kind.__name__} ({reason}): config.json and weights belong to "
-        "different models"
+        f"the weights of {checkpoint.name} do not make a {kind.__name__} ({reason}): config.json is of another network "
+        "or of other sizes, so get both from one place"
     )

@@ -138,7 +138,10 @@ class PromptedModel:
         canvas = torch.full((len(texts), self.length), self.fill, device=self.device)
         for row, ids in enumerate(self.codec.ids(texts)):
             if len(ids) > self.length:
-                raise ValueError(f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it")
+                raise ValueError(
+                    f"text {row} takes {len(ids)} positions and the canvas has {self.length}: "
+                    f"shorten it, or load with length={len(ids)} (--length)"
+                )
             ids = (ids + self.ends[:1])[: self.length]
             canvas[row, : len(ids)] = torch.tensor(ids, dtype=torch.long, device=self.device)
         return canvas
@@ -175,7 +178,7 @@ def bound(
         if most is not None and size + length + len(tail) > most:
             raise ValueError(
                 f"prompt {row} takes {size} positions and its answer {length}, and the model reads {most}: shorten the "
-                "prompt, or load the model with a smaller length"
+                "prompt, or load with a smaller length= (--length)"
             )
     device = impossible.device
     given = torch.full((len(prompts), total), pad)

@@ -235,10 +235,13 @@ class Summarizer:
             if not self.prompted and prompts[row].strip():
                 raise ValueError(f"prompt {row} is given, and this model was trained without: give empty prompts")
             if self.prompted and not ids:
-                raise ValueError(f"prompt {row} is empty: pass a document with words in it")
+                raise ValueError(f"prompt {row} is empty: pass a document, or take tiny-books, which has no prompts")
             if len(ids) >= self.source_length:
                 most = self.source_length - 1
-                raise ValueError(f"prompt {row} has {len(ids)} tokens and the model reads at most {most}: shorten it")
+                raise ValueError(
+                    f"prompt {row} has {len(ids)} tokens and the model reads at most {most}: "
+                    "shorten it, or take a model that reads more"
+                )
             sources.append([*ids, self.eos])
         longest = max(map(len, sources))
         pad = self.network.options.pad
@@ -257,7 +260,10 @@ class Summarizer:
         canvases = []
         for row, ids in enumerate(self._tokens(texts)):
             if len(ids) >= self.length:
-                raise ValueError(f"text {row} has {len(ids)} tokens and the canvas holds {self.length - 1}: shorten it")
+                raise ValueError(
+                    f"text {row} has {len(ids)} tokens and the canvas holds {self.length - 1}: "
+                    "shorten it, or take a model that writes more"
+                )
             canvases.append(ids + [self.eos] * (self.length - len(ids)))
         return torch.tensor(canvases, dtype=torch.long, device=self.device).view(-1, self.length)
 

@@ -108,7 +108,7 @@ def test_generate_writes_json_with_text_reward_and_cost(fake: None) -> None:
     entries = [json.loads(line) for line in done.stdout.splitlines()]
     assert [entry["document"] for entry in entries] == ["one", "one two"]
     for entry in entries:
-        assert set(entry) == {"document", "text", "reward", "cost"}
+        assert set(entry) == {"document", "text", "reference", "reward", "cost", "tokens"}
         assert 0 <= entry["reward"] <= 1 and 0 < entry["cost"]["denoiser"] <= 6
 
 

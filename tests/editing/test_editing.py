@@ -338,7 +338,7 @@ def test_a_strength_is_the_span_and_its_half(written, strength, becomes):
 REFUSED: list[tuple[Any, str]] = [
     (lambda: session(prompts=["one"]), "2 texts for 1 prompts"),
     (lambda: edit(FakeModel(), "one string", prompts=PROMPTS, reward=beta), "the texts are one string"),
-    (lambda: edit(FakeModel(), ["alpha", 3], prompts=PROMPTS, reward=beta), "text 1 is a int"),
+    (lambda: edit(FakeModel(), ["alpha", 3], prompts=PROMPTS, reward=beta), "text 1 is an int"),
     (lambda: edit(FakeModel(), History(), prompts=PROMPTS, reward=beta), "the history is empty"),
     (lambda: infill(FakeModel(), "a [b]", prompts=PROMPTS, reward=beta), "the texts are one string"),
     (lambda: infill(FakeModel(), ["alpha", "[beta]"], prompts=PROMPTS, reward=beta), "text 0 marks nothing"),

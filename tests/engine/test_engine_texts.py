@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -144,7 +145,34 @@ def test_a_model_and_a_reward_are_told_by_their_bytes(tmp_path: Path) -> None:
     file.write_text("1")
     told = manifest.reward_told(f"{file}:f")
     file.write_text("2")
-    assert manifest.reward_told(f"{file}:f") != told and manifest.reward_told("length:3")["hash"] is None
+    assert manifest.reward_told(f"{file}:f") != told and manifest.reward_told("length:3") == {"name": "length:3"}
+
+
+def test_code_beside_a_reward_and_weights_of_a_reward_are_told_too(tmp_path: Path) -> None:
+    file, beside, deep = tmp_path / "mine.py", tmp_path / "words.py", tmp_path / "kit" / "inner.py"
+    deep.parent.mkdir()
+    for place, text in ((file, "import os\nimport words\n"), (beside, "from kit import inner\n"), (deep, "A = 1\n")):
+        place.write_text(text)
+    seen = [manifest.reward_told(f"{file}:f")["code"]]
+    for place in (file, beside, deep):
+        place.write_text(place.read_text() + "B = 2\n")
+        seen.append(manifest.reward_told(f"{file}:f")["code"])
+    (tmp_path / "other.py").write_text("unrelated")
+    assert len(set(seen)) == 4 and manifest.reward_told(f"{file}:f")["code"] == seen[-1]
+    folder = tmp_path / "judge"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "vocab.txt"):
+        (folder / name).write_bytes(b"0")
+    for reward in (f"classifier:{folder}:good", f"perplexity:{folder}"):
+        told = [manifest.reward_told(reward)]
+        for name in ("config.json", "model.safetensors", "vocab.txt"):
+            (folder / name).write_bytes((folder / name).read_bytes() + b"1")  # swapped weights, or another tokenizer
+            told.append(manifest.reward_told(reward))
+        assert len({each["weights"]["hash"] for each in told}) == 4
+    bundled = [manifest.reward_told(name)["weights"]["hash"] for name in ("classifier", "classifier:acceptability:ok")]
+    assert bundled[0] != bundled[1] and manifest.reward_told("perplexity")["weights"]["hash"]
+    with pytest.raises(FileNotFoundError, match="'no/such' is no folder here"):
+        manifest.reward_told("classifier:no/such:good")
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -172,7 +200,8 @@ def test_the_command_writes_a_folder_and_goes_on_in_it(fake: None, tmp_path: Pat
     refused(call(*command, "--reward", "length:3", text=lines(*PROMPTS)), 'reward.name "length:2" and not "length:3"')
     seeded = call(*command, "--reward", "length:2", "--seed", "1", text=lines(*PROMPTS))
     refused(seeded, "holds a run with options.seed 0 and not 1: give the options")
-    refused(call(*command, "--reward", "length:2", text=lines(*PROMPTS[:4], "two")), "holds a run with data ")
+    other = call(*command, "--reward", "length:2", text=lines(*PROMPTS[:4], "two"))
+    refused(other, "the data of row 4 of the input are not")
 
 
 def test_rows_that_were_set_aside_make_exit_code_1_and_can_be_tried_again(fake: None, tmp_path: Path) -> None:
@@ -185,9 +214,53 @@ def test_rows_that_were_set_aside_make_exit_code_1_and_can_be_tried_again(fake: 
     [failed] = objects(out / "failed.jsonl")
     assert failed["row"] == 1 and failed["text"] is None and "no such judge" in failed["error"]
     file.write_text(file.read_text().replace("'one two'", "'nothing'"))
-    refused(call(*command, text=lines(*PROMPTS)), "holds a run with reward.hash ")
+    refused(call(*command, text=lines(*PROMPTS)), "holds a run with reward.code ")
     assert call(*command, "--retry-failed", text=lines(*PROMPTS)).exit_code == 0
     assert call(*command, text=lines(*PROMPTS)).exit_code == 0 and not (out / "failed.jsonl").exists()
+
+
+def test_a_corrected_line_is_gone_on_with_and_named(fake: None, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    command = ["generate", "--engine", "local", "--out", str(out), "--job-rows", "2", "--method", METHOD]
+    command += ["--reward", "length:2"]
+    wrong = lines(*PROMPTS[:3], "much too long a prompt for this", "one")
+    refused(call(*command, text=wrong), "1 of 5 rows were set aside with their errors", code=1)
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
+    fixed = lines(*PROMPTS)
+    refused(call(*command, text=fixed), "the data of row 3 of the input are not those that")
+    refused(call(*command, text=lines(*PROMPTS[:3])), "holds a run with data")  # other rows, not another line
+    done = call(*command, "--retry-failed", text=fixed)
+    assert done.exit_code == 0 and "row 3 of the input changed: 1 finished rows are made again" in done.stderr
+    after = {path.name: path.stat().st_mtime_ns for path in (out / "parts").iterdir()}
+    assert after.keys() == before.keys() and sum(after[name] != before[name] for name in after) == 2  # of one job
+    alone = generate(FakeModel(), PROMPTS, reward=near_two, sampler=METHOD)
+    assert [each["text"] for each in objects(out / "results.jsonl")] == alone.texts
+    assert call(*command, text=fixed).exit_code == 0 and not (out / "failed.jsonl").exists()
+    changed = lines(PROMPTS[1], *PROMPTS[1:])  # a finished row: its whole job is made again
+    refused(call(*command, text=changed), "the data of row 0 of the input are not those that")
+    done = call(*command, "--retry-failed", text=changed)
+    assert "row 0 of the input changed: 2 finished rows are made again" in done.stderr
+    assert objects(out / "results.jsonl")[0]["document"] == PROMPTS[1]
+
+
+def test_a_folder_that_cannot_be_made_or_written_is_one_sentence(
+    fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["generate", "--engine", "local", "--method", METHOD, "--reward", "length:2"]
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "file", tmp_path / "file" / "out"):
+        refused(call(*command, "--out", str(wrong), text="one\n"), f"{wrong} cannot be made a folder (")
+    from iterref.engine import results
+
+    def full(path: Path) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    real, out = results.whole, tmp_path / "out"
+    monkeypatch.setattr(results, "whole", lambda path: full(path) if path.suffix == ".parquet" else real(path))
+    told = f"{out} cannot be written (No space left on device): what is finished is kept; make room"
+    refused(call(*command, "--out", str(out), text="one\n"), told, code=1)
+    monkeypatch.setattr(results, "whole", real)
+    assert call(*command, "--out", str(out), text="one\n").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -273,6 +346,10 @@ def test_ctrl_c_in_a_shell_keeps_what_is_finished(tmp_path: Path) -> None:
     assert begun.returncode == 0 or f"what is finished is kept in {out}: the same command goes on" in told
     assert subprocess.run(command, check=False).returncode == 0
     same_as_alone(objects(out / "results.jsonl"))
+
+
+def near_two(completions: list[str]) -> list[float]:
+    return [1 - abs(len(text.split()) - 2) / 2 for text in completions]
 
 
 def near_four(completions: list[str]) -> list[float]:

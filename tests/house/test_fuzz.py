@@ -88,8 +88,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "puzzles.txt": constraints.read,
     "openings.txt": steering.read,
     "config.json": lambda file: read_json(file, "a model"),
-    "prompts.txt": lambda file: reading.read_prompts(io.TextIOWrapper(io.BytesIO(file.read_bytes()), "utf-8")),
-    "edits.jsonl": lambda file: reading.read_texts(io.TextIOWrapper(io.BytesIO(file.read_bytes()), "utf-8")),
+    "prompts.txt": lambda file: reading.read_prompts(io.BytesIO(file.read_bytes())),
+    "edits.jsonl": lambda file: reading.read_texts(io.BytesIO(file.read_bytes())),
 }
 
 

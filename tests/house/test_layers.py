@@ -18,6 +18,7 @@ FILES = {
 # From the ground up: a room may use the rooms above it in this list, and itself.
 ORDER = [
     {"columns", "files", "hub", "interrupts", "lines", "optional", "progress", "legacy", "sources"},
+    {"forms"},
     {"registry"},
     {"lazy", "strings"},
     {"random", "footprint"},
@@ -34,6 +35,7 @@ ORDER = [
     {"run"},
     {"drafts", "report", "adaptive"},
     {"loading", "check"},
+    {"arguments"},
     {"generation", "training"},
     {"estimation"},
     {"editing", "bench", "engine"},

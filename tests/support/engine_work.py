@@ -124,7 +124,7 @@ def table(rows: int) -> Table:
 
 
 def manifest(rows: int, size: int, **options: object) -> Manifest:
-    return Manifest(options, {"name": "words"}, {"name": "none", "hash": None}, table(rows).digest(), rows, size)
+    return Manifest(options, {"name": "words"}, {"name": "none", "code": None}, table(rows).digest(), rows, size)
 
 
 def go(folder: Path, rows: int, size: int, engine: Any, *, retry: bool = False, **options: int) -> Tally:

@@ -1,0 +1,98 @@
+"""Instances: a network and a tokenizer that are in memory already, as the checkpoint that they would be saved as.
+
+    model.config, model.state_dict(), tokenizer  ->  Checkpoint  ->  the family that the configuration names
+
+The network's own code is not asked again: its weights go into this package's modules or the classes that `transformers`
+ships, as those of a folder do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iterref.models.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Held(Checkpoint):
+    """A checkpoint whose `tensors` are in memory; its folder has the tokenizer alone."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def weights(self) -> dict[str, Tensor]:
+        """All tensors by name, where the network has them."""
+        return dict(self.tensors)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The sizes of all tensors by name."""
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+    def fits(self, dtype: torch.dtype, device: torch.device) -> None:
+        """The weights have their room already."""
+
+    def files(self) -> list[Path]:
+        """No file holds them."""
+        return []
+
+
+def held(model: Any, tokenizer: Any, folder: Path) -> Held:
+    """The checkpoint of a network of `transformers`, which may be compiled or wrapped for training; `folder` gets its
+    tokenizer, an object of `transformers` or `tokenizers`.
+
+    Raises `TypeError` for an object that is no such network or tokenizer, and `ValueError` for weights that are not
+    there as they were trained (adapters, quantised, on no device), saying what to do.
+    """
+    for wrapper in ("_orig_mod", "module"):  # of torch.compile, of data parallelism
+        model = getattr(model, wrapper, model) if isinstance(model, torch.nn.Module) else model
+    kind = type(model).__name__
+    if isinstance(model, type):
+        raise TypeError(f"model= is the class {model.__name__}: pass one of its objects, or a name")
+    if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError("the model has adapters: merge them into it (model.merge_and_unload()), and pass the result")
+    config = getattr(model, "config", None)
+    if not isinstance(model, torch.nn.Module) or not hasattr(config, "to_dict"):
+        hint = "pass its .model and .tokenizer" if hasattr(model, "model") and hasattr(model, "tokenizer") else (
+            "pass a network of transformers, or give the name of a folder"
+        )
+        raise TypeError(f"model= is a {kind}: {hint}")
+    if getattr(model, "is_quantized", False) or getattr(config, "quantization_config", None) is not None:
+        raise ValueError(f"the {kind} is quantised, and its weights are not those of its class: load it without")
+    tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    if any(tensor.is_meta for tensor in tensors.values()):
+        raise ValueError(f"some weights of the {kind} are on the disk or on no device: load it without device_map")
+    written = {**config.to_dict(), "architectures": [kind]}
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if ends is not None:
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
+    save(tokenizer, folder)
+    return Held(f"the {kind}", folder, written, tensors)
+
+
+def place_of(model: Any) -> tuple[torch.device, str]:
+    """Where a network is, and the precision that its weights have, by name."""
+    weight = next((one for one in model.parameters() if one.is_floating_point()), None)
+    if weight is None:
+        return torch.device("cpu"), "float32"
+    name = str(weight.dtype).removeprefix("torch.")
+    return weight.device, name if name in ("bfloat16", "float16") else "float32"
+
+
+def save(tokenizer: Any, folder: Path) -> None:
+    """Writes a tokenizer as its library does."""
+    if tokenizer is None:
+        raise TypeError("tokenizer= is missing: pass the model's tokenizer, or 'none' for token ids alone")
+    if isinstance(tokenizer, str | Path):
+        return  # read by its name
+    if hasattr(tokenizer, "save_pretrained"):
+        tokenizer.save_pretrained(folder)
+    elif hasattr(tokenizer, "save") and hasattr(tokenizer, "to_str"):
+        tokenizer.save(str(folder / "tokenizer.json"))
+    else:
+        raise TypeError(f"tokenizer= is a {type(tokenizer).__name__}: pass one of transformers, or a name")
