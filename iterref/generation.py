@@ -103,7 +103,7 @@ def generate(
     """
     prompts, model, batch = checked_prompts(prompts), checked_model(model), len(prompts)
     columns = read_columns(columns, batch)
-    reward = checked_reward(reward, batch, columns, reward_weights)
+    asked = checked_reward(reward, batch, columns, reward_weights)
     identities = checked_rows(seed, rows, watch, batch)
     options = checked_options(
         seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
@@ -113,9 +113,9 @@ def generate(
     if copies < 1:
         raise ValueError(f"num_return_sequences must be at least 1, got {copies}")
     model, method = method_of(model, given["sampler"])
-    method, pool = begun(method, reward, start)
+    method, pool = begun(method, asked, start)
     unfitted, method = method, fitted(method, given["budget"], pool)
-    posed = pose(model, prompts, reward, columns, identities, **options)
+    posed = pose(model, prompts, asked, columns, identities, **options)
     texts, judged = posed.pools[0].best() if start else (None, Cost())
     passes = posed.problem.denoiser.passes
     if passes > 1:

@@ -78,7 +78,6 @@ def load(
         raise ValueError(
             f"{name} runs in a network that has one device: say device=, for device_map is of {', '.join(spread)}"
         )
-    model: Any  # a model of images is a `TextModel` whose texts are images
     told: dict[str, Any] = {"dtype": weights, "device": place, **options}
     with _within_memory(name, place):
         if family.whole is not None:

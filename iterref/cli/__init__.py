@@ -40,7 +40,7 @@ from iterref.cli.writing import (
 )
 from iterref.sources import HOME, declared
 
-RESUMED = {"strength": STRENGTH, "room": None}  # how `generate` goes on from texts
+RESUMED: dict[str, Any] = {"strength": STRENGTH, "room": None}  # how `generate` goes on from texts
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -100,7 +100,7 @@ def edit(
     batch = len(prompts)
     texts = _checked_texts(texts, batch)
     columns = read_columns(columns, batch)
-    reward = checked_reward(reward, batch, columns)
+    asked = checked_reward(reward, batch, columns)
     identities = checked_rows(seed, rows, (), batch)
     options = checked_options(
         seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
@@ -110,7 +110,7 @@ def edit(
     if room is not None and room < 0:
         raise ValueError(f"room is how many tokens a text may grow by, at least 0, got {room}")
     expect_bound(distance, 0.0 if drift is None else drift)
-    posed = pose(model, prompts, reward, columns, identities, **options)
+    posed = pose(model, prompts, asked, columns, identities, **options)
     problem, blank = posed.problem, blank_canvas(posed.model)
     device = problem.canvas.device
     first = texts.nodes[0].tokens if isinstance(texts, History) else texts
@@ -124,7 +124,7 @@ def edit(
     problem = replace(problem, canvas=tokens, free=free, reward=Remembered(bounded))
     context = Context(posed.model, problem, identities, options["seed"], measure, blank)
     about = {
-        "model": fingerprint(posed.model), "prompts": digest(prompts), "reward": name_of(reward), "drift": drift,
+        "model": fingerprint(posed.model), "prompts": digest(prompts), "reward": name_of(asked), "drift": drift,
         "distance": distance,
     }  # fmt: skip
     if isinstance(texts, History):

@@ -140,7 +140,7 @@ class Editing:
         method maximises, a text is left only for one of a higher reward. `budget` is rows a sample for this step, as in
         `generate`. Raises `ValueError` for a strength out of range or a method without moves on finished texts.
         """
-        strength = number("strength", strength)
+        strength = number("strength", strength, "pass one in (0, 1]")
         method = self._method(sampler, strength, budget)
         with self.context.turn:
             result = self._run(method, self.context.problem, self.tokens, watch, progress)

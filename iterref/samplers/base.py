@@ -47,7 +47,7 @@ class State:
     def take(self, index: Tensor) -> Self:
         """The states in another order, or some of them, index (R',) long, with all that is known of each."""
         known: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: x[index] for name, x in known.items() if isinstance(x, Tensor)})
+        return replace(self, **{name: x[index] if isinstance(x, Tensor) else x for name, x in known.items()})
 
 
 @dataclass(frozen=True)
