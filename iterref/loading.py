@@ -16,19 +16,20 @@ from typing import Any, Literal
 
 import torch
 
-from iterref.drafts import TextModel
 from iterref.hub import device_of, fetched, precision, read_json
-from iterref.models import amused
+from iterref.models import amused, masked_lm
+from iterref.models.base import TextModel
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec
 from iterref.models.device_map import DeviceMap
-from iterref.models.masked_lm import decoder
+from iterref.models.text.codec import Codec
 from iterref.padding import compile_static
 
 # Bundled models of whole texts, in the published formats of MDLM and UDLM. A folder of the name goes first.
 BUNDLED = {name: Path(__file__).parent / "models" / "weights" / name for name in ("tiny-books", "tiny-books-uniform")}
 # A family's name in config.json, in lower case, and its file in `iterref.models`.
 FAMILIES = {name: name for name in ("mdlm", "udlm", "duo", "sedd", "llada", "dream", "diffusion_gemma")}
+# What the files of a tokenizer are called, besides sentencepiece's *.model.
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 # Families whose network is a class of `transformers`, which a device map may spread.
 SPREAD = ("llada", "dream", "masked_lm", "diffusion_gemma")
 
@@ -45,6 +46,8 @@ def load(
     dtype: str = "float32",
     revision: str | None = None,
     compile: bool | Literal["static"] = False,
+    family: str | None = None,
+    lossy: bool = False,
     **options: Any,
 ) -> TextModel:
     """The text model in a folder, of a hub name, or a bundled one: "tiny-news" (None too), "tiny-books" and
@@ -58,7 +61,9 @@ def load(
     checkpoint's own files (`iterref.models.device_map`). `dtype` is the precision of the
     weights: "float32", "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the
     network at first use, which takes a minute and pays in long runs; "static" does so for a few sizes of calls, up to
-    which they are padded (`iterref.padding`), and records CUDA graphs on a GPU. `options` are the family's own
+    which they are padded (`iterref.padding`), and records CUDA graphs on a GPU. `family` ("mdlm",
+    "masked_lm", ...) says what a checkpoint is where its config.json does not. A text that the tokenizer cannot give
+    back is refused, unless `lossy`. `options` are the family's own
     (`chat=False`, `label=` of UDLM, `guidance=` of images: docs/models.md).
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
@@ -69,12 +74,12 @@ def load(
     if name is None or str(name) == "tiny-news" or _own(Path(name)):
         from iterref.models.tiny_news import Summarizer
 
-        if length is not None or tokenizer is not None or options or compile or dtype == "float16":
+        if length is not None or tokenizer is not None or options or compile or dtype == "float16" or family:
             raise ValueError("a summariser has its own length and tokenizer, and runs in float32 or bfloat16, as it is")
         if isinstance(place, DeviceMap):
             raise _one_device(name or "tiny-news")
         own = None if name is None or str(name) == "tiny-news" else name
-        return Summarizer.load(own, place, dtype)  # type: ignore[arg-type]
+        return Summarizer.load(own, place, dtype, lossy=lossy)  # type: ignore[arg-type]
     model: Any  # a model of images is a `TextModel` whose texts are images
     told = {"dtype": weights, "device": place, **options}
     with _within_memory(name, place):
@@ -86,13 +91,14 @@ def load(
             model = amused.load(name, revision=revision, **told)
         else:
             checkpoint = Checkpoint.open(name, revision)
-            kind = family_of(checkpoint.config, checkpoint.name)
-            family = import_module(f"iterref.models.{kind}")
+            kind = _known(family) if family else family_of(checkpoint.config, checkpoint.name)
+            room = import_module(f"iterref.models.{kind}")
             if not isinstance(place, DeviceMap):
                 checkpoint.fits(weights, place)
             elif kind not in SPREAD:
                 raise _one_device(name)
-            model = family.load(checkpoint, _codec(checkpoint, tokenizer, family.TOKENIZER), length=length, **told)
+            codec = _codec(checkpoint, tokenizer, room.TOKENIZER, lossy)
+            model = room.load(checkpoint, codec, length=length, **told)
     if compile == "static":
         model = compile_static(model)
     elif compile:
@@ -143,20 +149,28 @@ def _within_memory(name: str | Path, place: torch.device | DeviceMap) -> Iterato
 
 def family_of(config: Mapping[str, Any], name: str) -> str:
     """The family that a configuration belongs to, a file in `iterref.models`. Raises `ValueError` for another."""
-    named = [config.get("model_type"), *(config.get("architectures") or [])]
-    known = [str(one).lower() for one in named if one is not None]
+    kind, architectures = config.get("model_type"), config.get("architectures") or []
+    known = [str(one).lower() for one in [kind, *architectures] if one is not None]
     for one in known:
         if one in FAMILIES:
             return FAMILIES[one]
-    if any(one.endswith("formaskedlm") for one in known) or decoder(str(config.get("model_type"))):
+    if masked_lm.recognised(config):
         return "masked_lm"
     if not known and {"graph", "noise", "model", "tokens"} <= set(config):
         return "sedd"  # its config.json is the training configuration, which names no architecture
     raise ValueError(
         f"{name} is of the architecture {', '.join(known) or 'that its config.json does not name'}: this library reads "
-        f"{', '.join(FAMILIES)}, masked language models of transformers and amused pipelines of diffusers; wrap "
-        "another model in a denoiser of your own (iterref.denoise)"
+        f"{', '.join(FAMILIES)}, masked language models of transformers and amused pipelines of diffusers; say family= "
+        "if it is one of these under another name, or wrap it in a denoiser of your own (iterref.denoise)"
     )
+
+
+def _known(family: str) -> str:
+    """The family of that name. Raises `ValueError` for another."""
+    names = (*FAMILIES.values(), "masked_lm")
+    if family not in names:
+        raise ValueError(f"unknown family {family!r}: choose one of {', '.join(names)}")
+    return family
 
 
 def _own(folder: Path) -> bool:
@@ -165,10 +179,10 @@ def _own(folder: Path) -> bool:
     return file.is_file() and str(read_json(file, str(folder)).get("format")).startswith("iterref-")
 
 
-def _codec(checkpoint: Checkpoint, asked: str | Path | None, usual: str | None) -> Codec | None:
+def _codec(checkpoint: Checkpoint, asked: str | Path | None, usual: str | None, lossy: bool) -> Codec | None:
     """The tokenizer that was asked for, the checkpoint's own, or its family's."""
     if asked is not None:
-        return None if str(asked) == "none" else Codec.load(asked)
-    if usual is None or (checkpoint.folder / "tokenizer.json").is_file():
-        return Codec.load(checkpoint.folder)
-    return Codec.load(usual)
+        return None if str(asked) == "none" else Codec.load(asked, lossy)
+    files = checkpoint.folder.iterdir()
+    own = any(file.name in VOCABULARIES or file.suffix == ".model" for file in files)
+    return Codec.load(checkpoint.folder if own or usual is None else usual, lossy)

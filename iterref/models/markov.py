@@ -7,7 +7,7 @@
       T*_i(u, v) = T_i(u, v) exp(values(u, v) / alpha) h_i(v) / h_i-1(u),   h the backward sums of the numerator
 
 Everything is float64 and elementwise, with sums in a fixed order, so a row's numbers are the same bits in every batch.
-A chain with one matrix for all steps has a quicker denoiser under absorbing noise (`iterref.models.bridge`).
+A chain with one matrix for all steps has a quicker denoiser under absorbing noise (`iterref.models.markov_posterior`).
 
 Rabiner (1989), "A tutorial on hidden Markov models", sections III A-B; backward sampling: Carter and Kohn (1994).
 """
@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from iterref.models.bridge import Bridge
+from iterref.models.markov_posterior import Bridge
 from iterref.models.pair_reward import PairReward, random_reward
 from iterref.models.table import add_up, clean_tokens, evidence, expect_clean, normalised, packed
 from iterref.noise import Noise, absorbing, uniform

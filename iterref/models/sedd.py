@@ -25,9 +25,9 @@ from torch import Tensor
 
 from iterref.denoise import from_score
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec, mismatch, unwritten
 from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
-from iterref.models.prefix import PrefixModel
+from iterref.models.text.codec import Codec, mismatch, unwritten
+from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, absorbing
 
 TOKENIZER = "gpt2"
@@ -70,7 +70,7 @@ def load(
             "graph 'absorb' and 'loglinear' noise, as the published ones have"
         )
     mask, device = checkpoint.size("tokens"), torch.device(device)
-    if codec is not None and codec.size != mask:
+    if codec is not None and mask not in (codec.size, codec.reach):
         raise mismatch(checkpoint.name, mask, codec)
     options = sizes(replace(checkpoint, config={**checkpoint.config, "vocab_size": mask + 1}))
     network = build(options, state(checkpoint.weights()), dtype, device)

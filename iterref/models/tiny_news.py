@@ -21,10 +21,14 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from iterref.models.base import Text, TextModel
+from iterref.models.text.files import read_tokenizer
+from iterref.models.text.reading import spelled, unread
 from iterref.models.transformer import Memory, Transformer, TransformerOptions
 from iterref.noise import Noise, absorbing
 
 WEIGHTS = Path(__file__).parent / "weights"
+UNKNOWN = "<unk>"
 FORMAT = "iterref-summarizer-1"
 COPYING = "iterref:tries=16,blocks=1,span=1.0+0.75+0.5,spacing=0,objective=maximise"  # of summaries: docs/defaults.md
 
@@ -128,7 +132,7 @@ class SummaryDenoiser:
             return self.network.decode(x_t, memory).float()
 
 
-class Summarizer:
+class Summarizer(TextModel):
     """A text model: prompts in, a denoiser of their summaries out, and text to tokens and back.
 
     `noise` is absorbing noise over `vocab` tokens with the token `mask`, `length` the number of canvas positions,
@@ -145,22 +149,22 @@ class Summarizer:
         source_length: int,
         precision: Literal["float32", "bfloat16"] = "float32",
         prompted: bool = True,
+        lossy: bool = False,
     ) -> None:
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f'unknown precision {precision!r}: choose "float32" or "bfloat16"')
         self.half = precision == "bfloat16"
         self.network = network.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.lossy = tokenizer, lossy
         self.length, self.eos, self.source_length, self.prompted = length, eos, source_length, prompted
         self.vocab, self.mask = network.options.vocab, network.options.mask
         self.noise = absorbing(self.vocab, self.mask)
-        self.device = network.table.weight.device
-
-    @property
-    def recommended(self) -> str | None:
-        """What `generate` refines texts by. A summary is tied to its document more than to itself, so large spans may
-        be drawn at once, which would break free text."""
-        return COPYING if self.prompted else None
+        self.device, self.ends = network.table.weight.device, [eos]
+        self._special = {token: entry.content for token, entry in tokenizer.get_added_tokens_decoder().items()
+                         if entry.special and entry.content != UNKNOWN}  # fmt: skip
+        # A summary is tied to its document more than to itself, so large spans may be drawn at once, which would break
+        # free text.
+        self.recommended = COPYING if prompted else None
 
     @classmethod
     def load(
@@ -168,6 +172,7 @@ class Summarizer:
         folder: str | Path | None = None,
         device: torch.device | str = "cpu",
         precision: Literal["float32", "bfloat16"] = "float32",
+        lossy: bool = False,
     ) -> Summarizer:
         """The summariser in a folder that `iterref.training.train` wrote; None is the bundled one. In `precision`
         "bfloat16" the decoder multiplies in half precision, about twice as fast where the processor can. Raises
@@ -181,10 +186,10 @@ class Summarizer:
             raise ValueError(f"{folder} is no {FORMAT} folder: give one that training exported")
         network = Transformer(TransformerOptions(**config["transformer"]))
         network.load_state_dict({k: v.float() for k, v in load_file(folder / "weights.safetensors").items()})
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = read_tokenizer(folder, {}, str(folder))
         return cls(
             network.to(device), tokenizer, config["length"], config["eos"], config["source_length"], precision,
-            prompted=config.get("prompted", True),
+            prompted=config.get("prompted", True), lossy=lossy,
         )  # fmt: skip
 
     def prepare(self, prompts: Sequence[str]) -> tuple[SummaryDenoiser, Tensor, Tensor]:
@@ -193,7 +198,7 @@ class Summarizer:
         if not len(prompts):
             raise ValueError("there are no prompts: pass at least one document")
         sources = []
-        for row, ids in enumerate(self._tokens(prompts)):
+        for row, ids in enumerate(self._tokens(prompts, "prompt", range(len(prompts)))):
             if not self.prompted and prompts[row].strip():
                 raise ValueError(f"prompt {row} is given, and this model was trained without: give empty prompts")
             if self.prompted and not ids:
@@ -214,20 +219,34 @@ class Summarizer:
             torch.ones_like(canvas, dtype=torch.bool),
         )
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """B texts as canvases (B, L) long, filled up with `eos`. Raises `ValueError` for a text of L tokens or more."""
-        canvases = []
-        for row, ids in enumerate(self._tokens(texts)):
-            if len(ids) >= self.length:
-                raise ValueError(f"text {row} has {len(ids)} tokens and the canvas holds {self.length - 1}: shorten it")
-            canvases.append(ids + [self.eos] * (self.length - len(ids)))
-        return torch.tensor(canvases, dtype=torch.long, device=self.device).view(-1, self.length)
-
     def decode(self, tokens: Tensor) -> list[str]:
         """Canvases (R, L) long as texts: words with blanks between them, up to the first `eos`; masks are left out."""
         rows = tokens.tolist()
-        return self.tokenizer.decode_batch([ids[: ids.index(self.eos)] if self.eos in ids else ids for ids in rows])
+        written = [ids[: ids.index(self.eos)] if self.eos in ids else ids for ids in rows]
+        return list(map(Text, self.tokenizer.decode_batch(written), rows))
 
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self.tokenizer.encode_batch([normalise(text) for text in texts], add_special_tokens=False)
+    def _canvases(self, texts: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
+        """Pieces, filled up with `eos`; a text of L tokens has none."""
+        canvases = []
+        for row, ids in zip(rows, self._tokens(texts, "text", rows), strict=True):
+            if len(ids) > self.length:
+                raise ValueError(f"text {row} has {len(ids)} tokens and the canvas holds {self.length}: shorten it")
+            canvases.append(ids + [self.eos] * (self.length - len(ids)))
+        return canvases
+
+    def _tokens(self, texts: Sequence[str], what: str, rows: Sequence[int]) -> list[list[int]]:
+        """The pieces of texts in the training data's form, in which a word may be `<unk>` itself.
+
+        Raises `ValueError`, naming the text, for characters that the vocabulary lacks (unless `lossy`), and for a
+        special token that is spelled out.
+        """
+        normal = [normalise(text) for text in texts]
+        encoded = self.tokenizer.encode_batch(normal, add_special_tokens=False)
+        for row, text, one in zip(rows, normal, encoded, strict=True):
+            wrong = spelled(text, one.ids, self._special)
+            if wrong:
+                raise ValueError(f"{what} {row} {wrong}, which would be read as one: write it in another way")
+            wrong = "" if self.lossy else unread(text, one, self.tokenizer.token_to_id(UNKNOWN), UNKNOWN)
+            if wrong:
+                raise ValueError(f"{what} {row} {wrong}: take it out, or load the model with lossy=True")
         return [one.ids for one in encoded]

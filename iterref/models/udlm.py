@@ -24,9 +24,9 @@ from torch import Tensor
 
 from iterref.denoise import from_leave_one_out
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec, mismatch, unwritten
 from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
-from iterref.models.prefix import PrefixModel
+from iterref.models.text.codec import Codec, mismatch, unwritten
+from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, uniform
 
 TOKENIZER = "bert-base-uncased"

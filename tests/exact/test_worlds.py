@@ -14,8 +14,8 @@ from torch import Tensor
 
 from iterref.bench.measures import Yardstick, distance, shares
 from iterref.models import bridge
-from iterref.models.bridge import Bridge
 from iterref.models.markov import Markov, world
+from iterref.models.markov_posterior import Bridge
 from iterref.models.pair_reward import KINDS, random_reward
 from iterref.models.table import packed
 from iterref.noise import absorbing
@@ -91,7 +91,7 @@ def test_impossible_rows_are_named_whatever_is_asked(monkeypatch):
     nothing = torch.zeros(3, 5, dtype=torch.bool)
     for wrong in (bad, [1, 2, 2, 2, 2], [0, 0, 2, 2, 2]):
         for limit in (bridge.LARGEST, 0):  # forward-backward says the same
-            monkeypatch.setattr("iterref.models.bridge.LARGEST", limit)
+            monkeypatch.setattr("iterref.models.markov_posterior.LARGEST", limit)
             rigid.__dict__.pop("_bridge", None)
             with pytest.raises(ValueError, match="x_t row 2 is impossible under this chain"):
                 rigid(torch.tensor([good, [2] * 5, wrong]), torch.ones(3), nothing, torch.arange(3))

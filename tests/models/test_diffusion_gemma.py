@@ -22,7 +22,7 @@ from iterref.generation import generate
 from iterref.models import diffusion_gemma
 from iterref.models.diffusion_gemma import BLIND, KIND, CanvasDenoiser, Network
 from iterref.models.markov import world
-from iterref.models.prompted import PromptedModel
+from iterref.models.text.prompted import PromptedModel
 from iterref.noise import uniform
 from iterref.problem import Problem
 from iterref.random import Rng

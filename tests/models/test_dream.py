@@ -15,8 +15,8 @@ from iterref.check import check_model
 from iterref.loading import load as load_any
 from iterref.models import dream
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec
-from iterref.models.prompted import PromptedModel
+from iterref.models.text.codec import Codec
+from iterref.models.text.prompted import PromptedModel
 from iterref.noise import Schedule
 from iterref.rewards import SelfLikelihood
 from tests.models.test_byte_pairs import ADDED, TEMPLATE, bytes_and_pairs, write_pairs

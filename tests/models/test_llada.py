@@ -22,8 +22,8 @@ from iterref.denoise import Guided
 from iterref.loading import load as load_any
 from iterref.models import llada
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec
-from iterref.models.prompted import PromptedModel
+from iterref.models.text.codec import Codec
+from iterref.models.text.prompted import PromptedModel
 from iterref.noise import Schedule
 from iterref.rewards import SelfLikelihood
 from tests.support.decoders import (

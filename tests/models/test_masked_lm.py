@@ -15,9 +15,9 @@ import iterref
 from iterref.check import check_model
 from iterref.denoise import Tempered
 from iterref.loading import load
-from iterref.models.codec import Codec
 from iterref.models.masked_lm import LENGTH
-from iterref.models.prompted import PromptedModel
+from iterref.models.text.codec import Codec
+from iterref.models.text.prompted import PromptedModel
 from iterref.noise import Schedule
 from tests.support.published import all_states, product_matrix, step_matrix
 

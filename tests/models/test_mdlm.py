@@ -13,7 +13,7 @@ from iterref.generation import generate
 from iterref.loading import load
 from iterref.models import mdlm
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.prefix import PrefixModel
+from iterref.models.text.prefix import PrefixModel
 from tests.support.published import (
     CLS,
     END,

@@ -9,8 +9,8 @@ from torch import Tensor
 from iterref.check import check
 from iterref.denoise import from_score
 from iterref.loading import load
-from iterref.models.prefix import PrefixModel
 from iterref.models.table import Table
+from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, absorbing, uniform
 from tests.support.published import (
     END,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref.models.codec import Codec, unwritten
-from iterref.models.prefix import PrefixModel
+from iterref.models.text.codec import Codec, unwritten
+from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, absorbing, uniform
 from tests.support.published import CLS, END, MASK, PAD, SEP, WORDS, tokenizer
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from iterref.denoise import Denoiser, carry_over_
+from iterref.models.base import Text, TextModel
 from iterref.models.bidirectional import Bidirectional
-from iterref.models.codec import Codec
+from iterref.models.text.codec import Codec
 from iterref.noise import Noise
 
 
@@ -62,7 +63,7 @@ class Compiles(Protocol):
     def compile(self, *, dynamic: bool, mode: str | None) -> None: ...
 
 
-class PromptedModel:
+class PromptedModel(TextModel):
     """Prompts in, a denoiser of answers with empty canvases out, and answers to tokens and back.
 
     `bind` makes the denoiser of B prompts given as token ids, `length` is the number L of an answer's positions,
@@ -84,6 +85,7 @@ class PromptedModel:
         fill: int = 0,
         chat: bool | None = None,
         device: torch.device | str = "cpu",
+        ranks: int = 1,
     ) -> None:
         if length < 1:
             raise ValueError(f"an answer needs at least one position, got length={length}")
@@ -92,12 +94,8 @@ class PromptedModel:
         self.bind, self.noise, self.length, self.device = bind, noise, length, torch.device(device)
         self.head, self.ends, self.fill = list(head), list(ends), fill
         self.chat = codec is not None and codec.template is not None if chat is None else chat
-        self._codec, self._network = codec, network
-
-    @property
-    def ranks(self) -> int:
-        """How many ranks compute the network together, and have to take the same decisions."""
-        return int(getattr(self._network, "ranks", 1))
+        self._codec = None if codec is None else codec.within(noise.vocab, noise.mask)
+        self._network, self.ranks = network, ranks
 
     def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:
         """Has torch compile the network at first use; `dynamic` lets sizes vary."""
@@ -125,30 +123,26 @@ class PromptedModel:
     def ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """The token ids that stand before every answer."""
         if not self.chat:
-            return [self.head + ids for ids in self.codec.ids(prompts)]
-        written = self.codec.ids([self.codec.asked(prompt) if prompt else "" for prompt in prompts])
-        return [ids if prompt else self.head for ids, prompt in zip(written, prompts, strict=True)]
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """R answers as finished canvases (R, L) long: pieces, end, and fill to the last position.
-
-        Raises `ValueError` for an answer that is too long, naming it.
-        """
-        canvas = torch.full((len(texts), self.length), self.fill, device=self.device)
-        for row, ids in enumerate(self.codec.ids(texts)):
-            if len(ids) > self.length:
-                raise ValueError(f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it")
-            ids = (ids + self.ends[:1])[: self.length]
-            canvas[row, : len(ids)] = torch.tensor(ids, dtype=torch.long, device=self.device)
-        return canvas
+            return [self.head + ids for ids in self.codec.ids(prompts, "prompt")]
+        return [ids if prompt else self.head for ids, prompt in zip(self.codec.chats(prompts), prompts, strict=True)]
 
     def decode(self, tokens: Tensor) -> list[str]:
         """Finished canvases (R, L) long as texts, up to the first end; masks and other special tokens are left out."""
-        texts = []
-        for ids in tokens.tolist():
+        pieces, canvases = [], tokens.tolist()
+        for ids in canvases:
             end = next((at for at, token in enumerate(ids) if token in self.ends), len(ids))
-            texts.append([token for token in ids[:end] if token < self.codec.reach])
-        return self.codec.text(texts)
+            pieces.append([token for token in ids[:end] if token != self.noise.mask])
+        return list(map(Text, self.codec.text(pieces), canvases))
+
+    def _canvases(self, texts: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
+        """Pieces, end, and fill to the last position."""
+        canvases = []
+        for row, ids in zip(rows, self.codec.ids(texts, rows=rows), strict=True):
+            if len(ids) > self.length:
+                raise ValueError(f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it")
+            ids = (ids + self.ends[:1])[: self.length]
+            canvases.append(ids + [self.fill] * (self.length - len(ids)))
+        return canvases
 
 
 def bound(

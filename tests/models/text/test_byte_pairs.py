@@ -10,7 +10,7 @@ import pytest
 import transformers
 from tokenizers import pre_tokenizers
 
-from iterref.models.codec import Codec
+from iterref.models.text.codec import Codec
 
 ADDED = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
 PAIRS = ["t h", "th e", "c a", "ca t", "d o", "do g", "Ġ the", "Ġ cat", "Ġ dog", "s a", "sa w", "Ġ saw", "Ġ a", "e r"]

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from iterref.hub import read_json
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec, mismatch
-from iterref.models.prompted import PromptedModel, bound
+from iterref.models.text.codec import Codec, mismatch, unwritten
+from iterref.models.text.prompted import PromptedModel, bound
 from iterref.noise import Schedule, absorbing
 
 
@@ -47,8 +46,8 @@ def roles(checkpoint: Checkpoint, codec: Codec | None, vocab: int, mask: str, ch
     ends = list(dict.fromkeys([*turns, *_ends(checkpoint), *known]))
     padding = checkpoint.config.get("pad_token_id")
     fill = codec.fill if codec is not None else padding if isinstance(padding, int) else next(iter(ends), 0)
-    reach = vocab if codec is None else codec.reach
-    return Roles(hidden, [end for end in ends if end < vocab], fill, torch.arange(reach, vocab))
+    ends = [end for end in ends if end < vocab and end != hidden]
+    return Roles(hidden, ends, fill if fill != hidden else next(iter(ends), 0), unwritten(codec, vocab))
 
 
 def answers(
@@ -72,7 +71,7 @@ def answers(
     )  # fmt: skip
     return PromptedModel(
         bind, noise, length, codec, network=network, head=head, ends=role.ends, fill=role.fill, chat=chat,
-        device=network.device,
+        device=network.device, ranks=network.ranks,
     )  # fmt: skip
 
 
