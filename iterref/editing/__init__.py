@@ -25,7 +25,17 @@ from iterref.editing.history import History, Node
 from iterref.editing.marks import BRACKETS, Marks, read
 from iterref.editing.session import Choice, Desk, Editing
 from iterref.editing.strength import strengthened
-from iterref.generation import checked_columns, checked_prompts, checked_reward, checked_rows, fitted, method_of, pose
+from iterref.generation import (
+    checked_columns,
+    checked_prompts,
+    checked_reward,
+    checked_rows,
+    fitted,
+    method_of,
+    pose,
+    text_model,
+)
+from iterref.models.base import MASKS
 from iterref.rewards.base import Remembered
 from iterref.samplers.base import Sampler
 
@@ -115,6 +125,8 @@ def edit(
     options = {} if drift is None else {"within": drift}
     rewards = problem.begin().score(tokens, problem.rows, final=False)
     written = posed.model.decode(tokens)
+    if not isinstance(first, Tensor):
+        written = list(first)  # as they were given; the model may write them in another form
     node = Node(0, None, "start", options, tokens, written, rewards, measure(tokens, problem.rows), cost=cost)
     history = History()
     history.add(node)
@@ -162,11 +174,12 @@ def infill(
     `settings` are the options of `edit`, where the whole canvas is free unless `room` says otherwise; `budget` is for
     everything, a pool of drafts included, and `watch` names rows whose states the trace keeps.
     """
-    model, method = method_of(model, sampler)
+    model, method = method_of(text_model(model), sampler)
     method = _affordable(method if strength is None else strengthened(method, strength), budget, settings)
     if isinstance(texts, str):
         raise TypeError("the texts are one string: pass a list of strings, one a prompt")
-    plain = [read(text, row, marks).text for row, text in enumerate(texts)]
+    masks = getattr(model, "masks", MASKS)
+    plain = [read(text, row, marks, masks).text for row, text in enumerate(texts)]
     opened: Settings = {"room": None, **settings}
     return edit(model, plain, prompts=prompts, **opened).infill(
         texts, strength=strength, length=length, marks=marks, sampler=method, watch=watch,

@@ -24,13 +24,14 @@ from iterref.drafts import TextModel
 from iterref.editing.copies import Copies
 from iterref.editing.drift import Drift, text_lengths
 from iterref.editing.history import History, Node, node_seed
-from iterref.editing.marks import BRACKETS, Marks, Regions, place, read
+from iterref.editing.marks import BRACKETS, Around, Frame, Marks, Regions, place, read
 from iterref.editing.strength import strengthened
 from iterref.generation import recommended
+from iterref.models.base import MASKS
 from iterref.particles import pick
 from iterref.problem import Problem
 from iterref.registry import parse
-from iterref.rewards.base import RewardError
+from iterref.rewards.base import Remembered, RewardError
 from iterref.run import Interrupted, Result, sample
 from iterref.samplers.base import Sampler
 
@@ -152,17 +153,20 @@ class Editing:
         regions = self._regions(marked, length, marks)
         method = parse(self._method(sampler)) if strength is None else strengthened(self._method(sampler), strength)
         method = self._fitted(method, budget)
+        asked, model = self.desk.problem, self.desk.model
+        ends = {*self._blank().tolist(), *getattr(model, "ends", ())}
         problem = replace(
-            self.desk.problem,
+            asked,
             canvas=regions.canvas,
-            free=regions.open & self.desk.problem.opened,
-            forbidden=sorted({*map(int, self.desk.problem.forbidden), *self._blank().tolist()}),
+            free=regions.open & asked.opened,
+            forbidden=sorted({*map(int, asked.forbidden), *ends}),
+            reward=Remembered(Around(asked.reward, model.decode, regions.frames)),
         )
         start = None if strength is None else regions.canvas
         result = self._run(method, problem, start, watch, progress)
         options = {"strength": strength, "length": length, "sampler": str(method)}
         told = {name: value for name, value in options.items() if value is not None}
-        return self._record("infill", told, result)
+        return self._record("infill", told, result, regions.frames)
 
     def vary(
         self,
@@ -252,20 +256,28 @@ class Editing:
             return method
         return fit(method, budget_of(budget).per(self.desk.problem.passes))
 
-    def _record(self, operation: str, options: dict[str, Any], result: Result) -> Self:
-        node = self._add(operation, options, result.tokens, result.rewards, result.asked, result)
+    def _record(
+        self, operation: str, options: dict[str, Any], result: Result, frames: Sequence[Frame | None] = ()
+    ) -> Self:
+        node = self._add(operation, options, result.tokens, result.rewards, result.asked, result, frames)
         return replace(self, at=node.id)
 
     def _add(
-        self, operation: str, options: dict[str, Any], tokens: Tensor, rewards: Tensor, cost: Cost, result: Result
-    ) -> Node:
-        """Records a child of this node; a row for which no allowed text was found keeps its own."""
+        self, operation: str, options: dict[str, Any], tokens: Tensor, rewards: Tensor, cost: Cost, result: Result,
+        frames: Sequence[Frame | None] = (),
+    ) -> Node:  # fmt: skip
+        """Records a child of this node; a row for which no allowed text was found keeps its own. Text that did not
+        change stays as it was written: that around the regions of `frames`, and that of a row whose tokens stayed."""
         lost = torch.isneginf(rewards)
         tokens = torch.where(lost[:, None], self.tokens, tokens)
         kept = tuple(int(row) for row in lost.nonzero()[:, 0])
+        texts = self.desk.model.decode(tokens)
+        for row, same in enumerate((tokens == self.tokens).all(1).tolist()):
+            frame = frames[row] if row < len(frames) else None
+            texts[row] = self.texts[row] if same else texts[row] if frame is None else frame.compose(texts[row])
         return self.history.add(
             Node(
-                0, self.at, operation, options, tokens, self.desk.model.decode(tokens),
+                0, self.at, operation, options, tokens, texts,
                 torch.where(lost, self.rewards, rewards), self.desk.drift(tokens, self.desk.problem.rows),
                 cost=cost, kept=kept, result=result,
             )
@@ -295,7 +307,8 @@ class Editing:
         if isinstance(marked, str) or len(marked) != len(self.texts):
             given = "one string" if isinstance(marked, str) else f"{len(marked)} texts"
             raise ValueError(f"infill got {given} for {len(self.texts)} rows: give a text a row, or None")
-        read_texts = [None if text is None else read(text, row, marks) for row, text in enumerate(marked)]
+        masks = getattr(self.desk.model, "masks", MASKS)
+        read_texts = [None if text is None else read(text, row, marks, masks) for row, text in enumerate(marked)]
         if not any(read_texts):
             raise ValueError("every row is None: mark a region in at least one of them")
         blank, lengths = self._blank(), text_lengths(self.tokens, self.desk.blank).tolist()

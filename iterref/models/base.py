@@ -18,6 +18,8 @@ from torch import Tensor
 from iterref.denoise import Denoiser
 from iterref.noise import Noise
 
+MASKS = ("[MASK]", "<mask>")
+
 
 class Text(str):
     """A text with the `tokens` of the canvas that it was read from; a plain string in everything else."""
@@ -36,7 +38,7 @@ class TextModel(ABC):
     `draws_images` says that `decode` gives images; `ranks` counts the processes that compute the network together;
     `recommended` is the method that suits the model best, None for the library's own choice; `ends` are the tokens
     behind which a text is over; `fixed_length` says that the model knows no end, so that a text keeps its number of
-    tokens.
+    tokens; `masks` are what stands in a text for one token that is to be filled in.
     """
 
     draws_images: ClassVar[bool] = False
@@ -44,6 +46,7 @@ class TextModel(ABC):
     recommended: str | None = None
     ends: Sequence[int] = ()
     fixed_length: bool = False
+    masks: Sequence[str] = MASKS
     noise: Noise
     length: int
     device: torch.device

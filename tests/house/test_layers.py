@@ -39,7 +39,7 @@ ORDER = [
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-TOP = {"drafts", "loading", "generation", "training", "editing", "bench", "demo", "cli"}  # who may know a model
+TOP = {"drafts", "loading", "generation", "training", "editing", "bench", "check", "demo", "cli"}  # may know a model
 LOW = {"hub", "random", "noise", "denoise", "models"}  # whom a model may know
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
 OWN_ROOM = {"plots": {"matplotlib"}, "bench.gallery": {"matplotlib"}}  # loaded by whoever asks for a picture

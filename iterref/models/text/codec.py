@@ -22,6 +22,7 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from iterref.hub import fetched, first_line, read_json
+from iterref.models.base import MASKS
 from iterref.models.checkpoint import TOKENIZER
 from iterref.models.text.files import read_tokenizer
 from iterref.models.text.reading import lost, spelled
@@ -100,6 +101,12 @@ class Codec:
     def turns(self) -> list[int]:
         """The tokens that end what one side of a chat says."""
         return [token for token in map(self.tokenizer.token_to_id, TURNS) if token is not None]
+
+    @property
+    def masks(self) -> Sequence[str]:
+        """Usual ways to write one token that is to be filled in, and the tokenizer's own."""
+        own = None if self.mask is None else self.tokenizer.id_to_token(self.mask)
+        return MASKS if own in (None, *MASKS) else (own, *MASKS)
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:

@@ -41,6 +41,8 @@ class PrefixModel(TextModel):
         self.noise = denoiser.noise
         self._codec = codec = None if codec is None else codec.within(self.noise.vocab, self.noise.mask)
         self._head = [codec.start] if framed and codec is not None and codec.start is not None else []
+        if self._codec is not None:
+            self.masks = self._codec.masks
         self.ends = [] if codec is None or codec.end is None else [codec.end]
 
     def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:

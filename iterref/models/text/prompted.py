@@ -95,6 +95,8 @@ class PromptedModel(TextModel):
         self.head, self.ends, self.fill = list(head), list(ends), fill
         self.chat = codec is not None and codec.template is not None if chat is None else chat
         self._codec = None if codec is None else codec.within(noise.vocab, noise.mask)
+        if self._codec is not None:
+            self.masks = self._codec.masks
         self._network, self.ranks = network, ranks
 
     def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:
