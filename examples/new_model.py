@@ -13,15 +13,16 @@ from torch import Tensor
 
 from iterref import absorbing, generate
 from iterref.check import check, table
+from iterref.denoiser import Denoiser
 
 WORDS = "apple angle maple eagle table cable noble title tidal metal medal petal camel cabal canal naval alarm".split()
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-class WordList:
+class WordList(Denoiser):
     """The exact denoiser of the uniform law over `words`; rows that no word agrees with fall back on single letters."""
 
-    time_free, promptless = True, True  # neither t nor the prompt is looked at, so equal questions are asked once
+    time_independent, uses_prompts = True, False  # neither t nor the prompt matters: equal sequences are evaluated once
 
     def __init__(self, words: list[str]) -> None:
         self.noise = absorbing(len(LETTERS) + 1)  # the last token is the mask

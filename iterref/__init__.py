@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from iterref.adaptive import focus, tune
     from iterref.budget import Budget, Cost, fit
-    from iterref.denoise import Guided
+    from iterref.denoiser import Denoiser
     from iterref.drafts import OwnDrafts
     from iterref.editing import edit, infill, refine
     from iterref.estimation import estimate
     from iterref.generation import generate
+    from iterref.guidance import ClassifierFreeGuidance
     from iterref.loading import load
     from iterref.noise import Noise, Schedule, absorbing, uniform
     from iterref.problem import Problem
@@ -31,7 +32,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Budget",
     "Cost",
-    "Guided",
+    "ClassifierFreeGuidance",
+    "Denoiser",
     "Noise",
     "OwnDrafts",
     "Problem",
@@ -57,7 +59,8 @@ __all__ = [
 _HOMES = {
     "Budget": "budget",
     "Cost": "budget",
-    "Guided": "denoise",
+    "ClassifierFreeGuidance": "guidance",
+    "Denoiser": "denoiser",
     "Noise": "noise",
     "OwnDrafts": "drafts",
     "Problem": "problem",

@@ -77,12 +77,10 @@ class Budget:
         )
 
     def per(self, passes: int) -> Budget:
-        """The same budget in rows that take `passes` denoiser rows each (see `denoise.Guided`)."""
+        """The same budget in rows that take `passes` denoiser rows each (see `guidance.ClassifierFreeGuidance`)."""
         if passes == 1:
             return self
-        return replace(
-            self, denoiser=self.denoiser / passes, total=self.total / passes, price=self.price / passes
-        )
+        return replace(self, denoiser=self.denoiser / passes, total=self.total / passes, price=self.price / passes)
 
 
 Rows = Budget | float | tuple[float, float]

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from iterref.budget import Cost
 from iterref.decode import Decoder, advance, grid
-from iterref.denoise import Denoiser, Tempered
+from iterref.denoiser import Denoiser
+from iterref.guidance import Tempered
 from iterref.models.base import TextModel as TextModel
 from iterref.particles import pick
 from iterref.problem import Problem

@@ -161,7 +161,7 @@ def family_of(config: Mapping[str, Any], name: str) -> str:
     raise ValueError(
         f"{name} is of the architecture {', '.join(known) or 'that its config.json does not name'}: this library reads "
         f"{', '.join(FAMILIES)}, masked language models of transformers and amused pipelines of diffusers; say family= "
-        "if it is one of these under another name, or wrap it in a denoiser of your own (iterref.denoise)"
+        "if it is one of these under another name, or wrap it in a denoiser of your own (iterref.denoiser.Denoiser)"
     )
 
 

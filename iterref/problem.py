@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Meter
-from iterref.denoise import Denoiser, passes
+from iterref.denoiser import Denoiser
 from iterref.evaluation import KEEP, Known, Question, portions, rearranged
 from iterref.noise import Noise
 from iterref.random import Rng, UndefinedLaw
@@ -104,8 +104,8 @@ class Problem:
 
     @property
     def passes(self) -> int:
-        """Network passes that one row of the denoiser takes: two under guidance (`denoise.Guided`)."""
-        return passes(self.denoiser)
+        """Network passes that one row of the denoiser takes: two under guidance (`guidance.ClassifierFreeGuidance`)."""
+        return self.denoiser.passes
 
     @property
     def opened(self) -> Tensor:
@@ -184,7 +184,7 @@ class Problem:
 
     def conditionals(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i}): the denoiser's leave-one-out law."""
-        known = self.denoiser.leave_one_out  # type: ignore[attr-defined]
+        known = self.denoiser.leave_one_out
         named = self._named(rows)
         return self._all(
             self._question(x, where, named, None, lambda i: known(x[i], where[i], named[i])), self.conditional
@@ -254,16 +254,16 @@ class Problem:
 
     @property
     def _time_free(self) -> bool:
-        return bool(getattr(self.denoiser, "time_free", False))
+        return self.denoiser.time_independent
 
     @property
     def _logs(self) -> bool:
         """Whether the denoiser is asked for log-probabilities, and not for probabilities, quicker to draw from."""
-        return not hasattr(self.denoiser, "probabilities")
+        return not self.denoiser.has_probabilities
 
     def _asked(self, x_t: Tensor, t: Time, where: Tensor, rows: Tensor, checked: bool = True) -> Question:
         """What the denoiser is asked at these states and times."""
-        law = self.denoiser if self._logs else self.denoiser.probabilities  # type: ignore[attr-defined]
+        law = self.denoiser if self._logs else self.denoiser.probabilities
         times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
         named = self._named(rows)
         return self._question(
@@ -281,7 +281,7 @@ class Problem:
         logs: bool = True,
         checked: bool = True,
     ) -> Question:
-        names = None if getattr(self.denoiser, "promptless", False) else named
+        names = named if self.denoiser.uses_prompts else None
 
         def laws(i: Tensor) -> Tensor:
             found = self._laws(ask, where[i], i, logs)

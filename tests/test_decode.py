@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iterref.decode import ORDERS, REVERSE, Decoder, advance, grid, hidden, reveal
+from iterref.denoiser import Denoiser
 from iterref.models.markov import Markov, world
 from iterref.models.table import Table
 from iterref.noise import Noise, absorbing
@@ -212,7 +213,7 @@ def test_the_bound_keeps_to_its_block():
 
 
 @dataclass
-class Counting:
+class Counting(Denoiser):
     """A denoiser that notes how many positions it was asked for."""
 
     within: Markov

@@ -13,13 +13,14 @@ from torch.profiler import ProfilerActivity, profile
 
 import iterref.estimation.probe as probes
 from iterref import Problem, evaluation, generate, parse, problem, random, sample
-from iterref.denoise import Guided, carry_over, from_leave_one_out
+from iterref.denoiser import Denoiser, carry_over, from_leave_one_out
 from iterref.drafts import OwnDrafts
 from iterref.estimation import Estimate, Footprint, estimate, held
 from iterref.estimation.bounds import Drawing
 from iterref.estimation.footprint import Moment
 from iterref.estimation.law import Law, derived, straight
 from iterref.estimation.probe import Probe, Seen, any_texts, chosen, shorter
+from iterref.guidance import ClassifierFreeGuidance
 from iterref.models.dit import Dit, DitOptions
 from iterref.models.tiny_news import Summarizer
 from iterref.noise import absorbing, uniform
@@ -31,14 +32,14 @@ SLOW = pytest.mark.slow
 LENGTH, TOKENS, SIZE = 8, 48, 8  # positions, tokens, and rows of a probe
 
 
-class Network:
+class Network(Denoiser):
     """A small random DiT, as a denoiser of masked or of uniform noise."""
 
     def __init__(self, noise: str, tokens: int = TOKENS) -> None:
         torch.manual_seed(0)
         self.noise = absorbing(tokens, tokens - 1) if noise == "absorbing" else uniform(tokens)
         self.network = Dit(DitOptions(tokens, 16, 1, 2, 8)).eval().requires_grad_(False)
-        self.time_free = noise == "absorbing"
+        self.time_independent = noise == "absorbing"
         if noise == "uniform":
             self.leave_one_out = self.others
 
@@ -280,7 +281,9 @@ def test_a_start_guidance_and_forbidden_tokens_are_estimated_as_they_run():
     stated = estimate("iterref:steps=2,moves=3", given, start=texts)
     assert right(stated.bytes, measured("iterref:steps=2,moves=3", given, start=texts))
     assert stated.sampler == parse("iterref:steps=0,moves=3")
-    guided = Problem(Guided(given.denoiser, given.denoiser, 2.0), by_content, given.canvas, forbidden=[3, 5])
+    guided = Problem(
+        ClassifierFreeGuidance(given.denoiser, given.denoiser, 2.0), by_content, given.canvas, forbidden=[3, 5]
+    )
     stated = estimate("ancestral:steps=2", guided, budget=8)
     assert stated.sampler == parse("ancestral:steps=4") and stated.cost.denoiser == 8
     assert right(stated.bytes, measured("ancestral:steps=4", guided))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iterref import evaluation, sample
-from iterref.denoise import Guided, Tempered
+from iterref.denoiser import Denoiser
+from iterref.guidance import ClassifierFreeGuidance, Tempered
 from iterref.models.table import Table
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
@@ -21,17 +22,18 @@ from iterref.registry import parse
 LENGTH, TOKENS = 4, 3
 
 
-class Asked:
+class Asked(Denoiser):
     """A denoiser whose law depends on everything that it is told to look at, and which notes what it was asked."""
 
-    def __init__(self, time_free: bool, promptless: bool, masked: bool = True) -> None:
+    def __init__(self, time_independent: bool, promptless: bool, masked: bool = True) -> None:
         self.noise = absorbing(TOKENS + 1) if masked else uniform(TOKENS)
-        self.time_free, self.promptless, self.calls = time_free, promptless, []
+        self.time_independent, self.uses_prompts, self.has_leave_one_out = time_independent, not promptless, True
+        self.calls: list[int] = []
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         self.calls.append(len(x_t))
         text = (x_t * torch.tensor([1.0, 5.0, 25.0, 125.0])).sum(1)
-        text = text + (0 if self.time_free else 7 * t) + (0 if self.promptless else 3 * rows)
+        text = text + (0 if self.time_independent else 7 * t) + (3 * rows if self.uses_prompts else 0)
         row, place = where.nonzero(as_tuple=True)
         score = torch.sin((text[row] + 31 * place)[:, None] * torch.arange(1, self.noise.vocab + 1))
         if self.noise.mask is not None:
@@ -47,12 +49,12 @@ def problem_of(denoiser: Any, rows: int, **options: Any) -> Problem:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(0, 10**6), st.booleans(), st.booleans(), st.sampled_from([None, 1, 3]), st.booleans(), st.booleans()
-)
-def test_laws_are_those_of_a_denoiser_that_is_asked_for_everything(seed, time_free, promptless, size, remember, twice):
+@given(st.integers(0, 10**6), st.booleans(), st.booleans(), st.sampled_from([None, 1, 3]), st.booleans(), st.booleans())
+def test_laws_are_those_of_a_denoiser_that_is_asked_for_everything(
+    seed, time_independent, promptless, size, remember, twice
+):
     generator = torch.Generator().manual_seed(seed)
-    denoiser = Asked(time_free, promptless)
+    denoiser = Asked(time_independent, promptless)
     problem = problem_of(denoiser, 3, max_rows=size, remember=remember).begin()
 
     def question() -> tuple[Tensor, ...]:
@@ -68,13 +70,13 @@ def test_laws_are_those_of_a_denoiser_that_is_asked_for_everything(seed, time_fr
         denoiser.calls.clear()
         made = problem.meter.made_denoiser
         assert torch.equal(wide.predict(x, times, where, rows), wanted)
-        told = (x, where, times[:, None] * (not time_free), rows[:, None] * (not promptless))
+        told = (x, where, times[:, None] * (not time_independent), rows[:, None] * (not promptless))
         different = torch.cat([part.double() for part in told], 1)[where.any(1)].unique(dim=0)
         assert sum(denoiser.calls) == problem.meter.made_denoiser - made <= len(different)
-        if not (remember and time_free):
+        if not (remember and time_independent):
             assert sum(denoiser.calls) == len(different)
         assert all(calls <= (size or 12) for calls in denoiser.calls)
-    if twice and remember and time_free:
+    if twice and remember and time_independent:
         assert denoiser.calls == []
     assert problem.meter.asked_denoiser == 12 * (3 + twice)
 
@@ -87,7 +89,7 @@ def test_samples_are_the_same_whether_or_not_answers_are_shared(method: str, mas
         denoiser = Asked(masked, shares, masked)
         problem = problem_of(denoiser, 5, remember=shares, alpha=0.5)
         if not shares:  # the same law, but told apart: nothing is shared
-            denoiser.time_free, denoiser.__class__ = False, Told
+            denoiser.time_independent, denoiser.__class__ = False, Told
         results.append(sample(parse(method), problem, seed=1))
     shared, plain = results
     assert torch.equal(shared.tokens, plain.tokens) and shared.asked == plain.asked
@@ -106,7 +108,7 @@ class Told(Asked):
 
 def test_a_fine_grid_costs_no_more_than_its_states() -> None:
     """A draft whose guesses compete at 200 grid times has five states of 4 tokens a row at the most."""
-    denoiser = Asked(time_free=True, promptless=False)
+    denoiser = Asked(time_independent=True, promptless=False)
     result = sample(parse("iterref:steps=200,moves=0"), problem_of(denoiser, 6), seed=0)
     assert result.asked.denoiser == 200 and result.cost.denoiser <= 5
     bare = sample(parse("iterref:steps=200,moves=0"), problem_of(denoiser, 6, remember=False), seed=0)
@@ -115,7 +117,7 @@ def test_a_fine_grid_costs_no_more_than_its_states() -> None:
 
 def test_digests_that_collide_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "_multipliers", lambda n, device: torch.zeros(n, dtype=torch.long))
-    denoiser = Asked(time_free=True, promptless=True)
+    denoiser = Asked(time_independent=True, promptless=True)
     problem = problem_of(denoiser, 4).begin()
     x, where = torch.arange(4)[:, None].expand(4, LENGTH) % TOKENS, torch.ones(4, LENGTH, dtype=torch.bool)
     for shift in (0, 1):
@@ -125,7 +127,7 @@ def test_digests_that_collide_are_noticed(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "KEEP", (2 * LENGTH * (TOKENS + 1), 0))
-    denoiser = Asked(time_free=True, promptless=False)
+    denoiser = Asked(time_independent=True, promptless=False)
     problem = problem_of(denoiser, 4, max_rows=1).begin()
     where = torch.ones(4, LENGTH, dtype=torch.bool)
     for _ in range(2):
@@ -137,15 +139,16 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_denoisers_of_denoisers_say_what_those_within_say() -> None:
     noise = absorbing(3)
     table = Table(torch.randn(2, 2, generator=torch.Generator().manual_seed(0)), noise)
-    told = Asked(time_free=False, promptless=False)
-    assert Tempered(table, 0.5).time_free and Tempered(table, 0.5).promptless
-    assert not Tempered(told, 0.5).time_free and not Tempered(told, 0.5).promptless
-    assert Guided(table, table, 2.0).promptless and not Guided(told, told, 2.0).time_free
+    told = Asked(time_independent=False, promptless=False)
+    assert Tempered(table, 0.5).time_independent and not Tempered(table, 0.5).uses_prompts
+    assert not Tempered(told, 0.5).time_independent and Tempered(told, 0.5).uses_prompts
+    assert not ClassifierFreeGuidance(table, table, 2.0).uses_prompts
+    assert not ClassifierFreeGuidance(told, told, 2.0).time_independent
 
 
 def test_streams_belong_to_rows_that_share_a_law() -> None:
     """Copies of one state share the law and not the draw."""
-    denoiser = Asked(time_free=True, promptless=True)
+    denoiser = Asked(time_independent=True, promptless=True)
     problem = problem_of(denoiser, 300).begin()
     x, where = torch.zeros(300, LENGTH, dtype=torch.long), torch.ones(300, LENGTH, dtype=torch.bool)
     guesses, _ = problem.guess(x, 0.5, where, problem.rows, 2, Rng.seeded(0, 300))
@@ -206,6 +209,8 @@ def test_a_law_without_a_possible_token_is_named() -> None:
     law = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(4, 4)
 
     class Sure(Asked):
+        has_probabilities = True
+
         def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
             return law.repeat(len(x_t), 1)
 

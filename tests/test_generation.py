@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 import iterref
-from iterref.denoise import Guided
+from iterref.denoiser import Denoiser
 from iterref.drafts import Drafts, OwnDrafts
 from iterref.generation import RECOMMENDED, draw_drafts, fitted, generate, recommended
+from iterref.guidance import ClassifierFreeGuidance
 from iterref.models.table import Table
 from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise, absorbing
@@ -26,7 +27,7 @@ WORDS = ("alpha", "beta", "gamma", "delta", ".")  # the last ends a text, as <eo
 LENGTH = 3
 
 
-class FakeDenoiser:
+class FakeDenoiser(Denoiser):
     """One exact law a prompt, asked row by row."""
 
     def __init__(self, tables: list[Table], noise: Noise) -> None:
@@ -90,7 +91,7 @@ class GuidedModel(FakeModel):
 
     def prepare(self, prompts):
         denoiser, canvas, free = super().prepare(prompts)
-        return Guided(denoiser, denoiser, 2.0), canvas, free
+        return ClassifierFreeGuidance(denoiser, denoiser, 2.0), canvas, free
 
 
 @pytest.mark.parametrize("reward", [beta, OwnDrafts(n=2, steps=2)])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from iterref.denoiser import Denoiser
 from iterref.models.markov import Markov, world
 from iterref.noise import Noise, absorbing
 from iterref.problem import Best, Problem
@@ -95,7 +96,7 @@ def test_free_positions_may_hold_anything_before():
 
 
 @dataclass(frozen=True)
-class Broken:
+class Broken(Denoiser):
     """A denoiser whose numbers are wrong."""
 
     noise: Noise

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from benchmarks.rewards.loop import Loop, Plan
 from benchmarks.rewards.texts import byte_pairs, rows
-from iterref.denoise import from_leave_one_out
+from iterref.denoiser import from_leave_one_out
 from iterref.models.dit import PARTS, SCHEDULE, Dit, DitOptions, state
 from iterref.noise import uniform
 from iterref.training import keep_freed_memory, spread_times

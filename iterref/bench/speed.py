@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from iterref.bench.shapes import Case
-from iterref.denoise import Denoiser
+from iterref.denoiser import Denoiser
 from iterref.estimation import Footprint
 from iterref.problem import Problem
 from iterref.random import Rng

@@ -103,14 +103,14 @@ def time(probe: Probe) -> Finding:
     """A denoiser that says it is free of time answers alike at all times."""
     x_t, where = probe.noisy(TIMES[1])
     off = apart(probe.law(x_t, TIMES[1], where), probe.law(x_t, TIMES[0], where))
-    if getattr(probe.denoiser, "time_free", False):
+    if probe.denoiser.time_independent:
         return Finding("time", off == 0, f"it says that it is free of time, and laws at two times differ by {off:.1e}")
     return Finding("time", None, f"laws of one state at two times differ by {off:.1e}")
 
 
 def leave_one_out(probe: Probe) -> Finding:
     """How far the Gibbs conditionals depend on the token that they are of. They should not; a network's do somewhat."""
-    known = getattr(probe.denoiser, "leave_one_out", None)
+    known = probe.denoiser.leave_one_out if probe.denoiser.has_leave_one_out else None
     if known is None:
         return Finding("leave-one-out", None, "it has no Gibbs conditionals of a clean text")
     where = torch.nn.functional.one_hot(probe.free.int().argmax(1), probe.texts.shape[1]).bool()

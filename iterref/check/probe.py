@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iterref.denoise import Denoiser
+from iterref.denoiser import Denoiser
 from iterref.random import Rng
 
 TIMES = (0.25, 0.75)  # where laws are compared: neither end, and mirror images

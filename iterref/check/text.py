@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iterref.check.probe import TIMES, Finding, apart
 from iterref.check.tokens import check
-from iterref.denoise import Denoiser
+from iterref.denoiser import Denoiser
 from iterref.drafts import TextModel
 from iterref.random import Rng
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from iterref.check.form import FORM, shape
 from iterref.check.meaning import MEANING
 from iterref.check.probe import Finding, Probe
-from iterref.denoise import Denoiser
+from iterref.denoiser import Denoiser
 
 
 def check(

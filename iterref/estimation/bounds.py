@@ -31,7 +31,7 @@ def kept(problem: Problem, seen: Seen, called: int, share: float, batch: float) 
     row = seen.cells / seen.rows * vocab
     whole, calls = seen.cells * vocab * batch, int(room // max(1.0, row * seen.limit))
     shown = row * called <= room * share or whole <= room
-    if shown or not (problem.remember and getattr(problem.denoiser, "time_free", False)):
+    if shown or not (problem.remember and problem.denoiser.time_independent):
         return 0.0
     return 2.0 * NUMBER * calls * row * seen.limit
 

@@ -1,10 +1,10 @@
 """Probe: a run in small, watched. A few rows of a problem, every kind of step, the real chunks, and a free reward.
 
-    shorter      fewer moves, loops or sweeps, at least one for every span: memory is that of one; grids stay whole,
-                 because how many tokens a step opens depends on their number
-    seen         `footprint.Footprint`, told of every question and of every call of the denoiser
-    not touched  the problem, its meter, what it remembers, its reward (a `Stub` stands in) and any random stream
-                 (they have no memory)
+shorter      fewer moves, loops or sweeps, at least one for every span: memory is that of one; grids stay whole,
+             because how many tokens a step opens depends on their number
+seen         `footprint.Footprint`, told of every question and of every call of the denoiser
+not touched  the problem, its meter, what it remembers, its reward (a `Stub` stands in) and any random stream
+             (they have no memory)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iterref.denoise import Denoiser
+from iterref.denoiser import Denoiser
 from iterref.estimation.footprint import Footprint, Moment, Place
 from iterref.evaluation import Known
 from iterref.noise import Noise
@@ -63,7 +63,7 @@ class Probe:
     hidden: float = 1.0
 
 
-class Watched:
+class Watched(Denoiser):
     """A denoiser that tells the footprint of its calls, by whatever method, and is the same in everything else."""
 
     def __init__(self, denoiser: Denoiser, footprint: Footprint) -> None:

@@ -88,5 +88,5 @@ def leaves_one_out(problem: Problem, state: State, move: Move) -> bool:
 
     Those are one evaluation, so a move of several denoising steps re-noises and denoises instead.
     """
-    gibbs = problem.noise.mask is None and hasattr(problem.denoiser, "leave_one_out") and len(move.times) == 1
+    gibbs = problem.noise.mask is None and problem.denoiser.has_leave_one_out and len(move.times) == 1
     return gibbs and move.spacing > 0 and move.t == 0 and state.x_0 is not None and not move.redraw

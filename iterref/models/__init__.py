@@ -1,1 +1,1 @@
-"""Models: one family a file, each a denoiser of tokens (`iterref.denoise`)."""
+"""Models: one family a file, each a denoiser of tokens (`iterref.denoiser`)."""

@@ -8,8 +8,8 @@ optimum is the posterior whatever the share, and the network is not told it. The
 scheduler, a_t = 1 - cos((1 - t) pi / 2) in the published ones: t = 1 - u, and the share that their sampler leaves
 masked after i of n steps is 1 - a_t at t = 1 - i / n.
 
-Guidance is `denoise.Guided`, which mixes log-probabilities and not logits. The two differ by the logarithms of two
-sums over the codebook, the same for every code, so they are one law.
+Guidance is `guidance.ClassifierFreeGuidance`, which mixes log-probabilities and not logits. The two differ by the
+logarithms of two sums over the codebook, the same for every code, so they are one distribution.
 
 Sampler. `AmusedScheduler` draws every masked code from the law above and masks those of least log p + temperature x
 Gumbel noise again, temperature falling from 2 to 0. At temperature 0 that is order="confidence" (enumerated in the
@@ -35,7 +35,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from iterref.denoise import Denoiser, Guided, carry_over
+from iterref.denoiser import Denoiser, carry_over
+from iterref.guidance import ClassifierFreeGuidance
 from iterref.hub import fetched, read_json
 from iterref.models import vq
 from iterref.models.checkpoint import Checkpoint
@@ -85,8 +86,8 @@ class Network:
             layer.compile(dynamic=dynamic, mode=mode)
 
 
-@dataclass(frozen=True, eq=False)
-class Grid:
+@dataclass(eq=False)
+class Grid(Denoiser):
     """The masked denoiser of B texts' images. `shape` is (h, w) codes, `micro` (5,) the original width and height, the
     crop's corner and the aesthetic score that are asked for."""
 
@@ -96,12 +97,10 @@ class Grid:
     shape: tuple[int, int]
     micro: Tensor
 
-    time_free = True
+    time_independent = True
 
-    @property
-    def promptless(self) -> bool:
-        """Whether all rows have the same text."""
-        return self.text.which is None
+    def __post_init__(self) -> None:
+        self.uses_prompts = self.text.which is not None
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t, text)."""
@@ -148,7 +147,9 @@ class ImageModel:
         given: Denoiser = Grid(self.network, self.noise, self.reader(prompts), self.images.shape, self.micro)
         if self.guidance != 1:
             other = replace(self.reader([self.avoided]), which=None)
-            given = Guided(given, Grid(self.network, self.noise, other, self.images.shape, self.micro), self.guidance)
+            given = ClassifierFreeGuidance(
+                given, Grid(self.network, self.noise, other, self.images.shape, self.micro), self.guidance
+            )
         return given, canvas, torch.ones_like(canvas, dtype=torch.bool)
 
     def render(self, tokens: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from iterref.denoise import Denoiser
+from iterref.denoiser import Denoiser
 from iterref.noise import Noise
 
 MASKS = ("[MASK]", "<mask>")

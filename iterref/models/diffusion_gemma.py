@@ -41,7 +41,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iterref.denoise import from_leave_one_out
+from iterref.denoiser import Denoiser, from_leave_one_out
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap, entrance
@@ -154,8 +154,8 @@ class Network:
         return given if self._chosen is None else (given[0][self._chosen.to(given[0].device)],)
 
 
-@dataclass(frozen=True, eq=False)
-class CanvasDenoiser:
+@dataclass(eq=False)
+class CanvasDenoiser(Denoiser):
     """The denoiser of the answers to B prompts. `impossible` (K,) lists the tokens that are never written, though noise
     may write them; `self_condition` counts the passes before the last; `left_out` says that the output is a
     leave-one-out prediction (see above)."""
@@ -167,15 +167,9 @@ class CanvasDenoiser:
     self_condition: int = 0
     left_out: bool = False
 
-    @property
-    def time_free(self) -> bool:
-        """Whether the answer depends on x_t alone (but at t = 0, where nothing is open and no method asks)."""
-        return not self.left_out
-
-    @property
-    def passes(self) -> int:
-        """Network passes of one row."""
-        return 1 + self.self_condition
+    def __post_init__(self) -> None:
+        self.time_independent = not self.left_out  # but at t = 0, where nothing is open and no method asks
+        self.passes = 1 + self.self_condition
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t, prompt)."""

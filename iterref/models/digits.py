@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from iterref.denoise import carry_over_, from_leave_one_out
+from iterref.denoiser import Denoiser, carry_over_, from_leave_one_out
 from iterref.hub import read_json
 from iterref.noise import Noise, absorbing, uniform
 
@@ -98,14 +98,15 @@ class DigitsNetwork(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class MaskedDigits:
+class MaskedDigits(Denoiser):
     """The masked network at B images' classes `labels` (B,) long, as a `Denoiser` of these images."""
 
     network: DigitsNetwork
     noise: Noise
     labels: Tensor
 
-    time_free = True
+    time_independent = True
+    has_probabilities = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, 64), (R,), (R, 64) bool, (R,) -> (M, 18) float32 log p(x_0^i | x_t, y)."""
@@ -123,12 +124,14 @@ class MaskedDigits:
 
 
 @dataclass(frozen=True, eq=False)
-class UniformDigits:
+class UniformDigits(Denoiser):
     """The uniform network at B images' classes `labels` (B,) long, as a `Denoiser` with a `leave_one_out` law."""
 
     network: DigitsNetwork
     noise: Noise
     labels: Tensor
+
+    has_leave_one_out = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, 64), (R,), (R, 64) bool, (R,) -> (M, 17) float32 log p(x_0^i | x_t, y)."""

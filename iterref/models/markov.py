@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from iterref.denoiser import Denoiser
 from iterref.models.markov_posterior import Bridge
 from iterref.models.pair_reward import PairReward, random_reward
 from iterref.models.table import add_up, clean_tokens, evidence, expect_clean, normalised, packed
@@ -30,7 +31,7 @@ from iterref.random import Rng
 BLOCK = 2**18
 
 
-class Markov:
+class Markov(Denoiser):
     """A Markov chain over sequences of `length` clean tokens, and the denoiser that knows it.
 
     `log_start` (K,) and `log_transition`, (K, K) for all steps or (length - 1, K, K) for each, hold log-weights that
@@ -38,7 +39,8 @@ class Markov:
     Raises `ValueError` for a wrong shape, a NaN or +inf, or a token from which no step is possible.
     """
 
-    promptless = True
+    uses_prompts = False
+    has_leave_one_out = True
 
     def __init__(self, log_start: Tensor, log_transition: Tensor, length: int, noise: Noise) -> None:
         tokens = clean_tokens(noise)
@@ -49,7 +51,7 @@ class Markov:
             shapes = f"log_start {tuple(log_start.shape)} and log_transition {tuple(log_transition.shape)}"
             raise ValueError(f"{shapes} do not make a chain of length {length} over {tokens} clean tokens")
         self.noise, self.length, self.tokens = noise, length, tokens
-        self.time_free = noise.mask is not None
+        self.time_independent = noise.mask is not None
         self.log_start = normalised(log_start.double()[None], "log_start")[0]
         steps = log_transition.double().reshape(-1, tokens)
         self.log_transition = normalised(steps, "log_transition").view(length - 1, tokens, tokens)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iterref.denoise import carry_over_
+from iterref.denoiser import Denoiser, carry_over_
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
 from iterref.models.text.codec import Codec, mismatch, unwritten
@@ -29,8 +29,8 @@ from iterref.noise import Noise, absorbing
 TOKENIZER = "gpt2"
 
 
-@dataclass(frozen=True, eq=False)
-class MaskedDit:
+@dataclass(eq=False)
+class MaskedDit(Denoiser):
     """A DiT that was trained on masked texts, as a `Denoiser`. `timed` says that the network reads sigma, `impossible`
     (K,) lists the tokens besides the mask that never stand in a text."""
 
@@ -39,12 +39,11 @@ class MaskedDit:
     timed: bool
     impossible: Tensor
 
-    promptless = True
+    uses_prompts = False
+    has_probabilities = True
 
-    @property
-    def time_free(self) -> bool:
-        """Whether the answer depends on x_t alone."""
-        return not self.timed
+    def __post_init__(self) -> None:
+        self.time_independent = not self.timed
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); rows share one law."""

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iterref.denoise import from_score
+from iterref.denoiser import Denoiser, from_score
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
 from iterref.models.text.codec import Codec, mismatch, unwritten
@@ -34,7 +34,7 @@ TOKENIZER = "gpt2"
 
 
 @dataclass(frozen=True, eq=False)
-class ScoredDit:
+class ScoredDit(Denoiser):
     """A DiT that was trained to give scores, as a `Denoiser`. `impossible` (K,) lists the tokens besides the mask that
     never stand in a text."""
 
@@ -42,7 +42,7 @@ class ScoredDit:
     noise: Noise
     impossible: Tensor
 
-    promptless = True
+    uses_prompts = False
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); rows share one law."""

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from iterref.denoise import carry_over_
+from iterref.denoiser import Denoiser, carry_over_
 from iterref.noise import Noise, absorbing
 
 WEIGHTS = Path(__file__).parent / "weights" / "sudoku"
@@ -94,7 +94,7 @@ class GridNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class SudokuDenoiser:
+class SudokuDenoiser(Denoiser):
     """The network as a `Denoiser` of grids: tokens 0 .. side - 1 are the digits less one, the last one is the mask.
 
     t is not looked at: the number of masks tells it. A row's answer depends on its own tokens only.
@@ -102,8 +102,9 @@ class SudokuDenoiser:
 
     network: GridNetwork
     noise: Noise
-    time_free: bool = True
-    promptless: bool = True
+    time_independent: bool = True
+    uses_prompts: bool = False
+    has_probabilities: bool = True
 
     @property
     def side(self) -> int:

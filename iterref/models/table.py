@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from iterref.denoiser import Denoiser
 from iterref.noise import Noise
 from iterref.random import Rng
 
 
-class Table:
+class Table(Denoiser):
     """A law over K^L sequences of L clean tokens, and the denoiser that knows it.
 
     `log_joint` holds log-weights, (K,) * L, or a mapping from token tuples to log-weights in which absent states are
@@ -27,12 +28,13 @@ class Table:
     last token. Raises `ValueError` for a wrong shape, a NaN or +inf, or a law without a possible state.
     """
 
-    promptless = True
+    uses_prompts = False
+    has_leave_one_out = True
 
     def __init__(self, log_joint: Tensor | Mapping[Sequence[int], float], noise: Noise) -> None:
         self.noise = noise
         self.tokens = clean_tokens(noise)
-        self.time_free = noise.mask is not None
+        self.time_independent = noise.mask is not None
         if isinstance(log_joint, Mapping):
             log_joint = _filled(log_joint, self.tokens)
         self.length = log_joint.dim()

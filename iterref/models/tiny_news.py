@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from iterref.denoiser import Denoiser
 from iterref.models.base import Text, TextModel
 from iterref.models.text.files import read_tokenizer
 from iterref.models.text.reading import spelled, unread
@@ -78,18 +79,20 @@ def full_stop(word: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class SummaryDenoiser:
+class SummaryDenoiser(Denoiser):
     """The network at a fixed set of encoded prompts, as a `Denoiser` of their summaries.
 
-    `time_free` says that t is not looked at, `half` that the decoder multiplies in bfloat16. A row's answer depends on
-    its own tokens and prompt only.
+    `time_independent` says that t is ignored, `half` that the decoder multiplies in bfloat16. A sequence's answer
+    depends on its own tokens and prompt only.
     """
 
     network: Transformer
     memory: Memory
     noise: Noise
-    time_free: bool = True
+    time_independent: bool = True
     half: bool = False
+
+    has_probabilities = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """Canvases (R, L) long, times (R,), open positions (R, L) bool and prompts (R,) long -> (M, V) float32

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iterref.denoise import from_leave_one_out
+from iterref.denoiser import Denoiser, from_leave_one_out
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
 from iterref.models.text.codec import Codec, mismatch, unwritten
@@ -34,7 +34,7 @@ FIRST = 1e-3  # the smallest time that training draws
 
 
 @dataclass(frozen=True, eq=False)
-class UniformDit:
+class UniformDit(Denoiser):
     """A DiT that was trained on texts with tokens replaced at random, as a `Denoiser` with a `leave_one_out` law.
 
     `impossible` (K,) lists the tokens that never stand in a text, though noise may write them; `label` conditions a
@@ -47,7 +47,8 @@ class UniformDit:
     timed: bool = True
     label: int | None = None
 
-    promptless = True
+    uses_prompts = False
+    has_leave_one_out = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); rows share one law."""

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from iterref.denoise import Denoiser
+from iterref.denoiser import Denoiser
 from iterref.rewards.algebra import Composable
 
 Measure = Literal["mean", "sum"]
@@ -52,7 +52,7 @@ class SelfLikelihood(Composable):
             raise ValueError(f"`free` has shape {tuple(free.shape)}, the canvas {tuple(canvas.shape)}: make them equal")
         if max_rows < 1 or (groups is not None and groups < 1):
             raise ValueError(f"groups={groups} and max_rows={max_rows}: give at least 1 of each")
-        self._known = getattr(denoiser, "leave_one_out", None)
+        self._known = denoiser.leave_one_out if denoiser.has_leave_one_out else None
         if self._known is None and denoiser.noise.mask is None:
             raise ValueError(
                 "the denoiser has neither a mask to hide tokens under nor a leave_one_out law: use Perplexity of "
@@ -78,7 +78,7 @@ class SelfLikelihood(Composable):
         """log p(x^i | x^{-i}) of the counted cells (R, L), 0 elsewhere, from the leave-one-out law."""
         cells = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
         for i in torch.arange(len(tokens), device=tokens.device).split(self.max_rows):
-            log_p = self._known(tokens[i], counted[i], rows[i])  # type: ignore[misc]
+            log_p = self._known(tokens[i], counted[i], rows[i])
             cells[i] = _placed(log_p, tokens[i], counted[i])
             self.passes += len(i)
         return cells

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iterref.bench.digits import ClassNetwork, DigitClass, Judge, JudgeNetwork, Realism
 from iterref.check import check
-from iterref.denoise import Guided
+from iterref.guidance import ClassifierFreeGuidance
 from iterref.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS, Digits
 from iterref.problem import Problem
 from iterref.registry import parse
@@ -61,7 +61,7 @@ def test_the_class_steers_and_none_is_any_class(kind):
     laws = {label: model.prepare([label] * 20)[0](x, t, where, rows) for label in (0, 1, None)}
     assert float((laws[0].exp() - laws[1].exp()).abs().max()) > 0.2
     assert float((laws[0].exp() - laws[None].exp()).abs().max()) > 0.1
-    mixture = Guided(model.prepare([3])[0], model.prepare([None])[0], 2.0)
+    mixture = ClassifierFreeGuidance(model.prepare([3])[0], model.prepare([None])[0], 2.0)
     assert check(mixture, drawn(kind)[:4])[0].passed
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iterref.check import Finding, check, check_model, table
 from iterref.demo import sentences
-from iterref.denoise import Denoiser, carry_over, from_leave_one_out
+from iterref.denoiser import Denoiser, carry_over, from_leave_one_out
 from iterref.loading import load
 from iterref.models.dit import SCHEDULE, Dit, DitOptions
 from iterref.models.markov import Markov, world
@@ -37,13 +37,13 @@ def failed(findings: list[Finding]) -> set[str]:
 
 
 @dataclass
-class Adapter:
+class Adapter(Denoiser):
     """A denoiser of other conventions: `answer` gets the exact model and the arguments."""
 
     answer: Callable[..., Tensor]
     kind: str = "absorbing"
     noise: Noise | None = None
-    time_free: bool = False
+    time_independent: bool = False
 
     def __post_init__(self) -> None:
         self.noise = self.noise or WORLDS[self.kind].noise
@@ -133,7 +133,7 @@ def undefined(*arguments: object) -> Tensor:
         (nothing_carried, {}, "carry-over"),
         (shifted(1), {}, "shift"),
         (shifted(-1), {}, "shift"),
-        (feels_time, {"time_free": True}, "time"),
+        (feels_time, {"time_independent": True}, "time"),
     ],
 )
 def test_a_broken_convention_is_found(answer, options, finding):

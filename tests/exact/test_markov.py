@@ -65,7 +65,7 @@ def test_denoiser_reads_the_time_under_uniform_noise_alone():
         model = chain(0, 4, NOISES[name])
         x_t, where = noisy(0, 5, model), torch.ones(5, 4, dtype=torch.bool)
         early, late = (model(x_t, torch.full((5,), t), where, torch.arange(5)) for t in (0.3, 0.9))
-        assert torch.equal(early, late) == free == model.time_free
+        assert torch.equal(early, late) == free == model.time_independent
 
 
 @pytest.mark.parametrize("name", sorted(NOISES))

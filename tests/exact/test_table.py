@@ -93,10 +93,10 @@ def test_revealed_tokens_are_good_at_every_time_under_absorbing_noise():
     table = Table(random_law(2, 3), absorbing(4))
     x_t, where = torch.tensor([[3, 1, 3]]), torch.ones(1, 3, dtype=torch.bool)
     early, late = (table(x_t, torch.tensor([t]), where, torch.zeros(1, dtype=torch.long)) for t in (0.0, 1.0))
-    assert torch.equal(early, late) and table.time_free
+    assert torch.equal(early, late) and table.time_independent
     assert early[1].exp().tolist() == [0, 1, 0, 0]
     assert (early[:, 3] == -torch.inf).all()
-    assert not Table(random_law(2, 3), uniform(3)).time_free
+    assert not Table(random_law(2, 3), uniform(3)).time_independent
 
 
 def test_leave_one_out_is_the_conditional():

@@ -20,7 +20,8 @@ ORDER = [
     {"hub", "interrupts", "lines", "progress"},
     {"random"},
     {"noise"},
-    {"denoise"},
+    {"denoiser"},
+    {"guidance"},
     {"budget", "rewards", "unmask", "padding"},
     {"evaluation"},
     {"problem"},
@@ -40,7 +41,7 @@ ORDER = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 TOP = {"drafts", "loading", "generation", "training", "editing", "bench", "check", "demo", "cli"}  # may know a model
-LOW = {"hub", "random", "noise", "denoise", "models"}  # whom a model may know
+LOW = {"hub", "random", "noise", "denoiser", "guidance", "models"}  # whom a model may know
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
 OWN_ROOM = {"plots": {"matplotlib"}, "bench.gallery": {"matplotlib"}}  # loaded by whoever asks for a picture
 FACADE = {"__init__", "iterref"}
@@ -101,7 +102,7 @@ def wrong_imports(module: str, source: str) -> list[str]:
             allowed = name == "rewards.base"
         if not allowed:
             wrong.append(name)
-    if room in {"samplers", "kernels", "problem", "mtm", "decode", "random", "noise", "denoise"}:
+    if room in {"samplers", "kernels", "problem", "mtm", "decode", "random", "noise", "denoiser"}:
         wrong += [name for name in names if name.split(".")[0] in HEAVY]
     return sorted(wrong)
 
@@ -148,7 +149,7 @@ def test_imports_point_one_way(module):
         ("models.table", "from iterref.problem import Problem", "problem"),
         ("problem", "from iterref.rewards.rouge import Rouge", "rewards.rouge"),
         ("mtm", "from iterref.kernels import State", "kernels"),
-        ("noise", "from iterref.denoise import Denoiser", "denoise"),
+        ("noise", "from iterref.denoiser import Denoiser", "denoiser"),
         ("random", "from iterref.noise import Noise", "noise"),
         ("run", "from iterref.cli import main", "cli"),
         ("run", "from iterref.models.markov import world", "models.markov"),

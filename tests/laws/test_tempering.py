@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import iterref.samplers.tempering as tempering
+from iterref.denoiser import Denoiser
 from iterref.kernels import State
 from iterref.models.markov import world
 from iterref.models.table import Table
@@ -211,7 +212,7 @@ class TwoTexts:
 
 
 @dataclass(frozen=True)
-class Even:
+class Even(Denoiser):
     """The denoiser of a law that gives all texts of four tokens the same probability."""
 
     noise: Noise = absorbing(5)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iterref.decode import ORDERS, Decoder, advance, grid
-from iterref.denoise import Tempered
+from iterref.guidance import Tempered
 from iterref.kernels import KERNELS, Move, State
 from iterref.kernels.base import descend
 from iterref.models.table import Table

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from iterref.check import check_model
 from iterref.decode import Decoder, advance
-from iterref.denoise import Guided
 from iterref.drafts import no_reward
 from iterref.generation import generate
+from iterref.guidance import ClassifierFreeGuidance
 from iterref.models import amused
 from iterref.models.amused import Grid, ImageModel
 from iterref.problem import Problem
@@ -241,9 +241,9 @@ def test_guidance_is_asked_for_by_its_scale(folder, model):
     assert amused.load(folder).guidance == 10
     for guidance, passes in ((None, 1), (1, 1), (10.0, 2), (0, 1)):
         denoiser = guided(model, guidance).prepare(PROMPTS)[0]
-        assert isinstance(denoiser, Guided if guidance in (10.0, 0) else Grid)
-        assert getattr(denoiser, "passes", 1) == passes and denoiser.time_free
-        assert getattr(denoiser, "promptless", False) is (guidance == 0)
+        assert isinstance(denoiser, ClassifierFreeGuidance if guidance in (10.0, 0) else Grid)
+        assert denoiser.passes == passes and denoiser.time_independent
+        assert denoiser.uses_prompts is (guidance != 0)
     x_t = codes(2, 16, masked=0.6)
     empty = laws(guided(model, 0), x_t, ["cat", "red"])
     torch.testing.assert_close(empty, laws(model, x_t, ["", ""]), atol=1e-5, rtol=0)

@@ -110,7 +110,7 @@ def test_laws_are_those_of_the_class(tmp_path, attention, passes):
         if passes:  # negative control: the signal has a say
             alone = theirs(input_ids=torch.tensor([prompt]), decoder_input_ids=x[row : row + 1]).logits
             assert float((laws[row] - alone[0, where[row]].softmax(-1)).abs().max()) > 0.01
-    assert ours.passes == passes + 1 and ours.time_free
+    assert ours.passes == passes + 1 and ours.time_independent
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [3, 1], [2, 2, 0, 3, 1, 2]])

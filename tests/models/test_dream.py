@@ -101,7 +101,7 @@ def test_the_law_is_the_published_one_whatever_stands_beside(tmp_path: Path, cha
     model, theta = load(tmp_path), changes.get("rope_theta", 1e6)
     assert model.chat and model.noise.mask == MASK and model.noise.schedule == Schedule("linear")
     denoiser, canvas, free = model.prepare(PROMPTS)
-    assert canvas.shape == (3, T) and bool((canvas == MASK).all()) and bool(free.all()) and denoiser.time_free
+    assert canvas.shape == (3, T) and bool((canvas == MASK).all()) and bool(free.all()) and denoiser.time_independent
     x_t = half_open(3, T, PIECES, MASK)
     found = laws(denoiser, x_t)
     for row, prompt in enumerate(PROMPTS):

@@ -18,7 +18,7 @@ import iterref
 from iterref.check import check_model
 from iterref.cli import main
 from iterref.decode import Decoder
-from iterref.denoise import Guided
+from iterref.guidance import ClassifierFreeGuidance
 from iterref.loading import load as load_any
 from iterref.models import llada
 from iterref.models.checkpoint import Checkpoint
@@ -131,7 +131,9 @@ def test_the_law_is_the_published_one_whatever_stands_beside(tmp_path: Path, cha
     model = load(tmp_path)
     assert model.chat and model.noise.mask == ID[MASK] and model.noise.schedule == Schedule("linear")
     denoiser, canvas, free = model.prepare(PROMPTS)
-    assert canvas.shape == (3, T) and bool((canvas == ID[MASK]).all()) and bool(free.all()) and denoiser.time_free
+    assert (
+        canvas.shape == (3, T) and bool((canvas == ID[MASK]).all()) and bool(free.all()) and denoiser.time_independent
+    )
     x_t = half_open(3, T, len(WORDS), ID[MASK])
     found = laws(denoiser, x_t)
     options = {"theta": changes.get("rope_theta", 5e5), "act": ACTS[changes.get("activation_type", "silu")]}
@@ -223,7 +225,9 @@ def test_guidance_without_the_prompt_is_the_published_one(tmp_path: Path) -> Non
     weights = checkpoint(tmp_path)
     model, scale = load(tmp_path), 0.7
     before, x_t = asked("a dog"), half_open(1, T, len(WORDS), ID[MASK])
-    found = laws(Guided(model.bind([before]), model.bind([[ID[MASK]] * len(before)]), 1 + scale), x_t)[0]
+    found = laws(ClassifierFreeGuidance(model.bind([before]), model.bind([[ID[MASK]] * len(before)]), 1 + scale), x_t)[
+        0
+    ]
     given, free = (published(weights, ids, x_t[0], KNOWN, ID[MASK]) for ids in (before, [ID[MASK]] * len(before)))
     wanted = free * (given / free.clamp_min(1e-30)) ** (1 + scale)
     assert found.double().sub(wanted / wanted.sum(-1, keepdim=True)).abs().max() < 1e-5

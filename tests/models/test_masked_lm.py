@@ -13,7 +13,7 @@ from torch import Tensor
 
 import iterref
 from iterref.check import check_model
-from iterref.denoise import Tempered
+from iterref.guidance import Tempered
 from iterref.loading import load
 from iterref.models.masked_lm import LENGTH
 from iterref.models.text.codec import Codec
@@ -122,7 +122,7 @@ def test_laws_are_the_class_s_own_whatever_stands_beside(tmp_path: Path, name: s
     model = load(tmp_path, length=T)
     assert isinstance(model, PromptedModel) and model.chat == talks
     denoiser, x_t, free = canvas_of(model, PROMPTS)
-    assert bool(free.all()) and denoiser.time_free and model.noise.schedule == Schedule("linear")
+    assert bool(free.all()) and denoiser.time_independent and model.noise.schedule == Schedule("linear")
     found = laws(denoiser, x_t)
     plain = ([], []) if talks or causal else ([CLS], [SEP])
     for row, prompt in enumerate(PROMPTS):

@@ -62,7 +62,7 @@ def test_the_law_is_the_published_one(tmp_path, timed):
     want = published_law(weights(12), x, level, 11)
     got = model.denoiser(x, t, where, torch.zeros(5, dtype=torch.long))
     torch.testing.assert_close(got.exp().view(5, LENGTH, 12).double(), want, atol=1e-6, rtol=0)
-    assert model.denoiser.time_free is not timed
+    assert model.denoiser.time_independent is not timed
     other = published_law(weights(12), x, sigma(1.001 - t), 11)  # negative control: another level shows
     assert float((got.exp().view(5, LENGTH, 12) - other).abs().max()) > 1e-3
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from iterref import Problem, parse, sample
-from iterref.denoise import Guided, carry_over
+from iterref.denoiser import Denoiser, carry_over
+from iterref.guidance import ClassifierFreeGuidance
 from iterref.loading import load
 from iterref.models.dit import Dit, DitOptions
 from iterref.noise import absorbing
@@ -20,11 +21,11 @@ from tests.support.worlds import random_table
 TOKENS, LENGTH = 9, 6
 
 
-class Network:
+class Network(Denoiser):
     """A small random DiT as a masked denoiser, which notes the sizes of its calls."""
 
-    promptless = True
-    time_free = True
+    uses_prompts = False
+    time_independent = True
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -81,9 +82,9 @@ def test_everything_else_is_the_denoiser_s_own():
     padded, x = Padded(table), torch.zeros(3, table.length, dtype=torch.long)
     where, rows = torch.ones_like(x, dtype=torch.bool), torch.zeros(3, dtype=torch.long)
     assert torch.allclose(padded.leave_one_out(x, where, rows), table.leave_one_out(x, where, rows))
-    assert padded.noise is table.noise and padded.length == table.length and padded.passes == 1
-    assert not hasattr(Padded(Network()), "leave_one_out") and not hasattr(padded, "probabilities")
-    assert Padded(Network()).time_free and Padded(Guided(table, table, 2.0)).passes == 2
+    assert padded.noise is table.noise and padded.passes == 1
+    assert not Padded(Network()).has_leave_one_out and not padded.has_probabilities
+    assert Padded(Network()).time_independent and Padded(ClassifierFreeGuidance(table, table, 2.0)).passes == 2
     assert copy.deepcopy(padded).noise.vocab == pickle.loads(pickle.dumps(padded)).noise.vocab == table.noise.vocab
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from iterref.check import check
-from iterref.denoise import from_score
+from iterref.denoiser import from_score
 from iterref.loading import load
 from iterref.models.table import Table
 from iterref.models.text.prefix import PrefixModel

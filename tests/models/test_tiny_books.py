@@ -104,7 +104,7 @@ def test_the_uniform_model_starts_from_the_masked_one(books: Any) -> None:
 
 def test_the_uniform_loss_is_that_of_the_posterior(books: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against `from_leave_one_out`, on the tokens that the loss drew."""
-    from iterref.denoise import from_leave_one_out
+    from iterref.denoiser import from_leave_one_out
     from iterref.models.dit import SCHEDULE
     from iterref.noise import uniform
 

@@ -82,7 +82,7 @@ def test_prepare_gives_an_open_canvas(model: Summarizer) -> None:
     denoiser, canvas, free = model.prepare(PROMPTS)
     assert canvas.shape == free.shape == (3, model.length)
     assert (canvas == model.mask).all() and free.all()
-    assert denoiser.time_free and denoiser.noise is model.noise and model.noise.mask == model.mask
+    assert denoiser.time_independent and denoiser.noise is model.noise and model.noise.mask == model.mask
 
 
 def test_answers_are_laws_and_keep_what_is_known(model: Summarizer) -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from iterref.check import check
-from iterref.denoise import Guided
 from iterref.generation import generate
+from iterref.guidance import ClassifierFreeGuidance
 from iterref.loading import load
 from iterref.models import udlm
 from iterref.models.checkpoint import Checkpoint
@@ -104,7 +104,7 @@ def test_it_passes_the_check_of_form(tmp_path, kind):
     assert sum(finding.passed is True for finding in findings) >= 6
 
 
-def test_a_time_free_one_reads_no_time(tmp_path):
+def test_a_time_independent_one_reads_no_time(tmp_path):
     model, x = small(tmp_path, time_conditioning=False), noisy_tokens(2, 12, None)
     where = torch.ones_like(x, dtype=torch.bool)
     early, late = (model.denoiser.prediction(x, ONE * t * torch.ones(2), where) for t in (0.1, 0.9))
@@ -147,7 +147,7 @@ def test_labels_condition_and_guide(tmp_path):
         want = reference_logits(weights(12, 3), x, -torch.log(a(times)), named)
         got = denoiser.prediction(x, times, where).view(3, LENGTH, 12)
         torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=0)
-    guided = Guided(models[0], models[None], 2.0)
+    guided = ClassifierFreeGuidance(models[0], models[None], 2.0)
     assert guided(x, times, where, rows).shape == (3 * LENGTH, 12)
     for label in (3, -1):
         with pytest.raises(ValueError, match=f"has 3 labels, and {label} is none of them"):

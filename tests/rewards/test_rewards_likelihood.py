@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from iterref import generate
+from iterref.denoiser import Denoiser
 from iterref.models.table import Table
 from iterref.models.tiny_news import Summarizer
 from iterref.noise import Noise
@@ -20,7 +21,7 @@ LENGTH, VOCAB = 4, 3
 
 
 @dataclass
-class Masked:
+class Masked(Denoiser):
     """A table's denoiser alone, without the leave-one-out law; keeps the times and the rows that it was asked for."""
 
     table: Table

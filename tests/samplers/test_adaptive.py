@@ -8,6 +8,7 @@ from torch import Tensor
 
 from iterref.adaptive import focus, tune
 from iterref.budget import Budget
+from iterref.denoiser import Denoiser
 from iterref.models.markov import world
 from iterref.problem import Problem
 from iterref.registry import parse
@@ -38,7 +39,7 @@ def test_pilots_leave_the_run_alone():
     problem, seen = problem_of(8), []
     model = problem.denoiser
 
-    class Spy:
+    class Spy(Denoiser):
         noise = model.noise
 
         def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:

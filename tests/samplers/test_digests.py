@@ -31,14 +31,26 @@ CASES = [
 TEXTS = [
     (model, method)
     for model, methods in {
-        "tiny-news": ["ancestral:steps=8,order=confidence", "iterref", "iterref:kernel=trajectory,order=confidence,span=0.5",
-                      "smc:particles=4", "svdd:tries=4", "best_of_n:order=confidence", "particle_gibbs:particles=4",
-                      "tempering", "waste_free", "select_refine", "metropolis", "iterref:kernel=independent", "remdm"],
+        "tiny-news": [
+            "ancestral:steps=8,order=confidence",
+            "iterref",
+            "iterref:kernel=trajectory,order=confidence,span=0.5",
+            "smc:particles=4",
+            "svdd:tries=4",
+            "best_of_n:order=confidence",
+            "particle_gibbs:particles=4",
+            "tempering",
+            "waste_free",
+            "select_refine",
+            "metropolis",
+            "iterref:kernel=independent",
+            "remdm",
+        ],
         "tiny-books": ["iterref", "iterref:kernel=published", "smc:order=bounded"],
         "tiny-books-uniform": ["iterref", "smc", "remdm"],
     }.items()
     for method in methods
-]  # fmt: skip
+]
 PROMPTS = {
     "tiny-news": [
         "police arrested two men in london on monday after a robbery at a bank .",

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from iterref.decode import Decoder, advance
-from iterref.denoise import Denoiser
+from iterref.denoiser import Denoiser
 from iterref.drafts import no_reward
 from iterref.problem import Problem
 from tests.support.oracle import enumerate_outcomes, law_matrix

@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor
 
 from iterref.decode import REVERSE, advance
-from iterref.denoise import Denoiser
+from iterref.denoiser import Denoiser
 from iterref.drafts import no_reward
 from iterref.problem import Problem
 from tests.support.oracle import enumerate_outcomes, law_matrix

@@ -27,7 +27,7 @@ from torch import Tensor
 from iterref.bench.brackets import Unmatched, chain, rest, written
 from iterref.bench.puzzles import SIDES, Puzzle, Surplus, broken, puzzle, solutions
 from iterref.budget import Budget
-from iterref.denoise import Denoiser
+from iterref.denoiser import Denoiser
 from iterref.generation import RECOMMENDED
 from iterref.lines import opened, readable
 from iterref.models.sudoku import load, sizes

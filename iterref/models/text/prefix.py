@@ -14,7 +14,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from iterref.denoise import Denoiser
+from iterref.denoiser import Denoiser
 from iterref.models.base import Text, TextModel
 from iterref.models.text.codec import Codec
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from iterref.denoise import Denoiser, carry_over_
+from iterref.denoiser import Denoiser, carry_over_
 from iterref.models.base import Text, TextModel
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.text.codec import Codec
@@ -23,7 +23,7 @@ from iterref.noise import Noise
 
 
 @dataclass(frozen=True, eq=False)
-class Answering:
+class Answering(Denoiser):
     """The masked denoiser of B prompts' answers.
 
     `given` (B, T) long is the whole input with room for the answer, which begins at `begins` (B,); `seen` (B, T) bool
@@ -37,7 +37,8 @@ class Answering:
     seen: Tensor | None
     impossible: Tensor
 
-    time_free = True
+    time_independent = True
+    has_probabilities = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t, prompt)."""

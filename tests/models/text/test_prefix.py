@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from iterref.denoiser import Denoiser
 from iterref.models.text.codec import Codec, unwritten
 from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, absorbing, uniform
 from tests.support.published import CLS, END, MASK, PAD, SEP, WORDS, tokenizer
 
 
-class Flat:
+class Flat(Denoiser):
     """A denoiser that knows nothing."""
 
     def __init__(self, noise: Noise) -> None:

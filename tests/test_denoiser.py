@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iterref.budget import Cost
-from iterref.denoise import Denoiser, Guided, Tempered, carry_over, from_leave_one_out
+from iterref.denoiser import Denoiser, carry_over, from_leave_one_out
+from iterref.guidance import ClassifierFreeGuidance, Tempered
 from iterref.kernels import KERNELS
 from iterref.models.markov import world
 from iterref.models.table import Table
@@ -117,7 +118,7 @@ def test_carry_over_takes_float32():
 
 
 @dataclass(frozen=True)
-class Plain:
+class Plain(Denoiser):
     """A denoiser that offers its posteriors and nothing else."""
 
     within: Denoiser
@@ -160,7 +161,7 @@ def test_guided_mixes_posteriors(kind, scale):
     question = asked(given)
     powers = given(*question).exp() ** scale * free(*question).exp() ** (1 - scale)
     powers = powers.nan_to_num(nan=0.0, posinf=0.0)  # zero to a negative power, times zero
-    guided = Guided(given, free, scale)(*question).exp()
+    guided = ClassifierFreeGuidance(given, free, scale)(*question).exp()
     assert torch.allclose(guided, powers / powers.sum(1, keepdim=True), atol=EXACT, rtol=0)
     if kind == "absorbing":  # what is revealed stays revealed, bit for bit, and the mask stays impossible
         seen = question[0].flatten()
@@ -176,12 +177,12 @@ def test_the_ends_of_the_scale_are_the_models_themselves(kind):
     x = given.states()
     everywhere, rows = torch.ones_like(x, dtype=torch.bool), torch.zeros(len(x)).long()
     for scale, model in ((0, free), (1, given)):
-        guided = Guided(given, free, scale)
+        guided = ClassifierFreeGuidance(given, free, scale)
         assert torch.equal(guided(*question), model(*question)) and guided.passes == 1
         assert torch.equal(guided.leave_one_out(x, everywhere, rows), model.leave_one_out(x, everywhere, rows))
-    assert Guided(given, free, 0.5).passes == Guided(given, free, 2).passes == 2
-    assert Guided(given, Guided(given, free, 2), 2).passes == 3
-    assert Tempered(given, 2).passes == 1 and Tempered(Guided(given, free, 2), 2).passes == 2
+    assert ClassifierFreeGuidance(given, free, 0.5).passes == ClassifierFreeGuidance(given, free, 2).passes == 2
+    assert ClassifierFreeGuidance(given, ClassifierFreeGuidance(given, free, 2), 2).passes == 3
+    assert Tempered(given, 2).passes == 1 and Tempered(ClassifierFreeGuidance(given, free, 2), 2).passes == 2
 
 
 @settings(max_examples=60, deadline=None)
@@ -199,7 +200,7 @@ def test_impossible_tokens_stay_impossible_and_nothing_is_undefined(seed, scale,
         torch.randn(1, 5, generator=generator, dtype=dtype).masked_fill(~row, -torch.inf).log_softmax(1)
         for row in allowed
     )
-    log_p = Guided(Fixed(given), Fixed(free), scale)(*ONE)
+    log_p = ClassifierFreeGuidance(Fixed(given), Fixed(free), scale)(*ONE)
     assert not bool(log_p.isnan().any()) and float(log_p.exp().sum()) == pytest.approx(1, abs=1e-5)
     assert log_p.dtype == dtype
     if scale > 0:
@@ -214,7 +215,7 @@ def test_impossible_tokens_stay_impossible_and_nothing_is_undefined(seed, scale,
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(Denoiser):
     """One law, whatever it is asked."""
 
     log_p: Tensor
@@ -237,36 +238,45 @@ def test_more_guidance_is_more_evidence_for_the_prompt(seed, scales):
     """E_scale[log p(v | y) - log p(v)] grows with the scale: an exponential family in it."""
     laws = torch.randn(2, 1, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log_softmax(2)
     given, free = Fixed(laws[0]), Fixed(laws[1])
-    low, high = ((Guided(given, free, scale)(*ONE).exp() * (laws[0] - laws[1])).sum() for scale in scales)
+    low, high = (
+        (ClassifierFreeGuidance(given, free, scale)(*ONE).exp() * (laws[0] - laws[1])).sum() for scale in scales
+    )
     assert float(high - low) >= -1e-12
 
 
 @pytest.mark.parametrize("scale", [-0.1, float("inf"), float("nan")])
 def test_an_impossible_scale_is_refused(scale):
     with pytest.raises(ValueError, match="finite and not negative"):
-        Guided(*pair("uniform"), scale)
+        ClassifierFreeGuidance(*pair("uniform"), scale)
 
 
 def test_two_noises_are_refused():
     given, free = pair("absorbing")
     again = Table(free.log_p.view(3, 3), absorbing(4))
-    assert Guided(given, again, 2).noise is given.noise  # two objects, one noise
+    assert ClassifierFreeGuidance(given, again, 2).noise is given.noise  # two objects, one noise
     for noise in (absorbing(4, schedule="cosine"), uniform(3)):
         with pytest.raises(ValueError, match="two denoisers of the same noise, got Noise"):
-            Guided(given, Table(free.log_p.view(3, 3), noise), 2)
+            ClassifierFreeGuidance(given, Table(free.log_p.view(3, 3), noise), 2)
 
 
 @kinds
 def test_leave_one_out_is_there_only_where_it_is_within(kind):
     given, free = pair(kind)
-    for whole in (Tempered(given, 0.5), Guided(given, free, 2), Tempered(Guided(given, free, 2), 0.5)):
-        assert hasattr(whole, "leave_one_out")
-    for part in (Tempered(Plain(given), 0.5), Guided(Plain(given), free, 2), Guided(given, Plain(free), 2)):
-        assert not hasattr(part, "leave_one_out")
-    assert hasattr(Guided(given, Plain(free), 1), "leave_one_out")
-    assert not hasattr(Tempered(given, 0.5), "temper")
-    copy = pickle.loads(pickle.dumps(Guided(given, free, 2)))
-    assert torch.equal(copy(*asked(given)), Guided(given, free, 2)(*asked(given)))
+    for whole in (
+        Tempered(given, 0.5),
+        ClassifierFreeGuidance(given, free, 2),
+        Tempered(ClassifierFreeGuidance(given, free, 2), 0.5),
+    ):
+        assert whole.has_leave_one_out
+    for part in (
+        Tempered(Plain(given), 0.5),
+        ClassifierFreeGuidance(Plain(given), free, 2),
+        ClassifierFreeGuidance(given, Plain(free), 2),
+    ):
+        assert not part.has_leave_one_out
+    assert ClassifierFreeGuidance(given, Plain(free), 1).has_leave_one_out
+    copy = pickle.loads(pickle.dumps(ClassifierFreeGuidance(given, free, 2)))
+    assert torch.equal(copy(*asked(given)), ClassifierFreeGuidance(given, free, 2)(*asked(given)))
 
 
 @kinds
@@ -276,7 +286,9 @@ def test_conditionals_are_those_of_the_blended_law(kind):
     x = given.states()
     question = (x, torch.ones_like(x, dtype=torch.bool), torch.zeros(len(x)).long())
     law = blend(given, free, 2.5).leave_one_out(*question).exp()
-    assert torch.allclose(Guided(given, free, 2.5).leave_one_out(*question).exp(), law, atol=EXACT, rtol=0)
+    assert torch.allclose(
+        ClassifierFreeGuidance(given, free, 2.5).leave_one_out(*question).exp(), law, atol=EXACT, rtol=0
+    )
     cold = Table(given.log_p.view(2, 2, 2) / 0.4, given.noise).leave_one_out(*question).exp()
     assert torch.allclose(Tempered(given, 0.4).leave_one_out(*question).exp(), cold, atol=EXACT, rtol=0)
     assert float((given.leave_one_out(*question).exp() - law).abs().max()) > 0.05  # negative control
@@ -288,7 +300,7 @@ def test_moves_of_one_token_have_the_blended_law_as_their_model(kind, made):
     """Enumerated: the shared kernel on single sites is reversible for p(x|y)^s p(x)^(1-s) exp(r / alpha)."""
     given, free = pair(kind, tokens=2)
     if made == "guided":
-        model, law = Guided(given, free, 2.5), blend(given, free, 2.5)
+        model, law = ClassifierFreeGuidance(given, free, 2.5), blend(given, free, 2.5)
     else:
         model, law = Tempered(given, 0.4), Table(given.log_p.view(2, 2) / 0.4, given.noise)
     reward, states = random_reward(2, 2, 5), pair_states(given, 0.0)
@@ -309,7 +321,7 @@ def test_moves_of_one_token_have_the_blended_law_as_their_model(kind, made):
 def test_a_step_of_the_paper_mixes_the_laws_of_the_step(kind):
     given, free = pair(kind)
     x_t, _, where, rows = asked(given)
-    guided, scale, t, u = Guided(given, free, 2.5), 2.5, 0.8, 0.3
+    guided, scale, t, u = ClassifierFreeGuidance(given, free, 2.5), 2.5, 0.8, 0.3
     times = torch.full((len(x_t),), t, dtype=torch.float64)
     a_t, a_u = given.noise.a(t), given.noise.a(u)
     one, other = (given.noise.reverse(m(x_t, times, where, rows), x_t[where], a_t, a_u).exp() for m in (given, free))
@@ -325,7 +337,7 @@ def test_under_absorbing_noise_the_token_is_the_same_and_falls_earlier():
     given, free = pair("absorbing")
     x_t, _, where, rows = asked(given)
     times, scale, t, u = torch.full((len(x_t),), 0.8, dtype=torch.float64), 2.5, 0.8, 0.3
-    guided = Guided(given, free, scale)
+    guided = ClassifierFreeGuidance(given, free, scale)
     law, posterior = guided.transition(x_t, t, u, where, rows).exp(), guided(x_t, times, where, rows).exp()
     open_cells = x_t[where] == 3
     law, posterior = law[open_cells], posterior[open_cells]
@@ -343,7 +355,7 @@ def test_under_uniform_noise_the_paper_adds_noise_and_then_mixes(t):
     scale, a_t, step = 2.5, 1 - t, 1e-6
     where, rows = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1).long()
     x_t, noise = torch.zeros(1, 1).long(), given.noise
-    guided = Guided(given, free, scale)
+    guided = ClassifierFreeGuidance(given, free, scale)
 
     def noisy(log_p: Tensor) -> Tensor:
         return a_t * log_p.exp() + (1 - a_t) / 4
@@ -366,7 +378,7 @@ def test_runs_count_both_passes(kind):
     """What is asked is twice what the method declares, and a budget is shared out accordingly."""
     given, reward, _ = world(6, 3, 1, kind)
     free = world(6, 3, 2, kind)[0]
-    problem = Problem(Guided(given, free, 2.0), reward, torch.zeros(2, 6))
+    problem = Problem(ClassifierFreeGuidance(given, free, 2.0), reward, torch.zeros(2, 6))
     for text in ("ancestral:steps=3", "best_of_n:n=2,steps=2", "iterref:steps=2,moves=3,tries=2"):
         method = parse(text)
         result, cost = sample(method, problem, seed=1), method.cost()
@@ -383,7 +395,9 @@ def test_guided_runs_lean_to_the_prompt(kind):
     given, free = pair(kind, length=3, tokens=2, seed=8)
     lean = []
     for scale in (0.0, 1.0, 3.0):
-        problem = Problem(Guided(given, free, scale), random_reward(3, 2, 1), torch.zeros(300, 3), alpha=1e9)
+        problem = Problem(
+            ClassifierFreeGuidance(given, free, scale), random_reward(3, 2, 1), torch.zeros(300, 3), alpha=1e9
+        )
         x = sample(parse("iterref:steps=3,moves=6,tries=2"), problem, seed=3).tokens
         lean.append(float((given.log_prob(x) - free.log_prob(x)).mean()))
     assert lean[0] + 0.05 < lean[1] and lean[1] + 0.05 < lean[2]

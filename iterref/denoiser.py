@@ -1,0 +1,111 @@
+"""Denoisers: what a model is to this library, and how raw network outputs become one.
+
+    denoiser(x_t, t, where, rows)  =  log p(x_0^i | x_t)      at the positions i that `where` marks
+
+One convention holds everywhere: true per-position posteriors, packed over the open positions only. Adapters of
+checkpoints get there with `carry_over`, `from_leave_one_out` and `from_score`. `iterref.guidance` makes denoisers of
+denoisers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from iterref.noise import Noise
+
+
+class Denoiser(ABC):
+    """The model: tokens at a noise level in, per-position posteriors of the clean tokens out.
+
+    `noise` is the process that it undoes. What else a denoiser can do is declared here, with its default; a subclass
+    sets what differs, on the class or in `__init__`. `time_independent`: t is ignored, so that a sequence that did not
+    change is not evaluated again at another time. `uses_prompts`: `rows` matters, so that equal sequences of two
+    prompts are evaluated apart. `passes`: network evaluations that one sequence takes. `has_leave_one_out`:
+    `leave_one_out` is known. `has_probabilities`: `probabilities` is quicker than the exponential of a call.
+    """
+
+    noise: Noise
+    time_independent: bool = False
+    uses_prompts: bool = True
+    passes: int = 1
+    has_leave_one_out: bool = False
+    has_probabilities: bool = False
+
+    @abstractmethod
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, L) tokens, (R,) times, (R, L) bool, (R,) prompt indices -> (M, V) log p(x_0^i | x_t).
+
+        M is the number of True cells of `where`, in row-major order; `rows` says which prompt each sequence belongs
+        to, so that whatever was computed once for a prompt serves all its candidates.
+        """
+
+    def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """The Gibbs conditionals of a clean text: (R, L) tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i})."""
+        raise ValueError(f"{type(self).__name__} has no leave-one-out conditionals: it must override leave_one_out")
+
+    def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """As `__call__`, p(x_0^i | x_t) itself and not its logarithm, (M, V)."""
+        return self(x_t, t, where, rows).exp()
+
+
+class Wrapped(Denoiser):
+    """A denoiser around another one, with all of its abilities: the base of those that change something."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser, self.noise, self.passes = denoiser, denoiser.noise, denoiser.passes
+        self.time_independent, self.uses_prompts = denoiser.time_independent, denoiser.uses_prompts
+        self.has_leave_one_out, self.has_probabilities = denoiser.has_leave_one_out, denoiser.has_probabilities
+
+
+def carry_over(log_p: Tensor, x_t: Tensor, where: Tensor, mask: int) -> Tensor:
+    """Posteriors of masked diffusion from predictions: a revealed token is certain, the mask is impossible.
+
+    Packed (M, V) predictions, (R, L) tokens, (R, L) bool -> (M, V) normalised (Sahoo et al. 2024, section 3.2.3,
+    arXiv:2406.07524). `log_p` needs no normalisation.
+    """
+    return carry_over_(log_p.clone(), x_t, where, mask)
+
+
+def carry_over_(logits: Tensor, x_t: Tensor, where: Tensor, mask: int, log: bool = True) -> Tensor:
+    """`carry_over` of predictions that may be overwritten; the probabilities themselves unless `log`."""
+    logits[:, mask] = -torch.inf
+    law = torch.log_softmax(logits, -1) if log else torch.softmax(logits, -1)
+    seen = x_t[where]
+    revealed = (seen != mask).nonzero()[:, 0]
+    law[revealed] = -torch.inf if log else 0.0
+    law[revealed, seen[revealed]] = 0.0 if log else 1.0
+    return law
+
+
+def from_leave_one_out(log_p: Tensor, x_t: Tensor, t: Tensor, where: Tensor, noise: Noise) -> Tensor:
+    """Posteriors from leave-one-out predictions p(x_0^i | x_t^{-i}), as UDLM and Duo make them.
+
+    Bayes: p(x_0^i | x_t) is proportional to p(x_0^i | x_t^{-i}) q(x_t^i | x_0^i). Packed (M, V), (R, L), (R,),
+    (R, L) bool -> (M, V) normalised.
+    """
+    seen = x_t[where]
+    a_t = noise.a(t).to(x_t.device)[:, None].expand(x_t.shape)[where]
+    pi_t = noise.pi.to(x_t.device)[seen]
+    log_other = torch.log((1 - a_t) * pi_t).to(log_p.dtype)
+    log_same = torch.log(a_t + (1 - a_t) * pi_t).to(log_p.dtype)
+    log_q = log_other[:, None].expand(log_p.shape).scatter(1, seen[:, None], log_same[:, None])
+    return torch.log_softmax(log_p + log_q, -1)
+
+
+def from_score(log_score: Tensor, x_t: Tensor, t: Tensor, where: Tensor, noise: Noise) -> Tensor:
+    """Posteriors from log-scores log p_t(x_t with v at i) / p_t(x_t), as SEDD makes them (Lou et al. 2024).
+
+    Packed (M, V), (R, L), (R,), (R, L) bool -> (M, V) normalised. Absorbing noise: at a masked position the scores of
+    the tokens are their posterior up to a factor, so that a shift of all log-scores changes nothing. Other noise: the
+    scores, with 1 for the token's own, are up to a factor the law a_t l + (1 - a_t) pi of a noisy token, l the
+    leave-one-out law; this needs a_t > 0, and what an inexact score leaves below zero counts as zero.
+    """
+    if noise.mask is not None:
+        return carry_over(log_score, x_t, where, noise.mask)
+    noisy = torch.softmax(log_score.double().scatter(1, x_t[where][:, None], 0.0), -1)
+    a_t = noise.a(t).to(x_t.device)[:, None].expand(x_t.shape)[where][:, None]
+    clean = (noisy - (1 - a_t) * noise.pi.to(x_t.device)).clamp_min(0.0)
+    return from_leave_one_out(clean.log(), x_t, t, where, noise)
