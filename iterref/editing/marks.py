@@ -194,9 +194,10 @@ def _frame(
     for (start, end), (first, last) in zip(marked.regions, spans, strict=True):
         before, behind = reading(marked.text[:start]), reading(marked.text[end:])
         if _solid(whole[: ends[first]]) != _solid(before) or _solid(whole[ends[last] :]) != _solid(behind):
+            region, cut = marked.text[start:end], whole[ends[first] : ends[last]].strip()
             raise ValueError(
-                f"text {row}: the region {marked.text[start:end]!r} cuts {whole[ends[first] : ends[last]].strip()!r} in "
-                "two, which the model reads as one: mark all of it, or nothing of it"
+                f"text {row}: the region {region!r} cuts {cut!r} in two, which the model reads as one: mark all of it, "
+                "or nothing of it"
             )
     edges = [0, *(ends[at] for span in spans for at in span), len(whole)]
     kept = tuple(whole[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))

@@ -19,7 +19,7 @@ from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
 from iterref.noise import Schedule
 from iterref.rewards import SelfLikelihood
-from tests.models.test_byte_pairs import ADDED, TEMPLATE, bytes_and_pairs, write_pairs
+from tests.support.byte_pairs import ADDED, TEMPLATE, bytes_and_pairs, write_pairs
 from tests.support.decoders import HEADS, INNER, LAYERS, WIDTH, Naming, draw, half_open, law, laws, reading, write
 from tests.support.published import all_states, product_matrix, step_matrix
 

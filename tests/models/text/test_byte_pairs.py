@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import transformers
-from tokenizers import pre_tokenizers
 
 from iterref.models.text.codec import Codec
+from tests.support.byte_pairs import write_pairs
 
-ADDED = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
-PAIRS = ["t h", "th e", "c a", "ca t", "d o", "do g", "Ġ the", "Ġ cat", "Ġ dog", "s a", "sa w", "Ġ saw", "Ġ a", "e r"]
-TEMPLATE = (
-    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}{{ '<|im_start|>system\n"
-    "You are a helpful assistant.<|im_end|>\n' }}{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + "
-    "'<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 TEXTS = [
     "the cat saw the dog", " the  cat\n\n  saw", "THE Cat's dog'LL, we'Re; 1234 dogs: x2y", "", "   ", "\t a\r\n b \n",
     "cafe\u0301 na\u00efve \u4e2d\u6587, \U0001f600 \u212b", "<|im_start|>user\nthe cat<|im_end|>\n",
     "a<|mask|> the<|endoftext|>", "\u2019quoted\u2019 \u2014 \u00a0\u3000 the", "(the)[cat]{dog} == the_cat/dog\n",
 ]  # fmt: skip
-
-
-def bytes_and_pairs() -> list[str]:
-    return [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(pair.replace(" ", "") for pair in PAIRS)]
-
-
-def write_pairs(folder: Path, added: list[str] = ADDED, **changes: Any) -> int:
-    """Writes the tokenizer as Dream's repositories hold it; returns how many tokens it knows."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pieces = bytes_and_pairs()
-    (folder / "vocab.json").write_text(json.dumps({piece: at for at, piece in enumerate(pieces)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(PAIRS) + "\n")
-    flags = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
-    config = {
-        "tokenizer_class": "DreamTokenizer", "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
-        "bos_token": "<|beginoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
-        "mask_token": "<|mask|>", "chat_template": TEMPLATE,
-        "added_tokens_decoder": {str(len(pieces) + n): {"content": name, **flags} for n, name in enumerate(added)},
-    }  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(config | changes))
-    return len(pieces) + len(added)
 
 
 def test_its_pieces_are_those_of_transformers(tmp_path: Path) -> None:
