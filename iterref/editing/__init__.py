@@ -115,6 +115,9 @@ def edit(
     if room is not None:
         ends = text_lengths(tokens, blank) + room
         free = free & (torch.arange(tokens.shape[1], device=device) < ends[:, None])
+    if getattr(posed.model, "fixed_length", False):  # the model knows no end that a text could grow or shrink to
+        over = torch.isin(tokens, torch.tensor(list(posed.model.ends), device=device)).cumsum(1) > 0
+        free = free & ~over
     measure = Drift(tokens, free, distance, blank)
     bounded = problem.reward if drift is None else Within(problem.reward, measure, drift)
     problem = replace(problem, canvas=tokens, free=free, reward=Remembered(bounded))

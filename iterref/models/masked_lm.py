@@ -6,7 +6,9 @@ Two kinds: encoders that were trained to fill in (BERT, RoBERTa, ModernBERT: any
 whose weights were trained on with full attention (Qwen2, Qwen3, LLaMA; "a2d-" and "andi-" in front of the type). A
 decoder whose tokenizer has no mask was never trained to fill in, and is refused.
 
-Input: the chat template's text and the answer where there is a template, else [CLS] prompt answer [SEP]. A plain BERT
+Input: the chat template's text and the answer where there is a template, else [CLS] prompt answer [SEP]. An encoder
+that was trained to fill in and no more knows neither ends within a text nor padding behind it: a text of its has as
+many tokens as there are positions, or keeps the number that it has, and what fills a canvas up is hidden. A plain BERT
 was trained with 15 % of the tokens masked and guesses where most are (Wang and Cho 2019, arXiv:1902.04094, on what it
 is a model of); one that was trained on at all rates is a diffusion model.
 
@@ -90,9 +92,12 @@ def load(
     talks = codec.template is not None and chat is not False
     role = roles(checkpoint, codec, network.vocab, str(codec.tokenizer.id_to_token(codec.mask)), talks)
     head, tail = ([], []) if talks else codec.frame
+    most = None if causal else positions(model, config)
+    if not causal:
+        network.probe(codec.pad or 0, most)
     return answers(
-        network, role, codec, length=length, chat=chat, head=head, tail=tail, pad=codec.pad or 0,
-        most=None if causal else positions(model, config),
+        network, role, codec, length=length, chat=chat, head=head, tail=tail, pad=codec.pad or 0, most=most,
+        endless=not causal and not talks,
     )  # fmt: skip
 
 

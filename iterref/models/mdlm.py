@@ -21,7 +21,7 @@ from torch import Tensor
 
 from iterref.denoiser import Denoiser, carry_over_
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
+from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state, unseen_filler
 from iterref.models.text.codec import Codec, mismatch, unwritten
 from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, absorbing
@@ -92,6 +92,8 @@ def load(
     mask = mask_id(checkpoint, codec, options.vocab)
     timed = bool(checkpoint.config.get("time_conditioning", False))
     network = build(options, state(checkpoint.weights()), dtype, device)
+    known = None if codec is None else codec.within(options.vocab, mask)
+    network.filler = unseen_filler(checkpoint, known)
     noise = absorbing(options.vocab, mask, SCHEDULE)
     denoiser = MaskedDit(network, noise, timed, unwritten(codec, options.vocab).to(device))
     return PrefixModel(denoiser, length or checkpoint.size("model_length"), codec, device=device)

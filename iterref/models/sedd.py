@@ -25,7 +25,7 @@ from torch import Tensor
 
 from iterref.denoiser import Denoiser, from_score
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
+from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state, unseen_filler
 from iterref.models.text.codec import Codec, mismatch, unwritten
 from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, absorbing
@@ -74,6 +74,8 @@ def load(
         raise mismatch(checkpoint.name, mask, codec)
     options = sizes(replace(checkpoint, config={**checkpoint.config, "vocab_size": mask + 1}))
     network = build(options, state(checkpoint.weights()), dtype, device)
+    known = None if codec is None else codec.within(options.vocab, mask)
+    network.filler = unseen_filler(checkpoint, known)
     denoiser = ScoredDit(network, absorbing(options.vocab, mask, SCHEDULE), unwritten(codec, options.vocab).to(device))
     return PrefixModel(denoiser, length or checkpoint.size("model.length"), codec, framed=False, device=device)
 

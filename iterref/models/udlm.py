@@ -24,7 +24,7 @@ from torch import Tensor
 
 from iterref.denoiser import Denoiser, from_leave_one_out
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
+from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state, unseen_filler
 from iterref.models.text.codec import Codec, mismatch, unwritten
 from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, uniform
@@ -88,6 +88,8 @@ def load(
     if codec is not None and codec.size > options.vocab:
         raise mismatch(checkpoint.name, options.vocab, codec)
     network = build(options, state(checkpoint.weights()), dtype, device)
+    known = None if codec is None else codec.within(options.vocab, None)
+    network.filler = unseen_filler(checkpoint, known)
     denoiser = UniformDit(
         network,
         uniform(options.vocab, SCHEDULE),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from iterref.hub import read_json
@@ -61,17 +62,22 @@ def answers(
     tail: Sequence[int] = (),
     pad: int | None = None,
     most: int | None = None,
+    endless: bool = False,
 ) -> PromptedModel:
     """The text model of a network that fills in answers: under absorbing noise, a_t = 1 - t, as all of these were
-    trained. `head` and `tail` stand around a text that is no chat; padding is `pad`, or what fills up an answer."""
+    trained. `head` and `tail` stand around a text that is no chat; padding is `pad`, or what fills up an answer. A
+    network that is `endless` was trained without ends and filler within texts: it writes none, and sees none."""
     noise = absorbing(network.vocab, role.mask, Schedule("linear"))
+    never = [] if codec is None or not endless else list(codec.special)
+    impossible = torch.tensor(sorted({*role.impossible.tolist(), *never} - {role.mask}), dtype=torch.long)
     bind = partial(
-        bound, network, noise, length=length, impossible=role.impossible.to(network.device), tail=tail,
-        pad=role.fill if pad is None else pad, most=most,
+        bound, network, noise, length=length, impossible=impossible.to(network.device), tail=tail,
+        pad=role.fill if pad is None else pad, most=most, filler=role.fill if endless else None,
     )  # fmt: skip
     return PromptedModel(
         bind, noise, length, codec, network=network, head=head, ends=role.ends, fill=role.fill, chat=chat,
         device=network.device, ranks=network.ranks,
+        fixed_length=endless,
     )  # fmt: skip
 
 
