@@ -151,8 +151,10 @@ def place(
     lengths: Sequence[int],
     texts: Sequence[Marked | None],
     length: int | None = None,
+    begins: Sequence[int] | None = None,
 ) -> Regions:
     """The regions of marked texts in their canvases (B, L), whose texts take up `lengths` positions; None marks none.
+    Nothing is put in before the positions `begins`, where the rows' start tokens are.
 
     `blank` (L,) is the canvas of the empty text. With `length` every region gets that many tokens, what follows moves
     and an empty region is a place to insert; without, a region keeps its number. Raises `ValueError`, naming the row,
@@ -176,7 +178,8 @@ def place(
         whole = model.decode(tokens[row : row + 1])[0]
         if marked.text != whole and reading(marked.text) != whole:
             raise ValueError(f"text {row} reads {marked.text!r} without its marks, the row {whole!r}: mark that text")
-        spans = [_tokens(reading, marked, region, whole, ends) for region in marked.regions]
+        begin = 0 if begins is None else begins[row]
+        spans = [_tokens(reading, marked, region, whole, ends, begin) for region in marked.regions]
         frames.append(_frame(reading, marked, spans, whole, ends, row))
         sizes = [1 if number in marked.masks else length for number in range(len(spans))]
         new, free = _laid_out(ids[: lengths[row]], spans, blank.tolist(), sizes, row)
@@ -240,7 +243,7 @@ def _ends(model: TextModel, blank: Tensor, ids: Tensor, length: int) -> list[int
 
 
 def _tokens(
-    reading: _Reading, marked: Marked, region: tuple[int, int], whole: str, ends: Sequence[int]
+    reading: _Reading, marked: Marked, region: tuple[int, int], whole: str, ends: Sequence[int], begin: int
 ) -> tuple[int, int]:
     """The tokens of a region, as (first, one after the last) of the row's.
 
@@ -254,7 +257,7 @@ def _tokens(
     if start >= end and (left > behind or reading(marked.text[region[0] : region[1]])):  # it is within one token
         start, end = _trimmed(whole, max(min(left, behind) - 1, 0), max(left, right))
     if start >= end:  # nothing was marked: a place between two tokens
-        first = next((k for k, begin in enumerate(ends) if begin >= left), len(ends) - 1)
+        first = max(begin, next((k for k, end in enumerate(ends) if end >= left), len(ends) - 1))
         return first, first
     touched = [k for k in range(len(ends) - 1) if ends[k] < end and ends[k + 1] > start]
     return touched[0], touched[-1] + 1

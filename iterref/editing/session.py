@@ -312,7 +312,8 @@ class Editing:
         if not any(read_texts):
             raise ValueError("every row is None: mark a region in at least one of them")
         blank, lengths = self._blank(), text_lengths(self.tokens, self.desk.blank).tolist()
-        regions = place(self.desk.model, blank, self.tokens, lengths, read_texts, length)
+        begins = self.desk.problem.opened.int().argmax(1).tolist()
+        regions = place(self.desk.model, blank, self.tokens, lengths, read_texts, length, begins)
         closed = ~self.desk.problem.opened & (regions.open | (regions.canvas != self.desk.problem.canvas))
         if bool(closed.any()):
             row, position = closed.nonzero()[0].tolist()

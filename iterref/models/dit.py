@@ -151,8 +151,8 @@ class Dit(nn.Module):
 
 
 def sight(x_t: Tensor, filler: int) -> Tensor | None:
-    """What attention may look at, (R, 1, 1, L) bool: a row up to the first of the `filler` that it ends with; None where
-    that is all of every row."""
+    """What attention may look at, (R, 1, 1, L) bool: a row up to the first of the `filler` that it ends with; None for
+    all of every row."""
     places = torch.arange(x_t.shape[1], device=x_t.device)
     last = torch.where(x_t != filler, places, -1).amax(1, keepdim=True)
     seen = places <= last + 1
