@@ -110,7 +110,8 @@ def likelihood(model: TextModel, texts: Sequence[str], prompts: Sequence[str], s
 def unequal(model: TextModel, prompts: Sequence[str], tolerance: float) -> Finding:
     """A prompt's law is the same alone and in a batch with longer and shorter ones."""
     words = [prompt.split() for prompt in prompts]
-    prompts = [" ".join(some[: max(1, len(some) // (2 + row % 3))]) for row, some in enumerate(words)]
+    # the first, which is asked alone too, among the shortest
+    prompts = [" ".join(some[: max(1, len(some) // (4 - row % 3))]) for row, some in enumerate(words)]
     with torch.inference_mode():
         alone, together = opening(model, prompts[:1]), opening(model, prompts)
         off = apart(alone, together[: len(alone)])

@@ -70,12 +70,13 @@ def answers(
     noise = absorbing(network.vocab, role.mask, Schedule("linear"))
     never = [] if codec is None or not endless else list(codec.special)
     impossible = torch.tensor(sorted({*role.impossible.tolist(), *never} - {role.mask}), dtype=torch.long)
+    ends = list(dict.fromkeys([*tail, *codec.ends])) if endless and codec is not None else role.ends
     bind = partial(
         bound, network, noise, length=length, impossible=impossible.to(network.device), tail=tail,
         pad=role.fill if pad is None else pad, most=most, filler=role.fill if endless else None,
     )  # fmt: skip
     return PromptedModel(
-        bind, noise, length, codec, network=network, head=head, ends=role.ends, fill=role.fill, chat=chat,
+        bind, noise, length, codec, network=network, head=head, ends=ends, fill=role.fill, chat=chat,
         device=network.device, ranks=network.ranks,
         fixed_length=endless,
     )  # fmt: skip
