@@ -93,6 +93,11 @@ def test_a_mask_is_a_region_of_one_token(codecs: Any, kind: str, marked: str, be
     assert grown == holes
 
 
+def test_behind_a_literal_end_a_region_is_where_it_is(codecs: Any) -> None:
+    done = filled(codecs["bytes"], r"the \[SEP\] [cat] sat")
+    assert done.startswith("the [SEP] ") and done.endswith(" sat")
+
+
 def test_a_literal_mask_is_escaped(codecs: Any) -> None:
     done = filled(codecs["bytes"], r"the \<mask> [cat] sat")
     assert done.startswith("the <mask> ") and done.endswith(" sat")
