@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from iterref.budget import Cost
 from iterref.decoding import Decoder, grid
 from iterref.denoiser import Denoiser
 from iterref.guidance import Tempered
-from iterref.noise import Noise
+from iterref.models.base import TextModel
 from iterref.particles import pick
 from iterref.problem import Problem
 from iterref.progress import Bar, told_rows
@@ -30,26 +30,6 @@ from iterref.rewards.consensus import Consensus
 from iterref.rewards.rouge import Kind
 from iterref.run import Run
 from iterref.sampling import fenced
-
-
-class TextModel(Protocol):
-    """A model of texts given prompts, such as `iterref.models.tiny_news.Summarizer`."""
-
-    @property
-    def noise(self) -> Noise: ...
-
-    def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
-        """B prompts -> their denoiser, the canvas (B, L) long and its free positions (B, L) bool; refuses a prompt
-        that it cannot read with a `ValueError` that names the row."""
-        ...
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """R texts -> finished canvases (R, L) long; refuses a text that is too long."""
-        ...
-
-    def decode(self, tokens: Tensor) -> list[str]:
-        """Finished canvases (R, L) long -> R texts."""
-        ...
 
 
 class Pooled(TextComposable):

@@ -24,7 +24,7 @@ from torch import Tensor
 from iterref.budget import Budget, BudgetLike, Cost, budget_of, fit_budget
 from iterref.columns import read_columns
 from iterref.denoiser import Denoiser
-from iterref.drafts import Drafts, OwnDrafts, TextModel, no_reward, pools_in, tempered
+from iterref.drafts import Drafts, OwnDrafts, no_reward, pools_in, tempered
 from iterref.evaluation import KEEP
 from iterref.footprint import held, peak_memory
 from iterref.generation import (
@@ -36,6 +36,7 @@ from iterref.generation import (
     text_model,
     token_reward,
 )
+from iterref.models.base import TextModel
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng

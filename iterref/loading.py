@@ -18,16 +18,18 @@ from typing import Any, Literal
 import torch
 
 from iterref import registry
-from iterref.drafts import TextModel
 from iterref.hub import device_of, fetched, precision, read_json
 from iterref.models import instances
+from iterref.models.base import TextModel
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec
 from iterref.models.device_map import DeviceMap
 from iterref.models.family import Family
+from iterref.models.text.codec import Codec
 from iterref.padding import compile_static
 
 PIPELINE = "model_index.json"  # in the place of config.json where a checkpoint is a pipeline of several parts
+# What the files of a tokenizer are called, besides sentencepiece's *.model.
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
 def load(
@@ -43,6 +45,8 @@ def load(
     dtype: str | None = None,
     revision: str | None = None,
     compile: bool | Literal["static"] = False,
+    family: str | None = None,
+    lossy: bool = False,
     **options: Any,
 ) -> TextModel:
     """The text model in a folder, of a hub name, or a bundled one (`iterref ls models`): "tiny-news" (None too) ...
@@ -57,38 +61,41 @@ def load(
     checkpoint's own files (`iterref.models.device_map`). `dtype` is the precision of the weights: "float32" (unless
     given), "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the network at first
     use, which takes a minute and pays in long runs; "static" does so for a few sizes of calls, up to which they are
-    padded (`iterref.padding`), and records CUDA graphs on a GPU. `options` are the family's own
-    (`chat=False`, `label=` of UDLM, `guidance=` of images: docs/models.md).
+    padded (`iterref.padding`), and records CUDA graphs on a GPU. `family` ("mdlm", "masked_lm", ...) says what a
+    checkpoint is where its config.json does not. A text that the tokenizer cannot give back is refused, unless
+    `lossy`. `options` are the family's own (`chat=False`, `label=` of UDLM, `guidance=` of images: docs/models.md).
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
     """
     if model is not None or not isinstance(name, str | Path | None):
         if model is not None and name is not None or device_map is not None or revision is not None:
             raise ValueError("a model= in memory has no name, revision or device_map: give either, device= for a place")
-        return _in_memory(name if model is None else model, tokenizer, length, device, dtype, compile, options)
+        given = name if model is None else model
+        return _in_memory(given, tokenizer, length, device, dtype, compile, family, lossy, options)
     dtype = "float32" if dtype is None else dtype
     weights, place = precision(dtype), _place(device, device_map, max_memory, offload_folder, compile)
     name = "tiny-news" if name is None else name
     folder = located(name, revision)
-    kind = family_of(configuration(folder, name), str(name))
+    kind = known_family(family) if family else family_of(configuration(folder, name), str(name))
     module: Any = import_module(f"iterref.models.{kind}")
-    family: Family = module.FAMILY
-    if isinstance(place, DeviceMap) and not family.spread:
+    about: Family = module.FAMILY
+    if isinstance(place, DeviceMap) and not about.spread:
         spread = [one.facts["title"] for one in registry.entries("models").values() if one.facts.get("spread")]
         raise ValueError(
             f"{name} runs in a network that has one device: say device=, for device_map is of {', '.join(spread)}"
         )
     told: dict[str, Any] = {"dtype": weights, "device": place, **options}
     with _within_memory(name, place):
-        if family.whole is not None:
+        if about.whole is not None:
             if length is not None or tokenizer is not None:
-                raise ValueError(family.whole)
-            model = module.load(_source(name), revision=revision, **told)
+                raise ValueError(about.whole)
+            model = module.load(_source(name), revision=revision, **told, **({"lossy": True} if lossy else {}))
         else:
             checkpoint = Checkpoint.open(_source(name), revision)
             if not isinstance(place, DeviceMap):
                 checkpoint.fits(weights, place)
-            model = module.load(checkpoint, _codec(checkpoint, tokenizer, family.tokenizer), length=length, **told)
+            codec = _codec(checkpoint, tokenizer, about.tokenizer, lossy)
+            model = module.load(checkpoint, codec, length=length, **told)
     if compile and not hasattr(model, "compile"):
         raise ValueError(f"{name} has nothing that torch could compile: leave compile out")
     return _compiled(model, compile)
@@ -96,18 +103,20 @@ def load(
 
 def _in_memory(
     model: Any, tokenizer: Any, length: int | None, device: str | None, dtype: str | None,
-    compile: bool | Literal["static"], options: Mapping[str, Any],
+    compile: bool | Literal["static"], family: str | None, lossy: bool,
+    options: Mapping[str, Any],
 ) -> TextModel:  # fmt: skip
     """The text model of a network of `transformers` that is in memory, with its tokenizer."""
     with TemporaryDirectory() as folder:
         checkpoint = instances.held(model, tokenizer, Path(folder))
         own, precise = instances.place_of(model)
-        family: Any = import_module(f"iterref.models.{family_of(checkpoint.config, checkpoint.name)}")
+        kind = known_family(family) if family else family_of(checkpoint.config, checkpoint.name)
+        module: Any = import_module(f"iterref.models.{kind}")
         named = tokenizer if isinstance(tokenizer, str | Path) else None
         place, weights = own if device is None else device_of(device), precision(dtype or precise)
         with _within_memory(checkpoint.name, place):
-            codec = _codec(checkpoint, named, None)
-            made = family.load(checkpoint, codec, length=length, dtype=weights, device=place, **options)
+            codec = _codec(checkpoint, named, None, lossy)
+            made = module.load(checkpoint, codec, length=length, dtype=weights, device=place, **options)
     return _compiled(made, compile)
 
 
@@ -169,14 +178,29 @@ def configuration(folder: Path, name: str | Path) -> dict[str, Any]:
 def family_of(config: Mapping[str, Any], name: str) -> str:
     """The family that a configuration belongs to, a file in `iterref.models`. Raises `ValueError` for another."""
     kind = registry.family_of(config)
+    if kind is None or not _agrees(kind, config):
+        guessing = (name for name, one in registry.entries("models").items() if one.facts.get("recognises"))
+        kind = next((name for name in guessing if _agrees(name, config)), None)
     if kind is None:
         titles = (family.facts["title"] for family in registry.entries("models").values())
         written = ", ".join(registry.kinds_of(config)) or "that its config.json does not name"
         raise ValueError(
-            f"{name} is of the architecture {written}: this library reads {', '.join(titles)}; wrap another model in "
-            "a denoiser of your own (iterref.denoiser.Denoiser)"
+            f"{name} is of the architecture {written}: this library reads {', '.join(titles)}; say family= if it is one "
+            "of these under another name, or wrap it in a denoiser of your own (iterref.denoiser.Denoiser)"
         )
     return kind
+
+
+def known_family(name: str) -> str:
+    """The family of that name. Raises `ValueError` for another."""
+    registry.entry("models", name)
+    return name
+
+
+def _agrees(kind: str, config: Mapping[str, Any]) -> bool:
+    """Whether a family that looks at more than names (`Family.recognises`) takes a configuration; any other does."""
+    recognises = registry.entry("models", kind).facts.get("recognises")
+    return recognises is None or bool(getattr(import_module(f"iterref.models.{kind}"), recognises)(config))
 
 
 def _source(name: str | Path) -> str | Path:
@@ -184,14 +208,14 @@ def _source(name: str | Path) -> str | Path:
     return name if Path(name).is_dir() else registry.bundled("models").get(str(name), name)
 
 
-def _codec(checkpoint: Checkpoint, asked: Any, usual: str | None) -> Codec | None:
+def _codec(checkpoint: Checkpoint, asked: Any, usual: str | None, lossy: bool) -> Codec | None:
     """The tokenizer that was asked for, the checkpoint's own, or its family's."""
     if asked is not None and not isinstance(asked, str | Path):
         with TemporaryDirectory() as folder:
             instances.save(asked, Path(folder))
-            return Codec.load(folder)
+            return Codec.load(folder, lossy)
     if asked is not None:
-        return None if str(asked) == "none" else Codec.load(asked)
-    if usual is None or (checkpoint.folder / "tokenizer.json").is_file():
-        return Codec.load(checkpoint.folder)
-    return Codec.load(usual)
+        return None if str(asked) == "none" else Codec.load(asked, lossy)
+    files = checkpoint.folder.iterdir()
+    own = any(file.name in VOCABULARIES or file.suffix == ".model" for file in files)
+    return Codec.load(checkpoint.folder if own or usual is None else usual, lossy)

@@ -161,7 +161,7 @@ def _denoisers() -> dict[str, tuple[Any, Tensor]]:
     from iterref.bench.shapes import dit
     from iterref.models.bidirectional import Bidirectional
     from iterref.models.dit import DitOptions
-    from iterref.models.prompted import bound
+    from iterref.models.text.prompted import bound
     from iterref.models.tiny_news import Summarizer
 
     made = dit(DitOptions(vocab=40, width=16, blocks=1, heads=2, condition=8), torch.float32, torch.device("cpu"))

@@ -215,6 +215,7 @@ def save(network: Dit, tokenizer: Tokenizer, folder: Path, family: str, timed: b
     config = {
         "model_type": family, "vocab_size": options.vocab, "hidden_dim": options.width, "cond_dim": options.condition,
         "n_blocks": options.blocks, "n_heads": options.heads, "model_length": LENGTH, "time_conditioning": timed,
+        "filler": True,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     tensors = {f"backbone.{name}": weight.half().contiguous().clone() for name, weight in published(network).items()}

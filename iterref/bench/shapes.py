@@ -21,7 +21,7 @@ from torch import Tensor
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.dit import SCHEDULE, Dit, DitOptions
 from iterref.models.mdlm import MaskedDit
-from iterref.models.prompted import bound
+from iterref.models.text.prompted import bound
 from iterref.models.tiny_news import Summarizer
 from iterref.noise import Schedule, absorbing
 from iterref.padding import Padded

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from iterref.check.probe import TIMES, Finding, apart
+from iterref.check.probe import TIMES, Finding, Probe, apart, better
 from iterref.check.tokens import check
 from iterref.denoiser import Denoiser
-from iterref.drafts import TextModel
+from iterref.models.base import TextModel
 from iterref.random import Rng
 
 ROWS = 8  # canvases where no text is given
@@ -37,8 +37,11 @@ def check_model(
     rows = torch.arange(len(canvas), device=canvas.device)
     tokens = drawn(denoiser, canvas, free, rows, seed) if texts is None else model.encode(texts)
     findings = [] if texts is None else [round_trip(model, texts, tokens)]
-    if texts is not None or prompts is not None:
-        findings.append(unequal(model, prompts or texts or [], tolerance))
+    several = prompts or texts or invented(model, tokens)
+    if several:
+        findings.append(unequal(model, several, tolerance))
+    if texts is not None:
+        findings.append(frame(model, texts, named, seed))
     return findings + check(
         denoiser, tokens, free, rows, real=texts is not None, forbidden=forbidden, seed=seed, tolerance=tolerance
     )
@@ -66,10 +69,49 @@ def round_trip(model: TextModel, texts: Sequence[str], tokens: Tensor) -> Findin
     return Finding("tokenizer", True, f"encoding and decoding is stable, and changes {changed} of {len(texts)} texts")
 
 
+def invented(model: TextModel, tokens: Tensor) -> list[str]:
+    """Prompts where none were given: what the drawn canvases read as, if the model reads it."""
+    try:
+        texts = [str(text) for text in model.decode(tokens)]
+        model.prepare(texts)
+    except ValueError:
+        return []
+    return texts if any(len(text.split()) > 1 for text in texts) else []
+
+
+def frame(model: TextModel, texts: Sequence[str], prompts: Sequence[str], seed: int) -> Finding:
+    """Texts are as likely as under any other reading of the same network: other special tokens around them, filler in
+    sight or hidden."""
+    own = likelihood(model, texts, prompts, seed)
+    found = [(better(likelihood(other, texts, prompts, seed), own), name) for name, other in model.readings().items()]
+    if not found:
+        return Finding("frame", None, "there is no other reading of this model to compare with")
+    gain, name = max(found)
+    if gain:
+        return Finding("frame", False, f"texts are likelier by {gain:.2f} nats a token {name}: check the tokenizer")
+    return Finding("frame", True, f"texts are no likelier {' or '.join(name for _, name in found)}")
+
+
+def likelihood(model: TextModel, texts: Sequence[str], prompts: Sequence[str], seed: int) -> Tensor:
+    """The mean log-probability of every text's own tokens where some are hidden, (R,) float64."""
+    denoiser, canvas, free = model.prepare(prompts)
+    tokens, rows = model.encode(texts), torch.arange(len(canvas), device=canvas.device)
+    over = torch.isin(tokens, torch.tensor(list(model.ends), dtype=torch.long, device=tokens.device)) & free
+    own = free & (over.cumsum(1) == 0)
+    probe = Probe(denoiser, tokens, own, rows, torch.zeros(0, dtype=torch.long), seed, 0.0)
+    found = []
+    with torch.inference_mode():
+        for t in TIMES:
+            x_t, where = probe.noisy(t)
+            found.append(probe.predicted(probe.law(x_t, t, where), where))
+    return torch.stack(found).mean(0)
+
+
 def unequal(model: TextModel, prompts: Sequence[str], tolerance: float) -> Finding:
     """A prompt's law is the same alone and in a batch with longer and shorter ones."""
     words = [prompt.split() for prompt in prompts]
-    prompts = [" ".join(some[: max(1, len(some) // (2 + row % 3))]) for row, some in enumerate(words)]
+    # the first, which is asked alone too, among the shortest
+    prompts = [" ".join(some[: max(1, len(some) // (4 - row % 3))]) for row, some in enumerate(words)]
     with torch.inference_mode():
         alone, together = opening(model, prompts[:1]), opening(model, prompts)
         off = apart(alone, together[: len(alone)])

@@ -27,14 +27,15 @@ from iterref.arguments import (
 )
 from iterref.budget import BudgetLike, Cost, budget_of
 from iterref.columns import read_columns
-from iterref.drafts import OwnDrafts, TextModel, pool_cost
+from iterref.drafts import OwnDrafts, pool_cost
 from iterref.editing.drift import Distance, Drift, Within, expect_bound, text_lengths
 from iterref.editing.history import History, Node
 from iterref.editing.marks import BRACKETS, Marks, read
 from iterref.editing.resume import digest, fingerprint, name_of, resumed
 from iterref.editing.session import Choice, Context, Editing
 from iterref.editing.strength import strengthened
-from iterref.generation import blank_canvas, fitted, method_of, pose
+from iterref.generation import blank_canvas, fitted, method_of, pose, text_model
+from iterref.models.base import MASKS, TextModel
 from iterref.rewards.memory import Remembered
 from iterref.run import Run
 from iterref.samplers.base import Sampler
@@ -119,6 +120,9 @@ def edit(
     if room is not None:
         ends = text_lengths(tokens, blank) + room
         free = free & (torch.arange(tokens.shape[1], device=device) < ends[:, None])
+    if getattr(posed.model, "fixed_length", False):  # the model knows no end that a text could grow or shrink to
+        over = torch.isin(tokens, torch.tensor(list(posed.model.ends), device=device)).cumsum(1) > 0
+        free = free & ~over
     measure = Drift(tokens, free, distance, blank)
     bounded = problem.reward if drift is None else Within(problem.reward, measure, drift)
     problem = replace(problem, canvas=tokens, free=free, reward=Remembered(bounded))
@@ -133,6 +137,8 @@ def edit(
     options = {} if drift is None else {"within": drift}
     rewards = Run(problem).reward_of(tokens, final=False)
     written = posed.model.decode(tokens)
+    if not isinstance(first, Tensor):
+        written = list(first)  # as they were given; the model may write them in another form
     node = Node(0, None, "start", options, tokens, written, rewards, measure(tokens, problem.rows), cost=cost)
     history = History(about=about)
     history.add(node)
@@ -185,9 +191,10 @@ def infill(
     """
     texts = checked_prompts(texts, "text")
     given = checked_options(strength=strength, length=length, sampler=sampler, budget=budget)
-    model, method = method_of(checked_model(model), given["sampler"])
+    model, method = method_of(text_model(checked_model(model)), given["sampler"])
     method = _affordable(method if strength is None else strengthened(method, strength), given["budget"], settings)
-    plain = [read(text, row, marks).text for row, text in enumerate(texts)]
+    masks = getattr(model, "masks", MASKS)
+    plain = [read(text, row, marks, masks).text for row, text in enumerate(texts)]
     opened: Settings = {"room": None, **settings}
     return edit(model, plain if tokens is None else tokens, prompts=prompts, **opened).infill(
         texts, strength=strength, length=length, marks=marks, sampler=method, watch=watch,

@@ -9,14 +9,15 @@ reading of the text before a mark says where the mark stands in the model's read
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from rapidfuzz.distance import Postfix, Prefix
 from torch import Tensor
 
-from iterref.drafts import TextModel
+from iterref.models.base import MASKS, TextModel
+from iterref.rewards.base import Composable, Reward, checked
 
 Marks = tuple[str, str]
 BRACKETS: Marks = ("[", "]")
@@ -25,50 +26,122 @@ ESCAPE = "\\"
 
 @dataclass(frozen=True)
 class Marked:
-    """A text without its marks, and where the marked characters were: (first, one after the last), in order."""
+    """A text without its marks, and where the marked characters were: (first, one after the last), in order.
+
+    `outside` are the strings before, between and behind the regions as they were written; `masks` are the numbers of
+    the regions that were masks, of one token each.
+    """
 
     text: str
     regions: tuple[tuple[int, int], ...]
+    outside: tuple[str, ...] = ()
+    masks: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class Regions:
     """Canvases (B, L) with the regions' positions `open` (B, L) bool; each has the number of tokens that it is to have.
-    Outside of `open` the tokens are the text's own, in order, and so is the padding."""
+    Outside of `open` the tokens are the text's own, in order, and so is the padding; `frames` (B) says how the rest of
+    a row's text reads, None for a row without regions."""
 
     canvas: Tensor
     open: Tensor
+    frames: tuple[Frame | None, ...]
 
 
-def read(marked: str, row: int, marks: Marks = BRACKETS) -> Marked:
-    """A marked text read: `marks` open and close a region, a backslash before a mark makes it a literal one.
+@dataclass(frozen=True)
+class Frame:
+    """What stands around a row's regions: `kept`, as the model reads it, and `written`, as the user wrote it; `blanks`
+    are those that the user marked at a region's ends. `apart` says that a blank parts the first region from the text
+    before it."""
+
+    kept: tuple[str, ...]
+    written: tuple[str, ...]
+    blanks: tuple[tuple[str, str], ...]
+    apart: bool
+
+    def regions(self, text: str) -> list[str] | None:
+        """What a text has in the regions; None where it does not hold the rest as it was."""
+        first, *rest = self.kept
+        if not text.startswith(first) or (self.apart and not text[len(first) : len(first) + 1].isspace()):
+            return None
+        found, at = [], len(first)
+        for number, piece in enumerate(rest, 1):
+            start = len(text) - len(piece) if number == len(rest) else text.find(piece, at)
+            if start < at or not text.startswith(piece, start):
+                return None
+            found.append(text[at:start])
+            at = start + len(piece)
+        return found
+
+    def compose(self, text: str) -> str:
+        """A text with its regions between the strings that the user wrote; the text itself where it has none."""
+        found = self.regions(text)
+        if found is None:
+            return text
+        parts = [before + inside.strip() + after for (before, after), inside in zip(self.blanks, found, strict=True)]
+        return self.written[0] + "".join(map("".join, zip(parts, self.written[1:], strict=True)))
+
+
+class Around(Composable):
+    """A reward where a row's text holds what stands around its regions, -inf elsewhere, where it is not asked: a token
+    that joins its neighbour would change text that was not marked."""
+
+    def __init__(self, reward: Reward, decode: Callable[[Tensor], list[str]], frames: Sequence[Frame | None]) -> None:
+        self.reward, self.decode, self.frames = reward, decode, frames
+
+    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """(R, L) long, (R,) long -> (R,) float64."""
+        frames = [self.frames[row] for row in rows.tolist()]
+        whole = [frame is None or frame.regions(text) is not None
+                 for frame, text in zip(frames, self.decode(tokens), strict=True)]  # fmt: skip
+        inside = torch.tensor(whole, device=tokens.device)
+        values = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=tokens.device)
+        if bool(inside.any()):
+            values[inside] = checked(self.reward, tokens[inside], rows[inside])
+        return values
+
+
+def read(marked: str, row: int, marks: Marks = BRACKETS, masks: Sequence[str] = MASKS) -> Marked:
+    """A marked text read: `marks` open and close a region, a backslash before a mark makes it a literal one. Each of
+    `masks`, which stand for one token, is a region too; the blank before it belongs to the text around it.
 
     Raises `ValueError`, naming the row, for marks that do not pair up, and for text that marks nothing.
     """
     opening, closing = marks
     if not opening or not closing or opening == closing:
         raise ValueError(f"marks are two different strings, one that opens and one that closes, got {marks!r}")
-    text, regions, start, at = "", [], -1, 0
+    text, regions, start, at = "", list[tuple[int, int]](), -1, 0
+    outside, holes, since = list[str](), set[int](), 0
     while at < len(marked):
-        escaped = next((mark for mark in marks if marked.startswith(ESCAPE + mark, at)), "")
+        escaped = next((mark for mark in (*masks, *marks) if marked.startswith(ESCAPE + mark, at)), "")
+        mask = next((mask for mask in masks if start < 0 and marked.startswith(mask, at)), "")
         if escaped:
             text, at = text + escaped, at + len(ESCAPE + escaped)
+        elif mask:
+            outside.append(text[since:])
+            parted = at + len(mask) == len(marked) or marked[at + len(mask)].isspace()
+            text = text[:-1] if text[-1:] == " " and len(text) > since and parted else text
+            holes.add(len(regions))
+            regions.append((len(text), len(text)))
+            since, at = len(text), at + len(mask)
         elif marked.startswith(opening, at):
             if start >= 0:
                 raise ValueError(f"text {row} opens a region inside another one: close it first, or write \\{opening}")
+            outside.append(text[since:])
             start, at = len(text), at + len(opening)
         elif marked.startswith(closing, at):
             if start < 0:
                 raise ValueError(f"text {row} closes a region that is not open: open it, or write \\{closing}")
             regions.append((start, len(text)))
-            start, at = -1, at + len(closing)
+            since, start, at = len(text), -1, at + len(closing)
         else:
             text, at = text + marked[at], at + 1
     if start >= 0:
         raise ValueError(f"text {row} leaves a region open: close it with {closing!r}, or write \\{opening}")
     if not regions:
         raise ValueError(f"text {row} marks nothing: put {opening}{closing} around what is to be written anew")
-    return Marked(text, tuple(regions))
+    return Marked(text, tuple(regions), (*outside, text[since:]), frozenset(holes))
 
 
 def place(
@@ -78,8 +151,10 @@ def place(
     lengths: Sequence[int],
     texts: Sequence[Marked | None],
     length: int | None = None,
+    begins: Sequence[int] | None = None,
 ) -> Regions:
     """The regions of marked texts in their canvases (B, L), whose texts take up `lengths` positions; None marks none.
+    Nothing is put in before the positions `begins`, where the rows' start tokens are.
 
     `blank` (L,) is the canvas of the empty text. With `length` every region gets that many tokens, what follows moves
     and an empty region is a place to insert; without, a region keeps its number. Raises `ValueError`, naming the row,
@@ -89,24 +164,54 @@ def place(
         piece
         for marked in filter(None, texts)
         for start, end in marked.regions
-        for piece in (marked.text[:start], marked.text[:end], marked.text[end:])
+        for piece in (marked.text[:start], marked.text[:end], marked.text[start:end], marked.text[end:])
     ]
     reading = _Reading(model, [*pieces, *(marked.text for marked in filter(None, texts))])
-    canvases, opened = [], []
+    canvases, opened, frames = [], [], list[Frame | None]()
     for row, (ids, marked) in enumerate(zip(tokens.tolist(), texts, strict=True)):
         if marked is None:
             canvases.append(ids)
             opened.append([False] * len(ids))
+            frames.append(None)
             continue
         ends = _ends(model, blank, tokens[row], lengths[row])
         whole = model.decode(tokens[row : row + 1])[0]
         if marked.text != whole and reading(marked.text) != whole:
             raise ValueError(f"text {row} reads {marked.text!r} without its marks, the row {whole!r}: mark that text")
-        spans = [_tokens(reading, marked, region, whole, ends) for region in marked.regions]
-        new, free = _laid_out(ids[: lengths[row]], spans, blank.tolist(), length, row)
+        begin = 0 if begins is None else begins[row]
+        spans = [_tokens(reading, marked, region, whole, ends, begin) for region in marked.regions]
+        frames.append(_frame(reading, marked, spans, whole, ends, row))
+        sizes = [1 if number in marked.masks else length for number in range(len(spans))]
+        new, free = _laid_out(ids[: lengths[row]], spans, blank.tolist(), sizes, row)
         canvases.append(new)
         opened.append(free)
-    return Regions(torch.tensor(canvases, device=tokens.device), torch.tensor(opened, device=tokens.device))
+    device = tokens.device
+    return Regions(torch.tensor(canvases, device=device), torch.tensor(opened, device=device), tuple(frames))
+
+
+def _frame(
+    reading: _Reading, marked: Marked, spans: Sequence[tuple[int, int]], whole: str, ends: Sequence[int], row: int
+) -> Frame:
+    """What stands around a row's regions. Raises `ValueError` for a mark that cuts a token in two: what it leaves out
+    of the region would change with it."""
+    for (start, end), (first, last) in zip(marked.regions, spans, strict=True):
+        before, behind = reading(marked.text[:start]), reading(marked.text[end:])
+        if _solid(whole[: ends[first]]) != _solid(before) or _solid(whole[ends[last] :]) != _solid(behind):
+            region, cut = marked.text[start:end], whole[ends[first] : ends[last]].strip()
+            raise ValueError(
+                f"text {row}: the region {region!r} cuts {cut!r} in two, which the model reads as one: mark all of it, "
+                "or nothing of it"
+            )
+    edges = [0, *(ends[at] for span in spans for at in span), len(whole)]
+    kept = tuple(whole[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
+    inside = [marked.text[start:end] for start, end in marked.regions]
+    blanks = tuple((text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :] if text.strip() else "")
+                   for text in inside)  # fmt: skip
+    return Frame(kept, marked.outside, blanks, bool(kept[0]) and whole[len(kept[0]) :][:1].isspace())
+
+
+def _solid(text: str) -> str:
+    return "".join(text.split())
 
 
 class _Reading:
@@ -114,11 +219,21 @@ class _Reading:
 
     def __init__(self, model: TextModel, texts: Sequence[str]) -> None:
         worth = sorted({text for text in texts if text.strip()})
-        read = model.decode(model.encode(worth)) if worth else []
+        try:
+            read = model.decode(model.encode(worth)) if worth else []
+        except ValueError:  # part of a text may be none by itself: half of a joined sign
+            read = [_read_alone(model, text) for text in worth]
         self._read = dict(zip(worth, read, strict=True))
 
     def __call__(self, text: str) -> str:
         return self._read.get(text, "")
+
+
+def _read_alone(model: TextModel, text: str) -> str:
+    try:
+        return model.decode(model.encode([text]))[0]
+    except ValueError:
+        return ""
 
 
 def _ends(model: TextModel, blank: Tensor, ids: Tensor, length: int) -> list[int]:
@@ -128,7 +243,7 @@ def _ends(model: TextModel, blank: Tensor, ids: Tensor, length: int) -> list[int
 
 
 def _tokens(
-    reading: _Reading, marked: Marked, region: tuple[int, int], whole: str, ends: Sequence[int]
+    reading: _Reading, marked: Marked, region: tuple[int, int], whole: str, ends: Sequence[int], begin: int
 ) -> tuple[int, int]:
     """The tokens of a region, as (first, one after the last) of the row's.
 
@@ -139,23 +254,27 @@ def _tokens(
     left, behind = int(Prefix.similarity(reading(before), whole)), _end_shared(reading(after), whole)
     right = len(reading(upto)) if whole.startswith(reading(upto)) else behind
     start, end = _trimmed(whole, left, right)
-    if start >= end and marked.text[region[0] : region[1]].strip():
+    if start >= end and (left > behind or reading(marked.text[region[0] : region[1]])):  # it is within one token
         start, end = _trimmed(whole, max(min(left, behind) - 1, 0), max(left, right))
     if start >= end:  # nothing was marked: a place between two tokens
-        first = next((k for k, begin in enumerate(ends) if begin >= left), len(ends) - 1)
+        first = max(begin, next((k for k, end in enumerate(ends) if end >= left), len(ends) - 1))
         return first, first
     touched = [k for k in range(len(ends) - 1) if ends[k] < end and ends[k + 1] > start]
     return touched[0], touched[-1] + 1
 
 
 def _laid_out(
-    ids: list[int], spans: Sequence[tuple[int, int]], blank: list[int], length: int | None, row: int
+    ids: list[int],
+    spans: Sequence[tuple[int, int]],
+    blank: list[int],
+    sizes: Sequence[int | None],
+    row: int,
 ) -> tuple[list[int], list[bool]]:
-    """One row's canvas and its open positions; spans that share a token are one."""
+    """One row's canvas and its open positions."""
     new: list[int] = []
     free: list[bool] = []
     at = 0
-    for first, last in _joined(spans):
+    for (first, last), length in zip(spans, sizes, strict=True):
         if length is None and first == last:
             raise ValueError(f"text {row} has an empty region: say how many tokens it is to have, length= or --tokens")
         region = ids[first:last] if length is None else [blank[-1]] * length
@@ -170,16 +289,6 @@ def _laid_out(
             "give a region fewer, by length= or --tokens"
         )
     return new + blank[len(new) :], free + [False] * (len(blank) - len(free))
-
-
-def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    joined: list[tuple[int, int]] = []
-    for first, last in sorted(spans):
-        if joined and first < joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
-        else:
-            joined.append((first, last))
-    return joined
 
 
 def _end_shared(text: str, whole: str) -> int:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from iterref.budget import Cost
-from iterref.drafts import TextModel
 from iterref.editing.history import History, Node
 from iterref.editing.session import Context, Editing
+from iterref.models.base import TextModel
 from iterref.run import Run
 
 SAMPLED = 64  # numbers of every weight tensor that a model is known by

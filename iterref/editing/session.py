@@ -22,15 +22,16 @@ from torch import Tensor
 
 from iterref.arguments import checked_budget, checked_options, checked_sampler, checked_watch, number, whole_number
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
-from iterref.drafts import TextModel
 from iterref.editing.drift import Drift, text_lengths
 from iterref.editing.history import History, Node, node_seed
-from iterref.editing.marks import BRACKETS, Marks, Regions, place, read
-from iterref.editing.strength import number, strengthened
+from iterref.editing.marks import BRACKETS, Around, Frame, Marks, Regions, place, read
+from iterref.editing.strength import strengthened
 from iterref.generation import recommended
+from iterref.models.base import MASKS, TextModel
 from iterref.problem import Problem
 from iterref.result import Best, Interrupted, Result
 from iterref.rewards.base import RewardError
+from iterref.rewards.memory import Remembered
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
@@ -172,16 +173,18 @@ class Editing:
                 "a region's length= (--tokens) is at least 1 token, for regions drafted anew: leave out the strength"
             )
         method = self._method(sampler, strength, budget)
-        regions, blank = self._regions(marked, length, marks), self._blank().tolist()
-        problem = self.context.problem
+        regions, problem, model = self._regions(marked, length, marks), self.context.problem, self.context.model
+        ends = {*self._blank().tolist(), *getattr(model, "ends", ())}
         problem = replace(
             problem, canvas=regions.canvas, free=regions.open & problem.may_change,
-            forbidden=sorted({*map(int, problem.forbidden), *blank}),
+            forbidden=sorted({*map(int, problem.forbidden), *ends}),
+            reward=Remembered(Around(problem.reward, model.decode, regions.frames)),
         )  # fmt: skip
         options = {"strength": strength, "length": length, "sampler": str(method)}
+        told = {name: value for name, value in options.items() if value is not None}
         with self.context.turn:
             result = self._run(method, problem, None if strength is None else regions.canvas, watch, progress)
-            return self._record("infill", {name: v for name, v in options.items() if v is not None}, result)
+            return self._record("infill", told, result, regions.frames)
 
     def vary(
         self,
@@ -291,19 +294,27 @@ class Editing:
         tokens = torch.where(better[:, None], result.tokens, self.tokens)
         return _showing(result, tokens, torch.where(better, result.rewards, self.rewards), context.model)
 
-    def _record(self, operation: str, options: dict[str, Any], result: Result) -> Self:
-        node = self._add(operation, options, result.tokens, result.rewards, result)
+    def _record(
+        self, operation: str, options: dict[str, Any], result: Result, frames: Sequence[Frame | None] = ()
+    ) -> Self:
+        node = self._add(operation, options, result.tokens, result.rewards, result, frames)
         return replace(self, at=node.id)
 
     def _add(
-        self, operation: str, options: dict[str, Any], tokens: Tensor, rewards: Tensor, result: Result
-    ) -> Node:
-        """Records a child of this node; a row for which no allowed text was found keeps its own."""
+        self, operation: str, options: dict[str, Any], tokens: Tensor, rewards: Tensor, result: Result,
+        frames: Sequence[Frame | None] = (),
+    ) -> Node:  # fmt: skip
+        """Records a child of this node; a row for which no allowed text was found keeps its own. Text that did not
+        change stays as it was written: that around the regions of `frames`, and that of a row whose tokens stayed."""
         lost = torch.isneginf(rewards)
         tokens = torch.where(lost[:, None], self.tokens, tokens)
+        texts = self.context.model.decode(tokens)
+        for row, same in enumerate((tokens == self.tokens).all(1).tolist()):
+            frame = frames[row] if row < len(frames) else None
+            texts[row] = self.texts[row] if same else texts[row] if frame is None else frame.compose(texts[row])
         return self.history.add(
             Node(
-                0, self.at, operation, options, tokens, self.context.model.decode(tokens),
+                0, self.at, operation, options, tokens, texts,
                 torch.where(lost, self.rewards, rewards), self.context.drift(tokens, self.context.problem.rows),
                 cost=result.asked, kept=tuple(lost.nonzero()[:, 0].tolist()), result=result,
             )
@@ -332,12 +343,14 @@ class Editing:
         if isinstance(marked, str) or len(marked) != len(self.texts):
             given = "one string" if isinstance(marked, str) else f"{len(marked)} texts"
             raise ValueError(f"infill got {given} for {len(self.texts)} rows: give a text a row, or None")
-        read_texts = [None if text is None else read(text, row, marks) for row, text in enumerate(marked)]
+        masks = getattr(self.desk.model, "masks", MASKS)
+        read_texts = [None if text is None else read(text, row, marks, masks) for row, text in enumerate(marked)]
         if not any(read_texts):
             raise ValueError("every row is None: mark a region in at least one of them")
         blank, lengths = self._blank(), text_lengths(self.tokens, self.context.blank).tolist()
-        regions = place(self.context.model, blank, self.tokens, lengths, read_texts, length)
         problem = self.context.problem
+        begins = problem.may_change.int().argmax(1).tolist()
+        regions = place(self.context.model, blank, self.tokens, lengths, read_texts, length, begins)
         closed = ~problem.may_change & (regions.open | (regions.canvas != problem.canvas))
         if bool(closed.any()):
             row, position = closed.nonzero()[0].tolist()

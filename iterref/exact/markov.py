@@ -7,7 +7,7 @@
       T*_i(u, v) = T_i(u, v) exp(values(u, v) / alpha) h_i(v) / h_i-1(u),   h the backward sums of the numerator
 
 Everything is float64 and elementwise, with sums in a fixed order, so a row's numbers are the same bits in every batch.
-A chain with one matrix for all steps has a quicker denoiser under absorbing noise (`iterref.models.bridge`).
+A chain with one matrix for all steps has a quicker denoiser under absorbing noise (`iterref.exact.markov_posterior`).
 
 Rabiner (1989), "A tutorial on hidden Markov models", sections III A-B; backward sampling: Carter and Kohn (1994).
 """
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from iterref.denoiser import Denoiser
+from iterref.exact.markov_posterior import Bridge
 from iterref.exact.pair_reward import PairReward, random_reward
 from iterref.exact.table import add_up, clean_tokens, evidence, expect_clean, normalised, packed
-from iterref.models.bridge import Bridge
 from iterref.noise import Noise, absorbing, uniform
 from iterref.random import Rng
 

@@ -39,6 +39,7 @@ from iterref.denoiser import Denoiser, carry_over
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.hub import fetched, read_json
 from iterref.models import vq
+from iterref.models.base import TextModel
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.clip_text import Read, Reader
 from iterref.models.family import Family
@@ -46,7 +47,7 @@ from iterref.models.vq import ImageCodec
 from iterref.noise import Noise, Schedule, absorbing
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 FAMILY = Family(
     title="aMUSEd pipelines of diffusers",
@@ -117,7 +118,7 @@ class Grid(Denoiser):
         return carry_over(logits, x_t, where, self.noise.mask)
 
 
-class ImageModel:
+class ImageModel(TextModel):
     """Prompts in, a denoiser of grids of codes with empty canvases out; codes to images and back.
 
     A text model whose texts are images: `decode` gives images of PIL, `encode` takes them. `render` is what image
@@ -161,11 +162,11 @@ class ImageModel:
         """Canvases (R, L) long -> images (R, 3, H, W) float32 in [0, 1]; what is masked is grey."""
         return self.images.render(tokens)
 
-    def decode(self, tokens: Tensor) -> list[Image]:
+    def decode(self, tokens: Tensor) -> list[Any]:
         """Canvases (R, L) long -> R images of PIL; what is masked is grey."""
         return vq.pictures(self.render(tokens))
 
-    def encode(self, texts: Sequence[Image | Tensor] | Tensor) -> Tensor:
+    def encode(self, texts: Sequence[Any] | Tensor) -> Tensor:
         """R images of the model's size, of PIL or floats (3, H, W) in [0, 1] -> finished canvases (R, L) long.
 
         Raises `ValueError` for an image of another size or outside of [0, 1], naming it.

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from iterref.models.device_map import entrance, together, tokens_of
 
+PROBE = 8  # tokens by which a class is tried
+
 
 class Bidirectional:
     """A network of a `transformers` class with a head: token ids in, logits of chosen positions out.
@@ -27,6 +29,7 @@ class Bidirectional:
     def __init__(self, model: nn.Module, causal: bool, shift: int = 0) -> None:
         self.model, self.causal, self.shift = model, causal, shift
         self.stack: nn.Module = getattr(model, str(model.base_model_prefix))
+        self.feels_padding = False
         self._chosen: tuple[Tensor, Tensor] | None = None
         self.stack.register_forward_hook(self._pick)
 
@@ -55,6 +58,22 @@ class Bidirectional:
         finally:
             self._chosen = None
         return logits[0].float()
+
+    @torch.no_grad()
+    def probe(self, pad: int, most: int | None) -> None:
+        """Finds out by trying whether hidden padding changes what a class says, as some do that mix neighbours or
+        frequencies (ConvBERT, FNet, Nystromformer): `feels_padding` is for the caller to ask one length a call then."""
+        size = min(PROBE, (most or 2 * PROBE) // 2)
+        ids = torch.arange(size, device=self.device)[None] * 7 % self.vocab
+        ids = torch.where(ids == pad, (pad + 1) % self.vocab, ids)
+        where = torch.ones_like(ids, dtype=torch.bool)
+        alone = self(ids, None, where)
+        hidden = torch.zeros_like(where)
+        beside = self(
+            torch.cat([ids, torch.full_like(ids, pad)], 1), torch.cat([where, hidden], 1), torch.cat([where, hidden], 1)
+        )
+        bound = 1e-4 if next(self.model.parameters()).dtype == torch.float32 else 3e-2
+        self.feels_padding = bool((alone - beside).abs().max() > bound * alone.abs().max())
 
     def compile(self, *, dynamic: bool, mode: str | None) -> None:
         """Has torch compile the stack of layers at first use; `dynamic` lets the number of rows vary."""

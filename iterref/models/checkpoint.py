@@ -24,7 +24,7 @@ from iterref import hub
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
-    "merges.txt",
+    "merges.txt", "vocab.txt", "added_tokens.json", "*.model",
 )  # fmt: skip
 # What a hub name is asked for.
 DATA = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER)

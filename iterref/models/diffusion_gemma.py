@@ -44,10 +44,10 @@ from torch import Tensor, nn
 from iterref.denoiser import Denoiser, from_leave_one_out
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec, mismatch
 from iterref.models.device_map import DeviceMap, entrance
 from iterref.models.family import Family
-from iterref.models.prompted import PromptedModel
+from iterref.models.text.codec import Codec, mismatch
+from iterref.models.text.prompted import PromptedModel
 from iterref.noise import Noise, uniform
 
 FAMILY = Family(title="DiffusionGemma", reads=("diffusion_gemma",), spread=True)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iterref.models.checkpoint import Checkpoint
+from iterref.models.text.codec import Codec
 from iterref.models.transformer import rotate
 from iterref.noise import Noise, Schedule
 
@@ -81,22 +82,28 @@ class Block(nn.Module):
         self.down = Linear(4 * width, width)
         self.adapt = Linear(options.condition, 6 * width)
 
-    def forward(self, x: Tensor, c: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None) -> Tensor:
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.adapt(c).float()[:, None].chunk(6, dim=-1)
-        x = x + gate_1 * self.attend(self.norm1(x) * (1 + scale_1) + shift_1, turn).float()
+        x = x + gate_1 * self.attend(self.norm1(x) * (1 + scale_1) + shift_1, turn, seen).float()
         inside = F.gelu(self.up(self.norm2(x) * (1 + scale_2) + shift_2), approximate="tanh")
         return x + gate_2 * self.down(inside).float()
 
-    def attend(self, x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    def attend(self, x: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None) -> Tensor:
         rows, length, width = x.shape
         mixed = self.qkv(x).view(rows, length, 3, self.heads, width // self.heads)
         query, key, value = mixed.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(rotate(query, turn), rotate(key, turn), value)
-        return self.out(seen.transpose(1, 2).reshape(rows, length, width))
+        found = F.scaled_dot_product_attention(rotate(query, turn), rotate(key, turn), value, attn_mask=seen)
+        return self.out(found.transpose(1, 2).reshape(rows, length, width))
 
 
 class Dit(nn.Module):
-    """The network: tokens and their noise level in, logits of the open positions out."""
+    """The network: tokens and their noise level in, logits of the open positions out.
+
+    `filler` is the token that ends a text where training filled no canvas up with it: what a row ends with behind the
+    first of them is hidden.
+    """
+
+    filler: int | None = None
 
     def __init__(self, options: DitOptions) -> None:
         super().__init__()
@@ -120,8 +127,9 @@ class Dit(nn.Module):
             c = c + F.silu(self.labels(label).float())
         x = self.table(x_t).float()
         turn = self.turn(x_t.shape[1], x_t.device)
+        seen = None if self.filler is None else sight(x_t, self.filler)
         for block in self.blocks:
-            x = block(x, c, turn)
+            x = block(x, c, turn, seen)
         shift, scale = self.adapt(c).float().chunk(2, dim=-1)
         row = where.nonzero()[:, 0] if len(c) > 1 else slice(None)
         return self.head(self.norm(x[where]) * (1 + scale[row]) + shift[row]).float()
@@ -142,6 +150,15 @@ class Dit(nn.Module):
         return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
+def sight(x_t: Tensor, filler: int) -> Tensor | None:
+    """What attention may look at, (R, 1, 1, L) bool: a row up to the first of the `filler` that it ends with; None for
+    all of every row."""
+    places = torch.arange(x_t.shape[1], device=x_t.device)
+    last = torch.where(x_t != filler, places, -1).amax(1, keepdim=True)
+    seen = places <= last + 1
+    return None if bool(seen.all()) else seen[:, None, None]
+
+
 def state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of `Dit` from those of a published state dict, with or without `backbone.` before every name.
 
@@ -156,6 +173,13 @@ def state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = name.replace(theirs, ours)
         found[name] = weight
     return found
+
+
+def unseen_filler(checkpoint: Checkpoint, codec: Codec | None) -> int | None:
+    """The end of a text, which is also what fills up a canvas, where training cut texts into blocks and filled none up:
+    a tokenizer without padding says so, unless config.json has `filler`. None where filler was trained on."""
+    padded = codec is None or codec.pad is not None or bool(checkpoint.config.get("filler"))
+    return None if padded or codec is None else codec.end
 
 
 def level(noise: Noise, t: Tensor, device: torch.device, timed: bool = True) -> Tensor:

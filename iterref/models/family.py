@@ -15,7 +15,8 @@ class Family:
     `title` is its name in lists. `reads` are the names, in lower case, by which a configuration asks for it
     (`model_type`, `architectures`, `format`, or a pipeline's `_class_name`); one may be a pattern, as "*formaskedlm".
     `keys` are those of a configuration that has no such name. `tokenizer` is a hub name for checkpoints that come
-    without one. `spread`: whether a device map may spread the network over devices. `whole` is said of a family that
+    without one. `recognises` names a function of the file that looks at a whole configuration, beyond such names, and
+    has the last word. `spread`: whether a device map may spread the network over devices. `whole` is said of a family that
     reads its folder by itself and has a length and a tokenizer of its own: the sentence that refuses others.
     """
 
@@ -24,4 +25,5 @@ class Family:
     keys: tuple[str, ...] = ()
     tokenizer: str | None = None
     spread: bool = False
+    recognises: str | None = None
     whole: str | None = None

@@ -30,11 +30,11 @@ import torch
 from iterref.models import pretrained
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec
 from iterref.models.device_map import DeviceMap
 from iterref.models.family import Family
-from iterref.models.prompted import PromptedModel
-from iterref.models.roles import answers, roles, talks
+from iterref.models.text.codec import Codec
+from iterref.models.text.prompted import PromptedModel
+from iterref.models.text.roles import answers, roles, talks
 
 FAMILY = Family(title="LLaDA", reads=("llada",), spread=True)
 LENGTH = 128

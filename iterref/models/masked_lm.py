@@ -6,7 +6,9 @@ Two kinds: encoders that were trained to fill in (BERT, RoBERTa, ModernBERT: any
 whose weights were trained on with full attention (Qwen2, Qwen3, LLaMA; "a2d-" and "andi-" in front of the type). A
 decoder whose tokenizer has no mask was never trained to fill in, and is refused.
 
-Input: the chat template's text and the answer where there is a template, else [CLS] prompt answer [SEP]. A plain BERT
+Input: the chat template's text and the answer where there is a template, else [CLS] prompt answer [SEP]. An encoder
+that was trained to fill in and no more knows neither ends within a text nor padding behind it: a text of its has as
+many tokens as there are positions, or keeps the number that it has, and what fills a canvas up is hidden. A plain BERT
 was trained with 15 % of the tokens masked and guesses where most are (Wang and Cho 2019, arXiv:1902.04094, on what it
 is a model of); one that was trained on at all rates is a diffusion model.
 
@@ -17,32 +19,53 @@ both stands in the tests, over the classes of `transformers`, and agrees to 1e-6
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from iterref.models import pretrained
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec
 from iterref.models.device_map import DeviceMap
 from iterref.models.family import Family
-from iterref.models.prompted import PromptedModel
-from iterref.models.roles import answers, roles
+from iterref.models.text.codec import Codec
+from iterref.models.text.prompted import PromptedModel
+from iterref.models.text.roles import answers, roles
 
 FAMILY = Family(
     title="masked language models of transformers",
     reads=("*formaskedlm", "qwen2", "qwen3", "llama", "a2d-*", "andi-*"),
+    recognises="recognised",
     spread=True,
 )
 DECODERS = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
-SPARE = ("pooler", "position_ids", "cls.seq_relationship")  # nothing that fills in looks at them
+# Nothing that fills in looks at these: other heads of a checkpoint that has several.
+SPARE = ("pooler", "position_ids", "cls.seq_relationship", "sop_classifier", "classifier.", "qa_outputs")
+HEADS = ("formaskedlm", "forpretraining", "lmheadmodel")
 LENGTH = 64
 
 
 def decoder(model_type: str) -> str | None:
     """The class of a decoder that may have been trained on with full attention, None for another type."""
     return DECODERS.get(model_type.lower().removeprefix("a2d-").removeprefix("andi-"))
+
+
+def recognised(config: Mapping[str, Any]) -> bool:
+    """Whether config.json is one of a model that fills in: an encoder's class with such a head, also beside others, or
+    a decoder under the name of a conversion. A decoder's class of any other name may hide positions: it is no guess."""
+    kind, named = str(config.get("model_type")), [str(one) for one in config.get("architectures") or []]
+    fills = _class(kind)
+    if fills is not None and (not named or any(one.lower().endswith(HEADS) for one in named)):
+        return True
+    plain = decoder(kind)
+    if plain is None:
+        return any(one.lower().endswith("formaskedlm") for one in named)
+    own = {plain, plain.replace("ForCausalLM", "Model")}
+    converted = kind.lower() != str(kind).lower().removeprefix("a2d-").removeprefix("andi-")
+    whole = not any(config.get(key) for key in ("block_size", "bd_size"))
+    return whole and (converted or (set(named) <= own and not config.get("auto_map")))
 
 
 def load(
@@ -75,23 +98,35 @@ def load(
     talks = codec.template is not None and chat is not False
     role = roles(checkpoint, codec, network.vocab, str(codec.tokenizer.id_to_token(codec.mask)), talks)
     head, tail = ([], []) if talks else codec.frame
+    most = None if causal else positions(model, config)
+    if not causal:
+        network.probe(codec.pad or 0, most)
     return answers(
-        network, role, codec, length=length, chat=chat, head=head, tail=tail, pad=codec.pad or 0,
-        most=None if causal else positions(config),
+        network, role, codec, length=length, chat=chat, head=head, tail=tail, pad=codec.pad or 0, most=most,
+        endless=not causal and not talks,
     )  # fmt: skip
 
 
 def encoder(kind: str, name: str) -> str:
     """The class that fills in for an encoder of this `model_type`. Raises `ValueError` where there is none."""
+    found = _class(kind)
+    if found is None:
+        raise ValueError(f"{name} is of the type {kind!r}, of which transformers has no class that fills in masks")
+    return found
+
+
+def _class(kind: str) -> str | None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-    if kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        raise ValueError(f"{name} is of the type {kind!r}, of which transformers has no class that fills in masks")
-    return str(MODEL_FOR_MASKED_LM_MAPPING_NAMES[kind])
+    found = MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(kind)
+    return str(found) if str(found).endswith("ForMaskedLM") else None
 
 
-def positions(config: Any) -> int | None:
-    """How many positions an encoder reads; RoBERTa's numbers begin behind its padding token's."""
+def positions(network: nn.Module, config: Any) -> int | None:
+    """How many positions an encoder reads: the rows of its table of positions, of which those up to the padding's are
+    for no text where the table has one (RoBERTa's kind); else what its configuration says."""
+    tables = [part for name, part in network.named_modules() if name.endswith("position_embeddings")]
+    rows = [part.weight.shape[0] - (0 if part.padding_idx is None else part.padding_idx + 1)
+            for part in tables if hasattr(part, "weight") and hasattr(part, "padding_idx")]  # fmt: skip
     most = getattr(config, "max_position_embeddings", None)
-    shifted = "roberta" in config.model_type or config.model_type == "camembert"
-    return None if most is None else most - (config.pad_token_id + 1 if shifted else 0)
+    return min(rows, default=most)

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from iterref.denoiser import Denoiser, carry_over_
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec, mismatch, unwritten
-from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
+from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state, unseen_filler
 from iterref.models.family import Family
-from iterref.models.prefix import PrefixModel
+from iterref.models.text.codec import Codec, mismatch, unwritten
+from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, absorbing
 
 FAMILY = Family(title="MDLM", reads=("mdlm",), tokenizer="gpt2")
@@ -62,7 +62,8 @@ class MaskedDit(Denoiser):
 
 
 def mask_id(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> int:
-    """The mask: config.json's `mask_token_id`, the tokenizer's own, or the token behind the tokenizer's last.
+    """The mask: config.json's `mask_token_id`, the tokenizer's own, or the token behind the tokenizer's last; a token
+    that was added to the tokenizer later may have the mask's id, which is the network's last then.
 
     Raises `ValueError` where the tokenizer leaves no room for it, or has tokens that the model does not know.
     """
@@ -72,7 +73,8 @@ def mask_id(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> int:
     elif codec is None:
         mask = vocab - 1
     else:
-        mask = codec.size if codec.mask is None else codec.mask
+        own = codec.mask is not None and codec.mask < vocab
+        mask = codec.mask if own else min(codec.reach, max(vocab - 1, codec.size))
     if not 0 <= mask < vocab or (codec is not None and codec.size > vocab):
         raise mismatch(checkpoint.name, vocab, codec, f", with the mask {mask}")
     return mask
@@ -91,6 +93,8 @@ def load(
     mask = mask_id(checkpoint, codec, options.vocab)
     timed = bool(checkpoint.config.get("time_conditioning", False))
     network = build(options, state(checkpoint.weights()), dtype, device)
+    known = None if codec is None else codec.within(options.vocab, mask)
+    network.filler = unseen_filler(checkpoint, known)
     noise = absorbing(options.vocab, mask, SCHEDULE)
     denoiser = MaskedDit(network, noise, timed, unwritten(codec, options.vocab).to(device))
     return PrefixModel(denoiser, length or checkpoint.size("model_length"), codec, device=device)

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from iterref.denoiser import Denoiser, from_score
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec, mismatch, unwritten
-from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
+from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state, unseen_filler
 from iterref.models.family import Family
-from iterref.models.prefix import PrefixModel
+from iterref.models.text.codec import Codec, mismatch, unwritten
+from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, absorbing
 
 # The configuration of the published models is that of their training, which names no architecture.
@@ -72,10 +72,12 @@ def load(
             "graph 'absorb' and 'loglinear' noise, as the published ones have"
         )
     mask, device = checkpoint.size("tokens"), torch.device(device)
-    if codec is not None and codec.size != mask:
+    if codec is not None and mask not in (codec.size, codec.reach):
         raise mismatch(checkpoint.name, mask, codec)
     options = sizes(replace(checkpoint, config={**checkpoint.config, "vocab_size": mask + 1}))
     network = build(options, state(checkpoint.weights()), dtype, device)
+    known = None if codec is None else codec.within(options.vocab, mask)
+    network.filler = unseen_filler(checkpoint, known)
     denoiser = ScoredDit(network, absorbing(options.vocab, mask, SCHEDULE), unwritten(codec, options.vocab).to(device))
     return PrefixModel(denoiser, length or checkpoint.size("model.length"), codec, framed=False, device=device)
 

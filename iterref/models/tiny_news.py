@@ -23,7 +23,10 @@ from torch import Tensor
 
 from iterref import hub
 from iterref.denoiser import Denoiser
+from iterref.models.base import Text, TextModel
 from iterref.models.family import Family
+from iterref.models.text.files import read_tokenizer
+from iterref.models.text.reading import spelled, unread
 from iterref.models.transformer import Memory, Transformer, TransformerOptions
 from iterref.noise import Noise, absorbing
 
@@ -33,6 +36,7 @@ FAMILY = Family(
     whole="a summariser has its own length and tokenizer: leave length and tokenizer out",
 )
 WEIGHTS = Path(__file__).parent / "weights" / "tiny-news"
+UNKNOWN = "<unk>"
 FORMAT = "iterref-summarizer-1"
 COPYING = "iterref:tries=16,blocks=1,span=1.0+0.75+0.5,spacing=0,objective=maximise"  # of summaries: docs/defaults.md
 
@@ -87,12 +91,13 @@ def load(
     revision: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    lossy: bool = False,
 ) -> Summarizer:
     """The model in a folder that `iterref train` wrote. Raises as `Summarizer.load` does."""
     precision = str(dtype).removeprefix("torch.")
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"{name} runs in float32 or bfloat16, got dtype={precision!r}: say one of them")
-    return Summarizer.load(name, device, "float32" if precision == "float32" else "bfloat16")
+    return Summarizer.load(name, device, "float32" if precision == "float32" else "bfloat16", lossy=lossy)
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ class SummaryDenoiser(Denoiser):
             return self.network.decode(x_t, memory).float()
 
 
-class Summarizer:
+class Summarizer(TextModel):
     """A text model: prompts in, a denoiser of their summaries out, and text to tokens and back.
 
     `noise` is absorbing noise over `vocab` tokens with the token `mask`, `length` the number of canvas positions,
@@ -169,22 +174,22 @@ class Summarizer:
         source_length: int,
         precision: Literal["float32", "bfloat16"] = "float32",
         prompted: bool = True,
+        lossy: bool = False,
     ) -> None:
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f'unknown precision {precision!r}: choose "float32" or "bfloat16"')
         self.half = precision == "bfloat16"
         self.network = network.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.lossy = tokenizer, lossy
         self.length, self.eos, self.source_length, self.prompted = length, eos, source_length, prompted
         self.vocab, self.mask = network.options.vocab, network.options.mask
         self.noise = absorbing(self.vocab, self.mask)
-        self.device = network.table.weight.device
-
-    @property
-    def recommended(self) -> str | None:
-        """What `generate` refines texts by. A summary is tied to its document more than to itself, so large spans may
-        be drawn at once, which would break free text."""
-        return COPYING if self.prompted else None
+        self.device, self.ends = network.table.weight.device, [eos]
+        self._special = {token: entry.content for token, entry in tokenizer.get_added_tokens_decoder().items()
+                         if entry.special and entry.content != UNKNOWN}  # fmt: skip
+        # A summary is tied to its document more than to itself, so large spans may be drawn at once, which would break
+        # free text.
+        self.recommended = COPYING if prompted else None
 
     @classmethod
     def load(
@@ -192,6 +197,7 @@ class Summarizer:
         folder: str | Path | None = None,
         device: torch.device | str = "cpu",
         precision: Literal["float32", "bfloat16"] = "float32",
+        lossy: bool = False,
     ) -> Summarizer:
         """The summariser in a folder that `iterref.training.train` wrote; None is the bundled one. In `precision`
         "bfloat16" the decoder multiplies in half precision, about twice as fast where the processor can. Raises
@@ -214,7 +220,7 @@ class Summarizer:
         try:
             network = Transformer(TransformerOptions(**config["transformer"]))
             network.load_state_dict(weights)
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            tokenizer = read_tokenizer(folder, {}, str(folder))
             length, eos, source_length = (int(config[name]) for name in ("length", "eos", "source_length"))
         except Exception as error:  # tokenizers raises nothing narrower
             raise ValueError(f"{folder} is damaged ({hub.first_line(error)}): export it or get it again") from None
@@ -223,7 +229,9 @@ class Summarizer:
         if not all(bool(weight.isfinite().all()) for weight in weights.values()):
             raise ValueError(f"{folder} holds weights that are not finite, of a training that diverged: train it anew")
         prompted = bool(config.get("prompted", True))
-        return cls(network.to(device), tokenizer, length, eos, source_length, precision, prompted)
+        return cls(
+            network.to(device), tokenizer, length, eos, source_length, precision, prompted=prompted, lossy=lossy
+        )
 
     def prepare(self, prompts: Sequence[str]) -> tuple[SummaryDenoiser, Tensor, Tensor]:
         """Encodes B prompts once. Returns their denoiser, a canvas (B, L) long of masks, and (B, L) bool, all True,
@@ -231,7 +239,7 @@ class Summarizer:
         if not len(prompts):
             raise ValueError("there are no prompts: pass at least one document")
         sources = []
-        for row, ids in enumerate(self._tokens(prompts)):
+        for row, ids in enumerate(self._tokens(prompts, "prompt", range(len(prompts)))):
             if not self.prompted and prompts[row].strip():
                 raise ValueError(f"prompt {row} is given, and this model was trained without: give empty prompts")
             if self.prompted and not ids:
@@ -255,23 +263,34 @@ class Summarizer:
             torch.ones_like(canvas, dtype=torch.bool),
         )
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """B texts as canvases (B, L) long, filled up with `eos`. Raises `ValueError` for a text of L tokens or more."""
-        canvases = []
-        for row, ids in enumerate(self._tokens(texts)):
-            if len(ids) >= self.length:
-                raise ValueError(
-                    f"text {row} has {len(ids)} tokens and the canvas holds {self.length - 1}: "
-                    "shorten it, or take a model that writes more"
-                )
-            canvases.append(ids + [self.eos] * (self.length - len(ids)))
-        return torch.tensor(canvases, dtype=torch.long, device=self.device).view(-1, self.length)
-
     def decode(self, tokens: Tensor) -> list[str]:
         """Canvases (R, L) long as texts: words with blanks between them, up to the first `eos`; masks are left out."""
         rows = tokens.tolist()
-        return self.tokenizer.decode_batch([ids[: ids.index(self.eos)] if self.eos in ids else ids for ids in rows])
+        written = [ids[: ids.index(self.eos)] if self.eos in ids else ids for ids in rows]
+        return list(map(Text, self.tokenizer.decode_batch(written), rows))
 
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self.tokenizer.encode_batch([normalise(text) for text in texts], add_special_tokens=False)
+    def _canvases(self, texts: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
+        """Pieces, filled up with `eos`; a text of L tokens has none."""
+        canvases = []
+        for row, ids in zip(rows, self._tokens(texts, "text", rows), strict=True):
+            if len(ids) > self.length:
+                raise ValueError(f"text {row} has {len(ids)} tokens and the canvas holds {self.length}: shorten it")
+            canvases.append(ids + [self.eos] * (self.length - len(ids)))
+        return canvases
+
+    def _tokens(self, texts: Sequence[str], what: str, rows: Sequence[int]) -> list[list[int]]:
+        """The pieces of texts in the training data's form, in which a word may be `<unk>` itself.
+
+        Raises `ValueError`, naming the text, for characters that the vocabulary lacks (unless `lossy`), and for a
+        special token that is spelled out.
+        """
+        normal = [normalise(text) for text in texts]
+        encoded = self.tokenizer.encode_batch(normal, add_special_tokens=False)
+        for row, text, one in zip(rows, normal, encoded, strict=True):
+            wrong = spelled(text, one.ids, self._special)
+            if wrong:
+                raise ValueError(f"{what} {row} {wrong}, which would be read as one: write it in another way")
+            wrong = "" if self.lossy else unread(text, one, self.tokenizer.token_to_id(UNKNOWN), UNKNOWN)
+            if wrong:
+                raise ValueError(f"{what} {row} {wrong}: take it out, or load the model with lossy=True")
         return [one.ids for one in encoded]

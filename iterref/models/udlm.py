@@ -24,10 +24,10 @@ from torch import Tensor
 
 from iterref.denoiser import Denoiser, from_leave_one_out
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec, mismatch, unwritten
-from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state
+from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state, unseen_filler
 from iterref.models.family import Family
-from iterref.models.prefix import PrefixModel
+from iterref.models.text.codec import Codec, mismatch, unwritten
+from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, uniform
 
 FAMILY = Family(title="UDLM", reads=("udlm",), tokenizer="bert-base-uncased")
@@ -89,6 +89,8 @@ def load(
     if codec is not None and codec.size > options.vocab:
         raise mismatch(checkpoint.name, options.vocab, codec)
     network = build(options, state(checkpoint.weights()), dtype, device)
+    known = None if codec is None else codec.within(options.vocab, None)
+    network.filler = unseen_filler(checkpoint, known)
     denoiser = UniformDit(
         network,
         uniform(options.vocab, SCHEDULE),

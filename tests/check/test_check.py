@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -16,11 +17,15 @@ from iterref.exact.markov import Markov, world
 from iterref.loading import load
 from iterref.models.dit import SCHEDULE, Dit, DitOptions
 from iterref.models.mdlm import MaskedDit
+from iterref.models.text.codec import Codec
+from iterref.models.text.prompted import PromptedModel, bound
 from iterref.models.tiny_news import Summarizer
 from iterref.models.udlm import UniformDit
 from iterref.noise import Noise, absorbing, uniform
 from iterref.random import Rng
 from tests.support.published import END, flat_config, tokenizer, weights, write
+from tests.support.tokenizers import tokenizer as small_tokenizer
+from tests.support.tokenizers import written
 
 torch.set_num_threads(1)
 LENGTH, VOCAB = 12, 6
@@ -342,3 +347,31 @@ def test_a_broken_text_model_is_found(wrong, finding):
     pairs = news(6)
     found = check_model(wrong.load(), [one["summary"] for one in pairs], [one["document"] for one in pairs])
     assert finding in failed(found)
+
+
+class Framed:
+    """A network that writes the words 5 and 6 in turn, and knows nothing beside special tokens if it `likes` none."""
+
+    feels_padding = False
+
+    def __init__(self, likes: bool) -> None:
+        self.likes = likes
+
+    def __call__(self, ids: Tensor, seen: Tensor | None, where: Tensor) -> Tensor:
+        row, place = where.nonzero(as_tuple=True)
+        begins = (ids[row, 0] == 2).long()
+        word = 5 + (place - begins) % 2
+        sure = 4.0 * (begins.bool() == self.likes)
+        return torch.nn.functional.one_hot(word, 8).float() * sure[:, None]
+
+
+@pytest.mark.parametrize("likes", [True, False])
+def test_another_frame_that_fits_better_is_found(tmp_path, likes):
+    made = small_tokenizer("words", ["the", "cat"])
+    codec, noise = Codec.load(written(tmp_path, made)), absorbing(8, 4)
+    bind = partial(bound, Framed(likes), noise, length=6, impossible=NONE, tail=(3,))
+    model = PromptedModel(bind, noise, 6, codec, head=[2], ends=[3, 0], fill=0)
+    texts = ["the cat the cat", "the cat the", "the cat"] * 4
+    findings = {one.name: one for one in check_model(model, texts)}
+    assert findings["frame"].passed == likes
+    assert likes or "nats a token without special tokens around it" in findings["frame"].sentence

@@ -398,7 +398,7 @@ def test_the_bundled_model_keeps_the_text_outside_the_marks():
     texts = ["Police [arrest two men] in London.", "engineers [] repaired the [railway bridge] at stoke ferry ."]
     done = infill("tiny-news", texts, prompts=DOCUMENTS, length=2, reward=lambda completions: [0.0] * len(completions),
                   sampler="iterref:steps=4,moves=4,tries=4", temperature=0.7)  # fmt: skip
-    assert done.texts[0].startswith("police ") and done.texts[0].endswith(" in london .")
+    assert done.texts[0].startswith("Police ") and done.texts[0].endswith(" in London.")  # as it was written
     assert done.texts[1].startswith("engineers") and done.texts[1].endswith(" at stoke ferry .")
     assert "repaired the" in done.texts[1]
     held = edit("tiny-news", done.tokens, prompts=DOCUMENTS, reward=lambda completions: [0.0] * len(completions),

@@ -17,7 +17,10 @@ from iterref.exact.markov import Markov, world
 from iterref.exact.pair_reward import KINDS, random_reward
 from iterref.exact.table import packed
 from iterref.models import bridge
-from iterref.models.bridge import Bridge
+from iterref.exact.markov import Markov, world
+from iterref.exact.markov_posterior import Bridge
+from iterref.exact.pair_reward import KINDS, random_reward
+from iterref.exact.table import packed
 from iterref.noise import absorbing
 from iterref.random import Rng
 
@@ -91,7 +94,7 @@ def test_impossible_rows_are_named_whatever_is_asked(monkeypatch):
     nothing = torch.zeros(3, 5, dtype=torch.bool)
     for wrong in (bad, [1, 2, 2, 2, 2], [0, 0, 2, 2, 2]):
         for limit in (bridge.LARGEST, 0):  # forward-backward says the same
-            monkeypatch.setattr("iterref.models.bridge.LARGEST", limit)
+            monkeypatch.setattr("iterref.exact.markov_posterior.LARGEST", limit)
             rigid.__dict__.pop("_bridge", None)
             with pytest.raises(ValueError, match="x_t row 2 is impossible under this chain"):
                 rigid(torch.tensor([good, [2] * 5, wrong]), torch.ones(3), nothing, torch.arange(3))

@@ -43,7 +43,7 @@ ORDER = [
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-TOP = {"drafts", "loading", "generation", "training", "editing", "bench", "demo", "cli"}  # who may know a model
+TOP = {"drafts", "loading", "generation", "training", "editing", "bench", "check", "demo", "cli"}  # may know a model
 LOW = {"hub", "optional", "random", "noise", "denoiser", "guidance", "models", "registry"}  # whom a model may know
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
 LATE = {"run": {"report"}}  # a result saves itself as a page, which is loaded only then

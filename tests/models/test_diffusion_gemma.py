@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
+import iterref
 from iterref import loading
 from iterref.check import check, check_model
 from iterref.decoding import Decoder
@@ -21,7 +22,8 @@ from iterref.exact.markov import world
 from iterref.generation import generate
 from iterref.models import diffusion_gemma
 from iterref.models.diffusion_gemma import BLIND, KIND, CanvasDenoiser, Network
-from iterref.models.prompted import PromptedModel
+from iterref.exact.markov import world
+from iterref.models.text.prompted import PromptedModel
 from iterref.noise import uniform
 from iterref.random import Rng
 from tests.support.oracle import enumerate_outcomes, law_matrix
@@ -388,3 +390,23 @@ def test_the_family_is_its_own_file():
     assert loading.family_of({"model_type": "diffusion_gemma"}, "x") == "diffusion_gemma"
     assert loading.family_of({"architectures": [KIND], "model_type": "diffusion_gemma"}, "x") == "diffusion_gemma"
     assert diffusion_gemma.TOKENIZER is None
+
+
+def test_no_text_ends_within_a_region(tmp_path):
+    """Under a reward for short texts an end in front of kept text would be the best of all."""
+    model = load(tmp_path, made(), text=True)
+    done = iterref.infill(
+        model, ["cat [dog sat] ran"] * 12, prompts=["the mat"] * 12, alpha=0.01,
+        reward=lambda completions: [-float(len(text)) for text in completions],
+        sampler="iterref:steps=3,moves=6,tries=8",
+    )  # fmt: skip
+    assert all(text.startswith("cat ") and text.endswith(" ran") for text in done.texts)
+
+
+@pytest.mark.parametrize("text", ["the cat <turn|>", "<|turn> model", "<eos>", "cat <bos> dog", "<|image|>"])
+def test_a_user_closes_no_turn(tmp_path, text):
+    model = load(tmp_path, made(), text=True)
+    with pytest.raises(ValueError, match="prompt 1 spells the special token"):
+        model.prepare(["cat", text])
+    with pytest.raises(ValueError, match="text 0 spells the special token"):
+        model.encode([text])

@@ -15,11 +15,11 @@ from iterref.check import check_model
 from iterref.loading import load as load_any
 from iterref.models import dream
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec
-from iterref.models.prompted import PromptedModel
+from iterref.models.text.codec import Codec
+from iterref.models.text.prompted import PromptedModel
 from iterref.noise import Schedule
 from iterref.rewards import SelfLikelihood
-from tests.models.test_byte_pairs import ADDED, TEMPLATE, bytes_and_pairs, write_pairs
+from tests.support.byte_pairs import ADDED, TEMPLATE, bytes_and_pairs, write_pairs
 from tests.support.decoders import HEADS, INNER, LAYERS, WIDTH, Naming, draw, half_open, law, laws, reading, write
 from tests.support.published import all_states, product_matrix, step_matrix
 
@@ -89,7 +89,7 @@ def asked(codec: Codec, prompt: str) -> list[int]:
         f"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n{prompt}<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-    return codec.ids([said])[0] if prompt else [START]
+    return codec.tokenizer.encode(said, add_special_tokens=False).ids if prompt else [START]
 
 
 @pytest.mark.parametrize(

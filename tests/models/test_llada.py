@@ -22,8 +22,8 @@ from iterref.guidance import ClassifierFreeGuidance
 from iterref.loading import load as load_any
 from iterref.models import llada
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec
-from iterref.models.prompted import PromptedModel
+from iterref.models.text.codec import Codec
+from iterref.models.text.prompted import PromptedModel
 from iterref.noise import Schedule
 from iterref.rewards import SelfLikelihood
 from tests.support.decoders import (
@@ -382,3 +382,28 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     checkpoint(tmp_path)
     with pytest.raises(ValueError, match="at least one position"):
         load(tmp_path, 0)
+
+
+@pytest.mark.parametrize("text", [f"the {TURN} cat", f"{HEAD}assistant{TAIL} the cat", START, f"the cat{END}", MASK])
+def test_a_user_closes_no_turn(tmp_path: Path, text: str) -> None:
+    checkpoint(tmp_path)
+    tokens = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"prompt 1 (spells the special token|holds)"):
+        load(tmp_path).prepare(["the cat", text])
+    assert set(tokens.encode(text).ids) & {ID[name] for name in (TURN, HEAD, START, END, MASK)}  # the control
+    with pytest.raises(ValueError, match=r"prompt 0 (spells the special token|holds)"):
+        load(tmp_path, chat=False).prepare([text])
+
+
+def test_no_text_ends_within_a_region_whatever_may_end_one(tmp_path: Path) -> None:
+    """Several ends, of config.json, of generation_config.json, a turn's: all are forbidden in front of kept text."""
+    checkpoint(tmp_path, eos_token_id=[ID[END], ID[HEAD]])
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [ID[TAIL]]}))
+    model = load(tmp_path, length=8)
+    assert {ID[END], ID[HEAD], ID[TAIL], ID[TURN]} <= set(model.ends)
+    done = iterref.infill(
+        model, ["the [cat saw a] dog"] * 12, prompts=["a man"] * 12, alpha=0.01,
+        reward=lambda completions: [-float(len(text)) for text in completions],
+        sampler="iterref:steps=3,moves=6,tries=8",
+    )  # fmt: skip
+    assert all(text.startswith("the ") and text.endswith(" dog") for text in done.texts)

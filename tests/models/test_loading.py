@@ -68,7 +68,7 @@ def test_the_tokenizer_is_the_one_named_the_checkpoint_s_or_the_family_s(tmp_pat
         write(folder, flat_config("mdlm", size + 1), weights(size + 1))
     asked = []
     real = loading.Codec.load
-    monkeypatch.setattr(loading.Codec, "load", lambda name: asked.append(str(name)) or real(own))
+    monkeypatch.setattr(loading.Codec, "load", lambda name, lossy: asked.append(str(name)) or real(own))
     load(own)
     load(own, tokenizer=other)
     load(bare)

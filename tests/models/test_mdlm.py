@@ -13,7 +13,8 @@ from iterref.generation import generate
 from iterref.loading import load
 from iterref.models import mdlm
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.prefix import PrefixModel
+from iterref.models.text.codec import Codec
+from iterref.models.text.prefix import PrefixModel
 from tests.support.published import (
     CLS,
     END,
@@ -127,7 +128,7 @@ def test_where_the_mask_is(tmp_path):
     plain, masked = tmp_path / "plain", tmp_path / "masked"
     size = tokenizer(plain, [END])
     model = load(write(plain, flat_config("mdlm", size + 1), weights(size + 1)))
-    assert model.noise.mask == size and model.codec.mask is None
+    assert model.noise.mask == size and Codec.load(plain).mask is None
     size = tokenizer(masked, [CLS, SEP, PAD, MASK, "[later]"])
     model = load(write(masked, flat_config("mdlm", size), weights(size)))
     assert model.noise.mask == size - 2

@@ -64,8 +64,10 @@ def test_normalise_follows_the_training_text(raw: str, words: str) -> None:
 
 
 def test_special_tokens_cannot_be_typed(model: Summarizer) -> None:
-    assert model.encode(["stop <eos> here"])[0].tolist().index(model.eos) > 3
-    assert model.mask not in model.encode(["a <mask> here"])
+    with pytest.raises(ValueError, match="text 0 holds '<', which its tokenizer does not know"):
+        model.encode(["stop <eos> here"])
+    with pytest.raises(ValueError, match="prompt 0 holds '<'"):
+        model.prepare(["a <mask> here"])
 
 
 def test_text_survives_the_canvas(model: Summarizer) -> None:

@@ -12,7 +12,7 @@ from iterref.guidance import ClassifierFreeGuidance
 from iterref.loading import load
 from iterref.models import udlm
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.prefix import PrefixModel
+from iterref.models.text.prefix import PrefixModel
 from iterref.models.udlm import FIRST
 from tests.support.published import (
     CLS,

@@ -30,9 +30,9 @@ from torch import Tensor
 
 from iterref.bench.diversity import distinct, overlap, words
 from iterref.budget import Budget
-from iterref.drafts import TextModel, tempered
 from iterref.generation import RECOMMENDED
 from iterref.loading import load
+from iterref.models.base import TextModel, tempered
 from iterref.models.tiny_news import COPYING
 from iterref.problem import Problem
 from iterref.result import Result

@@ -8,16 +8,19 @@ has alone. The input has the same shape in every call of a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from iterref.denoiser import Denoiser, carry_over_
+from iterref.models.base import Text, TextModel
 from iterref.models.bidirectional import Bidirectional
-from iterref.models.codec import Codec
+from iterref.models.text.codec import Codec
 from iterref.noise import Noise
 
 
@@ -25,16 +28,20 @@ from iterref.noise import Noise
 class Answering(Denoiser):
     """The masked denoiser of B prompts' answers.
 
-    `given` (B, T) long is the whole input with room for the answer, which begins at `begins` (B,); `seen` (B, T) bool
-    is False at padding, None without any. `impossible` (K,) lists the tokens besides the mask that are never written.
+    `given` (B, T) long is the whole input with room for the answer, which begins at `begins` (B,) and which `tail` (K,)
+    follows; `size` (B,) is how much of it is no padding. `impossible` (K,) lists the tokens besides the mask that are
+    never written. `filler` is a token that a network never saw in training, None where it did: behind an answer it is
+    hidden, and the tail stands right behind the answer.
     """
 
     network: Bidirectional
     noise: Noise
     given: Tensor
     begins: Tensor
-    seen: Tensor | None
+    size: Tensor
+    tail: Tensor
     impossible: Tensor
+    filler: int | None = None
 
     time_independent = True
     has_probabilities = True
@@ -49,12 +56,44 @@ class Answering(Denoiser):
 
     def _law(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor, log: bool) -> Tensor:
         assert self.noise.mask is not None
-        place = self.begins[rows][:, None] + torch.arange(x_t.shape[1], device=x_t.device)
+        begins, size = self.begins[rows][:, None], self.size[rows]
+        place = begins + torch.arange(x_t.shape[1], device=x_t.device)
         ids = self.given[rows].scatter(1, place, x_t)
         opened = torch.zeros_like(ids, dtype=torch.bool).scatter(1, place, where)
-        logits = self.network(ids, None if self.seen is None else self.seen[rows], opened)
+        if self.filler is not None:
+            long, ended = written(x_t, self.filler, self.tail)
+            ends = (begins[:, 0] + long)[:, None] + torch.arange(len(self.tail), device=x_t.device)
+            ids = ids.scatter(1, ends, self.tail.expand(len(ids), -1))
+            size = begins[:, 0] + long + torch.where(ended, 0, len(self.tail))
+        logits = self._logits(ids, size, opened)
         logits[:, self.impossible] = -torch.inf
         return carry_over_(logits, x_t, where, self.noise.mask, log)
+
+
+    def _logits(self, ids: Tensor, size: Tensor, opened: Tensor) -> Tensor:
+        """Logits (M, V) of inputs (R, T) of which `size` (R,) are no padding: all in one call, or one length a call
+        where the network feels padding even if it is hidden."""
+        if not self.network.feels_padding:
+            seen = torch.arange(ids.shape[1], device=ids.device) < size[:, None]
+            return self.network(ids, None if bool(seen.all()) else seen, opened)
+        row, place = opened.nonzero(as_tuple=True)
+        logits = torch.zeros(len(row), self.noise.vocab, device=ids.device)
+        for length in size.unique().tolist():
+            some = size == length
+            cells = some[row] & (place < length)
+            logits[cells] = self.network(ids[some, :length], None, opened[some, :length])
+        return logits
+
+
+def written(x_t: Tensor, filler: int, tail: Tensor) -> tuple[Tensor, Tensor]:
+    """How many positions of canvases (R, L) come before the filler at their ends, (R,) long, and whether the last of
+    them are the `tail` (K,) already, (R,) bool."""
+    places = torch.arange(1, x_t.shape[1] + 1, device=x_t.device)
+    long = ((x_t != filler) * places).amax(1)
+    if not len(tail):
+        return long, torch.zeros_like(long, dtype=torch.bool)
+    last = long[:, None] - len(tail) + torch.arange(len(tail), device=x_t.device)
+    return long, ((x_t.gather(1, last.clamp_min(0)) == tail) & (last >= 0)).all(1)
 
 
 class Compiles(Protocol):
@@ -63,7 +102,7 @@ class Compiles(Protocol):
     def compile(self, *, dynamic: bool, mode: str | None) -> None: ...
 
 
-class PromptedModel:
+class PromptedModel(TextModel):
     """Prompts in, a denoiser of answers with empty canvases out, and answers to tokens and back.
 
     `bind` makes the denoiser of B prompts given as token ids, `length` is the number L of an answer's positions,
@@ -84,7 +123,9 @@ class PromptedModel:
         ends: Sequence[int] = (),
         fill: int = 0,
         chat: bool | None = None,
+        fixed_length: bool = False,
         device: torch.device | str = "cpu",
+        ranks: int = 1,
     ) -> None:
         if length < 1:
             raise ValueError(f"an answer needs at least one position, got length={length}")
@@ -93,12 +134,10 @@ class PromptedModel:
         self.bind, self.noise, self.length, self.device = bind, noise, length, torch.device(device)
         self.head, self.ends, self.fill = list(head), list(ends), fill
         self.chat = codec is not None and codec.template is not None if chat is None else chat
-        self._codec, self._network = codec, network
-
-    @property
-    def ranks(self) -> int:
-        """How many ranks compute the network together, and have to take the same decisions."""
-        return int(getattr(self._network, "ranks", 1))
+        self._codec = None if codec is None else codec.within(noise.vocab, noise.mask)
+        if self._codec is not None:
+            self.masks = self._codec.masks
+        self._network, self.ranks, self.fixed_length = network, ranks, fixed_length
 
     def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:
         """Has torch compile the network at first use; `dynamic` lets sizes vary."""
@@ -126,33 +165,38 @@ class PromptedModel:
     def ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """The token ids that stand before every answer."""
         if not self.chat:
-            return [self.head + ids for ids in self.codec.ids(prompts)]
-        written = self.codec.ids([self.codec.asked(prompt) if prompt else "" for prompt in prompts])
-        return [ids if prompt else self.head for ids, prompt in zip(written, prompts, strict=True)]
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """R answers as finished canvases (R, L) long: pieces, end, and fill to the last position.
-
-        Raises `ValueError` for an answer that is too long, naming it.
-        """
-        canvas = torch.full((len(texts), self.length), self.fill, device=self.device)
-        for row, ids in enumerate(self.codec.ids(texts)):
-            if len(ids) > self.length:
-                raise ValueError(
-                    f"text {row} takes {len(ids)} positions and the canvas has {self.length}: "
-                    f"shorten it, or load with length={len(ids)} (--length)"
-                )
-            ids = (ids + self.ends[:1])[: self.length]
-            canvas[row, : len(ids)] = torch.tensor(ids, dtype=torch.long, device=self.device)
-        return canvas
+            return [self.head + ids for ids in self.codec.ids(prompts, "prompt")]
+        return [ids if prompt else self.head for ids, prompt in zip(self.codec.chats(prompts), prompts, strict=True)]
 
     def decode(self, tokens: Tensor) -> list[str]:
         """Finished canvases (R, L) long as texts, up to the first end; masks and other special tokens are left out."""
-        texts = []
-        for ids in tokens.tolist():
+        pieces, canvases = [], tokens.tolist()
+        for ids in canvases:
             end = next((at for at, token in enumerate(ids) if token in self.ends), len(ids))
-            texts.append([token for token in ids[:end] if token < self.codec.reach])
-        return self.codec.text(texts)
+            pieces.append([token for token in ids[:end] if token != self.noise.mask])
+        return list(map(Text, self.codec.text(pieces), canvases))
+
+    def readings(self) -> Mapping[str, TextModel]:
+        """Without the special tokens around a text, and with its filler in sight where that is hidden."""
+        others: dict[str, TextModel] = {}
+        told = self.bind.keywords if isinstance(self.bind, partial) else {}
+        if (self.head or told.get("tail")) and not self.chat and "tail" in told:
+            others["without special tokens around it"] = bare = copy(self)
+            bare.head, bare.bind = [], partial(self.bind, tail=())
+        if told.get("filler") is not None:
+            others["with the filler in sight"] = filled = copy(self)
+            filled.bind = partial(self.bind, filler=None)
+        return others
+
+    def _canvases(self, texts: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
+        """Pieces, end, and fill to the last position."""
+        canvases = []
+        for row, ids in zip(rows, self.codec.ids(texts, rows=rows), strict=True):
+            if len(ids) > self.length:
+                raise ValueError(f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it")
+            ids = (ids + self.ends[:1])[: self.length]
+            canvases.append(ids + [self.fill] * (self.length - len(ids)))
+        return canvases
 
 
 def bound(
@@ -165,9 +209,10 @@ def bound(
     tail: Sequence[int] = (),
     pad: int = 0,
     most: int | None = None,
+    filler: int | None = None,
 ) -> Answering:
     """The denoiser of the answers to B prompts, token ids; `tail` stands behind every answer, `pad` fills up shorter
-    rows, `most` is the number of positions that the network has, if bounded.
+    rows, `most` is the number of positions that the network has, if bounded; `filler` as in `Answering`.
 
     Raises `ValueError` for a prompt that leaves no room for its answer, naming the row.
     """
@@ -182,10 +227,9 @@ def bound(
             )
     device = impossible.device
     given = torch.full((len(prompts), total), pad)
-    seen = torch.zeros(len(prompts), total, dtype=torch.bool)
     for row, ids in enumerate(prompts):
         line = [*ids, *[noise.mask] * length, *tail]
         given[row, : len(line)] = torch.tensor(line, dtype=torch.long)
-        seen[row, : len(line)] = True
-    padded = None if bool(seen.all()) else seen.to(device)
-    return Answering(network, noise, given.to(device), torch.tensor(sizes, device=device), padded, impossible)
+    begins, last = torch.tensor(sizes, device=device), torch.tensor(tail, dtype=torch.long, device=device)
+    size = begins + length + len(tail)
+    return Answering(network, noise, given.to(device), begins, size, last, impossible, filler)

@@ -21,8 +21,8 @@ from torch import Tensor
 from iterref.hub import read_json
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.codec import Codec, mismatch
-from iterref.models.prompted import PromptedModel, bound
+from iterref.models.text.codec import Codec, mismatch, unwritten
+from iterref.models.text.prompted import PromptedModel, bound
 from iterref.noise import Schedule, absorbing
 
 
@@ -47,8 +47,8 @@ def roles(checkpoint: Checkpoint, codec: Codec | None, vocab: int, mask: str, ch
     ends = list(dict.fromkeys([*turns, *_ends(checkpoint), *known]))
     padding = checkpoint.config.get("pad_token_id")
     fill = codec.fill if codec is not None else padding if isinstance(padding, int) else next(iter(ends), 0)
-    reach = vocab if codec is None else codec.reach
-    return Roles(hidden, [end for end in ends if end < vocab], fill, torch.arange(reach, vocab))
+    ends = [end for end in ends if end < vocab and end != hidden]
+    return Roles(hidden, ends, fill if fill != hidden else next(iter(ends), 0), unwritten(codec, vocab))
 
 
 def answers(
@@ -62,17 +62,23 @@ def answers(
     tail: Sequence[int] = (),
     pad: int | None = None,
     most: int | None = None,
+    endless: bool = False,
 ) -> PromptedModel:
     """The text model of a network that fills in answers: under absorbing noise, a_t = 1 - t, as all of these were
-    trained. `head` and `tail` stand around a text that is no chat; padding is `pad`, or what fills up an answer."""
+    trained. `head` and `tail` stand around a text that is no chat; padding is `pad`, or what fills up an answer. A
+    network that is `endless` was trained without ends and filler within texts: it writes none, and sees none."""
     noise = absorbing(network.vocab, role.mask, Schedule("linear"))
+    never = [] if codec is None or not endless else list(codec.special)
+    impossible = torch.tensor(sorted({*role.impossible.tolist(), *never} - {role.mask}), dtype=torch.long)
+    ends = list(dict.fromkeys([*tail, *codec.ends])) if endless and codec is not None else role.ends
     bind = partial(
-        bound, network, noise, length=length, impossible=role.impossible.to(network.device), tail=tail,
-        pad=role.fill if pad is None else pad, most=most,
+        bound, network, noise, length=length, impossible=impossible.to(network.device), tail=tail,
+        pad=role.fill if pad is None else pad, most=most, filler=role.fill if endless else None,
     )  # fmt: skip
     return PromptedModel(
-        bind, noise, length, codec, network=network, head=head, ends=role.ends, fill=role.fill, chat=chat,
-        device=network.device,
+        bind, noise, length, codec, network=network, head=head, ends=ends, fill=role.fill, chat=chat,
+        device=network.device, ranks=network.ranks,
+        fixed_length=endless,
     )  # fmt: skip
 
 

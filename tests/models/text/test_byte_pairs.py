@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import transformers
-from tokenizers import pre_tokenizers
 
-from iterref.models.codec import Codec
+from iterref.models.text.codec import Codec
+from tests.support.byte_pairs import write_pairs
 
-ADDED = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
-PAIRS = ["t h", "th e", "c a", "ca t", "d o", "do g", "Ġ the", "Ġ cat", "Ġ dog", "s a", "sa w", "Ġ saw", "Ġ a", "e r"]
-TEMPLATE = (
-    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}{{ '<|im_start|>system\n"
-    "You are a helpful assistant.<|im_end|>\n' }}{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + "
-    "'<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 TEXTS = [
     "the cat saw the dog", " the  cat\n\n  saw", "THE Cat's dog'LL, we'Re; 1234 dogs: x2y", "", "   ", "\t a\r\n b \n",
     "cafe\u0301 na\u00efve \u4e2d\u6587, \U0001f600 \u212b", "<|im_start|>user\nthe cat<|im_end|>\n",
@@ -26,34 +17,18 @@ TEXTS = [
 ]  # fmt: skip
 
 
-def bytes_and_pairs() -> list[str]:
-    return [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(pair.replace(" ", "") for pair in PAIRS)]
-
-
-def write_pairs(folder: Path, added: list[str] = ADDED, **changes: Any) -> int:
-    """Writes the tokenizer as Dream's repositories hold it; returns how many tokens it knows."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pieces = bytes_and_pairs()
-    (folder / "vocab.json").write_text(json.dumps({piece: at for at, piece in enumerate(pieces)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(PAIRS) + "\n")
-    flags = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
-    config = {
-        "tokenizer_class": "DreamTokenizer", "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
-        "bos_token": "<|beginoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
-        "mask_token": "<|mask|>", "chat_template": TEMPLATE,
-        "added_tokens_decoder": {str(len(pieces) + n): {"content": name, **flags} for n, name in enumerate(added)},
-    }  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(config | changes))
-    return len(pieces) + len(added)
-
-
 def test_its_pieces_are_those_of_transformers(tmp_path: Path) -> None:
     size = write_pairs(tmp_path / "ours")
     write_pairs(tmp_path / "theirs", tokenizer_class="Qwen2Tokenizer", auto_map={})
     codec = Codec.load(tmp_path / "ours")
     theirs = transformers.Qwen2Tokenizer.from_pretrained(tmp_path / "theirs")
-    assert codec.ids(TEXTS) == theirs(TEXTS).input_ids
-    assert codec.text(codec.ids(TEXTS)) == theirs.batch_decode(theirs(TEXTS).input_ids, skip_special_tokens=True)
+    plain = [text for text in TEXTS if "<|" not in text]
+    assert codec.ids(plain) == theirs(plain).input_ids and codec.text(codec.ids(plain)) == theirs.batch_decode(
+        theirs(plain).input_ids
+    )
+    spelled = [text for text in TEXTS if "<|" in text]  # of a user's: text, and no special tokens
+    assert codec.text(codec.ids(spelled)) == spelled and not set(codec.special) & set(sum(codec.ids(spelled), []))
+    assert codec.tokenizer.encode(spelled[0]).ids == theirs(spelled[0]).input_ids  # a template's
     assert codec.reach == size and [codec.start, codec.end, codec.pad, codec.mask] == [
         theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id, theirs.mask_token_id
     ]  # fmt: skip
@@ -64,9 +39,6 @@ def test_its_pieces_are_those_of_transformers(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    write_pairs(tmp_path, tokenizer_class="RobertaTokenizer")  # pairs too, of other words
-    with pytest.raises(FileNotFoundError, match=r"has no tokenizer\.json"):
-        Codec.load(tmp_path)
     write_pairs(tmp_path)
     (tmp_path / "merges.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no tokenizer\.json"):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from iterref.denoiser import Denoiser
-from iterref.models.codec import Codec, unwritten
-from iterref.models.prefix import PrefixModel
+from iterref.models.text.codec import Codec, unwritten
+from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, absorbing, uniform
 from tests.support.published import CLS, END, MASK, PAD, SEP, WORDS, tokenizer
 
@@ -111,7 +111,7 @@ def test_a_tokenizer_without_special_tokens_still_serves(tmp_path):
     assert model.decode(model.encode(["the cat"])) == ["the cat the the"]  # there is nothing to tell the end by
 
 
-def test_tokens_added_later_do_not_count(tmp_path):
+def test_a_token_added_at_the_mask_s_id_is_no_role(tmp_path):
     """GPT-2's tokenizer is given a padding token by many scripts; it takes the id of MDLM's mask."""
     size = tokenizer(tmp_path, [END])
     tools = Codec.load(tmp_path)
@@ -119,12 +119,14 @@ def test_tokens_added_later_do_not_count(tmp_path):
     tools.tokenizer.save(str(tmp_path / "tokenizer.json"))
     codec = Codec.load(tmp_path)
     assert codec.size == size and codec.tokenizer.get_vocab_size() == size + 1
-    assert unwritten(codec, size + 3).tolist() == [size, size + 1, size + 2]
+    assert unwritten(codec, size + 3).tolist() == [size + 1, size + 2]
+    beside = codec.within(size + 1, size)  # MDLM's network: the mask behind GPT-2's tokens
+    assert codec.pad == size and (beside.pad, beside.mask, beside.fill) == (None, size, beside.end)
     assert unwritten(None, 5).tolist() == [] and unwritten(codec, 4).tolist() == []
 
 
 def test_a_missing_or_damaged_tokenizer_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="has no tokenizer.json: name the model's tokenizer"):
+    with pytest.raises(FileNotFoundError, match="has no tokenizer.json, .*: name the tokenizer"):
         Codec.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match="tokenizer.json of .* cannot be read"):

@@ -8,17 +8,18 @@ answer is the same whatever prompts stand beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
 
 from iterref.denoiser import Denoiser
-from iterref.models.codec import Codec
-from iterref.noise import Noise
+from iterref.models.base import Text, TextModel
+from iterref.models.text.codec import Codec
 
 
-class PrefixModel:
+class PrefixModel(TextModel):
     """Prompts in, a denoiser with canvases that begin with them out, and text to tokens and back.
 
     `denoiser` is the model of whole canvases, `length` their positions L (prompt and start token included), `codec` the
@@ -37,17 +38,16 @@ class PrefixModel:
         if length < 1:
             raise ValueError(f"a canvas needs at least one position, got length={length}")
         self.denoiser, self.length, self.device = denoiser, length, torch.device(device)
-        self._codec = codec
+        self.noise = denoiser.noise
+        self._codec = codec = None if codec is None else codec.within(self.noise.vocab, self.noise.mask)
         self._head = [codec.start] if framed and codec is not None and codec.start is not None else []
+        if self._codec is not None:
+            self.masks = self._codec.masks
+        self.ends = [] if codec is None or codec.end is None else [codec.end]
 
     def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:
         """Has torch compile the denoiser's network at first use; `dynamic` lets sizes vary."""
         self.denoiser.network.compile(dynamic=dynamic, mode=mode)  # type: ignore[attr-defined]
-
-    @property
-    def noise(self) -> Noise:
-        """The noise process that the model undoes."""
-        return self.denoiser.noise
 
     @property
     def codec(self) -> Codec:
@@ -66,7 +66,7 @@ class PrefixModel:
         fill = self.codec.fill if self.noise.mask is None else self.noise.mask
         canvas = torch.full((len(prompts), self.length), fill, device=self.device)
         free = torch.ones_like(canvas, dtype=torch.bool)
-        for row, ids in enumerate(self.codec.ids(prompts)):
+        for row, ids in enumerate(self.codec.ids(prompts, "prompt")):
             ids = self._head + ids
             if len(ids) >= self.length:
                 raise ValueError(
@@ -77,32 +77,34 @@ class PrefixModel:
             free[row, : len(ids)] = False
         return self.denoiser, canvas, free
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """R whole texts as finished canvases (R, L) long: start, pieces, end, and fill to the last position.
-
-        Raises `ValueError` for a text that is too long, naming it.
-        """
-        close = [] if self.codec.end is None else [self.codec.end]
-        canvas = torch.full((len(texts), self.length), self.codec.fill, device=self.device)
-        for row, ids in enumerate(self.codec.ids(texts)):
-            ids = self._head + ids
-            if len(ids) > self.length:
-                raise ValueError(
-                    f"text {row} takes {len(ids)} positions and the canvas has {self.length}: "
-                    "shorten it, or load with a greater length= (--length)"
-                )
-            ids = (ids + close)[: self.length]
-            canvas[row, : len(ids)] = torch.tensor(ids, dtype=torch.long, device=self.device)
-        return canvas
-
     def decode(self, tokens: Tensor) -> list[str]:
         """Finished canvases (R, L) long as texts, up to the first end; what a model writes behind it is another text.
 
         Masks and other special tokens are left out.
         """
-        texts = []
-        for ids in tokens.tolist():
+        pieces, canvases = [], tokens.tolist()
+        for ids in canvases:
             ids = ids[len(self._head) :] if ids[: len(self._head)] == self._head else ids
-            end = next((at for at, token in enumerate(ids) if token == self.codec.end), len(ids))
-            texts.append([token for token in ids[:end] if token < self.codec.size])
-        return self.codec.text(texts)
+            end = next((at for at, token in enumerate(ids) if token in self.ends), len(ids))
+            pieces.append([token for token in ids[:end] if token != self.noise.mask])
+        return list(map(Text, self.codec.text(pieces), canvases))
+
+    def readings(self) -> Mapping[str, TextModel]:
+        """Without the start token before a text, or with it."""
+        start = self.codec.start
+        if start is None:
+            return {}
+        other = copy(self)
+        other._head = [] if self._head else [start]
+        return {"without the start token" if self._head else "behind the start token": other}
+
+    def _canvases(self, texts: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
+        """Start, pieces, end, and fill to the last position."""
+        canvases = []
+        for row, ids in zip(rows, self.codec.ids(texts, rows=rows), strict=True):
+            ids = self._head + ids
+            if len(ids) > self.length:
+                raise ValueError(f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it")
+            ids = (ids + self.ends)[: self.length]
+            canvases.append(ids + [self.codec.fill] * (self.length - len(ids)))
+        return canvases

@@ -1,0 +1,90 @@
+"""Base: what a text model is to the rest of the library: prompts in, a denoiser and canvases out, texts and back.
+
+    prepare   prompts -> a denoiser of theirs, canvases, free positions          encode, decode   texts <-> canvases
+
+What a model may be able to do besides is declared here with a default. `decode` gives strings that carry their tokens
+(`Text`), so that a model's own text goes back in as the tokens that it was, however else it may be cut into pieces.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from iterref.denoiser import Denoiser
+from iterref.noise import Noise
+
+MASKS = ("[MASK]", "<mask>")
+
+
+class Text(str):
+    """A text with the `tokens` of the canvas that it was read from; a plain string in everything else."""
+
+    tokens: tuple[int, ...]
+
+    def __new__(cls, text: str, tokens: Sequence[int] = ()) -> Self:
+        made = super().__new__(cls, text)
+        made.tokens = tuple(tokens)
+        return made
+
+
+class TextModel(ABC):
+    """A model of texts given prompts, on canvases of `length` positions. A family overrides what it does otherwise.
+
+    `draws_images` says that `decode` gives images; `ranks` counts the processes that compute the network together;
+    `recommended` is the method that suits the model best, None for the library's own choice; `ends` are the tokens
+    behind which a text is over; `fixed_length` says that the model knows no end, so that a text keeps its number of
+    tokens; `masks` are what stands in a text for one token that is to be filled in.
+    """
+
+    draws_images: ClassVar[bool] = False
+    ranks: int = 1
+    recommended: str | None = None
+    ends: Sequence[int] = ()
+    fixed_length: bool = False
+    masks: Sequence[str] = MASKS
+    noise: Noise
+    length: int
+    device: torch.device
+
+    @abstractmethod
+    def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
+        """B prompts -> their denoiser, the canvas (B, L) long and its free positions (B, L) bool; refuses a prompt
+        that it cannot read with a `ValueError` that names the row."""
+
+    @abstractmethod
+    def decode(self, tokens: Tensor) -> list[str]:
+        """Finished canvases (R, L) long -> R texts, which carry their tokens (`Text`)."""
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """R texts -> finished canvases (R, L) long: those that a `Text` carries, else its pieces, end and filler.
+
+        Raises `ValueError`, naming the text, for one that is too long or that the tokenizer cannot give back.
+        """
+        canvases = [self._carried(text) for text in texts]
+        rows = [row for row, canvas in enumerate(canvases) if canvas is None]
+        for row, canvas in zip(rows, self._canvases([texts[row] for row in rows], rows), strict=True):
+            canvases[row] = canvas
+        return torch.tensor(canvases, dtype=torch.long, device=self.device).view(-1, self.length)
+
+    def readings(self) -> Mapping[str, TextModel]:
+        """The same network under other conventions (frames of special tokens, filler), by name: `iterref check` says
+        whether texts are likelier under one of them."""
+        return {}
+
+    def _canvases(self, texts: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
+        """The finished canvas of every text, called by its number in `rows` in messages."""
+        raise NotImplementedError(f"{type(self).__name__} reads no texts: it needs _canvases or encode")
+
+    def _carried(self, text: str) -> list[int] | None:
+        """The canvas that a text came from, where it is one of this model's: it reads as that text."""
+        if not isinstance(text, Text) or len(text.tokens) != self.length:
+            return None
+        tokens = torch.tensor([text.tokens], device=self.device)
+        fits = int(tokens.min()) >= 0 and int(tokens.max()) < self.noise.vocab
+        masked = self.noise.mask is not None and self.noise.mask in text.tokens
+        return list(text.tokens) if fits and not masked and self.decode(tokens)[0] == text else None

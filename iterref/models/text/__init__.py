@@ -1,0 +1,1 @@
+"""Text: tokenizers, prompts and special tokens, from strings to canvases and back."""

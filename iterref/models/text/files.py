@@ -1,0 +1,91 @@
+"""Files: the tokenizer in a folder, in whatever form it is shipped, without code of the checkpoint's.
+
+    tokenizer.json     vocab.txt (BERT, ESM)     vocab.json + merges.txt (GPT-2, RoBERTa)     *.model of sentencepiece
+
+Those without a tokenizer.json are converted by the class that `transformers` has for them. Truncation and padding that
+were stored with a tokenizer are somebody's settings and no part of it: they are taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+
+from iterref.hub import first_line, quiet, read_json
+from iterref.models.text import byte_pairs
+
+ESM_FRAME = ("<cls>", "<eos>", "<unk>")
+
+
+def read_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Tokenizer:
+    """The tokenizer in a folder; `config` is its tokenizer_config.json.
+
+    Raises `FileNotFoundError` where there is none and `ValueError` for one that cannot be read.
+    """
+    form = next((form for form in FORMS if all((folder / file).is_file() for file in form)), None)
+    model = next(iter(sorted(folder.glob("*.model"))), None)
+    if form is None and model is None:
+        raise FileNotFoundError(
+            f"{name} has no tokenizer.json, vocab.txt, vocab.json with merges.txt, or sentencepiece *.model: name the "
+            "tokenizer of its training (tokenizer=, a folder or a hub name), or load without one (tokenizer='none')"
+        )
+    found = " and ".join(form) if form else str(model and model.name)
+    try:
+        if form == FORMS[0]:
+            made = Tokenizer.from_file(str(folder / form[0]))
+        elif byte_pairs.written(folder, config):
+            made = byte_pairs.read(folder, config)
+        else:
+            made = converted(folder, config, form)
+    except Exception as error:  # the library's parser raises bare Exceptions
+        raise ValueError(f"{found} of {name} cannot be read ({first_line(error)}): get it again") from None
+    made.no_truncation()
+    made.no_padding()
+    return made
+
+
+FORMS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",))
+
+
+def converted(folder: Path, config: Mapping[str, Any], form: tuple[str, ...] | None) -> Tokenizer:
+    """The tokenizer that the class of `transformers` makes of its files. Raises what reading raises."""
+    import transformers
+
+    about = read_json(folder / "config.json", str(folder)) if (folder / "config.json").is_file() else {}
+    kind = str(config.get("tokenizer_class") or about.get("model_type") or "")
+    options: dict[str, Any] = {}
+    lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n") if form == FORMS[2] else []
+    if kind.lower() in ("esm", "esmtokenizer") or lines[:1] == ["<cls>"]:
+        return residues([line.strip() for line in lines if line.strip()])
+    if lines and "do_lower_case" not in config:  # the class lower-cases unless it is told: a cased vocabulary says so
+        options["do_lower_case"] = not any(line != line.lower() for line in lines if not line.startswith("["))
+    with quiet():
+        if kind:
+            local = {"trust_remote_code": False, "local_files_only": True}
+            made = transformers.AutoTokenizer.from_pretrained(folder, use_fast=True, **local, **options)
+        else:  # nothing says what it is: the files themselves do
+            words = read_json(folder / "vocab.json", str(folder)) if form == FORMS[1] else {}
+            usual = "BertTokenizer" if lines else "RobertaTokenizer" if "<s>" in words else "GPT2Tokenizer"
+            if form is None:
+                raise ValueError("neither config.json nor tokenizer_config.json says which model it belongs to")
+            made = getattr(transformers, usual).from_pretrained(folder, **options)
+    if not hasattr(made, "backend_tokenizer"):
+        raise ValueError(f"transformers has no fast tokenizer for {type(made).__name__}")
+    return made.backend_tokenizer
+
+
+def residues(vocabulary: list[str]) -> Tokenizer:
+    """ESM's tokenizer: one letter a token, with blanks between them or without; names in <> are special tokens."""
+    number = {name: at for at, name in enumerate(vocabulary)}
+    first, last, unknown = ESM_FRAME
+    made = Tokenizer(models.WordLevel(number, unk_token=unknown))
+    letters = pre_tokenizers.Split(Regex("."), "isolated")
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), letters])
+    made.decoder = decoders.Fuse()
+    ends = [(token, number[token]) for token in (first, last)]
+    made.post_processor = processors.TemplateProcessing(single=f"{first} $A {last}", special_tokens=ends)
+    made.add_special_tokens([AddedToken(name, special=True) for name in vocabulary if name.startswith("<")])
+    return made
