@@ -7,11 +7,11 @@ Bayes' rule, p(x) p(class | x). At equal cost refinement gets what the best of a
 from __future__ import annotations
 
 import torch
-
-from iterref import Problem, parse, sample
 from iterref.bench.digits import DigitClass, Judge
 from iterref.bench.gallery import gallery
 from iterref.models.digits import Digits
+
+from iterref import Problem, parse, sample
 
 ROWS = 20
 BUDGET = (64, 512)  # denoiser rows and reward rows an image

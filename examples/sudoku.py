@@ -8,11 +8,11 @@ nothing is. No solver takes part.
 from __future__ import annotations
 
 import torch
+from iterref.bench.puzzles import Surplus, broken, puzzle
+from iterref.models.sudoku import load
 
 from iterref import Problem, sample
-from iterref.bench.puzzles import Surplus, broken, puzzle
 from iterref.generation import RECOMMENDED
-from iterref.models.sudoku import load
 from iterref.registry import parse
 
 SIDE, GIVENS, PUZZLES = 4, 4, 24

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-
-from iterref import cli
 from iterref.bench import matrix, report, summary, world
 from iterref.bench.accounts import ACCOUNTS, REWARD_ROWS, budget
 from iterref.bench.matrix import Ledger, Row, cross
 from iterref.bench.summary import Mean, Summary
 from iterref.bench.world import PUBLISHED, SINGLE, Task, World
+
+from iterref import cli
 from iterref.plots import Panel, Point, panels
 from iterref.registry import names, parse
 from iterref.run import sample

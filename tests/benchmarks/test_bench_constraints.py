@@ -11,15 +11,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
-
 from iterref.bench.brackets import Unmatched, chain, opening_rates, rest, written
 from iterref.bench.puzzles import Surplus, broken, grids, puzzle, solutions, units
 from iterref.bench.tasks.constraints import METHODS, Constraints, read, task
+from iterref.models.sudoku import GridNetwork, GridOptions, load
+from safetensors.torch import save_file
+
 from iterref.budget import Budget
 from iterref.generation import RECOMMENDED
 from iterref.models import sudoku
-from iterref.models.sudoku import GridNetwork, GridOptions, load
 from iterref.models.tiny_news import COPYING
 from iterref.noise import absorbing, uniform
 from iterref.registry import parse

@@ -9,9 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rouge_score.rouge_scorer import RougeScorer
-from safetensors import safe_open
-
 from iterref.bench.diversity import distinct, overlap, words
 from iterref.bench.tasks import steering
 from iterref.bench.tasks.steering import (
@@ -26,6 +23,9 @@ from iterref.bench.tasks.steering import (
     read,
     task,
 )
+from rouge_score.rouge_scorer import RougeScorer
+from safetensors import safe_open
+
 from iterref.budget import Budget
 from iterref.loading import BUNDLED, load
 from iterref.models.mdlm import MaskedDit

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-
-from iterref import cli
 from iterref.bench import paired, tables, task
 from iterref.bench.paired import Cell, Entry
 from iterref.bench.summary import Mean
 from iterref.bench.task import QUICK, TASKS, Plan, Work, grids, joined, load, measure, quick_methods
+
+from iterref import cli
 
 SMALL = {"cases": ("brackets",), "methods": ("ancestral", "iterref"), "budgets": (1, 2), "rows": 6, "quick": True}
 

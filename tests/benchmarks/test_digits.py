@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 import torch
+from iterref.bench.digits import ClassNetwork, DigitClass, Judge, JudgeNetwork, Realism
+from iterref.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS, Digits
 from torch import Tensor
 
-from iterref.bench.digits import ClassNetwork, DigitClass, Judge, JudgeNetwork, Realism
 from iterref.check import check
 from iterref.denoise import Guided
-from iterref.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS, Digits
 from iterref.problem import Problem
 from iterref.registry import parse
 from iterref.run import sample

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from iterref import cli, generation, loading
 from iterref.bench import records
 from iterref.bench.tasks import constraints, steering
+
+from iterref import cli, generation, loading
 from iterref.cli import reading
 from iterref.hub import read_json
 from iterref.pairs import read_pairs

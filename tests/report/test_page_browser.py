@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from iterref.models.digits import Digits
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from iterref.kernels.decision import ACCEPTED, REFUSED
-from iterref.models.digits import Digits
 from iterref.models.markov import world
 from iterref.page import page
 from iterref.problem import Problem

@@ -16,7 +16,6 @@ from math import isfinite
 from pathlib import Path
 
 import torch
-
 from iterref.bench.accounts import REWARD_ROWS
 from iterref.bench.matrix import Row
 from iterref.bench.summary import Duel, Mean, Summary, best_of_families, better, duels, gains, summarised

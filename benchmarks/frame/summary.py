@@ -17,9 +17,8 @@ from math import inf, sqrt
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from scipy.special import stdtrit
-
 from iterref.bench.matrix import Row, number
+from scipy.special import stdtrit
 
 SPREAD = ("reward", "log_likelihood", "tv_single", "tv_pair", "tv_pooled")  # runs have NAME_sd for these
 MEASURES = (

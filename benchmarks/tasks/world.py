@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rapidfuzz.process import extractOne
-
 from iterref.bench.accounts import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budget
 from iterref.bench.matrix import Ledger, Row, cross, run
 from iterref.bench.measures import Yardstick
+from rapidfuzz.process import extractOne
+
 from iterref.budget import fit
 from iterref.models.markov import world
 from iterref.models.pair_reward import KINDS, PairReward

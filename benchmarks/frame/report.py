@@ -15,7 +15,6 @@ from math import isfinite
 from pathlib import Path
 
 import torch
-
 from iterref.bench.accounts import REWARD_ROWS
 from iterref.bench.matrix import Row
 from iterref.bench.paired import Cell, Duel, Entry, duels, entries, needed, rivals

@@ -16,11 +16,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from iterref.bench.accounts import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budget
+from iterref.bench.matrix import Ledger, Row, cross, run
 from rapidfuzz.process import extractOne
 from torch import Tensor
 
-from iterref.bench.accounts import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budget
-from iterref.bench.matrix import Ledger, Row, cross, run
 from iterref.budget import Budget
 from iterref.run import Result
 

@@ -18,7 +18,6 @@ from math import log2, sqrt
 from typing import NamedTuple
 
 import numpy as np
-
 from iterref.bench.matrix import Row, number
 from iterref.bench.summary import Mean
 from iterref.bench.task import Direction

@@ -22,15 +22,15 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from iterref.bench.brackets import Unmatched, chain, rest, written
 from iterref.bench.puzzles import SIDES, Puzzle, Surplus, broken, puzzle, solutions
+from iterref.models.sudoku import load, sizes
+from torch import Tensor
+
 from iterref.budget import Budget
 from iterref.denoise import Denoiser
 from iterref.generation import RECOMMENDED
 from iterref.lines import opened, readable
-from iterref.models.sudoku import load, sizes
 from iterref.models.tiny_news import COPYING
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem

@@ -134,8 +134,8 @@ def bench_speed(quick: bool, as_json: str | None, cases: tuple[str, ...], thread
     """What a run costs beyond its rows, against the very same calls alone; and what more candidates cost."""
     with doors(), resuming("timings are made in one go: start again, with fewer of them by --case and --repeats"):
         import torch
-
         from iterref.bench import shapes, speed
+
         from iterref.hub import device_of, precision
 
         plan = speed.QUICK if quick else speed.Plan()

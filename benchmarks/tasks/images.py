@@ -20,14 +20,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from iterref.bench.digits import DigitClass, Judge, Realism
 from iterref.bench.frechet import frechet, mixed, moments
 from iterref.bench.gallery import gallery
+from iterref.models.digits import CLASSES, FOLDERS, LEVELS, SIDE, Digits
+from torch import Tensor
+
 from iterref.budget import Budget
 from iterref.generation import RECOMMENDED
-from iterref.models.digits import CLASSES, FOLDERS, LEVELS, SIDE, Digits
 from iterref.problem import Problem
 from iterref.registry import parse
 from iterref.run import Result, sample
