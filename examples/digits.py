@@ -7,10 +7,10 @@ Bayes' rule, p(x) p(class | x). At equal cost refinement gets what the best of a
 from __future__ import annotations
 
 import torch
-from iterref.bench.digits import DigitClass, Judge
-from iterref.bench.gallery import gallery
-from iterref.models.digits import Digits
 
+from benchmarks.gallery import gallery
+from benchmarks.models.digits import Digits
+from benchmarks.rewards.digits import DigitClass, Judge
 from iterref import Problem, parse, sample
 
 ROWS = 20

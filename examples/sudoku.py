@@ -8,9 +8,9 @@ nothing is. No solver takes part.
 from __future__ import annotations
 
 import torch
-from iterref.bench.puzzles import Surplus, broken, puzzle
-from iterref.models.sudoku import load
 
+from benchmarks.models.sudoku import load
+from benchmarks.puzzles import Surplus, broken, puzzle
 from iterref import Problem, sample
 from iterref.generation import RECOMMENDED
 from iterref.registry import parse

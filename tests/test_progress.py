@@ -7,8 +7,8 @@ import time
 
 import pytest
 import torch
-from iterref.bench.shapes import Case
 
+from benchmarks.shapes import Case
 from iterref import progress
 from iterref.drafts import OwnDrafts
 from iterref.generation import generate

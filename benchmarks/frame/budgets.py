@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iterref.bench.matrix import Row
-
+from benchmarks.frame.ledger import Row
 from iterref.budget import Budget
 
 BUDGETS = (1, 2, 4, 8, 16, 32)

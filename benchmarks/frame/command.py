@@ -18,7 +18,7 @@ from iterref.cli.writing import JSON_FILE, write_json
 
 KEPT = "finished runs are kept in {}: the same command goes on from there"
 
-ACCOUNTS = ["denoiser", "total", "moves"]  # of `iterref.bench.accounts`, which would load torch
+ACCOUNTS = ["denoiser", "total", "moves"]  # of `benchmarks.frame.budgets`, which would load torch
 
 
 @click.group()

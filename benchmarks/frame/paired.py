@@ -18,9 +18,10 @@ from math import log2, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from iterref.bench.matrix import Row, number
-from iterref.bench.summary import Mean
-from iterref.bench.task import Direction
+
+from benchmarks.frame.ledger import Row, number
+from benchmarks.frame.plan import Direction
+from benchmarks.frame.summary import Mean
 
 
 class Cell(NamedTuple):

@@ -16,11 +16,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from iterref.bench.accounts import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budget
-from iterref.bench.matrix import Ledger, Row, cross, run
 from rapidfuzz.process import extractOne
 from torch import Tensor
 
+from benchmarks.frame.budgets import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budget
+from benchmarks.frame.ledger import Ledger, Row, cross, run
 from iterref.budget import Budget
 from iterref.run import Result
 
@@ -79,7 +79,7 @@ def load(name: str, **options: Any) -> Task:
     name for an unknown one."""
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}: did you mean {extractOne(name, TASKS)[0]!r}?")
-    made: Task = import_module(f"iterref.bench.tasks.{name}").task(**options)
+    made: Task = import_module(f"benchmarks.tasks.{name}").task(**options)
     return made
 
 

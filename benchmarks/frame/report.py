@@ -15,11 +15,12 @@ from math import isfinite
 from pathlib import Path
 
 import torch
-from iterref.bench.accounts import REWARD_ROWS
-from iterref.bench.matrix import Row
-from iterref.bench.paired import Cell, Duel, Entry, duels, entries, needed, rivals
-from iterref.bench.summary import Mean
-from iterref.bench.task import Plan, Task
+
+from benchmarks.frame.budgets import REWARD_ROWS
+from benchmarks.frame.ledger import Row
+from benchmarks.frame.paired import Cell, Duel, Entry, duels, entries, needed, rivals
+from benchmarks.frame.plan import Plan, Task
+from benchmarks.frame.summary import Mean
 
 NAMED = {"denoiser": f"denoiser rows (up to {REWARD_ROWS} reward rows each)", "total": "rows of both kinds together"}
 MIDDLE = (2, 16)  # budgets for which claims are made

@@ -17,8 +17,9 @@ from math import inf, sqrt
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from iterref.bench.matrix import Row, number
 from scipy.special import stdtrit
+
+from benchmarks.frame.ledger import Row, number
 
 SPREAD = ("reward", "log_likelihood", "tv_single", "tv_pair", "tv_pooled")  # runs have NAME_sd for these
 MEASURES = (

@@ -16,10 +16,11 @@ from math import isfinite
 from pathlib import Path
 
 import torch
-from iterref.bench.accounts import REWARD_ROWS
-from iterref.bench.matrix import Row
-from iterref.bench.summary import Duel, Mean, Summary, best_of_families, better, duels, gains, summarised
-from iterref.bench.world import OURS, PUBLISHED, SINGLE
+
+from benchmarks.frame.budgets import REWARD_ROWS
+from benchmarks.frame.ledger import Row
+from benchmarks.frame.summary import Duel, Mean, Summary, best_of_families, better, duels, gains, summarised
+from benchmarks.tasks.world import OURS, PUBLISHED, SINGLE
 
 NAMED = {"denoiser": f"denoiser rows (up to {REWARD_ROWS} reward rows each)", "total": "rows of both kinds together"}
 WHERE = {"reward": "reward reached", "tv_pair": "pair distance", "tv_pooled": "pooled pair distance"}

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from iterref.bench.digits import ClassNetwork, JudgeNetwork, RealismNetwork
-from iterref.models.digits import CLASSES, FOLDERS, FORMAT, LENGTH, NONE, Digits, DigitsNetwork, DigitsOptions
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from benchmarks.models.digits import CLASSES, FOLDERS, FORMAT, LENGTH, NONE, Digits, DigitsNetwork, DigitsOptions
+from benchmarks.rewards.digits import ClassNetwork, JudgeNetwork, RealismNetwork
 from iterref.problem import Problem
 from iterref.registry import parse
 from iterref.run import sample

@@ -23,10 +23,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from iterref.bench.puzzles import grids
-from iterref.models.sudoku import GridNetwork, GridOptions, save
 from torch import Tensor
 from tqdm import tqdm
+
+from benchmarks.models.sudoku import GridNetwork, GridOptions, save
+from benchmarks.puzzles import grids
 
 logger = logging.getLogger(__name__)
 WARMUP, AVERAGE, VALIDATION = 100, 0.998, 512

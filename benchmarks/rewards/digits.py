@@ -17,10 +17,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from iterref.models.digits import CLASSES, LENGTH, LEVELS, SIDE
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from benchmarks.models.digits import CLASSES, LENGTH, LEVELS, SIDE
 from iterref.rewards.base import Composable
 
 WEIGHTS = Path(__file__).parents[1] / "rewards" / "weights" / "digits"

@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from iterref.bench.tasks.steering import OPENINGS
 from sklearn.metrics import matthews_corrcoef, roc_auc_score
 from tokenizers import Tokenizer, processors
 from torch import Tensor, nn
@@ -39,6 +38,7 @@ from benchmarks.rewards.loop import Loop, Plan, by_length
 from benchmarks.rewards.prose import HELD_AUTHORS
 from benchmarks.rewards.sentiment import vectors
 from benchmarks.rewards.texts import END, PAD, SPECIAL, START, byte_pairs, in_words, padded, rows, save_tokenizer
+from benchmarks.tasks.steering import OPENINGS
 from iterref import sample
 from iterref.drafts import tempered
 from iterref.hub import quiet

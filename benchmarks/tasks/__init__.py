@@ -1,1 +1,1 @@
-"""The benchmarks' tasks, each a file with a function `task(**options)` (see `iterref.bench.task`)."""
+"""The benchmarks' tasks, each a file with a function `task(**options)` (see `benchmarks.frame.plan`)."""

@@ -22,11 +22,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from iterref.bench.brackets import Unmatched, chain, rest, written
-from iterref.bench.puzzles import SIDES, Puzzle, Surplus, broken, puzzle, solutions
-from iterref.models.sudoku import load, sizes
 from torch import Tensor
 
+from benchmarks.models.brackets import Unmatched, chain, rest, written
+from benchmarks.models.sudoku import load, sizes
+from benchmarks.puzzles import SIDES, Puzzle, Surplus, broken, puzzle, solutions
 from iterref.budget import Budget
 from iterref.denoise import Denoiser
 from iterref.generation import RECOMMENDED

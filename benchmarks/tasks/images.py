@@ -20,12 +20,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from iterref.bench.digits import DigitClass, Judge, Realism
-from iterref.bench.frechet import frechet, mixed, moments
-from iterref.bench.gallery import gallery
-from iterref.models.digits import CLASSES, FOLDERS, LEVELS, SIDE, Digits
 from torch import Tensor
 
+from benchmarks.frechet import frechet, mixed, moments
+from benchmarks.gallery import gallery
+from benchmarks.models.digits import CLASSES, FOLDERS, LEVELS, SIDE, Digits
+from benchmarks.rewards.digits import DigitClass, Judge, Realism
 from iterref.budget import Budget
 from iterref.generation import RECOMMENDED
 from iterref.problem import Problem

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iterref.bench import tables
-from iterref.bench.accounts import EQUAL
-from iterref.bench.paired import Entry, ahead, duels, entries, needed, rivals
-from iterref.bench.task import TASKS, Plan, Task
+
+from benchmarks.frame.budgets import EQUAL
+from benchmarks.frame.paired import Entry, ahead, duels, entries, needed, rivals
+from benchmarks.frame.plan import TASKS, Plan, Task
 
 HOME = Path(__file__).parents[1]
 RESULTS = HOME / "benchmarks" / "results"

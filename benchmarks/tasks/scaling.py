@@ -1,10 +1,10 @@
 """Scaling: what the engine takes on this machine, and from that a simulation of a million prompts on many workers.
 
-    python -m benchmarks.scaling workers      one worker against two of tiny-news, minutes of two cores
-    python -m benchmarks.scaling parts        what the driver takes to write, seconds
-    python -m benchmarks.scaling driver       a run of a million rows of an engine whose workers do nothing, minutes
-    python -m benchmarks.scaling rewards      what a text costs ROUGE and the bundled classifier, seconds
-    python -m benchmarks.scaling simulate     the table of scaling.md from these and the rows a second of speed.json
+    python -m benchmarks.tasks.scaling workers      one worker against two of tiny-news, minutes of two cores
+    python -m benchmarks.tasks.scaling parts        what the driver takes to write, seconds
+    python -m benchmarks.tasks.scaling driver       a run of a million rows of an engine whose workers do nothing, minutes
+    python -m benchmarks.tasks.scaling rewards      what a text costs ROUGE and the bundled classifier, seconds
+    python -m benchmarks.tasks.scaling simulate     the table of scaling.md from these and the rows a second of speed.json
 
 A worker takes a job's denoiser and reward time, waits until the driver has heard it, and goes on; the driver writes
 parts one after the other. A worker fails at random, loses its job and loads the model again. What an accelerator
@@ -337,7 +337,7 @@ def main() -> None:
     speed = json.loads((given.out / "speed.json").read_text(encoding="utf-8"))
     [rate] = [case["rows_per_second"]["median"] for case in speed["cases"] if case["case"] == "tiny-news"]
     text = table(measured, rate)
-    head = "# A million prompts, simulated\n\n`python -m benchmarks.scaling simulate` (docs/scaling.md)"
+    head = "# A million prompts, simulated\n\n`python -m benchmarks.tasks.scaling simulate` (docs/scaling.md)"
     (given.out / "scaling.md").write_text(f"{head}\n\n{text}\n", encoding="utf-8")
 
 

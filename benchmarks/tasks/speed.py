@@ -23,9 +23,9 @@ from time import perf_counter, process_time
 from typing import Any, cast
 
 import torch
-from iterref.bench.shapes import Case
 from torch import Tensor
 
+from benchmarks.shapes import Case
 from iterref.denoise import Denoiser
 from iterref.estimation import Footprint
 from iterref.problem import Problem

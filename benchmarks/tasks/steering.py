@@ -26,9 +26,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from iterref.bench.diversity import distinct, overlap, words
 from torch import Tensor
 
+from benchmarks.diversity import distinct, overlap, words
 from iterref.budget import Budget
 from iterref.drafts import TextModel, tempered
 from iterref.generation import RECOMMENDED

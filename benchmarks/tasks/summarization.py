@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from iterref.bench.records import SUMMARY, Records, read
 from torch import Tensor
 
+from benchmarks.records import SUMMARY, Records, read
 from iterref.budget import Budget, Cost, most
 from iterref.drafts import OwnDrafts, TextModel
 from iterref.generation import draw_drafts, generate

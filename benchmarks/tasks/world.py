@@ -1,7 +1,7 @@
 """World: every method on Markov-chain worlds, where the tilted law is exact, at equal rows.
 
     world     noise-length-vocab-reward-aALPHA, as in masked-24-8-pairs-a0.5         (`iterref.models.markov.world`)
-    budget k  k plain runs of S denoiser rows (`iterref.bench.accounts`); S is 16, and 32 from 64 tokens on
+    budget k  k plain runs of S denoiser rows (`benchmarks.frame.budgets`); S is 16, and 32 from 64 tokens on
     moves     options as they stand: 0 to 10 refinement moves at every one of 8 grid times
 
 Every method that the registry finds takes part, some in several variants; one that refuses a world, or that a budget is
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from iterref.bench.accounts import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budget
-from iterref.bench.matrix import Ledger, Row, cross, run
-from iterref.bench.measures import Yardstick
 from rapidfuzz.process import extractOne
 
+from benchmarks.frame.budgets import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budget
+from benchmarks.frame.ledger import Ledger, Row, cross, run
+from benchmarks.measures import Yardstick
 from iterref.budget import fit
 from iterref.models.markov import world
 from iterref.models.pair_reward import KINDS, PairReward

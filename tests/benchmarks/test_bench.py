@@ -15,11 +15,11 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from iterref.bench import matrix, report, summary, world
-from iterref.bench.accounts import ACCOUNTS, REWARD_ROWS, budget
-from iterref.bench.matrix import Ledger, Row, cross
-from iterref.bench.summary import Mean, Summary
-from iterref.bench.world import PUBLISHED, SINGLE, Task, World
 
+from benchmarks.frame.budgets import ACCOUNTS, REWARD_ROWS, budget
+from benchmarks.frame.ledger import Ledger, Row, cross
+from benchmarks.frame.summary import Mean, Summary
+from benchmarks.tasks.world import PUBLISHED, SINGLE, Task, World
 from iterref import cli
 from iterref.plots import Panel, Point, panels
 from iterref.registry import names, parse

@@ -11,12 +11,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from iterref.bench.brackets import Unmatched, chain, opening_rates, rest, written
-from iterref.bench.puzzles import Surplus, broken, grids, puzzle, solutions, units
-from iterref.bench.tasks.constraints import METHODS, Constraints, read, task
-from iterref.models.sudoku import GridNetwork, GridOptions, load
 from safetensors.torch import save_file
 
+from benchmarks.models.brackets import Unmatched, chain, opening_rates, rest, written
+from benchmarks.models.sudoku import GridNetwork, GridOptions, load
+from benchmarks.puzzles import Surplus, broken, grids, puzzle, solutions, units
+from benchmarks.tasks.constraints import METHODS, Constraints, read, task
 from iterref.budget import Budget
 from iterref.generation import RECOMMENDED
 from iterref.models import sudoku

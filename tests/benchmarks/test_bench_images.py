@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from iterref.bench.frechet import frechet, mixed, moments
-from iterref.bench.gallery import gallery, page
-from iterref.bench.tasks.images import CASES, Images, task
-from iterref.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS
 from scipy.linalg import sqrtm
 from sklearn.datasets import load_digits
 
+from benchmarks.frechet import frechet, mixed, moments
+from benchmarks.gallery import gallery, page
 from benchmarks.models import digits as digits_training
+from benchmarks.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS
+from benchmarks.tasks.images import CASES, Images, task
 from iterref.budget import Budget, fit
 from iterref.registry import parse
 

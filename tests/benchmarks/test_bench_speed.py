@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from iterref.bench import shapes, speed
 
+from benchmarks import shapes
+from benchmarks.tasks import speed
 from iterref.cli import main
 from iterref.models.dit import DitOptions
 

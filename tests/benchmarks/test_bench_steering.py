@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from iterref.bench.diversity import distinct, overlap, words
-from iterref.bench.tasks import steering
-from iterref.bench.tasks.steering import (
+from rouge_score.rouge_scorer import RougeScorer
+from safetensors import safe_open
+
+from benchmarks.diversity import distinct, overlap, words
+from benchmarks.tasks import steering
+from benchmarks.tasks.steering import (
     AIMS,
     BAND,
     CASES,
@@ -23,9 +26,6 @@ from iterref.bench.tasks.steering import (
     read,
     task,
 )
-from rouge_score.rouge_scorer import RougeScorer
-from safetensors import safe_open
-
 from iterref.budget import Budget
 from iterref.loading import BUNDLED, load
 from iterref.models.mdlm import MaskedDit

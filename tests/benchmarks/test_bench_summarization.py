@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from iterref.bench.records import Records
-from iterref.bench.tasks.summarization import CASES, MOVES, Summarization, Written, copied, task
 from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
 
+from benchmarks.records import Records
+from benchmarks.tasks.summarization import CASES, MOVES, Summarization, Written, copied, task
 from iterref.budget import Budget
 from iterref.drafts import OwnDrafts
 from iterref.generation import draw_drafts, generate

@@ -11,10 +11,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from iterref.bench import paired, tables, task
-from iterref.bench.paired import Cell, Entry
-from iterref.bench.summary import Mean
-from iterref.bench.task import QUICK, TASKS, Plan, Work, grids, joined, load, measure, quick_methods
 
+from benchmarks.frame.paired import Cell, Entry
+from benchmarks.frame.plan import QUICK, TASKS, Plan, Work, grids, joined, load, measure, quick_methods
+from benchmarks.frame.summary import Mean
 from iterref import cli
 
 SMALL = {"cases": ("brackets",), "methods": ("ancestral", "iterref"), "budgets": (1, 2), "rows": 6, "quick": True}

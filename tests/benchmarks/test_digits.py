@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 import torch
-from iterref.bench.digits import ClassNetwork, DigitClass, Judge, JudgeNetwork, Realism
-from iterref.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS, Digits
 from torch import Tensor
 
+from benchmarks.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS, Digits
+from benchmarks.rewards.digits import ClassNetwork, DigitClass, Judge, JudgeNetwork, Realism
 from iterref.check import check
 from iterref.denoise import Guided
 from iterref.problem import Problem

@@ -135,10 +135,10 @@ FAILING = {
     ("demo",): ("iterref.demo", "compare", []),
     ("train",): ("iterref.training", "train", [__file__, "--out", "model"]),
     ("check",): ("iterref.check", "check_model", ["tiny-news", "pairs.jsonl"]),
-    ("bench", "world"): ("iterref.bench.world", "measure", ["--quick", "--out", "runs"]),
-    ("bench", "speed"): ("iterref.bench.speed", "measure", ["--quick", "--case", "random-2"]),
+    ("bench", "world"): ("benchmarks.tasks.world", "measure", ["--quick", "--out", "runs"]),
+    ("bench", "speed"): ("benchmarks.tasks.speed", "measure", ["--quick", "--case", "random-2"]),
     **{
-        path: ("iterref.bench.task", "measure", ["--quick", "--out", "runs"])
+        path: ("benchmarks.frame.plan", "measure", ["--quick", "--out", "runs"])
         for path in STUDIES
         if path[1] not in ("world", "speed")
     },
@@ -159,7 +159,7 @@ def test_a_failure_on_the_way_is_1_and_ctrl_c_says_how_to_go_on(
 
         monkeypatch.setattr(import_module(home), name, raised)
 
-    monkeypatch.setattr("iterref.bench.task.Plan", lambda *given, **options: None)  # no task is loaded
+    monkeypatch.setattr("benchmarks.frame.plan.Plan", lambda *given, **options: None)  # no task is loaded
     ends(RuntimeError("the device is gone"))
     refused(call(*path, *arguments), "Error: the device is gone", code=1)
     ends(KeyboardInterrupt())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from benchmarks.scaling import Fleet, by_arithmetic, driving, fleets, simulate, table, throughput
+
+from benchmarks.tasks.scaling import Fleet, by_arithmetic, driving, fleets, simulate, table, throughput
 
 CALM = Fleet(1, rate=640, prompts=6400, load_seconds=5, scatter=0, part_seconds=0.001)  # 6.4 s a job, 100 jobs
 

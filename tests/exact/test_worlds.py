@@ -10,9 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iterref.bench.measures import Yardstick, distance, shares
 from torch import Tensor
 
+from benchmarks.measures import Yardstick, distance, shares
 from iterref.models import bridge
 from iterref.models.bridge import Bridge
 from iterref.models.markov import Markov, world

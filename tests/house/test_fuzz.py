@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from iterref.bench import records
-from iterref.bench.tasks import constraints, steering
 
+from benchmarks import records
+from benchmarks.tasks import constraints, steering
 from iterref import cli, generation, loading
 from iterref.cli import reading
 from iterref.hub import read_json

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from iterref.bench import records
-from iterref.bench.task import Plan
-from iterref.bench.tasks import constraints
-from iterref.bench.world import World
 
 import iterref
+from benchmarks import records
+from benchmarks.frame.plan import Plan
+from benchmarks.tasks import constraints
+from benchmarks.tasks.world import World
 from iterref import lines, loading
 from iterref.cli.reading import read_option, read_prompts
 from iterref.hub import read_json

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from iterref.models.digits import Digits
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from benchmarks.models.digits import Digits
 from iterref.kernels.decision import ACCEPTED, REFUSED
 from iterref.models.markov import world
 from iterref.page import page

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from iterref.models.digits import Digits
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
+from benchmarks.models.digits import Digits
 from iterref.kernels.decision import ACCEPTED, REFUSED
 from iterref.models.tiny_news import Summarizer
 from iterref.page import Faces, faces, page, table
