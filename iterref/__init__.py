@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from iterref.adaptive import focus, tune
     from iterref.budget import Budget, Cost, fit
+    from iterref.comparison import Comparison, compare
     from iterref.denoise import Guided
     from iterref.drafts import OwnDrafts
     from iterref.editing import edit, infill, refine
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
+    "Comparison",
     "Cost",
     "Guided",
     "Noise",
@@ -38,6 +40,7 @@ __all__ = [
     "Result",
     "Schedule",
     "absorbing",
+    "compare",
     "edit",
     "estimate",
     "fit",
@@ -56,6 +59,7 @@ __all__ = [
 # do not wait for torch.
 _HOMES = {
     "Budget": "budget",
+    "Comparison": "comparison",
     "Cost": "budget",
     "Guided": "denoise",
     "Noise": "noise",
@@ -64,6 +68,7 @@ _HOMES = {
     "Result": "run",
     "Schedule": "noise",
     "absorbing": "noise",
+    "compare": "comparison",
     "edit": "editing",
     "estimate": "estimation",
     "fit": "budget",

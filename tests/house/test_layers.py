@@ -17,7 +17,7 @@ FILES = {
 
 # From the ground up: a room may use the rooms above it in this list, and itself.
 ORDER = [
-    {"hub", "interrupts", "lines", "progress"},
+    {"hub", "interrupts", "lines", "paired", "progress"},
     {"random"},
     {"noise"},
     {"denoise"},
@@ -34,15 +34,15 @@ ORDER = [
     {"loading", "check"},
     {"generation", "training"},
     {"estimation"},
-    {"editing", "bench", "engine"},
+    {"comparison", "editing", "engine"},
     {"demo"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-TOP = {"drafts", "loading", "generation", "training", "editing", "bench", "demo", "cli"}  # who may know a model
+TOP = {"drafts", "loading", "generation", "training", "editing", "demo", "cli"}  # who may know a model
 LOW = {"hub", "random", "noise", "denoise", "models"}  # whom a model may know
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
-OWN_ROOM = {"plots": {"matplotlib"}, "bench.gallery": {"matplotlib"}}  # loaded by whoever asks for a picture
+OWN_ROOM = {"plots": {"matplotlib"}}  # loaded by whoever asks for a picture
 FACADE = {"__init__", "iterref"}
 
 
