@@ -52,8 +52,8 @@ rewards: $(BIN)/.dev
 # The bundled models of the benchmarks: tiny-books (over an hour of one core, from DATA), digits and Sudoku (minutes).
 models: $(BIN)/.dev
 	$(BIN)/python -m benchmarks.models.tiny_books --data $(DATA) --work out/tiny-books --out iterref/models/weights
-	$(BIN)/python -m benchmarks.models.digits --out iterref
-	$(BIN)/python -m benchmarks.models.sudoku --out iterref/models/weights/sudoku
+	$(BIN)/python -m benchmarks.models.train_digits --out benchmarks
+	$(BIN)/python -m benchmarks.models.train_sudoku --out benchmarks/models/weights/sudoku
 
 # Tables and pictures of the benchmark tasks from their CSV files; nothing is run.
 results: $(BIN)/.run

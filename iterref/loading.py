@@ -25,8 +25,8 @@ from iterref.models.device_map import DeviceMap
 from iterref.models.masked_lm import decoder
 from iterref.padding import compile_static
 
-# Bundled models of whole texts, in the published formats of MDLM and UDLM. A folder of the name goes first.
-BUNDLED = {name: Path(__file__).parent / "models" / "weights" / name for name in ("tiny-books", "tiny-books-uniform")}
+# Bundled models of whole texts, in the published format of MDLM. A folder of the name goes first.
+BUNDLED = {name: Path(__file__).parent / "models" / "weights" / name for name in ("tiny-books",)}
 # A family's name in config.json, in lower case, and its file in `iterref.models`.
 FAMILIES = {name: name for name in ("mdlm", "udlm", "duo", "sedd", "llada", "dream", "diffusion_gemma")}
 # Families whose network is a class of `transformers`, which a device map may spread.
@@ -47,8 +47,7 @@ def load(
     compile: bool | Literal["static"] = False,
     **options: Any,
 ) -> TextModel:
-    """The text model in a folder, of a hub name, or a bundled one: "tiny-news" (None too), "tiny-books" and
-    "tiny-books-uniform".
+    """The text model in a folder, of a hub name, or a bundled one: "tiny-news" (None too) and "tiny-books".
 
     `length` is the number of positions of a canvas, the model's own unless given: those of the answer, or with models
     that know no prompts (MDLM, UDLM, Duo, SEDD) of prompt and text. `tokenizer` is a folder or a hub name, the

@@ -153,7 +153,7 @@ class Digits:
 
     @classmethod
     def load(cls, model: str | Path = "masked", device: torch.device | str = "cpu") -> Digits:
-        """The bundled "masked" or "uniform" model, or that in a folder that benchmarks/models/digits.py wrote.
+        """The bundled "masked" or "uniform" model, or that in a folder that benchmarks/models/train_digits.py wrote.
 
         Raises `FileNotFoundError` where a file is missing and `ValueError` for a folder of another format.
         """
@@ -162,11 +162,11 @@ class Digits:
             if not (folder / name).is_file():
                 raise FileNotFoundError(
                     f"{model} has no {name}: say {' or '.join(map(repr, FOLDERS))}, or give a folder that "
-                    "benchmarks/models/digits.py wrote"
+                    "benchmarks/models/train_digits.py wrote"
                 )
         config = read_json(folder / "config.json", str(model))
         if config.get("format") != FORMAT:
-            raise ValueError(f"{model} is no {FORMAT} folder: give one that benchmarks/models/digits.py wrote")
+            raise ValueError(f"{model} is no {FORMAT} folder: give one that benchmarks/models/train_digits.py wrote")
         network = DigitsNetwork(DigitsOptions(**config["network"]))
         network.load_state_dict({name: w.float() for name, w in load_file(folder / "model.safetensors").items()})
         return cls(network.to(device))

@@ -138,7 +138,7 @@ def unit_order(side: int) -> Tensor:
 
 
 def load(side: int = 9, file: str | Path | None = None, device: torch.device | str = "cpu") -> SudokuDenoiser:
-    """The bundled model of grids of a side, 4 or 9, or that of a `file` that benchmarks/models/sudoku.py wrote.
+    """The bundled model of grids of a side, 4 or 9, or that of a `file` that benchmarks/models/train_sudoku.py wrote.
 
     Raises `FileNotFoundError` where there is none, and `ValueError` for another format or another side.
     """
@@ -156,11 +156,11 @@ def load(side: int = 9, file: str | Path | None = None, device: torch.device | s
 def sizes(path: Path) -> GridOptions:
     """The sizes of the network in a file. Raises as `load` does."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}: give one that benchmarks/models/sudoku.py wrote")
+        raise FileNotFoundError(f"there is no file {path}: give one that benchmarks/models/train_sudoku.py wrote")
     with safe_open(path, "pt") as opened:
         about = opened.metadata() or {}
     if about.get("format") != FORMAT:
-        raise ValueError(f"{path.name} is no {FORMAT} file: give one that benchmarks/models/sudoku.py wrote")
+        raise ValueError(f"{path.name} is no {FORMAT} file: give one that benchmarks/models/train_sudoku.py wrote")
     return GridOptions(int(about["side"]), int(about["width"]), int(about["blocks"]))
 
 

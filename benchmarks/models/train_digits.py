@@ -1,6 +1,6 @@
 """Trains the digit models, their classifiers and their discriminators, from the digits that scikit-learn ships.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.models.digits --out iterref --seed 0        15 minutes of one core
+    OMP_NUM_THREADS=1 python -m benchmarks.models.train_digits --out benchmarks --seed 0        15 minutes of one core
 
     held out  40 images a class: the reference of the Frechet distance; no network learns from them
     first     half of the others: the reward's classifier          second    the other half: the judge
@@ -190,7 +190,7 @@ def realism(kind: str, x: Tensor, y: Tensor, out: Path, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="the package's folder, iterref, or another")
+    parser.add_argument("--out", type=Path, required=True, help="the folder benchmarks, or another")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("masked", "uniform", "classifiers", "realism"), help="one part alone")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Trains the bundled Sudoku models: masked diffusion on grids that are made up as they are needed, on one core.
 
-    python -m benchmarks.models.sudoku --out iterref/models/weights/sudoku --seed 0      (about ten minutes)
+    python -m benchmarks.models.train_sudoku --out benchmarks/models/weights/sudoku --seed 0      (about ten minutes)
 
     x_0    a grid by backtracking, its digits renamed, its rows, columns, bands, stacks and diagonal shuffled
     x_t    every cell masked with probability t, t uniform on (0, 1]

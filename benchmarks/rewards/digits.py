@@ -6,7 +6,7 @@
 Four steps draw sixteen tokens at a time, each by itself, and that shows. Where p_4 is what is drawn from, realism with
 alpha = 1 makes the tilted law p_4(x | y) exp(r(x)) that of the data, as far as the discriminator is right (Azadi et al.
 2019, arXiv:1810.06758; Kim et al. 2023, arXiv:2211.17091). All networks read grey levels 0 .. 16 in reading order.
-benchmarks/models/digits.py made them, docs/digits.md describes them.
+benchmarks/models/train_digits.py made them, docs/digits.md describes them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from benchmarks.models.digits import CLASSES, LENGTH, LEVELS, SIDE
 from iterref.rewards.base import Composable
 
-WEIGHTS = Path(__file__).parents[1] / "rewards" / "weights" / "digits"
+WEIGHTS = Path(__file__).parent / "weights" / "digits"
 FEATURES = 16
 
 

@@ -1,1 +1,1 @@
-"""The benchmarks' tasks, each a file with a function `task(**options)` (see `benchmarks.frame.plan`)."""
+"""Tasks: a file with a function `task(**options)` is measured by `benchmarks.frame`, one with a `command` runs that."""

@@ -5,16 +5,14 @@
 Laws of one to four tokens, rewards standard normal a state, alpha = 0.5; one law and one reward a seed. Every random
 outcome of the production code is enumerated by the oracle of the tests, so this script needs the test requirements.
 
-    python -m benchmarks.bias --out benchmarks/results        (a minute or two on one core)
+    python -m benchmarks bias        (a minute or two on one core)
 
 Writes `bias.csv` and `bias.md`, and ends with status 1 where a kernel that is claimed exact is not.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
-import logging
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -22,20 +20,21 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import click
 import torch
-from tests.oracle import stationary, total_variation, transition
-from tests.worlds import TableReward, pair_states, random_reward, random_table, refine, target
 from torch import Tensor
-from tqdm import tqdm
 
-from iterref.decode import grid
+from benchmarks.frame.command import OUT
+from iterref.decode import Decoder
 from iterref.kernels import KERNELS, Info, Kernel, Move, State
 from iterref.models.table import Table
 from iterref.problem import Problem
+from iterref.progress import Bar
 from iterref.random import Rng
-from tests import test_trajectory as paths_of
-from tests import test_traps as traps
-from tests.laws.test_kernels_exact import chain
+from tests.support import traps
+from tests.support.oracle import stationary, total_variation, transition
+from tests.support.paths import base_paths, path_matrix, tail_of, tilted
+from tests.support.worlds import TableReward, chain, pair_states, random_reward, random_table, refine, target
 
 ALPHA = traps.ALPHA
 ROUNDING = 1e-9
@@ -105,13 +104,13 @@ def path_bias(kind: str, order: str, peek: bool, seed: int) -> Measured:
     """
     table = random_table(kind, 2, 2, seed, COUPLING) if kind == "absorbing" else random_table(kind, 1, 3, seed, 1)
     reward = random_reward(table.length, table.tokens, seed)
-    paths, prior = paths_of.base_paths(table, reward, 2, order, 1.0)
+    decoder = Decoder(order)
+    paths, prior = base_paths(table, reward, 2, decoder, 1.0)
     values = reward(paths[:, -1], torch.zeros(len(paths)))
-    wanted = prior * (values / ALPHA).exp()
-    moves = [Move(0, 1, 1, 0, grid(2), ALPHA, 2, start=start, order=order) for start in (0, 1)]
-    whole, tail = (paths_of.path_matrix(table, reward, ALPHA, move, paths, 1.0) for move in moves)
+    moves = [tail_of(decoder, 2, ALPHA, 2, start) for start in (0, 1)]
+    whole, tail = (path_matrix(table, reward, ALPHA, move, paths, 1.0) for move in moves)
     matrix = torch.where((values > values.median())[:, None], tail, whole) @ whole if peek else whole @ tail
-    return compared(stationary(matrix), wanted / wanted.sum(), values)
+    return compared(stationary(matrix), tilted(paths, prior, reward, ALPHA), values)
 
 
 def gap_a_row(law: Law, kernel: str, move: Move, seed: int) -> Measured:
@@ -265,7 +264,7 @@ def markdown(rows: list[dict[str, str]], seeds: int) -> str:
     lines = [
         "# Bias of every kernel, enumerated",
         "",
-        "Made by `python -m benchmarks.bias`: every number is computed from all random outcomes of the production",
+        "Made by `python -m benchmarks bias`: every number is computed from all random outcomes of the production",
         f"code, none is sampled. Median (least to greatest) over {seeds} random laws and rewards, alpha = {ALPHA}.",
         "**tv**: total variation between the stationary law and the target. **shift**: mean reward under the",
         "stationary law less that under the target. **claim**: what `docs/correctness.md` says; exact rows are checked",
@@ -309,25 +308,22 @@ def _signed(row: dict[str, str]) -> str:
     return "0" if low == high == 0 else f"{middle:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measures all cases and writes both files."""
-    parser = argparse.ArgumentParser(description="Enumerates the stationary law of every kernel and trap.")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of bias.csv and bias.md")
-    parser.add_argument("--seeds", type=int, default=8, help="laws and rewards a row (8)")
-    options = parser.parse_args(arguments)
+@click.command("bias", help=__doc__.partition("\n")[0])
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=OUT / "bias", show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Laws and rewards a row.")
+def command(out: Path, seeds: int) -> None:
+    """Measures all cases and writes both files; exit code 1 where a claim is refuted."""
     torch.set_num_threads(1)
-    rows = [row for case in tqdm(list(cases()), desc="bias") for row in measured(case, options.seeds)]
-    options.out.mkdir(parents=True, exist_ok=True)
-    with (options.out / "bias.csv").open("w", newline="") as file:
+    with Bar(list(cases()), "bias", shown=sys.stderr.isatty()) as bar:
+        rows = [row for case in bar for row in measured(case, seeds)]
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "bias.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    (options.out / "bias.md").write_text(markdown(rows, options.seeds))
+    (out / "bias.md").write_text(markdown(rows, seeds))
     refuted = [row for row in rows if "REFUTED" in row["claim"]]
     for row in refuted:
-        logging.error("%s, %s (%s): claimed exact, off by %s", row["section"], row["method"], row["noise"], row["max"])
-    return 1 if refuted else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        click.echo(f"{row['method']}, {row['law']} ({row['noise']}): claimed exact, off by {row['max']}", err=True)
+    if refuted:
+        raise SystemExit(1)

@@ -14,7 +14,7 @@ code with it: rows, columns and boxes that lack a digit, brackets that are left 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isqrt
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.frame.task import Direction, Task
 from benchmarks.models.brackets import Unmatched, chain, rest, written
 from benchmarks.models.sudoku import load, sizes
 from benchmarks.puzzles import SIDES, Puzzle, Surplus, broken, puzzle, solutions
@@ -51,6 +52,9 @@ SUREST = (
     "ancestral:order=confidence", "best_of_n:order=confidence,steps={plain}", "smc:order=confidence,objective=maximise",
     PATH,
 )  # fmt: skip
+MEASURES: dict[str, Direction] = {
+    "reward": "higher", "solved": "higher", "violations": "lower", "distinct": "higher"
+}  # fmt: skip
 MOST_ROWS = 512  # grids at once: a network's states of more of them leave the caches
 
 
@@ -149,15 +153,13 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Constraints:
+class Constraints(Task):
     """The task: cases by name. See the module's first lines for what is measured."""
 
     kinds: dict[str, Case]
-    name: str = "constraints"
-    main: str = "solved"
-    measures: dict[str, Literal["higher", "lower", "neither"]] = field(
-        default_factory=lambda: {"reward": "higher", "solved": "higher", "violations": "lower", "distinct": "higher"}
-    )
+    name = "constraints"
+    main = "solved"
+    measures = MEASURES
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -214,9 +216,7 @@ class Constraints:
         return np.array([wrong(tokens) for tokens in result.tokens.tolist()])
 
     def _case(self, name: str) -> Case:
-        if name not in self.kinds:
-            raise ValueError(f"the task constraints has no case {name!r} here: choose {', '.join(self.kinds)}")
-        return self.kinds[name]
+        return self.kinds[self.known(name)]
 
 
 def task(
@@ -225,8 +225,8 @@ def task(
     """The task; everything that it needs is bundled, and puzzles are made up by `seed`.
 
     `data` is a text file of Sudoku puzzles to take in place of these, one a line, digits in row-major order with 0 or .
-    where free; `model` a network of such grids that benchmarks/models/sudoku.py wrote. With either, the only case is
-    their side's. `quick` leaves out the slow cases, and words are short.
+    where free; `model` a network of such grids that benchmarks/models/train_sudoku.py wrote. With either, the only case
+    is their side's. `quick` leaves out the slow cases, and words are short.
 
     Raises `FileNotFoundError` for a file that is not there and `ValueError` for one that cannot be read.
     """

@@ -13,7 +13,7 @@ that the rows have, so that a set is never charged for which rows it was asked f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.frame.task import Direction, Task
 from benchmarks.frechet import frechet, mixed, moments
 from benchmarks.gallery import gallery
 from benchmarks.models.digits import CLASSES, FOLDERS, LEVELS, SIDE, Digits
@@ -38,7 +39,7 @@ MOST = 256  # rows of one call of the denoiser
 COARSE = 4  # grid steps of a plain run for realism, as its discriminators know them
 ENOUGH = 8  # images of a class, below which no distance is taken
 AIMS = ("", "-free", "-realism")
-MEASURES: dict[str, Literal["higher", "lower", "neither"]] = {
+MEASURES: dict[str, Direction] = {
     "reward": "higher",
     "judge": "higher",  # log p of the wanted class under the judge
     "accuracy": "higher",  # whether the judge takes it for that class
@@ -51,7 +52,7 @@ CASES = tuple(kind + aim for aim in AIMS for kind in FOLDERS)
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(Task):
     """The task: `cases`, grid `steps` of a plain run with a class reward, its `alpha`, and models that are not the
     bundled ones, by the noise that they undo."""
 
@@ -59,9 +60,10 @@ class Images:
     steps: int = 16
     alpha: float = ALPHA
     models: tuple[tuple[str, Digits], ...] = ()
-    name: str = "images"
-    main: str = "accuracy"
-    measures: dict[str, Literal["higher", "lower", "neither"]] = field(default_factory=lambda: dict(MEASURES))
+    name = "images"
+    main = "accuracy"
+    measures = MEASURES
+    draws = True
 
     def plain(self, case: str) -> int:
         """Denoiser rows of one plain run."""
@@ -129,16 +131,14 @@ class Images:
             "distinct": len(tokens.unique(dim=0)) / len(tokens),
         }
 
-    def gallery(self, case: str, results: Mapping[str, Result], path: str | Path) -> Path:
+    def gallery(self, case: str, results: Mapping[str, Result], path: str | Path) -> None:
         """Draws the images of some runs beside each other; columns are classes where the rows begin at 0."""
         panels = {name: result.tokens for name, result in results.items()}
-        return gallery(panels, path, side=SIDE, levels=LEVELS, columns=CLASSES)
+        gallery(panels, path, side=SIDE, levels=LEVELS, columns=CLASSES)
 
     def _parts(self, case: str) -> tuple[Literal["masked", "uniform"], str]:
         """The noise and the aim of a case."""
-        if case not in self.cases:
-            raise ValueError(f"images has no case {case!r}: choose one of {', '.join(self.cases)}")
-        kind, _, aim = case.partition("-")
+        kind, _, aim = self.known(case).partition("-")
         return ("masked" if kind == "masked" else "uniform"), aim
 
     def _model(self, kind: str) -> Digits:
@@ -165,7 +165,7 @@ def task(
     *, model: str | Path | None = None, data: None = None, steps: int | None = None, alpha: float = ALPHA,
     quick: bool = False,
 ) -> Images:  # fmt: skip
-    """The task with the bundled models, or with the `model` in a folder that benchmarks/models/digits.py wrote.
+    """The task with the bundled models, or with the `model` in a folder that benchmarks/models/train_digits.py wrote.
 
     `steps` are those of a plain run with a class reward, 16 unless given; `quick` has 8, and the first two cases.
     Raises `ValueError` for `data`, which this task has none of, a wrong number, and as `Digits.load` does.

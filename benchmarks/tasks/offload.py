@@ -1,6 +1,6 @@
 """Offload: what a call costs, in time and memory, whose weights stay on the disk, against weights in memory.
 
-    python -m benchmarks.offload            makes a LLaDA of 200 MB in a temporary folder, and asks it in two processes
+    python -m benchmarks offload            makes a LLaDA of 200 MB in a temporary folder, and asks it in two processes
 
 One CPU thread; the files were just written, so that they come out of the page cache. The first call is not counted.
 The C library gives large blocks back at once (MALLOC_MMAP_THRESHOLD_); else it keeps some 200 MB of what it had lent.
@@ -69,22 +69,19 @@ def ask(folder: str, way: str, rows: int, calls: int) -> str:
     return f"| {way} | {rows} | {median(took[1:]):.2f} | {(peak() - before) / 1e6:.0f} |"
 
 
-@click.command()
+@click.command("offload", help=__doc__.partition("\n")[0])
 @click.option("--calls", default=7, show_default=True)
-def main(calls: int) -> None:
+def command(calls: int) -> None:
     """Prints a table of both ways at two numbers of rows, each in a process of its own."""
     click.echo("| weights | rows | s a call | MB over the start |\n|---|---|---|---|")
     with TemporaryDirectory() as folder:
         write(Path(folder))
         for way in ("memory", "disk"):
             for rows in (1, 16):
-                told = f"from benchmarks.offload import ask; print(ask({folder!r}, {way!r}, {rows}, {calls}))"
+                told = f"from benchmarks.tasks.offload import ask; print(ask({folder!r}, {way!r}, {rows}, {calls}))"
                 shell = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
                 done = subprocess.run(
                     [sys.executable, "-c", told], stdout=subprocess.PIPE, text=True, check=True, env=shell
                 )
                 click.echo(done.stdout.strip())
 
-
-if __name__ == "__main__":
-    main()

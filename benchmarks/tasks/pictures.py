@@ -1,6 +1,6 @@
 """Pictures of docs/results.md, from small runs: every kind of picture once, and the page where there is a browser.
 
-    python -m benchmarks.pictures --out docs/pictures          a minute of one core, the same numbers every time
+    python -m benchmarks pictures --out docs/pictures          a minute of one core, the same numbers every time
 
 The runs are of an exact Markov world (24 masked tokens of 8 kinds, alpha = 0.5, 128 rows) and of the quickstart's
 sentences on the bundled model.
@@ -8,14 +8,15 @@ sentences on the bundled model.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 from pathlib import Path
 
+import click
 import torch
 from PIL import Image
 
+from benchmarks.frame.command import OUT
 from iterref import OwnDrafts, Problem, generate, load, parse, plots, sample
 from iterref.models.markov import world
 
@@ -84,11 +85,10 @@ def page_picture(out: Path, browser: str) -> None:
         Image.open(shot).convert("RGB").quantize(48).save(out / "page.png", optimize=True)
 
 
-def main() -> None:
-    """Writes all pictures to the folder of --out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
-    out: Path = parser.parse_args().out
+@click.command("pictures", help=__doc__.partition("\n")[0])
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=OUT / "pictures", show_default=True)
+def command(out: Path) -> None:
+    """Writes all pictures to a folder."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     world_pictures(out)
@@ -99,8 +99,4 @@ def main() -> None:
         image = Image.open(file).convert("RGB")
         if file.name != "page.png":
             image.quantize(128).save(file, optimize=True)
-        print(f"{file}: {file.stat().st_size / 1000:.0f} kB")
-
-
-if __name__ == "__main__":
-    main()
+        click.echo(f"{file}: {file.stat().st_size / 1000:.0f} kB")

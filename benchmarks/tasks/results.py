@@ -1,8 +1,8 @@
 """Results: all tables and pictures of the benchmark tasks from their CSV files, into the documentation and the README.
 
-    python -m benchmarks.results        make results
+    python -m benchmarks results benchmarks/results        make results
 
-Every folder of benchmarks/results that is named after a task, or after a task and more (`images-realism`), is reported
+Every folder of the given one that is named after a task, or after a task and more (`images-realism`), is reported
 anew from its runs.csv and samples.csv; nothing is run. What stands between `<!-- results: FOLDER -->` and
 `<!-- end -->` was written by this; `overview` is the README's table, the held-out figures at equal denoiser rows, and
 `duels` in how many cells of each task ours is ahead of whom.
@@ -10,19 +10,19 @@ anew from its runs.csv and samples.csv; nothing is run. What stands between `<!-
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from iterref.bench import tables
+import click
 
+from benchmarks.frame import report
 from benchmarks.frame.budgets import EQUAL
 from benchmarks.frame.paired import Entry, ahead, duels, entries, needed, rivals
-from benchmarks.frame.plan import TASKS, Plan, Task
+from benchmarks.frame.plan import Plan
+from benchmarks.frame.task import Task, names
 
-HOME = Path(__file__).parents[1]
-RESULTS = HOME / "benchmarks" / "results"
+HOME = Path(__file__).parents[2]
 SHOWN = {"ancestral": "plain sampling", "best_of_n": "best of N", "smc": "SMC", "svdd": "SVDD"}
 BUDGET = 8  # plain runs, of the tables in the documentation, or the largest below that was run
 
@@ -30,7 +30,7 @@ BUDGET = 8  # plain runs, of the tables in the documentation, or the largest bel
 def planned(folder: Path) -> Plan | None:
     """The plan whose runs a folder holds, where it is a task's."""
     name = folder.name.partition("-")[0]
-    if name not in TASKS or not (folder / "runs.csv").exists():
+    if name not in names() or not (folder / "runs.csv").exists():
         return None
     rows = {int(row["rows"] or 0) for row in Plan(name, folder).runs.rows()}
     return Plan(name, folder, rows=max(rows))
@@ -57,14 +57,12 @@ def headlines(task: Task, found: Sequence[Entry]) -> list[str]:
             continue
         group = [one for one in here if one.cell.budget == max(whole)]
         own = next(one for one in group if one.method == task.ours(case))
-        others = rivals(group, task.ours(case))
+        others = rivals(task, group, task.ours(case))
         for measure in dict.fromkeys(("reward", task.main)):
-            way = task.measures[measure]
-            by = {name: ahead(own, one, measure, way) for name, one in others.items() if measure in one.scores}
+            by = {name: ahead(task, own, one, measure) for name, one in others.items() if measure in one.scores}
             nearest = min(by, key=lambda name: by[name].value)
             numbers = [f"{others[name].means[measure].value:.3g}" if name in others else "" for name in SHOWN]
-            mark = "**" if by[nearest].clear else ""
-            gap = f"{mark}{by[nearest].value:+.3g}{mark} ± {by[nearest].half:.2g} (`{nearest}`)"
+            gap = f"{report.marked(by[nearest])} (`{nearest}`)"
             mine = f"{own.means[measure].value:.3g}"
             saved = _saved(task, found, case, account, measure)
             told = [case, account, f"{max(whole)}x", measure, *numbers, mine, gap, saved]
@@ -75,7 +73,7 @@ def headlines(task: Task, found: Sequence[Entry]) -> list[str]:
 def score(task: Task, found: Sequence[Entry]) -> list[str]:
     """A line an account and measure, over all cases at 2x to 16x: of the cells in which ours and a rival ran, where
     ours is clearly ahead, and where it is clearly behind."""
-    low, high = tables.MIDDLE
+    low, high = report.MIDDLE
     lines = []
     for account in EQUAL:
         for measure in dict.fromkeys(("reward", task.main)):
@@ -83,15 +81,14 @@ def score(task: Task, found: Sequence[Entry]) -> list[str]:
                 duel
                 for case in dict.fromkeys(one.cell.case for one in found)
                 for duel in duels(
-                    [one for one in found if one.cell.case == case and one.cell.account == account],
-                    task.ours(case), measure, task.measures[measure],
+                    task, [one for one in found if one.cell.case == case and one.cell.account == account], measure
                 )
                 if duel.ahead is not None and low <= duel.cell.budget <= high
             ]  # fmt: skip
             told = []
             for name in SHOWN:
                 gaps = [duel.ahead for duel in met if duel.against == name and duel.ahead is not None]
-                clear = [gap.value for gap in gaps if gap.clear]
+                clear = [gap.value for gap in gaps if gap.significant]
                 won, lost = sum(value > 0 for value in clear), sum(value < 0 for value in clear)
                 told.append(f"{won} of {len(gaps)}" + (f", behind in {lost}" if lost else "") if gaps else "")
             if met:
@@ -103,7 +100,7 @@ def _saved(task: Task, found: Sequence[Entry], case: str, account: str, measure:
     """At which budget ours has what best-of-N and SMC have at their largest."""
     here = [one for one in found if one.cell.case == case and one.cell.account == account]
     largest = max((one.cell.budget for one in here if one.family in ("best_of_n", "smc")), default=0)
-    last = rivals([one for one in here if one.cell.budget == largest], task.ours(case))
+    last = rivals(task, [one for one in here if one.cell.budget == largest], task.ours(case))
     levels = [last[name].means[measure].value for name in ("best_of_n", "smc") if name in last]
     if not levels:
         return ""
@@ -122,29 +119,28 @@ def put(file: Path, name: str, lines: Sequence[str]) -> bool:
     return bool(marks.search(text))
 
 
-def main() -> None:
+@click.command("results", help=__doc__.partition("\n")[0])
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--pictures/--no-pictures", default=True, show_default=True, help="Draw the pictures anew, too.")
+def command(folder: Path, pictures: bool) -> None:
     """Reports every folder."""
     overview: list[str] = []
     scores: list[str] = []
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="The folder of the tasks' folders.")
-    for folder in sorted(parser.parse_args().results.iterdir()):
-        plan = planned(folder)
+    for each in sorted(folder.iterdir()):
+        plan = planned(each)
         if plan is None:
             continue
-        rows, samples = plan.runs.rows(), plan.runs.samples
-        tables.write(plan, rows)
-        found = entries(rows, samples.rows() if samples else [], list(plan.task.measures))
+        rows, facts = plan.runs.rows(), plan.facts.rows()
+        report.write(plan, rows, facts, pictures)
+        if plan.task.exact:
+            continue
+        found = entries(plan.task, rows, plan.runs.scores())
         lines = headlines(plan.task, found)
         scores += score(plan.task, found)
-        put(HOME / "docs" / "benchmarks.md", folder.name, table(lines))
+        put(HOME / "docs" / "benchmarks.md", each.name, table(lines))
         mark = f"x | {plan.task.main} |"
         ours = [line for line in lines if "| denoiser | " in line and mark in line]
         overview += [line.replace("| ", f"| {plan.name}: ", 1) for line in ours]
     put(HOME / "README.md", "overview", table(overview))
     head = ["task", "equal", "measure", *(f"clearly ahead of {name}" for name in SHOWN.values())]
     put(HOME / "docs" / "benchmarks.md", "duels", [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *scores])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,10 @@
 """Scaling: what the engine takes on this machine, and from that a simulation of a million prompts on many workers.
 
-    python -m benchmarks.tasks.scaling workers      one worker against two of tiny-news, minutes of two cores
-    python -m benchmarks.tasks.scaling parts        what the driver takes to write, seconds
-    python -m benchmarks.tasks.scaling driver       a run of a million rows of an engine whose workers do nothing, minutes
-    python -m benchmarks.tasks.scaling rewards      what a text costs ROUGE and the bundled classifier, seconds
-    python -m benchmarks.tasks.scaling simulate     the table of scaling.md from these and the rows a second of speed.json
+    python -m benchmarks scaling workers      one worker against two of tiny-news, minutes of two cores
+    python -m benchmarks scaling parts        what the driver takes to write, seconds
+    python -m benchmarks scaling driver       a run of a million rows of an engine whose workers do nothing, minutes
+    python -m benchmarks scaling rewards      what a text costs ROUGE and the bundled classifier, seconds
+    python -m benchmarks scaling simulate     the table of scaling.md from these and a speed.json
 
 A worker takes a job's denoiser and reward time, waits until the driver has heard it, and goes on; the driver writes
 parts one after the other. A worker fails at random, loses its job and loads the model again. What an accelerator
@@ -13,7 +13,6 @@ does a second is calculated from its arithmetic (2 operations a weight and posit
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import json
 import resource
@@ -26,8 +25,11 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
+import click
 import numpy as np
 
+from benchmarks.frame.command import OUT
+from iterref.cli.doors import doors
 from iterref.engine.drive import drive
 from iterref.engine.jobs import Batch, Job, Made, Record, Table, grid, record
 from iterref.engine.local import Local
@@ -315,31 +317,31 @@ def table(measured: dict[str, Any], core: float, counts: Sequence[int] = (1, 8, 
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measures or simulates, by the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=["workers", "parts", "driver", "rewards", "simulate"])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--turns", type=int, default=3)
-    given = parser.parse_args()
-    path = given.out / "scaling.json"
-    measured = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if given.what != "simulate":
-        measures = {
-            "workers": lambda: throughput(turns=given.turns),
-            "parts": lambda: {str(size): writing(size) for size in (64, 512)},
-            "driver": driving,
-            "rewards": rewards,
-        }
-        measured[given.what] = measures[given.what]()
-        path.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-        return
-    speed = json.loads((given.out / "speed.json").read_text(encoding="utf-8"))
-    [rate] = [case["rows_per_second"]["median"] for case in speed["cases"] if case["case"] == "tiny-news"]
-    text = table(measured, rate)
-    head = "# A million prompts, simulated\n\n`python -m benchmarks.tasks.scaling simulate` (docs/scaling.md)"
-    (given.out / "scaling.md").write_text(f"{head}\n\n{text}\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+@click.command("scaling", help=__doc__.partition("\n")[0])
+@click.argument("what", type=click.Choice(["workers", "parts", "driver", "rewards", "simulate"]))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=OUT / "scaling", show_default=True)
+@click.option("--speed", type=click.Path(exists=True, path_type=Path), help="What `speed --json` wrote, for simulate.")
+@click.option("--turns", type=click.IntRange(min=1), default=3, show_default=True, help="Of one worker and of two.")
+def command(what: str, out: Path, speed: Path | None, turns: int) -> None:
+    """Measures into scaling.json, or simulates from it."""
+    with doors():
+        path = out / "scaling.json"
+        held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        out.mkdir(parents=True, exist_ok=True)
+        if what != "simulate":
+            measures: dict[str, Callable[[], Any]] = {
+                "workers": lambda: throughput(turns=turns),
+                "parts": lambda: {str(size): writing(size) for size in (64, 512)},
+                "driver": driving,
+                "rewards": rewards,
+            }
+            held[what] = measures[what]()
+            path.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+            return
+        lacking = [name for name in ("parts", "rewards", "driver") if name not in held]
+        if speed is None or lacking:
+            raise ValueError(f"simulate needs --speed, and in {path} {', '.join(lacking) or 'all'} measured before")
+        cases = json.loads(speed.read_text(encoding="utf-8"))["cases"]
+        [rate] = [case["rows_per_second"]["median"] for case in cases if case["case"] == "tiny-news"]
+        head = "# A million prompts, simulated\n\n`python -m benchmarks scaling simulate` (docs/scaling.md)"
+        (out / "scaling.md").write_text(f"{head}\n\n{table(held, rate)}\n", encoding="utf-8")

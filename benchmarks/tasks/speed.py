@@ -22,12 +22,17 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import Any, cast
 
+import click
 import torch
 from torch import Tensor
 
-from benchmarks.shapes import Case
+from benchmarks.shapes import Case, usual
+from iterref.cli.config import configured
+from iterref.cli.doors import doors, resuming
+from iterref.cli.writing import JSON_FILE, write_json
 from iterref.denoise import Denoiser
 from iterref.estimation import Footprint
+from iterref.hub import device_of, precision
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import parse
@@ -233,3 +238,39 @@ def settle(device: torch.device) -> None:
 def ranged(values: Sequence[float]) -> Range:
     """Least, median and largest of some figures."""
     return dict(zip(Q, (min(values), median(values), max(values)), strict=True))
+
+
+@click.command("speed", help=__doc__.partition("\n")[0])
+@click.option("--quick", is_flag=True, help="Small batches and few repetitions, within a minute.")
+@click.option("--json", "as_json", type=JSON_FILE, help="Write all figures as JSON, too; - is standard output.")
+@click.option("--case", "cases", multiple=True, help="random-2, tiny-news, mdlm-170m, llada-8b; may be given again.")
+@click.option("--length", "lengths", multiple=True, type=click.IntRange(min=1), help="Positions; may be given again.")
+@click.option("--reward", type=click.Choice(["free", "rouge"]), default="free", show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", help="float32 or bfloat16.  [default: float32 on a CPU, bfloat16 elsewhere]")
+@click.option("--compile", "compiled", type=click.Choice(["dynamic", "static"]), help="By torch.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of torch, on a CPU.")
+@click.option("--rows", type=click.IntRange(min=1), help="Samples side by side.  [default: 64]")
+@click.option("--repeats", type=click.IntRange(min=1), help="Of every timing.  [default: 5]")
+@configured
+def command(quick: bool, as_json: str | None, cases: tuple[str, ...], threads: int, **options: Any) -> None:
+    """What a run costs beyond its rows, against the very same calls alone; and what more candidates cost."""
+    with doors(), resuming("timings are made in one go: start again, with fewer of them by --case and --repeats"):
+        plan = QUICK if quick else Plan()
+        plan = replace(plan, **{name: value for name in ("rows", "repeats") if (value := options.pop(name))})
+        device = options["device"]
+        device_of(device)
+        options["dtype"] = options["dtype"] or ("float32" if device == "cpu" else "bfloat16")
+        precision(options["dtype"])
+        options["compiled"] = options["compiled"] or ""
+        judge, lengths = options.pop("reward"), options.pop("lengths") or (None,)
+        named = [Case(name, length, judge=judge, **options) for name in cases for length in lengths]
+        torch.set_num_threads(threads)
+        timings = []
+        for case in named or usual(device):
+            click.echo(f"timing {case.name} ({case.judge})", err=True)
+            timings.append(measure(case, plan))
+        drawn = draws(torch.device(device), 1 if quick else plan.repeats)
+        write_json(as_json, {"cases": timings, "draws": drawn, "torch": torch.__version__})
+        row = {"case": "5 draws of", "positions": " x ".join(map(str, DRAWN)), **drawn}
+        click.echo(table([*timings, row]), err=as_json == "-")

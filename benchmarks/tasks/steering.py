@@ -19,16 +19,17 @@ openings included; what the model repeats is counted behind them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.diversity import distinct, overlap, words
+from benchmarks.frame.task import Direction, Task
 from iterref.budget import Budget
 from iterref.drafts import TextModel, tempered
 from iterref.generation import RECOMMENDED
@@ -44,6 +45,7 @@ from iterref.rewards.text import TextReward
 from iterref.run import Result, sample
 from iterref.samplers.base import Sampler
 
+HOME = Path(__file__).parents[1]
 # Each opening with the words that `keywords` asks for behind it.
 OPENINGS: dict[str, tuple[str, str, str]] = {
     "the river": ("boat", "night", "voice"),
@@ -64,13 +66,13 @@ OPENINGS: dict[str, tuple[str, str, str]] = {
 }
 BAND = (14, 16)  # words, of `length`
 LEAST, SHORT = 20, 5.0  # words, of `perplexity`, and nats for all that are missing: the likeliest text is next to none
-MODELS = {"": "tiny-books", "-uniform": "tiny-books-uniform"}
+MODELS = {"": "tiny-books", "-uniform": str(HOME / "models" / "weights" / "tiny-books-uniform")}
 LABELS = {"sentiment": "positive", "acceptability": "acceptable"}  # wanted of a classifier; `NAME-judge` is the other
 AIMS = (*LABELS, "perplexity", "keywords", "length")
 CASES = (*AIMS, *(f"{aim}-uniform" for aim in (*LABELS, "perplexity")))
 GROUPS = 8  # in so many passes a masked model judges a text of its own
 MOST = 512  # rows of one call of the denoiser
-MEASURES: dict[str, Literal["higher", "lower", "neither"]] = {
+MEASURES: dict[str, Direction] = {
     "reward": "higher",
     "judge": "higher",
     "log_perplexity": "lower",  # nats a token under `prose`, openings included
@@ -83,7 +85,7 @@ MEASURES: dict[str, Literal["higher", "lower", "neither"]] = {
 
 
 @dataclass(frozen=True)
-class Steering:
+class Steering(Task):
     """The task: `cases`, grid `steps` of a plain run, the model's `temperature`, `openings` each with its keywords,
     positions of a canvas, and a `model` that is not the bundled ones."""
 
@@ -94,9 +96,9 @@ class Steering:
     openings: tuple[tuple[str, tuple[str, ...]], ...] = tuple(OPENINGS.items())
     length: int | None = None
     model: str | Path | None = None
-    name: str = "steering"
-    main: str = "judge"
-    measures: dict[str, Literal["higher", "lower", "neither"]] = field(default_factory=lambda: dict(MEASURES))
+    name = "steering"
+    main = "judge"
+    measures = MEASURES
 
     def plain(self, case: str) -> int:
         """Denoiser rows of one plain run."""
@@ -168,9 +170,7 @@ class Steering:
 
     def _parts(self, case: str) -> tuple[str, TextModel]:
         """The aim of a case and its model."""
-        if case not in self.cases:
-            raise ValueError(f"steering has no case {case!r} here: choose one of {', '.join(self.cases)}")
-        aim, dash, kind = case.partition("-")
+        aim, dash, kind = self.known(case).partition("-")
         name = self.model if self.model is not None else MODELS[dash + kind]
         if str(name) not in self._loaded:
             self._loaded[str(name)] = load(name, length=self.length)
@@ -192,7 +192,8 @@ class Steering:
     # A network remembers one text at most: what a run was told before is the run's own business, and so is its time.
     def _classifier(self, aim: str, name: str, value: Measure) -> Classifier:
         if name not in self._classifiers:
-            self._classifiers[name] = Classifier(name, LABELS[aim], value=value, limit=1)
+            own = HOME / "rewards" / "weights" / name  # of the benchmarks, or else the package's
+            self._classifiers[name] = Classifier(own if own.is_dir() else name, LABELS[aim], value=value, limit=1)
         return self._classifiers[name]
 
     @cached_property

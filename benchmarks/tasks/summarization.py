@@ -29,6 +29,8 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+import iterref
+from benchmarks.frame.task import Direction, Task
 from benchmarks.records import SUMMARY, Records, read
 from iterref.budget import Budget, Cost, most
 from iterref.drafts import OwnDrafts, TextModel
@@ -41,7 +43,7 @@ from iterref.rewards.lexical import Lexical
 from iterref.rewards.rouge import Rouge, Tokenizer, report_rouge_rows
 from iterref.run import Result
 
-BUNDLED = Path(__file__).parents[2] / "data" / "news.jsonl"
+BUNDLED = Path(iterref.__file__).parent / "data" / "news.jsonl"
 CASES = ("consensus", "source", "reference", "consensus+length", "source+length")
 ROUGES = ("rouge1", "rouge2", "rougeL")
 PLAIN = 16
@@ -95,7 +97,7 @@ class Written:
         return self.name in ("ancestral", "remdm") and not self.drafts
 
 
-class Summarization:
+class Summarization(Task):
     """The task: a text model and records. See the module's first lines for what is measured.
 
     Row n is about document n, and again from the first where there are more rows than documents. Without references the
@@ -103,20 +105,20 @@ class Summarization:
     """
 
     name = "summarization"
+    cases: tuple[str, ...] = CASES
 
     def __init__(self, model: TextModel, records: Records, quick: bool = False) -> None:
         self.model, self.records, self._quick = model, records, quick
         told = records.references is not None
         self.cases = CASES[:1] if quick else tuple(case for case in CASES if told or case != "reference")
         self.main = "rougeL" if told else "reward"
-        self.measures: dict[str, Literal["higher", "lower", "neither"]] = {"reward": "higher"}
-        self.measures |= {kind: "higher" for kind in ROUGES if told}
-        self.measures |= {"words": "neither", "copy": "neither", "seen": "neither", "distinct": "higher"}
+        measures: dict[str, Direction] = {"reward": "higher"} | {kind: "higher" for kind in ROUGES if told}
+        self.measures = measures | {"words": "neither", "copy": "neither", "seen": "neither", "distinct": "higher"}
         self._judges: dict[int, list[str]] = {}
 
     def plain(self, case: str) -> int:
         """Denoiser rows of one plain run."""
-        self._known(case)
+        self.known(case)
         return PLAIN // 2 if self._quick else PLAIN
 
     def methods(self, case: str) -> list[str]:
@@ -128,22 +130,28 @@ class Summarization:
             return ["ancestral", *searching, self.ours(case)]
         plain = ["ancestral", f"ancestral@{SHARP}", "ancestral:order=confidence", "remdm"]
         searching += [f"best_of_n:{steps},order=confidence", f"smc:{best},order=confidence", f"select_refine:{steps}"]
-        pooled = [MBR, FROM_DRAFTS + SPANS] if "consensus" in self._known(case) else []
+        pooled = [MBR, FROM_DRAFTS + SPANS] if "consensus" in self.known(case) else []
         return [*plain, *searching, *pooled, SPANS, self.ours(case)]
 
     def ours(self, case: str) -> str:
         """The method that claims are about: whole decodings in the surest order, whose summaries are the best ones."""
         return PATH.format(steps=self.drafts.steps)
 
-    def moves(self, case: str) -> dict[int, str]:
+    def check(self, method: str) -> None:
+        """A method as this task writes it."""
+        written = Written.read(method)
+        if written.name != MBR:
+            parse(written.method)
+
+    def moves(self, case: str) -> list[tuple[int, str]]:
         """Methods with 0, 1, 2, 3, 5 and 10 refinement moves at every grid time of a draft that is not guided itself.
 
         They run as they stand, without a budget: with 0 moves they are plain sampling.
         """
-        self._known(case)
+        self.known(case)
         steps = self.drafts.steps
         written = f"{SPANS},guided=false,steps={steps},early={1 - 1 / steps:g}"
-        return {moves: f"{written},moves={steps * moves}" for moves in MOVES}
+        return [(moves, f"{written},moves={steps * moves}") for moves in MOVES]
 
     @property
     def drafts(self) -> OwnDrafts:
@@ -169,7 +177,7 @@ class Summarization:
         sampler, limit = written.method, budget
         if written.name == MBR:
             pool, sampler, limit = self._all_drafts(budget), PICKED, None
-        if written.drafts and "consensus" not in self._known(case):
+        if written.drafts and "consensus" not in self.known(case):
             raise ValueError(f"{method} needs drafts, and the case {case!r} has none: take it with a consensus")
         reward = self._judge(case, rows) if written.unguided else self._reward(case, pool)
         documents, columns = self._asked(rows)
@@ -202,7 +210,7 @@ class Summarization:
 
     def _reward(self, case: str, consensus: Any) -> Any:
         """The reward of a case, `consensus` standing for agreement with a pool of drafts."""
-        of, _, length = self._known(case).partition("+")
+        of, _, length = self.known(case).partition("+")
         rewards = {
             "consensus": consensus,
             "source": Rouge("rougeL", "precision", references="prompts"),
@@ -212,7 +220,7 @@ class Summarization:
 
     def _judge(self, case: str, rows: Tensor) -> Any:
         """The reward that is reported: with a pool of its own, drawn once for a row."""
-        if "consensus" not in self._known(case):
+        if "consensus" not in self.known(case):
             return self._reward(case, None)
         new = [row for row in dict.fromkeys(rows.tolist()) if row not in self._judges]
         if new:
@@ -246,11 +254,6 @@ class Summarization:
 
     def _document(self, row: int) -> str:
         return self.records.documents[row % len(self.records)]
-
-    def _known(self, case: str) -> str:
-        if case not in self.cases:
-            raise ValueError(f"the task summarization has no case {case!r} here: choose {', '.join(self.cases)}")
-        return case
 
 
 def copied(texts: Sequence[str], documents: Sequence[str]) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""World: every method on Markov-chain worlds, where the tilted law is exact, at equal rows.
+"""Every method on Markov-chain worlds, where the tilted distribution is exact.
 
-    world     noise-length-vocab-reward-aALPHA, as in masked-24-8-pairs-a0.5         (`iterref.models.markov.world`)
+    case      noise-length-vocab-reward-aALPHA, as in masked-24-8-pairs-a0.5         (`iterref.models.markov.world`)
     budget k  k plain runs of S denoiser rows (`benchmarks.frame.budgets`); S is 16, and 32 from 64 tokens on
     moves     options as they stand: 0 to 10 refinement moves at every one of 8 grid times
 
@@ -10,19 +10,19 @@ too small for, is left out of that cell with a note.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from rapidfuzz.process import extractOne
+from torch import Tensor
 
-from benchmarks.frame.budgets import ACCOUNTS, BUDGETS, EQUAL, SIDE_BY_SIDE, budget
-from benchmarks.frame.ledger import Ledger, Row, cross, run
+from benchmarks.frame.task import Direction, Task
 from benchmarks.measures import Yardstick
-from iterref.budget import fit
+from iterref.budget import Budget
 from iterref.models.markov import world
 from iterref.models.pair_reward import KINDS, PairReward
 from iterref.problem import Problem
@@ -70,18 +70,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 # Refinement moves at a grid time, and the methods whose gain they are counted for; {moves} is 8 times as many.
 MOVES = (0, 1, 2, 3, 5, 10)
 REFINING = ("iterref:steps=8,early=0.875,moves={moves}", PUBLISHED + ",moves={moves}")
-
-KEY = ("world", "method", "account", "budget", "rows", "seed")
-MEASURED = (
-    "fitted", "reward", "reward_sd", "reached", "tv_single", "tv_single_sd", "tv_pair", "tv_pair_sd", "tv_pooled",
-    "tv_pooled_sd", "log_likelihood", "log_likelihood_sd", "distinct", "entropy", "acceptance", "denoiser_rows",
-    "reward_rows", "depth", "denoiser_rows_made", "reward_rows_made", "exact_reward", "unguided_reward", "seconds",
-    "note",
-)  # fmt: skip
-FACTS = (
-    "unguided_reward", "exact_reward", "unguided_log_likelihood", "exact_log_likelihood", "exact_entropy",
-    "tv_single_floor", "tv_pair_floor", "tv_pooled_floor", "entropy_floor", "distinct_floor",
-)  # fmt: skip
+MEASURES: dict[str, Direction] = {
+    "reward": "higher", "reached": "higher", "tv_single": "lower", "tv_pair": "lower", "tv_pooled": "lower",
+    "log_likelihood": "neither", "distinct": "neither", "entropy": "neither", "denoiser_rows_made": "neither",
+    "reward_rows_made": "neither",
+}  # fmt: skip
+FLOORS = ("tv_single", "tv_pair", "tv_pooled", "entropy", "distinct")  # what exact draws measure
 
 
 class World(NamedTuple):
@@ -119,7 +113,7 @@ class World(NamedTuple):
         return 16 if self.length < 64 else 32
 
     def made(self) -> tuple[Yardstick, PairReward]:
-        """The exact laws and the reward."""
+        """The exact distributions and the reward."""
         return _made(self)
 
     def problem(self, rows: int) -> Problem:
@@ -130,156 +124,107 @@ class World(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _made(of: World) -> tuple[Yardstick, PairReward]:
-    model, reward, tilted = world(
-        of.length, of.vocab, 1, NOISES[of.noise], of.alpha, of.reward  # type: ignore[arg-type]
-    )
+    model, reward, tilted = world(of.length, of.vocab, 1, NOISES[of.noise], of.alpha, of.reward)
     return Yardstick(model, tilted), reward
 
 
-def methods(plain: int, quick: bool = False) -> list[str]:
-    """Every method by its defaults, then the written variants; `quick` has ours, the published and the defaults.
+def methods(plain: int) -> list[str]:
+    """Every method by its defaults, then the written variants.
 
     A method without written variants that runs a base decoder is tried with a plain run's number of steps, too.
     """
     found = names()
-    if quick:
-        return [*found, PUBLISHED, SINGLE]
     for name in names():
-        decoded = issubclass(get(name), Decoded) and get(name)().steps != plain  # type: ignore[attr-defined]
+        method = get(name)
+        decoded = issubclass(method, Decoded) and method().steps != plain
         more = VARIANTS.get(name, (f"{name}:steps={{plain}}",) if decoded else ())
         found += [text.format(plain=plain) for text in more]
     return found
 
 
 @dataclass(frozen=True)
-class Task:
-    """What to run. No `methods` stands for all of them; results are written to `out`, by `jobs` processes.
+class Worlds(Task):
+    """The task: worlds by name, those of `cases` unless others are asked for."""
 
-    Raises `ValueError` for an unknown world, method or account, or numbers below 1.
-    """
+    cases: tuple[str, ...] = WORLDS
+    name = "world"
+    main = "tv_pair"
+    measures = MEASURES
+    samples, seeds = 128, 2
+    exact = True
+    pictured = (PUBLISHED, SINGLE)
+    claims = ("reward", "tv_pair", "tv_pooled")
+    facts = (
+        "unguided_reward", "exact_reward", "unguided_log_likelihood", "exact_log_likelihood", "exact_entropy",
+        "tv_single_floor", "tv_pair_floor", "tv_pooled_floor", "entropy_floor", "distinct_floor",
+    )  # fmt: skip
 
-    out: Path
-    worlds: tuple[str, ...] = WORLDS
-    methods: tuple[str, ...] = ()
-    budgets: tuple[int, ...] = BUDGETS
-    accounts: tuple[str, ...] = ACCOUNTS
-    rows: int = 128
-    seeds: int = 2
-    jobs: int = 1
-    quick: bool = False
+    def known(self, case: str) -> str:
+        """Any world that can be read."""
+        return str(World.read(case))
 
-    def __post_init__(self) -> None:
-        for name in self.worlds:
-            World.read(name)
-        for text in self.methods:
-            parse(text)
-        for account in self.accounts:
-            if account not in ACCOUNTS:
-                raise ValueError(f"unknown account {account!r}: choose {', '.join(ACCOUNTS)}")
-        if min(self.rows - 1, self.seeds, self.jobs, *self.budgets) < 1:
-            raise ValueError("seeds, jobs and budgets must be at least 1, and rows at least 2")
+    def ours(self, case: str) -> str:
+        """The defaults."""
+        return OURS
 
-    @property
-    def runs(self) -> Ledger:
-        """The file of all runs."""
-        return Ledger(self.out / "runs.csv", KEY, MEASURED)
+    def plain(self, case: str) -> int:
+        """Grid steps of a plain run."""
+        return World.read(case).plain
 
-    @property
-    def facts(self) -> Ledger:
-        """The file of the worlds' exact figures, and of what as many exact draws measure."""
-        return Ledger(self.out / "worlds.csv", ("world", "rows"), FACTS)
+    def methods(self, case: str) -> list[str]:
+        """All methods and variants."""
+        return methods(self.plain(case))
 
-    def cells(self) -> list[Row]:
-        """All runs, world by world."""
-        found: list[Row] = []
-        for name in self.worlds:
-            where, seeds = World.read(name), range(self.seeds)
-            texts = self.methods or methods(where.plain, self.quick)
-            found += cross(
-                world=[str(where)], method=texts, account=[name for name in EQUAL if name in self.accounts],
-                budget=self.budgets, rows=[self.rows], seed=seeds,
-            )  # fmt: skip
-            if "moves" in self.accounts and not self.methods and not self.quick:
-                for text in REFINING:
-                    for moves in MOVES:
-                        written = text.format(moves=8 * moves)
-                        found += cross(
-                            world=[str(where)], method=[written], account=["moves"], budget=[moves], rows=[self.rows],
-                            seed=seeds,
-                        )  # fmt: skip
-        return list({self.runs.identity(cell): cell for cell in found}.values())
+    def moves(self, case: str) -> list[tuple[int, str]]:
+        """Both methods with 0 to 10 moves at every one of 8 grid times."""
+        return [(moves, text.format(moves=8 * moves)) for text in REFINING for moves in MOVES]
 
+    def sample(self, case: str, method: str, budget: Budget | None, rows: Tensor, seed: int) -> Result:
+        """A run of rows (R,) long."""
+        return sample(parse(method), World.read(case).problem(len(rows)), seed=seed, rows=rows, budget=budget)
 
-def measure(task: Task, progress: bool = False) -> tuple[list[Row], list[Row]]:
-    """The runs of a task and the exact figures of its worlds; what was done before is read from the folder.
+    def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:
+        """Reward and log-likelihood a token of every sample, (R,) float64 each."""
+        where = World.read(case)
+        likely = where.made()[0].model.log_prob(result.tokens) / where.length
+        return {"reward": result.rewards.double().numpy(), "log_likelihood": likely.double().numpy()}
 
-    Raises `ValueError` where the folder has runs of another number of rows in one of these worlds.
-    """
-    cells = task.cells()
-    worlds = list(dict.fromkeys(str(World.read(name)) for name in task.worlds))
-    for row in task.runs.rows():
-        if row["world"] in worlds and row["rows"] != task.rows:
-            raise ValueError(
-                f"{task.out} holds runs of {row['rows']} rows of {row['world']}: keep to them, or give another folder"
-            )
-    facts = run(cross(world=worlds, rows=[task.rows]), figures, task.facts)
-    return run(cells, measured, task.runs, progress, task.jobs), facts
+    def whole(self, case: str, result: Result, rows: Tensor) -> dict[str, float]:
+        """How far the samples are from the exact distribution, and the rows that were really computed."""
+        yardstick, reward = World.read(case).made()
+        low, high = yardstick.model.mean(reward), yardstick.tilted.mean_reward()
+        return {
+            "reached": (float(result.rewards.mean()) - low) / (high - low),
+            **yardstick.measure(result.tokens),
+            "denoiser_rows_made": result.cost.denoiser,
+            "reward_rows_made": result.cost.reward,
+        }
 
+    def fact(self, case: str, samples: int) -> dict[str, float]:
+        """The exact figures of a world, and what as many exact draws measure."""
+        yardstick, reward = World.read(case).made()
+        floor = yardstick.floor(samples)
+        return {
+            "unguided_reward": yardstick.model.mean(reward),
+            "exact_reward": yardstick.tilted.mean_reward(),
+            "unguided_log_likelihood": yardstick.model.mean_log_prob(),
+            "exact_log_likelihood": yardstick.tilted.mean_log_prob(yardstick.model),
+            "exact_entropy": float(torch.special.entr(yardstick.singles).sum(-1).mean()),
+            **{f"{name}_floor": floor[name] for name in FLOORS},
+        }
 
-def figures(cell: Row) -> Row:
-    """The exact figures of a world, and what `rows` exact draws measure."""
-    yardstick, reward = World.read(str(cell["world"])).made()
-    floor = yardstick.floor(int(cell["rows"] or 0))
-    return {
-        "unguided_reward": yardstick.model.mean(reward),
-        "exact_reward": yardstick.tilted.mean_reward(),
-        "unguided_log_likelihood": yardstick.model.mean_log_prob(),
-        "exact_log_likelihood": yardstick.tilted.mean_log_prob(yardstick.model),
-        "exact_entropy": float(torch.special.entr(yardstick.singles).sum(-1).mean()),
-        **{f"{name}_floor": value for name, value in floor.items() if not name.endswith("_sd")},
-    }
+    def levels(self, facts: Mapping[str, float]) -> dict[str, dict[str, float]]:
+        """The exact mean and that without a reward, and what exact draws measure."""
+        rewards = {"exact": facts["exact_reward"], "unguided": facts["unguided_reward"]}
+        return {"reward": rewards, "tv_pair": {"exact draws": facts["tv_pair_floor"]}}
+
+    def most(self, facts: Mapping[str, float]) -> float:
+        """The exact mean reward."""
+        return facts["exact_reward"]
 
 
-def measured(cell: Row) -> Row:
-    """One run of a method in a world, or a note why there is none: a small budget, or a noise that it is not for."""
-    where, method = World.read(str(cell["world"])), parse(str(cell["method"]))
-    try:
-        bound = budget(str(cell["account"]), int(cell["budget"] or 0) * where.plain)
-        method = method if bound is None else fit(method, bound)
-        cost = method.cost()
-        size = max(1, int(SIDE_BY_SIDE * cost.depth / cost.denoiser))
-        parts = torch.arange(int(cell["rows"] or 0)).split(size)
-        return told(where, [sample(method, where.problem(len(i)), seed=int(cell["seed"] or 0), rows=i) for i in parts])
-    except ValueError as error:
-        return {"note": str(error)}
-
-
-def told(where: World, parts: Sequence[Result]) -> Row:
-    """What a run in a world comes to, from the results of its parts."""
-    yardstick, reward = where.made()
-    low, high = yardstick.model.mean(reward), yardstick.tilted.mean_reward()
-    tokens, rewards = torch.cat([part.tokens for part in parts]), torch.cat([part.rewards for part in parts])
-    likely = yardstick.model.log_prob(tokens) / where.length
-    mean, asked = float(rewards.mean()), parts[0].asked
-
-    def over_rows(values: Iterable[float]) -> float:
-        return sum(value * len(part.tokens) for value, part in zip(values, parts, strict=True)) / len(tokens)
-
-    return {
-        "fitted": str(parts[0].sampler),
-        "reward": mean,
-        "reward_sd": float(rewards.std()),
-        "reached": (mean - low) / (high - low),
-        **yardstick.measure(tokens),
-        "log_likelihood": float(likely.mean()),
-        "log_likelihood_sd": float(likely.std()),
-        "acceptance": over_rows(part.trace.acceptance() for part in parts),
-        "denoiser_rows": asked.denoiser,
-        "reward_rows": asked.reward,
-        "depth": asked.depth,
-        "denoiser_rows_made": over_rows(part.cost.denoiser for part in parts),
-        "reward_rows_made": over_rows(part.cost.reward for part in parts),
-        "exact_reward": high,
-        "unguided_reward": low,
-        "seconds": sum(part.seconds for part in parts),
-    }
+def task(*, model: None = None, data: None = None, quick: bool = False) -> Worlds:
+    """The task. Raises `ValueError` for a model or data, which worlds make themselves."""
+    if model is not None or data is not None:
+        raise ValueError("worlds make their own models and read no data: leave both out, and name worlds by --case")
+    return Worlds(QUICK if quick else WORLDS)

@@ -45,8 +45,8 @@ def compare(
     picture: str | None,
     **options: Any,
 ) -> None:
-    """Methods compared at equal cost on the same prompts (a line of FILE each, or JSON lines with `document`) and seeds:
-    paired differences to the baseline, with 95 % intervals."""
+    """Methods at equal cost on the same prompts (a line of FILE each, or JSON lines with `document`) and seeds: paired
+    differences to the baseline, with 95 % intervals."""
     with doors(), resuming("a comparison is made in one go: start again"):
         if count is not None and file.name != "<stdin>":
             raise ValueError("texts without prompts read no file: leave out FILE, or --count")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 HOME = Path(__file__).parents[1]
 MODELS = {
     "tiny-news": "the bundled summariser of short news sentences",
-    "tiny-books": "bundled, of story books and film reviews, no prompts but openings; tiny-books-uniform likewise",
+    "tiny-books": "bundled, of story books and film reviews, no prompts but openings",
     "FOLDER": "or a hub name: MDLM, UDLM, Duo, SEDD, LLaDA, Dream, DiffusionGemma, masked language models",
 }
 REWARDS = {

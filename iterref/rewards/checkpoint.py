@@ -19,7 +19,7 @@ Kind = Literal["SequenceClassification", "CausalLM", "encoder", "ImageClassifica
 Source = str | Path
 Device = torch.device | str
 # The reward models of this package, each with a card that says what it is good for. A folder of the name goes first.
-NAMES = ("acceptability", "acceptability-judge", "prose", "sentiment", "sentiment-judge")
+NAMES = ("prose", "sentiment", "sentiment-judge")
 BUNDLED = {name: Path(__file__).parent / "weights" / name for name in NAMES}
 # What is fetched from the hub: nothing that could run, and of sub-folders only the one that tells how to pool.
 WORDLISTS = ("*.json", "*.txt", "*.model")

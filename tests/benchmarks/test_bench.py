@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.frame.summary import Mean, Summary
 from click.testing import CliRunner, Result
 from iterref.bench import matrix, report, summary, world
 
 from benchmarks.frame.budgets import ACCOUNTS, REWARD_ROWS, budget
 from benchmarks.frame.ledger import Ledger, Row, cross
-from benchmarks.frame.summary import Mean, Summary
 from benchmarks.tasks.world import PUBLISHED, SINGLE, Task, World
 from iterref import cli
 from iterref.plots import Panel, Point, panels

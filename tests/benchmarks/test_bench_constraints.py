@@ -259,7 +259,7 @@ def test_puzzles_that_cannot_be_read(tmp_path: Path, wrong: str, sentence: str):
 def test_wrong_use_is_refused_in_a_sentence(tmp_path, every):
     with pytest.raises(FileNotFoundError, match="give one with a Sudoku puzzle a line"):
         task(data=tmp_path / "none.txt")
-    with pytest.raises(FileNotFoundError, match="benchmarks/models/sudoku.py"):
+    with pytest.raises(FileNotFoundError, match="benchmarks/models/train_sudoku.py"):
         task(model=tmp_path / "none.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="is no iterref-sudoku-1 file: give"):

@@ -9,12 +9,12 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
+from benchmarks.frame.summary import Mean
 from click.testing import CliRunner, Result
 from iterref.bench import paired, tables, task
 
 from benchmarks.frame.paired import Cell, Entry
 from benchmarks.frame.plan import QUICK, TASKS, Plan, Work, grids, joined, load, measure, quick_methods
-from benchmarks.frame.summary import Mean
 from iterref import cli
 
 SMALL = {"cases": ("brackets",), "methods": ("ancestral", "iterref"), "budgets": (1, 2), "rows": 6, "quick": True}

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iterref.kernels import KERNELS, Move
-from iterref.models.markov import Markov
 from iterref.models.table import Table
 from tests.support.oracle import balance_error, stationarity_error, transition
-from tests.support.worlds import noise_of, pair_states, random_reward, random_table, refine, target
+from tests.support.worlds import chain, pair_states, random_reward, random_table, refine, target
 
 EXACT = 1e-10
 seeds = st.integers(0, 10_000)
@@ -72,17 +71,6 @@ def test_shared_is_exact_for_one_token_whatever_the_law(kind, seed, alpha, tries
     for times in ((0.0, 0.5), (0.4, 0.8), (0.5, 0.5)):
         n = min(tries, 2) if kind == "uniform" and times[0] else tries
         assert max(errors(table, "shared", refine(*times, n, alpha=alpha), seed)) < EXACT
-
-
-def chain(kind: str, length: int, tokens: int, seed: int) -> Table:
-    """A Markov chain's law as a table."""
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(tokens, generator=generator, dtype=torch.float64)
-    step = 1.5 * torch.randn(tokens, tokens, generator=generator, dtype=torch.float64)
-    noise = noise_of(kind, tokens)
-    model = Markov(start, step, length, noise)
-    states = torch.cartesian_prod(*[torch.arange(tokens)] * length)
-    return Table(model.log_prob(states).view((tokens,) * length), noise)
 
 
 @few

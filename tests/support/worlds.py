@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from iterref.kernels import Move
+from iterref.models.markov import Markov
 from iterref.models.table import Table
 from iterref.noise import Noise, absorbing, uniform
 
@@ -73,3 +74,14 @@ def refine(t: float, s: float, tries: int = 2, steps: int = 1, noise: Noise | No
     """A refinement move of a linear schedule."""
     times = tuple(s + (t - s) * k / steps for k in range(steps))
     return Move(t, s, 1 - t, 1 - s, times, float(options.pop("alpha", 1.0)), tries, **options)
+
+
+def chain(kind: str, length: int, tokens: int, seed: int) -> Table:
+    """A Markov chain's law as a table."""
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(tokens, generator=generator, dtype=torch.float64)
+    step = 1.5 * torch.randn(tokens, tokens, generator=generator, dtype=torch.float64)
+    noise = noise_of(kind, tokens)
+    model = Markov(start, step, length, noise)
+    states = torch.cartesian_prod(*[torch.arange(tokens)] * length)
+    return Table(model.log_prob(states).view((tokens,) * length), noise)

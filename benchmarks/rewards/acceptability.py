@@ -1,6 +1,6 @@
 """Trains `acceptability` and `acceptability-judge`, the bundled classifiers of sound and broken English.
 
-    python -m benchmarks.rewards.acceptability --data DATA --work SCRATCH --out iterref/rewards/weights
+    python -m benchmarks.rewards.acceptability --data DATA --work SCRATCH --out benchmarks/rewards/weights
 
                           layout, start                    labels of CoLA    faults (`faults.py`)        books, reviews
     acceptability         ModernBERT, vectors of words     60 %              gaps                        every other one
