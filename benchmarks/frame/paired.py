@@ -1,10 +1,10 @@
 """Paired: the runs of a task brought together over seeds, and methods compared.
 
     value of a row   mean over seeds
-    mean             of rows: +- 1.96 s / sqrt(rows x seeds), s within a seed; of what a run has once (seconds, a distance
-                     of the set): +- t_{0.975, seeds - 1} times its standard error, none for a single seed
-    a difference     of two methods: 1.96 s / sqrt(rows) of the rows' differences, since rows name the same prompts; where
-                     the target is exact and rows are independent chains, the square root of the sum of both squares
+    mean             of rows: +- 1.96 s / sqrt(rows x seeds), s within a seed; of what a run has once (seconds, a
+                     distance of the set): +- t_{0.975, seeds - 1} times its standard error, none for a single seed
+    a difference     of two methods: 1.96 s / sqrt(rows) of the rows' differences, since rows name the same prompts;
+                     where the target is exact and rows are independent, the square root of the sum of both squares
     ahead            the difference is on the better side, *clearly* so where its interval excludes 0
 
 A method competes with all variants of another together: with the one that has the best reward in the cell. What is

@@ -82,7 +82,7 @@ def dominance(task: Task, found: Sequence[Entry]) -> list[str]:
     lines.append("|---" * 9 + "|")
     for measure in task.claims:
         everything = duels(task, found, measure)
-        for account, against in dict.fromkeys((duel.cell.account, duel.against) for duel in everything):
+        for account, against in sorted({(duel.cell.account, duel.against) for duel in everything}):
             group = [duel for duel in everything if (duel.cell.account, duel.against) == (account, against)]
             own = [duel.ahead for duel in group if duel.ahead is not None]
             hits, clear, behind = (_count(own, *asked) for asked in ((1, False), (1, True), (-1, True)))
@@ -156,12 +156,12 @@ def moves(task: Task, found: Sequence[Entry]) -> list[str]:
 
 
 def summed(task: Task, found: Sequence[Entry]) -> list[str]:
-    """Of one case, against every family: in how many cells ours is ahead, and at which budget it has what they have."""
+    """Of one case, against every family: where ours is ahead, and at which budget it reaches what they have at most."""
     head = ["measure", "at equal", "against", "ahead", "clearly at 2x to 16x", "clearly behind", "their most, ours at"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for measure in task.claims:
         everything = duels(task, found, measure)
-        for account, against in dict.fromkeys((duel.cell.account, duel.against) for duel in everything):
+        for account, against in sorted({(duel.cell.account, duel.against) for duel in everything}):
             group = [duel for duel in everything if (duel.cell.account, duel.against) == (account, against)]
             own = [duel.ahead for duel in group if duel.ahead is not None]
             low, high = MIDDLE
@@ -257,8 +257,8 @@ def _header(plan: Plan, rows: Sequence[Row]) -> list[str]:
         f"`python -m benchmarks {task.name}`, {date.today()}, {platform.machine()} CPU, torch {torch.__version__}: "
         f"{len(rows)} runs of {plan.rows} rows, seeds 0 to {max(int(row['seed'] or 0) for row in rows)}. Measures: "
         f"{ways}; claims are about {', '.join(task.claims)}. Intervals are 95 %. Of any other method the variant "
-        f"counts that is {against}; of `iterref` one method, named below. Methods of a line differ by budget: `fitted` in "
-        "summary.csv has their options.", "",
+        f"counts that is {against}; of `iterref` one method, named below. Methods of a line differ by budget: "
+        "`fitted` in summary.csv has their options.", "",
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How far every kernel's stationary law is from its target, without Monte-Carlo error.
+"""Bias: how far every kernel's stationary law is from its target, without Monte-Carlo error.
 
     bias = TV(stationary law of the enumerated transition matrix, Pi_t) = half the sum of |law - Pi_t|
 

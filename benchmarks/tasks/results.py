@@ -28,9 +28,9 @@ BUDGET = 8  # plain runs, of the tables in the documentation, or the largest bel
 
 
 def planned(folder: Path) -> Plan | None:
-    """The plan whose runs a folder holds, where it is a task's."""
+    """The plan whose runs a folder holds, where it is a task's that compares by prompts."""
     name = folder.name.partition("-")[0]
-    if name not in names() or not (folder / "runs.csv").exists():
+    if name == "world" or name not in names() or not (folder / "runs.csv").exists():
         return None
     rows = {int(row["rows"] or 0) for row in Plan(name, folder).runs.rows()}
     return Plan(name, folder, rows=max(rows))
@@ -130,10 +130,8 @@ def command(folder: Path, pictures: bool) -> None:
         plan = planned(each)
         if plan is None:
             continue
-        rows, facts = plan.runs.rows(), plan.facts.rows()
-        report.write(plan, rows, facts, pictures)
-        if plan.task.exact:
-            continue
+        rows = plan.runs.rows()
+        report.write(plan, rows, pictured=pictures)
         found = entries(plan.task, rows, plan.runs.scores())
         lines = headlines(plan.task, found)
         scores += score(plan.task, found)

@@ -1,4 +1,4 @@
-"""Every method on Markov-chain worlds, where the tilted distribution is exact.
+"""Worlds: every method on Markov-chain worlds, where the tilted distribution is exact.
 
     case      noise-length-vocab-reward-aALPHA, as in masked-24-8-pairs-a0.5         (`iterref.models.markov.world`)
     budget k  k plain runs of S denoiser rows (`benchmarks.frame.budgets`); S is 16, and 32 from 64 tokens on

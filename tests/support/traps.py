@@ -1,4 +1,4 @@
-"""Wrong rules that look right, each built from the production parts: what the tests of traps and the table of biases run."""
+"""Wrong rules that look right, each built from the production parts, for the tests of traps and the table of biases."""
 
 from __future__ import annotations
 
