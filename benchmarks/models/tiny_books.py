@@ -215,9 +215,11 @@ def save(network: Dit, tokenizer: Tokenizer, folder: Path, family: str, timed: b
     config = {
         "model_type": family, "vocab_size": options.vocab, "hidden_dim": options.width, "cond_dim": options.condition,
         "n_blocks": options.blocks, "n_heads": options.heads, "model_length": LENGTH, "time_conditioning": timed,
+        "tie_word_embeddings": True,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     tensors = {f"backbone.{name}": weight.half().contiguous().clone() for name, weight in published(network).items()}
+    del tensors["backbone.output_layer.linear.weight"]  # the table once more
     save_file(tensors, folder / "model.safetensors")
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
 
