@@ -192,8 +192,7 @@ class Steering(Task):
     # A network remembers one text at most: what a run was told before is the run's own business, and so is its time.
     def _classifier(self, aim: str, name: str, value: Measure) -> Classifier:
         if name not in self._classifiers:
-            own = HOME / "rewards" / "weights" / name  # of the benchmarks, or else the package's
-            self._classifiers[name] = Classifier(own if own.is_dir() else name, LABELS[aim], value=value, limit=1)
+            self._classifiers[name] = Classifier(classifier(name), LABELS[aim], value=value, limit=1)
         return self._classifiers[name]
 
     @cached_property
@@ -203,6 +202,12 @@ class Steering(Task):
     @cached_property
     def _prose(self) -> Perplexity:
         return Perplexity("prose", limit=1)
+
+
+def classifier(name: str) -> str | Path:
+    """Where a classifier is: the folder of one of the benchmarks, or the name of one of the package's."""
+    own = HOME / "rewards" / "weights" / name
+    return own if own.is_dir() else name
 
 
 def own_likelihood(model: TextModel, tokens: Tensor, openings: Sequence[str]) -> np.ndarray:

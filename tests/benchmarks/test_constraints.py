@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from benchmarks.models import sudoku
 from benchmarks.models.brackets import Unmatched, chain, opening_rates, rest, written
 from benchmarks.models.sudoku import GridNetwork, GridOptions, load
 from benchmarks.puzzles import Surplus, broken, grids, puzzle, solutions, units
 from benchmarks.tasks.constraints import METHODS, Constraints, read, task
 from iterref.budget import Budget
 from iterref.generation import RECOMMENDED
-from iterref.models import sudoku
 from iterref.models.tiny_news import COPYING
 from iterref.noise import absorbing, uniform
 from iterref.registry import parse
@@ -267,7 +267,7 @@ def test_wrong_use_is_refused_in_a_sentence(tmp_path, every):
     (tmp_path / "mine.txt").write_text("." * 81)
     with pytest.raises(ValueError, match="sudoku4.safetensors is a model of grids of side 4, not 9"):
         task(data=tmp_path / "mine.txt", model=sudoku.WEIGHTS / "sudoku4.safetensors")
-    with pytest.raises(ValueError, match="no case 'sudoku5' here: choose sudoku4"):
+    with pytest.raises(ValueError, match="no case 'sudoku5': choose one of sudoku4"):
         every.plain("sudoku5")
     with pytest.raises(ValueError, match="no grids of side 5: choose 4 or 9"):
         grids(5, 1)

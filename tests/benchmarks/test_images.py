@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from benchmarks.frechet import frechet, mixed, moments
 from benchmarks.gallery import gallery, page
-from benchmarks.models import digits as digits_training
+from benchmarks.models import train_digits
 from benchmarks.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS
 from benchmarks.tasks.images import CASES, Images, task
 from iterref.budget import Budget, fit
@@ -52,7 +52,7 @@ def test_moments_of_one_image_and_of_a_mixture():
 
 def test_real_images_are_near_the_reference_and_noise_is_far():
     """The floor: training images against held-out ones. Controls: noise, and real images under other classes."""
-    data, split = load_digits(), digits_training.split
+    data, split = load_digits(), train_digits.split
     x, y, parts = torch.from_numpy(data.data).long(), torch.from_numpy(data.target).long(), split(data.target)
     assert np.bincount(data.target[parts["held"]]).tolist() == [40] * CLASSES
     assert len(np.unique(np.concatenate(list(parts.values())))) == len(x)
@@ -116,7 +116,8 @@ def test_steering_raises_the_reward_and_the_held_out_judge():
 
 def test_pictures_are_written(quick, tmp_path):
     results = {name: quick.sample("masked", "ancestral:steps=2", None, ROWS, seed) for seed, name in enumerate("ab")}
-    file = quick.gallery("masked", results, tmp_path / "new" / "grid.png")
+    file = tmp_path / "new" / "grid.png"
+    quick.gallery("masked", results, file)
     assert file.read_bytes()[:4] == b"\x89PNG"
     image = torch.arange(LENGTH) % LEVELS
     drawn = page(torch.stack([image, image.flip(0)]), 8, columns=1)

@@ -11,8 +11,8 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import shapes
+from benchmarks.__main__ import main
 from benchmarks.tasks import speed
-from iterref.cli import main
 from iterref.models.dit import DitOptions
 
 SMALL = speed.Plan(rows=4, tries=3, repeats=2, steps=1, moves=4, batches=(2, 4))
@@ -88,7 +88,7 @@ def test_draws_are_faster_than_passes_of_gumbel() -> None:
 def test_the_command_writes_a_table_and_json(tmp_path: Any) -> None:
     file = tmp_path / "speed.json"
     run = CliRunner().invoke(
-        main, ["bench", "speed", "--quick", "--case", "random-2", "--rows", "4", "--repeats", "1", "--json", str(file)]
+        main, ["speed", "--quick", "--case", "random-2", "--rows", "4", "--repeats", "1", "--json", str(file)]
     )
     assert run.exit_code == 0, run.output
     found = json.loads(file.read_text())
@@ -108,7 +108,7 @@ def test_the_command_writes_a_table_and_json(tmp_path: Any) -> None:
     ],
 )
 def test_wrong_use_is_one_sentence(arguments: list[str], sentence: str) -> None:
-    run = CliRunner().invoke(main, ["bench", "speed", *arguments])
+    run = CliRunner().invoke(main, ["speed", *arguments])
     assert run.exit_code == 2 and sentence in run.output
     with pytest.raises(ValueError, match="nothing can be timed"):
         speed.Plan(rows=0)

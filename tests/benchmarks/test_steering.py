@@ -19,8 +19,10 @@ from benchmarks.tasks.steering import (
     BAND,
     CASES,
     LABELS,
+    MODELS,
     OPENINGS,
     Steering,
+    classifier,
     closed,
     own_likelihood,
     read,
@@ -210,7 +212,9 @@ def test_a_classifier_rewards_and_its_judge_judges(folders: dict[str, Path], aim
     made, rows = small(folders["mdlm"]), torch.arange(3)
     result = made.sample(aim, "ancestral:steps=2", None, rows, 0)
     texts = ["the cat ran home and was glad.", "a man saw saw the of dog a.", "the dog is a dull and ugly beast."]
-    plain, judge = (Classifier(name, LABELS[aim], value="probability")(texts) for name in (aim, f"{aim}-judge"))
+    plain, judge = (
+        Classifier(classifier(name), LABELS[aim], value="probability")(texts) for name in (aim, f"{aim}-judge")
+    )
     assert made._reward(aim)(texts) == pytest.approx(np.log(plain), abs=1e-5)
     judged = made.judge(aim, replace(result, texts=texts), rows)["judge"]
     np.testing.assert_allclose(judged, judge, atol=1e-6)
@@ -233,7 +237,7 @@ def test_the_likeliest_text_is_not_the_shortest(folders: dict[str, Path]) -> Non
 
 def test_bad_input_is_one_sentence(tmp_path: Path, folders: dict[str, Path]) -> None:
     made = small(folders["mdlm"])
-    with pytest.raises(ValueError, match="steering has no case 'fame' here: choose one of sentiment, acceptability"):
+    with pytest.raises(ValueError, match="steering has no case 'fame': choose one of sentiment, acceptability"):
         made.sample("fame", "ancestral", None, torch.arange(2), 0)
     with pytest.raises(ValueError, match="no case 'sentiment-uniform'"):  # of a model of one's own
         made.judge("sentiment-uniform", made.sample("length", "ancestral", None, torch.arange(2), 0), torch.arange(2))
@@ -267,14 +271,15 @@ def test_openings_of_one_s_own(tmp_path: Path, folders: dict[str, Path]) -> None
 
 
 @pytest.mark.parametrize(("name", "denoiser"), [("tiny-books", MaskedDit), ("tiny-books-uniform", UniformDit)])
-def test_the_bundled_models_are_read_by_name(name, denoiser, tmp_path, monkeypatch, folders) -> None:
-    model = load(name)
+def test_the_models_of_whole_texts_are_read(name, denoiser, tmp_path, monkeypatch, folders) -> None:
+    place = BUNDLED[name] if name in BUNDLED else Path(MODELS["-uniform"])
+    model = load(place)
     assert isinstance(model.denoiser, denoiser) and model.length == 48
-    assert {file.name for file in BUNDLED[name].iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
-    assert sum(file.stat().st_size for file in BUNDLED[name].iterdir()) < 10e6
-    with safe_open(BUNDLED[name] / "model.safetensors", "pt") as file:
+    assert {file.name for file in place.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert sum(file.stat().st_size for file in place.iterdir()) < 10e6
+    with safe_open(place / "model.safetensors", "pt") as file:
         assert all(file.get_slice(key).get_dtype() == "F16" for key in file.keys())
-    assert load(name, length=20).prepare([""])[1].shape == (1, 20)
+    assert load(place, length=20).prepare([""])[1].shape == (1, 20)
     text = "the captain's boat, he said, was lost!"
     assert model.decode(model.encode([text.upper()])) == [text]
     (tmp_path / name).symlink_to(folders["mdlm"])  # a folder of the name goes first

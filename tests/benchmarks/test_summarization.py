@@ -90,7 +90,7 @@ def test_without_references_what_needs_them_is_left_out():
     assert set(bare.measures) == {"reward", "words", "copy", "seen", "distinct"}
     found = bare.judge("source", bare.sample("source", OURS, cheap(32), rows, 0), rows)
     assert set(found) == {"reward", "words", "copy"}
-    with pytest.raises(ValueError, match="has no case 'reference' here: choose consensus, source"):
+    with pytest.raises(ValueError, match="has no case 'reference': choose one of consensus, source"):
         bare.sample("reference", OURS, None, rows, 0)
 
 
@@ -220,9 +220,9 @@ def test_a_reward_rises_where_it_is_optimised(of):
 
 
 def test_moves_begin_with_plain_sampling(of):
-    assert {k: parse(method).moves for k, method in of.moves("source").items()} == {k: 8 * k for k in MOVES}
+    assert {k: parse(method).moves for k, method in of.moves("source")} == {k: 8 * k for k in MOVES}
     rows, rewards = rows_of(200), []
-    for method in (*list(of.moves("source").values())[:4:3], "ancestral:steps=8"):
+    for method in (*(method for _, method in of.moves("source")[:4:3]), "ancestral:steps=8"):
         result = of.sample("source", method, None, rows, len(rewards))
         rewards.append(of.judge("source", result, rows)["reward"])
         assert result.asked.denoiser == (26 if "moves=24" in method else 8)
@@ -257,7 +257,7 @@ def test_what_cannot_be_run_is_refused(of):
     with pytest.raises(ValueError, match="leaves no room after the 8 denoiser rows of the drafts"):
         of.sample("consensus", OURS, Budget(denoiser=8), rows, 0)
     for asked in (of.plain, of.methods, of.moves):
-        with pytest.raises(ValueError, match="has no case 'cosensus' here: choose consensus"):
+        with pytest.raises(ValueError, match="has no case 'cosensus': choose one of consensus"):
             asked("cosensus")
 
 
