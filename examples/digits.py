@@ -1,7 +1,8 @@
-"""Digits, offline: images of a class, steered by a classifier and judged by another; the picture is digits.png.
+"""Digits, offline, in a clone (python -m examples.digits): images of a class, steered and judged by classifiers.
 
 The model draws digits of any class; the reward alone knows which one is wanted, so that with alpha = 1 the target is
 Bayes' rule, p(x) p(class | x). At equal cost refinement gets what the best of a few drafts cannot.
+The picture is digits.png.
 """
 
 from __future__ import annotations

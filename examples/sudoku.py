@@ -1,4 +1,4 @@
-"""Sudoku, offline: a small diffusion model of grids fills in puzzles, alone and guided by a count of its mistakes.
+"""Sudoku, offline, in a clone (python -m examples.sudoku): a small model fills in grids, alone and with a reward.
 
 The model has learned from solved grids what may stand where, and draws several cells at once, so that most of its grids
 break a rule somewhere. The reward says how much is wrong, not where; refinement opens parts of a grid again until

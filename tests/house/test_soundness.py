@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 import iterref
 from benchmarks import records
+from benchmarks.frame.command import read_option
 from benchmarks.frame.plan import Plan
 from benchmarks.tasks import constraints
 from benchmarks.tasks.world import World
 from iterref import lines, loading
-from iterref.cli.reading import read_option, read_prompts
+from iterref.cli.reading import read_prompts
 from iterref.hub import read_json
 from iterref.models.checkpoint import Checkpoint
 from iterref.page import page, table
