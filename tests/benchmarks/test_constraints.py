@@ -179,7 +179,10 @@ def test_the_task_says_what_it_is(every):
     assert every.problem("sudoku4", torch.arange(2)).opened.sum(1).tolist() == [12, 12]
 
 
-@pytest.mark.parametrize("case", ("sudoku4", "sudoku9", "brackets", "brackets-uniform"))
+DOUBLED = [pytest.param(case, marks=pytest.mark.slow) for case in ("sudoku9", "brackets")]
+
+
+@pytest.mark.parametrize("case", ["sudoku4", "brackets-uniform", *DOUBLED])
 def test_rows_do_not_depend_on_their_batch(every, case):
     rows, budget = torch.tensor([7, 2, 11]), Budget(denoiser=12, reward=48)
     whole = every.sample(case, "iterref", budget, rows, seed=3)

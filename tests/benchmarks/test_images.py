@@ -93,7 +93,7 @@ def test_every_case_runs_and_measures_what_it_says(case):
         assert fit(parse(method), Budget(denoiser=plain, reward=16 * plain)).cost().denoiser <= plain
 
 
-@pytest.mark.parametrize("case", ["masked", "uniform"])
+@pytest.mark.parametrize("case", [pytest.param("masked", marks=pytest.mark.slow), "uniform"])
 def test_any_split_of_rows_gives_the_same(quick, case):
     rows = ROWS[4:12]
     whole = quick.sample(case, "iterref", Budget(denoiser=8, reward=32), rows, 5)

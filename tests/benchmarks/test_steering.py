@@ -112,7 +112,7 @@ def test_methods_are_methods_and_the_plain_run_is_first() -> None:
     assert len(OPENINGS) == 15 and all(len(set(each)) == 3 for each in OPENINGS.values())
 
 
-@pytest.mark.parametrize("kind", ["mdlm", "udlm"])
+@pytest.mark.parametrize("kind", ["mdlm", pytest.param("udlm", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("aim", AIMS)
 def test_rows_stand_for_themselves(folders: dict[str, Path], kind: str, aim: str) -> None:
     """A row's opening, keywords and text are the same whatever rows stand beside it; another seed is the control."""

@@ -115,7 +115,11 @@ def test_rows_do_not_know_of_each_other(of):
 
 @pytest.mark.parametrize(
     ("case", "budget"),
-    [("consensus", cheap(16)), ("consensus", cheap(48)), ("consensus", Budget(total=64)), ("source", cheap(32))],
+    [
+        ("consensus", cheap(16)), ("consensus", Budget(total=64)),
+        pytest.param("consensus", cheap(48), marks=pytest.mark.slow),
+        pytest.param("source", cheap(32), marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_compared_keeps_its_budget(of, case, budget):
     rows, plain = rows_of(2), 16
