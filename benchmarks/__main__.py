@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+from rapidfuzz.process import extractOne
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -28,9 +29,10 @@ class Tasks(click.Group):
         return sorted(file.stem for file in TASKS.glob("*.py") if file.stem != "__init__")
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The task's own command, or that of the frame."""
+        """The task's own command, or the frame's. Raises `UsageError` with the nearest name for an unknown one."""
         if name not in self.list_commands(context):
-            return None
+            nearest = extractOne(name, self.list_commands(context))[0]
+            raise click.UsageError(f"there is no task {name!r}: did you mean {nearest!r}?", context)
         if "command" in own_names(name):
             command: click.Command = import_module(f"benchmarks.tasks.{name}").command
             return command

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from iterref.budget import Rows, budget_of
-from iterref.drafts import OwnDrafts, Pooled, TextModel, no_reward, pools_in, tempered
+from iterref.drafts import Drafts, OwnDrafts, Pooled, TextModel, no_reward, pools_in, tempered
 from iterref.generation import (
     begun,
     checked_columns,
@@ -201,7 +202,7 @@ def compare(
     for seed in chosen:
         identities = checked_rows(seed, rows, (), len(prompts))
     model = text_model(model)
-    drawing = {"temperature": temperature, "forbidden": forbidden, "max_rows": max_rows}
+    drawing: dict[str, Any] = {"temperature": temperature, "forbidden": forbidden, "max_rows": max_rows}
     for each in leaves(reward):
         if not (isinstance(each, Pooled | Composable) or judges_tokens(each)):
             TextReward(each, model.decode, prompts, columns)  # refuses a function that needs a column that is not there
@@ -216,11 +217,9 @@ def compare(
     with Bar(work, "compare", shown=progress) as bar:
         for seed, name, limit in bar:
             if seed not in shared:
-                pools = {
-                    pool: draw_drafts(model, prompts, pool, seed=seed, rows=identities, **drawing)
-                    for pool in pools_in(reward) if isinstance(pool, OwnDrafts)
-                }  # fmt: skip
-                shared[seed] = replaced(reward, lambda part, pools=pools: pools[part] if part in pools else part)
+                draw = partial(draw_drafts, model, prompts, seed=seed, rows=identities, **drawing)
+                pools = {pool: draw(pool) for pool in pools_in(reward) if isinstance(pool, OwnDrafts)}
+                shared[seed] = replaced(reward, partial(_drawn, pools))
             result = generate(
                 model, prompts, reward=shared[seed], sampler=named[name], budget=limits[limit], seed=seed,
                 rows=identities, columns=columns, alpha=alpha, start=start, **drawing,
@@ -232,6 +231,11 @@ def compare(
             by = difference(one.rewards, entries[baseline, limit].rewards)
             entries[name, limit] = replace(one, difference=by)
     return Comparison(list(entries.values()), baseline, len(prompts), chosen)
+
+
+def _drawn(pools: Mapping[OwnDrafts, Drafts], part: Any) -> Any:
+    """A part of a reward, its pool drawn where it has one."""
+    return pools[part] if isinstance(part, OwnDrafts) else part
 
 
 def _entry(method: str, budget: str, results: Sequence[Result]) -> Entry:

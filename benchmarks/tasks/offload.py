@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 import torch
@@ -57,8 +58,8 @@ def ask(folder: str, way: str, rows: int, calls: int) -> str:
 
     torch.set_num_threads(1)
     before = peak()
-    told = {"device_map": {"": "disk"}} if way == "disk" else {}
-    model = iterref.load(folder, tokenizer="none", length=LENGTH, **told)
+    told: dict[str, Any] = {"device_map": {"": "disk"}} if way == "disk" else {}
+    model: Any = iterref.load(folder, tokenizer="none", length=LENGTH, **told)
     law, took = model.bind([[1]]), []
     x_t = torch.full((rows, LENGTH), VOCAB - 1)
     given = (torch.ones(rows, dtype=torch.float64), torch.ones_like(x_t, dtype=torch.bool), torch.zeros(rows).long())

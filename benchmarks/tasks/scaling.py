@@ -280,7 +280,7 @@ def fleets(measured: dict[str, Any], core: float) -> dict[str, Fleet]:
     to wait for, and rows a second of a core."""
     parts, judges, driver = measured["parts"], measured["rewards"], measured["driver"]
     large, small = by_arithmetic(8e9, 128), by_arithmetic(0.17e9, 128)
-    failing = {"between_failures": 24 * 3600.0}
+    failing: dict[str, Any] = {"between_failures": 24 * 3600.0}
     found = {
         "tiny-news on a core, measured": Fleet(1, core, load_seconds=10),
         "8B weights": Fleet(1, large, load_seconds=180, **failing),

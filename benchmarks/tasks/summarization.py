@@ -112,8 +112,9 @@ class Summarization(Task):
         told = records.references is not None
         self.cases = CASES[:1] if quick else tuple(case for case in CASES if told or case != "reference")
         self.main = "rougeL" if told else "reward"
-        measures: dict[str, Direction] = {"reward": "higher"} | {kind: "higher" for kind in ROUGES if told}
-        self.measures = measures | {"words": "neither", "copy": "neither", "seen": "neither", "distinct": "higher"}
+        self.measures: dict[str, Direction] = {"reward": "higher"}
+        self.measures |= {kind: "higher" for kind in ROUGES if told}
+        self.measures |= {"words": "neither", "copy": "neither", "seen": "neither", "distinct": "higher"}
         self._judges: dict[int, list[str]] = {}
 
     def plain(self, case: str) -> int:

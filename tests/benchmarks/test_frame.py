@@ -259,6 +259,7 @@ def test_wrong_use_exits_with_2_and_a_sentence(tmp_path, arguments, sentence):
 def test_an_unknown_task_is_told_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'constraints'"):
         load("constrants")
+    assert "there is no task 'wrld': did you mean 'world'?" in call("wrld").stderr
     with pytest.raises(ValueError, match="speed compares no methods: run it by python -m benchmarks speed"):
         load("speed")
 
