@@ -217,8 +217,10 @@ def compare(
     with Bar(work, "compare", shown=progress) as bar:
         for seed, name, limit in bar:
             if seed not in shared:
-                draw = partial(draw_drafts, model, prompts, seed=seed, rows=identities, **drawing)
-                pools = {pool: draw(pool) for pool in pools_in(reward) if isinstance(pool, OwnDrafts)}
+                pools = {
+                    pool: draw_drafts(model, prompts, pool, seed=seed, rows=identities, **drawing)
+                    for pool in pools_in(reward) if isinstance(pool, OwnDrafts)
+                }  # fmt: skip
                 shared[seed] = replaced(reward, partial(_drawn, pools))
             result = generate(
                 model, prompts, reward=shared[seed], sampler=named[name], budget=limits[limit], seed=seed,
