@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-slow lint types install bench-worlds bench-news bench-speed rewards models results docs dist clean
+.PHONY: demo test test-slow lint types install bench-worlds bench-speed rewards models results docs dist clean
 
 $(BIN)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,30 +34,28 @@ test-slow: $(BIN)/.dev
 	$(BIN)/python -m pytest -m slow
 
 bench-worlds: $(BIN)/.run
-	$(BIN)/iterref bench world --out benchmarks/results/world
-
-bench-news: $(BIN)/.run
-	$(BIN)/python -m benchmarks.news --out benchmarks/results
+	$(BIN)/python -m benchmarks world --out benchmarks/results/world
 
 bench-speed: $(BIN)/.run
-	$(BIN)/iterref bench speed --json benchmarks/results/speed.json
+	$(BIN)/python -m benchmarks speed --json benchmarks/results/speed.json
 
 # The bundled reward models, from the texts in DATA: an hour of one core, resumable. `acceptability` starts from `prose`.
 DATA ?= ../shared/data
 rewards: $(BIN)/.dev
 	$(BIN)/python -m benchmarks.rewards.sentiment --data $(DATA) --work out/rewards --out iterref/rewards/weights --test
 	$(BIN)/python -m benchmarks.rewards.prose --data $(DATA) --work out/rewards --out iterref/rewards/weights/prose
-	$(BIN)/python -m benchmarks.rewards.acceptability --data $(DATA) --work out/rewards --out iterref/rewards/weights --test
+	$(BIN)/python -m benchmarks.rewards.acceptability --data $(DATA) --work out/rewards --out benchmarks/rewards/weights --test
 
 # The bundled models of the benchmarks: tiny-books (over an hour of one core, from DATA), digits and Sudoku (minutes).
 models: $(BIN)/.dev
-	$(BIN)/python -m benchmarks.models.tiny_books --data $(DATA) --work out/tiny-books --out iterref/models/weights
-	$(BIN)/python -m benchmarks.models.digits --out iterref
-	$(BIN)/python -m benchmarks.models.sudoku --out iterref/models/weights/sudoku
+	$(BIN)/python -m benchmarks.models.tiny_books --data $(DATA) --work out/tiny-books --out iterref/models/weights \
+		--uniform-out benchmarks/models/weights
+	$(BIN)/python -m benchmarks.models.train_digits --out benchmarks
+	$(BIN)/python -m benchmarks.models.train_sudoku --out benchmarks/models/weights/sudoku
 
 # Tables and pictures of the benchmark tasks from their CSV files; nothing is run.
 results: $(BIN)/.run
-	$(BIN)/python -m benchmarks.results
+	$(BIN)/python -m benchmarks results benchmarks/results
 
 # The documentation as a site, in site/: open site/index.html, or serve it with `mkdocs serve`.
 docs: $(BIN)/.dev

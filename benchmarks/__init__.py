@@ -1,5 +1,6 @@
-"""Scripts that measure and train, run from the root of the repository as modules: `python -m benchmarks.news`.
+"""Benchmarks, run from a clone of the repository: `python -m benchmarks --help` lists the tasks.
 
-    bias, news, text_defaults, results    what the documentation's tables are made of
-    models, rewards                       how the bundled networks were trained
+    tasks             one file a task, found by its name
+    frame             what they share: budgets, runs kept in CSV files, reports
+    models, rewards   models and judges that only benchmarks use, and how the bundled ones were trained
 """

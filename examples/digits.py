@@ -1,17 +1,18 @@
-"""Digits, offline: images of a class, steered by a classifier and judged by another; the picture is digits.png.
+"""Digits, offline, in a clone (python -m examples.digits): images of a class, steered and judged by classifiers.
 
 The model draws digits of any class; the reward alone knows which one is wanted, so that with alpha = 1 the target is
 Bayes' rule, p(x) p(class | x). At equal cost refinement gets what the best of a few drafts cannot.
+The picture is digits.png.
 """
 
 from __future__ import annotations
 
 import torch
 
+from benchmarks.gallery import gallery
+from benchmarks.models.digits import Digits
+from benchmarks.rewards.digits import DigitClass, Judge
 from iterref import Problem, sample, sampler_from_string
-from iterref.bench.digits import DigitClass, Judge
-from iterref.bench.gallery import gallery
-from iterref.models.digits import Digits
 
 ROWS = 20
 BUDGET = (64, 512)  # denoiser rows and reward rows an image

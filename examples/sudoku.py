@@ -1,4 +1,4 @@
-"""Sudoku, offline: a small diffusion model of grids fills in puzzles, alone and guided by a count of its mistakes.
+"""Sudoku, offline, in a clone (python -m examples.sudoku): a small model fills in grids, alone and with a reward.
 
 The model has learned from solved grids what may stand where, and draws several cells at once, so that most of its grids
 break a rule somewhere. The reward says how much is wrong, not where; refinement opens parts of a grid again until
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import torch
 
-from iterref import Problem, sample, sampler_from_string
-from iterref.bench.puzzles import Surplus, broken, puzzle
+from benchmarks.models.sudoku import load
+from benchmarks.puzzles import Surplus, broken, puzzle
+from iterref import Problem, sample
 from iterref.generation import RECOMMENDED
-from iterref.models.sudoku import load
+from iterref.samplers.strings import sampler_from_string
 
 SIDE, GIVENS, PUZZLES = 4, 4, 24
 BUDGET = (64, 1024)  # denoiser rows and reward rows a puzzle

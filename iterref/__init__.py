@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from iterref import models, rewards, samplers
     from iterref.adaptive import refine_hardest, select_sampler
     from iterref.budget import Budget, Cost, fit_budget
+    from iterref.comparison import Comparison, compare
     from iterref.denoiser import Denoiser
     from iterref.drafts import OwnDrafts
     from iterref.editing import edit, infill, refine
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Budget",
     "ClassifierFreeGuidance",
+    "Comparison",
     "Cost",
     "Denoiser",
     "Noise",
@@ -44,6 +46,7 @@ __all__ = [
     "Result",
     "Schedule",
     "absorbing",
+    "compare",
     "edit",
     "estimate",
     "fit_budget",

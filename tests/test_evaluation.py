@@ -158,7 +158,7 @@ def test_streams_belong_to_rows_that_share_a_law() -> None:
 
 def _denoisers() -> dict[str, tuple[Any, Tensor]]:
     """Denoisers that give probabilities too, with half-masked canvases (2, L) of theirs."""
-    from iterref.bench.shapes import dit
+    from benchmarks.shapes import dit
     from iterref.models.bidirectional import Bidirectional
     from iterref.models.dit import DitOptions
     from iterref.models.text.prompted import bound

@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
+from benchmarks.shapes import Case
 from iterref import progress
-from iterref.bench.shapes import Case
 from iterref.drafts import OwnDrafts
 from iterref.generation import generate
 from iterref.progress import Bar, told_reward

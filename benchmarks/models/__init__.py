@@ -1,1 +1,1 @@
-"""How the bundled models of the benchmarks were trained."""
+"""Models that the benchmarks alone use, with their weights, and the scripts that trained them."""

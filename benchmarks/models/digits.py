@@ -1,214 +1,194 @@
-"""Trains the digit models, their classifiers and their discriminators, from the digits that scikit-learn ships.
+"""Digits: the bundled diffusion models of 8 x 8 handwritten digits, class-conditional, one masked and one uniform.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.models.digits --out iterref --seed 0        15 minutes of one core
+    x in {0 .. 16}^64, grey levels in reading order;   y in 0 .. 9, or 10 for no class
+    h = table(x_t) + place;   residual blocks of 3 x 3 convolutions, scaled and shifted by c = y [+ noise level]
+    masked   logits -> p(x_0^i | x_t, y) at masks;      uniform   logits -> p(x_0^i | x_t^{-i}, y), leave-one-out
 
-    held out  40 images a class: the reference of the Frechet distance; no network learns from them
-    first     half of the others: the reward's classifier          second    the other half: the judge
-    both      the diffusion models, and the discriminators against their samples of 4 steps
-
-Image j of a class, in scikit-learn's order, is held out where j % 4 = 3 and j < 160; the others take turns.
+Both are trained by the same loss: the cross-entropy of the tokens that the noise has renewed. Once renewed, a token
+says nothing of what stood there, so under uniform noise the optimum of the raw logits is the leave-one-out law. A table
+of places and convolutions are the 2-D position information; blocks are modulated as in Peebles and Xie (2023),
+arXiv:2212.09748. docs/digits.md tells how the weights were made and how good they are.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
-import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import pi
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
-from sklearn.datasets import load_digits
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from iterref.bench.digits import ClassNetwork, JudgeNetwork, RealismNetwork
-from iterref.models.digits import CLASSES, FOLDERS, FORMAT, LENGTH, NONE, Digits, DigitsNetwork, DigitsOptions
-from iterref.problem import Problem
-from iterref.samplers.strings import sampler_from_string
-from iterref.sampling import sample
+from iterref.denoiser import carry_over_, from_leave_one_out, Denoiser
+from iterref.hub import read_json
+from iterref.noise import Noise, absorbing, uniform
 
-logger = logging.getLogger("digits")
-BATCH = 64
-DROP = 0.1  # share of images whose class is left out in training, for the law without a class
-STEPS = {"models": 1_500, "classifiers": 1_500, "realism": 2_500}
-# Whose samples discriminators learn from, and how many a real image. Samples of 16 steps they cannot tell from data.
-PLAIN, SAMPLES = "ancestral:steps=4", 4
-
-
-def split(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Which images are held out, and the halves of the others, by number."""
-    parts: dict[str, list[int]] = {"held": [], "first": [], "second": []}
-    for label in range(CLASSES):
-        rest = 0
-        for j, image in enumerate(np.flatnonzero(labels == label)):
-            if j % 4 == 3 and j < 160:
-                parts["held"].append(image)
-            else:
-                parts[("first", "second")[rest % 2]].append(image)
-                rest += 1
-    return {name: np.array(sorted(images)) for name, images in parts.items()}
+SIDE, LEVELS, CLASSES = 8, 17, 10
+LENGTH = SIDE**2
+NONE = CLASSES  # the label of no class
+WAVES = 8  # cosines of the noise level
+FIRST = 1 / LENGTH  # the least noise of training: one renewed token an image
+WEIGHTS = Path(__file__).parent / "weights"
+FOLDERS = {"masked": "digits", "uniform": "digits-uniform"}
+FORMAT = "iterref-digits-1"
 
 
-def trained(network: nn.Module, loss: Callable[[torch.Generator], Tensor], steps: int, rate: float, seed: int) -> None:
-    """AdamW, warm-up and a linear fall over the last 60 %; the network is left with its averaged weights."""
-    generator, begun = torch.Generator().manual_seed(seed), time.perf_counter()
-    parameters = list(network.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.05)
-    average, losses = [p.detach().clone() for p in parameters], []
-    network.train()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 50, (steps - step) / (0.6 * steps))
-        value = loss(generator)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        losses.append(float(value.detach()))
-        with torch.no_grad():
-            for kept, p in zip(average, parameters, strict=True):
-                kept.lerp_(p, 1 - min(0.995, (1 + step) / (10 + step)))
-        if (step + 1) % 250 == 0:
-            logger.info("  step %d  %.0f s  loss %.4f", step + 1, time.perf_counter() - begun, np.mean(losses[-250:]))
-    with torch.no_grad():
-        for kept, p in zip(average, parameters, strict=True):
-            p.copy_(kept)
-    network.eval()
+@dataclass(frozen=True)
+class DigitsOptions:
+    """Sizes of the network: `blocks` of `width` channels, a multiple of 4; it is `masked`, or else reads the noise."""
+
+    masked: bool
+    width: int = 48
+    blocks: int = 5
+
+    @property
+    def noise(self) -> Noise:
+        """The noise that the network undoes: the mask is the token after the grey levels."""
+        return absorbing(LEVELS + 1) if self.masked else uniform(LEVELS)
 
 
-def denoising(network: DigitsNetwork, x: Tensor, y: Tensor, drop: float, generator: torch.Generator) -> Tensor:
-    """Mean cross-entropy of the renewed tokens, in nats: the evidence bound a token, under absorbing noise.
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions, the second one's input scaled and shifted by c."""
 
-    Times are spread evenly over the batch; one token an image is renewed in any case.
-    """
-    rows = len(x)
-    t = (torch.rand((), generator=generator) + torch.arange(rows) / rows) % 1
-    renewed = torch.rand(x.shape, generator=generator) < t[:, None]
-    renewed[torch.arange(rows), torch.randint(LENGTH, (rows,), generator=generator)] = True
-    noise = network.options.noise
-    fresh = torch.multinomial(noise.pi, x.numel(), replacement=True, generator=generator).view(x.shape)
-    y = torch.where(torch.rand(rows, generator=generator) < drop, NONE, y)
-    logits = network(torch.where(renewed, fresh, x), t, y, renewed)
-    losses = F.cross_entropy(logits, x[renewed], reduction="none")
-    return (losses / renewed.sum(1)[renewed.nonzero()[:, 0]]).sum() / rows
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(4, width), nn.GroupNorm(4, width)
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.adapt = nn.Linear(width, 2 * width)
+        nn.init.zeros_(self.second.weight)
 
-
-def perturbed(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Grey levels off by one now and then: classifiers must not hang on a single level."""
-    return (x + torch.randint(-1, 2, x.shape, generator=generator)).clamp(0, 16)
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        inside = self.first(F.silu(self.norm1(x)))
+        scale, shift = self.adapt(c)[:, :, None, None].chunk(2, dim=1)
+        return x + self.second(F.silu(self.norm2(inside) * (1 + scale) + shift))
 
 
-def save(network: nn.Module, file: Path, **more: Tensor) -> None:
-    """Writes the weights in float16, and gives the network these weights."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: weight.half() for name, weight in network.state_dict().items()}
-    network.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    save_file({**weights, **more}, file)
+class DigitsNetwork(nn.Module):
+    """The network: tokens, their noise level and a class in, logits of the open positions out."""
+
+    def __init__(self, options: DigitsOptions) -> None:
+        super().__init__()
+        self.options = options
+        width = options.width
+        self.table = nn.Embedding(options.noise.vocab, width)
+        self.place = nn.Parameter(0.5 * torch.randn(LENGTH, width))
+        self.labels = nn.Embedding(CLASSES + 1, width)
+        self.level = None if options.masked else nn.Linear(WAVES, width)
+        self.blocks = nn.ModuleList(Residual(width) for _ in range(options.blocks))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, LEVELS)
+
+    def forward(self, x_t: Tensor, level: Tensor, label: Tensor, where: Tensor) -> Tensor:
+        """Tokens (R, 64) long with a share level (R,) of noise, of class label (R,) long, as raw logits (M, 17) of the
+        True cells of where (R, 64), row-major. A masked network does not look at the level."""
+        c = self.labels(label)
+        if self.level is not None:
+            waves = torch.arange(1, WAVES + 1, device=x_t.device) * (pi * level.to(c.dtype)[:, None])
+            c = c + self.level(waves.cos())
+        c = F.silu(c)
+        x = (self.table(x_t) + self.place).transpose(1, 2).unflatten(2, (SIDE, SIDE))
+        for block in self.blocks:
+            x = block(x, c)
+        logits: Tensor = self.head(self.norm(x.flatten(2).transpose(1, 2)[where]))
+        return logits
 
 
-def model(kind: str, x: Tensor, y: Tensor, held: tuple[Tensor, Tensor], out: Path, seed: int) -> None:
-    """A diffusion model."""
-    torch.manual_seed(seed)
-    options = DigitsOptions(masked=kind == "masked")
-    network, size = DigitsNetwork(options), len(x)
+@dataclass(frozen=True, eq=False)
+class MaskedDigits(Denoiser):
+    """The masked network at B images' classes `labels` (B,) long, as a `Denoiser` of these images."""
 
-    def loss(generator: torch.Generator) -> Tensor:
-        i = torch.randint(size, (BATCH,), generator=generator)
-        return denoising(network, x[i], y[i], DROP, generator)
+    network: DigitsNetwork
+    noise: Noise
+    labels: Tensor
 
-    trained(network, loss, STEPS["models"], 2e-3, seed)
-    folder = out / "models" / "weights" / FOLDERS[kind]
-    save(network, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"format": FORMAT, "network": asdict(options)}, indent=2) + "\n")
-    with torch.inference_mode():
-        for name, (images, labels) in {"training": (x, y), "held out": held}.items():
-            generator = torch.Generator().manual_seed(1)
-            values = [float(denoising(network, images, labels, 0.0, generator)) for _ in range(4)]
-            logger.info("%s model: %s loss %.4f nats a token", kind, name, np.mean(values))
+    time_independent = True
 
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, 64), (R,), (R, 64) bool, (R,) -> (M, 18) float32 log p(x_0^i | x_t, y)."""
+        return self._law(x_t, t, where, rows, log=True)
 
-def classifiers(x: Tensor, y: Tensor, parts: dict[str, np.ndarray], out: Path, seed: int) -> None:
-    """The reward's classifier and the judge, and the moments of the held-out images under the judge."""
-    held = parts["held"]
-    made: list[tuple[str, nn.Module, str]] = []
-    for name, kind, part in (("classifier", ClassNetwork, "first"), ("judge", JudgeNetwork, "second")):
-        torch.manual_seed(seed)
-        made.append((name, kind(), part))
-    for name, network, part in made:
-        images, labels = x[parts[part]], y[parts[part]]
+    def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """The exponential of the same, (M, 18) float32."""
+        return self._law(x_t, t, where, rows, log=False)
 
-        def loss(generator: torch.Generator, network=network, images=images, labels=labels) -> Tensor:
-            i = torch.randint(len(images), (BATCH,), generator=generator)
-            return F.cross_entropy(network(perturbed(images[i], generator)), labels[i], label_smoothing=0.02)
-
-        trained(network, loss, STEPS["classifiers"], 2e-3, seed)
-        file = out / "rewards" / "weights" / "digits" / f"{name}.safetensors"
-        save(network, file)
-        with torch.inference_mode():
-            log_p = torch.log_softmax(network(x[held]), -1)
-            right = (log_p.argmax(1) == y[held]).float().mean()
-            logger.info("%s: accuracy on held-out images %.4f, log p %.4f", name, right, -F.nll_loss(log_p, y[held]))
-            if isinstance(network, JudgeNetwork):
-                seen = network.features(x[held]).double()
-                each = [seen[y[held] == label] for label in range(CLASSES)]
-                means = torch.stack([one.mean(0) for one in each])
-                seconds = torch.stack([one.T @ one / len(one) for one in each])
-                save(network, file, means=means.float(), seconds=seconds.float())
+    @torch.no_grad()
+    def _law(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor, log: bool) -> Tensor:
+        assert self.noise.mask is not None
+        logits = F.pad(self.network(x_t, t, self.labels[rows], where), (0, 1))
+        return carry_over_(logits, x_t, where, self.noise.mask, log)
 
 
-def realism(kind: str, x: Tensor, y: Tensor, out: Path, seed: int) -> None:
-    """The discriminator of real images from coarse samples of a model; both weigh the same."""
-    labels = y.repeat(SAMPLES)
-    denoiser, canvas, free = Digits.load(out / "models" / "weights" / FOLDERS[kind]).prepare(labels)
-    problem = Problem(denoiser, lambda tokens, rows: torch.zeros(len(tokens)), canvas, free, max_rows=256)
-    # streams that no benchmark has
-    drawn = sample(sampler_from_string(PLAIN), problem, seed=1_000_000 + seed).tokens
-    real = torch.arange(len(x)) % 5 > 0  # the others say when it is told by heart
-    made = real.repeat(SAMPLES)
-    torch.manual_seed(seed)
-    network = RealismNetwork()
+@dataclass(frozen=True, eq=False)
+class UniformDigits(Denoiser):
+    """The uniform network at B images' classes `labels` (B,) long, as a `Denoiser` with a `leave_one_out` law."""
 
-    def loss(generator: torch.Generator, real: Tensor = real, made: Tensor = made) -> Tensor:
-        one, other = (part.nonzero()[:, 0] for part in (real, made))
-        i = one[torch.randint(len(one), (BATCH,), generator=generator)]
-        j = other[torch.randint(len(other), (BATCH,), generator=generator)]
-        return (F.softplus(-network(x[i], y[i])) + F.softplus(network(drawn[j], labels[j]))).mean() / 2
+    network: DigitsNetwork
+    noise: Noise
+    labels: Tensor
 
-    trained(network, loss, STEPS["realism"], 1e-3, seed)
-    with torch.inference_mode():
-        yes, no = network(x[~real], y[~real]), network(drawn[~made], labels[~made])
-        right = ((yes > 0).float().mean() + (no < 0).float().mean()) / 2
-        entropy = (F.softplus(-yes).mean() + F.softplus(no).mean()) / 2
-    logger.info("realism-%s: unseen images: right %.4f, loss %.4f (guessing 0.6931)", kind, right, entropy)
-    save(network, out / "rewards" / "weights" / "digits" / f"realism-{kind}.safetensors")
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, 64), (R,), (R, 64) bool, (R,) -> (M, 17) float32 log p(x_0^i | x_t, y)."""
+        level = (1 - self.noise.a(t)).to(x_t.device)
+        return from_leave_one_out(self._left_out(x_t, level, where, rows), x_t, t, where, self.noise)
+
+    def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, 64) clean tokens, (R, 64) bool, (R,) -> (M, 17) log p(x^i | x^{-i}, y), at training's least noise."""
+        return self._left_out(x, torch.full((len(x),), FIRST, device=x.device), where, rows)
+
+    @torch.no_grad()
+    def _left_out(self, x_t: Tensor, level: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        return torch.log_softmax(self.network(x_t, level, self.labels[rows], where), -1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="the package's folder, iterref, or another")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=("masked", "uniform", "classifiers", "realism"), help="one part alone")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)
-    data = load_digits()
-    x, y, parts = torch.from_numpy(data.data).long(), torch.from_numpy(data.target).long(), split(data.target)
-    both = np.sort(np.concatenate([parts["first"], parts["second"]]))
-    logger.info("%s", {name: len(images) for name, images in parts.items()})
-    for kind in FOLDERS:
-        if options.only in (None, kind):
-            model(kind, x[both], y[both], (x[parts["held"]], y[parts["held"]]), options.out, options.seed)
-    if options.only in (None, "classifiers"):
-        classifiers(x, y, parts, options.out, options.seed)
-    if options.only in (None, "realism"):
-        for kind in FOLDERS:
-            realism(kind, x[both], y[both], options.out, options.seed)
+class Digits:
+    """A model of digits: classes in, a denoiser of their images out."""
 
+    def __init__(self, network: DigitsNetwork) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.noise = network.options.noise
 
-if __name__ == "__main__":
-    main()
+    @classmethod
+    def load(cls, model: str | Path = "masked", device: torch.device | str = "cpu") -> Digits:
+        """The bundled "masked" or "uniform" model, or that in a folder that benchmarks/models/train_digits.py wrote.
+
+        Raises `FileNotFoundError` where a file is missing and `ValueError` for a folder of another format.
+        """
+        folder = WEIGHTS / FOLDERS[model] if isinstance(model, str) and model in FOLDERS else Path(model)
+        for name in ("config.json", "model.safetensors"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"{model} has no {name}: say {' or '.join(map(repr, FOLDERS))}, or give a folder that "
+                    "benchmarks/models/train_digits.py wrote"
+                )
+        config = read_json(folder / "config.json", str(model))
+        if config.get("format") != FORMAT:
+            raise ValueError(f"{model} is no {FORMAT} folder: give one that benchmarks/models/train_digits.py wrote")
+        network = DigitsNetwork(DigitsOptions(**config["network"]))
+        network.load_state_dict({name: w.float() for name, w in load_file(folder / "model.safetensors").items()})
+        return cls(network.to(device))
+
+    def render(self, tokens: Tensor) -> Tensor:
+        """Canvases (R, 64) long -> pictures (R, 1, 8, 8) float32: ink is black, and what is masked is grey."""
+        light = 1 - tokens / (LEVELS - 1)
+        return torch.where(tokens < LEVELS, light, 0.5).view(-1, 1, SIDE, SIDE)
+
+    def prepare(self, labels: Sequence[int | None] | Tensor) -> tuple[MaskedDigits | UniformDigits, Tensor, Tensor]:
+        """B classes, None for an image of any class -> their denoiser, a canvas (B, 64) long, free positions (B, 64).
+
+        Raises `ValueError` for no classes, or one that is none of 0 .. 9.
+        """
+        listed = labels.tolist() if isinstance(labels, Tensor) else list(labels)
+        if not listed:
+            raise ValueError("there are no classes: give at least one, 0 to 9, or None for an image of any class")
+        for row, label in enumerate(listed):
+            if label is not None and label not in range(CLASSES):
+                raise ValueError(f"row {row}: the class {label!r} is none of 0 to 9: give one of these, or None")
+        device = self.network.place.device
+        known = torch.tensor([NONE if label is None else label for label in listed], device=device)
+        canvas = torch.full((len(listed), LENGTH), self.noise.mask or 0, device=device)
+        kind = MaskedDigits if self.network.options.masked else UniformDigits
+        return kind(self.network, self.noise, known), canvas, torch.ones_like(canvas, dtype=torch.bool)

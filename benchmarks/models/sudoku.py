@@ -1,137 +1,171 @@
-"""Trains the bundled Sudoku models: masked diffusion on grids that are made up as they are needed, on one core.
+"""Sudoku: bundled masked diffusion models of solved grids, of side 4 and 9, small enough to be wrong.
 
-    python -m benchmarks.models.sudoku --out iterref/models/weights/sudoku --seed 0      (about ten minutes)
+    h   = table(x_t)                                                     one vector a cell; no positions
+    h   = h + out([row(h), column(h), box(h)])                           attention inside each row, column and box
+    h   = h + down(gelu(up(norm(h))))                                    a few such blocks
+    p(x_0^i | x_t) = softmax(head(norm(h_i))) over the digits
 
-    x_0    a grid by backtracking, its digits renamed, its rows, columns, bands, stacks and diagonal shuffled
-    x_t    every cell masked with probability t, t uniform on (0, 1]
-    loss   sum over masked cells of -log p(x_0^i | x_t) / how many there are     (1 / t of the evidence bound, realised)
-
-AdamW, warm-up and a linear fall; the weights that are kept are an exponential average. Both networks are small on
-purpose: a model that never errs leaves a benchmark nothing to mend. Writes sudoku4.safetensors, sudoku9.safetensors and
-sudoku.json, which tells steps, seconds and losses. Same seed and torch version: the same weights.
+A cell looks at the cells that it must differ from, as in Palm, Paquet and Winther (2018), arXiv:1711.08028; what they
+must do the network has to learn. Rows of one band may change places without its noticing, and columns of one stack.
+docs/sudoku.md tells how the weights were made and how often they are right.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
-import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from math import isqrt
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from tqdm import tqdm
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-from iterref.bench.puzzles import grids
-from iterref.models.sudoku import GridNetwork, GridOptions, save
+from iterref.denoiser import carry_over_, Denoiser
+from iterref.noise import Noise, absorbing
 
-logger = logging.getLogger(__name__)
-WARMUP, AVERAGE, VALIDATION = 100, 0.998, 512
+WEIGHTS = Path(__file__).parent / "weights" / "sudoku"
+FORMAT = "iterref-sudoku-1"
+KINDS = 3  # of units: rows, columns, boxes, a head each
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A network's sizes and how long it is trained: `steps` of `batch` grids, shuffled from a pool of `grids`."""
+class GridOptions:
+    """Sizes of the network: grids of side `side`, and `blocks` of a `width` that is a multiple of 3."""
 
-    options: GridOptions
-    steps: int
-    batch: int
-    grids: int
-    rate: float
+    side: int
+    width: int
+    blocks: int
 
-
-PLANS = {
-    "sudoku4": Plan(GridOptions(side=4, width=24, blocks=2), steps=1_200, batch=64, grids=288, rate=3e-3),
-    "sudoku9": Plan(GridOptions(side=9, width=48, blocks=3), steps=2_500, batch=64, grids=3_000, rate=3e-3),
-}
+    def __post_init__(self) -> None:
+        if isqrt(self.side) ** 2 != self.side or self.side < 4 or self.width % KINDS or self.blocks < 1:
+            raise ValueError(f"a network of grids needs a square side, a width in threes and a block, got {self}")
 
 
-def shuffled(pool: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Grids (R, side^2) under random symmetries of their own, (R, side^2)."""
-    count, box = len(pool), isqrt(side)
+class Block(nn.Module):
+    """One head for each kind of unit, then a two-layer perceptron."""
 
-    def ranks(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator).argsort(-1)
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 2 * width)
+        self.down = nn.Linear(2 * width, width)
 
-    def lines() -> Tensor:
-        """Bands in a random order, and the lines of each, (R, side)."""
-        return (box * ranks(count, box)[:, :, None] + ranks(count, box, box)).flatten(1)
-
-    table = ranks(count, side).gather(1, pool).view(count, side, side)
-    table = table.gather(1, lines()[:, :, None].expand_as(table)).gather(2, lines()[:, None].expand_as(table))
-    turned = torch.rand(count, generator=generator) < 0.5
-    return torch.where(turned[:, None, None], table.transpose(1, 2), table).flatten(1)
-
-
-def masked(x_0: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Noisy grids and where they are masked, one cell at least."""
-    t = (torch.rand(1, generator=generator) + torch.arange(len(x_0)) / len(x_0)) % 1  # spread over the batch
-    noise = torch.rand(x_0.shape, generator=generator)
-    where = (noise < t[:, None]) | (noise == noise.amin(1, keepdim=True))
-    return x_0.masked_fill(where, side), where
-
-
-def loss_of(network: GridNetwork, x_0: Tensor, generator: torch.Generator) -> Tensor:
-    """The mean over grids of the mean over masked cells, in nats."""
-    x_t, where = masked(x_0, network.options.side, generator)
-    each = F.cross_entropy(network(x_t, where), x_0[where], reduction="none")
-    return (each / where.sum(1, keepdim=True).expand(where.shape)[where]).sum() / len(x_0)
+    def forward(self, x: Tensor, order: Tensor, back: Tensor) -> Tensor:
+        """(R, L, width); `order` (3, L) has the cells unit after unit, and `back` is its inverse."""
+        rows, length, width = x.shape
+        side, kind = isqrt(length), torch.arange(KINDS, device=x.device)[:, None]
+        mixed = self.qkv(self.norm1(x)).view(rows, length, KINDS, 3 * width // KINDS)
+        query, key, value = mixed[:, order, kind].view(rows, KINDS, side, side, -1).chunk(3, dim=-1)
+        score = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
+        seen = (torch.softmax(score, dim=-1) @ value).flatten(2, 3)
+        x = x + self.out(seen[:, kind, back].transpose(1, 2).flatten(2))
+        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
 
 
-def train(plan: Plan, seed: int) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The averaged weights, and what the run came to."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    side, start = plan.options.side, time.monotonic()
-    pool, held = grids(side, plan.grids, seed), grids(side, VALIDATION, seed + 1)
-    network = GridNetwork(plan.options)
-    average = {name: p.detach().clone() for name, p in network.named_parameters()}
-    optimizer = torch.optim.AdamW(network.parameters(), lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / WARMUP, 1 - step / plan.steps)
-    )
-    for step in tqdm(range(plan.steps), mininterval=5, disable=None):
-        x_0 = shuffled(pool[torch.randint(len(pool), (plan.batch,), generator=generator)], side, generator)
-        loss = loss_of(network, x_0, generator)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        decay = min(AVERAGE, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.values()), [p.detach() for p in network.parameters()], 1 - decay)
-        if (step + 1) % 250 == 0:
-            logger.info("step %d, %.0f s, loss %.4f", step + 1, time.monotonic() - start, float(loss))
-    network.load_state_dict(average)
-    with torch.no_grad():
-        final = float(loss_of(network, held, torch.Generator().manual_seed(1)))
-    seconds = time.monotonic() - start
-    return average, {"steps": plan.steps, "grids": plan.steps * plan.batch, "seconds": round(seconds), "loss": final}
+class GridNetwork(nn.Module):
+    """The network: noisy grids in, logits of the digits out."""
+
+    order: Tensor
+    back: Tensor
+
+    def __init__(self, options: GridOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.table = nn.Embedding(options.side + 1, options.width)
+        self.blocks = nn.ModuleList(Block(options.width) for _ in range(options.blocks))
+        self.norm = nn.LayerNorm(options.width)
+        self.head = nn.Linear(options.width, options.side)
+        order = unit_order(options.side)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("back", order.argsort(1), persistent=False)
+
+    def forward(self, x_t: Tensor, where: Tensor) -> Tensor:
+        """Tokens (R, L) long as logits (M, side) of the True cells of where (R, L), row-major."""
+        x = self.table(x_t)
+        for block in self.blocks:
+            x = block(x, self.order, self.back)
+        return self.head(self.norm(x[where]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=tuple(PLANS), help="train one of the two")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
-    record = options.out / "sudoku.json"
-    found = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    for name in [options.only] if options.only else PLANS:
-        weights, told = train(PLANS[name], options.seed)
-        save(weights, PLANS[name].options, options.out / f"{name}.safetensors")
-        found[name] = {"seed": options.seed, "weights": sum(p.numel() for p in weights.values()), **told}
-        logger.info("%s %s", name, found[name])
-        record.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+@dataclass(frozen=True)
+class SudokuDenoiser(Denoiser):
+    """The network as a `Denoiser` of grids: tokens 0 .. side - 1 are the digits less one, the last one is the mask.
+
+    t is not looked at: the number of masks tells it. A row's answer depends on its own tokens only.
+    """
+
+    network: GridNetwork
+    noise: Noise
+    time_independent: bool = True
+    promptless: bool = True
+
+    @property
+    def side(self) -> int:
+        """The side of the grids."""
+        return self.network.options.side
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """Grids (R, L) long, times (R,), open cells (R, L) bool, (R,) long -> (M, V) float32 log p(x_0^i | x_t)."""
+        return self._law(x_t, where, log=True)
+
+    def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """The exponential of the same, (M, V) float32."""
+        return self._law(x_t, where, log=False)
+
+    @torch.no_grad()
+    def _law(self, x_t: Tensor, where: Tensor, log: bool) -> Tensor:
+        """Raises `ValueError` for grids of another size."""
+        if x_t.shape[1] != self.side**2:
+            raise ValueError(f"x_t has {x_t.shape[1]} cells: this model knows grids of {self.side} x {self.side}")
+        assert self.noise.mask is not None
+        busy = where.any(1)  # rows without an open cell are not worth a pass
+        x_t, where = x_t[busy], where[busy]
+        logits = F.pad(self.network(x_t, where), (0, 1))  # a place for the mask, which is ruled out
+        return carry_over_(logits, x_t, where, self.noise.mask, log)
 
 
-if __name__ == "__main__":
-    main()
+def unit_order(side: int) -> Tensor:
+    """The cells in the order of their rows, columns and boxes, (3, side^2) long."""
+    box, cells = isqrt(side), torch.arange(side**2)
+    boxes = cells.view(box, box, box, box).transpose(1, 2).flatten()
+    return torch.stack([cells, cells.view(side, side).T.flatten(), boxes])
+
+
+def load(side: int = 9, file: str | Path | None = None, device: torch.device | str = "cpu") -> SudokuDenoiser:
+    """The bundled model of grids of a side, 4 or 9, or that of a `file` that benchmarks/models/train_sudoku.py wrote.
+
+    Raises `FileNotFoundError` where there is none, and `ValueError` for another format or another side.
+    """
+    path = WEIGHTS / f"sudoku{side}.safetensors" if file is None else Path(file)
+    if file is None and not path.is_file():
+        raise FileNotFoundError(f"there is no bundled model of grids of side {side}: there are those of side 4 and 9")
+    options = sizes(path)
+    if options.side != side:
+        raise ValueError(f"{path.name} is a model of grids of side {options.side}, not {side}: give another")
+    network = GridNetwork(options)
+    network.load_state_dict({name: weight.float() for name, weight in load_file(path).items()})
+    return SudokuDenoiser(network.to(device).eval().requires_grad_(False), absorbing(side + 1))
+
+
+def sizes(path: Path) -> GridOptions:
+    """The sizes of the network in a file. Raises as `load` does."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}: give one that benchmarks/models/train_sudoku.py wrote")
+    with safe_open(path, "pt") as opened:
+        about = opened.metadata() or {}
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path.name} is no {FORMAT} file: give one that benchmarks/models/train_sudoku.py wrote")
+    return GridOptions(int(about["side"]), int(about["width"]), int(about["blocks"]))
+
+
+def save(weights: Mapping[str, Tensor], options: GridOptions, path: Path) -> None:
+    """Writes the weights of a network in float16, with its sizes, where `load` reads them."""
+    halves = {name: weight.half().contiguous() for name, weight in weights.items()}
+    sizes = {name: str(value) for name, value in asdict(options).items()}
+    save_file(halves, path, metadata={"format": FORMAT, **sizes})

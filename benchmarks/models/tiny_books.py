@@ -1,6 +1,7 @@
 """Trains `tiny-books` and `tiny-books-uniform`, the bundled models of whole texts: story books and film reviews.
 
-    python -m benchmarks.models.tiny_books --data DATA --work SCRATCH --out iterref/models/weights
+    python -m benchmarks.models.tiny_books --data DATA --work SCRATCH --out iterref/models/weights \
+        --uniform-out benchmarks/models/weights
 
     masked    E_t mean over the masked i of -log p(x_0^i | x_t)                    (Sahoo et al. 2024, arXiv:2406.07524)
     uniform   E_t mean over all i of -log p(x_0^i | x_t),   p(v | x_t) proportional to l(v) q(x_t^i | v)
@@ -215,10 +216,11 @@ def save(network: Dit, tokenizer: Tokenizer, folder: Path, family: str, timed: b
     config = {
         "model_type": family, "vocab_size": options.vocab, "hidden_dim": options.width, "cond_dim": options.condition,
         "n_blocks": options.blocks, "n_heads": options.heads, "model_length": LENGTH, "time_conditioning": timed,
-        "filler": True,
+        "tie_word_embeddings": True,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     tensors = {f"backbone.{name}": weight.half().contiguous().clone() for name, weight in published(network).items()}
+    del tensors["backbone.output_layer.linear.weight"]  # the table once more
     save_file(tensors, folder / "model.safetensors")
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
 
@@ -299,6 +301,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "work", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--uniform-out", type=Path, help="of the uniform model; --out unless given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=30, help="of one core, for the masked model")
     parser.add_argument("--uniform-minutes", type=float, default=13, help="of one core, for the uniform model")
@@ -319,7 +322,7 @@ def main() -> None:
     learner = Learner(VOCAB, options.seed)
     learner.continued(masked)
     replacing = train("uniform", learner, texts, options.uniform_minutes, options.seed, options.work)
-    save(replacing, tokenizer, options.out / "tiny-books-uniform", "udlm", True)
+    save(replacing, tokenizer, (options.uniform_out or options.out) / "tiny-books-uniform", "udlm", True)
     found = {
         kind: {
             "tokens": float((weights(x_0[:, 1:]) == 1).sum()),

@@ -1,1 +1,1 @@
-"""The scripts that train the bundled reward models, resumable: `python -m benchmarks.rewards.sentiment --help`."""
+"""Rewards and judges of the benchmarks, and the resumable scripts that train the bundled reward models."""

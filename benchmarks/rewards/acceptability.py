@@ -1,6 +1,6 @@
 """Trains `acceptability` and `acceptability-judge`, the bundled classifiers of sound and broken English.
 
-    python -m benchmarks.rewards.acceptability --data DATA --work SCRATCH --out iterref/rewards/weights
+    python -m benchmarks.rewards.acceptability --data DATA --work SCRATCH --out benchmarks/rewards/weights
 
                           layout, start                    labels of CoLA    faults (`faults.py`)        books, reviews
     acceptability         ModernBERT, vectors of words     60 %              gaps                        every other one
@@ -38,8 +38,8 @@ from benchmarks.rewards.loop import Loop, Plan, by_length
 from benchmarks.rewards.prose import HELD_AUTHORS
 from benchmarks.rewards.sentiment import vectors
 from benchmarks.rewards.texts import END, PAD, SPECIAL, START, byte_pairs, in_words, padded, rows, save_tokenizer
+from benchmarks.tasks.steering import OPENINGS
 from iterref import sample
-from iterref.bench.tasks.steering import OPENINGS
 from iterref.drafts import tempered
 from iterref.hub import quiet
 from iterref.loading import load

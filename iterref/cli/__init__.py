@@ -1,4 +1,4 @@
-"""The command line: demo, generate, refine, infill, bench, train, check, ls.
+"""The command line: demo, generate, refine, infill, compare, train, check, ls.
 
     exit codes:  0 done,  1 failed on the way,  2 wrong use, with one sentence on standard error
 
@@ -19,6 +19,7 @@ import click
 
 from iterref import __version__
 from iterref.cli.bench import bench
+from iterref.cli.compare import compare
 from iterref.cli.config import configured
 from iterref.cli.doors import doors, kept, resuming
 from iterref.cli.edit import edit_texts, goes_on, infill, refine
@@ -225,5 +226,6 @@ def check(
 
 main.add_command(refine)
 main.add_command(infill)
+main.add_command(compare)
 main.add_command(bench)
 main.add_command(list_all)

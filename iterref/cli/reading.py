@@ -146,21 +146,3 @@ def read_budget(text: str) -> Any:
     return Budget(**bounds)
 
 
-def read_budgets(text: str | None) -> tuple[int, ...]:
-    """Budgets in plain runs from "1,2,4"; none from None."""
-    parts = [] if text is None else text.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
-        raise ValueError(f"the budgets {text!r} cannot be read: write whole numbers of plain runs, as in 1,2,4")
-    return tuple(map(int, parts))
-
-
-def read_option(text: str) -> tuple[str, Any]:
-    """An option of a task from "name=value": a number where it reads as one."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip().isidentifier():
-        raise ValueError(f"the option {text!r} cannot be read: write NAME=VALUE, as in limit=100")
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        found = value
-    return name.strip(), value if isinstance(found, list | dict) else found

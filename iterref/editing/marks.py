@@ -17,7 +17,7 @@ from rapidfuzz.distance import Postfix, Prefix
 from torch import Tensor
 
 from iterref.models.base import MASKS, TextModel
-from iterref.rewards.base import Composable, Reward, checked
+from iterref.rewards.algebra import Composable, Reward, checked
 
 Marks = tuple[str, str]
 BRACKETS: Marks = ("[", "]")

@@ -46,7 +46,8 @@ PARTS = {
 @dataclass(frozen=True)
 class DitOptions:
     """Sizes of the network: `vocab` tokens, `blocks` of a `width` that is a multiple of 2 * `heads`, the size of the
-    `condition` c, and how many `labels` a row may be conditioned on, if any."""
+    `condition` c, how many `labels` a row may be conditioned on, if any, and whether the head may be `tied`: it has the
+    table's weights where a checkpoint holds none of its own."""
 
     vocab: int
     width: int
@@ -54,6 +55,7 @@ class DitOptions:
     heads: int
     condition: int
     labels: int = 0
+    tied: bool = False
 
     def __post_init__(self) -> None:
         if self.width % (2 * self.heads):
@@ -200,6 +202,7 @@ def sizes(checkpoint: Checkpoint, labels: int = 0) -> DitOptions:
         heads=checkpoint.size("n_heads", "model.n_heads"),
         condition=checkpoint.size("cond_dim", "model.cond_dim"),
         labels=labels,
+        tied=bool(checkpoint.config.get("tie_word_embeddings", False)),
     )
 
 
@@ -211,6 +214,8 @@ def build(options: DitOptions, weights: Mapping[str, Tensor], dtype: torch.dtype
     with torch.device("meta"):
         network = Dit(options)
     wanted = network.state_dict()
+    if options.tied and "table.weight" in weights:
+        weights = {"head.weight": weights["table.weight"], **weights}
     for name, weight in wanted.items():
         if name not in weights:
             raise ValueError(f"the weights lack {name!r}: they belong to another architecture or to other sizes")

@@ -26,8 +26,8 @@ Measure = Literal["log_probability", "probability", "logit"]
 class Classifier(TextNetwork[float]):
     """A label's log-probability, probability or logit of a text, as a text reward: `Classifier(folder, "positive")`.
 
-    `model` is a folder or hub name with safetensors, a bundled classifier ("sentiment", "acceptability", and a "-judge"
-    of each; a folder of that name goes first), or a loaded network with its `tokenizer`; `label` a name, found
+    `model` is a folder or hub name with safetensors, a bundled classifier ("sentiment", "sentiment-judge";
+    a folder of that name goes first), or a loaded network with its `tokenizer`; `label` a name, found
     in any case, or else a number; None where there is one output only. `given` names a column that stands before the
     text in the classifier's input: "prompts", or the premise of an entailment. Texts of more tokens than the network
     reads, or than `length`, are cut with a warning. `batch` texts are read at a time, padded; the latest `limit`

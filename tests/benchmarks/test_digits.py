@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref.bench.digits import ClassNetwork, DigitClass, Judge, JudgeNetwork, Realism
+from benchmarks.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS, Digits
+from benchmarks.rewards.digits import ClassNetwork, DigitClass, Judge, JudgeNetwork, Realism
 from iterref.check import check
 from iterref.guidance import ClassifierFreeGuidance
-from iterref.models.digits import CLASSES, FOLDERS, LENGTH, LEVELS, WEIGHTS, Digits
 from iterref.problem import Problem
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iterref.bench.records import Records, read
+from benchmarks.records import Records, read
 
 ROWS = [
     {"document": "The mill was sold,\nat last, on “Monday”.", "summary": "The mill was sold."},

@@ -20,6 +20,7 @@ from iterref.rewards import Classifier
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
+WEIGHTS = ROOT / "benchmarks" / "rewards" / "weights"
 NAMES = ("acceptability", "acceptability-judge")
 SOUND = [
     "The boy ran down the hill as fast as he could, and his dog ran after him.",
@@ -43,13 +44,13 @@ def shuffled(text: str, seed: int) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sound_text_is_told_from_its_words_in_another_order(name: str) -> None:
-    acceptable = Classifier(name, "acceptable", value="probability")
+    acceptable = Classifier(WEIGHTS / name, "acceptable", value="probability")
     sound = acceptable(SOUND)
     mixed = [np.mean(acceptable([shuffled(text, seed) for seed in range(4)])) for text in SOUND]
     assert all(one > other for one, other in zip(sound, mixed, strict=True))
     assert np.mean(sound) > 0.5 > np.mean(mixed) + 0.2
     # the other label says the opposite, so a swap of labels could not go unseen
-    other = Classifier(name, "unacceptable", value="probability")
+    other = Classifier(WEIGHTS / name, "unacceptable", value="probability")
     assert other(SOUND) == pytest.approx([1 - value for value in sound], abs=1e-6)
 
 
@@ -58,7 +59,7 @@ def test_gaps_that_a_model_fills_in_all_at_once_are_seen(name: str) -> None:
     """By both, and more of them the more; text that went the same way without gaps is the control."""
     model: Any = load("tiny-books")
     canvases = model.encode([text.lower() for text in SOUND] * 2)
-    acceptable = Classifier(name, "acceptable", value="probability")
+    acceptable = Classifier(WEIGHTS / name, "acceptable", value="probability")
     means = [np.mean(acceptable(model.decode(canvases)))]
     means += [np.mean(acceptable(model.decode(filled(model, canvases, (s, s), 0.9, 0)))) for s in (0.2, 0.6)]
     assert means[0] > means[1] + 0.1 > means[2] + 0.1 and means[0] > means[2] + 0.25
@@ -75,7 +76,7 @@ def test_what_the_labels_taught_is_little_and_not_nothing(name: str) -> None:
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         labelled = [json.loads(line) for line in lines]
     labels = [row["label"] for row in labelled]
-    p = Classifier(name, "acceptable", value="probability")([row["text"] for row in labelled])
+    p = Classifier(WEIGHTS / name, "acceptable", value="probability")([row["text"] for row in labelled])
     assert 0.55 < roc_auc_score(labels, p) < 0.75  # more would mean that dev was trained on
     assert abs(roc_auc_score(random.Random(0).sample(labels, len(labels)), p) - 0.5) < 0.06
 
@@ -177,7 +178,7 @@ def test_a_text_s_loss_is_its_own(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_words_become_the_tokens_that_the_saved_tokenizer_gives(name: str) -> None:
     """Training hands over words, a reward raw text."""
-    reward = Classifier(name, "acceptable")
+    reward = Classifier(WEIGHTS / name, "acceptable")
     tokenizer = reward.tokenizer.backend_tokenizer
     for text in (*SOUND, "“It didn’t rain in 1,997 towns,” he said – twice."):
         made = script.example(tokenizer, in_words(text), 1, None)

@@ -187,7 +187,7 @@ def stopping(completions):
         raise KeyboardInterrupt
     return [0.5 * len(text) for text in completions]
 """
-LONG = "iterref:steps=2,moves=9,tries=2,blocks=1,early=0"
+LONG = "iterref:steps=2,moves=9,tries=2,decisions=1,early=0"
 RUNS = {
     "generate": (LONG, line(document="one", id=1) + line(document="one two", id=2)),
     "refine": ("iterref:moves=9,tries=2", line(document="one", text="alpha") + line(document="one two", text="gamma")),

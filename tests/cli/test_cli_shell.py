@@ -39,7 +39,8 @@ def commands(group: click.Command = cli.main, path: tuple[str, ...] = ()) -> Ite
     """Every command by its words, those of groups included."""
     if isinstance(group, click.Group):
         for name, command in group.commands.items():
-            yield from commands(command, (*path, name))
+            if not command.hidden:
+                yield from commands(command, (*path, name))
     else:
         yield path
 
@@ -52,7 +53,6 @@ def found(path: tuple[str, ...]) -> click.Command:
 
 
 COMMANDS = sorted(commands())
-STUDIES = [path for path in COMMANDS if path[0] == "bench"]
 
 # --- a terminal -------------------------------------------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ def test_a_terminal_shows_a_bar_and_ctrl_c_keeps_what_is_finished(tmp_path: Path
 
 
 def test_the_commands_are_those_that_are_promised() -> None:
-    assert {path[0] for path in COMMANDS} == {"demo", "generate", "refine", "infill", "bench", "train", "check", "ls"}
+    assert {path[0] for path in COMMANDS} == {"demo", "generate", "refine", "infill", "compare", "train", "check", "ls"}
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -135,13 +135,7 @@ FAILING = {
     ("demo",): ("iterref.demo", "compare", []),
     ("train",): ("iterref.training", "train", [__file__, "--out", "model"]),
     ("check",): ("iterref.check", "check_model", ["tiny-news", "pairs.jsonl"]),
-    ("bench", "world"): ("iterref.bench.world", "measure", ["--quick", "--out", "runs"]),
-    ("bench", "speed"): ("iterref.bench.speed", "measure", ["--quick", "--case", "random-2"]),
-    **{
-        path: ("iterref.bench.task", "measure", ["--quick", "--out", "runs"])
-        for path in STUDIES
-        if path[1] not in ("world", "speed")
-    },
+    ("compare",): ("iterref.comparison", "compare", ["prompts.txt", "--method", "smc", "--budget", "4"]),
 }
 
 
@@ -152,6 +146,7 @@ def test_a_failure_on_the_way_is_1_and_ctrl_c_says_how_to_go_on(
     home, name, arguments = FAILING[path]
     monkeypatch.chdir(tmp_path)
     Path("pairs.jsonl").write_text('{"document": "one", "summary": "alpha"}\n')
+    Path("prompts.txt").write_text("one\n")
 
     def ends(error: BaseException) -> None:
         def raised(*given: Any, **options: Any) -> None:
@@ -159,11 +154,10 @@ def test_a_failure_on_the_way_is_1_and_ctrl_c_says_how_to_go_on(
 
         monkeypatch.setattr(import_module(home), name, raised)
 
-    monkeypatch.setattr("iterref.bench.task.Plan", lambda *given, **options: None)  # no task is loaded
     ends(RuntimeError("the device is gone"))
     refused(call(*path, *arguments), "Error: the device is gone", code=1)
     ends(KeyboardInterrupt())
-    again = "start again" if path in (("demo",), ("bench", "speed")) else "the same command goes on from there"
+    again = "start again" if path in (("demo",), ("compare",)) else "the same command goes on from there"
     refused(call(*path, *arguments), "Error: interrupted" if path != ("check",) else "Aborted!", code=1)
     assert again in call(*path, *arguments).stderr or path == ("check",)
 
@@ -246,14 +240,6 @@ def test_a_demo_in_a_pipe_is_json_alone(fake: None, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "iterref-demo.html").read_text().startswith("<!DOCTYPE html>")
 
 
-def test_a_study_in_a_pipe_is_json_alone(tmp_path: Path) -> None:
-    small = ["--quick", "--budget", "1", "--method", "ancestral:steps=1", "--rows", "2", "--jobs", "1"]
-    done = call("bench", "world", *small, "--account", "total", "--out", str(tmp_path), "--json", "-")
-    assert done.exit_code == 0, done.output
-    assert {run["method"] for run in json.loads(done.stdout)} == {"ancestral:steps=1"}
-    assert "written: " in done.stderr
-
-
 # --- config files -----------------------------------------------------------------------------------------------------
 
 
@@ -273,16 +259,16 @@ def test_every_command_takes_all_its_options_from_a_file(path: tuple[str, ...], 
     assert set(context.default_map or {}) == {option.name for option in options}
 
 
-def test_options_that_may_be_given_again_are_lists_or_one_value(tmp_path: Path) -> None:
+def test_options_that_may_be_given_again_are_lists_or_one_value(fake: None, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    base = f'quick = true\nbudget = 1\nrows = 2\njobs = 1\naccount = "total"\nout = "{tmp_path}"\njson = "-"\n'
-    for said, expected in (('"ancestral:steps=1"', 1), ('["ancestral:steps=1", "ancestral:steps=2"]', 2)):
-        file.write_text(f"{base}method = {said}\n")
-        done = call("bench", "world", "--config", str(file))
-        assert done.exit_code == 0, done.output
-        assert len({run["method"] for run in json.loads(done.stdout)}) == expected
+    base = 'budget = 4\ncount = 2\nreward = "length:2"\njson = true\n'
+    file.write_text(base + 'method = ["ancestral:steps=1", "ancestral:steps=2"]\n')
+    done = call("compare", "--config", str(file))
+    assert done.exit_code == 0 and len(json.loads(done.stdout)["entries"]) == 2, done.output
+    file.write_text(base + 'method = "ancestral"\n')
+    refused(call("compare", "--config", str(file)), "at least two methods")
     file.write_text(base + 'method = ["ancestral", true]\n')
-    refused(call("bench", "world", "--config", str(file)), "run.toml: method is a string, got True")
+    refused(call("compare", "--config", str(file)), "run.toml: method is a string, got True")
 
 
 def test_a_file_gives_required_options_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

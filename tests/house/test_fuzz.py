@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks import records
+from benchmarks.tasks import constraints, steering
 from iterref import cli, generation, loading
-from iterref.bench import records
-from iterref.bench.tasks import constraints, steering
 from iterref.cli import reading
 from iterref.hub import read_json
 from iterref.registry import names

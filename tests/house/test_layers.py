@@ -17,7 +17,7 @@ FILES = {
 
 # From the ground up: a room may use the rooms above it in this list, and itself.
 ORDER = [
-    {"columns", "files", "hub", "interrupts", "lines", "optional", "progress", "legacy", "sources"},
+    {"columns", "files", "hub", "interrupts", "lines", "optional", "paired", "progress", "legacy", "sources"},
     {"forms"},
     {"registry"},
     {"lazy", "strings"},
@@ -38,15 +38,15 @@ ORDER = [
     {"arguments"},
     {"generation", "training"},
     {"estimation"},
-    {"editing", "bench", "engine"},
+    {"comparison", "editing", "engine"},
     {"demo"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-TOP = {"drafts", "loading", "generation", "training", "editing", "bench", "check", "demo", "cli"}  # may know a model
+TOP = {"drafts", "loading", "generation", "training", "editing", "check", "demo", "cli", "comparison"}  # may know a model
 LOW = {"hub", "optional", "random", "noise", "denoiser", "guidance", "models", "registry"}  # whom a model may know
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
-LATE = {"run": {"report"}}  # a result saves itself as a page, which is loaded only then
+LATE = {"result": {"report"}}  # a result saves itself as a page, which is loaded only then
 FACADE = {"__init__", "iterref", "models", "rewards", "samplers"}  # public names of what lies below
 
 

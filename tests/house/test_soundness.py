@@ -15,12 +15,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import iterref
+from benchmarks import records
+from benchmarks.frame.command import read_option
+from benchmarks.frame.plan import Plan
+from benchmarks.tasks import constraints
+from benchmarks.tasks.world import World
 from iterref import lines, loading
-from iterref.bench import records
-from iterref.bench.task import Plan
-from iterref.bench.tasks import constraints
-from iterref.bench.world import World
-from iterref.cli.reading import read_option, read_prompts
+from iterref.cli.reading import read_prompts
 from iterref.hub import read_json
 from iterref.models.checkpoint import Checkpoint
 from iterref.report import page, table

@@ -249,7 +249,7 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path, told: dict[str, Any], se
         iterref.load(folder(tmp_path, "dream"), length=5, **told)
 
 
-@pytest.mark.parametrize("name", ["tiny-news", "tiny-books", "tiny-books-uniform"])
+@pytest.mark.parametrize("name", ["tiny-news", "tiny-books"])
 def test_other_networks_have_one_device(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}.* has one device: say device=, for device_map is of .*LLaDA"):
         iterref.load(name, device_map="auto")

@@ -1,0 +1,1 @@
+"""The frame of all tasks: what a task is, its runs, each made once, comparisons, reports and the commands."""

@@ -1,0 +1,72 @@
+"""The command `compare`: several methods on the user's own model, prompts and reward, at equal cost."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from iterref.cli.config import configured
+from iterref.cli.doors import doors, resuming
+from iterref.cli.placing import place_of, place_options
+from iterref.cli.reading import read_budget, read_prompts, read_reward
+from iterref.cli.writing import write_json
+
+
+@click.command()
+@click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+@click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, in place of FILE.")
+@click.option("--method", "methods", multiple=True, required=True, help="NAME:option=value,...; give it twice or more.")
+@click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME (see `iterref ls`).")
+@click.option("--budget", "budgets", multiple=True, required=True, help="NFE a text, or total=CALLS; again for more.")
+@click.option("--baseline", help="The method that the others are compared to.  [default: the first]")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs under seeds 0, 1, ...")
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer of itself.")
+@click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward.")
+@click.option("--model", default="tiny-news", show_default=True, help="Or a folder, or a hub name (see `iterref ls`).")
+@place_options
+@click.option("--max-rows", type=click.IntRange(min=1), help="Most sequences in one call of the model.")
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of the table, with all rewards and texts.")
+@click.option("--out", type=click.Path(dir_okay=False), help="Write the table as CSV, too.")
+@click.option("--picture", type=click.Path(dir_okay=False), help="Draw reward against NFE, too: PNG, PDF or SVG.")
+@configured
+def compare(
+    file: IO[str],
+    count: int | None,
+    methods: tuple[str, ...],
+    budgets: tuple[str, ...],
+    reward: str,
+    model: str,
+    as_json: bool,
+    out: str | None,
+    picture: str | None,
+    **options: Any,
+) -> None:
+    """Methods at equal cost on the same prompts (a line of FILE each, or JSON lines with `document`) and seeds: paired
+    differences to the baseline, with 95 % intervals."""
+    with doors(), resuming("a comparison is made in one go: start again"):
+        if count is not None and file.name != "<stdin>":
+            raise ValueError("texts without prompts read no file: leave out FILE, or --count")
+        for path in (out, picture):
+            if path is not None and not os.access(Path(path).parent, os.W_OK):
+                raise ValueError(f"{path} cannot be written: name a file in a folder that is there and yours")
+        place = place_of(options)
+        prompts, columns = read_prompts(file) if count is None else ([""] * count, {})
+        asked, limits = read_reward(reward, columns), [read_budget(text) for text in budgets]
+        from iterref.comparison import compare as run
+        from iterref.loading import load
+
+        found = run(
+            load(model, **place), prompts, methods, reward=asked, budgets=limits, columns=columns,
+            progress=sys.stderr.isatty(), **options,
+        )  # fmt: skip
+        if as_json:
+            write_json("-", found.as_json())
+        else:
+            click.echo(str(found))
+        for path, write in ((out, found.to_csv), (picture, found.save_picture)):
+            if path is not None:
+                click.echo(f"written: {write(path)}", err=True)

@@ -1,0 +1,305 @@
+"""Compare: several methods on one's own model, prompts and reward, at equal cost, prompt by prompt.
+
+    compare("tiny-books", ["the river"] * 32, {"best of N": "best_of_n", "iterref": "iterref"}, reward=mine, budgets=64)
+
+Every method runs on the same prompts under the same seeds and identities, and is refitted to the same budget: a number
+of NFE (network evaluations a sample), or `Budget(total=...)` where reward calls count as well. What is reported is the
+reward of the texts that a method returns, and its paired difference to the baseline (`iterref.paired`). Every interval
+is for one difference: of twenty without any effect, one is significant by chance.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from iterref.budget import BudgetLike, budget_of
+from iterref.drafts import Drafts, OwnDrafts, Pooled, TextModel, no_reward, pools_in, tempered
+from iterref.generation import (
+    begun,
+    checked_columns,
+    checked_prompts,
+    checked_reward,
+    checked_rows,
+    draw_drafts,
+    fitted,
+    generate,
+    text_model,
+)  # fmt: skip
+from iterref.paired import Mean, difference, interval
+from iterref.problem import Problem
+from iterref.progress import Bar
+from iterref.samplers.strings import sampler_from_string
+from iterref.rewards.algebra import Composable, leaves, replaced
+from iterref.rewards.calling import judges_tokens
+from iterref.rewards.text import TextReward
+from iterref.result import Result
+from iterref.samplers.base import Sampler
+
+COLUMNS = (
+    "method", "budget", "sampler", "nfe", "reward_calls", "reward", "reward_low", "reward_high", "difference",
+    "difference_low", "difference_high", "significant", "seconds", "forbidden",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One method at one budget: its name, the `sampler` with its fitted options, NFE and reward calls a sample, seconds
+    in all, and of S seeds and B prompts the `rewards` (S, B) and `texts`; `difference` to the baseline, None for it."""
+
+    method: str
+    budget: str
+    sampler: str
+    nfe: float
+    reward_calls: float
+    seconds: float
+    rewards: np.ndarray
+    texts: list[list[str]]
+    difference: Mean | None = None
+
+    @property
+    def reward(self) -> Mean:
+        """The mean reward, forbidden texts (-inf) left out."""
+        return interval(self.rewards)
+
+    @property
+    def forbidden(self) -> int:
+        """How many texts have a reward of -inf."""
+        return int((~np.isfinite(self.rewards)).sum())
+
+    def row(self) -> dict[str, Any]:
+        """The entry as a line of a table, under `COLUMNS`."""
+        by, mean = self.difference, self.reward
+        told = (
+            self.method, self.budget, self.sampler, self.nfe, self.reward_calls, *(mean.value, mean.low, mean.high),
+            *((by.value, by.low, by.high, by.significant) if by else (None,) * 4), self.seconds, self.forbidden,
+        )  # fmt: skip
+        finite = (None if isinstance(value, float) and not isfinite(value) else value for value in told)
+        return dict(zip(COLUMNS, finite, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `compare` found: an entry a budget and method. Printed, it is a table that names the better ones."""
+
+    entries: list[Entry]
+    baseline: str
+    prompts: int
+    seeds: tuple[int, ...]
+
+    def better(self) -> list[Entry]:
+        """The entries whose reward is significantly above the baseline's."""
+        return [one for one in self.entries if one.difference and one.difference.significant and one.difference[0] > 0]
+
+    def __str__(self) -> str:
+        head = ["method", "budget", "NFE", "reward calls", "reward", f"over {self.baseline}", "seconds"]
+        cells = [head]
+        for one in self.entries:
+            by = "(baseline)" if one.difference is None else _shown(one.difference, sign="+")
+            figures = (f"{one.nfe:g}", f"{one.reward_calls:g}", _shown(one.reward), by, f"{one.seconds:.1f}")
+            cells.append([one.method, one.budget, *figures])
+        seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
+        below = f"{self.prompts} prompts, {seeds}; 95 % intervals in brackets"
+        return "\n".join([*_aligned(cells, left=2), "", below, *self._verdicts()])
+
+    def _verdicts(self) -> list[str]:
+        """In words, how every method does against the baseline."""
+        lines = []
+        for one in self.entries:
+            if one.difference is None:
+                continue
+            by, where = one.difference, f"{one.method} at {one.budget}"
+            if by.significant:
+                way = "better" if by.value > 0 else "worse"
+                lines.append(f"{where}: {way} than {self.baseline} (significant, 95 % CI excludes 0)")
+            else:
+                lines.append(f"{where}: no significant difference to {self.baseline}")
+        bad = [f"{one.forbidden} of {one.method} at {one.budget}" for one in self.entries if one.forbidden]
+        return lines + [f"forbidden texts (reward -inf), left out of means: {', '.join(bad)}"] * bool(bad)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, rewards and texts of all seeds and prompts too, as JSON can hold it."""
+        entries = []
+        for one in self.entries:
+            rewards = [[value if isfinite(value) else None for value in seed] for seed in one.rewards.tolist()]
+            entries.append({**one.row(), "rewards": rewards, "texts": one.texts})
+        return {"baseline": self.baseline, "prompts": self.prompts, "seeds": list(self.seeds), "entries": entries}
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Writes the table, and returns the path. Raises `OSError` where the file cannot be written."""
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(one.row() for one in self.entries)
+        return Path(path)
+
+    def to_pandas(self) -> Any:
+        """The table as a data frame. Raises `ImportError` where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas: pip install pandas, or use to_csv") from error
+        return pandas.DataFrame([one.row() for one in self.entries], columns=list(COLUMNS))
+
+    def save_picture(self, path: str | Path) -> Path:
+        """Draws the mean reward with its interval against NFE, a line a method; the format follows the file's ending.
+
+        Returns the path. Raises `OSError` where the file cannot be written.
+        """
+        from iterref.report.plots import Point, reward_against_budget
+
+        series: dict[str, list[Point]] = {}
+        for one in self.entries:
+            half = one.reward.half if isfinite(one.reward.half) else 0.0
+            series.setdefault(one.method, []).append(Point(one.nfe, one.reward.value, half))
+        title = f"{self.prompts} prompts, {len(self.seeds)} seeds: mean reward and 95 % interval"
+        return reward_against_budget(series, path, title, rows="NFE a sample")
+
+
+def compare(
+    model: TextModel | str | Path | None,
+    prompts: Sequence[str],
+    methods: Sequence[Sampler | str] | Mapping[str, Sampler | str],
+    *,
+    reward: Callable[..., Any] | str = "consensus",
+    budgets: BudgetLike | Sequence[Rows],
+    baseline: str | None = None,
+    seeds: int | Sequence[int] = 1,
+    alpha: float = 0.1,
+    rows: Sequence[int] | None = None,
+    temperature: float = 1.0,
+    forbidden: Sequence[int] = (),
+    start: Literal["drafts"] | None = None,
+    max_rows: int | None = None,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    progress: bool = False,
+) -> Comparison:
+    """Runs every method at every budget on the same prompts, seeds and identities, and compares their rewards.
+
+    `methods` are samplers or their names with options, under names of your own where it is a mapping. `budgets` is one
+    budget a sample as `generate` takes it, or a list of them: a number is NFE, `Budget(total=...)` counts reward calls
+    as well. `seeds` is a number of seeds (0, 1, ...) or the seeds themselves. `baseline` is the name of the method that
+    the others are compared to, the first one unless given. A pool of drafts that the reward needs is drawn once a seed
+    and charged to every method. All else is as `generate` takes it.
+
+    Raises `ValueError` (`TypeError` for a wrong type) before anything runs, for a budget that a method does not fit
+    too, naming both; and whatever `generate` raises on the way.
+    """
+    prompts, limits = checked_prompts(prompts), _budgets(budgets)
+    named, chosen = _methods(methods), _seeds(seeds)
+    baseline = next(iter(named)) if baseline is None else baseline
+    if baseline not in named:
+        raise ValueError(f"the baseline {baseline!r} is none of the methods: choose one of {', '.join(named)}")
+    columns, reward = checked_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
+    for seed in chosen:
+        identities = checked_rows(seed, rows, (), len(prompts))
+    model = text_model(model)
+    drawing: dict[str, Any] = {"temperature": temperature, "forbidden": forbidden, "max_rows": max_rows}
+    for each in leaves(reward):
+        if not (isinstance(each, Pooled | Composable) or judges_tokens(each)):
+            TextReward(each, model.decode, prompts, columns)  # refuses a function that needs a column that is not there
+    denoiser, canvas, free = model.prepare(prompts)
+    problem = Problem(
+        tempered(denoiser, temperature), no_reward, canvas, free, alpha=alpha, forbidden=forbidden, max_rows=max_rows
+    )
+    _refuse_unfit(named, limits, reward, start, problem.denoiser.passes)
+    found: dict[tuple[str, str], list[Result]] = {}
+    work = [(seed, name, limit) for seed in chosen for limit in limits for name in named]
+    shared: dict[int, Any] = {}  # the reward of a seed, its pools drawn
+    with Bar(work, "compare", shown=progress) as bar:
+        for seed, name, limit in bar:
+            if seed not in shared:
+                pools = {
+                    pool: draw_drafts(model, prompts, pool, seed=seed, rows=identities, **drawing)
+                    for pool in pools_in(reward) if isinstance(pool, OwnDrafts)
+                }  # fmt: skip
+                shared[seed] = replaced(reward, partial(_drawn, pools))
+            result = generate(
+                model, prompts, reward=shared[seed], sampler=named[name], budget=limits[limit], seed=seed,
+                rows=identities, columns=columns, alpha=alpha, start=start, **drawing,
+            )  # fmt: skip
+            found.setdefault((name, limit), []).append(result)
+    entries = {key: _entry(*key, results) for key, results in found.items()}
+    for (name, limit), one in entries.items():
+        if name != baseline:
+            by = difference(one.rewards, entries[baseline, limit].rewards)
+            entries[name, limit] = replace(one, difference=by)
+    return Comparison(list(entries.values()), baseline, len(prompts), chosen)
+
+
+def _drawn(pools: Mapping[OwnDrafts, Drafts], part: Any) -> Any:
+    """A part of a reward, its pool drawn where it has one."""
+    return pools[part] if isinstance(part, OwnDrafts) else part
+
+
+def _entry(method: str, budget: str, results: Sequence[Result]) -> Entry:
+    """What the runs of a method at a budget, one a seed, come to."""
+    rewards = torch.stack([result.rewards for result in results]).double().cpu().numpy()
+    last = results[-1]
+    return Entry(
+        method, budget, str(last.sampler), last.asked.nfe, last.asked.reward_calls,
+        sum(result.seconds for result in results), rewards, [list(result.texts or []) for result in results],
+    )  # fmt: skip
+
+
+def _refuse_unfit(
+    methods: Mapping[str, Sampler], limits: Mapping[str, Rows], reward: Any, start: str | None, passes: int
+) -> None:
+    """Raises `ValueError` where a method does not fit a budget, naming both."""
+    for limit, budget in limits.items():
+        for name, method in methods.items():
+            try:
+                begins, pool = begun(method, reward, start)
+                fitted(begins, budget, pool, passes)
+            except ValueError as error:
+                raise ValueError(f"{name} at {limit}: {error}") from None
+
+
+def _methods(methods: Sequence[Sampler | str] | Mapping[str, Sampler | str]) -> dict[str, Sampler]:
+    """The samplers by name. Raises `ValueError` for fewer than two, or two of one name."""
+    if isinstance(methods, str):
+        raise TypeError("the methods are one string: pass a list of methods, or a mapping from names to methods")
+    pairs = methods.items() if isinstance(methods, Mapping) else [(str(one), one) for one in methods]
+    named = {name: sampler_from_string(method) for name, method in pairs}
+    if len(named) < max(2, len(methods)):
+        raise ValueError("a comparison needs at least two methods of different names: give each its own")
+    return named
+
+
+def _budgets(budgets: BudgetLike | Sequence[Rows]) -> dict[str, Rows]:
+    """Budgets by what is told of them. Raises `ValueError` for none."""
+    listed = list(budgets) if isinstance(budgets, Sequence) and not isinstance(budgets, tuple) else [budgets]
+    if not listed:
+        raise ValueError("there are no budgets: give at least one, as in budgets=[64]")
+    return {str(budget_of(one)): one for one in listed}
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """The seeds. Raises `ValueError` for none, or one twice, and `TypeError` for another type."""
+    if not isinstance(seeds, int | Sequence) or isinstance(seeds, str):
+        raise TypeError(f"seeds={seeds!r}: give a whole number of seeds, or a list of them")
+    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"seeds={seeds!r}: give a number of at least 1, or different seeds")
+    return found
+
+
+def _aligned(cells: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Lines of a table, its first `left` columns flush left and the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    sides = "<" * left + ">" * (len(widths) - left)
+    form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
+    return [form.format(*line).rstrip() for line in cells]
+
+
+def _shown(mean: Mean, sign: str = "") -> str:
+    value = f"{mean.value:{sign}.4g}"
+    return f"{value} [{mean.low:{sign}.3g}, {mean.high:{sign}.3g}]" if isfinite(mean.half) else value

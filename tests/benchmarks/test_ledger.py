@@ -1,0 +1,59 @@
+"""The ledger of runs: each is made once and remembered, and what broke off goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.frame import ledger as matrix
+from benchmarks.frame.ledger import Ledger, Row, cross
+
+
+def square(cell: Row) -> Row:
+    return {"square": int(cell["a"] or 0) ** 2, "half": 0.5 if cell["b"] == "x" else float("nan")}
+
+
+def ledger_of(folder: Path) -> Ledger:
+    return Ledger(folder / "deep" / "runs.csv", ("a", "b"), ("square", "half", "note"))
+
+
+def test_a_run_is_made_once(tmp_path):
+    ledger, made = ledger_of(tmp_path), []
+
+    def work(cell: Row) -> Row:
+        made.append(cell)
+        return square(cell)
+
+    cells = cross(a=[1, 2], b=["x", "y"])
+    found = matrix.run(cells[:3], work, ledger)
+    assert made == cells[:3]
+    assert found[1] == {"a": 1, "b": "y", "square": 1, "half": None, "note": None}
+    assert matrix.run(cells[::-1], work, ledger)[0]["square"] == 4 and made == cells
+    assert matrix.run(cells, work, ledger) == ledger.rows() and len(made) == 4
+    assert matrix.run([cells[0]] * 2, work, ledger_of(tmp_path / "new"))[0]["square"] == 1 and len(made) == 5
+
+
+def test_what_broke_off_goes_on(tmp_path):
+    ledger, cells = ledger_of(tmp_path), cross(a=[1, 2, 3], b=["x"])
+
+    def tired(cell: Row) -> Row:
+        if cell["a"] == 3:
+            raise OSError("no more")
+        return square(cell)
+
+    threads = torch.get_num_threads()
+    with pytest.raises(OSError):
+        matrix.run(cells, tired, ledger)
+    assert torch.get_num_threads() == threads
+    assert [row["a"] for row in ledger.rows()] == [1, 2]
+    text = ledger.path.read_text()
+    ledger.path.write_text(text[:-4])  # as a process that died while writing leaves it
+    assert [row["a"] for row in ledger.rows()] == [1]
+    assert [row["square"] for row in matrix.run(cells, square, ledger)] == [1, 4, 9]
+    ledger.add({"a": 1, "b": "x", "square": 10.25, "note": 'said "so", twice'})
+    assert ledger.rows()[0] == {"a": 1, "b": "x", "square": 10.25, "half": None, "note": 'said "so", twice'}
+    with pytest.raises(ValueError, match="other columns than this benchmark writes"):
+        replace(ledger, measured=("cube",)).rows()

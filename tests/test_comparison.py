@@ -1,0 +1,237 @@
+"""Methods compared at equal cost: what is run, intervals by hand, the table, files, every refusal, the command."""
+
+from __future__ import annotations
+
+import csv
+import json
+from math import inf, isnan, sqrt
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import iterref
+from iterref import cli, loading
+from iterref.comparison import COLUMNS, Comparison, Entry, compare
+from iterref.drafts import OwnDrafts
+from iterref.generation import generate
+from iterref.paired import Mean, difference, interval
+from tests.support.words import WordModel
+
+PROMPTS = ["one", "one two", "one two three"] * 4
+METHODS = {"plain": "ancestral:steps=2", "best of N": "best_of_n:steps=2"}
+
+
+def alphas(completions: list[str]) -> list[float]:
+    """How often a text says the first word."""
+    return [float(text.split().count("alpha")) for text in completions]
+
+
+def run(methods: Any = METHODS, **options: Any) -> Comparison:
+    return compare(WordModel(), PROMPTS, methods, **({"reward": alphas, "budgets": 16} | options))
+
+
+@pytest.fixture(scope="module")
+def found() -> Comparison:
+    return run(budgets=[4, 16], seeds=2)
+
+
+# --- intervals --------------------------------------------------------------------------------------------------------
+
+
+def test_intervals_are_those_of_students_t_over_prompts() -> None:
+    mean = interval(np.array([1.0, 2.0, 3.0]))
+    assert mean.value == 2 and mean.half == pytest.approx(4.30265 * 1 / sqrt(3), rel=1e-5)  # t, two degrees of freedom
+    assert interval(np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])) == (2.0, 0.0)  # a prompt counts once, seeds averaged
+    assert interval(np.array([[1.0], [3.0]])).half == pytest.approx(12.7062, rel=1e-5)  # one prompt: its seeds
+    assert interval(np.array([1.0])) == (1.0, inf) and not interval(np.array([1.0])).significant
+    assert interval(np.array([1.0, -inf, 3.0])).value == 2  # a forbidden text takes its prompt out
+    assert isnan(interval(np.array([-inf, -inf])).value)
+    assert difference(np.array([5.0, -inf, 7.0]), np.array([4.0, -inf, 6.0])) == (1.0, 0.0)
+    assert (Mean(3, 3) - Mean(1, 4)) == (2, 5) and not Mean(2, 2.0).significant and Mean(-2, 1.9).significant
+
+
+def test_intervals_cover_the_truth() -> None:
+    """95 % of them, of six prompts each; with the normal law in place of Student's, fewer."""
+    numbers, hits, normal = np.random.default_rng(0), 0, 0
+    for _ in range(600):
+        one, hard = numbers.normal(0.3, 1, 6), numbers.normal(0, 9, 6)
+        by = difference(one + hard, hard)
+        hits += abs(by.value - 0.3) < by.half
+        normal += abs(by.value - 0.3) < by.half * 1.96 / 2.5706
+    assert 0.93 < hits / 600 < 0.97 and normal / 600 < 0.92
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_run_is_that_of_generate_at_the_budget(found: Comparison) -> None:
+    assert [(one.method, one.nfe) for one in found.entries] == [
+        ("plain", 4), ("best of N", 4), ("plain", 16), ("best of N", 16),
+    ]  # fmt: skip
+    one = found.entries[3]
+    again = generate(WordModel(), PROMPTS, reward=alphas, sampler="best_of_n:steps=2", budget=16, seed=1)
+    assert one.rewards.shape == (2, 12) and one.rewards[1].tolist() == again.rewards.tolist()
+    assert one.texts[1] == again.texts and one.sampler == str(again.sampler) and one.reward_calls == again.asked.reward_calls
+    by = difference(one.rewards, found.entries[2].rewards)
+    assert one.difference == by and found.entries[2].difference is None and by.significant
+    assert [better.nfe for better in found.better()][-1] == 16
+
+
+def test_a_pool_is_drawn_once_a_seed_and_charged_to_every_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    import iterref.comparison as home
+
+    drawn, draw = [], home.draw_drafts
+    monkeypatch.setattr(home, "draw_drafts", lambda *given, **told: drawn.append(told["seed"]) or draw(*given, **told))
+    pool = OwnDrafts(n=2, steps=1)
+    ours = "iterref:moves=2,steps=1"
+    pooled = run({"plain": "ancestral:steps=2", "ours": ours}, reward=pool, budgets=8, seeds=[3, 5])
+    assert drawn == [3, 5] and all(one.nfe <= 8 for one in pooled.entries)
+    again = generate(WordModel(), PROMPTS, reward=pool, sampler=ours, budget=8, seed=5)
+    assert pooled.entries[1].rewards[1].tolist() == again.rewards.tolist()
+    assert pooled.entries[1].nfe == again.asked.nfe
+
+
+def test_reward_calls_count_where_the_budget_says_so() -> None:
+    equal = run(budgets=iterref.Budget(total=12))
+    assert all(one.nfe + one.reward_calls <= 12 for one in equal.entries)
+
+
+def test_identities_and_columns_reach_every_run() -> None:
+    seen: list[list[str]] = []
+
+    def wanted(completions: list[str], word: list[str]) -> list[float]:
+        seen.append(word)
+        return [float(text.split().count(each)) for text, each in zip(completions, word, strict=True)]
+
+    same = run(reward=wanted, columns={"word": ["beta"] * 12}, rows=[7] * 12)
+    assert seen and set(seen[0]) == {"beta"}
+    assert len(set(same.entries[0].rewards[0].tolist())) == 1  # one identity, one text
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def entry(method: str, values: list[float], by: Mean | None = None) -> Entry:
+    return Entry(method, "4 NFE", method, 4, 2, 0.5, np.array([values]), [["x"] * len(values)], by)
+
+
+def test_the_table_names_the_better_ones_in_words() -> None:
+    entries = [
+        entry("a", [1.0, 2.0, 3.0]), entry("b", [3.0, 4.0, 5.0], Mean(2, 0.5)), entry("c", [0, 0, 0], Mean(-2, 1)),
+        entry("d", [1.0, -inf, 3.0], Mean(0.1, 1)),
+    ]  # fmt: skip
+    text = str(Comparison(entries, "a", 3, (0,)))
+    lines = text.splitlines()
+    assert lines[0].split() == ["method", "budget", "NFE", "reward", "calls", "reward", "over", "a", "seconds"]
+    assert "(baseline)" in lines[1] and "+2 [+1.5, +2.5]" in lines[2]
+    assert "b at 4 NFE: better than a (significant, 95 % CI excludes 0)" in lines
+    assert "c at 4 NFE: worse than a (significant, 95 % CI excludes 0)" in lines
+    assert "d at 4 NFE: no significant difference to a" in lines
+    assert lines[-1] == "forbidden texts (reward -inf), left out of means: 1 of d at 4 NFE"
+    assert "inf" not in str(Comparison([entry("a", [1.0]), entry("b", [2.0], Mean(1, inf))], "a", 1, (0,)))
+
+
+def test_tables_and_pictures_go_to_files(found: Comparison, tmp_path: Any) -> None:
+    with open(found.to_csv(tmp_path / "table.csv"), encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS and rows[0]["difference"] == "" and rows[3]["significant"] == "True"
+    assert float(rows[3]["difference_low"]) > 0 and float(rows[3]["reward"]) == found.entries[3].reward.value
+    picture = found.save_picture(tmp_path / "compared.png")
+    assert picture.read_bytes()[:4] == b"\x89PNG" and picture.stat().st_size > 5_000
+    told = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    assert told["baseline"] == "plain" and len(told["entries"][0]["texts"][1]) == 12
+
+
+def test_data_frames_need_pandas(found: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import SimpleNamespace
+
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="to_pandas needs pandas"):
+        found.to_pandas()
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda rows, columns: (rows, columns)))
+    rows, columns = found.to_pandas()
+    assert columns == list(COLUMNS) and [row["nfe"] for row in rows] == [4, 4, 16, 16]
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, error, sentence",
+    [
+        ({"budgets": [16, 1]}, ValueError, "best of N at 1 .*: the budget"),
+        ({"methods": ["iteref", "smc"]}, ValueError, "did you mean 'iterref'"),
+        ({"methods": ["smc"]}, ValueError, "at least two methods"),
+        ({"methods": ["smc", "smc"]}, ValueError, "different names"),
+        ({"methods": "smc"}, TypeError, "one string"),
+        ({"baseline": "smc"}, ValueError, "the baseline 'smc' is none of the methods"),
+        ({"budgets": []}, ValueError, "there are no budgets"),
+        ({"seeds": 0}, ValueError, "at least 1"),
+        ({"seeds": [1, 1]}, ValueError, "different seeds"),
+        ({"seeds": 1.5}, TypeError, "whole number of seeds"),
+        ({"alpha": 0.0}, ValueError, "alpha"),
+        ({"columns": {"word": ["a"]}}, ValueError, "column 'word' has 1 entries for 12 prompts"),
+        ({"reward": lambda completions, word: []}, ValueError, "word"),
+        ({"reward": 3}, TypeError, "the reward is a int"),
+        ({"rows": [0]}, ValueError, "1 row identities for 12 prompts"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(
+    changes: dict[str, Any], error: type[Exception], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import iterref.comparison as home
+
+    for name in ("generate", "draw_drafts"):
+        monkeypatch.setattr(home, name, lambda *given, **options: pytest.fail("something ran"))
+    with pytest.raises(error, match=sentence):
+        run(**changes)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def call(*arguments: str, text: str = "one\none two\nthree\n") -> Result:
+    return CliRunner().invoke(cli.main, ["compare", *arguments], input=text)
+
+
+def test_the_command_writes_a_table_csv_json_and_a_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setattr(loading, "load", lambda name=None, **place: WordModel())
+    (tmp_path / "mine.py").write_text("def long(completions):\n    return [len(text) / 10 for text in completions]\n")
+    reward = ["--reward", f"{tmp_path / 'mine.py'}:long"]
+    asked = [*reward, "--method", "ancestral:steps=2", "--method", "best_of_n:steps=2", "--budget", "4", "--seeds", "2"]
+    files = ["--out", str(tmp_path / "table.csv"), "--picture", str(tmp_path / "compared.png")]
+    done = call(*asked, *files)
+    assert done.exit_code == 0, done.output
+    assert "best_of_n:steps=2 at 4 " in done.stdout and "3 prompts, 2 seeds" in done.stdout
+    assert done.stderr.count("written: ") == 2 and (tmp_path / "compared.png").exists()
+    assert (tmp_path / "table.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+    told = json.loads(call(*asked, "--json").stdout)
+    assert [one["method"] for one in told["entries"]] == ["ancestral:steps=2", "best_of_n:steps=2"]
+    assert told["entries"][1]["rewards"][0][0] == len(told["entries"][1]["texts"][0][0]) / 10
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--method", "smc", "--method", "svdd"], "Missing option '--budget'"),
+        (["--method", "smc", "--budget", "4"], "at least two methods"),
+        (["--method", "smc", "--method", "svdd", "--budget", "4", "--out", "nowhere/a.csv"], "cannot be written"),
+        (["--method", "smc", "--method", "svdd", "--budget", "x"], "the budget 'x' cannot be read"),
+    ],
+)
+def test_the_command_refuses_in_a_sentence(
+    arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr(loading, "load", lambda name=None, **place: WordModel())
+    monkeypatch.chdir(tmp_path)
+    done = call(*arguments)
+    assert done.exit_code == 2 and sentence in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_the_old_command_says_where_the_benchmarks_are() -> None:
+    done = CliRunner().invoke(cli.main, ["bench", "world", "--quick"])
+    assert done.exit_code == 2 and "python -m benchmarks" in done.stderr and done.stdout == ""
+    assert "bench" not in CliRunner().invoke(cli.main, ["--help"]).stdout
