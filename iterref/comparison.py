@@ -21,28 +21,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from iterref.arguments import checked_prompts, checked_reward, checked_rows
 from iterref.budget import BudgetLike, budget_of
-from iterref.drafts import Drafts, OwnDrafts, Pooled, TextModel, no_reward, pools_in, tempered
-from iterref.generation import (
-    begun,
-    checked_columns,
-    checked_prompts,
-    checked_reward,
-    checked_rows,
-    draw_drafts,
-    fitted,
-    generate,
-    text_model,
-)  # fmt: skip
+from iterref.columns import read_columns
+from iterref.drafts import Drafts, OwnDrafts, Pooled, no_reward, pools_in, tempered
+from iterref.generation import begun, draw_drafts, fitted, generate, text_model, token_reward
+from iterref.models.base import TextModel
 from iterref.paired import Mean, difference, interval
 from iterref.problem import Problem
 from iterref.progress import Bar
-from iterref.samplers.strings import sampler_from_string
-from iterref.rewards.algebra import Composable, leaves, replaced
-from iterref.rewards.calling import judges_tokens
-from iterref.rewards.text import TextReward
 from iterref.result import Result
+from iterref.rewards.algebra import leaves, replaced
 from iterref.samplers.base import Sampler
+from iterref.samplers.strings import sampler_from_string
 
 COLUMNS = (
     "method", "budget", "sampler", "nfe", "reward_calls", "reward", "reward_low", "reward_high", "difference",
@@ -198,19 +189,20 @@ def compare(
     baseline = next(iter(named)) if baseline is None else baseline
     if baseline not in named:
         raise ValueError(f"the baseline {baseline!r} is none of the methods: choose one of {', '.join(named)}")
-    columns, reward = checked_columns(columns, len(prompts)), checked_reward(reward, len(prompts))
+    columns = read_columns(columns, len(prompts))
+    asked = checked_reward(reward, len(prompts), columns)
     for seed in chosen:
         identities = checked_rows(seed, rows, (), len(prompts))
     model = text_model(model)
     drawing: dict[str, Any] = {"temperature": temperature, "forbidden": forbidden, "max_rows": max_rows}
-    for each in leaves(reward):
-        if not (isinstance(each, Pooled | Composable) or judges_tokens(each)):
-            TextReward(each, model.decode, prompts, columns)  # refuses a function that needs a column that is not there
+    for each in leaves(asked):
+        if not isinstance(each, Pooled):
+            token_reward(each, model, prompts, columns, identities)  # refuses one that needs a column that is not there
     denoiser, canvas, free = model.prepare(prompts)
     problem = Problem(
         tempered(denoiser, temperature), no_reward, canvas, free, alpha=alpha, forbidden=forbidden, max_rows=max_rows
     )
-    _refuse_unfit(named, limits, reward, start, problem.denoiser.passes)
+    _refuse_unfit(named, limits, asked, start, problem.denoiser.passes)
     found: dict[tuple[str, str], list[Result]] = {}
     work = [(seed, name, limit) for seed in chosen for limit in limits for name in named]
     shared: dict[int, Any] = {}  # the reward of a seed, its pools drawn
@@ -219,9 +211,9 @@ def compare(
             if seed not in shared:
                 pools = {
                     pool: draw_drafts(model, prompts, pool, seed=seed, rows=identities, **drawing)
-                    for pool in pools_in(reward) if isinstance(pool, OwnDrafts)
+                    for pool in pools_in(asked) if isinstance(pool, OwnDrafts)
                 }  # fmt: skip
-                shared[seed] = replaced(reward, partial(_drawn, pools))
+                shared[seed] = replaced(asked, partial(_drawn, pools))
             result = generate(
                 model, prompts, reward=shared[seed], sampler=named[name], budget=limits[limit], seed=seed,
                 rows=identities, columns=columns, alpha=alpha, start=start, **drawing,

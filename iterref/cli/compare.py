@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import click
 
 from iterref.cli.config import configured
 from iterref.cli.doors import doors, resuming
 from iterref.cli.placing import place_of, place_options
-from iterref.cli.reading import read_budget, read_prompts, read_reward
-from iterref.cli.writing import write_json
+from iterref.cli.reading import Input, read_budget, read_prompts, read_reward
+from iterref.cli.writing import FILE, printing_to_stderr, write_json
+from iterref.files import expect_writable
 
 
 @click.command()
-@click.argument("file", type=click.File("r", encoding="utf-8"), default="-")
+@click.argument("file", type=FILE, default="-")
 @click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, in place of FILE.")
 @click.option("--method", "methods", multiple=True, required=True, help="NAME:option=value,...; give it twice or more.")
 @click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME (see `iterref ls`).")
@@ -34,7 +33,7 @@ from iterref.cli.writing import write_json
 @click.option("--picture", type=click.Path(dir_okay=False), help="Draw reward against NFE, too: PNG, PDF or SVG.")
 @configured
 def compare(
-    file: IO[str],
+    file: BinaryIO,
     count: int | None,
     methods: tuple[str, ...],
     budgets: tuple[str, ...],
@@ -48,21 +47,25 @@ def compare(
     """Methods at equal cost on the same prompts (a line of FILE each, or JSON lines with `document`) and seeds: paired
     differences to the baseline, with 95 % intervals."""
     with doors(), resuming("a comparison is made in one go: start again"):
-        if count is not None and file.name != "<stdin>":
+        if count is not None and getattr(file, "name", "<stdin>") != "<stdin>":
             raise ValueError("texts without prompts read no file: leave out FILE, or --count")
         for path in (out, picture):
-            if path is not None and not os.access(Path(path).parent, os.W_OK):
-                raise ValueError(f"{path} cannot be written: name a file in a folder that is there and yours")
+            if path is not None:
+                expect_writable(path)
         place = place_of(options)
-        prompts, columns = read_prompts(file) if count is None else ([""] * count, {})
-        asked, limits = read_reward(reward, columns), [read_budget(text) for text in budgets]
+        given = read_prompts(file) if count is None else Input([""] * count, None, [{} for _ in range(count)])
+        limits = [read_budget(text) for text in budgets]
+        with printing_to_stderr():
+            asked = read_reward(reward, given.columns)
         from iterref.comparison import compare as run
         from iterref.loading import load
 
-        found = run(
-            load(model, **place), prompts, methods, reward=asked, budgets=limits, columns=columns,
-            progress=sys.stderr.isatty(), **options,
-        )  # fmt: skip
+        loaded = load(model, **place)
+        with printing_to_stderr():
+            found = run(
+                loaded, given.prompts or [], methods, reward=asked, budgets=limits, columns=given.columns,
+                progress=sys.stderr.isatty(), **options,
+            )  # fmt: skip
         if as_json:
             write_json("-", found.as_json())
         else:

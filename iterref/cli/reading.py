@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from math import inf, isnan
 from typing import Any, BinaryIO
@@ -11,7 +10,7 @@ from iterref.forms import Row, rows
 from iterref.lines import Place
 from iterref.rewards.strings import reward_from_string as read_reward
 
-__all__ = ["Input", "read_budget", "read_budgets", "read_option", "read_prompts", "read_reward", "read_texts"]
+__all__ = ["Input", "read_budget", "read_prompts", "read_reward", "read_texts"]
 
 # The names of a prompt and of a text, this library's own first, then TRL's.
 PROMPT = ("document", "prompt")
@@ -125,24 +124,22 @@ def _missing(value: Any) -> bool:
 
 
 def read_budget(text: str) -> Any:
-    """A budget a sample from "256", "256,1024" (denoiser and reward rows), or "total=512,price=0.1,depth=64"."""
+    """A budget a sample from "256", "256,1024" (NFE and reward calls), or "total=512,price=0.1,depth=64"."""
     from iterref.budget import FAR, Budget
 
-    names = ("denoiser", "reward", "total", "price", "depth")
+    names, once = ("nfe", "reward_calls", "total", "price", "depth"), {"denoiser": "nfe", "reward": "reward_calls"}
     bounds: dict[str, float] = {}
     for place, part in enumerate(text.split(",")):
         name, equals, value = part.partition("=")
-        name, value = (name.strip(), value) if equals else (names[min(place, 2)], name)
+        name, value = (once.get(name.strip(), name.strip()), value) if equals else (names[min(place, 2)], name)
         try:
             bounds[name] = float(value) if name in names and (equals or place < 2) else bounds[""]
             bounds[name] = bounds[name] if bounds[name] == bounds[name] else bounds[""]  # not NaN
         except (ValueError, KeyError):
             raise ValueError(
-                f"the budget {text!r} cannot be read: write DENOISER or DENOISER,REWARD, or name the bounds, as in "
+                f"the budget {text!r} cannot be read: write NFE or NFE,REWARD_CALLS, or name the bounds, as in "
                 "total=512,depth=64"
             ) from None
     if any(FAR < value < inf for value in bounds.values()):
-        raise ValueError(f"the budget {text!r} is for more than {FAR} rows a text, which no method can plan: say less")
+        raise ValueError(f"the budget {text!r} is for more than {FAR} calls a text, which no method can plan: say less")
     return Budget(**bounds)
-
-
