@@ -243,7 +243,7 @@ def _entry(method: str, budget: str, results: Sequence[Result]) -> Entry:
 
 
 def _refuse_unfit(
-    methods: Mapping[str, Sampler], limits: Mapping[str, Rows], reward: Any, start: str | None, passes: int
+    methods: Mapping[str, Sampler], limits: Mapping[str, BudgetLike], reward: Any, start: str | None, passes: int
 ) -> None:
     """Raises `ValueError` where a method does not fit a budget, naming both."""
     for limit, budget in limits.items():
@@ -266,7 +266,7 @@ def _methods(methods: Sequence[Sampler | str] | Mapping[str, Sampler | str]) -> 
     return named
 
 
-def _budgets(budgets: BudgetLike | Sequence[Rows]) -> dict[str, Rows]:
+def _budgets(budgets: BudgetLike | Sequence[Rows]) -> dict[str, BudgetLike]:
     """Budgets by what is told of them. Raises `ValueError` for none."""
     listed = list(budgets) if isinstance(budgets, Sequence) and not isinstance(budgets, tuple) else [budgets]
     if not listed:

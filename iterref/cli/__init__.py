@@ -72,11 +72,11 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
         model, rows = load(device=device), show.sentences()
         budget = show.BUDGET if budget is None else budget
         pool = show.DRAFTS.cost().nfe
-        tell(f"{len(rows)} sentences, {budget:g} denoiser rows each; guided methods spend {pool:g} of them on")
+        tell(f"{len(rows)} sentences, {budget:g} NFE each; guided methods spend {pool:g} of them on")
         tell("the model's own drafts, agreement with which is the reward\n")
         found = show.compare(model, rows, budget=budget, seed=seed, progress=sys.stderr.isatty())
         tell(show.table(found))
-        tell("\none sentence; `row` counts the denoiser rows spent so far, changed words stand in [brackets]\n")
+        tell("\none sentence; `nfe` counts the NFE spent so far, changed words stand in [brackets]\n")
         tell(show.story(found, model))
         write_json(as_json, show.as_json(found))
         title = f"tiny-news, {len(rows)} sentences: mean and standard error"
@@ -90,7 +90,7 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
 @click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, in place of FILE.")
 @click.option("--method", default=None, help="NAME:option=value,...; iterref with options for text unless given.")
 @click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME (see `iterref ls`).")
-@click.option("--budget", help="Rows a text: DENOISER or DENOISER,REWARD, or total=ROWS,depth=CALLS.")
+@click.option("--budget", help="Calls a text: NFE, or NFE,REWARD_CALLS, or total=CALLS,depth=CALLS.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer of itself.")
 @click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward.")

@@ -23,7 +23,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     options: list[Callable[..., Any]] = [
         click.option("--method", help="NAME:option=value,...; iterref with options for text unless given."),
         click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME, see `ls`."),
-        click.option("--budget", help="Rows a text: DENOISER or DENOISER,REWARD, or total=ROWS,depth=CALLS."),
+        click.option("--budget", help="Calls a text: NFE, or NFE,REWARD_CALLS, or total=CALLS,depth=CALLS."),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
         click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer."),
         click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward."),

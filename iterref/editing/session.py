@@ -246,7 +246,7 @@ class Editing:
         self.history.save(path)
 
     def __str__(self) -> str:
-        lines = [str(self.history), f"at node {self.at}; in all {self.cost.nfe:g} denoiser rows a sample"]
+        lines = [str(self.history), f"at node {self.at}; in all {self.cost.nfe:g} NFE a sample"]
         if self.node.kept:
             lines.append(f"rows {', '.join(map(str, self.node.kept[:8]))} kept their text: no allowed one was found")
         lines += [f"  [{float(self.rewards[row]):.3f}] {text}" for row, text in enumerate(self.texts[:5])]

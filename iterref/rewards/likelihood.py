@@ -29,7 +29,7 @@ class SelfLikelihood(Composable):
     are read and not counted, nor are positions that hold one of the tokens `ignore`, such as what fills up the end.
     `value` is the mean over the counted positions or their sum. `groups` bounds the passes a text (all L unless given).
     `max_rows` bounds the rows of one pass. `passes` counts the rows of the denoiser that were asked for; a run counts
-    them as rewards, so a method's budget of denoiser rows does not hold them.
+    them as rewards, so a method's NFE budget does not hold them.
 
     A text with no counted position is forbidden, as is one that the model rules out. Raises ValueError for a denoiser
     under other noise that knows no leave-one-out law.
