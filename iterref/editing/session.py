@@ -311,7 +311,8 @@ class Editing:
         texts = self.context.model.decode(tokens)
         for row, same in enumerate((tokens == self.tokens).all(1).tolist()):
             frame = frames[row] if row < len(frames) else None
-            texts[row] = self.texts[row] if same else texts[row] if frame is None else frame.compose(texts[row])
+            whole = texts[row] if frame is None else frame.compose(texts[row])
+            texts[row] = self.texts[row] if same else whole if whole != texts[row] else texts[row]
         return self.history.add(
             Node(
                 0, self.at, operation, options, tokens, texts,

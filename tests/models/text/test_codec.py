@@ -193,7 +193,7 @@ TEXTS = st.lists(ALPHABET, max_size=10).map("".join)
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=TEXTS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_text_comes_back_or_is_refused(codecs: Any, kind: str, text: str) -> None:
     """Up to what the normaliser declares (case, accents) and blanks; under the byte tokenizer to the letter."""
     model = knowing_nothing(codecs[kind], 60)
