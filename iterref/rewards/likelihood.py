@@ -52,8 +52,7 @@ class SelfLikelihood(Composable):
             raise ValueError(f"`free` has shape {tuple(free.shape)}, the canvas {tuple(canvas.shape)}: make them equal")
         if max_rows < 1 or (groups is not None and groups < 1):
             raise ValueError(f"groups={groups} and max_rows={max_rows}: give at least 1 of each")
-        self._known = denoiser.leave_one_out if denoiser.has_leave_one_out else None
-        if self._known is None and denoiser.noise.mask is None:
+        if not denoiser.has_leave_one_out and denoiser.noise.mask is None:
             raise ValueError(
                 "the denoiser has neither a mask to hide tokens under nor a leave_one_out law: use Perplexity of "
                 "another model"
@@ -71,7 +70,8 @@ class SelfLikelihood(Composable):
         if len(rows) and int(rows.max()) >= len(self.free):
             raise ValueError(f"row {int(rows.max())} has no canvas, there are {len(self.free)}: prepare its prompt")
         counted = self.free[rows] & ~torch.isin(tokens, self.ignore)
-        cells = self._known_cells(tokens, counted, rows) if self._known else self._hidden_cells(tokens, counted, rows)
+        known = self.denoiser.has_leave_one_out
+        cells = (self._known_cells if known else self._hidden_cells)(tokens, counted, rows)
         total, size = cells.sum(1), counted.sum(1)
         value = total if self.value == "sum" else total / size.clamp_min(1)
         return torch.where(size > 0, value, -torch.inf)
@@ -80,7 +80,7 @@ class SelfLikelihood(Composable):
         """log p(x^i | x^{-i}) of the counted cells (R, L), 0 elsewhere, from the leave-one-out law."""
         cells = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
         for i in torch.arange(len(tokens), device=tokens.device).split(self.max_rows):
-            log_p = self._known(tokens[i], counted[i], rows[i])
+            log_p = self.denoiser.leave_one_out(tokens[i], counted[i], rows[i])
             cells[i] = _placed(log_p, tokens[i], counted[i])
             self.passes += len(i)
         return cells
