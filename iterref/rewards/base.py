@@ -43,8 +43,8 @@ def guarded(rows: Tensor) -> Iterator[None]:
         raise
     except Exception as error:
         hint = "fix the reward, or return -inf for a text that it cannot judge"
-        if isinstance(error, TypeError) and "string indices must be" in str(error):
-            hint = "the texts are strings, and messages only where its signature says list[list[dict]]"
+        if isinstance(error, IndexError) and "string index" in str(error):
+            hint = "a text may be empty; a function of messages says so by `completions: list[list[dict]]`"
         raise RewardError(
             f"the reward raised {type(error).__name__} ({error}) in a call for {name_rows(rows.tolist())}: {hint}"
         ) from error

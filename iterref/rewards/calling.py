@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from functools import cache, lru_cache
 from types import SimpleNamespace
@@ -45,7 +45,7 @@ TRAINER: dict[str, Any] = {
 
 def parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...] | None:
     """The parameters of a callable; None for some that are written in C and have no signature."""
-    return _read(function) if isinstance(function, Hashable) else _read.__wrapped__(function)
+    return _read(function) if _hashable(function) else _read.__wrapped__(function)
 
 
 @lru_cache(maxsize=256)
@@ -66,12 +66,12 @@ def reads_messages(function: Callable[..., Any]) -> bool:
     do, or it has failed on a string for that reason (`expects_messages`)."""
     known = {parameter.name: parameter for parameter in parameters(function) or ()}
     annotated = "completions" in known and "dict" in str(known["completions"].annotation).lower()
-    return annotated or (isinstance(function, Hashable) and function in _MESSAGES)
+    return annotated or (_hashable(function) and function in _MESSAGES)
 
 
 def expects_messages(function: Callable[..., Any], error: TypeError) -> bool:
     """Whether a function failed on texts as one does that reads `completion[0]["content"]`; it then gets messages."""
-    found = "string indices must be" in str(error) and not reads_messages(function) and isinstance(function, Hashable)
+    found = "string indices must be" in str(error) and not reads_messages(function) and _hashable(function)
     if found:
         _MESSAGES.add(function)
     return found
@@ -116,7 +116,7 @@ def arguments(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a function of texts is called with: copies of what its signature names."""
     names = frozenset(table)
-    by_name, wanted = (_plan if isinstance(function, Hashable) else _plan.__wrapped__)(function, names)
+    by_name, wanted = (_plan if _hashable(function) else _plan.__wrapped__)(function, names)
     named = {name: copied(value, name) for name, value in ({**TRAINER, **table}).items() if name in wanted}
     completions: list[Any] = list(texts)
     if reads_messages(function):
@@ -189,6 +189,14 @@ def joint_signature(functions: Iterable[Callable[..., Any]]) -> inspect.Signatur
     joint = [kind("completions", kind.POSITIONAL_OR_KEYWORD)]
     joint += [kind(name, kind.KEYWORD_ONLY, default=empty if must else None) for name, must in needed.items()]
     return inspect.Signature([*joint, kind("columns", kind.VAR_KEYWORD)] if takes_all else joint)
+
+
+def _hashable(function: Callable[..., Any]) -> bool:
+    try:
+        hash(function)
+    except TypeError:  # of a data class, or within one
+        return False
+    return True
 
 
 def _message(role: str, text: str) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,28 @@ def test_a_function_gets_what_its_signature_names(function: Callable[..., Any]) 
 def test_a_function_of_texts_alone_needs_nothing_else(function: Callable[..., Any]) -> None:
     for reward in (TextReward(function, decode), TextReward(function, decode, PROMPTS, COLUMNS)):
         assert checked(reward, torch.tensor([[1, 2], [33, 4]]), torch.tensor([0, 1])).tolist() == [3.0, 4.0]
+
+
+@dataclass
+class Data:
+    words: list[str]
+
+    def __call__(self, completions: list[str]) -> list[float]:
+        return [float(sum(text.count(word) for word in self.words)) for text in completions]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    words: list[str]
+
+    def __call__(self, completions: list[str]) -> list[float]:
+        return Data(self.words)(completions)
+
+
+@pytest.mark.parametrize("function", [Data(["1"]), 2 * Rouge() + Data(["1"]) - 2 * Rouge(), Frozen(["1"])])
+def test_objects_that_cannot_be_hashed_are_functions_too(function: Callable[..., Any]) -> None:
+    reward = TextReward(function, decode, columns={"reference": ["1 2", "3 4", "1 2"]})
+    assert reward(TOKENS, torch.arange(3)).tolist() == pytest.approx([1.0, 0.0, 1.0])
 
 
 def test_a_callable_without_signature_gets_the_texts() -> None:

@@ -82,9 +82,15 @@ def test_async_functions_share_a_loop_of_their_own() -> None:
         asked(fails)
 
 
+def some(completions: list[str]) -> list[float | None]:
+    return [None if "beta" in text else 2.0 for text in completions]
+
+
+def one(completions: list[str]) -> list[float]:
+    return [1.0] * len(completions)
+
+
 def test_none_leaves_a_function_out_and_the_others_grow() -> None:
-    some = lambda completions: [None if "beta" in text else 2.0 for text in completions]  # noqa: E731
-    one = lambda completions: [1.0] * len(completions)  # noqa: E731
     assert asked(weighted([some, one], [3.0, 1.0])) == [4.0, 7.0, 7.0]
     assert asked(weighted([one, one])) == [2.0] * 3
     assert asked(weighted([some, one], [0.0, 0.0])) == [0.0] * 3
@@ -103,8 +109,9 @@ def test_none_leaves_a_function_out_and_the_others_grow() -> None:
 
 def test_none_in_a_mixture_with_tokens() -> None:
     model = WordModel()
-    some = lambda completions: [None if "beta" in text else 2.0 for text in completions]  # noqa: E731
-    total = lambda tokens, rows: tokens.sum(1)  # noqa: E731
+
+    def total(tokens: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return tokens.sum(1)
 
     reward = bind_reward(weighted([some, total], [1.0, 1.0]), lambda f: TextReward(f, model.decode), None)
     assert reward(TOKENS, ROWS).tolist() == [10.0, 14.0, 9.0]
