@@ -22,8 +22,6 @@ from iterref.drafts import Drafts, OwnDrafts, pools_in
 from iterref.random import Rng
 from iterref.samplers.base import Sampler
 
-NUMBERS = 2  # entries of a budget that is a tuple
-
 
 def checked_options(**given: Any) -> dict[str, Any]:
     """Options by name, each as `CHECKS` returns it; those of other names stay as they are."""
@@ -131,7 +129,7 @@ def checked_budget(name: str, value: Any) -> Rows | None:
     if value is None or isinstance(value, Budget):
         return value
     if isinstance(value, tuple):
-        if len(value) != NUMBERS:
+        if len(value) != 2:
             raise TypeError(f"{name}= has {len(value)} entries: pass a number, a pair of numbers, or a Budget")
         first, second = (number(name, part, "a pair holds two numbers") for part in value)
         return first, second

@@ -92,16 +92,16 @@ def generate(
     error's `partial`.
     """
     prompts, model, batch = checked_prompts(prompts), checked_model(model), len(prompts)
-    columns, reward = checked_columns(columns, batch), checked_reward(reward, batch)
+    columns, asked = checked_columns(columns, batch), checked_reward(reward, batch)
     identities = checked_rows(seed, rows, watch, batch)
     options = checked_options(
         seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
     )
     given = checked_options(sampler=sampler, budget=budget, start=start, watch=watch)
     model, method = method_of(model, given["sampler"])
-    method, pool = begun(method, reward, start)
+    method, pool = begun(method, asked, start)
     unfitted, method = method, fitted(method, given["budget"], pool)
-    posed = pose(model, prompts, reward, columns, identities, **options)
+    posed = pose(model, prompts, asked, columns, identities, **options)
     texts, judged = posed.pools[0].best() if start else (None, Cost())
     if posed.problem.passes > 1:
         method = fitted(unfitted, given["budget"], judged + posed.asked, posed.problem.passes)

@@ -29,7 +29,7 @@ from iterref.cli.reading import Input, read_budget, read_prompts, read_reward
 from iterref.cli.unfinished import STRENGTH, identity, left_by
 from iterref.cli.writing import FILE, JSON_FILE, OUT, PAGE, expect_outputs, watched, write_json, write_result
 
-RESUMED = {"strength": STRENGTH, "room": None}  # how `generate` goes on from texts
+RESUMED: dict[str, Any] = {"strength": STRENGTH, "room": None}  # how `generate` goes on from texts
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -50,7 +50,7 @@ def expect_outputs(*paths: str | None) -> None:
             raise ValueError(f"{STDOUT} cannot be written ({error.strerror}): write to a file by --out") from None
 
 
-def watched(html: str | None, texts: Sequence[str]) -> range:
+def watched(html: str | None, texts: Sequence[Any]) -> range:
     """The rows whose steps a page needs."""
     return range(0 if html is None else min(WATCHED, len(texts)))
 

@@ -96,7 +96,7 @@ def edit(
     prompts, model = checked_prompts(prompts), checked_model(model)
     batch = len(prompts)
     texts = _checked_texts(texts, batch)
-    columns, reward = checked_columns(columns, batch), checked_reward(reward, batch)
+    columns, asked = checked_columns(columns, batch), checked_reward(reward, batch)
     identities = checked_rows(seed, rows, (), batch)
     options = checked_options(
         seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
@@ -106,7 +106,7 @@ def edit(
     if room is not None and room < 0:
         raise ValueError(f"room is how many tokens a text may grow by, at least 0, got {room}")
     expect_bound(distance, 0.0 if drift is None else drift)
-    posed = pose(model, prompts, reward, columns, identities, **options)
+    posed = pose(model, prompts, asked, columns, identities, **options)
     problem, blank = posed.problem, _blank(posed.model)
     device = problem.canvas.device
     first = texts.nodes[0].tokens if isinstance(texts, History) else texts
