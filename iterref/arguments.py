@@ -25,8 +25,6 @@ from iterref.rewards.algebra import weighted
 from iterref.rewards.strings import reward_from_string
 from iterref.samplers.base import Sampler
 
-NUMBERS = 2  # entries of a budget that is a tuple
-
 
 def checked_options(**given: Any) -> dict[str, Any]:
     """Options by name, each as `CHECKS` returns it; those of other names stay as they are."""
@@ -119,7 +117,7 @@ def checked_budget(name: str, value: Any) -> BudgetLike | None:
     if value is None or isinstance(value, Budget):
         return value
     if isinstance(value, tuple):
-        if len(value) != NUMBERS:
+        if len(value) != 2:
             raise TypeError(f"{name}= has {len(value)} entries: pass a number, a pair of numbers, or a Budget")
         first, second = (number(name, part, "a pair holds two numbers") for part in value)
         return first, second

@@ -174,8 +174,8 @@ def canvases(model: Any, given: Input, marked: bool = False) -> Any:
     from iterref.editing.marks import read
 
     texts = [read(text, row).text if marked else text for row, text in enumerate(given.texts or [])]
-    carried = [line.get("tokens") for line in given.fields]
-    known = [row for row, ids in enumerate(carried) if ids and _ids(ids, model.noise.vocab)]
+    carried = [_ids(line.get("tokens"), model.noise.vocab) for line in given.fields]
+    known = [row for row, ids in enumerate(carried) if ids]
     if not known or len({len(carried[row]) for row in known}) > 1:
         return None
     held = torch.tensor([carried[row] for row in known])
@@ -191,5 +191,7 @@ def canvases(model: Any, given: Input, marked: bool = False) -> Any:
     return encoded
 
 
-def _ids(entries: Any, size: int) -> bool:
-    return isinstance(entries, list) and all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < size for one in entries)
+def _ids(entries: Any, size: int) -> list[int]:
+    """The token ids of a vocabulary that a line carries; none where they are anything else."""
+    found = entries if isinstance(entries, list) else []
+    return found if all(type(one) is int and 0 <= one < size for one in found) else []

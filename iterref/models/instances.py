@@ -56,8 +56,8 @@ def held(model: Any, tokenizer: Any, folder: Path) -> Held:
         raise TypeError(f"model= is the class {model.__name__}: pass one of its objects, or a name")
     if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError("the model has adapters: merge them into it (model.merge_and_unload()), and pass the result")
-    config = getattr(model, "config", None)
-    if not isinstance(model, torch.nn.Module) or config is None or not hasattr(config, "to_dict"):
+    config: Any = getattr(model, "config", None)
+    if not isinstance(model, torch.nn.Module) or not hasattr(config, "to_dict"):
         hint = "pass its .model and .tokenizer" if hasattr(model, "model") and hasattr(model, "tokenizer") else (
             "pass a network of transformers, or give the name of a folder"
         )
