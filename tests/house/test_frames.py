@@ -4,44 +4,18 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
 
 import iterref
 from iterref import mtm
-from iterref.denoiser import Denoiser
-from iterref.exact.markov import world
 from iterref.registry import get, names
+from tests.support.letters import Letters, letters_a
 
 PACKAGE = Path(iterref.__file__).parent
 MOST_FRAMES, MOST_LINES, MOST_OPTIONS, MOST_LINES_A_FILE = 5, 150, 10, 350
-
-
-class Letters:
-    """A text model of a small exact law, whose texts are letters."""
-
-    def __init__(self) -> None:
-        self.denoiser = world(4, 3)[0]
-        self.noise = self.denoiser.noise
-
-    def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
-        canvas = torch.zeros(len(prompts), 4, dtype=torch.long)
-        return self.denoiser, canvas, torch.ones_like(canvas, dtype=torch.bool)
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        return torch.tensor([["abc".index(letter) for letter in text] for text in texts])
-
-    def decode(self, tokens: Tensor) -> list[str]:
-        return ["".join("abc"[token] for token in row) for row in tokens.tolist()]
-
-
-def letters_a(completions: Sequence[str]) -> list[float]:
-    return [float(text.count("a")) for text in completions]
 
 
 def frames() -> list[str]:
