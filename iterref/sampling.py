@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
+from iterref.particles import Particles
 from iterref.problem import Problem
 from iterref.progress import Bar, told_reward, told_rows
 from iterref.random import Rng
@@ -71,7 +72,7 @@ def sample(
     if budget is not None:
         sampler = fit_budget(sampler, budget_of(budget).per(problem.denoiser.passes))
     batch = len(problem)
-    identities = torch.arange(batch // copies) if rows is None else torch.as_tensor(rows)
+    identities = torch.arange(batch // copies, device="cpu") if rows is None else torch.as_tensor(rows, device="cpu")
     if len(identities) * copies != batch:
         raise ValueError(f"{len(identities)} row identities for {batch // copies} rows: give one a row")
     wrong = [row for row in watch if not 0 <= row < batch]
@@ -158,8 +159,13 @@ def _result(
         seconds=seconds,
         parts=dict(run.meter.seconds),
         texts=decode(tokens) if decode else None,
-        particles=None if output is None else output.particles,
+        particles=None if output is None or output.particles is None else _ordinary(output.particles),
         mask=run.noise.mask,
         finished=output is not None,
         show=show,
     )
+
+
+def _ordinary(particles: Particles) -> Particles:
+    """The same as tensors that autograd knows, and not of inference mode."""
+    return replace(particles, **{name: x.clone() for name, x in vars(particles).items() if x is not None})

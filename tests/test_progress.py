@@ -16,7 +16,7 @@ from iterref.progress import Bar, told_reward
 from iterref.result import Interrupted
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
-from tests.samplers.test_waits import Waits
+from tests.support.waits import Waits
 from tests.test_generation import PROMPTS, SMALL, FakeModel, beta
 
 

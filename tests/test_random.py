@@ -272,7 +272,7 @@ def test_errors_say_where():
         rng.choose(log_p)
     with pytest.raises(ValueError, match="row 1 has a NaN probability"):
         rng.bernoulli(log_p)
-    with pytest.raises(ValueError, match="2 rows for 3 True cells"):
+    with pytest.raises(ValueError, match="2 rows of weights for 3 True cells"):
         rng.categorical(torch.zeros(2, 4), where)
     with pytest.raises(ValueError, match="for 3 rows"):
         rng.choose(torch.zeros(2, 4))

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
 import torch
 from torch import Tensor
 
+import iterref
 from iterref.budget import Cost
+from iterref.denoiser import Denoiser
 from iterref.exact.markov import world
+from iterref.noise import Noise, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.result import Result
+from iterref.registry import sampler_from_string
+from iterref.result import Interrupted, Result
 from iterref.rewards.base import RewardError
-from iterref.samplers.strings import sampler_from_string
-from iterref.sampling import sample
+from iterref.sampling import Progress, sample
+from tests.support.letters import Letters, letters_a
 
 torch.set_num_threads(1)
 INF = float("inf")
@@ -245,3 +251,155 @@ def test_a_finished_text_that_moves_leave_again_is_seen() -> None:
     finished = table["t"] == 0
     assert 1 < finished.sum() < len(finished)  # some moves at noisy times, some on finished texts
     assert bool((table["best"][finished] >= table["reward"][finished]).all())
+
+
+# --- several texts of a prompt ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", METHODS)
+def test_the_first_of_several_is_the_one_that_a_single_run_gives(text):
+    problem = problem_of(3, alpha=0.5)
+    one = run(text, problem, seed=4, rows=[7, 2, 5])
+    three = run(text, problem.repeated(3), seed=4, rows=[7, 2, 5], copies=3)
+    assert three.tokens.shape == (9, 6) and three.asked == one.asked
+    assert torch.equal(three.tokens[::3], one.tokens) and torch.equal(three.rewards[::3], one.rewards)
+    assert torch.equal(three.best.tokens[::3], one.best.tokens)
+    copies = three.tokens.view(3, 3, 6)
+    assert not torch.equal(copies[:, 0], copies[:, 1]) and not torch.equal(copies[:, 1], copies[:, 2])
+    with pytest.raises(ValueError, match="2 row identities for 3 rows"):
+        run(text, problem.repeated(3), rows=[7, 2], copies=3)
+
+
+def test_generate_returns_several_texts_of_a_prompt_side_by_side():
+    def texts(n: int) -> Result:
+        return iterref.generate(
+            Letters(),
+            ["one", "two"],
+            reward=letters_a,
+            sampler="iterref:steps=2,moves=2",
+            seed=3,
+            num_return_sequences=n,
+        )
+
+    one, eight = texts(1), texts(8)
+    assert len(eight.texts) == 16 and [eight.texts[0], eight.texts[8]] == one.texts
+    assert eight.rewards.tolist() == letters_a(eight.texts) and len(set(eight.texts[:8])) > 1
+    with pytest.raises(ValueError, match="num_return_sequences must be at least 1, got 0"):
+        texts(0)
+
+
+# --- what a callback is told ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", METHODS)
+def test_a_callback_is_told_every_step_and_changes_nothing(text):
+    told: list[Progress] = []
+
+    def callback(now: Progress) -> None:
+        told.append(Progress(now.step, now.steps, now.t, now.tokens.clone(), now.best, now.cost))
+        now.tokens.fill_(0)  # its own copies, to do with as it likes
+
+    plain, result = run(text, problem_of(alpha=0.5)), run(text, problem_of(alpha=0.5), callback=callback)
+    assert torch.equal(plain.tokens, result.tokens) and torch.equal(plain.best.tokens, result.best.tokens)
+    steps = result.sampler.iterations
+    assert [now.step for now in told] == list(range(1, steps + 1)) and {now.steps for now in told} == {steps}
+    assert [now.t for now in told] == result.trace.table()["t"].tolist()
+    assert all(now.tokens.shape == (4, 6) for now in told)
+    assert [now.cost.nfe for now in told] == result.trace.table()["nfe"].tolist()
+    best = torch.stack([now.best.reward for now in told])
+    assert torch.equal(best, result.trace.table()["best"]) and bool((best[1:] >= best[:-1]).all())
+
+
+def test_a_callback_may_stop_a_run():
+    def stop(now: Progress) -> None:
+        if now.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as caught:
+        run("iterref:steps=2,moves=9,early=0", problem_of(), callback=stop)
+    partial = caught.value.partial
+    assert not partial.finished and len(partial.trace.steps) == 4
+    assert torch.equal(partial.rewards, REWARD(partial.tokens, torch.arange(4)))
+
+
+# --- torch's state around a run ---------------------------------------------------------------------------------------
+
+
+class Network(Denoiser):
+    """A denoiser that computes as networks do: float32 products, and new tensors of the default kind."""
+
+    noise: Noise = absorbing(4)
+
+    def __init__(self) -> None:
+        self.weight = torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float32)
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        seen = torch.nn.functional.one_hot(x_t, 4).to(torch.float32) @ self.weight
+        scores = (seen + seen.mean(1, keepdim=True)) @ self.weight * torch.full((), 1 / 3)
+        scores[..., 3] = -torch.inf
+        return torch.log_softmax(scores, -1)[where]
+
+
+def by_product(tokens: Tensor, rows: Tensor) -> Tensor:
+    weight = torch.linspace(-1, 1, 24).view(6, 4).to(torch.float32)
+    return (torch.nn.functional.one_hot(tokens, 4).to(torch.float32).flatten(1) @ weight.flatten()[:, None])[:, 0]
+
+
+@contextmanager
+def default_dtype() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+AROUND: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "default dtype": default_dtype,
+    "inference mode": torch.inference_mode,
+    "grad": torch.enable_grad,
+    "device": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+@pytest.mark.parametrize("text", ["iterref:steps=3,moves=6,chains=2", "smc:steps=3,particles=3"])
+def test_torch_s_state_around_a_run_changes_nothing(text, around):
+    problem, kept = Problem(Network(), by_product, torch.zeros(4, 6), alpha=0.1), torch.get_default_dtype()
+    plain = run(text, problem, watch=[0])
+    with around():
+        dtype, cast = torch.get_default_dtype(), torch.is_autocast_enabled("cpu")
+        result = run(text, problem, watch=[0])
+        assert torch.get_default_dtype() == dtype and torch.is_autocast_enabled("cpu") == cast
+    assert torch.get_default_dtype() == kept
+    pairs = [
+        (result.tokens, plain.tokens), (result.rewards, plain.rewards), (result.best.tokens, plain.best.tokens),
+        (result.particles.x_t, plain.particles.x_t), (result.particles.log_w, plain.particles.log_w),
+        *((result.trace.table()[name].nan_to_num(-9.0), x.nan_to_num(-9.0)) for name, x in plain.trace.table().items()),
+    ]  # fmt: skip
+    assert all(torch.equal(mine, theirs) and mine.dtype == theirs.dtype for mine, theirs in pairs)
+
+
+@pytest.mark.parametrize("text", ["iterref:steps=3,moves=6,chains=2", "smc:steps=3,particles=3", *METHODS])
+def test_results_are_ordinary_tensors(text):
+    for around in (AROUND["grad"], AROUND["inference mode"]):
+        with around():
+            result = run(text, problem_of(alpha=0.5), watch=[1])
+        parts = [result.tokens, result.rewards, result.best.tokens, result.best.reward, *result.trace.table().values()]
+        parts += [x for step in result.trace.rounds for one in step for x in one]
+        if result.particles is not None:
+            parts += [x for x in vars(result.particles).values() if x is not None]
+        assert not any(x.is_inference() or x.requires_grad for x in parts)
+
+
+def test_these_states_would_change_a_network():
+    """Negative control: what the network says under autocast or another default is something else."""
+    x, where = torch.full((1, 6), 3), torch.ones(1, 6, dtype=torch.bool)
+    x[0, 2:] = torch.tensor([0, 1, 2, 0])
+    plain = Network()(x, torch.ones(1), where, torch.zeros(1))
+    with AROUND["autocast"]():
+        assert not torch.equal(Network()(x, torch.ones(1), where, torch.zeros(1)), plain)
+    with AROUND["device"](), pytest.raises(RuntimeError):
+        torch.equal(Network()(x, torch.ones(1, device="cpu"), where, x[:, 0]), plain)

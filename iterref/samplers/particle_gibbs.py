@@ -195,7 +195,7 @@ class ParticleGibbs(Aimed, Decoded):
         particles, streams = sweep.particles, rng.fork("look")
         if not due(k, self.every):
             return own(particles), look(run, particles.x_t, t, 1, self.decoder, streams)
-        log_f = torch.zeros_like(particles.log_w)
+        log_f = None
         free = self.particles - (held is not None)
         draws = self.x0_samples + (free if self.fresh else 0)
         if self.ancestors and held is not None:
@@ -210,11 +210,7 @@ class ParticleGibbs(Aimed, Decoded):
             sweep.followed[k] = ahead
         parents = multinomial(particles.by_row, rng.fork("resample"), free).T
         if held is not None:
-            parent = torch.zeros(1, parents.shape[1], dtype=torch.long, device=parents.device)  # its own, or drawn anew
-            if self.ancestors:
-                log_a = particles.log_w + log_f - spent(POTENTIALS[self.potential](particles.path_values))
-                parent = rng.fork("ancestor").choose(log_a.T.contiguous())[None]
-            parents = torch.cat([parent, parents])
+            parents = torch.cat([_parent(particles, log_f, self.potential, rng.fork("ancestor")), parents])
         sweep.particles = particles.take(parents)
         return parents, ahead
 
@@ -247,6 +243,14 @@ class ParticleGibbs(Aimed, Decoded):
     def _scored(self, k: int) -> int:
         """The place of grid step k among the scored ones."""
         return k // self.every - 1
+
+
+def _parent(particles: Particles, log_f: Tensor | None, potential: str, rng: Rng) -> Tensor:
+    """The parent (1, B) of the held path: its own, or drawn anew by how likely each is to step to it, `log_f` (N, B)."""
+    if log_f is None:
+        return torch.zeros_like(particles.log_w[:1], dtype=torch.long)
+    log_a = particles.log_w + log_f - spent(POTENTIALS[potential](particles.path_values))
+    return rng.choose(log_a.T.contiguous())[None]
 
 
 def _averaged(

@@ -232,10 +232,10 @@ def test_a_best_end_is_detected(monkeypatch):
 def test_a_held_path_that_may_be_lost_is_detected(monkeypatch):
     """Slot 0 with a parent by weight, and the held path's later states all the same: two halves that do not belong."""
 
-    def parent(self: ParticleGibbs, particles: Particles, log_f: Tensor, rng: Enumerator) -> Tensor:
+    def parent(particles: Particles, log_f: Tensor | None, potential: str, rng: Enumerator) -> Tensor:
         return rng.choose(particles.by_row)[None]
 
-    monkeypatch.setattr(ParticleGibbs, "_parent", parent)
+    monkeypatch.setattr(module, "_parent", parent)
     assert one_token("uniform", steps=2, fresh=True).error() > 1e-3
 
 
