@@ -344,7 +344,7 @@ class Editing:
         if isinstance(marked, str) or len(marked) != len(self.texts):
             given = "one string" if isinstance(marked, str) else f"{len(marked)} texts"
             raise ValueError(f"infill got {given} for {len(self.texts)} rows: give a text a row, or None")
-        masks = getattr(self.desk.model, "masks", MASKS)
+        masks = getattr(self.context.model, "masks", MASKS)
         read_texts = [None if text is None else read(text, row, marks, masks) for row, text in enumerate(marked)]
         if not any(read_texts):
             raise ValueError("every row is None: mark a region in at least one of them")
