@@ -14,7 +14,7 @@ from iterref import edit, generate, infill, refine
 from iterref.budget import Budget
 from iterref.rewards import Rouge
 from iterref.samplers.best_of_n import BestOfN
-from tests.test_generation import FakeModel
+from tests.support.fakes import FakeModel
 
 NAN, INF = float("nan"), float("inf")
 SMALL = "iterref:steps=2,moves=2,tries=2"

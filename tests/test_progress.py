@@ -16,8 +16,8 @@ from iterref.progress import Bar, told_reward
 from iterref.result import Interrupted
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
+from tests.support.fakes import PROMPTS, SMALL, FakeModel, beta
 from tests.support.waits import Waits
-from tests.test_generation import PROMPTS, SMALL, FakeModel, beta
 
 
 def lines(text: str) -> list[str]:

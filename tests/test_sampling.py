@@ -17,9 +17,9 @@ from iterref.exact.markov import world
 from iterref.noise import Noise, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.registry import sampler_from_string
 from iterref.result import Interrupted, Result
 from iterref.rewards.base import RewardError
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import Progress, sample
 from tests.support.letters import Letters, letters_a
 

@@ -32,7 +32,6 @@ from iterref.budget import Budget
 from iterref.loading import BUNDLED, load
 from iterref.models.mdlm import MaskedDit
 from iterref.models.udlm import UniformDit
-from iterref.samplers.strings import sampler_from_string
 from iterref.rewards import Classifier, Perplexity
 from tests.support.published import END, flat_config, tokenizer, weights, write
 

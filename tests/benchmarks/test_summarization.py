@@ -14,14 +14,14 @@ from benchmarks.records import Records
 from benchmarks.tasks.summarization import CASES, MOVES, Summarization, Written, copied, task
 from iterref.budget import Budget
 from iterref.drafts import OwnDrafts
-from iterref.generation import draw_drafts, generate
 from iterref.exact.table import Table
+from iterref.generation import draw_drafts, generate
 from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise
 from iterref.registry import get
-from iterref.samplers.strings import sampler_from_string
 from iterref.rewards import Consensus
-from tests.test_generation import FakeDenoiser, FakeModel
+from iterref.samplers.strings import sampler_from_string
+from tests.support.fakes import FakeDenoiser, FakeModel
 
 DOCUMENTS = ("alpha", "beta gamma", "gamma beta alpha", "alpha delta alpha delta", "beta delta gamma alpha beta")
 REFERENCES = ("alpha", "gamma beta", ("gamma", "beta alpha"), "delta delta alpha", "beta")

@@ -20,8 +20,8 @@ from benchmarks.frame.plan import Plan, Work
 from benchmarks.tasks import world
 from benchmarks.tasks.world import PUBLISHED, SINGLE, World, Worlds
 from iterref.paired import Mean
-from iterref.report.plots import Panel, Point, panels
 from iterref.registry import names
+from iterref.report.plots import Panel, Point, panels
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from iterref import __version__, cli, demo, loading
 from iterref.cli import placing, reading
@@ -19,24 +18,14 @@ from iterref.drafts import OwnDrafts
 from iterref.generation import generate
 from iterref.models import device_map
 from iterref.registry import entries, get
-from tests.test_generation import FakeModel
-
-METHOD = "iterref:steps=2,moves=2,tries=2"
+from tests.support.commands import METHOD, call, refused
+from tests.support.fakes import FakeModel
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The small exact model in place of the bundled one."""
     monkeypatch.setattr(loading, "load", lambda name=None, **place: FakeModel())
-
-
-def call(*arguments: str, text: str = "") -> Result:
-    return CliRunner().invoke(cli.main, list(arguments), input=text)
-
-
-def refused(result: Result, sentence: str, code: int = 2) -> None:
-    assert result.exit_code == code, result.output
-    assert sentence in result.stderr and "Traceback" not in result.stderr
 
 
 def test_help_and_lists_do_not_import_torch_and_answer_at_once() -> None:

@@ -15,8 +15,8 @@ import pytest
 from iterref import OwnDrafts, cli, editing, loading
 from iterref.result import Interrupted
 from iterref.samplers.strings import sampler_from_string
-from tests.cli.test_cli import call, refused
-from tests.test_generation import FakeModel
+from tests.support.commands import call, refused
+from tests.support.fakes import FakeModel
 
 LORRY = (
     "A lorry carrying nine tonnes of fresh oranges overturned on the coast road near Penmoor early on Friday, blocking "

@@ -17,8 +17,8 @@ import torch
 from iterref import cli, editing, files, loading
 from iterref.cli import unfinished, writing
 from iterref.files import expect_writable, whole
-from tests.cli.test_cli import call, refused
-from tests.test_generation import FakeModel
+from tests.support.commands import call, refused
+from tests.support.fakes import FakeModel
 
 METHOD = "iterref:steps=2,moves=3,tries=3"
 SMALL = ("--method", METHOD, "--reward", "length:2")

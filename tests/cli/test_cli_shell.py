@@ -22,8 +22,8 @@ from click.testing import CliRunner
 
 from iterref import cli, loading
 from iterref.registry import names
-from tests.cli.test_cli import METHOD, call, refused
-from tests.test_generation import FakeModel
+from tests.support.commands import METHOD, call, refused
+from tests.support.fakes import FakeModel
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--method", METHOD, "--reward", "length:2")
@@ -61,7 +61,7 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background hands down that it is ignored
 os.open(os.ttyname(2), os.O_RDWR)  # the first terminal that a session opens is the one whose Ctrl-C it gets
 from iterref import loading
-from tests.test_generation import FakeModel
+from tests.support.fakes import FakeModel
 loading.load = lambda name=None, **place: FakeModel()
 from iterref.cli import main
 main(sys.argv[1:])

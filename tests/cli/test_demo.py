@@ -16,7 +16,7 @@ from iterref.samplers.base import Info, State
 from iterref.samplers.metropolis import Metropolis
 from iterref.samplers.strings import sampler_from_string
 from iterref.trace import Trace
-from tests.test_generation import FakeModel
+from tests.support.fakes import FakeModel
 
 ROWS = [
     {"document": "one two", "summary": "Alpha beta."},

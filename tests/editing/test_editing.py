@@ -18,7 +18,7 @@ from iterref.editing.strength import strengthened
 from iterref.generation import draw_drafts
 from iterref.rewards.base import RewardError
 from iterref.samplers.strings import sampler_from_string
-from tests.test_generation import LENGTH, WORDS, FakeDenoiser, FakeModel, beta
+from tests.support.fakes import LENGTH, WORDS, FakeDenoiser, FakeModel, beta
 
 PROMPTS = ["one", "one two"]
 TEXTS = ["alpha gamma", "gamma alpha delta"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from iterref.editing import Editing, edit
-from tests.test_generation import FakeModel, beta
+from tests.support.fakes import FakeModel, beta
 
 PROMPTS, TEXTS = ["one", "one two"], ["alpha gamma", "gamma alpha delta"]
 SMALL = "iterref:moves=1,tries=2,steps=1"

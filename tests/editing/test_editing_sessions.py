@@ -19,7 +19,7 @@ import iterref
 from iterref import Cost
 from iterref.editing import Editing, History, edit
 from iterref.rewards.base import RewardError
-from tests.test_generation import FakeModel, beta
+from tests.support.fakes import FakeModel, beta
 
 PROMPTS, TEXTS = ["one", "one two"], ["alpha gamma", "gamma alpha delta"]
 SMALL = "iterref:moves=2,tries=2"
@@ -93,7 +93,7 @@ def test_under_the_same_reward_a_history_stands_as_it_is(saved: Path) -> None:
     read = History.load(saved)
     chain = session(read)
     assert len(chain.history) == len(read) and chain.cost == read.nodes[-1].spent
-    assert chain.history.about == read.about | {"reward": "tests.test_generation.beta", "drift": 0.9}
+    assert chain.history.about == read.about | {"reward": "tests.support.fakes.beta", "drift": 0.9}
     there = session().refine(strength=1.0, sampler=SMALL).vary(2, sampler=SMALL)
     assert torch.equal(chain.refine(sampler=SMALL).tokens, there.refine(sampler=SMALL).tokens)
     later = session(read, alpha=2.0, seed=9)  # what changes no number of the past may be changed

@@ -21,10 +21,10 @@ from iterref.engine import local, manifest
 from iterref.engine.jobs import Batch, Poison, Table, grid
 from iterref.engine.texts import VISIBLE, Texts, own_gpus
 from iterref.generation import generate
-from tests.cli.test_cli import METHOD, call, refused
 from tests.engine.test_engine import objects
+from tests.support.commands import METHOD, call, refused
 from tests.support.engine_work import Here
-from tests.test_generation import FakeModel
+from tests.support.fakes import FakeModel
 
 PROMPTS = ["one", "one two", "one two three", "one two three four", "one"]
 TABLE = Table(PROMPTS, {"wanted": ["alpha", "beta", "gamma", "delta", "alpha"]})

@@ -10,17 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from iterref.bench.measures import Yardstick, distance, shares
 from torch import Tensor
 
-from iterref.bench.measures import Yardstick, distance, shares
-from iterref.exact.markov import Markov, world
-from iterref.exact.pair_reward import KINDS, random_reward
-from iterref.exact.table import packed
-from iterref.models import bridge
 from iterref.exact.markov import Markov, world
 from iterref.exact.markov_posterior import Bridge
 from iterref.exact.pair_reward import KINDS, random_reward
 from iterref.exact.table import packed
+from iterref.models import bridge
 from iterref.noise import absorbing
 from iterref.random import Rng
 

@@ -22,7 +22,7 @@ from iterref.hub import read_json
 from iterref.registry import names
 from iterref.samplers.strings import sampler_from_string
 from iterref.training.data import read_pairs
-from tests.test_generation import FakeModel
+from tests.support.fakes import FakeModel
 
 FEW = settings(max_examples=30, deadline=None)
 RAN = "the run begins here"

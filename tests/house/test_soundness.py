@@ -27,9 +27,9 @@ from iterref.models.checkpoint import Checkpoint
 from iterref.report import page, table
 from iterref.report.chart import chart
 from iterref.training.data import read_pairs
-from tests.cli.test_cli import call, refused
 from tests.report.test_page import EVIL, Reader, data_of, run, words
-from tests.test_generation import FakeModel
+from tests.support.commands import call, refused
+from tests.support.fakes import FakeModel
 
 ROOT = Path(iterref.__file__).parent
 SOURCES = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in ROOT.rglob("*.py")}

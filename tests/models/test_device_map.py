@@ -22,8 +22,8 @@ from iterref.models.bidirectional import Bidirectional
 from iterref.models.device_map import spread, whole
 from iterref.models.diffusion_gemma import Prompts
 from iterref.result import Result
-from tests.cli.test_cli import call, refused
 from tests.models import test_diffusion_gemma, test_dream, test_llada, test_masked_lm
+from tests.support.commands import call, refused
 from tests.support.decoders import write
 from tests.support.devices import Devices, names, pretend
 from tests.support.engine_work import Here

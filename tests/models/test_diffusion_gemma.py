@@ -22,7 +22,6 @@ from iterref.exact.markov import world
 from iterref.generation import generate
 from iterref.models import diffusion_gemma
 from iterref.models.diffusion_gemma import BLIND, KIND, CanvasDenoiser, Network
-from iterref.exact.markov import world
 from iterref.models.text.prompted import PromptedModel
 from iterref.noise import uniform
 from iterref.random import Rng

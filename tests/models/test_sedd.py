@@ -10,7 +10,6 @@ from iterref.check import check
 from iterref.denoiser import from_score
 from iterref.exact.table import Table
 from iterref.loading import load
-from iterref.exact.table import Table
 from iterref.models.text.prefix import PrefixModel
 from iterref.noise import Noise, absorbing, uniform
 from tests.support.published import (

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from iterref.models.digits import Digits
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from iterref.decision import ACCEPTED, REFUSED
 from iterref.exact.markov import world
-from iterref.models.digits import Digits
 from iterref.problem import Problem
 from iterref.report import page
 from iterref.result import Result

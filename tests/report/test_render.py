@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from iterref.models.digits import Digits
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
 from iterref.decision import ACCEPTED, REFUSED
-from iterref.models.digits import Digits
 from iterref.models.tiny_news import Summarizer
 from iterref.report import Rendering, choose_rendering, page, table
 from iterref.report import trace_view as kept

@@ -26,8 +26,8 @@ from iterref import generate, loading
 from iterref.rewards import Remembered, RewardError, Rouge, Served, TextReward, Threaded
 from iterref.rewards.calling import plan
 from iterref.rewards.served import _seconds
-from tests.cli.test_cli import call, refused
-from tests.test_generation import FakeModel
+from tests.support.commands import call, refused
+from tests.support.fakes import FakeModel
 
 TEXTS = [f"text {'x' * number}" for number in range(10)]
 QUICK: dict[str, Any] = {"timeout": 0.4, "pause": 0.001, "longest": 0.01}

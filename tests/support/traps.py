@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from iterref.kernels.independent import tries
 from torch import Tensor
 
 from iterref import mtm
-from iterref.samplers.base import Info, Move, State
-from iterref.kernels.independent import tries
 from iterref.moves.renoise import open_positions, reopen
 from iterref.particles import adopt, pick
 from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.samplers.base import Info, Move, State
 
 ALPHA = 0.5
 

@@ -1,0 +1,71 @@
+"""A text model of five words whose distribution is an exact table, its prompts, and a reward that counts one word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from iterref.denoiser import Denoiser
+from iterref.exact.table import Table
+from iterref.noise import Noise, absorbing
+
+WORDS = ("alpha", "beta", "gamma", "delta", ".")  # the last ends a text, as <eos> does
+LENGTH = 3
+PROMPTS = ["one", "one two", "one two three", "one two three four"]
+SMALL = "iterref:steps=2,moves=3,tries=3"
+
+
+class FakeDenoiser(Denoiser):
+    """One exact distribution a prompt."""
+
+    def __init__(self, tables: list[Table], noise: Noise) -> None:
+        self.tables, self.noise, self.rows_asked = tables, noise, 0
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        self.rows_asked += len(x_t)
+        if len(self.tables) == 1:
+            return self.tables[0](x_t, t, where, rows)
+        parts = [
+            self.tables[int(row)](x_t[i : i + 1], t[i : i + 1], where[i : i + 1], rows[i : i + 1])
+            for i, row in enumerate(rows)
+        ]
+        return torch.cat(parts)
+
+
+class FakeModel:
+    """A text model whose distribution depends on the number of words of the prompt."""
+
+    prompted = True
+
+    def __init__(self) -> None:
+        self.noise = absorbing(len(WORDS) + 1)
+        self.denoiser: FakeDenoiser | None = None
+
+    def table(self, prompt: str) -> Table:
+        generator = torch.Generator().manual_seed(len(prompt.split()))
+        return Table(torch.randn((len(WORDS),) * LENGTH, generator=generator, dtype=torch.float64), self.noise)
+
+    def prepare(self, prompts: Sequence[str]) -> tuple[FakeDenoiser, Tensor, Tensor]:
+        for row, prompt in enumerate(prompts):
+            if len(prompt.split()) > 6:
+                raise ValueError(f"prompt {row} has {len(prompt.split())} words and the model reads 6: shorten it")
+        self.denoiser = FakeDenoiser([self.table(prompt) for prompt in prompts], self.noise)
+        canvas = torch.full((len(prompts), LENGTH), len(WORDS))
+        return self.denoiser, canvas, torch.ones_like(canvas, dtype=torch.bool)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        rows = [[WORDS.index(word) for word in text.lower().rstrip(".").split()] for text in texts]
+        return torch.tensor([ids + [len(WORDS) - 1] * (LENGTH - len(ids)) for ids in rows])
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        texts = []
+        for ids in tokens.tolist():
+            words = [WORDS[i] for i in ids if i < len(WORDS)]
+            texts.append(" ".join(words[: words.index(".")] if "." in words else words))
+        return texts
+
+
+def beta(completions: list[str]) -> list[float]:
+    return [float(text.split().count("beta")) for text in completions]
