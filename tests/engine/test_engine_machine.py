@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from iterref.engine.jobs import Batch, Job, Record
 from iterref.engine.results import Results
-from tests.engine.test_engine import expected, parts, records
+from tests.support.engine_runs import expected, parts, records
 from tests.support.engine_work import Here, Stop, Words, go, manifest
 
 

@@ -17,9 +17,22 @@ from ray import cluster_utils as machines
 
 from iterref.engine.cluster import Cluster, reach
 from iterref.engine.local import Local
-from tests.engine.test_engine import alive, disturbed, expected, kill, objects, parent, parts, records, views
-from tests.engine.test_engine_texts import NEWS, REAL, lines, same_as_alone
 from tests.support.commands import call
+from tests.support.engine_runs import (
+    NEWS,
+    REAL,
+    alive,
+    disturbed,
+    expected,
+    kill,
+    lines,
+    objects,
+    parent,
+    parts,
+    records,
+    same_as_alone,
+    views,
+)
 from tests.support.engine_work import Here, Words, go
 
 pytestmark = [

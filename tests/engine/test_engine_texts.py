@@ -21,8 +21,8 @@ from iterref.engine import local, manifest
 from iterref.engine.jobs import Batch, Poison, Table, grid
 from iterref.engine.texts import VISIBLE, Texts, own_gpus
 from iterref.generation import generate
-from tests.engine.test_engine import objects
 from tests.support.commands import METHOD, call, refused
+from tests.support.engine_runs import NEWS, REAL, lines, objects, same_as_alone
 from tests.support.engine_work import Here
 from tests.support.fakes import FakeModel
 
@@ -104,8 +104,8 @@ def test_a_worker_takes_its_gpu_in_turn(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     asked = work()
     for slot in range(3):
-        Texts("fake", {"device": "cuda"}, asked.reward_calls, OPTIONS, asked.sample).open(slot)
-    Texts("fake", {"device": "cuda:1"}, asked.reward_calls, OPTIONS, asked.sample).open(0)
+        Texts("fake", {"device": "cuda"}, asked.reward, OPTIONS, asked.sample).open(slot)
+    Texts("fake", {"device": "cuda:1"}, asked.reward, OPTIONS, asked.sample).open(0)
     assert seen == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
 
 
@@ -176,10 +176,6 @@ def test_code_beside_a_reward_and_weights_of_a_reward_are_told_too(tmp_path: Pat
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
-
-
-def lines(*prompts: str) -> str:
-    return "".join(json.dumps({"document": prompt}) + "\n" for prompt in prompts)
 
 
 def test_the_command_writes_a_folder_and_goes_on_in_it(fake: None, tmp_path: Path) -> None:
@@ -303,16 +299,6 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
 
 # --- the real thing ---------------------------------------------------------------------------------------------------
 
-REAL = ["--method", "iterref:steps=2,moves=2,tries=2", "--reward", "length:4", "--job-rows", "1", "--workers", "2"]
-NEWS = ["police arrested two men .", "a lorry overturned on the coast road .", "trains run again on tuesday ."]
-
-
-def same_as_alone(found: list[dict[str, Any]]) -> None:
-    for row, prompt in enumerate(NEWS):
-        alone = generate("tiny-news", [prompt], reward=near_four, sampler=REAL[1], rows=[row])
-        assert [found[row]["text"]] == alone.texts and found[row]["reward"] == float(alone.rewards)
-
-
 def test_two_processes_with_the_bundled_model(tmp_path: Path) -> None:
     done = call("generate", "--engine", "local", "--out", str(tmp_path / "results"), *REAL, text=lines(*NEWS))
     assert done.exit_code == 0, done.output
@@ -350,7 +336,3 @@ def test_ctrl_c_in_a_shell_keeps_what_is_finished(tmp_path: Path) -> None:
 
 def near_two(completions: list[str]) -> list[float]:
     return [1 - abs(len(text.split()) - 2) / 2 for text in completions]
-
-
-def near_four(completions: list[str]) -> list[float]:
-    return [1 - abs(len(text.split()) - 4) / 4 for text in completions]
