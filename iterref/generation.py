@@ -101,7 +101,8 @@ def generate(
     `RewardError` where the reward fails (on Ctrl-C `iterref.result.Interrupted`), with what the run had reached as the
     error's `partial`.
     """
-    prompts, model, batch = checked_prompts(prompts), checked_model(model), len(prompts)
+    prompts, model = checked_prompts(prompts), checked_model(model)
+    batch = len(prompts)
     columns = read_columns(columns, batch)
     asked = checked_reward(reward, batch, columns, reward_weights)
     identities = checked_rows(seed, rows, watch, batch)
