@@ -18,10 +18,10 @@ from torch import Tensor, distributed
 from iterref.engine.group import Group
 from iterref.rewards import RewardError
 from iterref.rewards.rank_zero import RankZero
-from tests.models.test_device_map import folder
 from tests.support.commands import call, refused
 from tests.support.engine_runs import expected, gone, objects, records, views
 from tests.support.engine_work import Here, Words, go
+from tests.support.families import folder
 
 
 @pytest.fixture

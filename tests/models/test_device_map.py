@@ -22,40 +22,14 @@ from iterref.models.bidirectional import Bidirectional
 from iterref.models.device_map import spread, whole
 from iterref.models.diffusion_gemma import Prompts
 from iterref.result import Result
-from tests.models import test_diffusion_gemma, test_dream, test_llada, test_masked_lm
 from tests.support.commands import call, refused
 from tests.support.decoders import write
 from tests.support.devices import Devices, names, pretend
 from tests.support.engine_work import Here
+from tests.support.families import FAMILIES, PROMPTS, folder, run
+from tests.support.llada import config
 
 torch.set_num_threads(1)
-PROMPTS = ["cat", "the dog ran the cat"]
-FAMILIES = ("llada", "dream", "masked_lm", "diffusion_gemma")
-
-
-def folder(tmp_path: Path, family: str) -> Path:
-    """A tiny checkpoint with its tokenizer; LLaDA's and the masked model's have one table for both ends."""
-    where = tmp_path / family
-    where.mkdir()
-    if family == "llada":
-        test_llada.checkpoint(where, weight_tying=True)
-    elif family == "dream":
-        test_dream.checkpoint(where)
-    elif family == "masked_lm":
-        test_masked_lm.checkpoint(where)
-    else:
-        test_diffusion_gemma.made().save_pretrained(where)
-        test_diffusion_gemma.tokenizer(where)
-    return where
-
-
-def run(model: Any) -> Result:
-    """Unequal prompts, so that there is padding, and a few calls of the network."""
-    return iterref.generate(model, PROMPTS, reward=length, alpha=0.5, sampler="best_of_n:steps=3,n=2", seed=3)
-
-
-def length(completions: list[str]) -> list[float]:
-    return [-abs(len(text) - 11.0) for text in completions]
 
 
 def same(one: Result, other: Result) -> bool:
@@ -378,7 +352,7 @@ def test_memory_stays_below_the_weights_on_the_disk(tmp_path: Path) -> None:
     """200 MB of weights of which no more than one layer is ever there; without a map all of them are."""
     width, inner, layers, vocab = 512, 2048, 12, 1000
     sizes = {"d_model": width, "n_heads": 4, "n_kv_heads": 4, "mlp_hidden_size": inner, "n_layers": layers}
-    written = test_llada.config(vocab, **sizes, mask_token_id=999, eos_token_id=0, pad_token_id=0)
+    written = config(vocab, **sizes, mask_token_id=999, eos_token_id=0, pad_token_id=0)
     shapes = {
         "attn_norm": (width,), "ff_norm": (width,), "ff_proj": (inner, width), "up_proj": (inner, width),
         "ff_out": (width, inner), **dict.fromkeys(("q_proj", "k_proj", "v_proj", "attn_out"), (width, width)),
@@ -399,7 +373,8 @@ def test_memory_stays_below_the_weights_on_the_disk(tmp_path: Path) -> None:
 
 SLICES = """
 import hashlib, sys, torch, iterref
-from tests.models.test_device_map import PROMPTS, run
+from tests.support.families import FAMILIES, PROMPTS, folder, run
+from tests.support.llada import config
 def told(model):
     law, canvas, free = model.prepare(PROMPTS)
     logs = law(canvas, torch.ones(2, dtype=torch.float64), free, torch.arange(2))

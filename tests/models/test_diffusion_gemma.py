@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-import transformers
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 import iterref
@@ -21,10 +18,11 @@ from iterref.decoding import Decoder
 from iterref.exact.markov import world
 from iterref.generation import generate
 from iterref.models import diffusion_gemma
-from iterref.models.diffusion_gemma import BLIND, KIND, CanvasDenoiser, Network
+from iterref.models.diffusion_gemma import KIND, CanvasDenoiser, Network
 from iterref.models.text.prompted import PromptedModel
 from iterref.noise import uniform
 from iterref.random import Rng
+from tests.support.gemma import LENGTH, NONE, VOCAB, WORDS, made, tokenizer
 from tests.support.oracle import enumerate_outcomes, law_matrix
 from tests.support.paths import stepped
 from tests.support.published import all_states, product_matrix, step_matrix
@@ -32,42 +30,7 @@ from tests.support.published import all_states, product_matrix, step_matrix
 pytest.importorskip("transformers.models.diffusion_gemma")
 torch.set_num_threads(1)
 
-WORDS = "<pad> <eos> <bos> <|turn> <turn|> user model cat dog sat ran on the mat".split()
-WORDS += "<|image|> <|image> <image|> <mask>".split()
-TEMPLATE = "{{ bos_token }}{% for m in messages %}<|turn> {{ m['role'] }} {{ m['content'] }} <turn|>{% endfor %}"
-TEMPLATE += "{% if add_generation_prompt %}<|turn> model{% endif %}"
 PROMPTS = [[2, 7, 8], [9], [2, 3, 5, 7, 8, 9, 10, 4, 3, 6], []]  # the third is longer than the sliding window
-LENGTH, VOCAB, NONE = 6, 20, torch.zeros(0, dtype=torch.long)
-
-
-def made(
-    vocab: int = VOCAB, canvas: int = LENGTH, media: bool = True, width: int = 16, spread: float = 0.2, **text: Any
-) -> Any:
-    """The class with random weights, in evaluation mode."""
-    sizes = dict(
-        vocab_size=vocab, hidden_size=width, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8, global_head_dim=8, num_global_key_value_heads=1, num_experts=3,
-        top_k_experts=2, moe_intermediate_size=8, max_position_embeddings=40, sliding_window=4,
-        layer_types=["sliding_attention", "full_attention"],
-    )  # fmt: skip
-    ids = dict(image_token_id=14, boi_token_id=15, eoi_token_id=16) if media else dict.fromkeys(
-        ("image_token_id", "boi_token_id", "eoi_token_id"))  # fmt: skip
-    vision = {**BLIND, "hidden_size": 24, "num_hidden_layers": 2}
-    torch.manual_seed(0)
-    config = transformers.DiffusionGemmaConfig(
-        text_config=sizes | text, vision_config=vision, canvas_length=canvas, initializer_range=spread, **ids
-    )
-    return getattr(transformers, KIND)(config).eval().requires_grad_(False)
-
-
-def tokenizer(folder: Path, words: list[str] = WORDS) -> None:
-    """Whole words, and a chat template."""
-    tokens = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="<pad>"))
-    tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokens.add_special_tokens([word for word in words if word.startswith("<")])
-    tokens.save(str(folder / "tokenizer.json"))
-    names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "mask_token": "<mask>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(names | {"chat_template": TEMPLATE}))
 
 
 def load(folder: Path, model: Any, text: bool = False, **options: Any) -> PromptedModel:

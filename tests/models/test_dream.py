@@ -19,48 +19,14 @@ from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
 from iterref.noise import Schedule
 from iterref.rewards import SelfLikelihood
-from tests.support.byte_pairs import ADDED, TEMPLATE, bytes_and_pairs, write_pairs
-from tests.support.decoders import HEADS, INNER, LAYERS, WIDTH, Naming, draw, half_open, law, laws, reading, write
+from tests.support.byte_pairs import ADDED, TEMPLATE, write_pairs
+from tests.support.decoders import draw, half_open, law, laws, reading, write
+from tests.support.dream import END, KNOWN, MASK, NAMING, PIECES, START, TURN, VOCAB, checkpoint, config
 from tests.support.published import all_states, product_matrix, step_matrix
 
 torch.set_num_threads(1)
-PIECES = len(bytes_and_pairs())
-END, _, TURN, START, MASK = range(PIECES, PIECES + len(ADDED))
-KNOWN = PIECES + len(ADDED)
-VOCAB = KNOWN + 7
 PROMPTS = ["the cat saw the dog", "", "a dog"]
-NAMING = Naming(
-    "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight",
-    {role: f"model.layers.{{}}.{name}" for role, name in {
-        "before": "input_layernorm", "query": "self_attn.q_proj", "key": "self_attn.k_proj",
-        "value": "self_attn.v_proj", "out": "self_attn.o_proj", "between": "post_attention_layernorm",
-        "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"}.items()},
-)  # fmt: skip
 T = 6
-
-
-def config(vocab: int = VOCAB, **changes: Any) -> dict[str, Any]:
-    """config.json with the names that the published one has."""
-    written = {
-        "model_type": "Dream", "architectures": ["DreamModel"], "auto_map": {"AutoModel": "modeling_dream.DreamModel"},
-        "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": 2,
-        "intermediate_size": INNER, "vocab_size": vocab, "hidden_act": "silu", "rms_norm_eps": 1e-6,
-        "rope_theta": 1e6, "rope_scaling": None, "max_position_embeddings": 131072, "max_window_layers": 28,
-        "sliding_window": None, "use_sliding_window": False, "use_mrope": False, "tie_word_embeddings": False,
-        "attention_dropout": 0.0, "use_cache": True, "torch_dtype": "bfloat16", "mask_token_id": MASK,
-        "bos_token_id": END, "eos_token_id": END, "pad_token_id": END,
-    }  # fmt: skip
-    return written | changes
-
-
-def checkpoint(folder: Path, **changes: Any) -> dict[str, Tensor]:
-    written = config(**changes)
-    weights = draw(
-        NAMING, written["vocab_size"], written["num_key_value_heads"], written["tie_word_embeddings"], biased=True
-    )
-    write(folder, written, weights)
-    write_pairs(folder)
-    return weights
 
 
 def load(folder: Path, length: int = T, **options: Any) -> PromptedModel:

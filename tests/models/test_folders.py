@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from iterref.loading import load
-from tests.models.test_masked_lm import checkpoint
+from tests.support.masked import checkpoint
 
 Change = Callable[[Path], object]
 

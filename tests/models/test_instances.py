@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 import iterref
 from iterref.loading import load
 from iterref.models.instances import held
-from tests.models.test_masked_lm import ENCODERS, SIZES, TEMPLATE, write_model, write_tokenizer
+from tests.support.masked import ENCODERS, SIZES, TEMPLATE, write_model, write_tokenizer
 
 PROMPTS = ["the cat saw a man", "a dog"]
 

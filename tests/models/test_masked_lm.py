@@ -18,34 +18,25 @@ from iterref.models.masked_lm import LENGTH
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
 from iterref.noise import Schedule
-from tests.support.masked import CLS, MASK, PAD, SEP, SIZES, SPECIAL, TEMPLATE, WORDS, write_model, write_tokenizer
+from tests.support.masked import (
+    CLS,
+    DECODERS,
+    ENCODERS,
+    MASK,
+    PAD,
+    SEP,
+    SIZES,
+    SPECIAL,
+    TEMPLATE,
+    WORDS,
+    checkpoint,
+    write_model,
+    write_tokenizer,
+)
 from tests.support.published import all_states, product_matrix, step_matrix
 
 PROMPTS = ["the cat saw a man", "", "a dog"]
 T = 5
-ENCODERS: dict[str, dict[str, Any]] = {
-    "BertForMaskedLM": SIZES,
-    "RobertaForMaskedLM": SIZES,
-    "ModernBertForMaskedLM": {
-        **SIZES, "cls_token_id": CLS, "sep_token_id": SEP, "bos_token_id": CLS, "eos_token_id": SEP,
-        "global_attn_every_n_layers": 2, "local_attention": 8,
-    },
-    "DistilBertForMaskedLM": {
-        "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "max_position_embeddings": 24,
-        "initializer_range": 0.5,
-    },
-    "ElectraForMaskedLM": {**SIZES, "embedding_size": 16},
-    "DebertaV2ForMaskedLM": SIZES,
-}  # fmt: skip
-DECODERS: dict[str, dict[str, Any]] = {
-    "Qwen3ForCausalLM": {**SIZES, "num_key_value_heads": 1, "head_dim": 8},
-    "LlamaForCausalLM": {**SIZES, "num_key_value_heads": 1, "bos_token_id": None, "eos_token_id": None},
-}
-
-
-def checkpoint(folder: Path, name: str = "BertForMaskedLM", **tokens: Any) -> Any:
-    write_tokenizer(folder, **tokens)
-    return write_model(folder, name, **{**ENCODERS, **DECODERS}[name])
 
 
 def relabelled(folder: Path, model_type: str) -> None:

@@ -1,0 +1,38 @@
+"""A small checkpoint of every family whose network a device map may spread, and a short run of its model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import iterref
+from iterref.result import Result
+from tests.support import dream, gemma, llada, masked
+
+FAMILIES = ("llada", "dream", "masked_lm", "diffusion_gemma")
+PROMPTS = ["cat", "the dog ran the cat"]
+
+
+def folder(tmp_path: Path, family: str) -> Path:
+    """A tiny checkpoint with its tokenizer; LLaDA's and the masked model's have one table for both ends."""
+    where = tmp_path / family
+    where.mkdir()
+    if family == "llada":
+        llada.checkpoint(where, weight_tying=True)
+    elif family == "dream":
+        dream.checkpoint(where)
+    elif family == "masked_lm":
+        masked.checkpoint(where)
+    else:
+        gemma.made().save_pretrained(where)
+        gemma.tokenizer(where)
+    return where
+
+
+def run(model: Any) -> Result:
+    """Unequal prompts, so that there is padding, and a few calls of the network."""
+    return iterref.generate(model, PROMPTS, reward=length, alpha=0.5, sampler="best_of_n:steps=3,n=2", seed=3)
+
+
+def length(completions: list[str]) -> list[float]:
+    return [-abs(len(text) - 11.0) for text in completions]
