@@ -174,15 +174,16 @@ def place(
             opened.append([False] * len(ids))
             frames.append(None)
             continue
-        ends = _ends(model, blank, tokens[row], lengths[row])
+        begin = 0 if begins is None else begins[row]
+        size = max(begin, lengths[row])
+        ends = _ends(model, blank, tokens[row], size)
         whole = model.decode(tokens[row : row + 1])[0]
         if marked.text != whole and reading(marked.text) != whole:
             raise ValueError(f"text {row} reads {marked.text!r} without its marks, the row {whole!r}: mark that text")
-        begin = 0 if begins is None else begins[row]
         spans = [_tokens(reading, marked, region, whole, ends, begin) for region in marked.regions]
         frames.append(_frame(reading, marked, spans, whole, ends, row))
         sizes = [1 if number in marked.masks else length for number in range(len(spans))]
-        new, free = _laid_out(ids[: lengths[row]], spans, blank.tolist(), sizes, row)
+        new, free = _laid_out(ids[:size], spans, blank.tolist(), sizes, row)
         canvases.append(new)
         opened.append(free)
     device = tokens.device

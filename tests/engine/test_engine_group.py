@@ -92,7 +92,7 @@ def judge(completions, prompts):
     time.sleep({seconds})
     return [-abs(len(text) - 11.0) for text in completions]
 """
-PROMPTS = ["cat", "the dog ran the cat", "the dog", "cat cat", *(f"cat {'the ' * k}dog" for k in range(6))]
+PROMPTS = ["cat", "the dog ran the cat", "the man", "cat cat", *(f"cat {'the ' * k}man" for k in range(6))]
 OPTIONS = ["--length", "5", "--method", "best_of_n:steps=3,n=2", "--job-rows", "2", "--retries", "0"]
 
 
