@@ -214,7 +214,7 @@ def save(network: Dit, tokenizer: Tokenizer, folder: Path, family: str, timed: b
     folder.mkdir(parents=True, exist_ok=True)
     options = network.options
     config = {
-        "model_type": family, "vocab_size": options.vocab, "hidden_dim": options.width, "cond_dim": options.condition,
+        "filler": True, "model_type": family, "vocab_size": options.vocab, "hidden_dim": options.width, "cond_dim": options.condition,
         "n_blocks": options.blocks, "n_heads": options.heads, "model_length": LENGTH, "time_conditioning": timed,
         "tie_word_embeddings": True,
     }  # fmt: skip
