@@ -214,9 +214,9 @@ def save(network: Dit, tokenizer: Tokenizer, folder: Path, family: str, timed: b
     folder.mkdir(parents=True, exist_ok=True)
     options = network.options
     config = {
-        "filler": True, "model_type": family, "vocab_size": options.vocab, "hidden_dim": options.width, "cond_dim": options.condition,
+        "model_type": family, "vocab_size": options.vocab, "hidden_dim": options.width, "cond_dim": options.condition,
         "n_blocks": options.blocks, "n_heads": options.heads, "model_length": LENGTH, "time_conditioning": timed,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": True, "filler": True,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     tensors = {f"backbone.{name}": weight.half().contiguous().clone() for name, weight in published(network).items()}
