@@ -1,9 +1,9 @@
-"""Bias: how far every kernel's stationary law is from its target, without Monte-Carlo error.
+"""Bias: how far every kernel's stationary distribution is from its target, without Monte-Carlo error.
 
-    bias = TV(stationary law of the enumerated transition matrix, Pi_t) = half the sum of |law - Pi_t|
+    bias = TV(stationary distribution of the enumerated transition matrix, Pi_t) = 1/2 sum |found - Pi_t|
 
-Laws of one to four tokens, rewards standard normal a state, alpha = 0.5; one law and one reward a seed. Every random
-outcome of the production code is enumerated by the oracle of the tests, so this script needs the test requirements.
+Distributions of one to four tokens, rewards standard normal a state, alpha = 0.5; one of each a seed. Every random
+outcome of the production code is enumerated by the oracle of the tests, so this task needs the test requirements.
 
     python -m benchmarks bias        (a minute or two on one core)
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -26,79 +26,89 @@ from torch import Tensor
 
 from benchmarks.frame.command import OUT
 from iterref.decoding import Decoder
-from iterref.samplers.base import KERNELS, Info, Kernel, Move, State
 from iterref.exact.table import Table
-from iterref.problem import Problem
+from iterref.moves.independent import InTurn, Textbook
+from iterref.moves.renoise import Excursion
+from iterref.moves.shared import Shared
 from iterref.progress import Bar
-from iterref.random import Rng
+from iterref.samplers.refining import Kernel
 from tests.support import traps
 from tests.support.oracle import stationary, total_variation, transition
 from tests.support.paths import base_paths, path_matrix, tail_of, tilted
-from tests.support.worlds import TableReward, chain, pair_states, random_reward, random_table, refine, target
+from tests.support.worlds import (
+    Move,
+    TableReward,
+    chain,
+    moving,
+    pair_states,
+    random_reward,
+    random_table,
+    refine,
+    target,
+)
 
 ALPHA = traps.ALPHA
 ROUNDING = 1e-9
-COUPLING = 1.5  # standard deviation of the log-weights that tie the tokens of a correlated law together
+COUPLING = 1.5  # standard deviation of the log-weights that tie the tokens of a correlated distribution together
 NOISES = ("absorbing", "uniform")
-FIELDS = ("section", "method", "law", "noise", "claim", "measure", "median", "min", "max", "seeds")
+FIELDS = ("section", "method", "distribution", "noise", "claim", "measure", "median", "min", "max", "seeds")
 
-Law = Callable[[int], Table]
+Prior = Callable[[int], Table]  # the distribution of a seed
 Measured = dict[str, float]  # the measure's name -> its value for one seed
 
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table: what is run, on which law, what is claimed, and how one seed is measured."""
+    """A row of the table: what is run, on which distribution, what is claimed, and how one seed is measured."""
 
     section: str
     method: str
-    law: str
+    of: str
     noise: str
     claim: str
     measure: Callable[[int], Measured]
 
 
-def compared(law: Tensor, wanted: Tensor, values: Tensor) -> Measured:
-    """Total variation of a law (S,) to the wanted one, and by how much its mean of the rewards (S,) is off."""
-    return {"tv": total_variation(law, wanted), "reward shift": float((law - wanted) @ values)}
+def compared(found: Tensor, wanted: Tensor, values: Tensor) -> Measured:
+    """Total variation of a distribution (S,) to the wanted one, and by how much its mean of rewards (S,) is off."""
+    return {"tv": total_variation(found, wanted), "reward shift": float((found - wanted) @ values)}
 
 
-def bias(law: Law, kernel: Kernel, move: Move, forbid: bool, seed: int) -> Measured:
-    """One seed of one kernel."""
-    table = law(seed)
-    reward, states = random_reward(table.length, table.tokens, seed, forbid), pair_states(table, move.t)
-    values = reward(states[:, 1], torch.zeros(len(states)))
-    matrix = transition(table, reward, ALPHA, kernel, move, states)
-    wanted = target(table, reward, ALPHA, move.t, states)
-    return compared(stationary(matrix), wanted, values.nan_to_num(neginf=0.0))
+def setting(prior: Prior, seed: int, t: float = 0.0, forbid: bool = False) -> tuple[Table, TableReward, Tensor, Tensor]:
+    """The distribution and the reward of a seed, the states at time t, and the rewards of these."""
+    table = prior(seed)
+    reward, states = random_reward(table.length, table.tokens, seed, forbid), pair_states(table, t)
+    return table, reward, states, reward(states[:, 1], torch.zeros(len(states)))
 
 
-def pool_law(law: Law, move: Move, seed: int) -> Measured:
-    """The published pool against the law it is reversible for, pi(x) (1 - R(x)) / (1 - R(x)^N); R: one test fails."""
-    table = law(seed)
-    reward, states = random_reward(table.length, table.tokens, seed), pair_states(table, 0)
-    values, published = reward(states[:, 1], torch.zeros(len(states))), KERNELS["published"].move
+def bias(prior: Prior, move: Move, t: float, forbid: bool, seed: int) -> Measured:
+    """One seed of a move at time t."""
+    table, reward, states, values = setting(prior, seed, t, forbid)
+    found = stationary(transition(table, reward, ALPHA, move, states, t))
+    return compared(found, target(table, reward, ALPHA, t, states), values.nan_to_num(neginf=0.0))
+
+
+def pool_bias(prior: Prior, trip: Excursion, tries: int, seed: int) -> Measured:
+    """The published pool against what it is reversible for, pi(x) (1 - R(x)) / (1 - R(x)^N); R: one test fails."""
+    table, reward, states, values = setting(prior, seed)
     free = TableReward(torch.zeros_like(reward.values))
-    proposal = transition(table, free, ALPHA, published, replace(move, tries=1), states)
+    proposal = transition(table, free, ALPHA, moving(InTurn(1), trip, ALPHA), states)
     rejected = 1 - (proposal * ((values[None] - values[:, None]) / ALPHA).clamp_max(0).exp()).sum(1)
-    wanted = target(table, reward, ALPHA, 0, states) * (1 - rejected) / (1 - rejected**move.tries)
-    found = stationary(transition(table, reward, ALPHA, published, move, states))
+    wanted = target(table, reward, ALPHA, 0, states) * (1 - rejected) / (1 - rejected**tries)
+    found = stationary(transition(table, reward, ALPHA, moving(InTurn(tries), trip, ALPHA), states))
     return compared(found, wanted / wanted.sum(), values)
 
 
-def own_law(law: Law, move: Move, seed: int) -> Measured:
-    """A move from s = 1, which keeps nothing of the state, against the tilted law of its own draws."""
-    table = law(seed)
-    reward, states = random_reward(table.length, table.tokens, seed), pair_states(table, 0)
-    values, free = reward(states[:, 1], torch.zeros(len(states))), TableReward(torch.zeros_like(reward.values))
-    drawn = transition(table, free, ALPHA, KERNELS["shared"].move, move, states)[0]
+def own_bias(prior: Prior, move: Move, seed: int) -> Measured:
+    """A move from s = 1, which keeps nothing of the state, against the tilted distribution of its own draws."""
+    table, reward, states, values = setting(prior, seed)
+    drawn = transition(table, TableReward(torch.zeros_like(reward.values)), ALPHA, move, states)[0]
     wanted = drawn * (values / ALPHA).exp()
-    found = stationary(transition(table, reward, ALPHA, KERNELS["shared"].move, move, states))
-    return compared(found, wanted / wanted.sum(), values)
+    return compared(stationary(transition(table, reward, ALPHA, move, states)), wanted / wanted.sum(), values)
 
 
 def path_bias(kind: str, order: str, peek: bool, seed: int) -> Measured:
-    """The trajectory kernel on the paths of a sampler of two steps: the whole path redrawn, then its second half.
+    """`trajectory` on the paths of a sampler of two steps: the whole path redrawn, then its second half.
 
     With `peek` the cut looks at the path: only the second half is redrawn where the reward is already good.
     """
@@ -107,27 +117,19 @@ def path_bias(kind: str, order: str, peek: bool, seed: int) -> Measured:
     decoder = Decoder(order)
     paths, prior = base_paths(table, reward, 2, decoder, 1.0)
     values = reward(paths[:, -1], torch.zeros(len(paths)))
-    moves = [tail_of(decoder, 2, ALPHA, 2, start) for start in (0, 1)]
+    moves = [tail_of(decoder, 2, start) for start in (0, 1)]
     whole, tail = (path_matrix(table, reward, ALPHA, move, paths, 1.0) for move in moves)
     matrix = torch.where((values > values.median())[:, None], tail, whole) @ whole if peek else whole @ tail
     return compared(stationary(matrix), tilted(paths, prior, reward, ALPHA), values)
 
 
-def gap_a_row(law: Law, kernel: str, move: Move, seed: int) -> Measured:
-    """1 - |second eigenvalue|^(1 / denoiser rows): what a row contributes to forgetting the start."""
-    table = law(seed)
-    reward, states = random_reward(table.length, table.tokens, seed), pair_states(table, 0)
-    matrix = transition(table, reward, ALPHA, KERNELS[kernel].move, move, states)
+def gap_per_nfe(prior: Prior, move: Move, nfe: float, seed: int) -> Measured:
+    """1 - |second eigenvalue|^(1 / NFE): what one NFE contributes to forgetting the start."""
+    table, reward, states, _ = setting(prior, seed)
+    matrix = transition(table, reward, ALPHA, move, states)
     half = target(table, reward, ALPHA, 0, states).sqrt()
     second = float(torch.linalg.eigvalsh(half[:, None] * matrix / half[None]).abs().sort().values[-2])
-    return {"gap": 1 - second ** (1 / KERNELS[kernel].cost(move).denoiser)}
-
-
-def value_estimated_again(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
-    """The trap: before each test the current state's guess, and with it its reward, is drawn afresh."""
-    plain = replace(move, s=move.t, a_s=move.a_t, times=(move.t,), guided=False)
-    fresh, _ = KERNELS["shared"].move(problem, state, plain, rng)
-    return KERNELS["shared"].move(problem, fresh, move, rng)
+    return {"gap": 1 - second ** (1 / nfe)}
 
 
 def cases() -> Iterable[Case]:
@@ -140,108 +142,98 @@ def cases() -> Iterable[Case]:
         yield from _gaps(kind)
 
 
-def _table(kind: str, length: int, tokens: int, coupling: float) -> Law:
+def _table(kind: str, length: int, tokens: int, coupling: float) -> Prior:
     return lambda seed: random_table(kind, length, tokens, seed, coupling)
 
 
-def _row(section: str, method: str, kernel: Kernel | str, law: str, noise: str, claim: str, of: Law, move: Move,
+def _row(section: str, method: str, kernel: Kernel, law: str, noise: str, claim: str, of: Prior, trip: Excursion,
          forbid: bool = False) -> Case:  # fmt: skip
-    run = KERNELS[kernel].move if isinstance(kernel, str) else kernel
-    return Case(section, method, law, noise, claim, partial(bias, of, run, move, forbid))
+    move = moving(kernel, trip, ALPHA)
+    return Case(section, method, law, noise, claim, partial(bias, of, move, trip.t, forbid))
 
 
 def _exact(kind: str) -> Iterable[Case]:
-    """`shared` where its draw is the true conditional."""
-    row, two, one = partial(_row, "shared", noise=kind), _table(kind, 2, 2, 0), _table(kind, 1, 3, 1)
-    factorised, absorbing = "factorised, 2 tokens", kind == "absorbing"
-    clean = refine(0, 0.6, 2, alpha=ALPHA)
-    yield row("clean text, N = 2", "shared", factorised, claim="exact", of=two, move=clean)
-    yield row("clean text, N = 2, some rewards -inf", "shared", factorised, claim="exact", of=two,
-              move=refine(0, 1.0, 2, alpha=ALPHA), forbid=True)  # fmt: skip
-    yield row("clean text, N = 2, 2 blocks", "shared", factorised, claim="exact", of=two, move=replace(clean, blocks=2))
-    yield row("clean text, N = 1, 2 denoising steps", "shared", factorised, claim="exact", of=two,
-              move=refine(0, 0.8, 1, steps=2, alpha=ALPHA))  # fmt: skip
-    yield row(f"t = 0.4, s = 0.8, N = {2 if absorbing else 1}", "shared", factorised, claim="exact", of=two,
-              move=refine(0.4, 0.8, 2 if absorbing else 1, alpha=ALPHA))  # fmt: skip
-    yield row("t = 0.4, s = 0.8, N = 2", "shared", "any, 1 token of 3 values", claim="exact", of=one,
-              move=refine(0.4, 0.8, 2, alpha=ALPHA))  # fmt: skip
+    """`iterref` where its draw is the true conditional."""
+    row, two, one = partial(_row, "iterref", noise=kind, claim="exact"), _table(kind, 2, 2, 0), _table(kind, 1, 3, 1)
+    factorised, tries = "factorised, 2 tokens", 2 if kind == "absorbing" else 1
+    clean, noisy = refine(0, 0.6), refine(0.4, 0.8)
+    yield row("clean text, N = 2", Shared(2), factorised, of=two, trip=clean)
+    yield row("clean text, N = 2, some rewards -inf", Shared(2), factorised, of=two, trip=refine(0, 1.0), forbid=True)
+    yield row("clean text, N = 2, 2 decisions", Shared(2, 2), factorised, of=two, trip=clean)
+    yield row("clean text, N = 1, 2 denoising steps", Shared(1), factorised, of=two, trip=refine(0, 0.8, 2))
+    yield row(f"t = 0.4, s = 0.8, N = {tries}", Shared(tries), factorised, of=two, trip=noisy)
+    yield row("t = 0.4, s = 0.8, N = 2", Shared(2), "any, 1 token of 3 values", of=one, trip=noisy)
 
 
 def _correlated(kind: str) -> Iterable[Case]:
-    """`shared` where the tokens depend on each other: what spacing and steps do about it."""
-    row, absorbing = partial(_row, "shared", noise=kind), kind == "absorbing"
+    """`iterref` where the tokens depend on each other: what spacing and steps do about it."""
+    row, absorbing = partial(_row, "iterref", noise=kind), kind == "absorbing"
     three, two = _table(kind, 3, 2, COUPLING), _table(kind, 2, 2, COUPLING)
-    name = "correlated, {} tokens"
+    name, whole = "correlated, {} tokens", refine(0, 1.0)
     opened = "masked" if absorbing else "leave-one-out"
     for count in (1, 2, 3):
-        move = refine(0, count / 3, 2, spacing=1, alpha=ALPHA)
-        yield row(f"clean text, N = 2, {count} {opened} at once", "shared", name.format(3),
-                  claim="exact" if count == 1 else "biased", of=three, move=move)  # fmt: skip
+        yield row(f"clean text, N = 2, {count} {opened} at once", Shared(2, spacing=1), name.format(3),
+                  claim="exact" if count == 1 else "biased", of=three, trip=refine(0, count / 3))  # fmt: skip
     for steps in (1, 2, 3, 4) if absorbing else (1, 2):
-        yield row(f"clean text, s = 1, N = 1, denoise_steps = {steps}", "shared", name.format(2), claim="biased",
-                  of=two, move=refine(0, 1.0, 1, steps=steps, alpha=ALPHA))  # fmt: skip
-    yield Case("shared", "clean text, s = 1, N = 2, against the tilted law of its own draws", name.format(2), kind,
-               "exact", partial(own_law, two, refine(0, 1.0, 2, alpha=ALPHA)))  # fmt: skip
+        yield row(f"clean text, s = 1, N = 1, denoise_steps = {steps}", Shared(1), name.format(2), claim="biased",
+                  of=two, trip=refine(0, 1.0, steps))  # fmt: skip
+    yield Case("iterref", "clean text, s = 1, N = 2, against the tilted distribution of its own draws", name.format(2),
+               kind, "exact", partial(own_bias, two, moving(Shared(2), whole, ALPHA)))  # fmt: skip
     for gap in (1, 2):
-        yield row(f"clean text, N = 2, 2 of 4 open, gap {gap}", "shared", "Markov, 4 tokens",
+        yield row(f"clean text, N = 2, 2 of 4 open, gap {gap}", Shared(2, spacing=gap), "Markov, 4 tokens",
                   claim="exact" if gap == 2 else "biased", of=partial(chain, kind, 4, 2),
-                  move=refine(0, 0.5, 2, spacing=gap, alpha=ALPHA))  # fmt: skip
-    yield row("clean text, N = 2, gap 2, 2 blocks", "shared", "Markov, 3 tokens", claim="exact",
-              of=partial(chain, kind, 3, 2), move=refine(0, 1.0, 2, spacing=2, blocks=2, alpha=ALPHA))  # fmt: skip
-    if absorbing:
-        for noisy in (0.2, 0.4):
-            yield row(f"t = {noisy}, s = {noisy + 0.4:g}, N = 1, gap 2", "shared", "Markov, 3 tokens", claim="biased",
-                      of=partial(chain, kind, 3, 2),
-                      move=refine(noisy, noisy + 0.4, 1, spacing=2, alpha=ALPHA))  # fmt: skip
+                  trip=refine(0, 0.5))  # fmt: skip
+    yield row("clean text, N = 2, gap 2, 2 decisions", Shared(2, 2, 2), "Markov, 3 tokens", claim="exact",
+              of=partial(chain, kind, 3, 2), trip=whole)  # fmt: skip
+    for noisy in (0.2, 0.4) if absorbing else ():
+        yield row(f"t = {noisy}, s = {noisy + 0.4:g}, N = 1, gap 2", Shared(1, spacing=2), "Markov, 3 tokens",
+                  claim="biased", of=partial(chain, kind, 3, 2), trip=refine(noisy, noisy + 0.4))  # fmt: skip
 
 
 def _multiple_try(kind: str) -> Iterable[Case]:
-    """The other kernels."""
+    """The other methods."""
     two, one, tied = _table(kind, 2, 2, 0), _table(kind, 1, 3, 1), _table(kind, 2, 2, COUPLING)
     small, law = (two, "factorised, 2 tokens") if kind == "absorbing" else (one, "any, 1 token of 3 values")
     for g in (0.0, 0.5, 1.0):
-        move = refine(0, 0.5, 2, balance=g, alpha=ALPHA)
-        yield _row("independent", f"clean text, N = 2, g = {g:g}", "independent", law, kind, "exact", small, move)
-    yield _row("independent", "clean text, s = 1, N = 2, g = 0", "independent", "correlated, 2 tokens", kind, "biased",
-               tied, refine(0, 1.0, 2, alpha=ALPHA))  # fmt: skip
+        yield _row("mtm", f"clean text, N = 2, g = {g:g}", Textbook(2, g), law, kind, "exact", small, refine(0, 0.5))
+    yield _row("mtm", "clean text, s = 1, N = 2, g = 0", Textbook(2), "correlated, 2 tokens", kind, "biased", tied,
+               refine(0, 1.0))  # fmt: skip
     law = "correlated, 2 tokens" if kind == "absorbing" else "any, 1 token of 3 values"
     for order in ("random", "confidence") if kind == "absorbing" else ("random",):
         yield Case("trajectory", f"2 steps, N = 2, order {order}", law, kind, "exact",
                    partial(path_bias, kind, order, False))  # fmt: skip
     for n in (1, 2, 3, 4) if kind == "absorbing" else (1, 2):
-        move = refine(0, 0.6, n, alpha=ALPHA)
-        yield _row("published", f"clean text, N = {n}", "published", "factorised, 2 tokens", kind,
-                   "exact" if n == 1 else "biased", two, move)  # fmt: skip
+        yield _row("published", f"clean text, N = {n}", InTurn(n), "factorised, 2 tokens", kind,
+                   "exact" if n == 1 else "biased", two, refine(0, 0.6))  # fmt: skip
     yield Case("published", "clean text, N = 2, against pi (1 - R) / (1 - R^N)", "factorised, 2 tokens", kind, "exact",
-               partial(pool_law, two, refine(0, 0.6, 2, alpha=ALPHA)))  # fmt: skip
+               partial(pool_bias, two, refine(0, 0.6), 2))  # fmt: skip
 
 
 def _traps(kind: str) -> Iterable[Case]:
-    """Wrong rules, on laws where the right one is exact."""
-    two, law, absorbing = _table(kind, 2, 2, 0), "factorised, 2 tokens", kind == "absorbing"
-    move = refine(0, 0.6, 2, alpha=ALPHA)
-    trap = partial(_row, "trap", law=law, noise=kind, claim="biased", of=two)
-    yield trap("softmax choice, reward-only test, N = 2", traps.softmax_then_reward_only, move=move)
-    yield trap("greedy choice, N = 2", traps.greedy_choice, move=move)
+    """Wrong rules, on distributions where the right one is exact."""
+    two, absorbing = _table(kind, 2, 2, 0), kind == "absorbing"
+
+    def trap(method: str, move: Move, t: float = 0.0) -> Case:
+        return Case("trap", method, "factorised, 2 tokens", kind, "biased", partial(bias, two, move, t, False))
+
+    yield trap("softmax choice, reward-only test, N = 2", traps.softmax_then_reward_only)
+    yield trap("greedy choice, N = 2", traps.greedy_choice)
     if absorbing:
-        yield trap("until the first acceptance, 3 trials", traps.until_first_acceptance, move=replace(move, tries=1))
+        yield trap("until the first acceptance, 3 trials", traps.until_first_acceptance)
         yield Case("trap", "trajectory, cut chosen by its reward", "correlated, 2 tokens", kind, "biased",
                    partial(path_bias, kind, "random", True))  # fmt: skip
-    if absorbing:
-        yield trap("value estimated again, t = 0.4, s = 0.8, N = 1", value_estimated_again,
-                   move=refine(0.4, 0.8, 1, alpha=ALPHA))  # fmt: skip
+        again = traps.estimated_again(moving(Shared(1), refine(0.4, 0.8), ALPHA))
+        yield trap("value estimated again, t = 0.4, s = 0.8, N = 1", again, 0.4)
 
 
 def _gaps(kind: str) -> Iterable[Case]:
-    """What one denoiser row buys: the spectral gap a row."""
-    two = _table(kind, 2, 2, 0)
-    tries = {"shared": (1, 2, 3), "independent": (2, 3)} if kind == "absorbing" else {"shared": (1, 2, 3)}
-    for kernel, counts in tries.items():
-        for n in counts:
-            move = refine(0, 1.0, n, alpha=ALPHA)
-            rows = KERNELS[kernel].cost(move).denoiser
-            yield Case("gap", f"{kernel}, s = 1, N = {n} ({rows:g} denoiser row{'s' * (rows > 1)} a move)",
-                       "factorised, 2 tokens", kind, "", partial(gap_a_row, two, kernel, move))  # fmt: skip
+    """What one NFE buys: the spectral gap an NFE."""
+    kernels: list[tuple[str, int, Kernel]] = [("iterref", n, Shared(n)) for n in (1, 2, 3)]
+    kernels += [("mtm", n, Textbook(n)) for n in (2, 3) if kind == "absorbing"]
+    for name, n, kernel in kernels:
+        nfe = kernel.cost(1).nfe
+        measure = partial(gap_per_nfe, _table(kind, 2, 2, 0), moving(kernel, refine(0, 1.0), ALPHA), nfe)
+        yield Case("gap", f"{name}, s = 1, N = {n} ({nfe:g} NFE a move)", "factorised, 2 tokens", kind, "", measure)
 
 
 def measured(case: Case, seeds: int) -> list[dict[str, str]]:
@@ -254,7 +246,7 @@ def measured(case: Case, seeds: int) -> list[dict[str, str]]:
         if claim == "exact" and max(values) > ROUNDING:
             claim = "exact, REFUTED"
         low, middle, high = (f"{round(value, 6) + 0.0:.6f}" for value in (min(values), median(values), max(values)))
-        head = dict(zip(FIELDS, (case.section, case.method, case.law, case.noise, claim, measure), strict=False))
+        head = dict(zip(FIELDS, (case.section, case.method, case.of, case.noise, claim, measure), strict=False))
         rows.append({**head, "median": middle, "min": low, "max": high, "seeds": str(seeds)})
     return rows
 
@@ -265,37 +257,37 @@ def markdown(rows: list[dict[str, str]], seeds: int) -> str:
         "# Bias of every kernel, enumerated",
         "",
         "Made by `python -m benchmarks bias`: every number is computed from all random outcomes of the production",
-        f"code, none is sampled. Median (least to greatest) over {seeds} random laws and rewards, alpha = {ALPHA}.",
-        "**tv**: total variation between the stationary law and the target. **shift**: mean reward under the",
-        "stationary law less that under the target. **claim**: what `docs/correctness.md` says; exact rows are checked",
+        f"code, none is sampled. Median (least to greatest) over {seeds} random distributions and rewards, alpha = {ALPHA}.",
+        "**tv**: total variation between the stationary distribution and the target. **shift**: mean reward under the",
+        "stationary distribution less that under the target. **claim**: what `docs/correctness.md` says; exact rows are checked",
         f"to {ROUNDING:g} by the script and shown as 0.",
         "",
-        "| what | options | law | noise | claim | tv | shift |",
+        "| what | options | distribution | noise | claim | tv | shift |",
         "|---|---|---|---|---|---|---|",
     ]
     shifts = {_key(row): row for row in rows if row["measure"] == "reward shift"}
     for row in rows:
         if row["measure"] == "tv":
-            cells = [row[name] for name in ("section", "method", "law", "noise", "claim")]
+            cells = [row[name] for name in ("section", "method", "distribution", "noise", "claim")]
             lines.append("| " + " | ".join([*cells, _range(row), _signed(shifts[_key(row)])]) + " |")
     lines += [
         "",
-        "## What a denoiser row buys",
+        "## What one NFE buys",
         "",
-        "1 - |second eigenvalue|^(1 / denoiser rows of a move): the share of the distance to the target that one",
-        "denoiser row removes in the long run. Reward rows are not counted.",
+        "1 - |second eigenvalue|^(1 / NFE of a move): the share of the distance to the target that one NFE removes in the",
+        "long run. Reward calls are not counted.",
         "",
-        "| kernel | law | noise | gap a row |",
+        "| method | distribution | noise | gap per NFE |",
         "|---|---|---|---|",
     ]
     for row in rows:
         if row["measure"] == "gap":
-            lines.append("| " + " | ".join([row["method"], row["law"], row["noise"], _range(row)]) + " |")
+            lines.append("| " + " | ".join([row["method"], row["distribution"], row["noise"], _range(row)]) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _key(row: dict[str, str]) -> tuple[str, ...]:
-    return tuple(row[name] for name in ("section", "method", "law", "noise"))
+    return tuple(row[name] for name in ("section", "method", "distribution", "noise"))
 
 
 def _range(row: dict[str, str]) -> str:
@@ -310,7 +302,7 @@ def _signed(row: dict[str, str]) -> str:
 
 @click.command("bias", help=__doc__.partition("\n")[0])
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=OUT / "bias", show_default=True)
-@click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Laws and rewards a row.")
+@click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Distributions and rewards a row.")
 def command(out: Path, seeds: int) -> None:
     """Measures all cases and writes both files; exit code 1 where a claim is refuted."""
     torch.set_num_threads(1)

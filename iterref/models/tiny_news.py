@@ -14,19 +14,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from iterref import hub
 from iterref.denoiser import Denoiser
-from iterref.models.base import Text, TextModel
+from iterref.fence import fenced
+from iterref.models.base import Text
 from iterref.models.family import Family
 from iterref.models.text.files import read_tokenizer
 from iterref.models.text.reading import spelled, unread
+from iterref.models.text.tokenized import TokenizedModel
 from iterref.models.transformer import Memory, Transformer, TransformerOptions
 from iterref.noise import Noise, absorbing
 
@@ -38,7 +40,7 @@ FAMILY = Family(
 WEIGHTS = Path(__file__).parent / "weights" / "tiny-news"
 UNKNOWN = "<unk>"
 FORMAT = "iterref-summarizer-1"
-COPYING = "iterref:tries=16,blocks=1,span=1.0+0.75+0.5,spacing=0,objective=maximise"  # of summaries: docs/defaults.md
+COPYING = "iterref:tries=16,decisions=1,span=1.0+0.75+0.5,spacing=0,objective=maximise"  # of summaries: docs/defaults.md
 
 CURLY = {"\u2018": "'", "\u2019": "'", "\u201c": " `` ", "\u201d": " '' ", "\u2013": "-", "\u2014": " -- "}
 QUOTES = str.maketrans(CURLY)
@@ -94,10 +96,7 @@ def load(
     lossy: bool = False,
 ) -> Summarizer:
     """The model in a folder that `iterref train` wrote. Raises as `Summarizer.load` does."""
-    precision = str(dtype).removeprefix("torch.")
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"{name} runs in float32 or bfloat16, got dtype={precision!r}: say one of them")
-    return Summarizer.load(name, device, "float32" if precision == "float32" else "bfloat16", lossy=lossy)
+    return Summarizer.load(name, device, str(dtype).removeprefix("torch."), lossy)
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,12 @@ class SummaryDenoiser(Denoiser):
             return self.network.decode(x_t, memory).float()
 
 
-class Summarizer(TextModel):
+class Summarizer(TokenizedModel):
     """A text model: prompts in, a denoiser of their summaries out, and text to tokens and back.
 
-    `noise` is absorbing noise over `vocab` tokens with the token `mask`, `length` the number of canvas positions,
-    `eos` the token that ends a summary and fills the rest of the canvas. A model that is not `prompted` writes texts of
-    its own, for empty prompts alone.
+    `length` is the number of canvas positions, `eos` the token that ends a summary and fills the rest of the canvas,
+    `source_length` the most tokens of a prompt and its end. In `precision` "bfloat16" the decoder multiplies in half
+    precision. A model that is not `prompted` writes texts of its own, for empty prompts alone.
     """
 
     def __init__(
@@ -172,19 +171,17 @@ class Summarizer(TextModel):
         length: int,
         eos: int,
         source_length: int,
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: str = "float32",
         prompted: bool = True,
         lossy: bool = False,
     ) -> None:
         if precision not in ("float32", "bfloat16"):
-            raise ValueError(f'unknown precision {precision!r}: choose "float32" or "bfloat16"')
-        self.half = precision == "bfloat16"
-        self.network = network.eval().requires_grad_(False)
-        self.tokenizer, self.lossy = tokenizer, lossy
-        self.length, self.eos, self.source_length, self.prompted = length, eos, source_length, prompted
-        self.vocab, self.mask = network.options.vocab, network.options.mask
-        self.noise = absorbing(self.vocab, self.mask)
-        self.device, self.ends = network.table.weight.device, [eos]
+            raise ValueError(f"a summariser runs in float32 or bfloat16, got dtype={precision!r}: say one of them")
+        options = network.options
+        super().__init__(absorbing(options.vocab, options.mask), length, None, network.table.weight.device, None)
+        self.network, self.half = network.eval().requires_grad_(False), precision == "bfloat16"
+        self.tokenizer, self.lossy, self.source_length, self.prompted = tokenizer, lossy, source_length, prompted
+        self.eos, self.fill, self.ends = eos, eos, [eos]
         self._special = {token: entry.content for token, entry in tokenizer.get_added_tokens_decoder().items()
                          if entry.special and entry.content != UNKNOWN}  # fmt: skip
         # A summary is tied to its document more than to itself, so large spans may be drawn at once, which would break
@@ -196,11 +193,10 @@ class Summarizer(TextModel):
         cls,
         folder: str | Path | None = None,
         device: torch.device | str = "cpu",
-        precision: Literal["float32", "bfloat16"] = "float32",
+        precision: str = "float32",
         lossy: bool = False,
     ) -> Summarizer:
-        """The summariser in a folder that `iterref.training.train` wrote; None is the bundled one. In `precision`
-        "bfloat16" the decoder multiplies in half precision, about twice as fast where the processor can. Raises
+        """The summariser in a folder that `iterref.training.train` wrote; None is the bundled one. Raises
         `FileNotFoundError` if a file is missing and `ValueError` if the folder is damaged or of another format."""
         folder = WEIGHTS if folder is None else Path(folder)
         for name in ("config.json", "tokenizer.json", "weights.safetensors"):
@@ -229,16 +225,12 @@ class Summarizer(TextModel):
         if not all(bool(weight.isfinite().all()) for weight in weights.values()):
             raise ValueError(f"{folder} holds weights that are not finite, of a training that diverged: train it anew")
         prompted = bool(config.get("prompted", True))
-        return cls(
-            network.to(device), tokenizer, length, eos, source_length, precision, prompted=prompted, lossy=lossy
-        )
+        return cls(network.to(device), tokenizer, length, eos, source_length, precision, prompted, lossy)
 
     def prepare(self, prompts: Sequence[str]) -> tuple[SummaryDenoiser, Tensor, Tensor]:
         """Encodes B prompts once. Returns their denoiser, a canvas (B, L) long of masks, and (B, L) bool, all True,
         the positions that are free. Raises `ValueError` for no prompts, an empty one or one that is too long."""
-        if not len(prompts):
-            raise ValueError("there are no prompts: pass at least one document")
-        sources = []
+        canvas, sources = self._blank(prompts), []
         for row, ids in enumerate(self._tokens(prompts, "prompt", range(len(prompts)))):
             if not self.prompted and prompts[row].strip():
                 raise ValueError(f"prompt {row} is given, and this model was trained without: give empty prompts")
@@ -250,33 +242,23 @@ class Summarizer(TextModel):
                     f"prompt {row} has {len(ids)} tokens and the model reads at most {most}: "
                     "shorten it, or take a model that reads more"
                 )
-            sources.append([*ids, self.eos])
-        longest = max(map(len, sources))
-        pad = self.network.options.pad
-        padded = [ids + [pad] * (longest - len(ids)) for ids in sources]
-        with torch.no_grad():
-            memory = self.network.encode(torch.tensor(padded, device=self.device))
-        canvas = torch.full((len(sources), self.length), self.mask, device=self.device)
-        return (
-            SummaryDenoiser(self.network, memory, self.noise, half=self.half),
-            canvas,
-            torch.ones_like(canvas, dtype=torch.bool),
-        )
+            sources.append(torch.tensor([*ids, self.eos]))
+        padded = pad_sequence(sources, batch_first=True, padding_value=self.network.options.pad)
+        with fenced(self.device):
+            memory = self.network.encode(padded.to(self.device))
+        denoiser = SummaryDenoiser(self.network, memory, self.noise, half=self.half)
+        return denoiser, canvas, torch.ones_like(canvas, dtype=torch.bool)
 
     def decode(self, tokens: Tensor) -> list[str]:
         """Canvases (R, L) long as texts: words with blanks between them, up to the first `eos`; masks are left out."""
         rows = tokens.tolist()
-        written = [ids[: ids.index(self.eos)] if self.eos in ids else ids for ids in rows]
-        return list(map(Text, self.tokenizer.decode_batch(written), rows))
+        return list(map(Text, self.tokenizer.decode_batch([self._pieces(ids) for ids in rows]), rows))
 
     def _canvases(self, texts: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
-        """Pieces, filled up with `eos`; a text of L tokens has none."""
-        canvases = []
-        for row, ids in zip(rows, self._tokens(texts, "text", rows), strict=True):
-            if len(ids) > self.length:
-                raise ValueError(f"text {row} has {len(ids)} tokens and the canvas holds {self.length}: shorten it")
-            canvases.append(ids + [self.eos] * (self.length - len(ids)))
-        return canvases
+        return [self._canvas(ids, row) for row, ids in zip(rows, self._tokens(texts, "text", rows), strict=True)]
+
+    def _longer(self, size: int) -> str:
+        return ""  # its canvas is as long as it was trained
 
     def _tokens(self, texts: Sequence[str], what: str, rows: Sequence[int]) -> list[list[int]]:
         """The pieces of texts in the training data's form, in which a word may be `<unk>` itself.

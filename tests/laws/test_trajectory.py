@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iterref.decoding import ORDERS, Decoder
-from iterref.exact.table import Table
 from iterref.moves.renoise import descend
 from iterref.samplers.base import Drafted
-from iterref.samplers.trajectory import Recorded, Trajectory
 from tests.support.oracle import (
     Enumerator,
     balance_error,
@@ -21,27 +19,10 @@ from tests.support.oracle import (
     stationarity_error,
     total_variation,
 )
-from tests.support.paths import base_paths, run_of
-from tests.support.worlds import TableReward, pair_states, random_reward, random_table, target
+from tests.support.paths import base_paths, path_matrix, run_of, tail_of, tilted
+from tests.support.worlds import pair_states, random_reward, random_table, target
 
 seeds = st.integers(0, 10_000)
-
-
-def path_matrix(
-    table: Table, reward: TableReward, alpha: float, method: Trajectory, paths: Tensor, temperature: float = 1.0
-) -> Tensor:
-    """The transition matrix of the first move of a method over paths (P, K + 1, L)."""
-
-    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
-        run, path = run_of(table, reward, alpha, len(start), temperature), paths[start]
-        state = Recorded(1, 0.0, path[:, -1], path[:, -1], reward(path[:, -1], run.rows), path)
-        new, _ = method.step(run, state, rng)
-        assert isinstance(new, Recorded) and torch.equal(new.reward, reward(new.x_0, run.rows))
-        return new.path
-
-    return law_matrix(*enumerate_outcomes(outcome, len(paths)), paths)
-
-
 ORDERED = [
     Decoder(),
     Decoder("confidence"),
@@ -54,20 +35,6 @@ ORDERED = [
     Decoder("confidence", block_length=1),
     Decoder("bounded", block_length=1),
 ]
-
-
-def tilted(paths: Tensor, prior: Tensor, reward: TableReward, alpha: float) -> Tensor:
-    """P_sampler(path) exp(r(x_0) / alpha), normalised."""
-    law = prior * (reward(paths[:, -1], torch.zeros(len(paths))) / alpha).exp()
-    return law / law.sum()
-
-
-def tail_of(decoder: Decoder, tries: int, start: int) -> Trajectory:
-    """A method of two grid steps whose moves redraw all that comes after grid index `start`."""
-    options = (
-        vars(decoder) if decoder.order == "bounded" else dict(order=decoder.order, block_length=decoder.block_length)
-    )
-    return Trajectory(steps=2, **options, tries=tries, span_steps=2 - start)
 
 
 @pytest.mark.parametrize("decoder", ORDERED, ids=str)

@@ -5,25 +5,27 @@ Every test first shows the right rule exact on the same law, then the wrong one 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
-from torch import Tensor
 
 from iterref import mtm
-from iterref.moves.independent import InTurn, Textbook, tries
-from iterref.moves.renoise import renoise
+from iterref.moves.independent import InTurn, Textbook
 from iterref.moves.shared import Shared
-from iterref.particles import adopt, pick
 from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.base import Info, Paired
 from tests.support.oracle import stationarity_error, stationary, total_variation, transition
+from tests.support.traps import (
+    ALPHA,
+    TRIP,
+    estimated_again,
+    greedy_choice,
+    moved,
+    softmax_then_reward_only,
+    until_first_acceptance,
+)
 from tests.support.worlds import Move, chain, moving, pair_states, random_reward, random_table, refine, target
 
-ALPHA = 0.5
-TRIP = refine(0, 0.6)
 DETECTED = 5e-3
 
 
@@ -33,50 +35,6 @@ def bias(move: Move, kind: str = "absorbing", length: int = 2, seed: int = 0, co
     reward, states = random_reward(length, 2, seed), pair_states(table, 0)
     matrix = transition(table, reward, ALPHA, move, states)
     return total_variation(stationary(matrix), target(table, reward, ALPHA, 0, states))
-
-
-def excursion(run: Run, state: Paired, n: int, rng: Rng) -> tuple[Tensor, Tensor]:
-    """N candidates of the shared kernel on clean text, with their rewards: (N, B, L), (N, B)."""
-    noisy = renoise(run, state.x_t, TRIP, 0, rng)
-    where = run.undetermined(noisy.x_s, TRIP.times[0])
-    x_0, _ = run.draw(noisy.x_s, TRIP.times[0], where, n, rng)
-    return x_0, run.reward_of(x_0, final=True)
-
-
-def moved(state: Paired, accepted: Tensor, x: Tensor, reward: Tensor) -> tuple[Paired, Info]:
-    new = adopt(accepted, x, state.x_0)
-    return replace(state, x_t=new, x_0=new, reward=adopt(accepted, reward, state.reward)), Info()
-
-
-def softmax_then_reward_only(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
-    """A weighted choice, accepted by the ratio of the two rewards: no reference set, so it tilts twice."""
-    new = tries(run, state.x_t, TRIP, 2, 0, rng)
-    choice = mtm.propose(new.reward.T / ALPHA, rng).choice
-    r_y = pick(new.reward, choice)
-    accepted = rng.bernoulli(((r_y - state.reward) / ALPHA).clamp_max(0).exp())
-    return moved(state, accepted, pick(new.x_0, choice), r_y)
-
-
-def greedy_choice(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
-    """The best candidate, accepted by the ratio of the two rewards."""
-    x_0, reward = excursion(run, state, 2, rng)
-    choice = reward.argmax(0)
-    r_y = pick(reward, choice)
-    accepted = rng.bernoulli(((r_y - state.reward) / ALPHA).clamp_max(0).exp())
-    return moved(state, accepted, pick(x_0, choice), r_y)
-
-
-def until_first_acceptance(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
-    """Repeats Metropolis' test and counts the first acceptance as one iteration: rejections no longer weigh."""
-    x_0, reward = excursion(run, state, 1, rng)
-    chosen, r_chosen = x_0[0], reward[0]
-    accepted = rng.bernoulli(((r_chosen - state.reward) / ALPHA).clamp_max(0).exp())
-    for _ in range(2):
-        x_0, reward = excursion(run, state, 1, rng)
-        again = rng.bernoulli(((reward[0] - state.reward) / ALPHA).clamp_max(0).exp()) & ~accepted
-        chosen, r_chosen = adopt(again, x_0[0], chosen), adopt(again, reward[0], r_chosen)
-        accepted = accepted | again
-    return moved(state, accepted, chosen, r_chosen)
 
 
 @pytest.mark.parametrize(
@@ -117,14 +75,10 @@ def test_estimating_the_value_of_a_noisy_state_again_is_biased():
     reward, move = random_reward(1, 3, 5), moving(Shared(1), refine(0.5, 0.9), ALPHA)
     states = pair_states(table, 0.5)
 
-    def again(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
-        x_0, _ = run.draw(state.x_t, state.t, run.undetermined(state.x_t, state.t), 1, rng)
-        return move(run, replace(state, x_0=x_0[0], reward=run.reward_of(x_0[0], final=False)), rng)
-
     law = target(table, reward, ALPHA, 0.5, states)
     right = transition(table, reward, ALPHA, move, states, 0.5)
     assert stationarity_error(law, right) < 1e-10
-    wrong = stationary(transition(table, reward, ALPHA, again, states, 0.5))
+    wrong = stationary(transition(table, reward, ALPHA, estimated_again(move), states, 0.5))
     noisy = (wrong.new_zeros(4).index_add(0, states[:, 0, 0], p) for p in (wrong, law))  # the law of x_t alone
     assert total_variation(*noisy) > DETECTED
 

@@ -16,7 +16,8 @@ from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.base import Sampler, ScoredCloud
-from tests.support.oracle import Enumerator, enumerate_outcomes
+from iterref.samplers.trajectory import Recorded, Trajectory
+from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix
 from tests.support.worlds import TableReward, random_reward, random_table
 
 EXACT, ALPHA = 1e-10, 0.7
@@ -52,6 +53,35 @@ def base_paths(
     _, probability, result = enumerate_outcomes(outcome, 1)
     paths, index = result.unique(dim=0, return_inverse=True)
     return paths, torch.zeros(len(paths), dtype=torch.float64).index_add_(0, index, probability)
+
+
+def path_matrix(
+    table: Table, reward: TableReward, alpha: float, method: Trajectory, paths: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """The transition matrix of the first move of a method over paths (P, K + 1, L)."""
+
+    def outcome(start: Tensor, rng: Enumerator) -> Tensor:
+        run, path = run_of(table, reward, alpha, len(start), temperature), paths[start]
+        state = Recorded(1, 0.0, path[:, -1], path[:, -1], reward(path[:, -1], run.rows), path)
+        new, _ = method.step(run, state, rng)
+        assert isinstance(new, Recorded) and torch.equal(new.reward, reward(new.x_0, run.rows))
+        return new.path
+
+    return law_matrix(*enumerate_outcomes(outcome, len(paths)), paths)
+
+
+def tilted(paths: Tensor, prior: Tensor, reward: TableReward, alpha: float) -> Tensor:
+    """P_sampler(path) exp(r(x_0) / alpha), normalised."""
+    law = prior * (reward(paths[:, -1], torch.zeros(len(paths))) / alpha).exp()
+    return law / law.sum()
+
+
+def tail_of(decoder: Decoder, tries: int, start: int) -> Trajectory:
+    """A method of two grid steps whose moves redraw all that comes after grid index `start`."""
+    options = (
+        vars(decoder) if decoder.order == "bounded" else dict(order=decoder.order, block_length=decoder.block_length)
+    )
+    return Trajectory(steps=2, **options, tries=tries, span_steps=2 - start)
 
 
 # When two hidden tokens are shown in three grid steps, the second of which is the first to be scored.

@@ -4,63 +4,70 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from iterref.kernels.independent import tries
 from torch import Tensor
 
 from iterref import mtm
-from iterref.moves.renoise import open_positions, reopen
+from iterref.moves.independent import tries
+from iterref.moves.renoise import renoise
 from iterref.particles import adopt, pick
-from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.samplers.base import Info, Move, State
+from iterref.run import Run
+from iterref.samplers.base import Info, Paired
+from tests.support.worlds import Move, refine
 
 ALPHA = 0.5
+TRIP = refine(0, 0.6)
 
 
-def excursion(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[Tensor, Tensor]:
+def excursion(run: Run, state: Paired, n: int, rng: Rng) -> tuple[Tensor, Tensor]:
     """N candidates of the shared kernel on clean text, with their rewards: (N, B, L), (N, B)."""
-    opened = reopen(problem, state.x_t, move, problem.rows, rng)
-    where = open_positions(problem, opened.x_s, move.s, problem.rows)
-    x_0 = problem.draw(problem.predict(opened.x_s, move.s, where, problem.rows), where, opened.x_s, move.tries, rng)
-    reward = problem.score(x_0.flatten(0, 1), problem.rows.repeat(move.tries), final=True)
-    return x_0, reward.view(move.tries, -1)
+    noisy = renoise(run, state.x_t, TRIP, 0, rng)
+    where = run.undetermined(noisy.x_s, TRIP.times[0])
+    x_0, _ = run.draw(noisy.x_s, TRIP.times[0], where, n, rng)
+    return x_0, run.reward_of(x_0, final=True)
 
 
-def moved(state: State, accepted: Tensor, x: Tensor, reward: Tensor) -> tuple[State, Info]:
-    assert state.x_0 is not None and state.reward is not None
+def moved(state: Paired, accepted: Tensor, x: Tensor, reward: Tensor) -> tuple[Paired, Info]:
     new = adopt(accepted, x, state.x_0)
     return replace(state, x_t=new, x_0=new, reward=adopt(accepted, reward, state.reward)), Info()
 
 
-def softmax_then_reward_only(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
+def softmax_then_reward_only(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
     """A weighted choice, accepted by the ratio of the two rewards: no reference set, so it tilts twice."""
-    y_t, y_0, reward = tries(problem, state.x_t, move, move.tries, rng)
-    assert state.reward is not None
-    choice = mtm.propose(reward.T / ALPHA, rng).choice
-    r_y = pick(reward, choice)
+    new = tries(run, state.x_t, TRIP, 2, 0, rng)
+    choice = mtm.propose(new.reward.T / ALPHA, rng).choice
+    r_y = pick(new.reward, choice)
     accepted = rng.bernoulli(((r_y - state.reward) / ALPHA).clamp_max(0).exp())
-    return moved(state, accepted, pick(y_0, choice), r_y)
+    return moved(state, accepted, pick(new.x_0, choice), r_y)
 
 
-def greedy_choice(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
+def greedy_choice(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
     """The best candidate, accepted by the ratio of the two rewards."""
-    x_0, reward = excursion(problem, state, move, rng)
-    assert state.reward is not None
+    x_0, reward = excursion(run, state, 2, rng)
     choice = reward.argmax(0)
     r_y = pick(reward, choice)
     accepted = rng.bernoulli(((r_y - state.reward) / ALPHA).clamp_max(0).exp())
     return moved(state, accepted, pick(x_0, choice), r_y)
 
 
-def until_first_acceptance(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
+def until_first_acceptance(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
     """Repeats Metropolis' test and counts the first acceptance as one iteration: rejections no longer weigh."""
-    assert state.reward is not None
-    x_0, reward = excursion(problem, state, replace(move, tries=1), rng)
+    x_0, reward = excursion(run, state, 1, rng)
     chosen, r_chosen = x_0[0], reward[0]
     accepted = rng.bernoulli(((r_chosen - state.reward) / ALPHA).clamp_max(0).exp())
     for _ in range(2):
-        x_0, reward = excursion(problem, state, replace(move, tries=1), rng)
+        x_0, reward = excursion(run, state, 1, rng)
         again = rng.bernoulli(((reward[0] - state.reward) / ALPHA).clamp_max(0).exp()) & ~accepted
         chosen, r_chosen = adopt(again, x_0[0], chosen), adopt(again, reward[0], r_chosen)
         accepted = accepted | again
     return moved(state, accepted, chosen, r_chosen)
+
+
+def estimated_again(move: Move) -> Move:
+    """A move before which the clean sample of the current state, and with it its reward, is drawn anew."""
+
+    def again(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
+        x_0, _ = run.draw(state.x_t, state.t, run.undetermined(state.x_t, state.t), 1, rng)
+        return move(run, replace(state, x_0=x_0[0], reward=run.reward_of(x_0[0], final=False)), rng)
+
+    return again
