@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Budget, BudgetLike
-from iterref.columns import read_column
+from iterref.columns import brief, read_column, shown
 from iterref.drafts import Drafts, pools_in
 from iterref.random import Rng
 from iterref.rewards.algebra import weighted
@@ -38,7 +38,7 @@ def checked_prompts(prompts: Iterable[str], what: str = "prompt") -> list[str]:
         raise TypeError(f"the {what}s are one {kind}: pass a list of strings, one a prompt")
     if isinstance(prompts, Path):
         raise TypeError(f"the {what}s are the path {str(prompts)!r}: pass the file's lines, a list of strings")
-    entries = read_column(prompts, f"the {what}s")
+    entries = read_column(prompts, f"{what}s=")
     if not entries:
         raise ValueError(f"there are no {what}s: pass at least one")
     return [_text(entry, f"{what} {row}") for row, entry in enumerate(entries)]
@@ -56,7 +56,7 @@ def checked_reward(
     if isinstance(reward, str):
         reward = reward_from_string(reward, columns)
     if not callable(reward):
-        raise TypeError(f"the reward is {_shown(reward)}: pass a function of texts, or a reward's name")
+        raise TypeError(f"the reward is {shown(reward)}: pass a function of texts, or a reward's name")
     if isinstance(reward, type):
         raise TypeError(f"the reward is the class {reward.__name__}: pass one of its objects, {reward.__name__}(...)")
     for pool in pools_in(reward):
@@ -89,10 +89,10 @@ def checked_model(model: Any) -> Any:
         return model
     home = type(model).__module__.partition(".")[0]
     if home == "diffusers":
-        raise TypeError(f"the model is a {_kind(model)} of diffusers: save_pretrained it, and pass the folder")
+        raise TypeError(f"the model is a {type(model).__name__} of diffusers: save_pretrained it, and pass the folder")
     if isinstance(model, torch.nn.Module) or home in ("transformers", "peft"):
-        raise TypeError(f"the model is a {_kind(model)}: wrap it by iterref.load(model=..., tokenizer=...)")
-    raise TypeError(f"the model is {_shown(model)}: pass a name, a folder, or what iterref.load returns")
+        raise TypeError(f"the model is a {type(model).__name__}: wrap it by iterref.load(model=..., tokenizer=...)")
+    raise TypeError(f"the model is {shown(model)}: pass a name, a folder, or what iterref.load returns")
 
 
 def checked_sampler(name: str, value: Any) -> Any:
@@ -101,7 +101,7 @@ def checked_sampler(name: str, value: Any) -> Any:
         return value
     if isinstance(value, type):
         raise TypeError(f"{name}= is the class {value.__name__}: pass one of its objects, {value.__name__}(...)")
-    raise TypeError(f"{name}= is {_shown(value)}: pass a method or its name, as in {name}='iterref:tries=16'")
+    raise TypeError(f"{name}= is {shown(value)}: pass a method or its name, as in {name}='iterref:tries=16'")
 
 
 def checked_seed(name: str, value: Any) -> int:
@@ -151,7 +151,7 @@ def number(name: str, value: Any, hint: str) -> float:
     """A real number, a scalar of numpy or torch too."""
     value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}= is {_shown(value)} and no number: {hint}")
+        raise TypeError(f"{name}= is {shown(value)} and no number: {hint}")
     return float(value)
 
 
@@ -159,7 +159,7 @@ def whole_number(name: str, value: Any, hint: str) -> int:
     """A whole number, a scalar of numpy or torch too."""
     value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}= is {_shown(value)} and no whole number: {hint}")
+        raise TypeError(f"{name}= is {shown(value)} and no whole number: {hint}")
     return int(value)
 
 
@@ -176,7 +176,7 @@ def _entries(value: Any, name: str = "", hint: str = "") -> list[Any]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         if not name:
             return []
-        raise TypeError(f"{name}= is {_shown(value)}: {hint}")
+        raise TypeError(f"{name}= is {shown(value)}: {hint}")
     return list(value)
 
 
@@ -191,7 +191,7 @@ def _whole(name: str, value: Any) -> int | None:
 def _flag(name: str, value: Any) -> bool:
     value = _scalar(value)
     if not isinstance(value, bool):
-        raise TypeError(f"{name}= is {_shown(value)}: pass True or False")
+        raise TypeError(f"{name}= is {shown(value)}: pass True or False")
     return value
 
 
@@ -199,7 +199,7 @@ def _start(name: str, value: Any) -> Any:
     if value is None or value == "drafts" and isinstance(value, str):
         return value
     raise ValueError(
-        f"{name}={_brief(value)} is no start: pass {name}='drafts', with a consensus reward, or leave it out (existing "
+        f"{name}={brief(value)} is no start: pass {name}='drafts', with a consensus reward, or leave it out (existing "
         "texts are refined by iterref.refine)"
     )
 
@@ -223,7 +223,7 @@ def _text(value: Any, where: str) -> str:
             hint = "pass one string a prompt (of a chat, the user's message)"
         elif isinstance(value, float) and isnan(value) or value is None:
             hint = "it is missing: fill it in, or leave the row out"
-        raise TypeError(f"{where} is {_shown(value)}: {hint}")
+        raise TypeError(f"{where} is {shown(value)}: {hint}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -232,24 +232,6 @@ def _text(value: Any, where: str) -> str:
             ".encode('utf-8', 'ignore').decode()"
         ) from None
     return str(value)
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__
-
-
-def _brief(value: Any) -> str:
-    told = repr(value) if isinstance(value, str | bytes | bool | int | float | Path) else ""
-    return told if len(told) <= 40 else told[:37] + "..."
-
-
-def _shown(value: Any) -> str:
-    """A value as a sentence names it: its type, and itself where it is short."""
-    if value is None:
-        return "None"
-    kind = _kind(value)
-    article = "an" if kind[0].lower() in "aeiou" else "a"
-    return f"{article} {kind} ({_brief(value)})" if _brief(value) else f"{article} {kind}"
 
 
 # By the names that `generate`, `edit` and the steps of a session share.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from pathlib import PurePath
 from typing import Any
 
 
@@ -22,11 +23,11 @@ def read_column(column: Any, name: str) -> list[Any]:
         which = f", such as {names[0]!r}" if names else ""
         raise TypeError(f"{name} is a table ({_kind(column)}): pass one of its columns{which}")
     if isinstance(column, Mapping):
-        raise TypeError(f"{name} is a {_kind(column)}, which has no order of prompts: pass a list of its entries")
+        raise TypeError(f"{name} is {shown(column)}, which has no order of prompts: pass a list of its entries")
     if isinstance(column, AbstractSet):
-        raise TypeError(f"{name} is a {_kind(column)}, which has no order: pass a list with one entry a prompt")
+        raise TypeError(f"{name} is {shown(column)}, which has no order: pass a list with one entry a prompt")
     if not isinstance(column, Iterable) or getattr(column, "ndim", 1) == 0:
-        raise TypeError(f"{name} is a {_kind(column)}: pass a list with one entry a prompt")
+        raise TypeError(f"{name} is {shown(column)}: pass a list with one entry a prompt")
     for method in ("to_pylist", "tolist", "to_list"):  # of arrow, numpy and torch, pandas and polars
         if hasattr(column, method) and getattr(column, "ndim", 1) == 1:
             return list(getattr(column, method)())
@@ -42,11 +43,11 @@ def read_columns(columns: Any, batch: int) -> dict[str, list[Any]]:
         return {}
     names = list(columns) if isinstance(columns, Mapping) else table_columns(columns)
     if names is None:
-        raise TypeError(f"the columns are a {_kind(columns)}: pass a dict from names to lists, or a data frame")
+        raise TypeError(f"columns= is {shown(columns)}: pass a dict from names to lists, or a data frame")
     found = {}
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"a column is called {name!r}, a {_kind(name)}: give it a name that is a string")
+            raise TypeError(f"columns= has the name {name!r}: name every column by a string")
         found[name] = read_column(columns[name], f"column {name!r}")
         if len(found[name]) != batch:
             raise ValueError(f"column {name!r} has {len(found[name])} entries for {batch} prompts: give one a prompt")
@@ -68,6 +69,21 @@ def needed_column(columns: Mapping[str, Any], name: str, size: int, whose: str) 
     if len(entries) != size:
         raise ValueError(f"column {name!r} has {len(entries)} entries for {size} completions: give one each")
     return entries
+
+
+def shown(value: Any) -> str:
+    """A value as a sentence names it: its type, and itself where it is short."""
+    if value is None:
+        return "None"
+    kind = type(value).__name__
+    kind = f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+    return f"{kind} ({brief(value)})" if brief(value) else kind
+
+
+def brief(value: Any) -> str:
+    """A plain value's text, cut where it is long; nothing for any other."""
+    told = repr(value) if isinstance(value, str | bytes | bool | int | float | PurePath) else ""
+    return told if len(told) <= 40 else told[:37] + "..."
 
 
 def table_columns(value: Any) -> list[Any] | None:

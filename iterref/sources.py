@@ -46,7 +46,7 @@ def _parsed(file: Path, changed: int) -> ast.Module:
 
 def lineage(file: Path, node: ast.ClassDef) -> Iterator[tuple[Path, ast.ClassDef]]:
     """The classes of this package that a class is made of, the class itself last."""
-    for base in node.bases:
+    for base in reversed(node.bases):  # as a dataclass orders their fields
         found = defined(file, ast.unparse(base.value if isinstance(base, ast.Subscript) else base))
         if found is not None and isinstance(found[1], ast.ClassDef):
             yield from lineage(found[0], found[1])

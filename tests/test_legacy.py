@@ -44,8 +44,8 @@ def options_of(name: str) -> Collection[str]:
         ("iterref:kernel=trajectory,width=2", "trajectory:chains=2"),
         ("iterref:span=2", "iterref:span_steps=2"),
         ("metropolis:span=2", "metropolis:span_steps=2"),
-        ("iterref:span=0.5+2", "iterref:span=0.5,span_steps=2"),
-        ("iterref:span=2+0.5+1", "iterref:span=0.5,span_steps=2+1"),
+        ("iterref:span=0.5+2", "iterref:span=0.5+0.5"),
+        ("iterref:steps=8,span=2+0.5+1", "iterref:steps=8,span=0.25+0.5+0.125"),
     ],
 )
 def test_every_line_of_the_table(old, new):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 GROUP = 8192  # rows of a group of the merged Parquet file
-ASKED = ("denoiser", "reward", "depth")
+ASKED = ("nfe", "reward_calls", "depth")
 
 
 @cache

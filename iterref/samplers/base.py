@@ -179,8 +179,8 @@ class Sampler(ABC):
         return Paired(0, 0.0, tokens, tokens, run.reward_of(tokens, final=True))
 
     def __str__(self) -> str:
-        changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
-        options = ",".join(f"{name}={_written(getattr(self, name))}" for name in changed)
+        changed = [f for f in fields(self) if getattr(self, f.name) != f.default]
+        options = ",".join(f"{f.name}={_written(getattr(self, f.name), type(f.default))}" for f in changed)
         return f"{self.name}:{options}" if options else self.name
 
     def _most(self, budget: Budget, option: str, least: int) -> Self:
@@ -269,5 +269,7 @@ def time_of(run: Run, a: float) -> float:
     return float(run.noise.schedule.time(torch.tensor(a, dtype=torch.float64)))
 
 
-def _written(value: object) -> str:
-    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _written(value: Any, kind: type) -> str:
+    """One or several values; a share of 1 as 1.0, however it was given."""
+    values = value if isinstance(value, tuple) else (value,)
+    return "+".join(str(float(one) if kind is float else one) for one in values)

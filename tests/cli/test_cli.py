@@ -98,12 +98,12 @@ def test_generate_writes_json_with_text_reward_and_cost(fake: None) -> None:
     assert [entry["document"] for entry in entries] == ["one", "one two"]
     for entry in entries:
         assert set(entry) == {"document", "text", "reference", "reward", "cost", "tokens"}
-        assert 0 <= entry["reward"] <= 1 and 0 < entry["cost"]["denoiser"] <= 6
+        assert 0 <= entry["reward"] <= 1 and 0 < entry["cost"]["nfe"] <= 6
 
 
 def test_generate_with_consensus_counts_the_pool(fake: None) -> None:
     done = call("generate", "--json", "--method", METHOD, "--reward", "consensus:n=3", text="one two\n")
-    assert json.loads(done.stdout)["cost"]["denoiser"] > 3 * 2
+    assert json.loads(done.stdout)["cost"]["nfe"] > 3 * 2
 
 
 def test_generate_takes_networks_as_rewards(fake: None) -> None:
@@ -142,8 +142,8 @@ def test_generate_takes_a_function_of_the_users(fake: None, tmp_path: Path) -> N
         (["--alpha", "0"], "one", "alpha must be positive"),
         (["--temperature", "-1"], "one", "temperature must be positive"),
         (["--budget", "lots"], "one", "cannot be read"),
-        (["--budget", "2"], "one", "leaves no room after the 128 denoiser rows"),
-        (["--budget", "0"], "one", "positive numbers of denoiser rows"),
+        (["--budget", "2"], "one", "leaves no room after the 128 NFE of the drafts"),
+        (["--budget", "0"], "one", "a budget needs a positive NFE"),
         (["--nonsense"], "one", "No such option"),
         (["--seed", "-1"], "one", "not in the range"),
         (["no-such-file"], "", "No such file"),

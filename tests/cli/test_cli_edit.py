@@ -82,7 +82,7 @@ def test_refined_json_lines_can_be_refined_again(fake: None) -> None:
     for prompt, entry in zip(("one", "one two"), entries, strict=True):
         assert set(entry) == {"document", "text", "reward", "cost", "tokens"} and entry["document"] == prompt
         assert entry["reward"] == 1 - abs(len(entry["text"].split()) - 2) / 2
-        assert 0 < entry["cost"]["denoiser"] <= 4 and 1 < entry["cost"]["reward"] <= 40
+        assert 0 < entry["cost"]["nfe"] <= 4 and 1 < entry["cost"]["reward_calls"] <= 40
     again = call("refine", "--json", *SMALL, text=first.stdout)
     found = [json.loads(line)["reward"] for line in again.stdout.splitlines()]
     assert all(new >= old for new, entry in zip(found, entries, strict=True) for old in [entry["reward"]])
@@ -95,9 +95,7 @@ def test_the_cost_counts_the_pool_and_the_reward_of_the_first_texts(fake: None) 
     )  # fmt: skip
     assert chain.result is not None and chain.history[0].cost.nfe >= 3
     expected = chain.history[0].cost + chain.result.cost
-    assert json.loads(done.stdout)["cost"] == {
-        name: getattr(expected, name) for name in ("denoiser", "reward", "depth")
-    }
+    assert json.loads(done.stdout)["cost"] == vars(expected)
 
 
 def test_texts_without_prompts_are_plain_lines_for_models_that_have_none() -> None:
@@ -143,7 +141,7 @@ def test_infill_inserts_in_an_empty_region(fake: None) -> None:
         ("refine", ["--reward", "consensu"], lines("alpha"), "did you mean 'consensus'"),
         ("refine", ["--alpha", "0"], lines("alpha"), "alpha must be positive"),
         ("refine", ["--budget", "lots"], lines("alpha"), "cannot be read"),
-        ("refine", ["--budget", "2"], lines("alpha"), "leaves no room after the 128 denoiser rows"),
+        ("refine", ["--budget", "2"], lines("alpha"), "leaves no room after the 128 NFE of the drafts"),
         ("infill", [], lines("alpha"), "text 0 marks nothing"),
         ("infill", [], lines("alpha [beta]", "alpha [beta"), "text 1 leaves a region open"),
         ("infill", [], lines("alpha []"), "text 0 has an empty region: say how many tokens it is to have, by --to"),
@@ -275,7 +273,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(fake: None, name: s
     entries = [json.loads(line) for line in result.stdout.splitlines()]
     assert [entry["document"] for entry in entries] == ["one", "one two"]
     for entry in entries:
-        assert entry["reward"] == 0.5 * len(entry["text"]) and entry["cost"]["denoiser"] < 30
+        assert entry["reward"] == 0.5 * len(entry["text"]) and entry["cost"]["nfe"] < 30
     file.write_text(STOPPING.format(call=0, error="KeyboardInterrupt"))
     method = RUNS["refine"][0]
     again = call("refine", "--json", "--method", method, "--reward", f"{file}:stopping", text=result.stdout)

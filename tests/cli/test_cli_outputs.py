@@ -212,7 +212,7 @@ def test_after_ctrl_c_the_same_command_goes_on_from_its_file(fake: None, name: s
     assert done.exit_code == 0 and f"going on from the texts in {out}" in done.stderr, done.output
     found = entries(out.read_text())
     for new, old, own in zip(found, reached, entries(text), strict=True):
-        assert new["reward"] >= old["reward"] and new["cost"]["denoiser"] > old["cost"]["denoiser"]
+        assert new["reward"] >= old["reward"] and new["cost"]["nfe"] > old["cost"]["nfe"]
         assert "unfinished" not in new and "marked" not in new and own.keys() <= new.keys()
     if name == "infill":
         assert found[0]["text"].endswith(" beta") and found[1]["text"].startswith("gamma ")

@@ -61,9 +61,9 @@ def test_the_seed_decides(found: Comparison) -> None:
 
 
 def test_too_small_budgets_are_refused_before_the_pool_is_drawn() -> None:
-    with pytest.raises(ValueError, match="leaves no room after the 12 denoiser rows"):
+    with pytest.raises(ValueError, match="leaves no room after the 12 NFE"):
         compare(FakeModel(), ROWS, budget=12, drafts=DRAFTS)
-    with pytest.raises(ValueError, match="after the 12 denoiser rows of the drafts, .*too small"):
+    with pytest.raises(ValueError, match="after the 12 NFE of the drafts, .*too small"):
         compare(FakeModel(), ROWS, budget=14, drafts=DRAFTS)
 
 

@@ -79,7 +79,7 @@ class Words:
 
 def made(row: int, prompt: str) -> Record:
     text = blake2b(f"{row} {prompt}".encode(), digest_size=6).hexdigest()
-    asked = {"denoiser": 4.0, "reward": 2.0, "depth": 3.0}
+    asked = {"nfe": 4.0, "reward_calls": 2.0, "depth": 3.0}
     return record(row, prompt, text=text, reward=row / 7, best=None, asked=asked)
 
 
