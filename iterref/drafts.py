@@ -18,6 +18,7 @@ from torch import Tensor
 from iterref.budget import Cost
 from iterref.decoding import Decoder, grid
 from iterref.denoiser import Denoiser
+from iterref.fence import fenced
 from iterref.guidance import Tempered
 from iterref.models.base import TextModel
 from iterref.particles import pick
@@ -29,7 +30,6 @@ from iterref.rewards.base import RewardError
 from iterref.rewards.consensus import Consensus
 from iterref.rewards.rouge import Kind
 from iterref.run import Run
-from iterref.sampling import fenced
 
 
 class Pooled(TextComposable):

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 
 from iterref import registry
+from iterref.fence import fenced
 from iterref.hub import device_of, fetched, precision, read_json
 from iterref.models import instances
 from iterref.models.base import TextModel
@@ -70,62 +71,45 @@ def load(
     if model is not None or not isinstance(name, str | Path | None):
         if model is not None and name is not None or device_map is not None or revision is not None:
             raise ValueError("a model= in memory has no name, revision or device_map: give either, device= for a place")
-        given = name if model is None else model
-        return _in_memory(given, tokenizer, length, device, dtype, compile, family, lossy, options)
-    dtype = "float32" if dtype is None else dtype
-    weights, place = precision(dtype), _place(device, device_map, max_memory, offload_folder, compile)
-    name = "tiny-news" if name is None else name
-    folder = located(name, revision)
-    kind = known_family(family) if family else family_of(configuration(folder, name), str(name))
-    module: Any = import_module(f"iterref.models.{kind}")
-    about: Family = module.FAMILY
-    if isinstance(place, DeviceMap) and not about.spread:
-        spread = [one.facts["title"] for one in registry.entries("models").values() if one.facts.get("spread")]
-        raise ValueError(
-            f"{name} runs in a network that has one device: say device=, for device_map is of {', '.join(spread)}"
-        )
-    told: dict[str, Any] = {"dtype": weights, "device": place, **options}
-    with _within_memory(name, place):
-        if about.whole is not None:
-            if length is not None or tokenizer is not None:
-                raise ValueError(about.whole)
-            model = module.load(_source(name), revision=revision, **told, **({"lossy": True} if lossy else {}))
+        held = name if model is None else model
+        own, precise = instances.place_of(held)
+        place: torch.device | DeviceMap = own if device is None else device_of(device)
+        weights, name = precision(dtype or precise), f"the {type(held).__name__}"
+    else:
+        held, name, weights = None, "tiny-news" if name is None else name, precision(dtype or "float32")
+        place = _place(device, device_map, max_memory, offload_folder, compile)
+    with TemporaryDirectory() as folder, _undisturbed(name, place):
+        if held is not None:
+            checkpoint: Checkpoint | None = instances.held(held, tokenizer, Path(folder))
+            tokenizer = tokenizer if isinstance(tokenizer, str | Path) else None
+            config = checkpoint.config
         else:
-            checkpoint = Checkpoint.open(_source(name), revision)
+            checkpoint, where = None, located(name, revision)
+            config = configuration(where, name)
+        kind = known_family(family) if family else family_of(config, str(name))
+        module: Any = import_module(f"iterref.models.{kind}")
+        about: Family = module.FAMILY
+        if isinstance(place, DeviceMap) and not about.spread:
+            spread = [one.facts["title"] for one in registry.entries("models").values() if one.facts.get("spread")]
+            raise ValueError(
+                f"{name} runs in a network that has one device: say device=, for device_map is of {', '.join(spread)}"
+            )
+        options |= {"dtype": weights, "device": place}
+        if about.whole is not None:
+            if length is not None or tokenizer is not None or held is not None:
+                raise ValueError(about.whole)
+            made = module.load(_source(name), revision=revision, **options, **({"lossy": True} if lossy else {}))
+        else:
+            checkpoint = checkpoint or Checkpoint.open(_source(name), revision)
             if not isinstance(place, DeviceMap):
                 checkpoint.fits(weights, place)
-            codec = _codec(checkpoint, tokenizer, about.tokenizer, lossy)
-            model = module.load(checkpoint, codec, length=length, **told)
-    if compile and not hasattr(model, "compile"):
-        raise ValueError(f"{name} has nothing that torch could compile: leave compile out")
-    return _compiled(model, compile)
-
-
-def _in_memory(
-    model: Any, tokenizer: Any, length: int | None, device: str | None, dtype: str | None,
-    compile: bool | Literal["static"], family: str | None, lossy: bool,
-    options: Mapping[str, Any],
-) -> TextModel:  # fmt: skip
-    """The text model of a network of `transformers` that is in memory, with its tokenizer."""
-    with TemporaryDirectory() as folder:
-        checkpoint = instances.held(model, tokenizer, Path(folder))
-        own, precise = instances.place_of(model)
-        kind = known_family(family) if family else family_of(checkpoint.config, checkpoint.name)
-        module: Any = import_module(f"iterref.models.{kind}")
-        named = tokenizer if isinstance(tokenizer, str | Path) else None
-        place, weights = own if device is None else device_of(device), precision(dtype or precise)
-        with _within_memory(checkpoint.name, place):
-            codec = _codec(checkpoint, named, None, lossy)
-            made = module.load(checkpoint, codec, length=length, dtype=weights, device=place, **options)
-    return _compiled(made, compile)
-
-
-def _compiled(model: Any, compile: bool | Literal["static"]) -> TextModel:
+            codec = _codec(checkpoint, tokenizer, None if held is not None else about.tokenizer, lossy)
+            made = module.load(checkpoint, codec, length=length, **options)
     if compile == "static":
-        model = compile_static(model)
+        made = compile_static(made)
     elif compile:
-        model.compile()
-    loaded: TextModel = model  # a model of images is a `TextModel` whose texts are images
+        made.compile()
+    loaded: TextModel = made  # a model of images is a `TextModel` whose texts are images
     return loaded
 
 
@@ -149,10 +133,13 @@ def _place(
 
 
 @contextmanager
-def _within_memory(name: str | Path, place: torch.device | DeviceMap) -> Iterator[None]:
-    """Says what to do where a device runs out of memory."""
+def _undisturbed(name: str | Path, place: torch.device | DeviceMap) -> Iterator[None]:
+    """Keeps the caller's state of torch out of a load, and says what to do where a device runs out of memory."""
+    accelerated = isinstance(place, DeviceMap) and torch.cuda.is_available()
+    device = torch.device("cuda" if accelerated else "cpu") if isinstance(place, DeviceMap) else place
     try:
-        yield
+        with torch.inference_mode(False), fenced(device):
+            yield
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
@@ -185,8 +172,8 @@ def family_of(config: Mapping[str, Any], name: str) -> str:
         titles = (family.facts["title"] for family in registry.entries("models").values())
         written = ", ".join(registry.kinds_of(config)) or "that its config.json does not name"
         raise ValueError(
-            f"{name} is of the architecture {written}: this library reads {', '.join(titles)}; say family= if it is one "
-            "of these under another name, or wrap it in a denoiser of your own (iterref.denoiser.Denoiser)"
+            f"{name} is of the architecture {written}: this library reads {', '.join(titles)}; say family= if it is "
+            "one of these under another name, or wrap it in a denoiser of your own (iterref.denoiser.Denoiser)"
         )
     return kind
 

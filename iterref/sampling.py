@@ -5,8 +5,7 @@ state = init;   state, info = step(state)  x iterations;   result = tokens, rewa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
+from iterref.fence import fenced
 from iterref.particles import Particles
 from iterref.problem import Problem
 from iterref.progress import Bar, told_reward, told_rows
@@ -112,23 +112,6 @@ def sample(
             interrupted.partial = result()
             raise interrupted from error
         return result()
-
-
-@contextmanager
-def fenced(device: torch.device) -> Iterator[None]:
-    """Keeps the caller's autocast, default dtype, default device and grad mode out of what runs inside."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with ExitStack() as stack:
-            if torch.get_default_device().type != "cpu":  # or every call of torch would pay for the context
-                stack.enter_context(torch.device("cpu"))
-            for kind in {"cpu", device.type}:
-                stack.enter_context(torch.autocast(kind, enabled=False))
-            stack.enter_context(torch.no_grad())
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
 
 
 def _result(

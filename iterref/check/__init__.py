@@ -9,7 +9,6 @@
 """
 
 from iterref.check.probe import Finding
-from iterref.check.text import check_model
-from iterref.check.tokens import check, table
+from iterref.check.checks import check, check_model, table
 
 __all__ = ["Finding", "check", "check_model", "table"]

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from iterref.denoiser import Denoiser
+from iterref.denoiser import Denoiser, carry_over_
 from iterref.noise import Noise
 
 MASKS = ("[MASK]", "<mask>")
@@ -30,6 +30,32 @@ class Text(str):
         made = super().__new__(cls, text)
         made.tokens = tuple(tokens)
         return made
+
+
+class Masked(Denoiser):
+    """A masked denoiser whose network gives `logits`; `impossible` (K,) lists the tokens besides the mask that never
+    stand in a text."""
+
+    impossible: Tensor
+    has_probabilities = True
+
+    @abstractmethod
+    def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, L), (R,), (R, L) bool, (R,) -> raw logits (M, V) float32, which may be overwritten."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t)."""
+        return self._posterior(x_t, t, where, rows, log=True)
+
+    def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """The exponential of the same, (M, V) float32."""
+        return self._posterior(x_t, t, where, rows, log=False)
+
+    def _posterior(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor, log: bool) -> Tensor:
+        assert self.noise.mask is not None
+        logits = self.logits(x_t, t, where, rows)
+        logits[:, self.impossible] = -torch.inf
+        return carry_over_(logits, x_t, where, self.noise.mask, log)
 
 
 class TextModel(ABC):
@@ -55,6 +81,17 @@ class TextModel(ABC):
     def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
         """B prompts -> their denoiser, the canvas (B, L) long and its free positions (B, L) bool; refuses a prompt
         that it cannot read with a `ValueError` that names the row."""
+
+    def with_length(self, max_new_tokens: int) -> TextModel:
+        """The same model with answers of at most so many tokens, where it writes answers of any length."""
+        raise ValueError(
+            "max_new_tokens= is for models that read a prompt and write an answer of any length: this one has a canvas "
+            f"of {self.length} positions; leave it out, or load the model with another length= where it takes one"
+        )
+
+    def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:
+        """Has torch compile the network at first use, where there is one; `dynamic` lets sizes vary."""
+        raise ValueError("this model has nothing that torch could compile: leave compile out")
 
     @abstractmethod
     def decode(self, tokens: Tensor) -> list[str]:

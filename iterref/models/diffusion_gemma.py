@@ -42,12 +42,13 @@ import torch
 from torch import Tensor, nn
 
 from iterref.denoiser import Denoiser, from_leave_one_out
+from iterref.fence import fenced
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap, entrance
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec, mismatch
-from iterref.models.text.prompted import PromptedModel
+from iterref.models.text.prompted import PromptedModel, expect_positions
 from iterref.noise import Noise, uniform
 
 FAMILY = Family(title="DiffusionGemma", reads=("diffusion_gemma",), spread=True)
@@ -236,7 +237,7 @@ def load(
     return PromptedModel(
         bind, noise, length, codec, network=network, head=[] if start is None else [start],
         ends=[] if codec is None else codec.ends, fill=0 if codec is None else codec.fill, chat=chat,
-        device=network.device,
+        device=network.device, room=room,
     )  # fmt: skip
 
 
@@ -255,13 +256,9 @@ def bound(
 
     Raises `ValueError` for a prompt that leaves no room for its answer, naming the row.
     """
-    for row, ids in enumerate(prompts):
-        if len(ids) + length > most:
-            raise ValueError(
-                f"prompt {row} takes {len(ids)} positions and its answer {length}, and the model reads {most}: shorten "
-                "the prompt, or load with a smaller length= (--length)"
-            )
-    encoded = network.encode(prompts, impossible.device)
+    expect_positions(prompts, length, most)
+    with fenced(network.device):
+        encoded = network.encode(prompts, impossible.device)
     return CanvasDenoiser(network, noise, encoded, impossible, self_condition, left_out)
 
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iterref.models.checkpoint import Checkpoint
+from iterref.models.pretrained import filled
 from iterref.models.text.codec import Codec
 from iterref.models.transformer import rotate
 from iterref.noise import Noise, Schedule
@@ -177,11 +178,21 @@ def state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def unseen_filler(checkpoint: Checkpoint, codec: Codec | None) -> int | None:
-    """The end of a text, which is also what fills up a canvas, where training cut texts into blocks and filled none up:
-    a tokenizer without padding says so, unless config.json has `filler`. None where filler was trained on."""
-    padded = codec is None or codec.pad is not None or bool(checkpoint.config.get("filler"))
-    return None if padded or codec is None else codec.end
+def network_of(
+    checkpoint: Checkpoint,
+    codec: Codec | None,
+    options: DitOptions,
+    mask: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Dit:
+    """The network of a checkpoint. Where its training cut texts into blocks and filled none up, as a tokenizer without
+    padding says unless config.json has `filler`, the end of a text, which fills up a canvas, is hidden."""
+    network = build(options, state(checkpoint.weights()), dtype, device, checkpoint.name)
+    known = None if codec is None else codec.within(options.vocab, mask)
+    if known is not None and known.pad is None and not checkpoint.config.get("filler"):
+        network.filler = known.end
+    return network
 
 
 def level(noise: Noise, t: Tensor, device: torch.device, timed: bool = True) -> Tensor:
@@ -206,30 +217,19 @@ def sizes(checkpoint: Checkpoint, labels: int = 0) -> DitOptions:
     )
 
 
-def build(options: DitOptions, weights: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device) -> Dit:
+def build(
+    options: DitOptions,
+    weights: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    name: str = "the checkpoint",
+) -> Dit:
     """The network with weights named as here, for inference: layers in `dtype`, norms and sums in float32.
 
-    Raises `ValueError` naming the first weight that is missing, left over or of another shape.
+    Raises `ValueError` naming a weight that is missing, left over or of another shape.
     """
     with torch.device("meta"):
         network = Dit(options)
-    wanted = network.state_dict()
     if options.tied and "table.weight" in weights:
         weights = {"head.weight": weights["table.weight"], **weights}
-    for name, weight in wanted.items():
-        if name not in weights:
-            raise ValueError(f"the weights lack {name!r}: they belong to another architecture or to other sizes")
-        if weights[name].shape != weight.shape:
-            raise ValueError(
-                f"the weight {name!r} has shape {tuple(weights[name].shape)}, and the sizes in config.json ask for "
-                f"{tuple(weight.shape)}: the two files belong to different models"
-            )
-    extra = sorted(set(weights) - set(wanted))
-    if extra:
-        raise ValueError(f"the weights hold {extra[0]!r}, for which the network has no place: wrong sizes or family")
-    placed = {
-        name: weight.to(device=device, dtype=torch.float32 if "norm" in name else dtype)
-        for name, weight in weights.items()
-    }
-    network.load_state_dict(placed, assign=True)
-    return network.eval().requires_grad_(False)
+    return filled(network, weights, name, lambda name: torch.float32 if "norm" in name else dtype, device)

@@ -16,8 +16,8 @@ class Family:
     (`model_type`, `architectures`, `format`, or a pipeline's `_class_name`); one may be a pattern, as "*formaskedlm".
     `keys` are those of a configuration that has no such name. `tokenizer` is a hub name for checkpoints that come
     without one. `recognises` names a function of the file that looks at a whole configuration, beyond such names, and
-    has the last word. `spread`: whether a device map may spread the network over devices. `whole` is said of a family that
-    reads its folder by itself and has a length and a tokenizer of its own: the sentence that refuses others.
+    has the last word. `spread`: whether a device map may spread the network over devices. `whole` is said of a family
+    that reads its folder by itself and has a length and a tokenizer of its own: the sentence that refuses others.
     """
 
     title: str

@@ -77,7 +77,8 @@ def held(model: Any, tokenizer: Any, folder: Path) -> Held:
 
 def place_of(model: Any) -> tuple[torch.device, str]:
     """Where a network is, and the precision that its weights have, by name."""
-    weight = next((one for one in model.parameters() if one.is_floating_point()), None)
+    weights = model.parameters() if isinstance(model, torch.nn.Module) else ()
+    weight = next((one for one in weights if one.is_floating_point()), None)
     if weight is None:
         return torch.device("cpu"), "float32"
     name = str(weight.dtype).removeprefix("torch.")

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iterref.denoiser import Denoiser, carry_over_
+from iterref.models.base import Masked
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state, unseen_filler
+from iterref.models.dit import SCHEDULE, Dit, level, network_of, sizes
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec, mismatch, unwritten
 from iterref.models.text.prefix import PrefixModel
@@ -31,9 +31,9 @@ FAMILY = Family(title="MDLM", reads=("mdlm",), tokenizer="gpt2")
 
 
 @dataclass(eq=False)
-class MaskedDit(Denoiser):
-    """A DiT that was trained on masked texts, as a `Denoiser`. `timed` says that the network reads sigma, `impossible`
-    (K,) lists the tokens besides the mask that never stand in a text."""
+class MaskedDit(Masked):
+    """A DiT that was trained on masked texts, as a `Denoiser`; rows share one distribution. `timed` says that the
+    network reads sigma."""
 
     network: Dit
     noise: Noise
@@ -41,24 +41,13 @@ class MaskedDit(Denoiser):
     impossible: Tensor
 
     uses_prompts = False
-    has_probabilities = True
 
     def __post_init__(self) -> None:
         self.time_independent = not self.timed
 
-    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); rows share one law."""
-        return self._law(x_t, t, where, rows, log=True)
-
-    def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """The exponential of the same, (M, V) float32."""
-        return self._law(x_t, t, where, rows, log=False)
-
-    def _law(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor, log: bool) -> Tensor:
-        assert self.noise.mask is not None
-        logits = self.network(x_t, level(self.noise, t, x_t.device, self.timed), where)
-        logits[:, self.impossible] = -torch.inf
-        return carry_over_(logits, x_t, where, self.noise.mask, log)
+    def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """As `Masked.logits`."""
+        return self.network(x_t, level(self.noise, t, x_t.device, self.timed), where)
 
 
 def mask_id(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> int:
@@ -92,9 +81,7 @@ def load(
     options, device = sizes(checkpoint), torch.device(device)
     mask = mask_id(checkpoint, codec, options.vocab)
     timed = bool(checkpoint.config.get("time_conditioning", False))
-    network = build(options, state(checkpoint.weights()), dtype, device)
-    known = None if codec is None else codec.within(options.vocab, mask)
-    network.filler = unseen_filler(checkpoint, known)
+    network = network_of(checkpoint, codec, options, mask, dtype, device)
     noise = absorbing(options.vocab, mask, SCHEDULE)
     denoiser = MaskedDit(network, noise, timed, unwritten(codec, options.vocab).to(device))
     return PrefixModel(denoiser, length or checkpoint.size("model_length"), codec, device=device)

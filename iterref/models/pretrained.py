@@ -9,18 +9,18 @@ numbers would answer too, and nobody would notice.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from iterref.hub import first_line, quiet
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap, silent
 
-PART = 16  # weights at most that make a head
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def settings(kind: Any, checkpoint: Checkpoint, **changes: Any) -> Any:
@@ -84,6 +84,32 @@ def network(
     return placed.eval().requires_grad_(False)
 
 
+def filled(
+    network: Network,
+    weights: Mapping[str, Tensor],
+    name: str,
+    precision: Callable[[str], torch.dtype],
+    device: torch.device,
+) -> Network:
+    """A network without numbers, for inference with these weights, each in a `precision` by its name.
+
+    Raises `ValueError` naming a weight that is missing, left over or of another shape.
+    """
+    wanted = network.state_dict()
+    odd = sorted(wanted.keys() ^ weights.keys())
+    odd = odd or [one for one, weight in wanted.items() if weights[one].shape != weight.shape]
+    if odd:
+        matter = "is missing" if odd[0] not in weights else "has no place" if odd[0] not in wanted else (
+            f"has shape {tuple(weights[odd[0]].shape)} and not {tuple(wanted[odd[0]].shape)}")  # fmt: skip
+        raise ValueError(
+            f"the weights of {name} do not make a {type(network).__name__} of the sizes in config.json ({odd[0]!r} "
+            f"{matter}): the two files belong to different models"
+        )
+    placed = {one: weight.to(device=device, dtype=precision(one)) for one, weight in weights.items()}
+    network.load_state_dict(placed, assign=True)
+    return network.eval().requires_grad_(False)
+
+
 def renamed(name: str, names: Mapping[str, str]) -> str:
     """A weight's name with each pattern of `names` replaced."""
     for pattern, other in names.items():
@@ -107,7 +133,7 @@ def _other_parts(kind: Any, checkpoint: Checkpoint, missing: Sequence[str], left
         why = "they are quantised: get the ones that are not"
     elif all(name.startswith(("_orig_mod.", "module.")) for name in left) and left:
         why = "they were saved from a compiled or wrapped network: save_pretrained the network within"
-    elif missing and len(missing) < PART and not left:
+    elif missing and not left and not any(re.search(r"\.\d+\.", name) for name in missing):  # a head, and no layer
         why = f"they were saved by {saved or 'another class'} without this part: save them by a {kind.__name__}"
     else:
         why = "config.json is of another network than the weights, or of other sizes: get both from one place"

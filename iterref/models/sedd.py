@@ -25,7 +25,7 @@ from torch import Tensor
 
 from iterref.denoiser import Denoiser, from_score
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state, unseen_filler
+from iterref.models.dit import SCHEDULE, Dit, level, network_of, sizes
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec, mismatch, unwritten
 from iterref.models.text.prefix import PrefixModel
@@ -75,9 +75,7 @@ def load(
     if codec is not None and mask not in (codec.size, codec.reach):
         raise mismatch(checkpoint.name, mask, codec)
     options = sizes(replace(checkpoint, config={**checkpoint.config, "vocab_size": mask + 1}))
-    network = build(options, state(checkpoint.weights()), dtype, device)
-    known = None if codec is None else codec.within(options.vocab, mask)
-    network.filler = unseen_filler(checkpoint, known)
+    network = network_of(checkpoint, codec, options, mask, dtype, device)
     denoiser = ScoredDit(network, absorbing(options.vocab, mask, SCHEDULE), unwritten(codec, options.vocab).to(device))
     return PrefixModel(denoiser, length or checkpoint.size("model.length"), codec, framed=False, device=device)
 

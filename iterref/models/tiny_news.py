@@ -40,7 +40,7 @@ FAMILY = Family(
 WEIGHTS = Path(__file__).parent / "weights" / "tiny-news"
 UNKNOWN = "<unk>"
 FORMAT = "iterref-summarizer-1"
-COPYING = "iterref:tries=16,decisions=1,span=1.0+0.75+0.5,spacing=0,objective=maximise"  # of summaries: docs/defaults.md
+COPYING = "iterref:tries=16,decisions=1,span=1.0+0.75+0.5,spacing=0,objective=maximise"  # docs/defaults.md
 
 CURLY = {"\u2018": "'", "\u2019": "'", "\u201c": " `` ", "\u201d": " '' ", "\u2013": "-", "\u2014": " -- "}
 QUOTES = str.maketrans(CURLY)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from iterref.denoiser import Denoiser, from_leave_one_out
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.dit import SCHEDULE, Dit, build, level, sizes, state, unseen_filler
+from iterref.models.dit import SCHEDULE, Dit, level, network_of, sizes
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec, mismatch, unwritten
 from iterref.models.text.prefix import PrefixModel
@@ -88,14 +88,9 @@ def load(
     options, device = sizes(checkpoint, labels), torch.device(device)
     if codec is not None and codec.size > options.vocab:
         raise mismatch(checkpoint.name, options.vocab, codec)
-    network = build(options, state(checkpoint.weights()), dtype, device)
-    known = None if codec is None else codec.within(options.vocab, None)
-    network.filler = unseen_filler(checkpoint, known)
-    denoiser = UniformDit(
-        network,
-        uniform(options.vocab, SCHEDULE),
-        unwritten(codec, options.vocab).to(device),
-        timed=bool(checkpoint.config.get("time_conditioning", True)),
-        label=labels - 1 if labels and label is None else label,
-    )
+    network = network_of(checkpoint, codec, options, None, dtype, device)
+    timed = bool(checkpoint.config.get("time_conditioning", True))
+    label = labels - 1 if labels and label is None else label
+    impossible = unwritten(codec, options.vocab).to(device)
+    denoiser = UniformDit(network, uniform(options.vocab, SCHEDULE), impossible, timed, label)
     return PrefixModel(denoiser, length or checkpoint.size("model_length"), codec, device=device)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from iterref.hub import first_line, read_json
 from iterref.models.checkpoint import Checkpoint
+from iterref.models.pretrained import filled
 from iterref.optional import require
 
 if TYPE_CHECKING:
@@ -128,16 +129,4 @@ def network(kind: Any, checkpoint: Checkpoint, dtype: torch.dtype, device: torch
             made: nn.Module = kind.from_config(dict(checkpoint.config))
     except Exception as error:  # whatever the class objects to, one sentence says where
         raise ValueError(f"config.json of {checkpoint.name} is none of {kind.__name__} ({first_line(error)})") from None
-    wanted, weights = made.state_dict(), checkpoint.weights()
-    odd = sorted(name for name in wanted.keys() ^ weights.keys())
-    odd = odd or [name for name, weight in wanted.items() if weights[name].shape != weight.shape]
-    if odd:
-        matter = "has another shape" if odd[0] in wanted.keys() & weights.keys() else (
-            "is missing" if odd[0] in wanted else "has no place")  # fmt: skip
-        raise ValueError(
-            f"the weights of {checkpoint.name} do not make a {kind.__name__} of the sizes in config.json ({odd[0]!r} "
-            f"{matter}): the two files belong to different models"
-        )
-    placed = {name: weight.to(device=device, dtype=dtype) for name, weight in weights.items()}
-    made.load_state_dict(placed, assign=True)
-    return made.eval().requires_grad_(False)
+    return filled(made, checkpoint.weights(), checkpoint.name, lambda name: dtype, device)

@@ -351,7 +351,7 @@ def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
 def test_the_family_is_its_own_file():
     assert loading.family_of({"model_type": "diffusion_gemma"}, "x") == "diffusion_gemma"
     assert loading.family_of({"architectures": [KIND], "model_type": "diffusion_gemma"}, "x") == "diffusion_gemma"
-    assert diffusion_gemma.TOKENIZER is None
+    assert diffusion_gemma.FAMILY.tokenizer is None
 
 
 def test_no_text_ends_within_a_region(tmp_path):

@@ -113,11 +113,11 @@ def test_published_names_are_read_with_and_without_a_prefix():
 
 def test_wrong_weights_are_named():
     good, cpu = state(weights(VOCAB)), torch.device("cpu")
-    with pytest.raises(ValueError, match="lack 'table.weight'"):
+    with pytest.raises(ValueError, match="'table.weight' is missing"):
         build(OPTIONS, {k: v for k, v in good.items() if k != "table.weight"}, torch.float32, cpu)
-    with pytest.raises(ValueError, match=r"hold 'blocks.9.qkv.weight', for which"):
+    with pytest.raises(ValueError, match=r"'blocks.9.qkv.weight' has no place"):
         build(OPTIONS, {**good, "blocks.9.qkv.weight": torch.zeros(1)}, torch.float32, cpu)
-    with pytest.raises(ValueError, match=r"'table.weight' has shape \(3, 4\), .* ask for \(12, 16\)"):
+    with pytest.raises(ValueError, match=r"'table.weight' has shape \(3, 4\) and not \(12, 16\)"):
         build(OPTIONS, {**good, "table.weight": torch.zeros(3, 4)}, torch.float32, cpu)
     with pytest.raises(ValueError, match="multiple"):
         DitOptions(VOCAB, 18, BLOCKS, HEADS, CONDITION)

@@ -192,7 +192,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing says which token .* is the mask"):
         load(tmp_path)
     for changes, sentence in (
-        ({"num_hidden_layers": 3}, "lack 'model.layers.2.*needs it"),
+        ({"num_hidden_layers": 3}, "lack 'model.layers.2.*needs: config.json is of another network"),
         ({"num_hidden_layers": 1}, "hold 'model.layers.1.*has no place"),
         ({"hidden_size": 32}, "do not make a Qwen2ForCausalLM"),
         ({"num_attention_heads": "four"}, "none of Qwen2Config"),

@@ -326,7 +326,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"knows {KNOWN - 1} tokens"):
         load(tmp_path)
     for changes, sentence in (
-        ({"n_layers": 3}, "lack 'model.layers.2.*needs it"),
+        ({"n_layers": 3}, "lack 'model.layers.2.*needs: config.json is of another network"),
         ({"n_layers": 1}, "hold 'model.layers.1.*has no place"),
         ({"d_model": 32}, "do not make a LlamaForCausalLM"),
         ({"d_model": "wide"}, "no whole number 'd_model'"),

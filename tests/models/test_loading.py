@@ -102,7 +102,7 @@ def test_a_model_too_large_for_its_device_is_one_sentence(tmp_path, monkeypatch)
         def fail(*args: object, text: str = message, **options: object) -> None:
             raise RuntimeError(text)
 
-        monkeypatch.setattr("iterref.models.mdlm.build", fail)
+        monkeypatch.setattr("iterref.models.dit.build", fail)
         with pytest.raises(error, match="does not fit on cpu: load it with" if error is ValueError else message):
             load(folder, tokenizer="none")
 

@@ -81,8 +81,9 @@ def test_text_survives_the_canvas(model: Summarizer) -> None:
 def test_prepare_gives_an_open_canvas(model: Summarizer) -> None:
     denoiser, canvas, free = model.prepare(PROMPTS)
     assert canvas.shape == free.shape == (3, model.length)
-    assert (canvas == model.mask).all() and free.all()
-    assert denoiser.time_independent and denoiser.noise is model.noise and model.noise.mask == model.mask
+    assert (canvas == model.noise.mask).all() and free.all()
+    assert denoiser.time_independent and denoiser.noise is model.noise
+    assert model.noise.mask == model.network.options.mask
 
 
 def test_answers_are_laws_and_keep_what_is_known(model: Summarizer) -> None:
@@ -90,7 +91,7 @@ def test_answers_are_laws_and_keep_what_is_known(model: Summarizer) -> None:
     canvas[0, 3] = 77
     log_p = denoiser(canvas, torch.ones(3), free, torch.arange(3)).view(3, model.length, -1)
     torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(3, model.length), atol=1e-4, rtol=0)
-    assert (log_p[..., model.mask] == -torch.inf).all()
+    assert (log_p[..., model.noise.mask] == -torch.inf).all()
     assert log_p[0, 3, 77] == 0 and log_p[0, 3].exp().sum() == 1
     assert log_p[0, 4, 77] != 0  # a masked neighbour is not known
 
@@ -116,7 +117,7 @@ def test_rows_stand_alone(model: Summarizer) -> None:
 
 def test_nothing_open_is_no_work(model: Summarizer) -> None:
     denoiser, canvas, free = model.prepare(PROMPTS)
-    assert denoiser(canvas, torch.ones(3), ~free, torch.arange(3)).shape == (0, model.vocab)
+    assert denoiser(canvas, torch.ones(3), ~free, torch.arange(3)).shape == (0, model.noise.vocab)
 
 
 def test_the_bundled_weights_summarise(model: Summarizer) -> None:
@@ -141,7 +142,7 @@ def test_bad_prompts_are_named(model: Summarizer) -> None:
         model.prepare(["words", " \n"])
     with pytest.raises(ValueError, match="prompt 0 has"):
         model.prepare(["word " * 200])
-    with pytest.raises(ValueError, match="text 1 has"):
+    with pytest.raises(ValueError, match="text 1 takes"):
         model.encode(["word", "word " * 60])
 
 

@@ -15,8 +15,9 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from iterref.hub import first_line, quiet, read_json
-from iterref.models.text import byte_pairs
 
+# Byte pairs of Qwen2's kind, which Dream's repositories hold beside code of their own.
+BYTE_PAIRS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer")
 ESM_FRAME = ("<cls>", "<eos>", "<unk>")
 
 
@@ -36,8 +37,6 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Tokeni
     try:
         if form == FORMS[0]:
             made = Tokenizer.from_file(str(folder / form[0]))
-        elif byte_pairs.written(folder, config):
-            made = byte_pairs.read(folder, config)
         else:
             made = converted(folder, config, form)
     except Exception as error:  # the library's parser raises bare Exceptions
@@ -56,6 +55,8 @@ def converted(folder: Path, config: Mapping[str, Any], form: tuple[str, ...] | N
 
     about = read_json(folder / "config.json", str(folder)) if (folder / "config.json").is_file() else {}
     kind = str(config.get("tokenizer_class") or about.get("model_type") or "")
+    if kind in BYTE_PAIRS:
+        return numbered(transformers.Qwen2TokenizerFast.from_pretrained(folder).backend_tokenizer, config)
     options: dict[str, Any] = {}
     lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n") if form == FORMS[2] else []
     if kind.lower() in ("esm", "esmtokenizer") or lines[:1] == ["<cls>"]:
@@ -75,6 +76,15 @@ def converted(folder: Path, config: Mapping[str, Any], form: tuple[str, ...] | N
     if not hasattr(made, "backend_tokenizer"):
         raise ValueError(f"transformers has no fast tokenizer for {type(made).__name__}")
     return made.backend_tokenizer
+
+
+def numbered(tokenizer: Tokenizer, config: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer, if its added tokens have the ids that its configuration lists. Raises `ValueError` else."""
+    for token, entry in dict(config.get("added_tokens_decoder") or {}).items():
+        found = tokenizer.token_to_id(entry["content"])
+        if found != int(token):
+            raise ValueError(f"the added token {entry['content']!r} is said to be {token} and is {found}")
+    return tokenizer
 
 
 def residues(vocabulary: list[str]) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""Text: what holds of a text model, its tokenizer and its prompts, and of the denoiser that it makes."""
+"""Checks: everything that holds of a denoiser on finished texts as tokens, and of a text model with its tokenizer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,48 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from iterref.check.probe import TIMES, Finding, Probe, apart, better
-from iterref.check.tokens import check
+from iterref.check.form import FORM, shape
+from iterref.check.meaning import MEANING
+from iterref.check.probe import LATE, TIMES, Finding, Probe, apart, better
 from iterref.denoiser import Denoiser
 from iterref.models.base import TextModel
 from iterref.random import Rng
 
 ROWS = 8  # canvases where no text is given
+
+
+def check(
+    denoiser: Denoiser,
+    texts: Tensor,
+    free: Tensor | None = None,
+    rows: Tensor | None = None,
+    *,
+    real: bool = False,
+    forbidden: Sequence[int] = (),
+    seed: int = 0,
+    tolerance: float = 1e-4,
+) -> list[Finding]:
+    """What holds of a denoiser, tried on R >= 2 finished texts (R, L) long.
+
+    `free` (R, L) bool marks the positions that are corrupted (all unless given) and `rows` (R,) names the prompts (all
+    the first unless given). `real` says that the texts are of the kind that the model writes, a few hundred tokens or
+    more of them; without, meaning is not judged. `forbidden` lists tokens that must be impossible. `tolerance` is the
+    largest difference of two probabilities that count as equal: 1e-4 suits float32, half precision needs about 1e-2.
+
+    Raises `ValueError` for fewer than two texts or a row without a free position.
+    """
+    free = torch.ones_like(texts, dtype=torch.bool) if free is None else free
+    if len(texts) < 2 or not bool(free.any(1).all()):
+        raise ValueError("the check needs two texts or more, each with a free position")
+    rows = torch.zeros(len(texts), dtype=torch.long, device=texts.device) if rows is None else rows
+    banned = torch.as_tensor(list(forbidden), dtype=torch.long, device=texts.device)
+    probe = Probe(denoiser, texts, free, rows, banned, seed, tolerance)
+    with torch.inference_mode():
+        findings = [shape(probe)]
+        if findings[0].passed:  # without its shape, an answer cannot be compared with another
+            findings += [one(probe) for one in FORM]
+            findings += [one(probe) if real else Finding(one.__name__, None, "needs real texts") for one in MEANING]
+    return findings
 
 
 def check_model(
@@ -47,13 +82,20 @@ def check_model(
     )
 
 
+def table(findings: Sequence[Finding]) -> str:
+    """One line a finding: pass, FAIL or a dash, its name, its sentence."""
+    marks = {True: "pass", False: "FAIL", None: "-"}
+    width = max(len(finding.name) for finding in findings)
+    return "\n".join(f"{marks[one.passed]:<5}{one.name:<{width + 2}}{one.sentence}" for one in findings)
+
+
 def drawn(denoiser: Denoiser, canvas: Tensor, free: Tensor, rows: Tensor, seed: int) -> Tensor:
     """Finished canvases (R, L), drawn in one go from what the denoiser says of pure noise: tokens that are possible."""
     rng = Rng.seeded(seed, len(canvas), device=canvas.device)
     x = torch.where(free, denoiser.noise.prior(canvas.shape[1], rng.fork("prior")), canvas)
     with torch.inference_mode():
-        law = denoiser(x, torch.ones(len(x), dtype=torch.float64, device=x.device), free, rows)
-    x[free] = rng.fork("draw").categorical(law, free)[0]
+        log_p = denoiser(x, torch.ones(len(x), dtype=torch.float64, device=x.device), free, rows)
+    x[free] = rng.fork("draw").categorical(log_p, free)[0]
     return x
 
 
@@ -93,36 +135,30 @@ def frame(model: TextModel, texts: Sequence[str], prompts: Sequence[str], seed: 
 
 
 def likelihood(model: TextModel, texts: Sequence[str], prompts: Sequence[str], seed: int) -> Tensor:
-    """The mean log-probability of every text's own tokens where some are hidden, (R,) float64."""
+    """The mean log-probability of every text's own tokens where some are masked, (R,) float64."""
     denoiser, canvas, free = model.prepare(prompts)
     tokens, rows = model.encode(texts), torch.arange(len(canvas), device=canvas.device)
     over = torch.isin(tokens, torch.tensor(list(model.ends), dtype=torch.long, device=tokens.device)) & free
     own = free & (over.cumsum(1) == 0)
     probe = Probe(denoiser, tokens, own, rows, torch.zeros(0, dtype=torch.long), seed, 0.0)
-    found = []
     with torch.inference_mode():
-        for t in TIMES:
-            x_t, where = probe.noisy(t)
-            found.append(probe.predicted(probe.law(x_t, t, where), where))
-    return torch.stack(found).mean(0)
+        return torch.stack([probe.predicted(answer, where) for _, where, answer in map(probe.at, TIMES)]).mean(0)
 
 
 def unequal(model: TextModel, prompts: Sequence[str], tolerance: float) -> Finding:
-    """A prompt's law is the same alone and in a batch with longer and shorter ones."""
+    """A prompt's answer is the same alone and in a batch with longer and shorter ones."""
     words = [prompt.split() for prompt in prompts]
     # the first, which is asked alone too, among the shortest
     prompts = [" ".join(some[: max(1, len(some) // (4 - row % 3))]) for row, some in enumerate(words)]
     with torch.inference_mode():
         alone, together = opening(model, prompts[:1]), opening(model, prompts)
-        off = apart(alone, together[: len(alone)])
-    return Finding(
-        "prompts", off <= tolerance, f"a prompt alone and among unequal ones gets the same laws within {off:.1e}"
-    )
+    off = apart(alone, together[: len(alone)])
+    return Finding("prompts", off <= tolerance, f"a prompt alone and among unequal ones differs by {off:.1e}")
 
 
 def opening(model: TextModel, prompts: Sequence[str]) -> Tensor:
-    """The laws (M, V) of the first free position of every prompt's canvas."""
+    """The posteriors (M, V) of the first free position of every prompt's canvas."""
     denoiser, canvas, free = model.prepare(prompts)
     where = torch.nn.functional.one_hot(free.int().argmax(1), canvas.shape[1]).bool()
-    times = torch.full((len(canvas),), TIMES[1], dtype=torch.float64, device=canvas.device)
+    times = torch.full((len(canvas),), LATE, dtype=torch.float64, device=canvas.device)
     return denoiser(canvas, times, where, torch.arange(len(canvas), device=canvas.device))
