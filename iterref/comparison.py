@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from iterref.arguments import checked_prompts, checked_reward, checked_rows
+from iterref.arguments import checked_model, checked_prompts, checked_reward, checked_rows
 from iterref.budget import BudgetLike, budget_of
 from iterref.columns import read_columns
 from iterref.drafts import Drafts, OwnDrafts, Pooled, no_reward, pools_in, tempered
@@ -161,7 +161,7 @@ def compare(
     methods: Sequence[Sampler | str] | Mapping[str, Sampler | str],
     *,
     reward: Callable[..., Any] | str = "consensus",
-    budgets: BudgetLike | Sequence[Rows],
+    budgets: BudgetLike | Sequence[BudgetLike],
     baseline: str | None = None,
     seeds: int | Sequence[int] = 1,
     alpha: float = 0.1,
@@ -193,7 +193,7 @@ def compare(
     asked = checked_reward(reward, len(prompts), columns)
     for seed in chosen:
         identities = checked_rows(seed, rows, (), len(prompts))
-    model = text_model(model)
+    model = text_model(checked_model(model))
     drawing: dict[str, Any] = {"temperature": temperature, "forbidden": forbidden, "max_rows": max_rows}
     for each in leaves(asked):
         if not isinstance(each, Pooled):
@@ -266,7 +266,7 @@ def _methods(methods: Sequence[Sampler | str] | Mapping[str, Sampler | str]) -> 
     return named
 
 
-def _budgets(budgets: BudgetLike | Sequence[Rows]) -> dict[str, BudgetLike]:
+def _budgets(budgets: BudgetLike | Sequence[BudgetLike]) -> dict[str, BudgetLike]:
     """Budgets by what is told of them. Raises `ValueError` for none."""
     listed = list(budgets) if isinstance(budgets, Sequence) and not isinstance(budgets, tuple) else [budgets]
     if not listed:

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import iterref
-from iterref import cli, loading
+from iterref import loading
 from iterref.comparison import COLUMNS, Comparison, Entry, compare
 from iterref.drafts import OwnDrafts
 from iterref.generation import generate
 from iterref.paired import Mean, difference, interval
-from tests.support.words import WordModel
+from tests.support.commands import call
+from tests.support.fakes import FakeModel
 
 PROMPTS = ["one", "one two", "one two three"] * 4
 METHODS = {"plain": "ancestral:steps=2", "best of N": "best_of_n:steps=2"}
@@ -29,7 +29,7 @@ def alphas(completions: list[str]) -> list[float]:
 
 
 def run(methods: Any = METHODS, **options: Any) -> Comparison:
-    return compare(WordModel(), PROMPTS, methods, **({"reward": alphas, "budgets": 16} | options))
+    return compare(FakeModel(), PROMPTS, methods, **({"reward": alphas, "budgets": 16} | options))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_every_run_is_that_of_generate_at_the_budget(found: Comparison) -> None:
         ("plain", 4), ("best of N", 4), ("plain", 16), ("best of N", 16),
     ]  # fmt: skip
     one = found.entries[3]
-    again = generate(WordModel(), PROMPTS, reward=alphas, sampler="best_of_n:steps=2", budget=16, seed=1)
+    again = generate(FakeModel(), PROMPTS, reward=alphas, sampler="best_of_n:steps=2", budget=16, seed=1)
     assert one.rewards.shape == (2, 12) and one.rewards[1].tolist() == again.rewards.tolist()
     assert one.texts[1] == again.texts and one.sampler == str(again.sampler) and one.reward_calls == again.asked.reward_calls
     by = difference(one.rewards, found.entries[2].rewards)
@@ -88,7 +88,7 @@ def test_a_pool_is_drawn_once_a_seed_and_charged_to_every_method(monkeypatch: py
     ours = "iterref:moves=2,steps=1"
     pooled = run({"plain": "ancestral:steps=2", "ours": ours}, reward=pool, budgets=8, seeds=[3, 5])
     assert drawn == [3, 5] and all(one.nfe <= 8 for one in pooled.entries)
-    again = generate(WordModel(), PROMPTS, reward=pool, sampler=ours, budget=8, seed=5)
+    again = generate(FakeModel(), PROMPTS, reward=pool, sampler=ours, budget=8, seed=5)
     assert pooled.entries[1].rewards[1].tolist() == again.rewards.tolist()
     assert pooled.entries[1].nfe == again.asked.nfe
 
@@ -107,7 +107,7 @@ def test_identities_and_columns_reach_every_run() -> None:
 
     same = run(reward=wanted, columns={"word": ["beta"] * 12}, rows=[7] * 12)
     assert seen and set(seen[0]) == {"beta"}
-    assert len(set(same.entries[0].rewards[0].tolist())) == 1  # one identity, one text
+    assert len(set(same.entries[0].rewards[0][::3].tolist())) == 1  # one identity and prompt, one text
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_data_frames_need_pandas(found: Comparison, monkeypatch: pytest.MonkeyPa
         ({"alpha": 0.0}, ValueError, "alpha"),
         ({"columns": {"word": ["a"]}}, ValueError, "column 'word' has 1 entries for 12 prompts"),
         ({"reward": lambda completions, word: []}, ValueError, "word"),
-        ({"reward": 3}, TypeError, "the reward is a int"),
+        ({"reward": 3}, TypeError, "the reward is an int"),
         ({"rows": [0]}, ValueError, "1 row identities for 12 prompts"),
     ],
 )
@@ -193,22 +193,21 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def call(*arguments: str, text: str = "one\none two\nthree\n") -> Result:
-    return CliRunner().invoke(cli.main, ["compare", *arguments], input=text)
+STDIN = "one\none two\nthree\n"
 
 
 def test_the_command_writes_a_table_csv_json_and_a_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setattr(loading, "load", lambda name=None, **place: WordModel())
+    monkeypatch.setattr(loading, "load", lambda name=None, **place: FakeModel())
     (tmp_path / "mine.py").write_text("def long(completions):\n    return [len(text) / 10 for text in completions]\n")
     reward = ["--reward", f"{tmp_path / 'mine.py'}:long"]
     asked = [*reward, "--method", "ancestral:steps=2", "--method", "best_of_n:steps=2", "--budget", "4", "--seeds", "2"]
     files = ["--out", str(tmp_path / "table.csv"), "--picture", str(tmp_path / "compared.png")]
-    done = call(*asked, *files)
+    done = call("compare", *asked, *files, text=STDIN)
     assert done.exit_code == 0, done.output
     assert "best_of_n:steps=2 at 4 " in done.stdout and "3 prompts, 2 seeds" in done.stdout
     assert done.stderr.count("written: ") == 2 and (tmp_path / "compared.png").exists()
     assert (tmp_path / "table.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
-    told = json.loads(call(*asked, "--json").stdout)
+    told = json.loads(call("compare", *asked, "--json", text=STDIN).stdout)
     assert [one["method"] for one in told["entries"]] == ["ancestral:steps=2", "best_of_n:steps=2"]
     assert told["entries"][1]["rewards"][0][0] == len(told["entries"][1]["texts"][0][0]) / 10
 
@@ -225,13 +224,13 @@ def test_the_command_writes_a_table_csv_json_and_a_picture(monkeypatch: pytest.M
 def test_the_command_refuses_in_a_sentence(
     arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    monkeypatch.setattr(loading, "load", lambda name=None, **place: WordModel())
+    monkeypatch.setattr(loading, "load", lambda name=None, **place: FakeModel())
     monkeypatch.chdir(tmp_path)
-    done = call(*arguments)
+    done = call("compare", *arguments, text=STDIN)
     assert done.exit_code == 2 and sentence in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
 
 
 def test_the_old_command_says_where_the_benchmarks_are() -> None:
-    done = CliRunner().invoke(cli.main, ["bench", "world", "--quick"])
+    done = call("bench", "world", "--quick")
     assert done.exit_code == 2 and "python -m benchmarks" in done.stderr and done.stdout == ""
-    assert "bench" not in CliRunner().invoke(cli.main, ["--help"]).stdout
+    assert "bench" not in call("--help").stdout

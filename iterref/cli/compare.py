@@ -11,12 +11,12 @@ from iterref.cli.config import configured
 from iterref.cli.doors import doors, resuming
 from iterref.cli.placing import place_of, place_options
 from iterref.cli.reading import Input, read_budget, read_prompts, read_reward
-from iterref.cli.writing import FILE, printing_to_stderr, write_json
+from iterref.cli.writing import printing_to_stderr, write_json
 from iterref.files import expect_writable
 
 
 @click.command()
-@click.argument("file", type=FILE, default="-")
+@click.argument("file", type=click.File("rb"), default="-")
 @click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, in place of FILE.")
 @click.option("--method", "methods", multiple=True, required=True, help="NAME:option=value,...; give it twice or more.")
 @click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME (see `iterref ls`).")

@@ -207,6 +207,7 @@ class Editing:
         """
         if take not in ("best", "first"):
             raise ValueError(f"take is 'best' or 'first', got {take!r}")
+        strength = number("strength", strength, "pass one in (0, 1]")
         n = whole_number("n", n, "pass how many alternatives to make")
         if n < 1:
             raise ValueError(f"vary makes at least one alternative, got n={n}")

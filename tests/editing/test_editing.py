@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from iterref.editing.copies import Copies
 from torch import Tensor
 
 import iterref
@@ -49,7 +49,7 @@ def test_the_first_node_is_the_texts_with_their_rewards():
 def test_refining_is_a_run_from_the_current_texts_with_the_nodes_own_seed():
     chain = session(seed=5).refine(strength=0.4, sampler=SMALL)
     again = chain.refine(strength=0.4, sampler=SMALL)
-    problem = session().desk.problem
+    problem = session().context.problem
     first = sample(sampler_from_string("iterref:steps=0,moves=3,tries=3,span=0.4+0.2"), problem, seed=node_seed(5, (0,)),
                    start=problem.canvas)  # fmt: skip
     assert torch.equal(chain.tokens, first.tokens)
@@ -105,7 +105,7 @@ def test_infilling_samples_the_conditional_law():
 def test_a_region_may_be_refined_instead_or_get_another_length():
     chain = session(room=2)
     refined = chain.infill(["[alpha] gamma", None], strength=1.0, sampler=SMALL)
-    assert refined.node.options["sampler"] == "iterref:steps=0,moves=3,tries=3,span=1.0+0.5,spacing=0"
+    assert refined.node.options["sampler"] == "iterref:steps=0,moves=3,span=1.0+0.5,spacing=0,tries=3"
     assert refined.texts[1] == TEXTS[1] and refined.tokens[0, 1] == chain.tokens[0, 1]
     longer = chain.infill(["alpha [] gamma", None], length=1, sampler=SMALL)
     words = longer.texts[0].split()
@@ -153,20 +153,16 @@ def test_the_state_before_may_compete():
     assert chain.vary(1, parent=True, **options).texts == TEXTS
 
 
-def test_copies_declare_what_they_take_and_keep_the_best_where_the_method_maximises():
-    chain = session(alpha=5.0)
-    for written in (SMALL, f"{SMALL},objective=maximise", "metropolis:moves=3", f"{SMALL},width=2"):
-        method = Copies(sampler_from_string(written).refining(), 3)
-        result = sample(method, chain.desk.problem, start=chain.tokens, seed=2)
-        assert result.asked == method.cost()
-        assert result.particles is not None and result.particles.x_0 is not None
-        assert result.particles.x_0.shape == (3, 2, LENGTH)
-    plain = sample(Copies(sampler_from_string(SMALL).refining(), 3), chain.desk.problem, start=chain.tokens, seed=2).particles
-    best = sample(
-        Copies(sampler_from_string(f"{SMALL},objective=maximise").refining(), 3), chain.desk.problem, start=chain.tokens, seed=2
-    ).particles
-    assert plain is not None and best is not None and plain.reward is not None and best.reward is not None
-    assert bool((best.reward >= plain.reward).all()) and bool((best.reward > plain.reward).any())
+def test_alternatives_declare_what_they_take_and_are_the_best_where_the_method_maximises():
+    chain, rewards = session(alpha=5.0), {}
+    for written in (SMALL, f"{SMALL},objective=maximise", "metropolis:moves=3", f"{SMALL},chains=2"):
+        varied = chain.back(0).vary(3, strength=1.0, sampler=written)
+        made = varied.history.nodes[-4:-1]
+        assert [node.cost for node in made] == [sampler_from_string(written).refining().cost()] * 3
+    for written in (SMALL, f"{SMALL},objective=maximise"):  # the same random numbers
+        rewards[written] = torch.stack([node.rewards for node in session(alpha=5.0).vary(3, sampler=written).history])
+    plain, best = rewards.values()
+    assert bool((best >= plain).all()) and bool((best > plain).any())
 
 
 def test_branches_grow_in_any_order_and_again_is_another_try():
@@ -267,6 +263,7 @@ def test_a_text_that_is_forbidden_at_the_start_is_left():
 def test_a_history_is_saved_read_and_gone_on_with(tmp_path):
     chain = session(drift=0.9, seed=2).refine(strength=0.7, sampler=SMALL)
     chain = chain.vary(2, sampler=SMALL)
+    chain.save(tmp_path / "session.jsonl")
     forbidden = chain.history.add(chain.node.__class__(
         0, 0, "pick", {}, chain.tokens, chain.texts, torch.tensor([-torch.inf, 0.1], dtype=torch.float64), chain.drift
     ))  # fmt: skip
@@ -279,6 +276,8 @@ def test_a_history_is_saved_read_and_gone_on_with(tmp_path):
         assert torch.equal(node.tokens, same.tokens) and torch.equal(node.rewards, same.rewards)
         assert torch.equal(node.drift, same.drift)
     assert read[forbidden.id].rewards[0] == -torch.inf
+    read = History.load(tmp_path / "session.jsonl")
+    chain = replace(chain, history=read)
     resumed = edit(FakeModel(), read, prompts=PROMPTS, reward=beta, alpha=0.3, room=1, drift=0.9, seed=2)
     assert resumed.at == len(read) - 1 and resumed.result is None
     there, here = resumed.back(chain.at).refine(sampler=SMALL), chain.refine(sampler=SMALL)
@@ -350,7 +349,7 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: session().refine(strength=0.0), r"strength must lie in \(0, 1\], got 0.0"),
     (lambda: session().refine(strength=1.2), r"strength must lie in \(0, 1\]"),
     (lambda: session().refine(sampler="best_of_n"), "cannot start from given texts"),
-    (lambda: session().refine(budget=0), "positive numbers of denoiser rows"),
+    (lambda: session().refine(budget=0), "a positive NFE"),
     (lambda: session().vary(0), "at least one alternative"),
     (lambda: session().vary(2, sampler="iterref:moves=0"), "without a move are all the same"),
     (lambda: session().vary(2, take="last"), "take is 'best' or 'first'"),
@@ -364,7 +363,7 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: session().infill(["alpha [] gamma", None], length=0), "at least 1 token"),
     (lambda: session().infill(["alpha [] gamma", None], length=1, strength=0.5), "leave out the strength"),
     (lambda: session(room=0).infill(["alpha [] gamma", None], length=1), "row 0, position 2: .* more room"),
-    (lambda: iterref.refine(FakeModel(), TEXTS, prompts=PROMPTS, budget=128), "no room after the 128 denoiser rows"),
+    (lambda: iterref.refine(FakeModel(), TEXTS, prompts=PROMPTS, budget=128), "no room after the 128 NFE"),
 ]
 
 
@@ -383,7 +382,7 @@ def test_a_model_that_takes_no_empty_text_can_be_refined_but_not_infilled():
             return super().encode(texts)
 
     chain = edit(Strict(), TEXTS, prompts=PROMPTS, reward=beta, room=1).refine(sampler=SMALL)
-    assert bool(chain.desk.problem.opened.all())  # where the padding begins is not known
+    assert bool(chain.context.problem.may_change.all())  # where the padding begins is not known
     with pytest.raises(ValueError, match="takes? an empty text"):
         chain.infill([f"[{chain.texts[0]}]", None])
 

@@ -6,21 +6,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from iterref.kernels.shared import shared
 from torch import Tensor
 
 from iterref import Problem
 from iterref.editing import Drift, Within
 from iterref.exact.table import Table
+from iterref.moves.shared import Shared
 from iterref.random import Rng
 from iterref.rewards.base import Reward
-from iterref.samplers.base import Info, Move, State
+from iterref.run import Run
+from iterref.samplers.base import Info, Paired
 from tests.support.oracle import balance_error, enumerate_outcomes, law_matrix, stationarity_error, transition
-from tests.support.worlds import pair_states, random_reward, random_table, refine, target
+from tests.support.worlds import moving, pair_states, random_reward, random_table, refine, target
 
 EXACT = 1e-10
 TOKENS, ALPHA = 2, 0.8
-MOVE = refine(0.0, 0.4, tries=2, spacing=2, alpha=ALPHA)  # one site of two positions
+MOVE = moving(Shared(2, spacing=2), refine(0.0, 0.4), ALPHA)  # one site of two positions
 
 
 def ball(reward: Reward, first: Tensor, bound: float, distance: str = "share") -> Reward:
@@ -37,7 +38,7 @@ def test_the_bound_restricts_the_law_to_the_ball_exactly(kind, distance):
     near, states = ball(reward, torch.tensor([0, 1]), 0.5, distance), pair_states(table, 0.0)
     law = target(table, near, ALPHA, 0.0, states)
     assert 0 < int((law == 0).sum()) < len(law)
-    matrix = transition(table, near, ALPHA, shared, MOVE, states)
+    matrix = transition(table, near, ALPHA, MOVE, states)
     assert stationarity_error(law, matrix) < EXACT and balance_error(law, matrix) < EXACT
     assert float(matrix[law > 0][:, law == 0].max()) == 0  # no way out
     assert float(matrix[law == 0][:, law > 0].sum()) > 0  # and one back in
@@ -49,13 +50,12 @@ def test_no_bound_and_a_bound_around_the_current_text_are_other_laws():
     states = pair_states(table, 0.0)
     law = target(table, ball(reward, torch.tensor([0, 1]), 0.5), ALPHA, 0.0, states)
 
-    def around_the_current(problem: Problem, state: State, move: Move, rng: Rng) -> tuple[State, Info]:
-        assert state.x_0 is not None
+    def around_the_current(run: Run, state: Paired, rng: Rng) -> tuple[Paired, Info]:
         drift = Drift(state.x_0, torch.ones_like(state.x_0, dtype=torch.bool))
-        return shared(replace(problem, reward=Within(problem.reward, drift, 0.5)), state, move, rng)
+        return MOVE(Run(replace(run.problem, reward=Within(run.problem.reward, drift, 0.5))), state, rng)
 
-    for kernel in (shared, around_the_current):
-        assert stationarity_error(law, transition(table, reward, ALPHA, kernel, MOVE, states)) > 1e-2
+    for move in (MOVE, around_the_current):
+        assert stationarity_error(law, transition(table, reward, ALPHA, move, states)) > 1e-2
 
 
 def conditional(table: Table, reward: Reward, free: Tensor) -> Tensor:
@@ -64,10 +64,8 @@ def conditional(table: Table, reward: Reward, free: Tensor) -> Tensor:
 
     def run(start: Tensor, rng: Rng) -> Tensor:
         x = states[start]
-        problem = Problem(table, reward, x, free.expand(x.shape), alpha=ALPHA, remember=False).begin()
-        state, _ = shared(problem, State(0, 0.0, x, x), MOVE, rng)
-        assert state.x_0 is not None
-        return state.x_0
+        run = Run(Problem(table, reward, x, free.expand(x.shape), alpha=ALPHA, remember=False))
+        return MOVE(run, Paired(0, 0.0, x, x, run.reward_of(x, final=True)), rng)[0].x_0
 
     return law_matrix(*enumerate_outcomes(run, len(states)), states)
 

@@ -71,7 +71,7 @@ class Session(RuleBasedStateMachine):
         history, first = self.chain.history, self.chain.history[0]
         assert first.texts == TEXTS and self.chain.at < len(history)
         assert len({node.path for node in history}) == len(history)
-        frozen = ~self.chain.context.problem.opened
+        frozen = ~self.chain.context.problem.may_change
         for k, node in enumerate(history):
             assert node.id == k and (node.parent is None) == (k == 0)
             if node.parent is not None:

@@ -18,34 +18,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref.exact.markov import world
-from iterref.problem import Problem
 from iterref.report import page, table
 from iterref.report.chart import chart, ticks
 from iterref.report.html import _hash, _part
 from iterref.report.trace_view import SERIES
-from iterref.result import Result
 from iterref.rewards.base import RewardError
-from iterref.samplers.strings import sampler_from_string
-from iterref.sampling import sample
+from tests.support.pages import EVIL, INF, MASK, REWARD, data_of, run, whole, words
 
 torch.set_num_threads(1)
-INF = float("inf")
-WORLDS = {noise: world(5, 3, noise=noise) for noise in ("absorbing", "uniform")}
-REWARD = WORLDS["absorbing"][1]
-MASK = 3
-METHOD = "iterref:steps=3,moves=4,tries=2,early=0.5,decisions=1"
-EVIL = '</script><img src="x" onerror="alert(1)"><!-- & \'quoted\''
 VOID = {"meta", "input", "br", "wbr", "hr", "img", "link"}
-
-
-def run(text: str = METHOD, watch: tuple[int, ...] = (), noise: str = "absorbing", **options: object) -> Result:
-    reward = options.pop("reward", REWARD)
-    return sample(sampler_from_string(text), Problem(WORLDS[noise][0], reward, torch.zeros(4, 5), alpha=0.5), watch=watch, **options)
-
-
-def words(tokens: Tensor) -> list[str]:
-    return [" ".join("abc"[token] for token in row) for row in tokens.tolist()]
 
 
 class Reader(HTMLParser):
@@ -78,30 +59,11 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def data_of(text: str) -> dict:
-    blocks = re.findall(r'<script type="application/json" id="trace">(.*?)</script>', text, re.DOTALL)
-    assert len(blocks) == 1
-    return json.loads(blocks[0])
-
-
 def numbers(values: object) -> object:
     """What JSON holds of a tensor's list: NaN as None, -inf by its name, seven digits of the rest."""
     if isinstance(values, list):
         return [numbers(value) for value in values]
     return None if math.isnan(values) else "-inf" if values == -INF else float(f"{values:.7g}")
-
-
-def whole(coded: dict) -> list:
-    """Every step of a coded series."""
-    steps = [coded["first"]]
-    for step in coded["then"]:
-        steps.append([merged(row, pairs) for row, pairs in zip(steps[-1], step, strict=True)])
-    return steps
-
-
-def merged(row: list[int], pairs: list[int]) -> list[int]:
-    new = dict(zip(pairs[::2], pairs[1::2], strict=True))
-    return [new.get(place, token) for place, token in enumerate(row)]
 
 
 PAGES = {
@@ -160,8 +122,8 @@ def test_the_data_are_the_trace():
     data, steps = data_of(page(result, "abc".__getitem__)), result.trace.table()
     assert data["watch"] == [2, 0] and data["mask"] == result.mask == MASK
     assert data["names"] == {"0": "a", "1": "b", "2": "c"}
-    assert whole(data["states"]) == steps["watched"].tolist() and whole(data["guesses"]) == steps["guesses"].tolist()
-    for name in ("t", "denoiser", "scored"):
+    assert whole(data["states"]) == steps["watched"].tolist() and whole(data["clean"]) == steps["clean"].tolist()
+    for name in ("t", "nfe", "reward_calls"):
         assert data[name] == numbers(steps[name].tolist())
     for name in SERIES:
         assert data[name] == numbers(steps[name][:, [2, 0]].tolist())
@@ -244,7 +206,7 @@ def test_forbidden_texts_are_named_so_and_left_out_of_the_means():
     data = data_of(text)
     assert data["reward"][-1][0] == "-inf" and math.isfinite(data["reward"][-1][1])
     assert not re.search(r"\bnan\b|\binf\b", re.sub(r'"-inf"', "", text.split("<main>")[1].split("mean reward")[0]))
-    said = re.search(r'aria-label="Reward against denoiser rows a sample: reward from \S+ to ([-\d.]+);', text)
+    said = re.search(r'aria-label="Reward against NFE a sample: reward from \S+ to ([-\d.]+);', text)
     assert said and float(said[1]) == pytest.approx(float(result.rewards[1:].mean()), rel=1e-3)
 
 
@@ -277,9 +239,9 @@ def test_rows_survive_json_lines(tmp_path, decode):
 def test_rows_become_a_data_frame():
     result = run(decode=words, reward=forbids_first)
     frame = result.to_pandas()
-    assert list(frame) == ["row", "text", "reward", "best", "asked_denoiser", "asked_reward", "asked_depth"]
+    assert list(frame) == ["row", "text", "reward", "best", "asked_nfe", "asked_reward_calls", "asked_depth"]
     assert frame["text"].tolist() == result.texts and frame["reward"].tolist() == result.rewards.tolist()
-    assert set(frame["asked_denoiser"]) == {result.asked.nfe} and frame["reward"][0] == -INF
+    assert set(frame["asked_nfe"]) == {result.asked.nfe} and frame["reward"][0] == -INF
     assert replace(result, texts=None).to_pandas()["tokens"].tolist() == result.tokens.tolist()
 
 

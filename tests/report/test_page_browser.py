@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from iterref.models.digits import Digits
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from benchmarks.models.digits import Digits
 from iterref.decision import ACCEPTED, REFUSED
 from iterref.exact.markov import world
 from iterref.problem import Problem
@@ -26,7 +26,7 @@ from iterref.report import page
 from iterref.result import Result
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
-from tests.report.test_page import EVIL, MASK, run, words
+from tests.support.pages import EVIL, MASK, run, words
 
 torch.set_num_threads(1)
 CHROMIUM = shutil.which("chromium")
@@ -101,7 +101,7 @@ def test_the_slider_moves_by_keyboard(visit, tmp_path):
         assert changed == [
             [before is not None and i != before[w][j] for j, i in enumerate(row)] for w, row in enumerate(states)
         ]
-        assert said(tab).startswith(f"{k + 1} of 7, time {float(steps['t'][k]):.3f}, {k + 1} denoiser rows, ")
+        assert said(tab).startswith(f"{k + 1} of 7, time {float(steps['t'][k]):.3f}, {k + 1} NFE, ")
         assert {line.get_attribute("x1") for line in tab.locator(".cursor").all()[::2]} == {places[k]}
         for w, row in enumerate((2, 0)):
             reward = float(steps["reward"][k, row])
@@ -118,7 +118,7 @@ def test_the_slider_moves_by_keyboard(visit, tmp_path):
     tab.screenshot(path=tmp_path / "keyboard.png", full_page=True)
 
 
-def test_the_slider_moves_by_mouse_and_the_guesses_are_shown(visit):
+def test_the_slider_moves_by_mouse_and_the_clean_samples_are_shown(visit):
     result = run(watch=(2, 0), decode=words)
     tab, steps = visit(page(result, NAMES.__getitem__)), result.trace.table()
     box = tab.locator("#step").bounding_box()
@@ -130,9 +130,9 @@ def test_the_slider_moves_by_mouse_and_the_guesses_are_shown(visit):
     tab.mouse.up()
     assert step_of(tab) == 2
     tab.get_by_label("the clean guess").check()
-    guesses, states = steps["guesses"][2], steps["watched"][2]
-    assert [[text for text, _, _ in row] for row in tokens(tab)] == [[SHOWN[i] for i in row] for row in guesses]
-    assert [["open" in kind.split() for _, kind, _ in row] for row in tokens(tab)] == (guesses != states).tolist()
+    clean, states = steps["clean"][2], steps["watched"][2]
+    assert [[text for text, _, _ in row] for row in tokens(tab)] == [[SHOWN[i] for i in row] for row in clean]
+    assert [["open" in kind.split() for _, kind, _ in row] for row in tokens(tab)] == (clean != states).tolist()
 
 
 def test_play_goes_to_the_end_and_stops(visit):

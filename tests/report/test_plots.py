@@ -84,7 +84,7 @@ def test_acceptance_span_and_reward_along_a_run(drawn, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
     figure, table = drawn[0], result.trace.table()
     assert [axis.get_ylabel() for axis in figure.axes] == ["accepted", "span", "changed", "reward"]
-    rows = table["denoiser"].tolist()
+    rows = table["nfe"].tolist()
     assert lines(figure)["accepted"] == (rows, pytest.approx(table["accepted"].mean(1).tolist()))
     assert lines(figure, 1)["share re-noised"] == (rows[2:], pytest.approx([0.75, 0.25] * 3))
     assert lines(figure, 2)["tokens changed"][1] == pytest.approx(table["changed"][1:].mean(1).tolist())
@@ -111,14 +111,14 @@ def test_effective_particles_along_runs(drawn, tmp_path):
     assert set(found) == {"smc", "svdd"}
     table = traces["smc"].table()
     known = table["ess"].isfinite().all(1)
-    assert found["smc"] == (table["denoiser"][known].tolist(), pytest.approx(table["ess"][known].mean(1).tolist()))
+    assert found["smc"] == (table["nfe"][known].tolist(), pytest.approx(table["ess"][known].mean(1).tolist()))
     assert all(0 < value <= 8 for value in found["smc"][1])
     with pytest.raises(ValueError, match="no trace has an effective number"):
         effective({"best_of_n": traces["best_of_n"], "none": Trace()}, tmp_path / "none.png")
 
 
 def test_the_effect_of_an_option(drawn, tmp_path):
-    runs = {n: run(f"iterref:steps=2,moves=4,tries={n},blocks=1") for n in (1, 2, 4)}
+    runs = {n: run(f"iterref:steps=2,moves=4,tries={n},decisions=1") for n in (1, 2, 4)}
     drafts = {n: run(f"best_of_n:steps=2,n={n}") for n in (1, 4)}
     effect({"iterref": runs, "best of N": drafts}, tmp_path / "n.png", "tries")
     figure = drawn[0]
@@ -135,8 +135,8 @@ def test_the_effect_of_an_option(drawn, tmp_path):
 
 
 def test_either_kind_of_rows_can_be_the_budget(drawn, tmp_path):
-    reward_against_budget({"a": [Point(1, 2.0, 0.1)]}, tmp_path / "r.png", rows="reward rows a sample")
-    assert drawn[0].axes[0].get_xlabel() == "reward rows a sample"
+    reward_against_budget({"a": [Point(1, 2.0, 0.1)]}, tmp_path / "r.png", rows="reward calls a sample")
+    assert drawn[0].axes[0].get_xlabel() == "reward calls a sample"
 
 
 def test_no_line_is_told_apart_by_colour_alone(drawn, tmp_path):

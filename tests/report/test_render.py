@@ -11,18 +11,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from iterref.models.digits import Digits
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 
+from benchmarks.models.digits import Digits
 from iterref.decision import ACCEPTED, REFUSED
 from iterref.models.tiny_news import Summarizer
 from iterref.report import Rendering, choose_rendering, page, table
 from iterref.report import trace_view as kept
 from iterref.report.render import Spelled, png, smaller
 from iterref.trace import Round
-from tests.report.test_page import MASK, data_of, merged, run, whole, words
+from tests.support.pages import MASK, data_of, merged, run, whole, words
 
 torch.set_num_threads(1)
 BLOCKS = "iterref:steps=3,moves=4,tries=3,early=0.5,decisions=2"
@@ -102,16 +102,16 @@ def test_a_result_that_knows_how_it_is_shown_can_be_pickled():
 
 
 def test_the_proposals_are_the_trace_s():
-    """Put back on the guess before, what the page writes of a candidate is the candidate."""
+    """Put back on the clean sample before, what the page writes of a candidate is the candidate."""
     result = run(BLOCKS, watch=(2, 0), decode=words)
     data = data_of(page(result, "abc".__getitem__))
-    guesses, seen = whole(data["guesses"]), 0
+    clean, seen = whole(data["clean"]), 0
     assert data["most"] is None and len(data["rounds"]) == len(result.trace.rounds)
     for k, step in enumerate(result.trace.rounds):
         for w in range(2):
             assert len(data["rounds"][k][w]) == len(step)
             for one, decision in zip(step, data["rounds"][k][w], strict=True):
-                before = guesses[max(k - 1, 0)][w]
+                before = clean[max(k - 1, 0)][w]
                 assert [merged(before, pairs) for _, _, pairs in decision] == one.tokens[:, w].tolist()
                 assert [verdict for _, verdict, _ in decision] == one.verdicts[:, w].tolist()
                 assert [reward for reward, _, _ in decision] == pytest.approx(one.rewards[:, w].tolist())
@@ -123,13 +123,13 @@ def test_a_long_run_writes_out_the_tested_and_the_best(monkeypatch):
     tokens = torch.arange(12, dtype=torch.int32).view(4, 1, 3) % 5
     verdicts = torch.tensor([[0], [REFUSED], [0], [ACCEPTED]], dtype=torch.int8)
     one = Round(tokens, torch.tensor([[5.0], [1.0], [7.0], [-math.inf]]), verdicts)
-    guesses = torch.full((2, 1, 3), 9)
-    every, most = kept.rounds([[one], [one]], guesses)
+    clean = torch.full((2, 1, 3), 9)
+    every, most = kept.rounds([[one], [one]], clean)
     assert most is None and all(pairs is not None for step in every for _, _, pairs in step[0][0])
     written = {}
     for room in (24, 12, 6, 5):  # of 24 places in all
         monkeypatch.setattr(kept, "ROOM", room)
-        some, most = kept.rounds([[one], [one]], guesses)
+        some, most = kept.rounds([[one], [one]], clean)
         written[most] = [place for place, (_, _, pairs) in enumerate(some[1][0][0]) if pairs is not None]
         assert [reward for reward, _, _ in some[0][0][0]] == [5.0, 1.0, 7.0, "-inf"]
     assert written == {None: [0, 1, 2, 3], 2: [1, 3], 1: [1], 0: []}
@@ -141,12 +141,12 @@ def test_a_step_without_candidates_and_a_run_of_one_step():
     assert 'class="moves"' not in page(run("ancestral:steps=2", watch=(0,)))
 
 
-def test_a_trace_without_reward_rows_has_no_chart_against_them():
+def test_a_trace_without_reward_calls_has_no_chart_against_them():
     result = run(BLOCKS, decode=words)
-    assert "reward rows a sample</text>" in page(result)
+    assert "reward calls a sample</text>" in page(result)
     for step in result.trace.steps:
-        step["scored"] = torch.tensor(math.nan)
-    assert "reward rows a sample</text>" not in page(result) and "denoiser rows a sample</text>" in page(result)
+        step["reward_calls"] = torch.tensor(math.nan)
+    assert "reward calls a sample</text>" not in page(result) and "NFE a sample</text>" in page(result)
 
 
 # pictures
@@ -184,7 +184,7 @@ def test_a_pixel_that_depends_on_its_neighbours_needs_pictures(monkeypatch):
     result = run(BLOCKS, watch=(2, 0), show=SimpleNamespace(render=lambda x: grey((x + x.roll(1, 1)) / 2)))
     data, steps = data_of(page(result)), result.trace.table()
     assert data["picture"] is None and data["names"] is None and 'class="legend' not in page(result)
-    for name, series in (("states", "watched"), ("guesses", "guesses")):
+    for name, series in (("states", "watched"), ("clean", "clean")):
         for k, w in ((0, 0), (3, 1), (5, 0)):
             row = steps[series][k, w]
             expected = ((row + row.roll(1)) / 8 * 255).round().tolist()

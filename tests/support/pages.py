@@ -1,0 +1,51 @@
+"""Runs on a small exact world for pages, and how a page's data are read back."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import torch
+from torch import Tensor
+
+from iterref.exact.markov import world
+from iterref.problem import Problem
+from iterref.result import Result
+from iterref.samplers.strings import sampler_from_string
+from iterref.sampling import sample
+
+INF = float("inf")
+WORLDS = {noise: world(5, 3, noise=noise) for noise in ("absorbing", "uniform")}
+REWARD = WORLDS["absorbing"][1]
+MASK = 3
+METHOD = "iterref:steps=3,moves=4,tries=2,early=0.5,decisions=1"
+EVIL = '</script><img src="x" onerror="alert(1)"><!-- & \'quoted\''
+
+
+def run(text: str = METHOD, watch: tuple[int, ...] = (), noise: str = "absorbing", **options: object) -> Result:
+    reward = options.pop("reward", REWARD)
+    problem = Problem(WORLDS[noise][0], reward, torch.zeros(4, 5), alpha=0.5)
+    return sample(sampler_from_string(text), problem, watch=watch, **options)
+
+
+def words(tokens: Tensor) -> list[str]:
+    return [" ".join("abc"[token] for token in row) for row in tokens.tolist()]
+
+
+def data_of(text: str) -> dict:
+    blocks = re.findall(r'<script type="application/json" id="trace">(.*?)</script>', text, re.DOTALL)
+    assert len(blocks) == 1
+    return json.loads(blocks[0])
+
+
+def whole(coded: dict) -> list:
+    """Every step of a coded series."""
+    steps = [coded["first"]]
+    for step in coded["then"]:
+        steps.append([merged(row, pairs) for row, pairs in zip(steps[-1], step, strict=True)])
+    return steps
+
+
+def merged(row: list[int], pairs: list[int]) -> list[int]:
+    new = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    return [new.get(place, token) for place, token in enumerate(row)]
