@@ -1,8 +1,8 @@
-"""Accounts: what equal budgets are, in multiples k of one plain run of S denoiser rows.
+"""Accounts: what equal budgets are, in multiples k of one plain run of S NFE.
 
-    denoiser    k S denoiser rows, and reward rows up to 16 times as many: rewards are cheap
-    total       k S rows of both kinds together: a reward row is as dear as a denoiser row
-    moves       no budget: methods as they stand, to see what more refinement moves bring
+    nfe      k S NFE, and up to 16 times as many reward calls: rewards are cheap
+    total    k S of both together: a reward call is as expensive as an NFE
+    moves    no budget: methods as they stand, to see what more refinement moves bring
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from benchmarks.frame.ledger import Row
 from iterref.budget import Budget
 
 BUDGETS = (1, 2, 4, 8, 16, 32)
-EQUAL = ("denoiser", "total")
+EQUAL = ("nfe", "total")
 ACCOUNTS = (*EQUAL, "moves")
-REWARD_ROWS = 16  # reward rows a denoiser row where rewards are cheap
-# Copies of all rows that run side by side at the most: a run is made in parts, which changes no sample of it.
+REWARD_CALLS = 16  # per NFE where rewards are cheap
+# Copies of all samples that run side by side at the most: a run is made in parts, which changes no sample of it.
 SIDE_BY_SIDE = 2048
 
 
-def budget(account: str, rows: int) -> Budget | None:
-    """The budget of `rows` = k S rows by an account."""
+def budget(account: str, nfe: int) -> Budget | None:
+    """The budget of `nfe` = k S by an account."""
     if account == "moves":
         return None
-    return Budget(total=rows) if account == "total" else Budget(nfe=rows, reward_calls=REWARD_ROWS * rows)
+    return Budget(total=nfe) if account == "total" else Budget(nfe=nfe, reward_calls=REWARD_CALLS * nfe)
 
 
 def as_json(rows: Sequence[Row]) -> list[Row]:

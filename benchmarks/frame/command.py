@@ -14,7 +14,7 @@ from iterref.cli.doors import doors, resuming
 from iterref.cli.writing import JSON_FILE, write_json
 
 OUT = Path("out")  # of the current folder, which git ignores
-ACCOUNTS = ["denoiser", "total", "moves"]  # of `benchmarks.frame.budgets`, which would load torch
+ACCOUNTS = ["nfe", "total", "moves"]  # of `benchmarks.frame.budgets`, which would load torch
 
 
 def measuring(name: str, about: str) -> click.Command:
@@ -39,7 +39,7 @@ def measuring(name: str, about: str) -> click.Command:
         quick: bool, out: str | None, as_json: str | None, more: tuple[str, ...], budget: str | None, **given: Any
     ) -> None:
         folder = Path(out) if out else OUT / (f"{name}-quick" if quick else name)
-        with doors(), resuming(f"finished runs are kept in {folder}: the same command goes on from there"):
+        with doors(), resuming(f"finished runs are kept in {folder}: rerun the command to resume"):
             from benchmarks.frame import budgets, paired, plan, report
 
             options = {key: value for key in ("model", "data") if (value := given.pop(key)) is not None}

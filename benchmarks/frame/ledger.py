@@ -1,4 +1,4 @@
-"""Matrix: the runs of a benchmark, each made once; a CSV file remembers what has been done.
+"""Ledger: the runs of a benchmark, each made once; a CSV file remembers what has been done.
 
     cells = methods x budgets x seeds x ...;      to do = cells - { cells of the file };      one line a finished run
 
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.frame import names
 from iterref.progress import Bar
 
 Value = str | int | float | None
@@ -57,7 +58,7 @@ class Ledger:
         return tuple(_written(row[name]) for name in self.key)
 
     def rows(self) -> list[Row]:
-        """All finished runs in order, the newest where one was made twice.
+        """All finished runs in order, under the names of today, the newest where one was made twice.
 
         Raises `ValueError` for a file with other columns. A last line that was cut off is cut away.
         """
@@ -68,9 +69,13 @@ class Ledger:
             text = text[: text.rfind(b"\n") + 1]
             self.path.write_bytes(text)
         lines = list(csv.reader(io.StringIO(text.decode("utf-8"), newline="")))
-        if lines and tuple(lines[0]) != self.columns:
+        if lines and tuple(map(names.column, lines[0])) != self.columns:
             raise ValueError(f"{self.path} has other columns than this benchmark writes: give another folder")
         found = [dict(zip(self.columns, map(_read, line), strict=True)) for line in lines[1:]]
+        for row in found:
+            row |= {name: names.method(str(row[name])) for name in ("method", "fitted") if row.get(name) is not None}
+            if "account" in row:
+                row["account"] = names.ACCOUNTS.get(str(row["account"]), row["account"])
         return list({self.identity(row): row for row in found}.values())
 
     def add(self, row: Row) -> None:

@@ -5,7 +5,7 @@
                      distance of the set): +- t_{0.975, seeds - 1} times its standard error, none for a single seed
     a difference     of two methods: 1.96 s / sqrt(rows) of the rows' differences, since rows name the same prompts;
                      where the target is exact and rows are independent, the square root of the sum of both squares
-    ahead            the difference is on the better side, *clearly* so where its interval excludes 0
+    ahead            the difference is on the better side, significantly so where its interval excludes 0
 
 A method competes with all variants of another together: with the one that has the best reward in the cell. What is
 claimed of a held-out measure is claimed against that same variant, as if a user had chosen it by the reward, since the
@@ -28,7 +28,8 @@ from benchmarks.frame.ledger import Row, number
 from benchmarks.frame.task import Task
 from iterref.paired import Mean
 
-FIGURES = ("denoiser_rows", "reward_rows", "depth", "acceptance", "seconds")
+OURS = ("iterref", "mtm", "published", "trajectory")  # methods of which every variant competes on its own
+FIGURES = ("nfe", "reward_calls", "depth", "acceptance", "seconds")
 
 
 class Cell(NamedTuple):
@@ -59,7 +60,7 @@ class Entry:
     @property
     def family(self) -> str:
         """Under what name it competes: a variant of ours on its own, those of any other method together."""
-        return self.method if self.name == "iterref" else self.name
+        return self.method if self.name in OURS else self.name
 
     def mean(self, measure: str) -> Mean:
         """A mean, of rewards up to the most that counts."""
@@ -132,7 +133,7 @@ def rivals(task: Task, group: Iterable[Entry], ours: str, measure: str = "reward
     way = -1 if task.measures[by] == "lower" else 1
     found: dict[str, Entry] = {}
     for one in group:
-        if one.method == ours or by not in one.means or (one.name == "iterref" and not task.exact):
+        if one.method == ours or by not in one.means or (one.name in OURS and not task.exact):
             continue
         best = found.get(one.family)
         if best is None or way * (one.mean(by).value - best.mean(by).value) > 0:

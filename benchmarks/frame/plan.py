@@ -22,11 +22,11 @@ from benchmarks.frame.task import Task, load
 from iterref.budget import Cost
 from iterref.result import Result
 
-QUICK: dict[str, Any] = {"budgets": (1, 4), "rows": 16, "seeds": 1, "accounts": ("denoiser",)}
+QUICK: dict[str, Any] = {"budgets": (1, 4), "rows": 16, "seeds": 1, "accounts": ("nfe",)}
 RIVALS = ("ancestral", "best_of_n", "smc", "svdd")  # what is shown where there is no room for all
 GRID, GRID_ROWS = 4, 40  # the budget and the samples of a picture of samples
 KEY = ("case", "method", "account", "budget", "rows", "seed")
-RUN = ("fitted", "denoiser_rows", "reward_rows", "depth", "acceptance", "seconds")
+RUN = ("fitted", "nfe", "reward_calls", "depth", "acceptance", "seconds")
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Runs(Ledger):
     def add(self, row: Row) -> None:
         """Appends a run, its samples first, so that no run lacks them."""
         for name in [name for name in row if name.startswith("samples ")]:
-            told = {"measure": name.removeprefix("samples "), "values": row.pop(name)}
+            scores = {"measure": name.removeprefix("samples "), "values": row.pop(name)}
             if self.samples is not None:
-                self.samples.add({key: row[key] for key in self.key} | told)
+                self.samples.add({key: row[key] for key in self.key} | scores)
         super().add(row)
 
     def scores(self) -> list[Row]:
@@ -144,7 +144,7 @@ class Work:
         given = budget(str(cell["account"]), multiple * task.plain(case))
         rows = torch.arange(int(cell["rows"] or 0))
         try:
-            # a candidate is a row of the network, so large budgets go in smaller parts
+            # a candidate is a sequence of the network, so large budgets go in smaller parts
             parts = rows.split(max(1, self.side_by_side // max(1, multiple)))
             results = [task.sample(case, str(cell["method"]), given, part, seed) for part in parts]
         except ValueError as error:
@@ -186,7 +186,7 @@ def grids(plan: Plan) -> list[Path]:
         paths.append(plan.out / f"{case}-grid.png")
         if paths[-1].exists():
             continue
-        bound, rows = budget("denoiser", GRID * plan.task.plain(case)), torch.arange(min(GRID_ROWS, plan.rows))
+        bound, rows = budget("nfe", GRID * plan.task.plain(case)), torch.arange(min(GRID_ROWS, plan.rows))
         variants = {text.partition(":")[0]: text for text in plan.task.methods(case)}  # the last of a family
         chosen = {name: variants[name] for name in RIVALS if name in variants} | {"iterref": plan.task.ours(case)}
         runs = {name: plan.task.sample(case, text, bound, rows, 0) for name, text in chosen.items()}
@@ -222,8 +222,8 @@ def measured(task: Task, case: str, result: Result, rows: Tensor) -> Row:
     judged, whole = task.judge(case, result, rows), task.whole(case, result, rows)
     row: Row = {
         "fitted": str(result.sampler),
-        "denoiser_rows": result.asked.nfe,
-        "reward_rows": result.asked.reward_calls,
+        "nfe": result.asked.nfe,
+        "reward_calls": result.asked.reward_calls,
         "depth": result.asked.depth,
         "acceptance": result.trace.acceptance(),
         "seconds": result.seconds,

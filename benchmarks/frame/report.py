@@ -1,6 +1,6 @@
 """Reports: what the runs of a task come to, as markdown, CSV and pictures.
 
-    report.md      over all cases: who is ahead, the cells that ours loses, moves a grid time; then case by case
+    report.md      over all cases: who is ahead, the settings that ours loses, moves a grid time; then case by case
     summary.csv    one line a method and cell, every measure with half its 95 % interval
     CASE-ACCOUNT.png    the first two claims against budget
 """
@@ -16,14 +16,27 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.frame.budgets import REWARD_ROWS
+from benchmarks.frame.budgets import REWARD_CALLS
 from benchmarks.frame.ledger import Row
-from benchmarks.frame.paired import FIGURES, Cell, Duel, Entry, ahead, duels, entries, figures, gains, needed, rivals
+from benchmarks.frame.paired import (
+    FIGURES,
+    OURS,
+    Cell,
+    Duel,
+    Entry,
+    ahead,
+    duels,
+    entries,
+    figures,
+    gains,
+    needed,
+    rivals,
+)
 from benchmarks.frame.plan import Plan
 from benchmarks.frame.task import Task
 from iterref.paired import Mean
 
-NAMED = {"denoiser": f"denoiser rows (up to {REWARD_ROWS} reward rows each)", "total": "rows of both kinds together"}
+NAMED = {"nfe": f"NFE (up to {REWARD_CALLS} reward calls each)", "total": "NFE + reward calls"}
 MIDDLE = (2, 16)  # budgets for which claims are made
 
 
@@ -71,29 +84,29 @@ def report(task: Task, found: Sequence[Entry], facts: Sequence[Row]) -> list[str
             for measure in task.claims:
                 lines += [f"Mean {measure.replace('_', ' ')}, 95 % intervals:", "", *by_budget(group, measure), ""]
                 if not task.exact:
-                    lines += [f"Ours ahead in {measure} by, row by row:", "", *differences(task, group, measure), ""]
+                    lines += [f"Ours ahead in {measure} by, paired by prompt:", "", *differences(task, group, measure), ""]
             lines += ["All measures at the largest budget:", "", *all_measures(task, group), ""]
     return lines
 
 
 def dominance(task: Task, found: Sequence[Entry]) -> list[str]:
-    """Against every family: in how many cells ours is ahead, and in how many clearly so, or clearly behind."""
-    lines = ["| measure | at equal | against | cells | ahead | clearly | level | clearly behind | too small for ours |"]
+    """Against every family: in how many settings (case, budget) ours is ahead, and significantly so, or behind."""
+    lines = ["| measure | at equal | against | settings | ahead | significantly | level | significantly behind | too small for ours |"]
     lines.append("|---" * 9 + "|")
     for measure in task.claims:
         everything = duels(task, found, measure)
         for account, against in sorted({(duel.cell.account, duel.against) for duel in everything}):
             group = [duel for duel in everything if (duel.cell.account, duel.against) == (account, against)]
             own = [duel.ahead for duel in group if duel.ahead is not None]
-            hits, clear, behind = (_count(own, *asked) for asked in ((1, False), (1, True), (-1, True)))
+            hits, won, behind = (_count(own, *asked) for asked in ((1, False), (1, True), (-1, True)))
             small = sum(duel.ours is None for duel in group)
-            told = (len(group), f"{hits / len(group):.0%}", clear, len(own) - clear - behind, behind, small)
+            told = (len(group), f"{hits / len(group):.0%}", won, len(own) - won - behind, behind, small)
             lines.append(f"| {measure} | {account} | `{against}` | {' | '.join(map(str, told))} |")
     return lines
 
 
 def lost(task: Task, found: Sequence[Entry]) -> list[str]:
-    """The cells in which another family has more reward, clear ones first in bold, and what tells them apart."""
+    """The cells in which another family has more reward, significant ones first, in bold, and what tells them apart."""
     behind = [duel for duel in duels(task, found, "reward") if duel.ahead is not None and duel.ahead.value < 0]
     if not behind:
         return ["None."]
@@ -118,9 +131,9 @@ def why(task: Task, duel: Duel) -> str:
         said.append("within the interval")
     if theirs.means["reward"].low > theirs.most:
         said.append(f"it tilts too much: above the exact mean of {theirs.most:.2f}")
-    if theirs.means["reward_rows"].value * 2 < ours.means["reward_rows"].value and duel.cell.account == "total":
-        rows = [f"{one.means['denoiser_rows'].value:g}" for one in (ours, theirs)]
-        said.append(f"ours spends its rows on rewards: {rows[0]} denoiser rows against {rows[1]}")
+    if theirs.means["reward_calls"].value * 2 < ours.means["reward_calls"].value and duel.cell.account == "total":
+        nfe = [f"{one.means['nfe'].value:g}" for one in (ours, theirs)]
+        said.append(f"ours spends its budget on rewards: {nfe[0]} NFE against {nfe[1]}")
     for measure in task.claims[1:]:
         better = ahead(task, ours, theirs, measure) if measure in ours.means and measure in theirs.means else None
         if better and better.low > 0:
@@ -129,7 +142,7 @@ def why(task: Task, duel: Duel) -> str:
     accepted = ours.means.get("acceptance")
     if accepted is not None and accepted.value < 0.1:
         said.append(f"{accepted.value:.0%} of our moves are accepted")
-    return "; ".join(said) or "it gets more out of the same rows"
+    return "; ".join(said) or "it gets more out of the same budget"
 
 
 def moves(task: Task, found: Sequence[Entry]) -> list[str]:
@@ -157,7 +170,7 @@ def moves(task: Task, found: Sequence[Entry]) -> list[str]:
 
 def summed(task: Task, found: Sequence[Entry]) -> list[str]:
     """Of one case, against every family: where ours is ahead, and at which budget it reaches what they have at most."""
-    head = ["measure", "at equal", "against", "ahead", "clearly at 2x to 16x", "clearly behind", "their most, ours at"]
+    head = ["measure", "at equal", "against", "ahead", "significantly at 2x to 16x", "significantly behind", "NFE to match their most"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for measure in task.claims:
         everything = duels(task, found, measure)
@@ -231,7 +244,7 @@ def pictures(task: Task, found: Sequence[Entry], facts: Sequence[Row], out: Path
             series: dict[str, list[Point]] = {"iterref": []}
             for budget in sorted({one.cell.budget for one in found}):
                 group = [one for one in found if one.cell == Cell(case, account, budget) and measure in one.means]
-                shown = [one for one in group if not one.method.startswith("iterref:") or one.method in task.pictured]
+                shown = [one for one in group if one.name not in OURS or one.method in ("iterref", *task.pictured)]
                 own = [("iterref", one) for one in group if one.method == ours]
                 for label, one in [*own, *rivals(task, shown, ours, measure).items()]:
                     series.setdefault(label, []).append(Point(budget, *one.means[measure]))
@@ -256,9 +269,9 @@ def _header(plan: Plan, rows: Sequence[Row]) -> list[str]:
         f"# {task.name}", "",
         f"`python -m benchmarks {task.name}`, {date.today()}, {platform.machine()} CPU, torch {torch.__version__}: "
         f"{len(rows)} runs of {plan.rows} rows, seeds 0 to {max(int(row['seed'] or 0) for row in rows)}. Measures: "
-        f"{ways}; claims are about {', '.join(task.claims)}. Intervals are 95 %. Of any other method the variant "
-        f"counts that is {against}; of `iterref` one method, named below. Methods of a line differ by budget: "
-        "`fitted` in summary.csv has their options.", "",
+        f"{ways}; claims are about {', '.join(task.claims)}. Intervals are 95 %. Every other method is "
+        f"reported by its variant that is {against}, ours by one method, named below. Options differ by budget: "
+        "`fitted` in summary.csv has them.", "",
     ]  # fmt: skip
 
 
@@ -270,8 +283,8 @@ def _accounts(found: Sequence[Entry]) -> list[str]:
     return [name for name in NAMED if any(one.cell.account == name for one in found)]
 
 
-def _count(gaps: Sequence[Mean], sign: int, clearly: bool) -> int:
-    return sum(sign * gap.value > 0 and (gap.significant or not clearly) for gap in gaps)
+def _count(gaps: Sequence[Mean], sign: int, significant: bool) -> int:
+    return sum(sign * gap.value > 0 and (gap.significant or not significant) for gap in gaps)
 
 
 def _reached(task: Task, found: Sequence[Entry], group: Sequence[Duel], measure: str) -> str:

@@ -14,8 +14,8 @@ from rapidfuzz.process import extractOne
 from torch import Tensor
 
 from iterref.budget import Budget
-from iterref.samplers.strings import sampler_from_string
 from iterref.result import Result
+from iterref.samplers.strings import sampler_from_string
 
 HOME = Path(__file__).parents[1] / "tasks"
 Direction = Literal["higher", "lower", "neither"]

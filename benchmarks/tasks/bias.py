@@ -316,6 +316,6 @@ def command(out: Path, seeds: int) -> None:
     (out / "bias.md").write_text(markdown(rows, seeds))
     refuted = [row for row in rows if "REFUTED" in row["claim"]]
     for row in refuted:
-        click.echo(f"{row['method']}, {row['law']} ({row['noise']}): claimed exact, off by {row['max']}", err=True)
+        click.echo(f"{row['method']}, {row['distribution']} ({row['noise']}): claimed exact, off by {row['max']}", err=True)
     if refuted:
         raise SystemExit(1)

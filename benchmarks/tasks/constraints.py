@@ -1,10 +1,10 @@
 """Constraints: Sudoku grids and bracket words, where whether a sample is right is a fact and nobody's opinion.
 
     case               positions   model                                        frozen                plain run
-    sudoku4            16          a small network, bundled                     4 givens              8 rows
-    sudoku9            81          a small network, bundled                     30 givens, unique     16 rows
-    brackets           24          bigrams of words over 3 kinds, masked        nothing               16 rows
-    brackets-uniform   24          the same under uniform noise                 nothing               16 rows
+    sudoku4            16          a small network, bundled                     4 givens              8 NFE
+    sudoku9            81          a small network, bundled                     30 givens, unique     16 NFE
+    brackets           24          bigrams of words over 3 kinds, masked        nothing               16 NFE
+    brackets-uniform   24          the same under uniform noise                 nothing               16 NFE
 
 The reward counts what is wrong (`Surplus`, `Unmatched`); `solved` and `violations` are a checker's, which shares no
 code with it: rows, columns and boxes that lack a digit, brackets that are left when all matching pairs are struck out.
@@ -41,11 +41,11 @@ from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 # Whoever can return the best sample seen takes part that way too, since it is what a solver is asked for, and with more
-# guesses at a state, for budgets in which rewards are cheap.
+# x_0 samples of a state, for budgets in which rewards are cheap.
 METHODS = (
-    "ancestral", "best_of_n", "smc", "smc:potential=max", "smc:objective=maximise", "smc:x0_samples=8,objective=maximise",
-    "svdd", "svdd:x0_samples=8,objective=maximise", "remdm", "particle_gibbs", "particle_gibbs:objective=maximise",
-    "iterref", RECOMMENDED, COPYING,
+    "ancestral", "best_of_n", "smc", "smc:potential=max", "smc:objective=maximise",
+    "smc:x0_samples=8,objective=maximise", "svdd", "svdd:x0_samples=8,objective=maximise", "remdm", "particle_gibbs",
+    "particle_gibbs:objective=maximise", "iterref", RECOMMENDED, COPYING,
 )  # fmt: skip
 # The surest cell first is how people solve puzzles, and needs no reward: whoever has a base decoder may use it, too.
 PATH = "trajectory:order=confidence,tries=1,steps={plain},span=0.75+1.0,objective=maximise"
@@ -60,7 +60,7 @@ MOST_ROWS = 512  # grids at once: a network's states of more of them leave the c
 
 
 class Case(Protocol):
-    """A kind of problem: its model and reward, a plain run's rows, alpha, and what is frozen in a row."""
+    """A kind of problem: its model and reward, a plain run's NFE, alpha, and what is frozen in a row."""
 
     @property
     def plain(self) -> int: ...
@@ -168,7 +168,7 @@ class Constraints(Task):
         return tuple(self.kinds)
 
     def plain(self, case: str) -> int:
-        """Denoiser rows of one plain run."""
+        """The NFE of one plain run."""
         return self._case(case).plain
 
     def methods(self, case: str) -> list[str]:
@@ -196,7 +196,8 @@ class Constraints(Task):
 
         `start` (R, L) are finished samples to refine in place of a draft.
         """
-        return sample(sampler_from_string(method), self.problem(case, rows), seed=seed, rows=rows, budget=budget, start=start)
+        problem = self.problem(case, rows)
+        return sample(sampler_from_string(method), problem, seed=seed, rows=rows, budget=budget, start=start)
 
     def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:
         """Of every sample, (R,) float64: the reward, whether it is solved, and the constraints that it violates."""
@@ -264,7 +265,7 @@ def read(file: Path) -> tuple[tuple[int, ...], ...]:
                 "all lines, digits 1 to 4 or 1 to 9 and 0 or . where a cell is free"
             )
         if -1 not in cells or not solutions(cells, side, 1):
-            raise ValueError(f"puzzle {number} of {file.name} has no free cell or no solution: mend it or leave it out")
+            raise ValueError(f"puzzle {number} of {file.name} has no free cell or no solution: fix it or leave it out")
         found.append(cells)
     if not found:
         raise ValueError(f"{file.name} holds no puzzles: write one a line")

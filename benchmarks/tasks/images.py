@@ -36,7 +36,7 @@ from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 ALPHA = 0.2  # of class rewards; the logit of realism is a log-ratio of laws, and wants 1
-MOST = 256  # rows of one call of the denoiser
+MOST = 256  # sequences of one call of the denoiser
 COARSE = 4  # grid steps of a plain run for realism, as its discriminators know them
 ENOUGH = 8  # images of a class, below which no distance is taken
 AIMS = ("", "-free", "-realism")
@@ -67,7 +67,7 @@ class Images(Task):
     draws = True
 
     def plain(self, case: str) -> int:
-        """Denoiser rows of one plain run."""
+        """The NFE of one plain run."""
         return COARSE if self._parts(case)[1] == "realism" else self.steps
 
     def methods(self, case: str) -> list[str]:
@@ -101,7 +101,8 @@ class Images(Task):
         start: Tensor | None = None,
     ) -> Result:  # fmt: skip
         """A run of rows (R,) long; a row's image depends on (seed, its number) alone."""
-        return sample(sampler_from_string(method), self.problem(case, rows), seed=seed, rows=rows, budget=budget, start=start)
+        problem = self.problem(case, rows)
+        return sample(sampler_from_string(method), problem, seed=seed, rows=rows, budget=budget, start=start)
 
     def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:
         """Measures of every image, (R,) each."""

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from benchmarks.frame.command import OUT
-from iterref import OwnDrafts, Problem, generate, load, plots, sample, sampler_from_string
+from iterref import OwnDrafts, Problem, generate, load, sample, sampler_from_string
 from iterref.exact.markov import world
+from iterref.report import plots
 
 ROWS, LENGTH = 128, 24
 BUDGETS = (16, 32, 64, 128)
@@ -44,10 +45,10 @@ def world_pictures(out: Path) -> None:
     cloud = "particles=16,steps=16,threshold=0.5"
     traces = {
         name: sample(sampler_from_string(f"smc:{cloud},{option}"), problem).trace
-        for name, option in {"following one guess": "guesses=1", "following the best of 8": "guesses=8"}.items()
+        for name, option in {"one x_0 sample a particle": "x0_samples=1", "the best of 8": "x0_samples=8"}.items()
     }
     plots.effective(traces, out / "particles.png", 16, "SMC, resampling below one half")
-    kinds = {"one decision a move": "blocks=1", "eight": "blocks=8"}
+    kinds = {"one decision a move": "decisions=1", "eight": "decisions=8"}
     tries = {
         name: {n: sample(sampler_from_string(f"iterref:moves=24,tries={n},{kind}"), problem) for n in (1, 2, 4, 8, 16)}
         for name, kind in kinds.items()
@@ -69,8 +70,8 @@ def page_picture(out: Path, browser: str) -> None:
         model, [SENTENCE], reward=OwnDrafts(n=16, steps=8, temperature=1.0), start="drafts", budget=160, alpha=0.01,
         temperature=0.8, watch=[0],
     )  # fmt: skip
-    rounds, guesses = result.trace.rounds, result.trace.table()["guesses"][:, 0]
-    step = max(range(1, len(rounds)), key=lambda k: (int((guesses[k] != guesses[k - 1]).sum()), -k))
+    rounds, clean = result.trace.rounds, result.trace.table()["clean"][:, 0]
+    step = max(range(1, len(rounds)), key=lambda k: (int((clean[k] != clean[k - 1]).sum()), -k))
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         file, shot = Path(folder) / "run.html", Path(folder) / "page.png"
         result.save_html(file, model)

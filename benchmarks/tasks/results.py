@@ -3,9 +3,9 @@
     python -m benchmarks results benchmarks/results        make results
 
 Every folder of the given one that is named after a task, or after a task and more (`images-realism`), is reported
-anew from its runs.csv and samples.csv; nothing is run. What stands between `<!-- results: FOLDER -->` and
-`<!-- end -->` was written by this; `overview` is the README's table, the held-out figures at equal denoiser rows, and
-`duels` in how many cells of each task ours is ahead of whom.
+anew from its CSV files; nothing is run. What stands between `<!-- results: FOLDER -->` and `<!-- end -->` was written
+by this; `overview` is the README's table, the held-out figures at equal NFE, and `duels` in how many settings (case,
+budget) of each task ours is ahead of whom.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from benchmarks.frame.task import Task, names
 
 HOME = Path(__file__).parents[2]
 SHOWN = {"ancestral": "plain sampling", "best_of_n": "best of N", "smc": "SMC", "svdd": "SVDD"}
+WORLDS = {"defaults": "world", "world512": "world"}  # folders of runs in worlds that are not named after the task
 BUDGET = 8  # plain runs, of the tables in the documentation, or the largest below that was run
 
 
 def planned(folder: Path) -> Plan | None:
-    """The plan whose runs a folder holds, where it is a task's that compares by prompts."""
-    name = folder.name.partition("-")[0]
-    if name == "world" or name not in names() or not (folder / "runs.csv").exists():
+    """The plan whose runs a folder holds, if it holds those of a task."""
+    name = WORLDS.get(folder.name, folder.name.partition("-")[0])
+    if name not in names() or not (folder / "runs.csv").exists():
         return None
     rows = {int(row["rows"] or 0) for row in Plan(name, folder).runs.rows()}
     return Plan(name, folder, rows=max(rows))
@@ -71,8 +72,8 @@ def headlines(task: Task, found: Sequence[Entry]) -> list[str]:
 
 
 def score(task: Task, found: Sequence[Entry]) -> list[str]:
-    """A line an account and measure, over all cases at 2x to 16x: of the cells in which ours and a rival ran, where
-    ours is clearly ahead, and where it is clearly behind."""
+    """A line an account and measure, over all cases at 2x to 16x: of the settings in which ours and a rival ran, where
+    ours is significantly ahead, and where it is significantly behind."""
     low, high = report.MIDDLE
     lines = []
     for account in EQUAL:
@@ -107,7 +108,7 @@ def _saved(task: Task, found: Sequence[Entry], case: str, account: str, measure:
     higher = task.measures[measure] != "lower"
     level = max(levels) if higher else min(levels)
     budget = needed(here, task.ours(case), account, measure, level, higher)
-    return f"more than {largest}x for their {largest}x" if budget is None else f"{budget:.2g}x for their {largest}x"
+    return f"{f'more than {largest}' if budget is None else f'{budget:.2g}'}x to match their {largest}x"
 
 
 def put(file: Path, name: str, lines: Sequence[str]) -> bool:
@@ -131,14 +132,17 @@ def command(folder: Path, pictures: bool) -> None:
         if plan is None:
             continue
         rows = plan.runs.rows()
-        report.write(plan, rows, pictured=pictures)
+        facts = plan.facts.rows() if plan.task.facts else []
+        report.write(plan, rows, facts, pictured=pictures)
+        if plan.task.exact:  # they have a page of their own
+            continue
         found = entries(plan.task, rows, plan.runs.scores())
         lines = headlines(plan.task, found)
         scores += score(plan.task, found)
         put(HOME / "docs" / "benchmarks.md", each.name, table(lines))
         mark = f"x | {plan.task.main} |"
-        ours = [line for line in lines if "| denoiser | " in line and mark in line]
+        ours = [line for line in lines if "| nfe | " in line and mark in line]
         overview += [line.replace("| ", f"| {plan.name}: ", 1) for line in ours]
     put(HOME / "README.md", "overview", table(overview))
-    head = ["task", "equal", "measure", *(f"clearly ahead of {name}" for name in SHOWN.values())]
+    head = ["task", "equal", "measure", *(f"significantly ahead of {name}" for name in SHOWN.values())]
     put(HOME / "docs" / "benchmarks.md", "duels", [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *scores])

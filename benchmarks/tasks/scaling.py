@@ -124,7 +124,7 @@ def writing(size: int, parts: int = 40) -> dict[str, float]:
     """Seconds of the processor that the driver takes to write a part of so many rows (the median), and that the views
     take a row."""
     rows = size * parts
-    asked = {"denoiser": 32.0, "reward": 192.0, "depth": 32.0}
+    asked = {"nfe": 32.0, "reward_calls": 192.0, "depth": 32.0}
     with tempfile.TemporaryDirectory() as folder:
         told = Manifest({}, {}, {}, "", rows, size)
         with Results(Path(folder) / "out", told) as results:
@@ -154,7 +154,7 @@ class Idle:
 
 def idle(batch: Batch) -> list[Record]:
     """The records of a job that took no time."""
-    asked = {"denoiser": 32.0, "reward": 192.0, "depth": 32.0}
+    asked = {"nfe": 32.0, "reward_calls": 192.0, "depth": 32.0}
     return [record(row, prompt, text=prompt[:60], reward=0.5, best=0.5, asked=asked)
             for row, prompt in zip(batch.rows, batch.prompts, strict=True)]  # fmt: skip
 

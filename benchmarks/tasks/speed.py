@@ -1,9 +1,9 @@
-"""Speed: what a run costs beyond its rows, measured in one process, in turns, so that noise meets both sides.
+"""Speed: what a run costs beyond its calls, measured in one process, in turns, so that noise meets both sides.
 
     overhead          time of a run / time of the very same denoiser and reward calls alone, recorded and made again
     tries_64_over_1   time of a run with 64 candidates a move / with one
     tries_128_over_64 likewise
-    rows_per_second   denoiser rows that the run asked for / its time
+    rows_per_second   NFE that the run asked for, of all samples / its time
     reward_over_denoiser   time in the reward / time in the denoiser, of the run
     head_rows_saved   share of positions of evaluated rows that the head left out
     peak_bytes        most bytes of tensors alive at once during a run, besides what was alive before it
@@ -31,17 +31,17 @@ from iterref.cli.config import configured
 from iterref.cli.doors import doors, resuming
 from iterref.cli.writing import JSON_FILE, write_json
 from iterref.denoiser import Denoiser
-from iterref.estimation import Footprint
+from iterref.footprint import peak_memory
 from iterref.hub import device_of, precision
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.samplers.strings import sampler_from_string
-from iterref.rewards.base import Reward
 from iterref.result import Result
+from iterref.rewards.base import Reward
+from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
-PLAN = "iterref:steps={steps},moves={moves},tries={tries},blocks=1,span=1.0+0.5,spacing=0,early=0"
-DRAWN = (8, 128, 50_258)  # rows, positions and tokens of the laws that are drawn from
+PLAN = "iterref:steps={steps},moves={moves},tries={tries},decisions=1,span=1.0+0.5,spacing=0,early=0"
+DRAWN = (8, 128, 50_258)  # rows, positions and tokens of the distributions that are drawn from
 Range = dict[str, float]
 Q = ("min", "median", "max")
 
@@ -152,7 +152,7 @@ def overhead(problem: Problem, plan: Plan) -> dict[str, Range]:
         rows["overhead"].append(seconds / alone)
         rows["rows_per_second"].append(result.asked.nfe * plan.rows / seconds)
         rows["reward_over_denoiser"].append(result.parts["reward"] / result.parts["denoiser"])
-    peaks = [float(peak(lambda: sample(method, problem, seed=0), device))]
+    peaks = [float(peak_memory(lambda: sample(method, problem, seed=0), device))]
     return {**{name: ranged(values) for name, values in rows.items()},
             "head_rows_saved": ranged([1 - cells / held]), "peak_bytes": ranged(peaks)}  # fmt: skip
 
@@ -218,18 +218,6 @@ def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Result]
         return clock() - start, made
 
 
-def peak(work: Callable[[], Any], device: torch.device) -> int:
-    """The most bytes of tensors alive at once during some work, besides what was alive before it."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        work()
-        return torch.cuda.max_memory_allocated(device) - before
-    with Footprint(device) as count:
-        work()
-    return count.peak
-
-
 def settle(device: torch.device) -> None:
     """Waits for the device."""
     if device.type == "cuda":
@@ -255,7 +243,7 @@ def ranged(values: Sequence[float]) -> Range:
 @click.option("--repeats", type=click.IntRange(min=1), help="Of every timing.  [default: 5]")
 @configured
 def command(quick: bool, as_json: str | None, cases: tuple[str, ...], threads: int, **options: Any) -> None:
-    """What a run costs beyond its rows, against the very same calls alone; and what more candidates cost."""
+    """What a run costs beyond its calls, against the very same calls alone; and what more candidates cost."""
     with doors(), resuming("timings are made in one go: start again, with fewer of them by --case and --repeats"):
         plan = QUICK if quick else Plan()
         plan = replace(plan, **{name: value for name in ("rows", "repeats") if (value := options.pop(name))})

@@ -31,9 +31,10 @@ from torch import Tensor
 from benchmarks.diversity import distinct, overlap, words
 from benchmarks.frame.task import Direction, Task
 from iterref.budget import Budget
+from iterref.drafts import tempered
 from iterref.generation import RECOMMENDED
 from iterref.loading import load
-from iterref.models.base import TextModel, tempered
+from iterref.models.base import TextModel
 from iterref.models.tiny_news import COPYING
 from iterref.problem import Problem
 from iterref.result import Result
@@ -72,7 +73,7 @@ LABELS = {"sentiment": "positive", "acceptability": "acceptable"}  # wanted of a
 AIMS = (*LABELS, "perplexity", "keywords", "length")
 CASES = (*AIMS, *(f"{aim}-uniform" for aim in (*LABELS, "perplexity")))
 GROUPS = 8  # in so many passes a masked model judges a text of its own
-MOST = 512  # rows of one call of the denoiser
+MOST = 512  # sequences of one call of the denoiser
 MEASURES: dict[str, Direction] = {
     "reward": "higher",
     "judge": "higher",
@@ -102,7 +103,7 @@ class Steering(Task):
     measures = MEASURES
 
     def plain(self, case: str) -> int:
-        """Denoiser rows of one plain run."""
+        """The NFE of one plain run."""
         return self.steps
 
     def methods(self, case: str) -> list[str]:
@@ -135,8 +136,9 @@ class Steering(Task):
     ) -> Result:  # fmt: skip
         """A run of rows (R,) long; a row's text depends on (seed, its number) alone."""
         decode = self._parts(case)[1].decode
+        problem = self.problem(case, rows)
         return sample(
-            sampler_from_string(method), self.problem(case, rows), seed=seed, rows=rows, budget=budget, start=start, decode=decode
+            sampler_from_string(method), problem, seed=seed, rows=rows, budget=budget, start=start, decode=decode
         )
 
     def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ A method is written as in `iterref.registry`, with three additions: METHOD@T run
 refines the draft that agrees most with the others, and `mbr` returns that draft, the whole budget spent on drafts
 (minimum Bayes risk decoding: Kumar and Byrne 2004; Eikema and Aziz 2022, arXiv:2108.04718).
 
-A plain run is 16 denoiser rows, about where `tiny-news` stops to gain by more steps.
+A plain run is 16 NFE, about where `tiny-news` stops to gain by more steps.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ import iterref
 from benchmarks.frame.task import Direction, Task
 from benchmarks.records import SUMMARY, Records, read
 from iterref.budget import Budget, Cost, most
-from iterref.drafts import OwnDrafts, TextModel
+from iterref.drafts import OwnDrafts
 from iterref.generation import draw_drafts, generate
+from iterref.models.base import TextModel
 from iterref.models.tiny_news import COPYING as SPANS
 from iterref.result import Result
 from iterref.rewards.calling import call
@@ -118,7 +119,7 @@ class Summarization(Task):
         self._judges: dict[int, list[str]] = {}
 
     def plain(self, case: str) -> int:
-        """Denoiser rows of one plain run."""
+        """The NFE of one plain run."""
         self.known(case)
         return PLAIN // 2 if self._quick else PLAIN
 
@@ -151,7 +152,7 @@ class Summarization(Task):
         """
         self.known(case)
         steps = self.drafts.steps
-        written = f"{SPANS},guided=false,steps={steps},early={1 - 1 / steps:g}"
+        written = f"{SPANS},reward_draft=false,steps={steps},early={1 - 1 / steps:g}"
         return [(moves, f"{written},moves={steps * moves}") for moves in MOVES]
 
     @property
@@ -244,7 +245,7 @@ class Summarization(Task):
             return self.drafts
         steps, allows = self.drafts.steps, budget.allows
         if not allows(Cost(steps, 2, steps)):
-            raise ValueError(f"the budget of {budget} is too small for a draft of {steps} denoiser rows: raise it")
+            raise ValueError(f"the budget of {budget} is too small for a draft of {steps} NFE: raise it")
         return replace(self.drafts, n=most(lambda n: allows(Cost(n * steps, n + 1, steps)), 1))
 
     def _asked(self, rows: Tensor) -> tuple[list[str], dict[str, list[Any]]]:

@@ -1,7 +1,7 @@
 """Worlds: every method on Markov-chain worlds, where the tilted distribution is exact.
 
     case      noise-length-vocab-reward-aALPHA, as in masked-24-8-pairs-a0.5         (`iterref.exact.markov.world`)
-    budget k  k plain runs of S denoiser rows (`benchmarks.frame.budgets`); S is 16, and 32 from 64 tokens on
+    budget k  k plain runs of S NFE (`benchmarks.frame.budgets`); S is 16, and 32 from 64 tokens on
     moves     options as they stand: 0 to 10 refinement moves at every one of 8 grid times
 
 Every method that the registry finds takes part, some in several variants; one that refuses a world, or that a budget is
@@ -27,10 +27,10 @@ from iterref.exact.markov import world
 from iterref.exact.pair_reward import KINDS, PairReward
 from iterref.problem import Problem
 from iterref.registry import get, names
-from iterref.samplers.strings import sampler_from_string
 from iterref.result import Result
-from iterref.sampling import sample
 from iterref.samplers.base import Decoded
+from iterref.samplers.strings import sampler_from_string
+from iterref.sampling import sample
 
 NOISES = {"masked": "absorbing", "uniform": "uniform"}
 # One change at a time around 24 tokens of 8 kinds, then several at once; each under both noises but for the last, which
@@ -56,15 +56,12 @@ SINGLE = "published:steps=8,tries=1,span=0.25,spacing=0,early=0.875"
 # Variants beside a method's defaults; {plain} is the number of grid steps of a plain run.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "ancestral": (),
-    "iterref": (
-        "iterref:early=0",
-        "mtm:tries=4",
-        "trajectory:tries=4,steps={plain}",
-        PUBLISHED,
-        SINGLE,
-    ),
+    "iterref": ("iterref:early=0",),
     "metropolis": (),
-    # where rewards are cheap, these use more reward rows than by default
+    "mtm": ("mtm:tries=4",),
+    "published": (PUBLISHED, SINGLE),
+    "trajectory": ("trajectory:tries=4,steps={plain}",),
+    # where rewards are cheap, these use more reward calls than by default
     "particle_gibbs": ("particle_gibbs:x0_samples=8",),
     "smc": ("smc:steps={plain}", "smc:x0_samples=8", "smc:x0_samples=8,potential=sum", "smc:fresh=true"),
     "svdd": ("svdd:steps={plain}", "svdd:x0_samples=8", "svdd:value=sample,steps={plain}"),
@@ -74,8 +71,8 @@ MOVES = (0, 1, 2, 3, 5, 10)
 REFINING = ("iterref:steps=8,early=0.875,moves={moves}", PUBLISHED + ",moves={moves}")
 MEASURES: dict[str, Direction] = {
     "reward": "higher", "reached": "higher", "tv_single": "lower", "tv_pair": "lower", "tv_pooled": "lower",
-    "log_likelihood": "neither", "distinct": "neither", "entropy": "neither", "denoiser_rows_made": "neither",
-    "reward_rows_made": "neither",
+    "log_likelihood": "neither", "distinct": "neither", "entropy": "neither", "nfe_made": "neither",
+    "reward_calls_made": "neither",
 }  # fmt: skip
 FLOORS = ("tv_single", "tv_pair", "tv_pooled", "entropy", "distinct")  # what exact draws measure
 
@@ -183,7 +180,8 @@ class Worlds(Task):
 
     def sample(self, case: str, method: str, budget: Budget | None, rows: Tensor, seed: int) -> Result:
         """A run of rows (R,) long."""
-        return sample(sampler_from_string(method), World.read(case).problem(len(rows)), seed=seed, rows=rows, budget=budget)
+        problem = World.read(case).problem(len(rows))
+        return sample(sampler_from_string(method), problem, seed=seed, rows=rows, budget=budget)
 
     def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:
         """Reward and log-likelihood a token of every sample, (R,) float64 each."""
@@ -198,8 +196,8 @@ class Worlds(Task):
         return {
             "reached": (float(result.rewards.mean()) - low) / (high - low),
             **yardstick.measure(result.tokens),
-            "denoiser_rows_made": result.cost.nfe,
-            "reward_rows_made": result.cost.reward_calls,
+            "nfe_made": result.cost.nfe,
+            "reward_calls_made": result.cost.reward_calls,
         }
 
     def fact(self, case: str, samples: int) -> dict[str, float]:

@@ -176,7 +176,7 @@ def test_the_task_says_what_it_is(every):
         assert any("confidence" in method for method in methods) == masked  # which nothing but a mask allows
     canvas = every.problem("sudoku9", torch.tensor([5, 0, 5])).canvas
     assert torch.equal(canvas[0], canvas[2]) and not torch.equal(canvas[0], canvas[1])
-    assert every.problem("sudoku4", torch.arange(2)).opened.sum(1).tolist() == [12, 12]
+    assert every.problem("sudoku4", torch.arange(2)).may_change.sum(1).tolist() == [12, 12]
 
 
 DOUBLED = [pytest.param(case, marks=pytest.mark.slow) for case in ("sudoku9", "brackets")]
@@ -193,7 +193,7 @@ def test_rows_do_not_depend_on_their_batch(every, case):
     for name, values in judged.items():
         assert values.shape == (3,) and np.isfinite(values).all()
         assert values[1] == every.judge(case, single[1], rows[1:2])[name][0]
-    free = every.problem(case, rows).opened
+    free = every.problem(case, rows).may_change
     assert torch.equal(whole.tokens[~free], every.problem(case, rows).canvas[~free])
 
 

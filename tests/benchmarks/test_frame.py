@@ -33,7 +33,7 @@ def plan(out, **changes) -> Plan:
 
 def test_the_cells_are_all_combinations_once(tmp_path):
     cells = plan(tmp_path, seeds=2, methods=("iterref", "iterref", "smc")).cells()
-    assert len(cells) == 2 * 2 * 2 * 2 and {cell["account"] for cell in cells} == {"denoiser", "total"}
+    assert len(cells) == 2 * 2 * 2 * 2 and {cell["account"] for cell in cells} == {"nfe", "total"}
     whole = Plan("constraints", tmp_path, quick=True, **QUICK).cells()
     assert {cell["case"] for cell in whole} == {"sudoku4", "brackets"} and {cell["budget"] for cell in whole} == {1, 4}
 
@@ -62,7 +62,7 @@ def test_a_run_is_made_once_and_its_scores_are_kept(tmp_path, monkeypatch):
         own = next(s for s in scores if s["measure"] == "reward" and all(s[key] == row[key] for key in plans.KEY))
         values = [float(text) for text in str(own["values"]).split()]
         assert len(values) == 6 and np.mean(values) == pytest.approx(row["reward"], rel=1e-3)
-        assert row["denoiser_rows"] + (row["account"] == "total") * row["reward_rows"] <= row["budget"] * 16
+        assert row["nfe"] + (row["account"] == "total") * row["reward_calls"] <= row["budget"] * 16
     monkeypatch.setattr(plans, "measured", None)  # whoever runs anything again fails
     assert measure(asked) == (rows, [])
     with pytest.raises(ValueError, match="holds runs of 6 rows"):
@@ -77,7 +77,7 @@ def test_parts_of_a_batch_are_the_batch():
     assert torch.equal(parts.tokens, whole.tokens) and torch.equal(parts.best.reward, whole.best.reward)
     assert torch.equal(parts.rewards, whole.rewards) and parts.asked == whole.asked and parts.texts is None
     assert parts.cost.nfe == pytest.approx(whole.cost.nfe, abs=1)
-    cell = {"case": "brackets", "method": "iterref", "account": "denoiser", "budget": 1, "rows": 7, "seed": 0}
+    cell = {"case": "brackets", "method": "iterref", "account": "nfe", "budget": 1, "rows": 7, "seed": 0}
     narrow, wide = Work("constraints", (), True, side_by_side=2)(cell), Work("constraints", (), True)(cell)
     assert {**narrow, "seconds": 0, "acceptance": 0} == {**wide, "seconds": 0, "acceptance": 0}
 
@@ -120,7 +120,7 @@ class Two(Task):
 TWO = Two()
 
 
-def entry(method: str, budget: int, scores: list[float], account: str = "denoiser", note: float = 0.0) -> Entry:
+def entry(method: str, budget: int, scores: list[float], account: str = "nfe", note: float = 0.0) -> Entry:
     values = np.array(scores)
     means = {"reward": Mean(values.mean(), 0.1), "judge": Mean(values.mean() + note, 0.1)}
     return Entry(Cell("a", account, budget), method, method, means, {"reward": values, "judge": values + note})
@@ -129,7 +129,7 @@ def entry(method: str, budget: int, scores: list[float], account: str = "denoise
 def test_seeds_are_brought_together_and_rows_compared_by_hand():
     runs = [
         {"case": "a", "account": "total", "budget": 2, "method": m, "seed": s, "rows": 3, "fitted": m, "note": None,
-         "reward": r, "reward_sd": 2.0, "solved": None, "denoiser_rows": 4.0}
+         "reward": r, "reward_sd": 2.0, "solved": None, "nfe": 4.0}
         for m, s, r in (("smc", 0, 1.0), ("smc", 1, 2.0), ("iterref", 0, 3.0), ("iterref", 1, 5.0))
     ]  # fmt: skip
     told = {("smc", 0): "0 1 2", ("smc", 1): "1 2 3", ("iterref", 0): "2 3 4", ("iterref", 1): "4 5 6"}
@@ -139,7 +139,7 @@ def test_seeds_are_brought_together_and_rows_compared_by_hand():
     ]
     smc, ours = paired.entries(TWO, [*runs, {**runs[0], "method": "svdd", "note": "no"}], samples)
     assert smc.means["reward"].value == 1.5 and smc.means["reward"].half == pytest.approx(1.96 * 2 / sqrt(6))
-    assert "solved" not in smc.means and smc.means["denoiser_rows"] == (4.0, 0.0)
+    assert "solved" not in smc.means and smc.means["nfe"] == (4.0, 0.0)
     assert smc.scores["reward"].tolist() == [0.5, 1.5, 2.5] and ours.scores["reward"].tolist() == [3, 4, 5]
     by = paired.ahead(TWO, ours, smc, "reward")
     assert (by.value, by.half) == (2.5, 0) and by.significant
@@ -176,28 +176,28 @@ def test_a_rival_is_its_best_variant_by_the_reward():
 
 def test_the_budget_that_reaches_a_level():
     found = [entry("iterref", budget, [value] * 2) for budget, value in ((1, 0.0), (2, 1.0), (4, 3.0))]
-    asked = (found, "iterref", "denoiser", "reward")
+    asked = (found, "iterref", "nfe", "reward")
     assert paired.needed(*asked, 1.0, True) == 2 and paired.needed(*asked, -5.0, True) == 1
     assert paired.needed(*asked, 2.0, True) == pytest.approx(2 * sqrt(2))
     assert paired.needed(*asked, 3.1, True) is None
     falling = [entry("iterref", budget, [-value] * 2) for budget, value in ((1, 0.0), (2, 1.0), (4, 3.0))]
-    assert paired.needed(falling, "iterref", "denoiser", "reward", -2.0, False) == pytest.approx(2 * sqrt(2))
+    assert paired.needed(falling, "iterref", "nfe", "reward", -2.0, False) == pytest.approx(2 * sqrt(2))
 
 
 # Reports
 
 
 def test_the_report_says_who_is_ahead(tmp_path):
-    asked = plan(tmp_path, accounts=("denoiser",), methods=("ancestral", "smc", "iterref:objective=maximise"))
+    asked = plan(tmp_path, accounts=("nfe",), methods=("ancestral", "smc", "iterref:objective=maximise"))
     paths = report.write(asked, *measure(asked))
     told = paths[0].read_text()
     for part in ("## brackets", "| `smc` |", "Ours ahead in solved", "claims are about reward, solved"):
         assert part in told
     assert paths[2].suffix == ".png" and paths[2].stat().st_size > 10_000
     header, *lines = paths[1].read_text().splitlines()
-    assert len(lines) == 6 and header.startswith("case,account,budget,method,fitted,denoiser_rows,denoiser_rows_half")
+    assert len(lines) == 6 and header.startswith("case,account,budget,method,fitted,nfe,nfe_half")
     summary = report.brief(asked.task, paired.entries(asked.task, asked.runs.rows(), asked.runs.scores()))
-    assert "| reward | denoiser | `smc` |" in summary and "`iterref`" not in summary
+    assert "| reward | nfe | `smc` |" in summary and "`iterref`" not in summary
 
 
 # Commands
@@ -220,7 +220,7 @@ def test_a_few_rows_of_every_task(tmp_path, name):
     rows = json.loads(file.read_text())
     assert [row["method"] for row in rows] == ["ancestral", ours] and {row["case"] for row in rows} == {case}
     for row in rows:
-        assert row["reward"] is not None and row[load(name, quick=True).main] is not None and row["denoiser_rows"] > 0
+        assert row["reward"] is not None and row[load(name, quick=True).main] is not None and row["nfe"] > 0
     assert (tmp_path / "out" / "report.md").exists() and f"## {case}" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -290,7 +290,7 @@ def test_what_is_written_lies_in_out_of_the_current_folder_unless_told_otherwise
 
 @pytest.mark.parametrize("error, code, told", [
     (RuntimeError("the device is gone"), 1, "Error: the device is gone"),
-    (KeyboardInterrupt(), 1, "interrupted; finished runs are kept in out/images: the same command goes on from there"),
+    (KeyboardInterrupt(), 1, "interrupted; finished runs are kept in out/images: rerun the command to resume"),
 ])  # fmt: skip
 def test_a_failure_on_the_way_is_1_and_ctrl_c_says_how_to_go_on(error, code, told, monkeypatch):
     def raised(*given: object, **options: object) -> None:

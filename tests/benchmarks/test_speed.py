@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from benchmarks import shapes
 from benchmarks.__main__ import main
 from benchmarks.tasks import speed
+from iterref.footprint import peak_memory
 from iterref.models.dit import DitOptions
 
 SMALL = speed.Plan(rows=4, tries=3, repeats=2, steps=1, moves=4, batches=(2, 4))
@@ -77,7 +78,7 @@ def test_the_peak_is_that_of_known_work() -> None:
         del one
         (two * 2).sum()
 
-    assert speed.peak(work, torch.device("cpu")) == pytest.approx(16_000, abs=200)
+    assert peak_memory(work, torch.device("cpu")) == pytest.approx(16_000, abs=200)
 
 
 def test_draws_are_faster_than_passes_of_gumbel() -> None:

@@ -29,10 +29,12 @@ from benchmarks.tasks.steering import (
     task,
 )
 from iterref.budget import Budget
-from iterref.loading import BUNDLED, load
+from iterref.loading import load
 from iterref.models.mdlm import MaskedDit
 from iterref.models.udlm import UniformDit
+from iterref.registry import bundled
 from iterref.rewards import Classifier, Perplexity
+from iterref.samplers.strings import sampler_from_string
 from tests.support.published import END, flat_config, tokenizer, weights, write
 
 torch.set_num_threads(1)
@@ -103,7 +105,7 @@ def test_what_is_reported_is_what_is_announced(folders: dict[str, Path]) -> None
 def test_methods_are_methods_and_the_plain_run_is_first() -> None:
     for made in (task(), task(quick=True)):
         for case in made.cases:
-            first, *others = map(parse, made.methods(case))
+            first, *others = map(sampler_from_string, made.methods(case))
             assert first.name == "ancestral" and first.cost().nfe == made.plain(case)
             assert {method.name for method in others} >= {"best_of_n", "smc", "svdd", "iterref"}
             assert len(set(made.methods(case))) == len(others) + 1
@@ -271,7 +273,7 @@ def test_openings_of_one_s_own(tmp_path: Path, folders: dict[str, Path]) -> None
 
 @pytest.mark.parametrize(("name", "denoiser"), [("tiny-books", MaskedDit), ("tiny-books-uniform", UniformDit)])
 def test_the_models_of_whole_texts_are_read(name, denoiser, tmp_path, monkeypatch, folders) -> None:
-    place = BUNDLED[name] if name in BUNDLED else Path(MODELS["-uniform"])
+    place = bundled("models").get(name, Path(MODELS["-uniform"]))
     model = load(place)
     assert isinstance(model.denoiser, denoiser) and model.length == 48
     assert {file.name for file in place.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}

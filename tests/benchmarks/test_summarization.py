@@ -180,7 +180,7 @@ def test_mbr_is_the_draft_that_agrees_most_with_the_others(of):
     assert result.asked.nfe == 96 and result.asked.reward_calls == 13 and str(result.sampler) == "best_of_n:n=12"
     assert result.rewards.tolist() == pytest.approx(pool.reward()(result.texts, rows=list(range(5))))
     assert of.sample("consensus", "mbr", None, rows, 2).asked.nfe == 128
-    with pytest.raises(ValueError, match="too small for a draft of 8 denoiser rows: raise it"):
+    with pytest.raises(ValueError, match="too small for a draft of 8 NFE: raise it"):
         of.sample("consensus", "mbr", Budget(nfe=7), rows, 2)
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from benchmarks.__main__ import main
 from benchmarks.frame import paired, plan, report
-from benchmarks.frame.budgets import ACCOUNTS, REWARD_ROWS, budget
+from benchmarks.frame.budgets import ACCOUNTS, REWARD_CALLS, budget
 from benchmarks.frame.ledger import Row, cross
 from benchmarks.frame.paired import Cell, Entry
 from benchmarks.frame.plan import Plan, Work
@@ -60,7 +60,7 @@ def test_runs_are_those_of_the_library_within_their_budget(asked, found):
             continue
         fitted = sampler_from_string(row["fitted"])
         assert limit is not None and limit.allows(fitted.cost())
-        assert (row["denoiser_rows"], row["reward_rows"]) == (fitted.cost().nfe, fitted.cost().reward_calls)
+        assert (row["nfe"], row["reward_calls"]) == (fitted.cost().nfe, fitted.cost().reward_calls)
     row = next(row for row in rows if row["method"] == "metropolis" and row["seed"] == 1)
     where = World.read(str(row["case"]))
     again = sample(sampler_from_string(row["fitted"]), where.problem(24), seed=1)
@@ -69,15 +69,15 @@ def test_runs_are_those_of_the_library_within_their_budget(asked, found):
     model, tilted = where.made()[0].model, where.made()[0].tilted
     assert float(model.log_prob(again.tokens).mean()) / 6 == pytest.approx(row["log_likelihood"], rel=1e-5)
     assert tilted.mean_reward() == pytest.approx(facts[0]["exact_reward"], rel=1e-5)
-    assert row["tv_pair_sd"] > 0 and row["denoiser_rows_made"] == pytest.approx(again.cost.nfe, rel=1e-5)
+    assert row["tv_pair_sd"] > 0 and row["nfe_made"] == pytest.approx(again.cost.nfe, rel=1e-5)
 
 
 def test_parts_change_nothing_of_a_run():
-    cell = cross(case=[TINY], method=["best_of_n"], account=["denoiser"], budget=[2], rows=[24], seed=[1])[0]
+    cell = cross(case=[TINY], method=["best_of_n"], account=["nfe"], budget=[2], rows=[24], seed=[1])[0]
     whole, parts = Work("world")(cell), Work("world", side_by_side=10)(cell)  # parts of 5 rows
     assert parts.pop("seconds") != whole.pop("seconds")
     # rows that ask the same are asked once a part, and more of them meet in the whole
-    assert parts.pop("denoiser_rows_made") >= whole.pop("denoiser_rows_made")
+    assert parts.pop("nfe_made") >= whole.pop("nfe_made")
     assert parts == pytest.approx(whole, nan_ok=True)
     assert parts["reward"] == whole["reward"] and parts["tv_pair"] == whole["tv_pair"]
 
@@ -108,13 +108,13 @@ def test_the_report_shows_every_world_and_method(asked, found):
         lines = list(csv.DictReader(file))
     brought = paired.entries(TASK, found[0], [], found[1])
     assert len(lines) == len(brought) and float(lines[0]["reward_half"]) > 0 and "inf" not in lines[0].values()
-    assert "| reward | denoiser | `best_of_n` | 2 |" in report.brief(TASK, brought)
+    assert "| reward | nfe | `best_of_n` | 2 |" in report.brief(TASK, brought)
 
 
 def made_up(method: str, reward: float, tv: float = 0.5, budget: int = 1, half: float = 0.1, **more: Any) -> Entry:
     means = {"reward": Mean(reward, half), "tv_pair": Mean(tv, 0.01), "tv_pooled": Mean(tv / 2, 0.01)}
-    means |= {"reward_rows": Mean(1), "denoiser_rows": Mean(8)}
-    account = more.pop("account", "denoiser")
+    means |= {"reward_calls": Mean(1), "nfe": Mean(8)}
+    account = more.pop("account", "nfe")
     return replace(Entry(Cell(TINY, account, budget), method, method, means, {}, 10.0), **more)
 
 
@@ -143,7 +143,7 @@ def test_verdicts_follow_the_figures():
     assert small.ours is None and small.ahead is None
     twin = made_up("iterref:tries=16", 9.0, fitted="iterref")
     assert duels([ours, twin]) == {}
-    assert "| reward | denoiser | `smc` | 1 | 0% | 0 | 1 | 0 | 0 |" in report.dominance(TASK, group)
+    assert "| reward | nfe | `smc` | 1 | 0% | 0 | 1 | 0 | 0 |" in report.dominance(TASK, group)
 
 
 def test_moves_are_shares_of_the_largest_gain():
@@ -169,8 +169,9 @@ def test_all_methods_take_part_and_every_budget_is_asked_for(tmp_path):
     assert {cell["budget"] for cell in cells if cell["account"] == "moves"} == set(world.MOVES)
     twice = Plan("world", tmp_path, (), (TINY, TINY + "0"), ("iterref", "iterref"), (2, 2), seeds=1)
     assert len(twice.cells()) == 2
-    total, cheap = budget("total", 32), budget("denoiser", 2)
-    assert total and total.total == 32 and cheap and cheap.reward == 2 * REWARD_ROWS and budget("moves", 3) is None
+    total, cheap = budget("total", 32), budget("nfe", 2)
+    assert total and total.total == 32 and cheap and cheap.reward_calls == 2 * REWARD_CALLS
+    assert budget("moves", 3) is None
 
 
 def test_panels_draw_what_there_is(tmp_path):
@@ -190,12 +191,12 @@ def call(*arguments: str) -> Result:
 def test_the_command_writes_rows_as_json_and_does_not_start_again(tmp_path, monkeypatch):
     out, file = tmp_path / "out", tmp_path / "rows.json"
     options = ["--case", TINY, "--method", "iterref", "--method", "best_of_n", "--budget", "1,2", "--rows", "8"]
-    options += ["--seeds", "1", "--jobs", "1", "--account", "denoiser", "--out", str(out), "--json", str(file)]
+    options += ["--seeds", "1", "--jobs", "1", "--account", "nfe", "--out", str(out), "--json", str(file)]
     done = call(*options)
     assert done.exit_code == 0, done.output
     rows = json.loads(file.read_text())
     assert len(rows) == 4 and "best_of_n" in done.stdout and str(out / "report.md") in done.stdout
-    wanted = "case method denoiser_rows reward_rows depth reward reached tv_pair log_likelihood"
+    wanted = "case method nfe reward_calls depth reward reached tv_pair log_likelihood"
     for row in rows:
         assert {*wanted.split(), "seconds"} <= set(row) and None not in [row[name] for name in wanted.split()]
     monkeypatch.setattr(world, "sample", None)

@@ -10,14 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from iterref.bench.measures import Yardstick, distance, shares
 from torch import Tensor
 
+from benchmarks.measures import Yardstick, distance, shares
+from iterref.exact import markov_posterior
 from iterref.exact.markov import Markov, world
 from iterref.exact.markov_posterior import Bridge
 from iterref.exact.pair_reward import KINDS, random_reward
 from iterref.exact.table import packed
-from iterref.models import bridge
 from iterref.noise import absorbing
 from iterref.random import Rng
 
@@ -90,7 +90,7 @@ def test_impossible_rows_are_named_whatever_is_asked(monkeypatch):
     good, bad = [2, 1, 2, 2, 0], [2, 1, 2, 2, 1]
     nothing = torch.zeros(3, 5, dtype=torch.bool)
     for wrong in (bad, [1, 2, 2, 2, 2], [0, 0, 2, 2, 2]):
-        for limit in (bridge.LARGEST, 0):  # forward-backward says the same
+        for limit in (markov_posterior.LARGEST, 0):  # forward-backward says the same
             monkeypatch.setattr("iterref.exact.markov_posterior.LARGEST", limit)
             rigid.__dict__.pop("_bridge", None)
             with pytest.raises(ValueError, match="x_t row 2 is impossible under this chain"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from iterref.bench.shapes import Case
 
+from benchmarks.shapes import Case
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support.waits import Waits
