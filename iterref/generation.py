@@ -72,6 +72,7 @@ def generate(
     max_rows: int | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
     num_return_sequences: int = 1,
+    max_new_tokens: int | None = None,
     watch: Sequence[int] = (),
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
@@ -91,11 +92,12 @@ def generate(
     drafts is paid from it and counted in the result's `cost`, `asked` and `seconds` (its trace begins after the pool).
     A row's text depends on (seed, its identity in `rows`, its prompt and columns) alone; identities are 0 .. B - 1
     unless given. `num_return_sequences` texts a prompt stand side by side in the result, each with a random stream of
-    its own; the first is the one that a single text would be. `temperature` sharpens the model below 1. `forbidden`
-    lists tokens that are never written, `start="drafts"` refines, with all the NFE that the pool leaves, the draft that
-    agrees most with the others, in place of a draft of the method's own. `columns` holds further arguments of the
-    reward, one entry a prompt each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the
-    trace keeps, and `callback` is called with a `Progress` after every step.
+    its own; the first is the one that a single text would be. `max_new_tokens` are the most tokens of an answer, for
+    models that write answers of any length. `temperature` sharpens the model below 1. `forbidden` lists tokens that are
+    never written, `start="drafts"` refines, with all the NFE that the pool leaves, the draft that agrees most with the
+    others, in place of a draft of the method's own. `columns` holds further arguments of the reward, one entry a prompt
+    each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the trace keeps, and `callback`
+    is called with a `Progress` after every step.
 
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, saying which row and what to do, and
     `RewardError` where the reward fails (on Ctrl-C `iterref.result.Interrupted`), with what the run had reached as the
@@ -105,6 +107,9 @@ def generate(
     batch = len(prompts)
     columns = read_columns(columns, batch)
     asked = checked_reward(reward, batch, columns, reward_weights)
+    if max_new_tokens is not None:
+        size = whole_number("max_new_tokens", max_new_tokens, "pass how many tokens an answer has at the most")
+        model = text_model(model).with_length(size)
     identities = checked_rows(seed, rows, watch, batch)
     options = checked_options(
         seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress

@@ -69,6 +69,10 @@ class StaticModel:
         denoiser, canvas, free = self.model.prepare(prompts)
         return Padded(denoiser), canvas, free
 
+    def with_length(self, max_new_tokens: int) -> StaticModel:
+        """As the model's own."""
+        return StaticModel(self.model.with_length(max_new_tokens))
+
     def __getattr__(self, name: str) -> Any:
         if name == "model":  # not there yet, while a copy is being made
             raise AttributeError(name)

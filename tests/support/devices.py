@@ -58,13 +58,15 @@ class Devices(TorchFunctionMode):
             answer = iter([self._put(part, place) for part in answer])
         for result in tree_leaves(answer):
             if isinstance(result, Tensor):
-                if func is Tensor.to and result is args[0] and place is not None and home(result) != place:
+                if func in (Tensor.to, Tensor.cpu) and result is args[0] and place is not None and home(result) != place:
                     return self._put(result.detach().clone(), place)
                 self._put(result, place)
         return answer
 
     def _asked(self, func: Any, args: Any, kwargs: Any) -> torch.device | None:
         """The device that a call names, if any; with `.to(tensor)` that tensor's."""
+        if func is Tensor.cpu:
+            return torch.device("cpu")
         if func is Tensor.to and len(args) > 1 and isinstance(args[1], Tensor):
             return home(args[1])
         named = [kwargs.get("device"), *(args[1:2] if func is Tensor.to else [])]

@@ -1,0 +1,119 @@
+"""Options of a call and of a load: how long an answer is, and what the caller set torch to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import iterref
+from iterref.loading import load
+from iterref.models.diffusion_gemma import VISION
+from tests.support import gemma, masked
+from tests.support.families import FAMILIES, PROMPTS, folder
+from tests.support.published import END, flat_config, sedd_config, tokenizer, weights, write
+
+METHOD = "best_of_n:steps=2,n=2"
+
+
+def ending(completions: list[str]) -> list[float]:
+    return [float(len(text)) for text in completions]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_is_as_long_as_a_call_says(tmp_path: Path, family: str) -> None:
+    where = folder(tmp_path, family)
+    model, told = load(where, length=5), {"reward": ending, "sampler": METHOD, "seed": 3}
+    wanted = iterref.generate(load(where, length=3), PROMPTS, **told)
+    found = iterref.generate(model, PROMPTS, max_new_tokens=3, **told)
+    assert found.tokens.shape == (2, 3) and torch.equal(found.tokens, wanted.tokens) and found.texts == wanted.texts
+    assert iterref.generate(model, PROMPTS, **told).tokens.shape == (2, 5)  # the model itself is as it was
+    assert found.show.encode(found.texts).equal(found.tokens)
+
+
+def test_a_length_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    gemma.made().save_pretrained(tmp_path)
+    gemma.tokenizer(tmp_path)
+    drawn = load(tmp_path)
+    masked.checkpoint(tmp_path / "bert")
+    bounded = load(tmp_path / "bert", length=3)
+    cases: list[tuple[Any, Any, str]] = [
+        (drawn, 7, "at most 6: got max_new_tokens=7"),  # its canvas
+        (drawn, 0, "at least one token"),
+        (bounded, 40, "takes 1 positions and its answer 40, and the model reads 24"),
+        ("tiny-books", 9, "has a canvas of 48 positions"),
+        ("tiny-news", 9, "has a canvas of 28 positions"),
+    ]
+    for model, size, sentence in cases:
+        with pytest.raises(ValueError, match=sentence):
+            iterref.generate(model, [""], reward=ending, max_new_tokens=size)
+    with pytest.raises(TypeError, match="max_new_tokens= is a str"):
+        iterref.generate(bounded, [""], reward=ending, max_new_tokens="9")
+
+
+@contextmanager
+def hostile() -> Iterator[None]:
+    """Everything that a caller may have set, other than it was when a model was tried."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.device("meta"))
+            stack.enter_context(torch.autocast("cpu", dtype=torch.bfloat16))
+            stack.enter_context(torch.inference_mode())
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def small(tmp_path: Path, family: str) -> Any:
+    """The name of a small model of a family."""
+    if family in FAMILIES:
+        return folder(tmp_path, family)
+    if family in ("mdlm", "udlm", "sedd"):
+        size = tokenizer(tmp_path, [END])
+        config = sedd_config(size) if family == "sedd" else flat_config(family, size + 1)
+        return write(tmp_path, config, weights(size + 1))
+    return family
+
+
+def network(model: Any) -> torch.nn.Module:
+    inner = model.network if hasattr(model, "network") else model._network
+    found: torch.nn.Module = getattr(inner, "model", inner)
+    return found
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "mdlm", "udlm", "sedd", "tiny-news"])
+def test_a_load_is_fenced_from_the_caller_s_torch(tmp_path: Path, family: str) -> None:
+    name, told = small(tmp_path, family), {"length": 6} if family in FAMILIES else {}
+    for dtype in ("float32", "bfloat16"):
+        plain = load(name, dtype=dtype, **told)
+        with hostile():
+            model = load(name, dtype=dtype, **told)
+        wanted, found = network(plain).state_dict(), network(model).state_dict()
+        assert wanted.keys() == found.keys()
+        for key, weight in found.items():
+            if any(part in key for part in VISION):  # which nothing looks at, and no file has
+                continue
+            assert weight.device.type == "cpu" and weight.dtype == wanted[key].dtype and weight.equal(wanted[key])
+            assert not weight.is_inference()
+    assert torch.get_default_dtype() == torch.float32
+    prompts = ["police arrested two men in london .", "the rain fell ."] if family == "tiny-news" else ["the cat", "a"]
+    prompts = PROMPTS if family in FAMILIES else prompts
+    run = {"reward": ending, "sampler": METHOD, "seed": 3}
+    wanted_texts = iterref.generate(plain, prompts, **run).texts
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert iterref.generate(model, prompts, **run).texts == wanted_texts
+
+
+def test_a_load_without_the_fence_would_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: the state above does reach a load that is not fenced."""
+    from contextlib import nullcontext
+
+    name = small(tmp_path, "llada")
+    monkeypatch.setattr("iterref.loading.fenced", lambda device: nullcontext())
+    with hostile(), pytest.raises((RuntimeError, ValueError, NotImplementedError)):
+        iterref.generate(load(name, length=3), PROMPTS, reward=ending, sampler=METHOD)
