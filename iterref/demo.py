@@ -41,7 +41,7 @@ METHODS = {
     "ancestral": "ancestral",
     "best_of_n": "best_of_n:steps=8",
     "metropolis": "metropolis:span=0.75+0.5+0.25,spacing=0",
-    "iterref": "iterref:tries=16,blocks=1,span=0.75+0.5+0.25,spacing=0,objective=maximise",
+    "iterref": "iterref:tries=16,decisions=1,span=0.75+0.5+0.25,spacing=0,objective=maximise",
 }
 UNGUIDED = ("ancestral",)
 REFINING = ("metropolis", "iterref")  # these start from the draft that agrees most with the others
@@ -50,12 +50,12 @@ STORY = "iterref"
 
 @dataclass(frozen=True)
 class Score:
-    """Means a sentence of one method: consensus reward, held-out ROUGE-L, rows asked for, seconds, acceptance."""
+    """Means a sentence of one method: consensus reward, held-out ROUGE-L, NFE and reward calls asked for, seconds, acceptance."""
 
     reward: float
     rouge_l: float
-    denoiser_rows: float
-    reward_rows: float
+    nfe: float
+    reward_calls: float
     seconds: float
     acceptance: float | None
 
@@ -130,7 +130,7 @@ def table(comparison: Comparison) -> str:
     for name, s in comparison.scores.items():
         accepted = "-" if s.acceptance is None else f"{s.acceptance:.2f}"
         lines.append(
-            f"{name:<10}  {s.reward:6.4f}  {s.rouge_l:7.4f}  {s.denoiser_rows:13.1f}  {s.reward_rows:11.1f}  "
+            f"{name:<10}  {s.reward:6.4f}  {s.rouge_l:7.4f}  {s.nfe:13.1f}  {s.reward_calls:11.1f}  "
             f"{s.seconds:7.3f}  {accepted:>10}"
         )
     return "\n".join([*lines, "", "what the budget bought:", *(f"  {text}" for text in comparison.methods.values())])
@@ -146,13 +146,13 @@ def story(comparison: Comparison, model: TextModel) -> str:
     row = int(gains.argmax())
     texts = [comparison.drafts[row], *model.decode(record["clean"][:, row])]
     rewards = [comparison.draft_rewards[row], *record["reward"][:, row].tolist()]
-    pool = result.asked.nfe - float(record["denoiser"][-1])  # paid before the trace begins
-    spent = [pool, *(pool + record["denoiser"]).tolist()]
+    pool = result.asked.nfe - float(record["nfe"][-1])  # paid before the trace begins
+    spent = [pool, *(pool + record["nfe"]).tolist()]
     lines = [*_entry("document", comparison.documents[row]), *_entry("reference", comparison.references[row]), ""]
     lines += _entry("draft", texts[0], rewards[0])
     for k in range(1, len(texts)):
         if texts[k] != texts[k - 1]:
-            lines += _entry(f"row {spent[k]:.0f}", marked(texts[k - 1], texts[k]), rewards[k])
+            lines += _entry(f"NFE {spent[k]:.0f}", marked(texts[k - 1], texts[k]), rewards[k])
     assert result.texts is not None
     lines += _entry("best", result.texts[row], float(result.rewards[row]))
     return "\n".join(lines)
@@ -193,8 +193,8 @@ def _score(result: Result, references: Sequence[str]) -> Score:
     return Score(
         reward=float(result.rewards.mean()),
         rouge_l=float(report_rouge_rows(result.texts, references, ("rougeL",))["rougeL"].mean()),
-        denoiser_rows=float(result.asked.nfe),
-        reward_rows=float(result.asked.reward_calls),
+        nfe=float(result.asked.nfe),
+        reward_calls=float(result.asked.reward_calls),
         seconds=result.seconds / len(result.texts),
         acceptance=None if isnan(accepted) else accepted,
     )

@@ -95,6 +95,7 @@ class Results:
         if self.share == (0, 1) and not self.done():  # nothing was made that other options would not go with
             for name in ("manifest.json", manifest.ROWS):
                 (self.folder / name).unlink(missing_ok=True)
+            self._sweep(False)
             with suppress(OSError):
                 self._parts.rmdir()
         self._lock.release()
@@ -200,7 +201,7 @@ class Results:
                 self._redo(change.rows)
             if not retry:
                 return
-        elif any(not found.name.startswith(".") for found in self.folder.iterdir()) and not path.exists():
+        elif any(not one.name.startswith(".") and one.name != manifest.ROWS for one in self.folder.iterdir()):
             raise ValueError(f"{self.folder} holds other files and no manifest.json: give --out a folder of its own")
         with whole(self.folder / manifest.ROWS) as file:
             file.writelines(f"{each}\n".encode() for each in told.hashes)

@@ -42,7 +42,7 @@ NOTES: list[int] = []
 @contextmanager
 def no_waiting() -> Iterator[None]:
     """Synchronising takes most of the time, and no power fails here."""
-    with patch("iterref.engine.results.os.fsync"):
+    with patch("iterref.files.os.fsync"):
         yield
 
 
@@ -83,7 +83,7 @@ class Run(RuleBasedStateMachine):
             replace(*names)
 
         made = len(NOTES)
-        with patch("iterref.engine.results.os.replace", killed):
+        with patch("iterref.files.os.replace", killed):
             try:
                 self.go()
             except Stop:

@@ -169,7 +169,7 @@ def test_code_beside_a_reward_and_weights_of_a_reward_are_told_too(tmp_path: Pat
             (folder / name).write_bytes((folder / name).read_bytes() + b"1")  # swapped weights, or another tokenizer
             told.append(manifest.reward_told(reward))
         assert len({each["weights"]["hash"] for each in told}) == 4
-    bundled = [manifest.reward_told(name)["weights"]["hash"] for name in ("classifier", "classifier:acceptability:ok")]
+    bundled = [manifest.reward_told(name)["weights"]["hash"] for name in ("classifier", "classifier:sentiment-judge:positive")]
     assert bundled[0] != bundled[1] and manifest.reward_told("perplexity")["weights"]["hash"]
     with pytest.raises(FileNotFoundError, match="'no/such' is no folder here"):
         manifest.reward_told("classifier:no/such:good")

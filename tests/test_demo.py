@@ -8,11 +8,11 @@ import matplotlib
 import pytest
 import torch
 
-from iterref import demo
+from iterref import Cost, demo
 from iterref.demo import METHODS, Comparison, Score, as_json, compare, marked, sentences, story, table
 from iterref.drafts import OwnDrafts
 from iterref.report.plots import Point, acceptance, reward_against_budget
-from iterref.samplers.base import Info, State
+from iterref.samplers.base import Info, Paired
 from iterref.samplers.metropolis import Metropolis
 from iterref.samplers.strings import sampler_from_string
 from iterref.trace import Trace
@@ -35,7 +35,7 @@ def found() -> Comparison:
 def test_all_methods_compete_at_one_budget_and_no_one_exceeds_it(found: Comparison) -> None:
     assert list(found.scores) == list(METHODS) == ["ancestral", "best_of_n", "metropolis", "iterref"]
     for name, score in found.scores.items():
-        assert BUDGET - 8 <= score.denoiser_rows <= BUDGET, name  # best_of_n's runs are 8 rows each
+        assert BUDGET - 8 <= score.nfe <= BUDGET, name  # best_of_n's runs are 8 rows each
         assert 0 <= score.reward <= 1 and 0 <= score.rouge_l <= 1 and score.seconds > 0
     assert found.scores["ancestral"].acceptance is None and found.scores["best_of_n"].acceptance is None
     assert 0 <= (found.scores["iterref"].acceptance or 0) <= 1
@@ -49,7 +49,7 @@ def test_all_methods_compete_at_one_budget_and_no_one_exceeds_it(found: Comparis
 def test_points_rise_in_cost_and_end_at_the_full_budget(found: Comparison) -> None:
     for name, points in found.points.items():
         rows = [point.rows for point in points]
-        assert rows == sorted(rows) and rows[-1] == found.scores[name].denoiser_rows
+        assert rows == sorted(rows) and rows[-1] == found.scores[name].nfe
         assert points[-1].reward == found.scores[name].reward
 
 
@@ -79,7 +79,7 @@ def test_the_table_is_aligned_and_complete(found: Comparison) -> None:
 def test_json_holds_plain_numbers(found: Comparison) -> None:
     methods = as_json(found)["methods"]
     for entry in methods.values():
-        assert set(entry) == {"reward", "rouge_l", "denoiser_rows", "reward_rows", "seconds", "acceptance"}
+        assert set(entry) == {"reward", "rouge_l", "nfe", "reward_calls", "seconds", "acceptance"}
         assert all(type(value) in (float, type(None)) for value in entry.values())
 
 
@@ -88,7 +88,7 @@ def test_the_story_goes_from_the_draft_to_the_result(found: Comparison) -> None:
     lines = [line for line in text.splitlines() if line.strip()]
     assert lines[0].split()[0] == "document" and lines[1].split()[0] == "reference" and lines[2].split()[0] == "draft"
     *steps, best = [line.split() for line in lines[3:]]
-    assert all(step[0] == "row" and 12 < int(step[1]) <= BUDGET for step in steps)
+    assert all(step[0] == "NFE" and 12 < int(step[1]) <= BUDGET for step in steps)
     shown = [document.split() for document in found.documents].index(lines[0].split()[1:])
     assert best[0] == "best" and float(best[1]) == pytest.approx(float(found.story.rewards[shown]), abs=1e-4)
     # the best text seen is at least as good as the draft and as every state on the way
@@ -128,8 +128,8 @@ def test_pictures_are_written_without_touching_global_state(tmp_path: Path) -> N
 def test_acceptance_is_drawn_from_a_trace(tmp_path: Path) -> None:
     trace = Trace()
     for k in range(3):
-        state = State(k, 0.0, torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([0.1, 0.2]))
-        trace.add(state, Info(torch.tensor([0.5, 1.0])), torch.zeros(2), k + 1.0, k + 1.0, 2)
+        state = Paired(k, 0.0, torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([0.1, 0.2]))
+        trace.add(state, Info(torch.tensor([0.5, 1.0])), torch.zeros(2), Cost(k + 1.0, k + 1.0), 2)
     assert acceptance(trace, tmp_path / "a.png", "title").read_bytes().startswith(b"\x89PNG")
 
 
