@@ -124,15 +124,15 @@ def compare(
 
 def table(comparison: Comparison) -> str:
     """The scores as aligned text, one method a line, and below it the options that the budget bought."""
-    heads = ("method", "reward", "ROUGE-L", "NFE", "reward calls", "seconds", "acceptance")
-    lines = ["  ".join([f"{heads[0]:<10}", *heads[1:]])]
-    lines.append("-" * len(lines[0]))
+    cells = [("method", "reward", "ROUGE-L", "NFE", "reward calls", "seconds", "acceptance")]
     for name, s in comparison.scores.items():
         accepted = "-" if s.acceptance is None else f"{s.acceptance:.2f}"
-        lines.append(
-            f"{name:<10}  {s.reward:6.4f}  {s.rouge_l:7.4f}  {s.nfe:13.1f}  {s.reward_calls:11.1f}  "
-            f"{s.seconds:7.3f}  {accepted:>10}"
-        )
+        spent = (f"{s.nfe:.1f}", f"{s.reward_calls:.1f}", f"{s.seconds:.3f}")
+        cells.append((name, f"{s.reward:.4f}", f"{s.rouge_l:.4f}", *spent, accepted))
+    name_width, *widths = (max(map(len, column)) for column in zip(*cells, strict=True))
+    pads = [[cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True)] for row in cells]
+    lines = ["  ".join([row[0].ljust(name_width), *pad]) for row, pad in zip(cells, pads, strict=True)]
+    lines.insert(1, "-" * len(lines[0]))
     return "\n".join([*lines, "", "what the budget bought:", *(f"  {text}" for text in comparison.methods.values())])
 
 
