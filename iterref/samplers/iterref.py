@@ -23,6 +23,7 @@ from iterref.random import Rng
 from iterref.run import Run, Time
 from iterref.samplers.base import Aimed, Drafted, Info, Paired, State
 from iterref.samplers.refining import Kernel, Refine, Refining
+from iterref.samplers.spans import turns
 
 # Decisions a move where they cost reward calls alone, and no number is given.
 DECISIONS = 8
@@ -136,7 +137,7 @@ class RewardGuided(Aimed, Refining):
         """The span of every chain, the option's at first."""
         if isinstance(state, Adapting):
             return state.span
-        return torch.full((len(state.x_t),), float(self.span), dtype=torch.float64, device=state.x_t.device)  # type: ignore[arg-type]
+        return torch.full((len(state.x_t),), turns(self.span)[0], dtype=torch.float64, device=state.x_t.device)
 
 
 @dataclass(frozen=True)
