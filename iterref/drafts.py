@@ -23,7 +23,7 @@ from iterref.guidance import Tempered
 from iterref.models.base import TextModel
 from iterref.particles import pick
 from iterref.problem import Problem
-from iterref.progress import Bar, told_rows
+from iterref.progress import Bar, told_nfe
 from iterref.random import Rng
 from iterref.rewards.algebra import TextComposable, leaves
 from iterref.rewards.base import RewardError
@@ -144,7 +144,7 @@ def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progre
     wide, copies, decoder = run.repeat(drafts.n), rng.fork("drafts").repeat(drafts.n), drafts.decoder
 
     def spent() -> str:
-        return told_rows(run.meter.asked(batch).nfe, drafts.cost().nfe * problem.denoiser.passes)
+        return told_nfe(run.meter.asked(batch).nfe, drafts.cost().nfe * problem.denoiser.passes)
 
     with fenced(problem.canvas.device), torch.inference_mode():
         x = wide.prior(copies.fork("init"))

@@ -1,6 +1,6 @@
 """Progress: a bar of a run's steps, with what is to be told beside it and the time that is left.
 
-    iterref:  40%|####      | 12/30 [00:03<00:05, 48/112 rows, reward 0.613]
+    iterref:  40%|####      | 12/30 [00:03<00:05, 48/112 NFE, reward 0.613]
 
 What is told may have to be read from a device, for which the host waits. It is asked for when the bar is drawn and at
 no other time: at the beginning, at the end, and every half second between them; never where no bar is shown.
@@ -41,12 +41,12 @@ class Bar(tqdm):
         return drawn
 
 
-def told_rows(asked: float, whole: float) -> str:
-    """Denoiser rows a sample so far, and those of the whole run."""
-    return f"{asked:.0f}/{whole:.0f} rows"
+def told_nfe(asked: float, whole: float) -> str:
+    """The NFE a sample so far, and that of the whole run."""
+    return f"{asked:.0f}/{whole:.0f} NFE"
 
 
 def told_reward(best: Tensor) -> str:
-    """The mean reward of the rows (B,) that have a finished, allowed text, with a comma before it; else nothing."""
+    """The mean reward of the samples (B,) that have a finished, allowed text, with a comma before it; else nothing."""
     mean = float(best.where(best > -torch.inf, torch.nan).nanmean())
     return "" if isnan(mean) else f", reward {mean:.3f}"

@@ -17,7 +17,7 @@ from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
 from iterref.fence import fenced
 from iterref.particles import Particles
 from iterref.problem import Problem
-from iterref.progress import Bar, told_reward, told_rows
+from iterref.progress import Bar, told_nfe, told_reward
 from iterref.random import Rng
 from iterref.result import Best, Interrupted, Result
 from iterref.rewards.base import RewardError
@@ -87,7 +87,7 @@ def sample(
         def told() -> str:
             """What the progress bar says: NFE so far and in all, a sample, and the mean of the best rewards."""
             nfe = sampler.cost().nfe * problem.denoiser.passes
-            return told_rows(run.meter.asked(batch).nfe, nfe) + told_reward(run.best.reward)
+            return told_nfe(run.meter.asked(batch).nfe, nfe) + told_reward(run.best.reward)
 
         def result() -> Result:
             """The result; of an unfinished run, whatever finished text was seen."""

@@ -24,11 +24,11 @@ def lines(text: str) -> list[str]:
     return [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
 
 
-def test_a_bar_tells_steps_rows_reward_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_tells_steps_nfe_reward_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     result = generate(FakeModel(), PROMPTS, reward=beta, sampler=SMALL, progress=True)
     shown = lines(capsys.readouterr().err)
     steps = result.sampler.iterations
-    rows = f"{result.asked.nfe:.0f}/{result.sampler.cost().nfe:.0f} rows"
+    rows = f"{result.asked.nfe:.0f}/{result.sampler.cost().nfe:.0f} NFE"
     best = f"reward {float(result.best.reward.mean()):.3f}"
     assert shown[0].startswith("iterref:   0%") and "reward" not in shown[0]  # nothing is finished yet
     for told in ("iterref: 100%", f"{steps}/{steps} [00:00<00:00", rows, best):
@@ -39,7 +39,7 @@ def test_a_pool_has_a_bar_of_its_own_and_nothing_is_shown_unasked(capsys: pytest
     pool = OwnDrafts(n=2, steps=3)
     generate(FakeModel(), PROMPTS, reward=pool, sampler=SMALL, progress=True)
     err = capsys.readouterr().err
-    assert "drafts: 100%" in err and "3/3" in err and "6/6 rows" in err
+    assert "drafts: 100%" in err and "3/3" in err and "6/6 NFE" in err
     generate(FakeModel(), PROMPTS, reward=pool, sampler=SMALL)
     assert capsys.readouterr() == ("", "")
 

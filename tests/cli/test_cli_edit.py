@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,17 +34,6 @@ def lines(*texts: str) -> str:
     """Texts as JSON lines, prompted "one", "one two", ..."""
     prompts = ("one", "one two", "one two three")
     return "\n".join(json.dumps({"document": prompts[row], "text": text}) for row, text in enumerate(texts))
-
-
-def test_help_does_not_import_torch() -> None:
-    script = (
-        "import sys\nfrom iterref.cli import main\ntry:\n    main(sys.argv[1:])\n"
-        "finally:\n    assert not {'torch', 'numpy', 'transformers', 'tomllib', 'rapidfuzz'} & set(sys.modules)\n"
-    )
-    for command in ("refine", "infill"):
-        arguments = [sys.executable, "-c", script, command, "-h"]
-        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-        assert done.returncode == 0 and "--config" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("name", ["refine", "infill"])

@@ -103,7 +103,7 @@ def test_a_terminal_shows_a_bar_and_ctrl_c_keeps_what_is_finished(tmp_path: Path
     )  # fmt: skip
     os.close(slave)
     seen = until(master, ", reward ")
-    assert "iterref:   0%" in seen and "/3002 [" in seen and "/3002 rows, reward " in seen, seen
+    assert "iterref:   0%" in seen and "/3002 [" in seen and "/3002 NFE, reward " in seen, seen
     os.write(master, b"\x03")  # Ctrl-C on the keyboard
     assert running.stdout is not None
     with running.stdout as out:

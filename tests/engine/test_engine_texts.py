@@ -305,6 +305,18 @@ def test_two_processes_with_the_bundled_model(tmp_path: Path) -> None:
     same_as_alone(objects(tmp_path / "results" / "results.jsonl"))
 
 
+def test_ranks_share_the_jobs_of_a_command(fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["generate", "--engine", "rank", "--out", str(tmp_path), "--job-rows", "2", "--method", METHOD]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, told in (("1", "rank 1 of 2 has made its rows; 3 rows of others are missing"), ("0", "5 rows; ")):
+        monkeypatch.setenv("RANK", rank)
+        done = call(*command, "--reward", "length:2", text=lines(*PROMPTS))
+        assert done.exit_code == 0 and told in done.stdout, done.output
+    alone = generate(FakeModel(), PROMPTS, reward=near_two, sampler=METHOD)
+    assert [each["text"] for each in objects(tmp_path / "results.jsonl")] == alone.texts
+
+
+@pytest.mark.slow
 def test_ranks_that_torchrun_starts(tmp_path: Path) -> None:
     out, file = tmp_path / "results", tmp_path / "prompts.jsonl"
     file.write_text(lines(*NEWS))

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from iterref.engine import jobs
 from iterref.generation import generate
+from iterref.loading import load
 from tests.support.commands import METHOD
 from tests.support.engine_work import made, table
 
@@ -62,8 +63,9 @@ def lines(*prompts: str) -> str:
 
 
 def same_as_alone(found: list[dict[str, Any]]) -> None:
+    model = load("tiny-news")
     for row, prompt in enumerate(NEWS):
-        alone = generate("tiny-news", [prompt], reward=near_four, sampler=REAL[1], rows=[row])
+        alone = generate(model, [prompt], reward=near_four, sampler=REAL[1], rows=[row])
         assert [found[row]["text"]] == alone.texts and found[row]["reward"] == float(alone.rewards)
 
 
