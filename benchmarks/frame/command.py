@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from iterref.cli.config import configured
-from iterref.cli.doors import doors, resuming
+from iterref.cli.refusals import refusals, resuming
 from iterref.cli.writing import JSON_FILE, write_json
 
 OUT = Path("out")  # of the current folder, which git ignores
@@ -39,7 +39,7 @@ def measuring(name: str, about: str) -> click.Command:
         quick: bool, out: str | None, as_json: str | None, more: tuple[str, ...], budget: str | None, **given: Any
     ) -> None:
         folder = Path(out) if out else OUT / (f"{name}-quick" if quick else name)
-        with doors(), resuming(f"finished runs are kept in {folder}: rerun the command to resume"):
+        with refusals(), resuming(f"finished runs are kept in {folder}: rerun the command to resume"):
             from benchmarks.frame import budgets, paired, plan, report
 
             options = {key: value for key in ("model", "data") if (value := given.pop(key)) is not None}

@@ -84,15 +84,15 @@ def report(task: Task, found: Sequence[Entry], facts: Sequence[Row]) -> list[str
             for measure in task.claims:
                 lines += [f"Mean {measure.replace('_', ' ')}, 95 % intervals:", "", *by_budget(group, measure), ""]
                 if not task.exact:
-                    lines += [f"Ours ahead in {measure} by, paired by prompt:", "", *differences(task, group, measure), ""]
+                    lines += [f"Ours ahead in {measure}, paired by prompt:", "", *differences(task, group, measure), ""]
             lines += ["All measures at the largest budget:", "", *all_measures(task, group), ""]
     return lines
 
 
 def dominance(task: Task, found: Sequence[Entry]) -> list[str]:
     """Against every family: in how many settings (case, budget) ours is ahead, and significantly so, or behind."""
-    lines = ["| measure | at equal | against | settings | ahead | significantly | level | significantly behind | too small for ours |"]
-    lines.append("|---" * 9 + "|")
+    head = ["measure", "at equal", "against", "settings", "ahead", "significantly", "level", "significantly behind"]
+    lines = [f"| {' | '.join(head)} | too small for ours |", "|---" * 9 + "|"]
     for measure in task.claims:
         everything = duels(task, found, measure)
         for account, against in sorted({(duel.cell.account, duel.against) for duel in everything}):
@@ -170,7 +170,8 @@ def moves(task: Task, found: Sequence[Entry]) -> list[str]:
 
 def summed(task: Task, found: Sequence[Entry]) -> list[str]:
     """Of one case, against every family: where ours is ahead, and at which budget it reaches what they have at most."""
-    head = ["measure", "at equal", "against", "ahead", "significantly at 2x to 16x", "significantly behind", "NFE to match their most"]
+    head = ["measure", "at equal", "against", "ahead", "significantly at 2x to 16x", "significantly behind"]
+    head.append("budget to match their most")
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for measure in task.claims:
         everything = duels(task, found, measure)

@@ -257,9 +257,10 @@ def markdown(rows: list[dict[str, str]], seeds: int) -> str:
         "# Bias of every kernel, enumerated",
         "",
         "Made by `python -m benchmarks bias`: every number is computed from all random outcomes of the production",
-        f"code, none is sampled. Median (least to greatest) over {seeds} random distributions and rewards, alpha = {ALPHA}.",
-        "**tv**: total variation between the stationary distribution and the target. **shift**: mean reward under the",
-        "stationary distribution less that under the target. **claim**: what `docs/correctness.md` says; exact rows are checked",
+        f"code, none is sampled. Median (least to greatest) over {seeds} random distributions and rewards,",
+        f"alpha = {ALPHA}. **tv**: total variation between the stationary distribution and the target. **shift**: mean",
+        "reward under the stationary distribution less that under the target. **claim**: what `docs/correctness.md`",
+        "says; exact rows are checked",
         f"to {ROUNDING:g} by the script and shown as 0.",
         "",
         "| what | options | distribution | noise | claim | tv | shift |",
@@ -274,8 +275,8 @@ def markdown(rows: list[dict[str, str]], seeds: int) -> str:
         "",
         "## What one NFE buys",
         "",
-        "1 - |second eigenvalue|^(1 / NFE of a move): the share of the distance to the target that one NFE removes in the",
-        "long run. Reward calls are not counted.",
+        "1 - |second eigenvalue|^(1 / NFE of a move): the share of the distance to the target that one NFE removes in",
+        "the long run. Reward calls are not counted.",
         "",
         "| method | distribution | noise | gap per NFE |",
         "|---|---|---|---|",
@@ -302,7 +303,7 @@ def _signed(row: dict[str, str]) -> str:
 
 @click.command("bias", help=__doc__.partition("\n")[0])
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=OUT / "bias", show_default=True)
-@click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Distributions and rewards a row.")
+@click.option("--seeds", type=click.IntRange(min=1), default=8, show_default=True, help="Of every row.")
 def command(out: Path, seeds: int) -> None:
     """Measures all cases and writes both files; exit code 1 where a claim is refuted."""
     torch.set_num_threads(1)
@@ -316,6 +317,7 @@ def command(out: Path, seeds: int) -> None:
     (out / "bias.md").write_text(markdown(rows, seeds))
     refuted = [row for row in rows if "REFUTED" in row["claim"]]
     for row in refuted:
-        click.echo(f"{row['method']}, {row['distribution']} ({row['noise']}): claimed exact, off by {row['max']}", err=True)
+        of = f"{row['method']}, {row['distribution']} ({row['noise']})"
+        click.echo(f"{of}: claimed exact, off by {row['max']}", err=True)
     if refuted:
         raise SystemExit(1)

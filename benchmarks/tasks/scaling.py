@@ -29,7 +29,7 @@ import click
 import numpy as np
 
 from benchmarks.frame.command import OUT
-from iterref.cli.doors import doors
+from iterref.cli.refusals import refusals
 from iterref.engine.drive import drive
 from iterref.engine.jobs import Batch, Job, Made, Record, Table, grid, record
 from iterref.engine.local import Local
@@ -324,7 +324,7 @@ def table(measured: dict[str, Any], core: float, counts: Sequence[int] = (1, 8, 
 @click.option("--turns", type=click.IntRange(min=1), default=3, show_default=True, help="Of one worker and of two.")
 def command(what: str, out: Path, speed: Path | None, turns: int) -> None:
     """Measures into scaling.json, or simulates from it."""
-    with doors():
+    with refusals():
         path = out / "scaling.json"
         held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         out.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from benchmarks.shapes import Case, usual
 from iterref.cli.config import configured
-from iterref.cli.doors import doors, resuming
+from iterref.cli.refusals import refusals, resuming
 from iterref.cli.writing import JSON_FILE, write_json
 from iterref.denoiser import Denoiser
 from iterref.footprint import peak_memory
@@ -244,7 +244,7 @@ def ranged(values: Sequence[float]) -> Range:
 @configured
 def command(quick: bool, as_json: str | None, cases: tuple[str, ...], threads: int, **options: Any) -> None:
     """What a run costs beyond its calls, against the very same calls alone; and what more candidates cost."""
-    with doors(), resuming("timings are made in one go: start again, with fewer of them by --case and --repeats"):
+    with refusals(), resuming("timings are made in one go: start again, with fewer of them by --case and --repeats"):
         plan = QUICK if quick else Plan()
         plan = replace(plan, **{name: value for name in ("rows", "repeats") if (value := options.pop(name))})
         device = options["device"]

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from benchmarks import shapes
 from benchmarks.__main__ import main
 from benchmarks.tasks import speed
+from iterref.denoiser import Wrapped
 from iterref.footprint import peak_memory
 from iterref.models.dit import DitOptions
 
@@ -42,22 +43,19 @@ def test_all_figures_are_there(name: str) -> None:
     assert found["case"] == name and found["positions"] == 6 and found["threads"] == torch.get_num_threads()
 
 
-class Slow:
+class Slow(Wrapped):
     """A denoiser that is busy for some time, so that its share of it is known."""
-
-    def __init__(self, inner: Any, seconds: float) -> None:
-        self.inner, self.seconds, self.noise = inner, seconds, inner.noise
 
     def __call__(self, *given: torch.Tensor) -> torch.Tensor:
         begun = process_time()
-        while process_time() < begun + self.seconds:
+        while process_time() < begun + 0.05:
             pass
-        return self.inner(*given)
+        return self.denoiser(*given)
 
 
 def test_overhead_is_what_is_no_call() -> None:
     problem = shapes.Case("random-2").problem(4)
-    slow = speed.replace(problem, denoiser=Slow(problem.denoiser, 0.05))
+    slow = speed.replace(problem, denoiser=Slow(problem.denoiser))
     assert speed.overhead(slow, SMALL)["overhead"]["median"] < 1.5  # next to 50 ms a call, little is left
     asked: list[int] = []
 

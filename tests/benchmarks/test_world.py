@@ -148,11 +148,11 @@ def test_verdicts_follow_the_figures():
 
 def test_moves_are_shares_of_the_largest_gain():
     rewards = {0: 2.0, 1: 4.0, 3: 5.5, 10: 6.0}
-    group = [made_up(f"iterref:moves={8 * m}", r, budget=m, account="moves") for m, r in rewards.items()]
-    shares = paired.gains(group, "reward")[(TINY, "iterref")]
+    group = [made_up(f"iterref:steps=8,moves={8 * m}", r, budget=m, account="moves") for m, r in rewards.items()]
+    shares = paired.gains(group, "reward")[(TINY, "iterref:steps=8")]
     assert {moves: round(share.value, 3) for moves, share in shares.items()} == {1: 0.5, 3: 0.875, 10: 1.0}
-    assert "| **mean** | `iterref` | **50%** | **88%** | **100%** |" in report.moves(TASK, group)
-    flat = [made_up(f"iterref:moves={m}", 2.0, budget=m, account="moves") for m in (0, 10)]
+    assert "| **mean** | `iterref:steps=8` | **50%** | **88%** | **100%** |" in report.moves(TASK, group)
+    flat = [made_up(f"iterref:steps=8,moves={m}", 2.0, budget=m, account="moves") for m in (0, 10)]
     assert paired.gains(flat, "reward") == {} and report.moves(TASK, flat) == []
 
 
