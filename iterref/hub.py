@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -99,15 +99,15 @@ def _instead(folder: Path, name: str, lacks: str) -> str:
     return f"{lacks}: give a folder or a hub name of a published checkpoint, which save_pretrained writes"
 
 
-def size_of(files: Iterable[Path], name: str) -> int:
-    """How many numbers some safetensors files hold, read from their headers."""
+def shapes(files: Iterable[Path], name: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors in safetensors files by name, read from the headers alone."""
     from safetensors import safe_open
 
-    numbers = 0
+    found: dict[str, tuple[int, ...]] = {}
     for file in files:
         with reading(file, name), safe_open(file, "pt") as weights:
-            numbers += sum(prod(weights.get_slice(key).get_shape()) for key in weights.keys())
-    return numbers
+            found |= {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}
+    return found
 
 
 @contextmanager
@@ -123,9 +123,9 @@ def reading(file: Path, name: str) -> Iterator[None]:
         ) from None
 
 
-def expect_room(name: str, numbers: int, dtype: torch.dtype, device: torch.device) -> None:
-    """Raises `ValueError` where so many numbers of that type need more bytes than the device has room for."""
-    needed, free = numbers * dtype.itemsize, free_memory(device)
+def expect_room(name: str, sizes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device) -> None:
+    """Raises `ValueError` where weights of these shapes need more bytes than the device has room for."""
+    needed, free = sum(map(prod, sizes.values())) * dtype.itemsize, free_memory(device)
     if free is not None and needed > free:
         smaller = "" if dtype.itemsize < 4 else "dtype='bfloat16', "
         raise ValueError(

@@ -78,9 +78,10 @@ def load(
     else:
         held, name, weights = None, "tiny-news" if name is None else name, precision(dtype or "float32")
         place = _place(device, device_map, max_memory, offload_folder, compile)
+    placing: dict[str, Any] = {"dtype": weights, "place": place}
     with TemporaryDirectory() as folder, _undisturbed(name, place):
         if held is not None:
-            checkpoint: Checkpoint | None = instances.held(held, tokenizer, Path(folder))
+            checkpoint: Checkpoint | None = instances.held(held, tokenizer, Path(folder), **placing)
             tokenizer = tokenizer if isinstance(tokenizer, str | Path) else None
             config = checkpoint.config
         else:
@@ -94,15 +95,14 @@ def load(
             raise ValueError(
                 f"{name} runs in a network that has one device: say device=, for device_map is of {', '.join(spread)}"
             )
-        options |= {"dtype": weights, "device": place}
         if about.whole is not None:
             if length is not None or tokenizer is not None or held is not None:
                 raise ValueError(about.whole)
-            made = module.load(_source(name), revision=revision, **options, **({"lossy": True} if lossy else {}))
+            options |= {"dtype": weights, "device": place, **({"lossy": True} if lossy else {})}
+            made = module.load(_source(name), revision=revision, **options)
         else:
-            checkpoint = checkpoint or Checkpoint.open(_source(name), revision)
-            if not isinstance(place, DeviceMap):
-                checkpoint.fits(weights, place)
+            checkpoint = checkpoint or Checkpoint.open(_source(name), revision, **placing)
+            checkpoint.expect_room()
             codec = _codec(checkpoint, tokenizer, None if held is not None else about.tokenizer, lossy)
             made = module.load(checkpoint, codec, length=length, **options)
     if compile == "static":

@@ -56,9 +56,7 @@ def rows(probe: Probe) -> Finding:
     changed[last] = x_t[0]
     beside = probe.asked(changed, LATE, where)
     first = found[: size[0]]
-    off = max(
-        apart(first, alone), apart(first, turned[-size[0] :]), apart(found[: -size[last]], beside[: -size[last]])
-    )
+    off = max(apart(first, alone), apart(first, turned[-size[0] :]), apart(found[: -size[last]], beside[: -size[last]]))
     return Finding("rows", off <= probe.tolerance, f"a row alone and among others differs by {off:.1e} at the most")
 
 

@@ -3,25 +3,15 @@
     log p(x_0^i | x_t, text) = log-softmax over the codebook of the logits at masked positions; a revealed code is sure
     guidance:  logits = logits_empty + scale (logits_text - logits_empty)                          two passes a row
 
-Training masks a share cos(u pi / 2) of the codes, u uniform, and takes the cross-entropy of the masked ones: the
-optimum is the posterior whatever the share, and the network is not told it. The schedule is that of the checkpoint's
-scheduler, a_t = 1 - cos((1 - t) pi / 2) in the published ones: t = 1 - u, and the share that their sampler leaves
-masked after i of n steps is 1 - a_t at t = 1 - i / n.
+Training masks a share cos(u pi / 2) of the codes, u uniform, and takes the cross-entropy of the masked ones: its
+optimum is the posterior whatever the share. The schedule is that of the checkpoint's scheduler, a_t = 1 - cos((1 - t)
+pi / 2) in the published ones. `ClassifierFreeGuidance` mixes log-probabilities, which is the same as mixing logits.
 
-Guidance is `guidance.ClassifierFreeGuidance`, which mixes log-probabilities and not logits. The two differ by the
-logarithms of two sums over the codebook, the same for every code, so they are one distribution.
+Sampler. At temperature 0 `AmusedScheduler` is order="confidence", but that it rounds the number of masks down and
+reveals one code a step at the least, where this library rounds to the nearest; its Gumbel noise is not taken over.
+`ancestral` in its default order is the reverse process itself.
 
-Sampler. `AmusedScheduler` draws every masked code from the law above and masks those of least log p + temperature x
-Gumbel noise again, temperature falling from 2 to 0. At temperature 0 that is order="confidence" (enumerated in the
-tests), but that it rounds the number of masks down and shows one code a step at the least, where this library rounds to
-the nearest. The Gumbel noise is not taken over. `ancestral` in its default order is the reverse process itself, which
-does not look at how sure a code is.
-
-The network is the class of `diffusers`. Compared with its pipeline (diffusers 0.42.1: AmusedPipeline, AmusedScheduler;
-training was read in examples/amused/train_amused.py of huggingface/diffusers at 071190da) on the same random weights,
-in float32 on a CPU, 1024 codes, L = 256 and 1024, unequal prompts, at every state of a run: log-probabilities down to
--20 differ by at most 2.9e-6 and probabilities by 6.7e-8; under guidance by 10, which multiplies rounding by 19, by
-8.4e-5 and 1.4e-5. Images are the same to the bit.
+Compared with diffusers 0.42.1: tests/models/test_amused.py says how close.
 """
 
 from __future__ import annotations
@@ -30,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,9 +35,6 @@ from iterref.models.clip_text import Read, Reader
 from iterref.models.family import Family
 from iterref.models.vq import ImageCodec
 from iterref.noise import Noise, Schedule, absorbing
-
-if TYPE_CHECKING:
-    pass
 
 FAMILY = Family(
     title="aMUSEd pipelines of diffusers",
@@ -174,12 +161,6 @@ class ImageModel(TextModel):
         return self.images.codes(texts).to(self.device)
 
 
-def recognised(folder: Path) -> bool:
-    """Whether a folder holds a pipeline of this family."""
-    file = folder / INDEX
-    return file.is_file() and read_json(file, str(folder)).get("_class_name", "").lower() in FAMILY.reads
-
-
 def load(
     name: str | Path,
     *,
@@ -202,24 +183,27 @@ def load(
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, parts that do not fit
     together, and a size that is no multiple of what the network needs.
     """
-    library, device, name = vq.diffusers(), torch.device(device), str(name)
+    library, name = vq.diffusers(), str(name)
+    placing = {"dtype": dtype, "place": torch.device(device)}
     folder = fetched(name, FILES, revision=revision)
-    if not recognised(folder):
+    file = folder / INDEX
+    if not file.is_file() or read_json(file, name).get("_class_name", "").lower() not in FAMILY.reads:
         raise ValueError(f"{name} has no {INDEX} that names an AmusedPipeline: give the pipeline's whole folder")
-    parts = {part: vq.opened(folder, name, part) for part in ("transformer", "vqvae", "text_encoder")}
-    noise = _noise(folder, name, parts["transformer"])
-    reader = Reader.load(folder / "tokenizer", parts["text_encoder"], dtype, device)
-    network: Any = vq.network(library.UVit2DModel, parts["transformer"], dtype, device)
-    painter: Any = vq.network(library.VQModel, parts["vqvae"], torch.float32, device)
+    transformer, text = (vq.opened(folder, name, part, **placing) for part in ("transformer", "text_encoder"))
+    images = vq.opened(folder, name, "vqvae", **placing | {"dtype": torch.float32})
+    noise = _noise(folder, name, transformer)
+    reader = Reader.load(folder / "tokenizer", text)
+    network: Any = vq.network(library.UVit2DModel, transformer)
+    painter: Any = vq.network(library.VQModel, images)
     _together(name, network.config, painter.config, reader.encoder.config)
     scale = 2 ** (len(painter.config.block_out_channels) - 1)
     own, step = network.config.sample_size * scale, scale * (2 if network.config.downsample else 1)
     size = (own if height is None else height, own if width is None else width)
     if min(size) < 1 or any(side % step for side in size):
         raise ValueError(f"{name} draws multiples of {step} pixels, got {size[0]} x {size[1]}: say height and width so")
-    images = ImageCodec(painter, (size[0] // scale, size[1] // scale), scale)
+    codec = ImageCodec(painter, (size[0] // scale, size[1] // scale), scale)
     told = torch.tensor([*(original or (size[1], size[0])), *crop, aesthetic], dtype=torch.float32, device=device)
-    return ImageModel(Network(network), noise, reader, images, told, guidance, avoided)
+    return ImageModel(Network(network), noise, reader, codec, told, guidance, avoided)
 
 
 def _noise(folder: Path, name: str, transformer: Checkpoint) -> Noise:

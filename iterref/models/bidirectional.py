@@ -1,10 +1,9 @@
-"""Bidirectional: a language model of `transformers` in which every position sees every other, as masked laws.
+"""Bidirectional: a language model of `transformers` in which every position sees every other, as masked posteriors.
 
     log p(x_0^i | x_t)  =  log-softmax(head(states)_{i - shift})     at the open positions alone
     shift = 0: a position's logits stand at the position;   shift = 1: one before, as in models made of causal ones
 
-Whatever class it is, its head runs on the states of the open positions only: they are picked between the stack of
-layers and the head. Padding is hidden from all positions, so that a row's answer is its own.
+The head of whatever class runs on the states of the open positions only. Padding is hidden from all positions.
 """
 
 from __future__ import annotations

@@ -12,15 +12,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from iterref import hub
 
+if TYPE_CHECKING:
+    from iterref.models.device_map import DeviceMap
+
+CPU = torch.device("cpu")
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
@@ -32,20 +35,29 @@ DATA = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's folder on this machine, what the user called it, and its configuration."""
+    """A model's folder on this machine, what the user called it, its configuration, and what its weights become: of
+    which precision, on which device, or spread by a map."""
 
     name: str
     folder: Path
     config: Mapping[str, Any]
+    dtype: torch.dtype = torch.float32
+    place: torch.device | DeviceMap = CPU
 
     @classmethod
-    def open(cls, name: str | Path, revision: str | None = None) -> Checkpoint:
+    def open(cls, name: str | Path, revision: str | None = None, **placing: Any) -> Checkpoint:
         """The checkpoint in a folder, or that of a hub name such as "kuleshov-group/mdlm-owt" at a `revision`.
 
         Raises `FileNotFoundError` where there is neither, or no config.json, and `ValueError` where that is no JSON.
         """
         folder = hub.fetched(name, DATA, revision=revision)
-        return cls(str(name), folder, hub.read_json(folder / "config.json", str(name)))
+        return cls(str(name), folder, hub.read_json(folder / "config.json", str(name)), **placing)
+
+    @property
+    def device(self) -> torch.device:
+        """The one device of its network."""
+        assert isinstance(self.place, torch.device)
+        return self.place
 
     def weights(self) -> dict[str, Tensor]:
         """All tensors by name, on the CPU. Raises `FileNotFoundError` without safetensors, saying what to do, and
@@ -58,15 +70,12 @@ class Checkpoint:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The sizes of all tensors by name, read from the headers of files alone. Raises as `weights` does."""
-        found: dict[str, tuple[int, ...]] = {}
-        for file in self.files():
-            with hub.reading(file, self.name), safe_open(file, "pt") as weights:
-                found |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}
-        return found
+        return hub.shapes(self.files(), self.name)
 
-    def fits(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Raises `ValueError` where the weights at that precision need more bytes than the device has room for."""
-        hub.expect_room(self.name, hub.size_of(self.files(), self.name), dtype, device)
+    def expect_room(self) -> None:
+        """Raises `ValueError` where the weights need more bytes than their device has room for."""
+        if isinstance(self.place, torch.device):
+            hub.expect_room(self.name, self.shapes(), self.dtype, self.place)
 
     def size(self, *names: str) -> int:
         """The whole number that config.json holds under one of `names`, a dot going one level down.

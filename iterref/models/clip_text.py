@@ -2,8 +2,7 @@
 
     tokens, padded to the encoder's length  ->  the states before its last layer (T, D), the projected embedding (P,)
 
-Nothing hides the padding, in training neither, so that unequal prompts share a batch as they are. A prompt that is too
-long is refused; the published pipelines cut it.
+Nothing hides the padding, in training neither. A prompt that is too long is refused; the published pipelines cut it.
 Source: Radford et al. 2021, arXiv:2103.00020; by the classes of `transformers`.
 """
 
@@ -45,7 +44,7 @@ class Reader:
         self.room = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
 
     @classmethod
-    def load(cls, words: Path, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Reader:
+    def load(cls, words: Path, checkpoint: Checkpoint) -> Reader:
         """The tokenizer in a folder `words`, and the text encoder of a checkpoint.
 
         Raises `FileNotFoundError` for a folder without a tokenizer, and `ValueError` for one that cannot be read, or
@@ -67,10 +66,10 @@ class Reader:
                 f"the tokenizer in {words} has {len(tokenizer)} tokens and {checkpoint.name} knows {known}: they "
                 "belong to different models"
             )
-        checkpoint.fits(dtype, device)
+        checkpoint.expect_room()
         kind: Any = transformers.CLIPTextModelWithProjection
         config = pretrained.settings(kind.config_class, checkpoint)
-        encoder = pretrained.network(kind, config, checkpoint, dtype, device, spare=("position_ids",))
+        encoder = pretrained.network(kind, config, checkpoint, spare=("position_ids",))
         return cls(tokenizer, encoder)
 
     def __call__(self, prompts: Sequence[str]) -> Read:

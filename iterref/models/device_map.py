@@ -7,11 +7,9 @@
     "tensor_parallel"      every matrix in slices over the ranks of a launcher, which all compute at once
 
 `transformers` reads the weights to their places, and hooks of `accelerate` carry states from device to device. What is
-on the host or the disk is computed on the first accelerator, to which it is copied in every call; without any, on the
-host. From outside the network has one device, the first: token ids are given there and logits come back there.
-
-Ranks in tensor parallelism all make the same calls in the same order, each with a device of its own, and wait for each
-other in every layer; all of them hold the same logits, bit for bit, so that equal seeds keep them together.
+on the host or the disk is copied to the first accelerator in every call; without any, the host computes it. From
+outside the network has one device, the first. Ranks in tensor parallelism make the same calls in the same order and
+hold the same logits, bit for bit, so that equal seeds keep them together.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +79,7 @@ class DeviceMap:
             limits = {_place(where): _bytes(most) for where, most in limits.items()}
         return cls(places, limits, None if folder is None else Path(folder))
 
-    def options(
-        self, kind: Any, config: Any, checkpoint: Checkpoint, dtype: torch.dtype, names: Mapping[str, str]
-    ) -> dict[str, Any]:
+    def options(self, kind: Any, config: Any, checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, Any]:
         """What `from_pretrained` of a class is told beside a checkpoint's folder: a place for every part, and to read
         data of this machine alone. Raises `ValueError` where the parts that are named are not the network's, and for
         adapters, which it would add."""
@@ -96,7 +93,7 @@ class DeviceMap:
         if parts == RANKS:
             return told | {"distributed_config": ranks(kind, config)}
         if isinstance(parts, str):
-            parts = spread(parts, self.limits, _bare(kind, config), dtype)
+            parts = spread(parts, self.limits, _bare(kind, config), checkpoint.dtype)
         return told | {"device_map": whole(parts, _bare(kind, config)), "offload_folder": self.folder}
 
 
@@ -106,12 +103,12 @@ def silent() -> Iterator[None]:
     log = logging.getLogger("accelerate")
     level = log.level
     log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # buffers stay where there is no room planned for them: they are small
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # buffers stay where there is no room planned for them: they are small
+        try:
             yield
-    finally:
-        log.setLevel(level)
+        finally:
+            log.setLevel(level)
 
 
 def entrance(model: nn.Module) -> torch.device:
@@ -119,7 +116,8 @@ def entrance(model: nn.Module) -> torch.device:
     parts = getattr(model, "hf_device_map", None)
     if parts is None:
         return next(model.parameters()).device
-    return _device(_first(parts))
+    first = _first(parts)
+    return torch.device(f"cuda:{first}" if isinstance(first, int) else first)
 
 
 def tokens_of(model: Any) -> nn.Embedding:
@@ -133,9 +131,7 @@ def together(model: nn.Module) -> int:
     return int(getattr(model, "_tp_size", None) or 1)
 
 
-def spread(
-    way: str, limits: Mapping[Where, Where] | None, model: nn.Module, dtype: torch.dtype
-) -> dict[str, Where]:
+def spread(way: str, limits: Mapping[Where, Where] | None, model: nn.Module, dtype: torch.dtype) -> dict[str, Where]:
     """A place for every part of a model by one of `WAYS`, within limits or what is free; the model is taken apart.
 
     A part whose weights are all another's goes where the other goes, and only the other is counted: `accelerate` knows
@@ -163,11 +159,8 @@ def spread(
     with silent():
         room = dict(limits) if limits is not None else None
         told = {"no_split_module_classes": unsplit, "dtype": dtype}
-        room = (
-            get_max_memory(room)
-            if way == "sequential"
-            else get_balanced_memory(model, room, low_zero=way == "balanced_low_0", **told)
-        )
+        balanced = partial(get_balanced_memory, model, low_zero=way == "balanced_low_0", **told)
+        room = get_max_memory(room) if way == "sequential" else balanced(room)
         found: dict[str, Where] = dict(infer_auto_device_map(model, room, **told))
     return found | {name: next(found[part] for part in found if _within(home, part)) for name, home in twins.items()}
 
@@ -297,10 +290,6 @@ def _place(name: Where) -> Where:
 def _first(parts: Mapping[str, Where]) -> Where:
     """The device that computes what is on the host or the disk: `accelerate` takes it so, of GPUs the lowest number."""
     return next(iter(set(parts.values()) - set(HOST)), "cpu")
-
-
-def _device(place: Where) -> torch.device:
-    return torch.device(f"cuda:{place}" if isinstance(place, int) else place)
 
 
 def _bytes(most: Where) -> int:

@@ -4,30 +4,21 @@
     encoder (causal)            prompt -> keys and values of every layer, once a prompt, shared by all its candidates
     decoder (bidirectional)     canvas over these keys and values, which it reads and never adds to
 
-What the output is. Google's fine-tuning draws t uniformly, replaces every token of a canvas with probability t by one
-of the whole vocabulary, and takes the cross-entropy of x_0 at *all* positions, unweighted: its optimum is the
-posterior, a token's own evidence included. The network is not told t, so it is E[p(x_0^i | x_t, t) | x_t], t uniform a
-priori: the posterior at t as far as the canvas shows how noisy it is. That a token is certain at t = 0 the network
-cannot know, and the denoiser says so. A loss at the replaced positions alone, as in dllm's trainer, makes a network
-leave a token's own evidence out: load it with `left_out=True`. (How the released weights were first trained is not
-published; `iterref.check` tells the two apart on texts of the model's.)
+What the output is. Google's fine-tuning replaces every token of a canvas with probability t, uniform, by one of the
+whole vocabulary, and takes the cross-entropy of x_0 at *all* positions: its optimum is the posterior, a token's own
+evidence included, at t as far as the canvas shows how noisy it is. That a token is certain at t = 0 the network cannot
+know, and the denoiser says so. A loss at the replaced positions alone, as in dllm's trainer, makes a network leave a
+token's own evidence out: load it with `left_out=True`. `iterref.check` tells the two apart on texts of the model's.
 
 Self-conditioning. The family's samplers feed the last step's logits back. A kernel must be a function of x_t alone, so
-nothing is fed, unless `self_condition=k`: then k passes over the same x_t come first, each fed the logits before it.
-k = 1 is the second pass of training. What earlier, noisier canvases said is lost either way. The first pass is fed
-zeros, as in the samplers (Google's fine-tuning feeds the embedding of a uniform guess there).
+nothing is fed, unless `self_condition=k`: then k passes over the same x_t come first, each fed the logits before it,
+the first zeros. k = 1 is the second pass of training.
 
 Samplers. `ancestral` is diffusers' DiscreteDDIMScheduler at temperature 1; with order="bounded" it draws, accepts and
-renoises as transformers' entropy-bounded sampler, but for its falling temperature (0.8 to 0.4), its early stop and its
-argmax at the end. An answer is one canvas; the samplers go on with another.
+renoises as transformers' entropy-bounded sampler, but for its falling temperature, its early stop and its argmax at the
+end. An answer is one canvas; the samplers go on with another.
 
-Compared with transformers 5.23.0 (models/diffusion_gemma, a prompt at a time) on the same random weights, 6 layers,
-V = 4000, L = 256, prompts of 1 to 300 tokens around a window of 64, logits of up to 20: the same bits in float64, with
-self_condition=1 too; probabilities within 1.8e-5 (4.4e-4) in float32. Experts are chosen: where two tie to rounding an
-answer jumps, as the class' own does between batches. diffusers 0.42.1: the law of a step within 1.3e-7. Losses were
-read in google-deepmind/gemma at 7691fd4e (gemma/diffusion/hackable_diffusion_adapter), google/hackable_diffusion at
-37c5e000 (lib/training/discrete_loss.py), NVIDIA-NeMo/Automodel at 02dacd57 (components/loss/dllm_loss.py, the same)
-and ZHZisZZ/dllm at 37f3e116 (dllm/pipelines/diffusiongemma/trainer.py, the other).
+Compared with transformers 5.23.0 and diffusers 0.42.1: tests/models/test_diffusion_gemma.py says how close.
 """
 
 from __future__ import annotations
@@ -45,7 +36,7 @@ from iterref.denoiser import Denoiser, from_leave_one_out
 from iterref.fence import fenced
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.device_map import DeviceMap, entrance
+from iterref.models.device_map import entrance
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec, mismatch
 from iterref.models.text.prompted import PromptedModel, expect_positions
@@ -192,8 +183,6 @@ def load(
     codec: Codec | None,
     *,
     length: int | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | DeviceMap = "cpu",
     chat: bool | None = None,
     self_condition: int = 0,
     left_out: bool = False,
@@ -221,7 +210,7 @@ def load(
     if codec is not None and codec.reach > vocab:
         raise mismatch(checkpoint.name, vocab, codec)
     config = pretrained.settings(kind.config_class, checkpoint, vision_config=dict(BLIND))
-    network = Network(pretrained.network(kind, config, checkpoint, dtype, device, spare=VISION))
+    network = Network(pretrained.network(kind, config, checkpoint, spare=VISION))
     table = network.model.model.decoder.embed_tokens.weight
     if self_condition and table.device != network.device:
         raise ValueError(

@@ -178,17 +178,10 @@ def state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def network_of(
-    checkpoint: Checkpoint,
-    codec: Codec | None,
-    options: DitOptions,
-    mask: int | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Dit:
+def network_of(checkpoint: Checkpoint, codec: Codec | None, options: DitOptions, mask: int | None) -> Dit:
     """The network of a checkpoint. Where its training cut texts into blocks and filled none up, as a tokenizer without
     padding says unless config.json has `filler`, the end of a text, which fills up a canvas, is hidden."""
-    network = build(options, state(checkpoint.weights()), dtype, device, checkpoint.name)
+    network = build(options, state(checkpoint.weights()), checkpoint.dtype, checkpoint.device, checkpoint.name)
     known = None if codec is None else codec.within(options.vocab, mask)
     if known is not None and known.pad is None and not checkpoint.config.get("filler"):
         network.filler = known.end

@@ -3,33 +3,21 @@
     log p(x_0^i | x_t, prompt) = log-softmax of the logits at position i - 1, without the mask;  a_t = 1 - t
     a Qwen2 without a causal mask: every position of prompt and answer sees every other; no time
 
-Dream kept the causal model's habit of saying at a position what the next one holds, so its laws stand one position
-before their own. The first position of all has none before it and reads its own logits, as published: a text without a
-prompt begins with <|beginoftext|>, as does a prompt that is no chat (the published evaluation of the base model).
+Like the causal model that it was, Dream says at a position what the next one holds. The first position of all reads
+its own logits, as published: a text without a prompt, or behind one that is no chat, begins with <|beginoftext|>.
 
 Files: config.json with model_type "Dream", weights under Qwen2's names, vocab.json and merges.txt. The mask is token
 151666 (config.json says so), the answer ends with <|im_end|> or <|endoftext|> and is filled up with the latter. The
 base model's tokenizer may hold Qwen's chat template: say chat=False for it. DiffuCoder comes in the same format.
 
-Compared with ZHZisZZ/dllm at ca176752 (dllm/pipelines/dream/models/modeling_dream.py, under transformers 4.46.2) on the
-same random weights, in float32 on a CPU, 3 layers of width 64, 1,510 tokens, keys shared or not, four unequal prompts:
-logits of up to 31 differ by at most 2.7e-5, also from its batch, which is padded in front; probabilities by 3.0e-6. In
-bfloat16 both round alike.
-
-A plain step has the law of the published sampler's `origin` (generation_utils.py): a mask falls with probability
-1 - s / t. Its draws at temperature 1 fit the enumerated law: 4 chi-square tests on 60,000 answers of 4 tokens each, p
-above 0.36. Its times end at eps = 0.001 before the last step shows the rest; here they end at 0. It does not rule out
-the mask, nor ids beyond the tokenizer's.
+Compared with ZHZisZZ/dllm at ca176752: tests/models/test_dream.py says how close.
 """
 
 from __future__ import annotations
 
-import torch
-
 from iterref.models import pretrained
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.device_map import DeviceMap
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
@@ -41,13 +29,7 @@ MASK = "<|mask|>"
 
 
 def load(
-    checkpoint: Checkpoint,
-    codec: Codec | None,
-    *,
-    length: int | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | DeviceMap = "cpu",
-    chat: bool | None = None,
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, chat: bool | None = None
 ) -> PromptedModel:
     """The text model of a Dream; `length` positions of an answer, 128 unless given.
 
@@ -66,7 +48,7 @@ def load(
     changes = {"use_sliding_window": False, "sliding_window": None}
     config = pretrained.settings(Qwen2ForCausalLM.config_class, checkpoint, **changes)
     role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
-    model = pretrained.network(Qwen2ForCausalLM, config, checkpoint, dtype, device)
+    model = pretrained.network(Qwen2ForCausalLM, config, checkpoint)
     head = [] if codec is None or codec.start is None else [codec.start]
     network = Bidirectional(model, causal=True, shift=1)
     return answers(network, role, codec, length=length, chat=chat, head=head)

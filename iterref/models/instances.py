@@ -34,7 +34,7 @@ class Held(Checkpoint):
         """The sizes of all tensors by name."""
         return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
-    def fits(self, dtype: torch.dtype, device: torch.device) -> None:
+    def expect_room(self) -> None:
         """The weights have their room already."""
 
     def files(self) -> list[Path]:
@@ -42,7 +42,7 @@ class Held(Checkpoint):
         return []
 
 
-def held(model: Any, tokenizer: Any, folder: Path) -> Held:
+def held(model: Any, tokenizer: Any, folder: Path, **placing: Any) -> Held:
     """The checkpoint of a network of `transformers`, which may be compiled or wrapped for training; `folder` gets its
     tokenizer, an object of `transformers` or `tokenizers`.
 
@@ -72,7 +72,7 @@ def held(model: Any, tokenizer: Any, folder: Path) -> Held:
     if ends is not None:
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
     save(tokenizer, folder)
-    return Held(f"the {kind}", folder, written, tensors)
+    return Held(f"the {kind}", folder, written, tensors=tensors, **placing)
 
 
 def place_of(model: Any) -> tuple[torch.device, str]:

@@ -8,16 +8,7 @@ LLaMA of `transformers` under other names. The mask is token 126336 (config.json
 <|eot_id|> (126348) or <|endoftext|> (126081) and is filled up with the latter. The chat template is used where the
 tokenizer has one and a token that ends a turn: the base model's has no <|eot_id|> (dllm/utils/models.py says so).
 
-Compared with ZHZisZZ/dllm at ca176752 (dllm/pipelines/llada/models/modeling_llada.py, under transformers 4.46.2) on the
-same random weights, in float32 on a CPU, 3 layers of width 64, 1,510 tokens, keys shared or not, four unequal prompts:
-logits of up to 30 differ by at most 2.9e-5, and by 6.4e-5 from its batch, which is padded in front; probabilities by
-9.1e-6. In bfloat16 its code turns queries and keys in float32, which LLaMA's class does not: 5 % more rounding.
-
-The published sampler (ML-GSAI/LLaDA at b7e6c356, generate.py) shows a fixed number of tokens a step. Given how many
-fall, a plain step here has its law with random remasking; `order="confidence"` in as many steps as divide the answer,
-in blocks or not, is its law with low confidence. Its draws at temperature 1 fit the enumerated laws: 11 chi-square
-tests on 60,000 answers of 4 tokens each, one p of 0.016, the others above 0.09. It does not rule out the mask, nor ids
-beyond the tokenizer's.
+Compared with ZHZisZZ/dllm at ca176752 and ML-GSAI/LLaDA at b7e6c356: tests/models/test_llada.py says how close.
 """
 
 from __future__ import annotations
@@ -25,12 +16,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from iterref.models import pretrained
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.device_map import DeviceMap
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
@@ -76,13 +64,7 @@ NAMES = {
 
 
 def load(
-    checkpoint: Checkpoint,
-    codec: Codec | None,
-    *,
-    length: int | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | DeviceMap = "cpu",
-    chat: bool | None = None,
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, chat: bool | None = None
 ) -> PromptedModel:
     """The text model of a LLaDA; `length` positions of an answer, 128 unless given.
 
@@ -94,7 +76,7 @@ def load(
     chat, length = talks(codec, chat), LENGTH if length is None else length
     config = pretrained.settings(LlamaForCausalLM.config_class, replace(checkpoint, config=llama(checkpoint)))
     role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
-    model = pretrained.network(LlamaForCausalLM, config, checkpoint, dtype, device, NAMES)
+    model = pretrained.network(LlamaForCausalLM, config, checkpoint, NAMES)
     head = [] if codec is None else codec.frame[0]
     return answers(Bidirectional(model, causal=True), role, codec, length=length, chat=chat, head=head)
 

@@ -6,15 +6,12 @@ Two kinds: encoders that were trained to fill in (BERT, RoBERTa, ModernBERT: any
 whose weights were trained on with full attention (Qwen2, Qwen3, LLaMA; "a2d-" and "andi-" in front of the type). A
 decoder whose tokenizer has no mask was never trained to fill in, and is refused.
 
-Input: the chat template's text and the answer where there is a template, else [CLS] prompt answer [SEP]. An encoder
-that was trained to fill in and no more knows neither ends within a text nor padding behind it: a text of its has as
-many tokens as there are positions, or keeps the number that it has, and what fills a canvas up is hidden. A plain BERT
-was trained with 15 % of the tokens masked and guesses where most are (Wang and Cho 2019, arXiv:1902.04094, on what it
-is a model of); one that was trained on at all rates is a diffusion model.
+Input: the chat template's text and the answer where there is a template, else [CLS] prompt answer [SEP]. A plain
+encoder knows neither ends within a text nor padding behind it: a text keeps its number of tokens, and what fills a
+canvas up is hidden. It was trained with 15 % of the tokens masked and guesses where most are (Wang and Cho 2019,
+arXiv:1902.04094); one that was trained on at all rates is a diffusion model.
 
-Compared with ZHZisZZ/dllm at 6e756132 (the attention mask of dllm/pipelines/andi/models/qwen3/modeling_qwen3.py) and
-13ba3727 (dllm/core/samplers/mdlm.py: logits unshifted; padding behind the answer and hidden): an independent reading of
-both stands in the tests, over the classes of `transformers`, and agrees to 1e-6.
+Compared with ZHZisZZ/dllm at 6e756132 and 13ba3727: tests/models/test_masked_lm.py says how close.
 """
 
 from __future__ import annotations
@@ -22,13 +19,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from iterref.models import pretrained
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.device_map import DeviceMap
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
@@ -69,13 +64,7 @@ def recognised(config: Mapping[str, Any]) -> bool:
 
 
 def load(
-    checkpoint: Checkpoint,
-    codec: Codec | None,
-    *,
-    length: int | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | DeviceMap = "cpu",
-    chat: bool | None = None,
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, chat: bool | None = None
 ) -> PromptedModel:
     """The text model of a masked language model; `length` positions of an answer, 64 unless given.
 
@@ -93,7 +82,7 @@ def load(
         )
     written: Any = getattr(transformers, decoder(kind) or encoder(kind, checkpoint.name))
     config = pretrained.settings(written.config_class, checkpoint)
-    model = pretrained.network(written, config, checkpoint, dtype, device, spare=SPARE)
+    model = pretrained.network(written, config, checkpoint, spare=SPARE)
     network, length = Bidirectional(model, causal), LENGTH if length is None else length
     talks = codec.template is not None and chat is not False
     role = roles(checkpoint, codec, network.vocab, str(codec.tokenizer.id_to_token(codec.mask)), talks)

@@ -36,32 +36,27 @@ def settings(kind: Any, checkpoint: Checkpoint, **changes: Any) -> Any:
 
 
 def network(
-    kind: Any,
-    config: Any,
-    checkpoint: Checkpoint,
-    dtype: torch.dtype,
-    place: torch.device | str | DeviceMap,
-    names: Mapping[str, str] | None = None,
-    spare: Sequence[str] = (),
+    kind: Any, config: Any, checkpoint: Checkpoint, names: Mapping[str, str] | None = None, spare: Sequence[str] = ()
 ) -> nn.Module:
-    """A network of the class `kind` with a configuration and a checkpoint's weights, on a device or spread by a map.
+    """A network of the class `kind` with a configuration and a checkpoint's weights, where its place is.
 
     A weight has the class' own name once what `names` lists, patterns, is replaced in it. Parts whose names contain one
     of `spare` may be missing, left over or of another shape: nothing looks at them. Raises `ValueError` for other parts
     like that, and for a network that there is no room for.
     """
-    names, shapes = names or {}, {}
+    names, place, shapes = names or {}, checkpoint.place, {}
     if isinstance(place, DeviceMap):
         # From the files themselves: each weight goes to its place alone, and those on the disk are never read here, nor
         # are their sizes looked at.
         shapes = {renamed(name, names): shape for name, shape in checkpoint.shapes().items()}
-        source, told = checkpoint.folder, place.options(kind, config, checkpoint, dtype, names)
+        source, told = checkpoint.folder, place.options(kind, config, checkpoint, names)
     else:
         held = {renamed(name, names): weight for name, weight in checkpoint.weights().items()}
         source, told = None, {"state_dict": {name: held[name] for name in held if not _among(name, spare)}}
+    told |= {"config": config, "dtype": checkpoint.dtype}
     with quiet(), silent() if isinstance(place, DeviceMap) else nullcontext():
         try:
-            made, info = kind.from_pretrained(source, config=config, dtype=dtype, output_loading_info=True, **told)
+            made, info = kind.from_pretrained(source, output_loading_info=True, **told)
         except Exception as error:
             if "out of memory" in str(error):
                 raise

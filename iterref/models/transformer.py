@@ -5,14 +5,13 @@
     p(x_0^i = v) = (1 - g_i) softmax(E h_i)_v + g_i sum over source positions j with source_j = v of pointer_ij
 
 `g` is the copy gate and `pointer` an attention over the source (pointer-generator, See et al. 2017, arXiv:1704.04368);
-`E` is the token table, tied to the input. Rotary positions (Su et al. 2021, arXiv:2104.09864), pre-norm, SwiGLU.
-Without `timed` the network never sees t: for masked noise the number of masks already tells it (Sahoo et al. 2024,
-arXiv:2406.07524). With `timed` a sinusoidal embedding of t is added to the canvas, as uniform noise needs.
+`E` is the token table, tied to the input. Rotary positions (Su et al. 2021, arXiv:2104.09864), pre-norm, SwiGLU. With
+`timed` a sinusoidal embedding of t is added to the canvas, as uniform noise needs; the number of masks tells it else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import log
 
 import torch
@@ -58,15 +57,8 @@ class Memory:
 
     def take(self, rows: Tensor) -> Memory:
         """The memory of rows (R,) long, with repeats: several canvases may read one prompt."""
-        return replace(
-            self,
-            source=self.source[rows],
-            present=self.present[rows],
-            states=self.states[rows],
-            pointers=self.pointers[rows],
-            keys=tuple(key[rows] for key in self.keys),
-            values=tuple(value[rows] for value in self.values),
-        )
+        keys, values = (tuple(part[rows] for part in parts) for parts in (self.keys, self.values))
+        return Memory(self.source[rows], self.present[rows], self.states[rows], self.pointers[rows], keys, values)
 
 
 def rotary(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -263,17 +255,9 @@ class Transformer(nn.Module):
         out[:, [self.options.mask, self.options.pad]] = -torch.inf
         return out
 
-    def log_probs(self, states: Tensor, memory: Memory, where: Tensor) -> Tensor:
-        """(M, V) float32 log p(x_0^i | x_t) of the True cells of where (R, L), row-major, -inf for `mask` and `pad`."""
-        row = where.nonzero()[:, 0] // (states.shape[0] // memory.source.shape[0])
-        return self.head(states[where], self.scores(states, memory)[where], memory.source[row])
-
-    def head(self, states: Tensor, scores: Tensor, source: Tensor) -> Tensor:
-        """(M, V) float32 log p(x_0^i | x_t) of packed states (M, width), pointer scores (M, S) and sources (M, S)."""
-        return self.mixture(states, scores, source).log_()
-
     def mixture(self, states: Tensor, scores: Tensor, source: Tensor) -> Tensor:
-        """The probabilities (M, V) float32 of the same: tokens written by the vocabulary's law and the pointer's."""
+        """(M, V) float32 p(x_0^i | x_t) of packed states (M, width), pointer scores (M, S) and sources (M, S): what is
+        written and what is copied, never `mask` and `pad`."""
         gate = torch.sigmoid(self.gate(states).float())
         probability = torch.softmax(self.logits(states), dim=-1).mul_(1 - gate)
         probability.scatter_add_(1, source, gate * torch.softmax(scores, dim=-1))
@@ -282,8 +266,8 @@ class Transformer(nn.Module):
         return probability
 
     def target_log_probs(self, states: Tensor, memory: Memory, where: Tensor, target: Tensor) -> Tensor:
-        """(M,) float32 log p(x_0^i = target_i | x_t) for target (R, L) long on the True cells of where (R, L): the same
-        numbers as `log_probs` gives, without building (M, V) probabilities."""
+        """(M,) float32 log p(x_0^i = target_i | x_t) for target (R, L) long on the True cells of where (R, L): those of
+        `mixture`, without building (M, V) probabilities."""
         row = where.nonzero()[:, 0] // (states.shape[0] // memory.source.shape[0])
         open_states, wanted = states[where], target[where]
         gate = self.gate(open_states).float().squeeze(1)

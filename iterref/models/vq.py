@@ -111,22 +111,22 @@ def diffusers() -> Any:
     return library
 
 
-def opened(folder: Path, name: str, part: str) -> Checkpoint:
+def opened(folder: Path, name: str, part: str, **placing: Any) -> Checkpoint:
     """The checkpoint of one part of a pipeline, a folder in it. Raises `FileNotFoundError` where it has none."""
     named = f"{name}/{part}"
-    return Checkpoint(named, folder / part, read_json(folder / part / "config.json", named))
+    return Checkpoint(named, folder / part, read_json(folder / part / "config.json", named), **placing)
 
 
-def network(kind: Any, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def network(kind: Any, checkpoint: Checkpoint) -> nn.Module:
     """A network of a class of `diffusers` for inference, every weight its own: none is left random.
 
     Raises `ValueError` for a configuration that the class refuses, weights that are missing, left over or of another
     shape, and a network that the device has no room for.
     """
-    checkpoint.fits(dtype, device)
+    checkpoint.expect_room()
     try:
         with torch.device("meta"):
             made: nn.Module = kind.from_config(dict(checkpoint.config))
     except Exception as error:  # whatever the class objects to, one sentence says where
         raise ValueError(f"config.json of {checkpoint.name} is none of {kind.__name__} ({first_line(error)})") from None
-    return filled(made, checkpoint.weights(), checkpoint.name, lambda name: dtype, device)
+    return filled(made, checkpoint.weights(), checkpoint.name, lambda name: checkpoint.dtype, checkpoint.device)

@@ -69,7 +69,7 @@ def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | s
     folder, number = located(source), _number_type(dtype)
     config = hub.read_json(folder / "config.json", str(folder))
     _check_architecture(folder, config)
-    hub.expect_room(str(folder), hub.size_of(folder.glob("*.safetensors"), str(folder)), number, hub.device_of(device))
+    hub.expect_room(str(folder), hub.shapes(folder.glob("*.safetensors"), str(folder)), number, hub.device_of(device))
     name = {"encoder": "AutoModel", "CLIP": "CLIPModel"}.get(kind, f"AutoModelFor{kind}")
     with hub.quiet():
         try:

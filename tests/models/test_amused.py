@@ -1,4 +1,11 @@
-"""aMUSEd pipelines: the published law and step, images and codes, prompts read once, guidance, bad input."""
+"""aMUSEd pipelines: the published law and step, images and codes, prompts read once, guidance, bad input.
+
+Compared with its pipeline (diffusers 0.42.1: AmusedPipeline, AmusedScheduler;
+training was read in examples/amused/train_amused.py of huggingface/diffusers at 071190da) on the same random weights,
+in float32 on a CPU, 1024 codes, L = 256 and 1024, unequal prompts, at every state of a run: log-probabilities down to
+-20 differ by at most 2.9e-6 and probabilities by 6.7e-8; under guidance by 10, which multiplies rounding by 19, by
+8.4e-5 and 1.4e-5. Images are the same to the bit.
+"""
 
 from __future__ import annotations
 
@@ -349,11 +356,9 @@ def test_the_transformer_is_compiled_on_demand(model, monkeypatch):
 
 
 def test_a_pipeline_is_recognised(own):
-    assert amused.recognised(own) and not amused.recognised(own / "transformer")
     change(own / "model_index.json", _class_name="AmusedInpaintPipeline")
-    assert amused.recognised(own)
+    assert amused.load(own).length
     change(own / "model_index.json", _class_name="StableDiffusionPipeline")
-    assert not amused.recognised(own)
     with pytest.raises(ValueError, match="no model_index.json that names an AmusedPipeline"):
         amused.load(own)
 
@@ -407,7 +412,7 @@ def test_missing_and_pickled_parts_are_named(own):
         ("scheduler/scheduler_config.json", {"mask_token_id": 7}, "with 7, and its transformer was trained with 8"),
         ("scheduler/scheduler_config.json", {"masking_schedule": "sine"}, "'sine': known are cosine and linear"),
         ("transformer/config.json", {"num_hidden_layers": 1}, "do not make a UVit2DModel of the sizes in config.json"),
-        ("transformer/config.json", {"intermediate_size": 32}, "another shape.: the two files belong to"),
+        ("transformer/config.json", {"intermediate_size": 32}, "has shape .* and not .*: the two files belong to"),
         ("transformer/config.json", {"num_hidden_layers": 3}, "is missing"),
         ("transformer/config.json", {"block_num_heads": 0}, "config.json of .*transformer is none of UVit2DModel"),
         ("transformer/config.json", {"vocab_size": None}, "no whole number 'vocab_size'"),

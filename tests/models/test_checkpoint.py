@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -129,16 +130,15 @@ def test_precisions_and_devices():
 def test_what_the_device_has_no_room_for_is_refused_before_it_is_read(tmp_path, monkeypatch):
     checkpoint = Checkpoint.open(write(tmp_path, flat_config("mdlm", VOCAB), weights(VOCAB)))
     numbers = sum(weight.numel() for weight in checkpoint.weights().values())
-    cpu = torch.device("cpu")
     for dtype, size in ((torch.float32, 4), (torch.bfloat16, 2)):
         room = [numbers * size]
         monkeypatch.setattr("iterref.hub.free_memory", lambda device, room=room: room[0])
-        checkpoint.fits(dtype, cpu)
+        replace(checkpoint, dtype=dtype).expect_room()
         room[0] -= 1
         hint = "take dtype='bfloat16', another" if size == 4 else "take another device"
         with pytest.raises(ValueError, match=f"as {str(dtype)[6:]} and cpu has .*: {hint}"):
-            checkpoint.fits(dtype, cpu)
+            replace(checkpoint, dtype=dtype).expect_room()
         with pytest.raises(ValueError, match="another device or a smaller model"):
             load(tmp_path, dtype=str(dtype)[6:], tokenizer="none")
     monkeypatch.setattr("iterref.hub.free_memory", lambda device: None)
-    checkpoint.fits(torch.float32, cpu)
+    checkpoint.expect_room()

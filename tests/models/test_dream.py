@@ -1,4 +1,15 @@
-"""Dream checkpoints: the published network with its shift, the published sampler's step, chats, what is refused."""
+"""Dream checkpoints: the published network with its shift, the published sampler's step, chats, what is refused.
+
+Compared with ZHZisZZ/dllm at ca176752 (dllm/pipelines/dream/models/modeling_dream.py, under transformers 4.46.2) on the
+same random weights, in float32 on a CPU, 3 layers of width 64, 1,510 tokens, keys shared or not, four unequal prompts:
+logits of up to 31 differ by at most 2.7e-5, also from its batch, which is padded in front; probabilities by 3.0e-6. In
+bfloat16 both round alike.
+
+A plain step has the law of the published sampler's `origin` (generation_utils.py): a mask falls with probability
+1 - s / t. Its draws at temperature 1 fit the enumerated law: 4 chi-square tests on 60,000 answers of 4 tokens each, p
+above 0.36. Its times end at eps = 0.001 before the last step shows the rest; here they end at 0. It does not rule out
+the mask, nor ids beyond the tokenizer's.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +40,8 @@ PROMPTS = ["the cat saw the dog", "", "a dog"]
 T = 6
 
 
-def load(folder: Path, length: int = T, **options: Any) -> PromptedModel:
-    return dream.load(Checkpoint.open(folder), Codec.load(folder), length=length, **options)
+def load(folder: Path, dtype: torch.dtype = torch.float32, length: int = T, **options: Any) -> PromptedModel:
+    return dream.load(Checkpoint.open(folder, dtype=dtype), Codec.load(folder), length=length, **options)
 
 
 def published(
@@ -110,7 +121,7 @@ def test_a_plain_step_is_the_published_sampler_s(tmp_path: Path, t: float, s: fl
 
 def test_chats_and_texts(tmp_path: Path) -> None:
     checkpoint(tmp_path)
-    model, plain = load(tmp_path, 40), load(tmp_path, 40, chat=False)
+    model, plain = load(tmp_path, length=40), load(tmp_path, length=40, chat=False)
     codec = model.codec
     assert plain.ids(["the cat", ""]) == [[START, *codec.ids(["the cat"])[0]], [START]]
     assert model.ends == [TURN, END] and plain.ends == [END, TURN] and model.fill == END
@@ -138,7 +149,7 @@ def test_what_may_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision(tmp_path: Path, dtype: str) -> None:
     checkpoint(tmp_path)
-    whole, half = load(tmp_path), load(tmp_path, dtype=getattr(torch, dtype), device="cpu")
+    whole, half = load(tmp_path), load(tmp_path, getattr(torch, dtype))
     x_t = half_open(3, T, PIECES, MASK)
     found = laws(half.prepare(PROMPTS)[0], x_t)
     assert found.dtype == torch.float32 and found.sum(-1).sub(1).abs().max() < 1e-5

@@ -1,4 +1,9 @@
-"""Masked language models of `transformers`: the class' own logits, whatever prompts stand beside, as masked laws."""
+"""Masked language models of `transformers`: the class' own logits, whatever prompts stand beside, as masked laws.
+
+Compared with ZHZisZZ/dllm at 6e756132 (the attention mask of dllm/pipelines/andi/models/qwen3/modeling_qwen3.py) and
+13ba3727 (dllm/core/samplers/mdlm.py: logits unshifted; padding behind the answer and hidden): an independent reading of
+both stands in the tests, over the classes of `transformers`, and agrees to 1e-6.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""MDLM checkpoints: read from their own format, the published law, the published step, bad input."""
+"""MDLM checkpoints: read from their own format, the published law, the published step, bad input.
+
+Compared with kuleshov-group/mdlm at c112c526 (models/dit.py, diffusion.py; flash-attn replaced by torch's attention) on
+the same random weights, in float32 on a CPU, L = 64 and 1024: logits of up to 5 differ by at most 4.3e-6, probabilities
+by 1.1e-7, the law of a step (`_ddpm_update`) by 3.1e-7. On a GPU the published code runs its blocks in bfloat16.
+"""
 
 from __future__ import annotations
 

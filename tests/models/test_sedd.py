@@ -1,4 +1,9 @@
-"""SEDD checkpoints: scores made posteriors, the published step, and what is refused."""
+"""SEDD checkpoints: scores made posteriors, the published step, and what is refused.
+
+Compared with louaaron/Score-Entropy-Discrete-Diffusion at 0605786d (model/transformer.py, graph_lib.py; flash-attn
+replaced by torch's attention) on the same random weights, in float32 on a CPU, L = 64 and 1024: log-scores are the same
+bits, posteriors differ by at most 3.8e-8, the law of an analytic step with scores that add up by 2.9e-7.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""UDLM and Duo checkpoints: the published posterior, the published step, the leave-one-out law, labels."""
+"""UDLM and Duo checkpoints: the published posterior, the published step, the leave-one-out law, labels.
+
+Compared with kuleshov-group/discrete-diffusion-guidance at edb0f8c2 (models/hf/modeling_udlm.py, diffusion.py; the
+rotary kernel of flash-attn replaced) on the same random weights, in float32 on a CPU, L = 64 and 1024, with labels and
+without: logits of up to 5 differ by at most 3.9e-6, the law of a step (`_compute_posterior`) by 3.7e-7.
+
+Duo: s-sahoo/duo at 7c9b498f (models/dit.py, algo.py; the rotary kernel of flash-attn replaced), on the same
+random weights, in float32 on a CPU, L = 64 and 1024: logits are the same bits, the law of a step (`_posterior_from_x0`)
+differs by at most 3.7e-7.
+"""
 
 from __future__ import annotations
 
