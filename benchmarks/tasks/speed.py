@@ -31,7 +31,7 @@ from iterref.cli.config import configured
 from iterref.cli.refusals import refusals, resuming
 from iterref.cli.writing import JSON_FILE, write_json
 from iterref.denoiser import Denoiser
-from iterref.footprint import peak_memory
+from iterref.estimation import peak_memory
 from iterref.hub import device_of, precision
 from iterref.problem import Problem
 from iterref.random import Rng

@@ -18,27 +18,24 @@ from typing import Any, BinaryIO
 import click
 
 from iterref import __version__
-from iterref.cli.bench import bench
 from iterref.cli.compare import compare
 from iterref.cli.config import configured
-from iterref.cli.doors import doors, kept, resuming
 from iterref.cli.edit import edit_texts, goes_on, infill, refine
-from iterref.cli.engine import engine_of, engine_options, generate_many
+from iterref.cli.engine import ENGINE, engine_of, generate_many
 from iterref.cli.listed import list_all
-from iterref.cli.placing import place_of, place_options
+from iterref.cli.options import COUNT, PLACE, RUN, place_of
 from iterref.cli.reading import Input, read_budget, read_prompts, read_reward
+from iterref.cli.refusals import WrongUse, kept, refusals, resuming
 from iterref.cli.unfinished import STRENGTH, identity, left_by
 from iterref.cli.writing import (
     FILE,
     JSON_FILE,
-    OUT,
-    PAGE,
     expect_outputs,
     printing_to_stderr,
     watched,
     write_json,
     write_result,
-)
+)  # fmt: skip
 from iterref.sources import HOME, declared
 
 RESUMED: dict[str, Any] = {"strength": STRENGTH, "room": None}  # how `generate` goes on from texts
@@ -56,12 +53,12 @@ def main() -> None:
 @click.option("--json", "as_json", type=JSON_FILE, help="Write the table as JSON, too.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--budget", type=click.FloatRange(min=1), help="Denoiser rows a sentence, drafts included.")
+@click.option("--budget", type=click.FloatRange(min=1), help="NFE a sentence, drafts included.")
 @configured
 def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budget: float | None) -> None:
     """Four methods on the bundled model and sentences, at one budget; a picture, and a run as a page."""
     tell = partial(click.echo, err=as_json == "-")
-    with doors(), resuming("a demo is made in one go: start again"):
+    with refusals(), resuming("a demo is made in one go: start again"):
         expect_outputs(out, html, as_json)
         from iterref import demo as show
         from iterref.loading import load
@@ -87,37 +84,17 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
 
 @main.command()
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, in place of FILE.")
-@click.option("--method", default=None, help="NAME:option=value,...; iterref with options for text unless given.")
-@click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME (see `iterref ls`).")
-@click.option("--budget", help="Calls a text: NFE, or NFE,REWARD_CALLS, or total=CALLS,depth=CALLS.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer of itself.")
-@click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward.")
+@COUNT
 @click.option("--start", type=click.Choice(["drafts"]), help="Refine the best of the consensus' own drafts.")
-@click.option("--model", default="tiny-news", show_default=True, help="Or a folder, or a hub name (see `iterref ls`).")
-@place_options
-@click.option("--max-rows", type=click.IntRange(min=1), help="Most rows in one call of the model.")
-@click.option("--json", "as_json", is_flag=True, help="JSON lines: all fields, text, reward, cost, tokens.")
-@engine_options
-@OUT
-@PAGE
-@configured
+@ENGINE
+@RUN
 def generate(
-    file: BinaryIO,
-    count: int | None,
-    as_json: bool,
-    out: str,
-    html: str | None,
-    **options: Any,
+    file: BinaryIO, count: int | None, as_json: bool, out: str, html: str | None, **options: Any
 ) -> None:
     """Texts for prompts: one prompt a line of FILE or standard input, or JSON lines (an array, CSV, TSV, Parquet) with
     a field `document` or `prompt`."""
-    with doors():
-        if count is not None and getattr(file, "name", "<stdin>") != "<stdin>":
-            raise ValueError("texts without prompts read no file: leave out FILE, or --count")
-        engine = engine_of(options)
-        given = read_prompts(file) if count is None else Input([""] * count, None, [{} for _ in range(count)])
+    with refusals():
+        engine, given = engine_of(options), read_prompts(file, count)
         if engine is not None:
             generate_many(given, out, html=html, engine=engine, options=options)
         else:
@@ -179,7 +156,7 @@ def _train_options(command: Callable[..., None]) -> Callable[..., None]:
 def train(resume: bool, **options: Any) -> None:
     """Trains a model on TRAIN: of summaries on JSON lines with `document` and `summary`, or of texts without prompts on
     plain text, one a line (.txt). Either may be packed (.gz)."""
-    with doors(), resuming(f"what was trained is kept in {options['out']}: the same command goes on from there"):
+    with refusals(), resuming(f"what was trained is kept in {options['out']}: the same command goes on from there"):
         from tqdm.contrib.logging import logging_redirect_tqdm
 
         from iterref import training
@@ -193,7 +170,7 @@ def train(resume: bool, **options: Any) -> None:
 @main.command()
 @click.argument("model")
 @click.argument("file", type=click.File("rb"), required=False)
-@place_options
+@PLACE
 @click.option("--tokenizer", help="A folder or hub name with tokenizer.json.")
 @click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Half precision needs about 1e-2.")
 @click.option("--json", "as_json", is_flag=True, help="The findings as one JSON list.")
@@ -204,7 +181,7 @@ def check(
 ) -> None:
     """Whether MODEL keeps this library's conventions. FILE holds texts that it might have written, one a line, or JSON
     lines with `document` (the prompt) and `summary` (the text). Exit code 1 if something fails."""
-    with doors():
+    with refusals():
         from iterref.check import check_model, table
         from iterref.loading import load
 
@@ -224,8 +201,12 @@ def check(
         context.exit(1)
 
 
-main.add_command(refine)
-main.add_command(infill)
-main.add_command(compare)
-main.add_command(bench)
-main.add_command(list_all)
+@main.command(hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("task", nargs=-1, type=click.UNPROCESSED)
+def bench(task: tuple[str, ...]) -> None:
+    """Moved: run the benchmarks from a clone of the repository."""
+    raise WrongUse("the benchmarks have left the package: run `python -m benchmarks TASK` in a clone of the repository")
+
+
+for command in (refine, infill, compare, list_all):
+    main.add_command(command)

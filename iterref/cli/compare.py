@@ -8,52 +8,37 @@ from typing import Any, BinaryIO
 import click
 
 from iterref.cli.config import configured
-from iterref.cli.doors import doors, resuming
-from iterref.cli.placing import place_of, place_options
-from iterref.cli.reading import Input, read_budget, read_prompts, read_reward
+from iterref.cli.options import COUNT, MODEL, place_of
+from iterref.cli.reading import read_budget, read_prompts, read_reward
+from iterref.cli.refusals import refusals, resuming
 from iterref.cli.writing import printing_to_stderr, write_json
 from iterref.files import expect_writable
 
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, in place of FILE.")
+@COUNT
 @click.option("--method", "methods", multiple=True, required=True, help="NAME:option=value,...; give it twice or more.")
-@click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME (see `iterref ls`).")
 @click.option("--budget", "budgets", multiple=True, required=True, help="NFE a text, or total=CALLS; again for more.")
 @click.option("--baseline", help="The method that the others are compared to.  [default: the first]")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs under seeds 0, 1, ...")
-@click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer of itself.")
-@click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward.")
-@click.option("--model", default="tiny-news", show_default=True, help="Or a folder, or a hub name (see `iterref ls`).")
-@place_options
-@click.option("--max-rows", type=click.IntRange(min=1), help="Most sequences in one call of the model.")
+@MODEL
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of the table, with all rewards and texts.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Write the table as CSV, too.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Draw reward against NFE, too: PNG, PDF or SVG.")
 @configured
 def compare(
-    file: BinaryIO,
-    count: int | None,
-    methods: tuple[str, ...],
-    budgets: tuple[str, ...],
-    reward: str,
-    model: str,
-    as_json: bool,
-    out: str | None,
-    picture: str | None,
-    **options: Any,
-) -> None:
+    file: BinaryIO, count: int | None, methods: tuple[str, ...], budgets: tuple[str, ...], reward: str, model: str,
+    as_json: bool, out: str | None, picture: str | None, **options: Any,
+) -> None:  # fmt: skip
     """Methods at equal cost on the same prompts (a line of FILE each, or JSON lines with `document`) and seeds: paired
     differences to the baseline, with 95 % intervals."""
-    with doors(), resuming("a comparison is made in one go: start again"):
-        if count is not None and getattr(file, "name", "<stdin>") != "<stdin>":
-            raise ValueError("texts without prompts read no file: leave out FILE, or --count")
+    with refusals(), resuming("a comparison is made in one go: start again"):
         for path in (out, picture):
             if path is not None:
                 expect_writable(path)
         place = place_of(options)
-        given = read_prompts(file) if count is None else Input([""] * count, None, [{} for _ in range(count)])
+        given = read_prompts(file, count)
         limits = [read_budget(text) for text in budgets]
         with printing_to_stderr():
             asked = read_reward(reward, given.columns)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from iterref.cli.doors import doors
+from iterref.cli.refusals import refusals
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
@@ -33,7 +33,7 @@ def _defaults(context: click.Context, parameter: click.Parameter, file: Path | N
         return
     options = [each for each in context.command.params if isinstance(each, click.Option) and each is not parameter]
     known = {each.opts[0].removeprefix("--"): each for each in options}
-    with doors():
+    with refusals():
         read = {key.replace("_", "-"): value for key, value in _toml(file).items()}
         for key, value in read.items():
             if key not in known:

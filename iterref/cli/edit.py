@@ -9,57 +9,35 @@ from typing import Any, BinaryIO
 
 import click
 
-from iterref.cli.config import configured
-from iterref.cli.doors import doors, kept
-from iterref.cli.placing import place_of, place_options
+from iterref.cli.options import RUN, place_of
 from iterref.cli.reading import Input, read_budget, read_reward, read_texts
+from iterref.cli.refusals import kept, refusals
 from iterref.cli.unfinished import STRENGTH, gone_on, identity, left_by, remarked
-from iterref.cli.writing import OUT, PAGE, expect_outputs, printing_to_stderr, watched, write_result
-
-
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """What both commands take, as `generate` does."""
-    command = configured(command)
-    options: list[Callable[..., Any]] = [
-        click.option("--method", help="NAME:option=value,...; iterref with options for text unless given."),
-        click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME, see `ls`."),
-        click.option("--budget", help="Calls a text: NFE, or NFE,REWARD_CALLS, or total=CALLS,depth=CALLS."),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
-        click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer."),
-        click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward."),
-        click.option("--model", default="tiny-news", show_default=True, help="Or a folder, or a hub name, see `ls`."),
-        place_options,
-        click.option("--max-rows", type=click.IntRange(min=1), help="Most rows in one call of the model."),
-        click.option("--json", "as_json", is_flag=True, help="JSON lines: all fields, text, reward, cost, tokens."),
-        OUT,
-        PAGE,
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return click.argument("file", type=click.File("rb"), default="-")(command)
+from iterref.cli.writing import expect_outputs, printing_to_stderr, watched, write_result
 
 
 @click.command()
-@click.option("--strength", type=float, default=0.3, show_default=True, help="Most of a text that a move re-noises.")
-@_options
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--strength", type=float, default=0.3, show_default=True, help="Most of a text that a move renoises.")
+@RUN
 def refine(file: BinaryIO, **options: Any) -> None:
     """Texts refined: one text a line of FILE or standard input, or JSON lines (an array, CSV, TSV, Parquet) with `text`
     or `completion`, and `document` or `prompt` for models that have prompts, as tiny-news does."""
-    with doors():
+    with refusals():
         from iterref import editing
 
-        given = read_texts(file)
-        edit_texts("refine", editing.refine, given, **options)
+        edit_texts("refine", editing.refine, read_texts(file), **options)
 
 
 @click.command()
+@click.argument("file", type=click.File("rb"), default="-")
 @click.option("--strength", type=float, help="Refine what the regions hold; they are drafted anew unless given.")
 @click.option("--tokens", type=click.IntRange(min=1), help="Tokens a region gets; it keeps its number unless given.")
-@_options
+@RUN
 def infill(file: BinaryIO, tokens: int | None, **options: Any) -> None:
     """Marked regions written anew, as in `police [arrest two men] in london`; every other token stays. Input as for
     `refine`; \\[ is a bracket that marks nothing."""
-    with doors():
+    with refusals():
         from iterref import editing
         from iterref.editing.marks import read
 
@@ -73,82 +51,50 @@ def infill(file: BinaryIO, tokens: int | None, **options: Any) -> None:
 
 
 def edit_texts(
-    command: str,
-    operation: Callable[..., Any],
-    given: Input,
-    *,
-    as_json: bool,
-    out: str,
-    html: str | None,
-    region: int | None = None,
-    run: str = "",
-    **options: Any,
-) -> None:
+    command: str, operation: Callable[..., Any], given: Input, *,
+    as_json: bool, out: str, html: str | None, region: int | None = None, run: str = "", **options: Any,
+) -> None:  # fmt: skip
     """One step of editing on all texts, which are written in order; of a step that broke off, what it had reached, from
     where the same command goes on."""
     expect_outputs(out, html)
     run = run or identity(command, given, {**options, "region": region})
-    lines = left_by(run, out, len(given))
-    if lines is not None:
+    before, marks = left_by(run, out, len(given)) or [], command == "infill"
+    if before:
         click.echo(f"going on from the texts in {out}", err=True)
-        given = gone_on(given, lines)
-        if command == "infill":
+        given = gone_on(given, before)
+        if marks:
             region, options["strength"] = None, options["strength"] or STRENGTH
-    _edit(command, operation, given, run, lines or [], as_json, out, html, region, **options)
-
-
-def _edit(
-    command: str,
-    operation: Callable[..., Any],
-    given: Input,
-    run: str,
-    before: list[dict[str, Any]],
-    as_json: bool,
-    out: str,
-    html: str | None,
-    region: int | None,
-    *,
-    model: str,
-    method: str | None,
-    reward: str,
-    budget: str | None,
-    **options: Any,
-) -> None:
     from iterref.budget import Cost
     from iterref.loading import load
 
-    rows = None if budget is None else read_budget(budget)
-    texts = given.texts or []
+    name, method, budget, reward = (options.pop(each) for each in ("model", "method", "budget", "reward"))
+    rows, texts = None if budget is None else read_budget(budget), given.texts or []
     with printing_to_stderr():
         asked = read_reward(reward, given.columns)
-    loaded = load(model, **place_of(options))
-    if given.prompts is None and getattr(loaded, "prompted", False):
+    model = load(name, **place_of(options))
+    if given.prompts is None and getattr(model, "prompted", False):
         raise ValueError(
-            f"{model} summarises documents: give JSON lines with `text` and `document`, or take a model of texts "
+            f"{name} summarises documents: give JSON lines with `text` and `document`, or take a model of texts "
             "without prompts, such as --model tiny-books"
         )
-    chosen = {"sampler": method, "length": region}
-    options |= {name: value for name, value in chosen.items() if value is not None}
-    spent = Cost(**before[0]["cost"]) if before else Cost()
-    tokens = canvases(loaded, given, command == "infill")
-    if command == "infill":
+    options |= {key: one for key, one in (("sampler", method), ("length", region)) if one is not None}
+    spent, tokens = Cost(**before[0]["cost"]) if before else Cost(), canvases(model, given, marks)
+    if marks:
         options["tokens"] = tokens
-    elif tokens is not None:
-        texts = tokens
 
     def write(result: Any) -> bool:
         more: list[dict[str, Any]] = [{"unfinished": run}] * len(given)
-        if command == "infill":
-            found = zip(given.texts or [], result.texts, strict=True)
-            more = [{**each, "marked": remarked(*pair)} for each, pair in zip(more, found, strict=True)]
+        if marks:
+            more = [{**more[0], "marked": remarked(*pair)} for pair in zip(texts, result.texts, strict=True)]
         return write_result(given, replace(result, cost=result.cost + spent), as_json, out, html, more)
 
     with kept(write, goes_on(as_json, out)), printing_to_stderr():
         chain = operation(
-            loaded, texts, prompts=given.prompts or [""] * len(given), columns=given.columns, budget=rows, reward=asked,
-            watch=watched(html, given.fields), progress=sys.stderr.isatty(), **options,
+            model, texts if marks or tokens is None else tokens, prompts=given.prompts or [""] * len(given),
+            columns=given.columns, budget=rows, reward=asked, watch=watched(html, given.fields),
+            progress=sys.stderr.isatty(), **options,
         )  # fmt: skip
-    # the rows that were computed, the pool of drafts and the reward of the first texts included
+    # what was computed, the pool of drafts and the reward of the first texts included
     cost = chain.history[0].cost + chain.result.cost + spent
     result = replace(chain.result, texts=chain.texts, tokens=chain.tokens, rewards=chain.rewards, cost=cost)
     write_result(given, result, as_json, out, html)

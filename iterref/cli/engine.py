@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from iterref.cli.doors import resuming
-from iterref.cli.placing import RANKS, place_of
+from iterref.cli.options import RANKS, place_of, together
 from iterref.cli.reading import Input, read_budget, read_reward
+from iterref.cli.refusals import resuming
 
 ENGINES = ("local", "ray", "rank")
 SAMPLE = 8  # rows by which a worker checks the options
 
 
-def engine_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of `generate` that belong to an engine; none of them has a default that `--engine` does not need."""
-    for option in reversed([
-        click.option(
-            "--engine",
-            type=click.Choice(ENGINES),
-            help="Make --out a folder, by workers on this machine, on a Ray cluster, or a share by torchrun's rank.",
-        ),
-        click.option("--workers", type=click.IntRange(min=1), help="Replicas of the model.  [default: 1]"),
-        click.option("--job-rows", type=click.IntRange(min=1), help="Rows of a job.  [default: 64]"),
-        click.option("--retries", type=click.IntRange(min=0), help="Of a job that fails.  [default: 2]"),
-        click.option("--retry-failed", is_flag=True, help="Try rows again that an earlier run has set aside."),
-        click.option("--job-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds a job may take."),
-        click.option("--threads", type=click.IntRange(min=1), help="Of torch, a worker.  [default: 1]"),
-        click.option("--gpus", type=click.FloatRange(min=0), help="Of a worker; 0.5 shares one, with Ray."),
-        click.option("--ray-address", help="Of a running cluster; one is started here unless given."),
-    ]):  # fmt: skip
-        command = option(command)
-    return command
+# None of them has a default that `--engine` does not need.
+ENGINE = together(
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        help="Make --out a folder, by workers on this machine, on a Ray cluster, or a share by torchrun's rank.",
+    ),
+    click.option("--workers", type=click.IntRange(min=1), help="Replicas of the model.  [default: 1]"),
+    click.option("--job-rows", type=click.IntRange(min=1), help="Rows of a job.  [default: 64]"),
+    click.option("--retries", type=click.IntRange(min=0), help="Of a job that fails.  [default: 2]"),
+    click.option("--retry-failed", is_flag=True, help="Try rows again that an earlier run has set aside."),
+    click.option("--job-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds a job may take."),
+    click.option("--threads", type=click.IntRange(min=1), help="Of torch, a worker.  [default: 1]"),
+    click.option("--gpus", type=click.FloatRange(min=0), help="Of a worker; 0.5 shares one, with Ray."),
+    click.option("--ray-address", help="Of a running cluster; one is started here unless given."),
+)
 
 
 def engine_of(options: dict[str, Any]) -> dict[str, Any] | None:
@@ -64,7 +60,7 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
     _expect_sense(engine, place, out, html)
     read_reward(reward, columns)  # whatever is wrong with its name is said before anything is written
 
-    from iterref.engine import manifest
+    from iterref.engine import manifest, ranks
     from iterref.engine.drive import drive
     from iterref.engine.group import Group
     from iterref.engine.jobs import Job, Table
@@ -91,7 +87,7 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
         table.batch(Job(0, min(SAMPLE, len(table)))), threads, 0 if name == "ray" else int(gpus or 0),
     )  # fmt: skip
     retries = 2 if engine["retries"] is None else engine["retries"]
-    share = _share(name)
+    share = ranks.share() if name == "rank" else (0, 1)
     shown = sys.stderr.isatty() and share[0] == 0  # one bar of all ranks
     if sliced:
         if share[0] > 0:
@@ -118,7 +114,7 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
         with open(failed, "rb") as file:
             aside = sum(1 for _ in file)
         raise click.ClickException(
-            f"{aside} of {len(table)} rows were set aside with their errors, see {failed}: mend the cause, and give "
+            f"{aside} of {len(table)} rows were set aside with their errors, see {failed}: fix the cause, and give "
             "the same command with --retry-failed"
         )
 
@@ -142,13 +138,6 @@ def _expect_sense(engine: dict[str, Any], place: dict[str, Any], out: str, html:
         raise ValueError(f"{gpus:g} of a GPU for each is for --engine ray: say a whole number")
     if place["device_map"] is not None and gpus is None and (several or name == "rank"):
         raise ValueError("workers with a device map need GPUs of their own: say --gpus, of each (0 without any)")
-
-
-def _share(name: str) -> tuple[int, int]:
-    """The rank and the number of ranks."""
-    from iterref.engine import ranks
-
-    return ranks.share() if name == "rank" else (0, 1)
 
 
 def _started(name: str, work: Any, workers: int, threads: int, engine: dict[str, Any]) -> Any:

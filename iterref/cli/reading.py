@@ -19,9 +19,14 @@ CARRIED = ("tokens", "unfinished", "marked")  # go from command to command, and 
 WRITTEN = (*TEXT, *CARRIED, "reward", "best", "cost", "asked", "error", "row")  # by this library, null at times
 
 
-def read_prompts(file: BinaryIO) -> Input:
-    """Prompts, of JSON and tables the field `document` or `prompt`. Raises `ValueError` naming the line."""
-    return _read(file, PROMPT, "prompt")
+def read_prompts(file: BinaryIO, count: int | None = None) -> Input:
+    """Prompts, of JSON and tables the field `document` or `prompt`; or so many empty ones, where a `count` stands for a
+    file. Raises `ValueError` naming the line."""
+    if count is None:
+        return _read(file, PROMPT, "prompt")
+    if getattr(file, "name", "<stdin>") != "<stdin>":
+        raise ValueError("texts without prompts read no file: leave out FILE, or --count")
+    return Input([""] * count, None, [{} for _ in range(count)])
 
 
 def read_texts(file: BinaryIO) -> Input:

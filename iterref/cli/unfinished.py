@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from iterref import __version__
 from iterref.cli.reading import Input
 
 PACE = ("max_rows", "device", "device_map", "max_memory")  # set the pace alone, and may differ
@@ -21,7 +22,7 @@ STRENGTH = 0.3  # of the moves by which a run of `generate` or `infill` goes on
 def identity(command: str, given: Input, options: dict[str, Any]) -> str:
     """What a run is: a hash of the command, its input and its options."""
     told = {name: value for name, value in options.items() if name not in PACE}
-    whole = [command, given.prompts, given.texts, given.fields, told]
+    whole = [__version__, command, given.prompts, given.texts, given.fields, told]
     return blake2b(json.dumps(whole, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from iterref import __version__, cli, demo, loading
-from iterref.cli import placing, reading
+from iterref.cli import options as shared
+from iterref.cli import reading
 from iterref.drafts import OwnDrafts
 from iterref.generation import generate
 from iterref.models import device_map
@@ -64,9 +65,9 @@ def test_ls_names_every_method_with_its_defaults() -> None:
 
 
 def test_ways_of_spreading_are_those_of_the_library() -> None:
-    assert placing.WAYS == (*device_map.WAYS, device_map.RANKS)
-    options = dict.fromkeys(placing.NAMES) | {"max_memory": "0=1GiB, cpu=2GiB"}
-    assert placing.place_of(options)["max_memory"] == {0: "1GiB", "cpu": "2GiB"} and not options
+    assert shared.WAYS == (*device_map.WAYS, device_map.RANKS)
+    options = dict.fromkeys(shared.NAMES) | {"max_memory": "0=1GiB, cpu=2GiB"}
+    assert shared.place_of(options)["max_memory"] == {0: "1GiB", "cpu": "2GiB"} and not options
 
 
 def test_defaults_are_those_of_generate() -> None:

@@ -58,18 +58,14 @@ def test_without_ray_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
         Cluster(Words())
 
 
-def test_ray_makes_what_one_machine_makes(ray: None, tmp_path: Path) -> None:
-    go(tmp_path / "local", 11, 3, Local(Words()))
-    assert go(tmp_path / "ray", 11, 3, Cluster(Words(), 2)).made == 11
-    assert parts(tmp_path / "ray") == list(range(11))
-    assert views(tmp_path / "ray") == views(tmp_path / "local")
-
-
-def test_ray_sets_poison_rows_aside(ray: None, tmp_path: Path) -> None:
+def test_ray_makes_what_one_machine_makes_and_sets_the_same_rows_aside(ray: None, tmp_path: Path) -> None:
     work = Words(fails=frozenset({1}), kills=frozenset({6}))
-    tally = go(tmp_path, 8, 4, Cluster(work, 2), retries=0)
-    assert (tally.made, tally.aside) == (6, 2)
-    assert records(tmp_path) == expected(8, {1: "the reward fails on row 1", 6: "the worker died (SIGKILL)"})
+    tally = go(tmp_path / "ray", 11, 4, Cluster(work, 2), retries=0)
+    assert (tally.made, tally.aside) == (9, 2)
+    told = {1: "the reward fails on row 1", 6: "the worker died (SIGKILL)"}
+    assert records(tmp_path / "ray") == expected(11, told) and sorted(parts(tmp_path / "ray")) == list(range(11))
+    go(tmp_path / "local", 11, 4, Local(work), retries=0)
+    assert views(tmp_path / "ray") == views(tmp_path / "local")
 
 
 def test_what_does_not_open_ends_the_run_on_ray(ray: None, tmp_path: Path) -> None:
@@ -119,6 +115,7 @@ def test_an_actor_that_is_killed_costs_its_job_alone(ray: None, tmp_path: Path) 
     assert parts(tmp_path / "out") == list(range(24)) and views(tmp_path / "out") == views(tmp_path / "calm")
 
 
+@pytest.mark.slow
 def test_the_command_with_the_bundled_model(ray: None, tmp_path: Path) -> None:
     out = tmp_path / "results"
     done = call("generate", "--engine", "ray", "--out", str(out), *REAL, text=lines(*NEWS))

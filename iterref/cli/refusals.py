@@ -1,4 +1,4 @@
-"""Doors: what a command refuses, in one sentence on standard error, with the exit code that is its kind."""
+"""Refusals: one sentence on standard error, with the exit code that is its kind."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class WrongUse(click.ClickException):
 
 
 @contextmanager
-def doors() -> Iterator[None]:
-    """Refusals at the door become exit code 2; what fails later becomes exit code 1; neither shows a traceback."""
+def refusals() -> Iterator[None]:
+    """What is refused before a run becomes exit code 2, what fails later exit code 1; neither shows a traceback."""
     try:
         yield
     except BrokenPipeError:

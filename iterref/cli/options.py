@@ -1,0 +1,76 @@
+"""Options that several commands share, and where a model goes, as `iterref.load` takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from iterref.cli.config import configured
+from iterref.cli.writing import OUT, PAGE
+
+RANKS = "tensor_parallel"
+WAYS = ("auto", "balanced", "balanced_low_0", "sequential", RANKS)
+NAMES = ("length", "device", "device_map", "max_memory", "dtype")
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def together(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order in which help lists them."""
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
+
+
+PLACE = together(
+    click.option("--length", type=click.IntRange(min=1), help="Positions of a canvas; the model's own by default."),
+    click.option("--device", help="As in cuda or cuda:1.  [default: cpu]"),
+    click.option("--device-map", type=click.Choice(WAYS), help="Spread a large network over all devices."),
+    click.option("--max-memory", help="Of a device map, as in 0=60GiB,1=60GiB,cpu=200GiB."),
+    click.option("--dtype", default="float32", show_default=True),
+)
+COUNT = click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, instead of FILE.")
+MODEL = together(
+    click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME; see `ls`."),
+    click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer."),
+    click.option("--alpha", type=float, default=0.1, show_default=True, help="Smaller means more reward."),
+    click.option("--model", default="tiny-news", show_default=True, help="Or a folder, or a hub name; see `ls`."),
+    PLACE,
+    click.option("--max-rows", type=click.IntRange(min=1), help="Most sequences in one call of the model."),
+)  # fmt: skip
+RUN = together(
+    click.option("--method", default=None, help="NAME:option=value,...; iterref with options for text unless given."),
+    click.option("--budget", help="Calls a text: NFE, or NFE,REWARD_CALLS, or total=CALLS,depth=CALLS."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+    MODEL,
+    click.option("--json", "as_json", is_flag=True, help="JSON lines: all fields, text, reward, cost, tokens."),
+    OUT,
+    PAGE,
+    configured,
+)
+
+
+def place_of(options: dict[str, Any], ranks: bool = False) -> dict[str, Any]:
+    """The options of `iterref.load`, taken out of all of a command's.
+
+    Raises `ValueError` for limits without a name, and for slices over ranks unless the command is one of `ranks`.
+    """
+    place = {name: options.pop(name) for name in NAMES}
+    if place["device_map"] == RANKS and not ranks:
+        raise ValueError(f"--device-map {RANKS} is for ranks: say generate --engine rank --out FOLDER, under torchrun")
+    if place["max_memory"] is not None:
+        place["max_memory"] = dict(map(_limit, place["max_memory"].split(",")))
+    return place
+
+
+def _limit(text: str) -> tuple[int | str, str]:
+    name, equals, most = (part.strip() for part in text.partition("="))
+    if not (name and equals and most):
+        raise ValueError(f"the limit {text!r} cannot be read: write DEVICE=SIZE, as in 0=60GiB,cpu=200GiB")
+    return (int(name) if name.isascii() and name.isdigit() else name), most
