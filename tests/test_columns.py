@@ -85,8 +85,8 @@ def test_a_table_gives_its_columns_and_is_no_column(table: Any) -> None:
         ("abc", "column is one string: pass a list"),
         ({"a": 1}, "column is a dict, which has no order of prompts"),
         ({"a", "b"}, "column is a set, which has no order"),
-        (3, "column is an int .3.: pass a list"),
-        (None, "column is None"),
+        (3, r"column is an int \(3\): pass a list"),
+        (None, "column is None: pass a list"),
         (np.array(3), "column is a ndarray"),
         (torch.tensor(3), "column is a Tensor"),
         (datasets.DatasetDict({"train": datasets.Dataset.from_dict({"a": [1]})}), "is a table .*such as 'train'"),
@@ -102,7 +102,7 @@ def test_what_holds_no_entry_a_prompt_is_refused(column: Any, sentence: str) -> 
 def test_columns_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="column 'a' has 1 entries for 2 prompts"):
         read_columns({"a": [1]}, 2)
-    with pytest.raises(TypeError, match="columns= has the name 0"):
+    with pytest.raises(TypeError, match="has the name 0: name every column by a string"):
         read_columns(pd.DataFrame([[1, 2]]), 1)
     with pytest.raises(TypeError, match="columns= is a list"):
         read_columns([{"a": 1}], 1)

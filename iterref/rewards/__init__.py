@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from iterref.rewards.likelihood import SelfLikelihood
     from iterref.rewards.memory import Memory, Remembered
     from iterref.rewards.perplexity import Perplexity
-    from iterref.rewards.rouge import Rouge, RougeAgainst, report_rouge, report_rouge_rows, rouge_l, rouge_n
+    from iterref.rewards.rouge import Rouge, RougeAgainst, report_rouge, report_rouge_rows
     from iterref.rewards.served import Served
     from iterref.rewards.similarity import Similarity
     from iterref.rewards.text import TextReward
@@ -53,8 +53,6 @@ __all__ = [
     "checked",
     "report_rouge",
     "report_rouge_rows",
-    "rouge_l",
-    "rouge_n",
     "weighted",
 ]
 

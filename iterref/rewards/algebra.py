@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from iterref.rewards.base import Reward, RewardError, gather, guarded, verified
-from iterref.rewards.calling import arguments, columns_of, expects_messages, finished, joint_signature, judges_tokens
-from iterref.rewards.pilot import pilot_rewards
-from iterref.rewards.rules import Clip, Compare, Joint, Opposite, Rule, Standardise, Sum, Symbol, Weighted, Where
+from iterref.rewards.calibrate import pilot_rewards
+from iterref.rewards.calling import TextFunction, call, columns_of, finished, judges_tokens, plan
+from iterref.rewards.rules import Clip, Compare, Joint, Opposite, Rule, Standardise, Sum, Symbol, Where
 
 
 class Algebra:
@@ -78,7 +78,7 @@ class Algebra:
     def where(self, condition: Condition, otherwise: Any = -inf) -> Any:
         """The reward where the condition holds, `otherwise` (a number or a reward; a forbidden text) elsewhere.
 
-        The reward is asked only for the texts that meet the condition, so a cheap condition saves dear answers.
+        The reward is asked only for the texts that meet the condition.
         """
         if not isinstance(condition, Condition):
             raise TypeError(f"where needs a condition such as b > 0, got {condition!r}: compare a reward with a number")
@@ -113,7 +113,7 @@ class Composable(Algebra, ABC):
         """(R, L) long, (R,) long -> (R,) float64."""
 
 
-class TextComposable(Algebra):
+class TextComposable(Algebra, TextFunction):
     """A reward of texts, in the convention of TRL's reward functions, with the operators of the algebra.
 
     `reward(completions, **columns)` -> R numbers. Operators accept plain functions of texts beside it, and rewards of
@@ -128,10 +128,8 @@ class TextComposable(Algebra):
 
 @dataclass(frozen=True, eq=False)
 class TokenReward(Composable):
-    """A function of (tokens, rows), its answers checked. It gets copies, so what it writes into them changes nothing.
-
-    `identities` (B,) are the rows' names in the user's input, by which the function knows them.
-    """
+    """A function of (tokens, rows), its answers checked. It gets copies, so what it writes into them changes nothing,
+    and `identities` (B,) of the rows in the user's input in place of their numbers, if given."""
 
     checks: ClassVar[bool] = True
 
@@ -139,7 +137,6 @@ class TokenReward(Composable):
     identities: Tensor | None = None
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """(R, L) long, (R,) long -> (R,) float64. Raises `RewardError` naming row and tokens."""
         rows = rows if self.identities is None else self.identities.to(rows.device)[rows]
         with guarded(rows):
             answer = gather(self.function(tokens.clone(), rows.clone()))
@@ -158,8 +155,8 @@ def checked(reward: Reward, tokens: Tensor, rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one call of a reward is about: (R,) rows, their tokens (R, L) and texts, where there are any, and a table of
-    what belongs to them, of which `listed` names the columns with one entry each."""
+    """What one call of a reward is about: (R,) rows, tokens (R, L), texts, and a table of what belongs to them, of
+    which `listed` names the columns with one entry each."""
 
     rows: Tensor
     tokens: Tensor | None = None
@@ -181,10 +178,10 @@ class Batch:
         )
 
     def describe(self, place: int) -> str:
-        """A row's text, or its tokens, for an error."""
-        if self.texts is not None:
-            return f"text {self.texts[place]!r}"
-        return f"tokens {[] if self.tokens is None else self.tokens[place].tolist()}"
+        """A text, or its tokens, for an error."""
+        if self.texts is not None or self.tokens is None:
+            return f"text {(self.texts or [])[place]!r}"
+        return f"tokens {self.tokens[place].tolist()}"
 
     def judge(self, rule: Rule, parts: tuple[Callable[..., Any], ...]) -> Tensor:
         """The checked answer (R,) float64 of a rule over several rewards, on the CPU."""
@@ -192,8 +189,7 @@ class Batch:
         return verified(values, self.rows, self.describe)
 
     def ask(self, parts: tuple[Callable[..., Any], ...], skips: bool, part: int, index: Tensor) -> Tensor:
-        """The checked answers (K,) float64 of one of several rewards to the rows at `index` (K,). `skips` accepts None,
-        as NaN. Raises `RewardError` that names row and text."""
+        """The checked answers (K,) float64 of one of several rewards at `index` (K,); `skips` accepts None, as NaN."""
         function, here = parts[part], self.at(index)
         if isinstance(function, Combined | TextCombined):
             return here.judge(function.rule, function.parts)
@@ -201,20 +197,20 @@ class Batch:
             if here.tokens is not None and (here.texts is None or _of_tokens(function)):
                 answer = gather(function(here.tokens.clone(), here.rows.to(here.tokens.device, copy=True)))
             else:
-                positional, named = arguments(function, here.texts or [], here.table)
+                texts, how = here.texts or [], plan(function, here.table)
+                positional, named = how.arguments(texts, here.table)
                 try:
-                    answer = finished(function(*positional, **named))
+                    answer = finished(function(*positional, **named))  # as `call`, a frame less
                 except TypeError as error:
-                    if not expects_messages(function, error):
+                    if not how.learn(error):
                         raise
-                    positional, named = arguments(function, here.texts or [], here.table)
-                    answer = finished(function(*positional, **named))
+                    answer = call(function, texts, here.table)
         return verified(answer, here.rows, here.describe, skips)
 
 
 @dataclass(frozen=True)
 class Combined(Composable):
-    """A rule over rewards of tokens. Raises `RewardError` as each part does, and where the rule gives no number."""
+    """A rule over rewards of tokens."""
 
     checks: ClassVar[bool] = True
 
@@ -222,7 +218,6 @@ class Combined(Composable):
     parts: tuple[Reward, ...]
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """(R, L) long, (R,) long -> (R,) float64."""
         batch, index = Batch(rows, tokens), torch.arange(len(rows))
         values = self.rule(partial(batch.ask, self.parts, self.rule.skips), index)  # as `judge`, a frame less
         return verified(values, rows, batch.describe).to(tokens.device)
@@ -230,25 +225,21 @@ class Combined(Composable):
 
 @dataclass(frozen=True)
 class TextCombined(TextComposable):
-    """A rule over functions of texts, itself one: each part gets the columns that its signature names.
-
-    `mixed` says that some part judges tokens; `TextReward`, which has both, can then ask it.
-    """
+    """A rule over functions of texts, itself one: each part gets the columns that its signature names."""
 
     rule: Rule
     parts: tuple[Callable[..., Any], ...]
 
     def __post_init__(self) -> None:
-        texts = (part for part in self.parts if not _of_tokens(part))
-        object.__setattr__(self, "__signature__", joint_signature(texts))
+        object.__setattr__(self, "functions", tuple(part for part in self.parts if not _of_tokens(part)))
 
     @property
     def mixed(self) -> bool:
-        """Whether some part, or a part of one, judges tokens."""
-        return any(part.mixed if isinstance(part, TextCombined) else _of_tokens(part) for part in self.parts)
+        """Whether some part judges tokens, so that only a `TextReward`, which has them, can ask it."""
+        return any(map(_of_tokens, leaves(self)))
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
-        """R texts and the columns, each of R entries -> R numbers. Raises RewardError that names the text."""
+        """R texts and the columns, each of R entries -> R numbers."""
         if self.mixed:
             raise RewardError("this reward judges tokens beside texts: pass it to generate, which can decode them")
         texts = list(completions)
@@ -297,7 +288,7 @@ def weighted(rewards: Sequence[Any], weights: Sequence[float] | None = None) -> 
         raise ValueError(
             f"there are {len(weights)} weights for {len(rewards)} rewards: give one a reward, at least one"
         )
-    return combined(Weighted(tuple(weights)), tuple(map(_callable, rewards)))
+    return combined(Sum(tuple(weights), skips=True), tuple(map(_callable, rewards)))
 
 
 def leaves(reward: Any) -> list[Any]:
@@ -320,7 +311,7 @@ def _of_tokens(reward: Callable[..., Any]) -> bool:
 
 def _terms(reward: Any, scale: float = 1.0) -> tuple[tuple[float, Any], ...]:
     """The weighted terms of a reward, a sum's own where it is one."""
-    if isinstance(reward, Combined | TextCombined) and isinstance(reward.rule, Sum):
+    if isinstance(reward, Combined | TextCombined) and isinstance(reward.rule, Sum) and not reward.rule.skips:
         return tuple((scale * weight, part) for weight, part in zip(reward.rule.weights, reward.parts, strict=True))
     return ((scale, _callable(reward)),)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import inf
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -69,15 +70,16 @@ def verified(answer: object, rows: Tensor, describe: Callable[[int], str], skips
         skipped = [index for index, value in enumerate(answer) if value is None]
         answer = [0.0 if value is None else value for value in answer]
     values = _numbers(answer, rows, describe)
-    bad = torch.isnan(values) | (values == torch.inf) | (values.isfinite() & (values.abs() > MOST))
-    if bool(bad.any()):
-        index = int(bad.nonzero()[0, 0])
-        value = float(values[index])
+    low, high = map(float, values.aminmax()) if len(values) else (0.0, 0.0)  # NaN where there is one
+    for index, value in enumerate(values.tolist() if not -MOST <= low <= high <= MOST else ()):
+        if value == -inf or abs(value) <= MOST:
+            continue
         raise RewardError(
             f"the reward gave {'NaN' if value != value else f'{value:+g}'} for row {int(rows[index])}, "
             f"{describe(index)}: return a number within +-{MOST:g}, or -inf to forbid a text"
         )
-    values[skipped] = torch.nan
+    if skipped:
+        values[skipped] = torch.nan
     return values
 
 
@@ -104,7 +106,7 @@ def _numbers(answer: object, rows: Tensor, describe: Callable[[int], str]) -> Te
         )
     try:
         # array("d") takes whatever converts itself to a float, and, unlike float(), refuses strings
-        return torch.from_numpy(np.array(array("d", answer)))
+        return torch.frombuffer(array("d", answer), dtype=torch.float64) if answer else torch.zeros(0).double()
     except Exception as error:  # an object's own conversion may raise anything
         index = next(index for index, value in enumerate(answer) if not _is_number(value))
         raise RewardError(

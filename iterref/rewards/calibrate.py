@@ -1,6 +1,6 @@
-"""Calibration: the alpha that puts a tilted law at a wanted distance from the model, or at a wanted mean reward.
+"""Calibration: the alpha that puts the tilted distribution at a wanted distance from the model, or mean reward.
 
-With x_1 ... x_n ~ p and w_i = exp(r(x_i) / alpha), the tilted law pi(x), proportional to p(x) exp(r(x) / alpha), has
+With x_1 ... x_n ~ p and w_i = exp(r(x_i) / alpha), the target pi(x), proportional to p(x) exp(r(x) / alpha), has
 
     reward  E_pi[r] = sum w_i r(x_i) / sum w_i
     KL(pi || p)     = E_pi[r] / alpha - log (1/n) sum w_i
@@ -8,7 +8,7 @@ With x_1 ... x_n ~ p and w_i = exp(r(x_i) / alpha), the tilted law pi(x), propor
 
 Reward and KL fall as alpha grows, since d KL / d(1/alpha) = Var_pi[r] / alpha and d E_pi[r] / d(1/alpha) = Var_pi[r];
 the ESS rises. A pilot therefore supports every alpha down to the one at which its ESS is spent. It takes of the order
-of exp(KL) samples to know a law at that distance (Chatterjee and Diaconis 2018, arXiv:1511.01437, theorem 1.1).
+of exp(KL) samples to know a distribution so far away (Chatterjee and Diaconis 2018, arXiv:1511.01437, theorem 1.1).
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from iterref.rewards.pilot import pilot_rewards
+import torch
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a pilot says about an `alpha`: the `kl` and mean `reward` of the tilted law, a prompt, and how many samples
-    of it the pilot is worth (`ess`, a prompt), out of `samples` a prompt."""
+    """What a pilot says about an `alpha`: the `kl` and mean `reward` of its target, a prompt, and how many samples of
+    it the pilot is worth (`ess`, a prompt), out of `samples` a prompt."""
 
     alpha: float
     kl: float
@@ -48,25 +47,24 @@ def calibrate_alpha(
     rows: Sequence[Any] | None = None,
     least: float = 10.0,
 ) -> Calibration:
-    """The alpha at which the tilted law is `kl` nats from the model, or has mean reward `reward`: give one of the two.
+    """The alpha whose target is `kl` nats from the model, or has mean reward `reward`: give one of the two.
 
     `pilot` holds the rewards of unguided samples: (n,) of one prompt, (B, n) of B prompts, or the `Result` of a run
     without guidance. `rows` (n,) names the prompt of each where they are listed in one row, as in
     `generate(prompts * 32, sampler="ancestral")` with `rows=list(range(B)) * 32`. KL, reward and ESS are then means
-    over prompts, each with a tilted law of its own: samples of different prompts are never weighed against each other.
-    Forbidden samples (-inf) have weight 0, and a prompt of which the pilot saw nothing else is refused.
+    over prompts, each with a target of its own. Forbidden samples (-inf) have weight 0.
 
-    Raises ValueError for a level that no alpha has, and for one at which the pilot's ESS is below `least` a prompt,
-    saying how far it does reach.
+    Raises ValueError for a level that no alpha has, for a prompt whose samples are all forbidden, and for a level at
+    which the pilot's ESS is below `least` a prompt, saying how far it does reach.
     """
-    if (kl is None) == (reward is None):
+    wanted = kl if reward is None else reward
+    if wanted is None or (kl is not None and reward is not None):
         raise ValueError("give one wanted level: kl=..., in nats, or reward=...")
-    wanted, name = (kl, "KL") if kl is not None else (reward, "mean reward")
-    assert wanted is not None
+    name = "mean reward" if kl is None else "KL"
     if not np.isfinite(wanted):
         raise ValueError(f"the wanted {name} must be a finite number, got {wanted}")
     tilt = _Tilt.of(pilot_rewards(pilot), rows)
-    level = tilt.kl if kl is not None else tilt.reward
+    level = tilt.reward if kl is None else tilt.kl
     low, high = tilt.bracket(least)
     floor, ceiling = level(0.0), level(high)
     if wanted <= floor:
@@ -84,9 +82,29 @@ def calibrate_alpha(
     return Calibration(1 / beta, tilt.kl(beta), tilt.reward(beta), tilt.ess(beta), tilt.samples)
 
 
+def pilot_rewards(pilot: Any) -> np.ndarray:
+    """The rewards (n,) or (B, n) float64 of unguided samples: numbers, or the `Result` of a run without guidance.
+
+    Raises ValueError for a run that chose among samples by their reward, for no rewards, and for NaN or +inf.
+    """
+    sampler = getattr(pilot, "sampler", None)
+    # a method that sees one reward a sample cannot have chosen by it: it only reports it
+    if sampler is not None and sampler.cost().reward_calls > 1:
+        raise ValueError(f"the pilot was guided by its reward ({sampler}): draw it with sampler='ancestral'")
+    values = getattr(pilot, "rewards", pilot)
+    if isinstance(values, torch.Tensor):
+        values = values.detach().double().cpu().numpy()
+    numbers = np.array(values, dtype=np.float64)
+    if not numbers.size:
+        raise ValueError("the pilot holds no rewards: draw some unguided samples")
+    if np.isnan(numbers).any() or (numbers == np.inf).any():
+        raise ValueError("the pilot holds NaN or +inf: a reward is a finite number, or -inf for a forbidden text")
+    return numbers
+
+
 @dataclass(frozen=True)
 class _Tilt:
-    """The tilted laws of a pilot at any beta = 1 / alpha: `excess` (n,) below the best of each prompt, `group` (n,)."""
+    """The targets of a pilot at any beta = 1 / alpha: `excess` (n,) below the best of each prompt, `group` (n,)."""
 
     excess: np.ndarray
     group: np.ndarray
@@ -95,23 +113,21 @@ class _Tilt:
 
     @classmethod
     def of(cls, rewards: np.ndarray, rows: Sequence[Any] | None) -> _Tilt:
-        """The laws of (n,) or (B, n) rewards. Raises ValueError naming the prompt that they say nothing about."""
+        """Of (n,) or (B, n) rewards."""
         if rewards.ndim not in (1, 2):
             raise ValueError(f"the pilot has shape {rewards.shape}: give (samples,) or (prompts, samples)")
-        if rows is not None and (rewards.ndim != 1 or len(rows) != len(rewards)):
-            raise ValueError(f"{len(rows)} rows for a pilot of shape {rewards.shape}: name the prompt of each sample")
         if rows is None:
-            names = np.arange(len(rewards) if rewards.ndim == 2 else 1)
-            group = np.repeat(names, rewards.size // len(names))
-        else:
-            names, group = np.unique(np.asarray(rows), return_inverse=True)
+            rows = np.repeat(np.arange(rewards.size // rewards.shape[-1]), rewards.shape[-1])
+        elif rewards.shape != (len(rows),):
+            raise ValueError(f"{len(rows)} rows for a pilot of shape {rewards.shape}: name the prompt of each sample")
+        names, group = np.unique(np.asarray(rows), return_inverse=True)
         values = rewards.ravel()
         best = np.full(len(names), -np.inf)
         np.maximum.at(best, group, values)
         if np.isneginf(best).any():
             prompt = names[int(np.isneginf(best).argmax())]
             raise ValueError(f"all samples of prompt {prompt} in the pilot are forbidden: draw more, or allow more")
-        return cls(values - best[group], group, best, np.bincount(group, minlength=len(names)).astype(np.float64))
+        return cls(values - best[group], group, best, np.bincount(group).astype(np.float64))
 
     @property
     def samples(self) -> float:
@@ -146,9 +162,7 @@ class _Tilt:
                 f"the pilot has {self.ess(0.0):.3g} allowed samples a prompt, and more than {least:g} are needed: "
                 "draw more of them"
             )
-        if self.ess(end) >= least:
-            return start, end
-        return start, _root(lambda beta: self.ess(beta) - least, start, end)
+        return start, end if self.ess(end) >= least else _root(lambda beta: self.ess(beta) - least, start, end)
 
     def _weights(self, beta: float) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # 0 times -inf: a forbidden sample weighs nothing at any beta

@@ -15,18 +15,18 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import cache, lru_cache
+from inspect import Parameter
 from types import SimpleNamespace
 from typing import Any
-from weakref import WeakSet
 
 from iterref.columns import is_column, read_column
 from iterref.rewards.base import gather
 
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-_NAMEABLE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_NAMEABLE = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))  # what nobody can write into
-_MESSAGES: WeakSet[Callable[..., Any]] = WeakSet()  # functions that read messages and whose signature does not say so
 # What the library fills in beside prompts and columns: identities, places in the call, tokens.
 FILLED = ("rows", "prompt_index", "completion_ids")
 
@@ -43,101 +43,67 @@ TRAINER: dict[str, Any] = {
 }
 
 
-def parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...] | None:
-    """The parameters of a callable; None for some that are written in C and have no signature."""
-    return _read(function) if _hashable(function) else _read.__wrapped__(function)
+class TextFunction:
+    """A function of texts that knows this library: its `**columns` are columns, and none of what only trainers pass.
+
+    One that calls other functions lists them in `functions` and needs what they need.
+    """
+
+    functions: tuple[Callable[..., Any], ...] = ()
 
 
-@lru_cache(maxsize=256)
-def _read(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...] | None:
-    try:
-        return tuple(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return None
+@dataclass
+class Plan:
+    """How a function is called: with its texts as `completions` (`by_name`), first (False) or not at all (None, their
+    tokens will do), with the values called `names`, and with texts as `messages`."""
+
+    by_name: bool | None
+    names: frozenset[str] = frozenset()
+    messages: bool = False
+
+    def arguments(self, texts: list[str], table: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Copies of what the function takes, by position and by name."""
+        values = TRAINER | {**table} if self.names else {}
+        named = {name: _copied(value, name) for name, value in values.items() if name in self.names}
+        completions: list[Any] = [_message("assistant", text) for text in texts] if self.messages else list(texts)
+        if self.messages and "prompts" in named:
+            named["prompts"] = [_message("user", one) if isinstance(one, str) else one for one in named["prompts"]]
+        if self.by_name:
+            named["completions"] = completions
+        return (completions,) if self.by_name is False else (), named
+
+    def learn(self, error: TypeError) -> bool:
+        """Whether the function failed on texts as one does that reads `completion[0]["content"]`; it then gets
+        messages."""
+        if self.messages or "string indices must be" not in str(error):
+            return False
+        self.messages = True
+        return True
+
+
+def plan(function: Callable[..., Any], table: Iterable[str]) -> Plan:
+    """How `function` is called where the values in `table` are at hand.
+
+    Raises `ValueError` for a function without a place for texts, or with one for a value that is not there.
+    """
+    return _plan(Same(function), frozenset(table))
 
 
 def judges_tokens(function: Callable[..., Any]) -> bool:
     """Whether a function takes (tokens, rows), by the names of its parameters, and not texts."""
-    return [parameter.name for parameter in parameters(function) or ()][:2] == ["tokens", "rows"]
-
-
-def reads_messages(function: Callable[..., Any]) -> bool:
-    """Whether a function reads a completion as a list of messages: its signature says so, as those of TRL's own rewards
-    do, or it has failed on a string for that reason (`expects_messages`)."""
-    known = {parameter.name: parameter for parameter in parameters(function) or ()}
-    annotated = "completions" in known and "dict" in str(known["completions"].annotation).lower()
-    return annotated or (_hashable(function) and function in _MESSAGES)
-
-
-def expects_messages(function: Callable[..., Any], error: TypeError) -> bool:
-    """Whether a function failed on texts as one does that reads `completion[0]["content"]`; it then gets messages."""
-    found = "string indices must be" in str(error) and not reads_messages(function) and _hashable(function)
-    if found:
-        _MESSAGES.add(function)
-    return found
-
-
-def plan(function: Callable[..., Any], table: Iterable[str]) -> tuple[bool | None, set[str]]:
-    """Whether `function` takes its texts by the name `completions` (True), as its first argument (False) or not at all
-    (None, tokens will do), and which of the other values it takes by name."""
-    known, table = parameters(function), set(table)
-    if known is None:
-        return False, set()
-    named = {parameter.name for parameter in known if parameter.kind in _NAMEABLE}
-    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known)
-    takes_any = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in known)
-    offered = table | {*FILLED, *TRAINER}
-    leading = known[0] if known and known[0].kind in _POSITIONAL else None
-    free = leading is not None and leading.name not in offered
-    by_name: bool | None = "completions" in named or (takes_all and not free and not takes_any)
-    if not by_name and not free and not takes_any:
-        if "completion_ids" not in named:
-            raise ValueError(f"{function!r} has no parameter for the texts: give it one called completions")
-        by_name = None
-    served = {"completions"} if by_name else ({leading.name} if leading is not None and free else set())
-    missing = [
-        parameter.name
-        for parameter in known
-        if parameter.kind in (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
-        and parameter.default is inspect.Parameter.empty
-        and parameter.name not in served
-        and (parameter.name not in offered or parameter.name not in named)
-    ]
-    if missing:
-        raise ValueError(
-            f"{function!r} needs {', '.join(missing)}, but there is only {sorted(table | {'rows'})}: add the column"
-        )
-    wanted = (table | {"rows", "completion_ids", *TRAINER}) if takes_all else set()
-    return by_name, wanted | (offered & named)
-
-
-def arguments(
-    function: Callable[..., Any], texts: list[str], table: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a function of texts is called with: copies of what its signature names."""
-    names = frozenset(table)
-    by_name, wanted = (_plan if _hashable(function) else _plan.__wrapped__)(function, names)
-    named = {name: copied(value, name) for name, value in ({**TRAINER, **table}).items() if name in wanted}
-    completions: list[Any] = list(texts)
-    if reads_messages(function):
-        completions = [_message("assistant", text) for text in texts]
-        prompts = named.get("prompts")
-        if prompts is not None:
-            named["prompts"] = [_message("user", one) if isinstance(one, str) else one for one in prompts]
-    if by_name is False:
-        return (completions,), named
-    return (), {"completions": completions, **named} if by_name else named
-
-
-@lru_cache(maxsize=256)
-def _plan(function: Callable[..., Any], names: frozenset[str]) -> tuple[bool | None, set[str]]:
-    return plan(function, names - {*FILLED, *TRAINER})
+    return [parameter.name for parameter in _parameters(Same(function)) or ()][:2] == ["tokens", "rows"]
 
 
 def call(function: Callable[..., Any], texts: list[str], table: Mapping[str, Any]) -> Any:
     """The answer of a function of texts, given what its signature names."""
-    positional, named = arguments(function, texts, table)
-    return finished(function(*positional, **named))
+    how = plan(function, table)
+    positional, named = how.arguments(texts, table)
+    try:
+        return finished(function(*positional, **named))
+    except TypeError as error:
+        if not how.learn(error):
+            raise
+    return call(function, texts, table)
 
 
 def finished(answer: Any) -> Any:
@@ -151,15 +117,6 @@ def finished(answer: Any) -> Any:
         future.cancel()  # on Ctrl-C; a finished one stays as it is
 
 
-def copied(value: Any, name: str = "") -> Any:
-    """A value with copies of those entries that could be written into."""
-    if name == "completion_ids":  # lists of whole numbers, and long ones
-        return [list(ids) for ids in value]
-    if isinstance(value, list):
-        return [entry if isinstance(entry, _PLAIN) else _copy(entry) for entry in value]
-    return value
-
-
 def columns_of(columns: Mapping[str, Any], size: int) -> tuple[dict[str, Any], set[str]]:
     """Columns by name, with one entry for each of `size` texts as lists, and the names of these; no None."""
     listed = {name for name, column in columns.items() if is_column(column, size)}
@@ -167,40 +124,70 @@ def columns_of(columns: Mapping[str, Any], size: int) -> tuple[dict[str, Any], s
     return {name: one for name, one in found.items() if one is not None}, listed
 
 
-def joint_signature(functions: Iterable[Callable[..., Any]]) -> inspect.Signature:
-    """The signature (completions, *, ...) of a function that calls all of these with the same texts and columns.
+class Same:
+    """A key that stands for one object, which need not have a hash, as data classes have none."""
 
-    A parameter without a default in one of them has none here, so that a missing column is found before a run.
-    """
-    needed: dict[str, bool] = {}
-    takes_all = False
-    for function in functions:
-        known = parameters(function) or ()
-        takes_all |= any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known)
-        named = [parameter for parameter in known if parameter.kind in _NAMEABLE]
-        by_name = any(parameter.name == "completions" for parameter in named)
-        leading = next((one.name for one in known if one.kind in _POSITIONAL), None)
-        texts = "completions" if by_name else None if leading in FILLED else leading
-        for parameter in named:
-            if parameter.name != texts:
-                without = parameter.default is inspect.Parameter.empty
-                needed[parameter.name] = needed.get(parameter.name, False) or without
-    kind, empty = inspect.Parameter, inspect.Parameter.empty
-    joint = [kind("completions", kind.POSITIONAL_OR_KEYWORD)]
-    joint += [kind(name, kind.KEYWORD_ONLY, default=empty if must else None) for name, must in needed.items()]
-    return inspect.Signature([*joint, kind("columns", kind.VAR_KEYWORD)] if takes_all else joint)
+    def __init__(self, one: Any) -> None:
+        self.one = one
+
+    def __hash__(self) -> int:
+        return id(self.one)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.one is other.one
 
 
-def _hashable(function: Callable[..., Any]) -> bool:
+@lru_cache(maxsize=256)
+def _parameters(key: Same) -> tuple[Parameter, ...] | None:
+    """The parameters of a callable; None for some that are written in C and have no signature."""
     try:
-        hash(function)
-    except TypeError:  # of a data class, or within one
-        return False
-    return True
+        return tuple(inspect.signature(key.one).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=256)
+def _plan(key: Same, table: frozenset[str]) -> Plan:
+    function, known, own, table = key.one, _parameters(key), isinstance(key.one, TextFunction), table - {*FILLED}
+    if own and function.functions:
+        return Plan(True, frozenset({"rows"}.union(*(plan(one, table).names for one in function.functions))))
+    if known is None:
+        return Plan(False)
+    named = {parameter.name: parameter for parameter in known if parameter.kind in _NAMEABLE}
+    kinds = {parameter.kind for parameter in known}
+    takes_all, takes_any = Parameter.VAR_KEYWORD in kinds, Parameter.VAR_POSITIONAL in kinds
+    offered = table | {*FILLED, *TRAINER}
+    first = known[0].name if known and known[0].kind in _POSITIONAL and known[0].name not in offered else None
+    by_name: bool | None = "completions" in named or (takes_all and first is None and not takes_any)
+    if not by_name and first is None and not takes_any:
+        if "completion_ids" not in named:
+            raise ValueError(f"{function!r} has no parameter for the texts: give it one called completions")
+        by_name = None
+    served = {"completions" if by_name else first, *(offered & named.keys())}
+    missing = [
+        one.name for one in known
+        if one.kind in {*_POSITIONAL, *_NAMEABLE} and one.default is Parameter.empty and one.name not in served
+    ]  # fmt: skip
+    if missing:
+        raise ValueError(
+            f"{function!r} needs {', '.join(missing)}, but there is only {sorted(table | {'rows'})}: add the column"
+        )
+    everything = table | {"rows"} if own else table | {"rows", "completion_ids", *TRAINER}
+    messages = "completions" in named and "dict" in str(named["completions"].annotation).lower()
+    return Plan(by_name, frozenset((everything if takes_all else set()) | (offered & named.keys())), messages)
 
 
 def _message(role: str, text: str) -> list[dict[str, str]]:
     return [{"role": role, "content": text}]
+
+
+def _copied(value: Any, name: str) -> Any:
+    """A value with copies of those entries that could be written into."""
+    if name == "completion_ids":  # lists of whole numbers, and long ones
+        return [list(ids) for ids in value]
+    if isinstance(value, list):
+        return [entry if isinstance(entry, _PLAIN) else _copy(entry) for entry in value]
+    return value
 
 
 def _copy(entry: Any) -> Any:

@@ -4,62 +4,45 @@
     probability      p(label | x)
     logit            the network's own number: unbounded, and what reward models with one output give
 
-The log-probability is the reward of the steering literature: with it and alpha = 1 the tilted law is Bayes' rule,
+The log-probability is the reward of the steering literature: with it and alpha = 1 the target is Bayes' rule,
 p(x) p(label | x) (Dathathri et al. 2020, arXiv:1912.02164; Singhal et al. 2025, arXiv:2501.06848).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from iterref.rewards.checkpoint import Device
 from iterref.rewards.network import TextNetwork, numbers
 
 Measure = Literal["log_probability", "probability", "logit"]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Classifier(TextNetwork[float]):
     """A label's log-probability, probability or logit of a text, as a text reward: `Classifier(folder, "positive")`.
 
-    `model` is a folder or hub name with safetensors, a bundled classifier ("sentiment", "sentiment-judge";
-    a folder of that name goes first), or a loaded network with its `tokenizer`; `label` a name, found
-    in any case, or else a number; None where there is one output only. `given` names a column that stands before the
-    text in the classifier's input: "prompts", or the premise of an entailment. Texts of more tokens than the network
-    reads, or than `length`, are cut with a warning. `batch` texts are read at a time, padded; the latest `limit`
-    answers are remembered. A text without any token is forbidden; one that the tokenizer cannot read whole is warned
-    about, or with `lossy=False` refused.
-
-    Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs.
+    `model` and the other options are as for every `TextNetwork`; "sentiment" and "sentiment-judge" are bundled. `label`
+    is a name, found in any case, or else a number; None where there is one output only. What stands before the text
+    (`given`) may be "prompts", or the premise of an entailment.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        label: str | int | None = None,
-        *,
-        value: Measure = "log_probability",
-        tokenizer: Any = None,
-        given: str | None = None,
-        device: Device = "cpu",
-        dtype: torch.dtype | str = "float32",
-        batch: int = 32,
-        length: int | None = None,
-        limit: int = 200_000,
-        lossy: bool = True,
-    ) -> None:
-        known_measure(value)
-        super().__init__(
-            "SequenceClassification", model, tokenizer,
-            given=given, device=device, dtype=dtype, batch=batch, length=length, limit=limit, lossy=lossy,
-        )  # fmt: skip
+    kind = "SequenceClassification"
+
+    model: Any = field(kw_only=False)
+    label: str | int | None = field(default=None, kw_only=False)
+    value: Measure = "log_probability"
+
+    def __post_init__(self) -> None:
+        known_measure(self.value)
+        self.load(self.model)
         config = self.checkpoint.config
-        self.value = value
-        self.label = label_index(config, label, value)
+        self.label = self._place = label_index(config, self.label, self.value)
         self.separate = has_sigmoids(config)
         config.get_text_config().pad_token_id = self.fill  # by which causal classifiers find the last token of a text
 
@@ -70,7 +53,7 @@ class Classifier(TextNetwork[float]):
     def read(self, batch: dict[str, Tensor]) -> list[float]:
         """One number a row of a padded batch, (R, T) each."""
         logits = self.checkpoint.network(**batch).logits
-        return judged(logits, self.value, self.separate)[:, self.label].tolist()
+        return judged(logits, self.value, self.separate)[:, self._place].tolist()
 
 
 def known_measure(value: str) -> None:

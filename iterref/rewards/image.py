@@ -13,16 +13,16 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from iterref.rewards.algebra import Composable
-from iterref.rewards.checkpoint import Checkpoint, Device, load, load_tokenizer
+from iterref.rewards.checkpoint import Device, Kind, load, load_tokenizer
 from iterref.rewards.classifier import Measure, has_sigmoids, judged, known_measure, label_index
 from iterref.rewards.network import padding
 
@@ -52,20 +52,19 @@ class Preprocessing:
                 f"{folder} has no preprocessor_config.json: save the model's image processor beside it"
             )
         config = json.loads(file.read_text(encoding="utf-8"))
-        size, crop = config.get("size"), config.get("crop_size") if config.get("do_center_crop") else None
+        size = config.get("size") if config.get("do_resize", True) else None
+        crop = config.get("crop_size") if config.get("do_center_crop") else None
         shortest = size if isinstance(size, int) and config.get("do_center_crop") else None
         if isinstance(size, dict):
             shortest = size.get("shortest_edge")
-        resize = bool(config.get("do_resize", True)) and size is not None
-        scale = bool(config.get("do_normalize", True))
-        number = int(config.get("resample", 2))
+        scale, number = bool(config.get("do_normalize", True)), int(config.get("resample", 2))
         if number not in FILTERS:
             raise ValueError(f"{file} asks for the filter {number}, known are {sorted(FILTERS)}: choose one of these")
         return cls(
-            shortest=shortest if resize else None,
-            size=_edges(size) if resize and shortest is None else None,
-            crop=_edges(crop) if crop is not None else None,
-            filter=FILTERS[number],
+            shortest,
+            _edges(size) if size is not None and shortest is None else None,
+            _edges(crop) if crop is not None else None,
+            FILTERS[number],
             mean=tuple(config.get("image_mean", (0.5,) * 3)) if scale else (0.0,) * 3,
             sd=tuple(config.get("image_std", (0.5,) * 3)) if scale else (1.0,) * 3,
         )
@@ -91,16 +90,28 @@ class Preprocessing:
         return (images - mean) / sd
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ImageReward(Composable):
-    """What rewards of images have in common: tokens are rendered `batch` at a time, prepared and judged."""
+    """What rewards of images have in common: tokens are rendered `batch` at a time, prepared and judged.
 
-    def __init__(self, render: Render, checkpoint: Checkpoint, batch: int, preprocessing: Preprocessing | None) -> None:
-        if batch < 1:
-            raise ValueError(f"a batch of {batch} images cannot be read: give at least 1")
-        self.render = render
-        self.checkpoint = checkpoint
-        self.batch = batch
-        self.preprocessing = preprocessing or Preprocessing.read(checkpoint.folder)
+    `render` takes canvases (R, L) long and gives images (R, 3, H, W) in [0, 1]. `model` is a folder or hub name with
+    safetensors, or a loaded network with its `preprocessing`.
+    """
+
+    kind: ClassVar[Kind]
+
+    render: Render = field(kw_only=False)
+    model: Any = field(kw_only=False)
+    device: Device = "cpu"
+    dtype: torch.dtype | str = "float32"
+    batch: int = 32
+    preprocessing: Preprocessing | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError(f"a batch of {self.batch} images cannot be read: give at least 1")
+        self.checkpoint = load(self.kind, self.model, self.device, self.dtype)
+        self._prepare = self.preprocessing or Preprocessing.read(self.checkpoint.folder)
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) float64."""
@@ -125,35 +136,28 @@ class ImageReward(Composable):
             row = int(outside.flatten(1).any(1).nonzero()[0, 0])
             raise ValueError(f"image {row} of a render leaves [0, 1]: rescale or clamp what the decoder gives")
         weight = next(self.checkpoint.network.parameters())
-        return self.preprocessing(images.to(weight.device, torch.float32)).to(weight.dtype)
+        return self._prepare(images.to(weight.device, torch.float32)).to(weight.dtype)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ImageClassifier(ImageReward):
     """A class's log-probability, probability or logit of a rendered image, a reward of tokens.
 
-    `render` takes canvases (R, L) long and gives images (R, 3, H, W) in [0, 1]. `model` is a folder or hub name of an
-    image classifier with safetensors, or a loaded network with its `preprocessing`; `label` a name or a number, or one
-    of these a row of the problem. Raises as `Classifier` does.
+    `label` is a name or a number, or one of these a prompt; the other options are as for every `ImageReward`. Raises as
+    `Classifier` does.
     """
 
-    def __init__(
-        self,
-        render: Render,
-        model: Any,
-        label: str | int | Sequence[str | int],
-        *,
-        value: Measure = "log_probability",
-        device: Device = "cpu",
-        dtype: torch.dtype | str = "float32",
-        batch: int = 32,
-        preprocessing: Preprocessing | None = None,
-    ) -> None:
-        known_measure(value)
-        super().__init__(render, load("ImageClassification", model, device, dtype), batch, preprocessing)
-        self.value, self.separate = value, has_sigmoids(self.checkpoint.config)
-        labels = [label] if isinstance(label, str | int) else list(label)
-        self.each = not isinstance(label, str | int)
-        self.labels = torch.tensor([label_index(self.checkpoint.config, one, value) for one in labels])
+    kind = "ImageClassification"
+
+    label: str | int | Sequence[str | int] = field(kw_only=False)
+    value: Measure = "log_probability"
+
+    def __post_init__(self) -> None:
+        known_measure(self.value)
+        super().__post_init__()
+        self.separate, self.each = has_sigmoids(self.checkpoint.config), not isinstance(self.label, str | int)
+        labels = [self.label] if isinstance(self.label, str | int) else self.label
+        self.labels = torch.tensor([label_index(self.checkpoint.config, one, self.value) for one in labels])
 
     def judge(self, pixels: Tensor, rows: Tensor) -> Tensor:
         """Prepared images (R, 3, H, W) and their rows (R,) -> (R,) float64."""
@@ -162,29 +166,23 @@ class ImageClassifier(ImageReward):
         return judged(logits, self.value, self.separate).gather(1, self.labels[index, None].to(logits.device))[:, 0]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ImageText(ImageReward):
     """Cosine in [-1, 1] of a rendered image's and a text's embeddings by a CLIP model, a reward of tokens.
 
-    `render` takes canvases (R, L) long and gives images (R, 3, H, W) in [0, 1]. `model` is a folder or hub name of a
-    CLIP with safetensors, or a loaded network with its `tokenizer` and `preprocessing`; `texts` one text for all rows,
-    or one a row of the problem, embedded once, here. Raises ValueError for a text of more tokens than the model reads.
+    `texts` is one text, or one a prompt, embedded once; the other options are as for every `ImageReward`. Raises
+    ValueError for a text of more tokens than the model reads.
     """
 
-    def __init__(
-        self,
-        render: Render,
-        model: Any,
-        texts: str | Sequence[str],
-        *,
-        tokenizer: Any = None,
-        device: Device = "cpu",
-        dtype: torch.dtype | str = "float32",
-        batch: int = 32,
-        preprocessing: Preprocessing | None = None,
-    ) -> None:
-        super().__init__(render, load("CLIP", model, device, dtype), batch, preprocessing)
-        self.each = not isinstance(texts, str)
-        self._texts = self._embedded([texts] if isinstance(texts, str) else list(texts), tokenizer)
+    kind = "CLIP"
+
+    texts: str | Sequence[str] = field(kw_only=False)
+    tokenizer: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.each = not isinstance(self.texts, str)
+        self._texts = self._embedded([self.texts] if isinstance(self.texts, str) else list(self.texts))
 
     def judge(self, pixels: Tensor, rows: Tensor) -> Tensor:
         """Prepared images (R, 3, H, W) and their rows (R,) -> (R,) float64."""
@@ -192,9 +190,9 @@ class ImageText(ImageReward):
         index = _within(rows, len(self._texts), "text") if self.each else torch.zeros_like(rows)
         return (images * self._texts[index.to(self._texts.device)]).sum(1)
 
-    def _embedded(self, texts: list[str], tokenizer: Any) -> Tensor:
+    def _embedded(self, texts: list[str]) -> Tensor:
         """Embeddings (T, D) float64 of length 1."""
-        tokenizer, network = load_tokenizer(tokenizer, self.checkpoint), self.checkpoint.network
+        tokenizer, network = load_tokenizer(self.tokenizer, self.checkpoint), self.checkpoint.network
         ids = tokenizer(texts, verbose=False)["input_ids"]
         most, size = self.checkpoint.config.text_config.max_position_embeddings, max(map(len, ids))
         if size > most:

@@ -122,7 +122,7 @@ def _pattern(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression ({error}): mend it, or escape its signs") from None
+        raise ValueError(f"{pattern!r} is no regular expression ({error}): fix it, or escape its signs") from None
 
 
 def _band(band: Band, name: str) -> Band:

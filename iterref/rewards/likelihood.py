@@ -2,9 +2,9 @@
 
     r(x) = sum_i log p(x^i | x^{-i})  over the free positions i, or the mean over them          (pseudo-likelihood)
 
-Under absorbing noise p(x^i | x^{-i}) is the denoiser's posterior with token i alone under the mask, M passes for M
-positions. Where the denoiser has a leave-one-out law, one pass gives all of them. With `groups` = g, every g-th
-position is hidden at once, in g passes: cheaper, and blind to how the tokens hidden together belong together.
+Under absorbing noise p(x^i | x^{-i}) is the denoiser's posterior with token i alone masked, M passes for M positions.
+Where the denoiser has leave-one-out conditionals, one pass gives all of them. With `groups` = g, every g-th position is
+masked at once, in g passes: cheaper, and blind to how the tokens masked together belong together.
 Sources: Besag 1975 (pseudo-likelihood); Salazar et al. 2020, arXiv:1910.14659 (scores of masked language models).
 """
 
@@ -27,12 +27,11 @@ class SelfLikelihood(Composable):
 
     `denoiser`, `canvas` (B, L) and `free` (B, L) bool are those of the problem that the reward is for; frozen positions
     are read and not counted, nor are positions that hold one of the tokens `ignore`, such as what fills up the end.
-    `value` is the mean over the counted positions or their sum. `groups` bounds the passes a text (all L unless given).
-    `max_rows` bounds the rows of one pass. `passes` counts the rows of the denoiser that were asked for; a run counts
-    them as rewards, so a method's NFE budget does not hold them.
+    `value` is the mean over the counted positions or their sum. `groups` bounds the NFE a text (all L unless given),
+    `max_rows` the sequences of one call. `passes` counts the NFE, which no method's budget holds.
 
     A text with no counted position is forbidden, as is one that the model rules out. Raises ValueError for a denoiser
-    under other noise that knows no leave-one-out law.
+    under other noise that has no leave-one-out conditionals.
     """
 
     def __init__(
@@ -54,8 +53,7 @@ class SelfLikelihood(Composable):
             raise ValueError(f"groups={groups} and max_rows={max_rows}: give at least 1 of each")
         if not denoiser.has_leave_one_out and denoiser.noise.mask is None:
             raise ValueError(
-                "the denoiser has neither a mask to hide tokens under nor a leave_one_out law: use Perplexity of "
-                "another model"
+                "the denoiser has neither a mask nor leave-one-out conditionals: use Perplexity of another model"
             )
         self.denoiser = denoiser
         self.free = free.bool()
@@ -70,13 +68,14 @@ class SelfLikelihood(Composable):
         if len(rows) and int(rows.max()) >= len(self.free):
             raise ValueError(f"row {int(rows.max())} has no canvas, there are {len(self.free)}: prepare its prompt")
         counted = self.free[rows] & ~torch.isin(tokens, self.ignore)
-        cells = self._known_cells(tokens, counted, rows) if self.denoiser.has_leave_one_out else self._hidden_cells(tokens, counted, rows)
+        ask = self._leave_one_out if self.denoiser.has_leave_one_out else self._masked
+        cells = ask(tokens, counted, rows)
         total, size = cells.sum(1), counted.sum(1)
         value = total if self.value == "sum" else total / size.clamp_min(1)
         return torch.where(size > 0, value, -torch.inf)
 
-    def _known_cells(self, tokens: Tensor, counted: Tensor, rows: Tensor) -> Tensor:
-        """log p(x^i | x^{-i}) of the counted cells (R, L), 0 elsewhere, from the leave-one-out law."""
+    def _leave_one_out(self, tokens: Tensor, counted: Tensor, rows: Tensor) -> Tensor:
+        """log p(x^i | x^{-i}) of the counted cells (R, L), 0 elsewhere, from the leave-one-out conditionals."""
         cells = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
         for i in torch.arange(len(tokens), device=tokens.device).split(self.max_rows):
             log_p = self.denoiser.leave_one_out(tokens[i], counted[i], rows[i])
@@ -84,21 +83,19 @@ class SelfLikelihood(Composable):
             self.passes += len(i)
         return cells
 
-    def _hidden_cells(self, tokens: Tensor, counted: Tensor, rows: Tensor) -> Tensor:
-        """The same from masks: copy g of a text hides the counted positions i with i mod groups = g."""
+    def _masked(self, tokens: Tensor, counted: Tensor, rows: Tensor) -> Tensor:
+        """The same from masks: in copy g of a text, the counted positions i with i mod groups = g are masked."""
         noise, mask = self.denoiser.noise, self.denoiser.noise.mask
         assert mask is not None
         group = torch.arange(tokens.shape[1], device=tokens.device) % self.groups
         where = counted[:, None] & (group == torch.arange(self.groups, device=tokens.device)[:, None])  # (R, G, L)
         text, copy = where.any(2).nonzero(as_tuple=True)
-        hidden = where[text, copy]
-        shares = hidden.sum(1) / self.free[rows[text]].sum(
-            1
-        )  # of the free positions, at which time a denoiser is asked
+        masked = where[text, copy]
+        shares = masked.sum(1) / self.free[rows[text]].sum(1)  # of the free positions: the time of such a state
         times = noise.schedule.time(1 - shares.double())
         cells = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
         for i in torch.arange(len(text), device=tokens.device).split(self.max_rows):
-            clean, open_ = tokens[text[i]], hidden[i]
+            clean, open_ = tokens[text[i]], masked[i]
             log_p = self.denoiser(clean.masked_fill(open_, mask), times[i], open_, rows[text[i]])
             row, position = open_.nonzero(as_tuple=True)
             cells[text[i][row], position] = _placed(log_p, clean, open_)[row, position]
@@ -107,7 +104,7 @@ class SelfLikelihood(Composable):
 
 
 def _placed(log_p: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
-    """Packed laws (M, V) -> the log-probability of each text's own token at its cell (R, L) float64, 0 elsewhere."""
+    """Packed log-probabilities (M, V) -> that of each text's own token at its cell (R, L) float64, 0 elsewhere."""
     cells = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
     cells[where] = log_p.gather(1, tokens[where][:, None])[:, 0].double()
     return cells

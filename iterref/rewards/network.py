@@ -11,7 +11,8 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,54 +28,54 @@ Encoding = dict[str, list[int]]
 Value = TypeVar("Value")
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class TextNetwork(TextComposable, ABC, Generic[Value]):
     """What text rewards by a network have in common: the checkpoint, its tokenizer, batches, and the memory of answers.
 
-    `asked` counts the texts that came in, `evaluated` those that the network read, `truncated` those that it read in
-    part, of which the first is warned about, as is the first that the tokenizer does not know whole; `lossy=False`
-    refuses such a text. A text without any token has no value and gives None. Texts of unequal length share a batch
-    unless the network's answers depend on the padding, which is found by asking.
+    The `model` is a folder or hub name with safetensors, a bundled one (a folder of that name goes first), or a loaded
+    network with its `tokenizer`. `given` names a column that stands before the text. Texts of more tokens than the
+    network reads, or than `length`, are cut with a warning. `batch` texts are read at a time, padded, unless the
+    network's answers depend on the padding, which is found by asking; the latest `limit` answers are remembered. A text
+    without any token is forbidden; one that the tokenizer cannot read whole is warned about, or with `lossy=False`
+    refused. `asked` counts the texts that came in, `evaluated` those that the network read, `truncated` those cut.
+
+    Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs.
     """
 
-    def __init__(
-        self,
-        kind: Kind,
-        model: Any,
-        tokenizer: Any,
-        *,
-        given: str | None,
-        device: Device,
-        dtype: torch.dtype | str,
-        batch: int,
-        length: int | None,
-        limit: int,
-        lossy: bool = True,
-    ) -> None:
-        if batch < 1:
-            raise ValueError(f"a batch of {batch} texts cannot be read: give at least 1")
-        self.checkpoint = load(kind, model, device, dtype)
-        self.tokenizer = load_tokenizer(tokenizer, self.checkpoint)
-        self.given = given
-        self.batch = batch
-        self.length = _length(self.checkpoint.network, self.tokenizer, length)
+    kind: ClassVar[Kind]
+
+    tokenizer: Any = None
+    given: str | None = None
+    device: Device = "cpu"
+    dtype: torch.dtype | str = "float32"
+    batch: int = 32
+    length: int | None = None
+    limit: int = 200_000
+    lossy: bool = True
+
+    def load(self, model: Any) -> None:
+        """Reads the checkpoint; a reward's `__post_init__` calls it."""
+        if self.batch < 1:
+            raise ValueError(f"a batch of {self.batch} texts cannot be read: give at least 1")
+        self.checkpoint = load(self.kind, model, self.device, self.dtype)
+        self.tokenizer = load_tokenizer(self.tokenizer, self.checkpoint)
+        self.length = self._most = _length(self.checkpoint.network, self.tokenizer, self.length)
         self.asked = self.evaluated = self.truncated = 0
-        self.lossy, self.fill = lossy, padding(self.tokenizer, self.checkpoint.config)
-        self._told_loss, self._blind = False, None if batch > 1 else True
+        self.fill = padding(self.tokenizer, self.checkpoint.config)
+        self._warned, self._blind = False, None if self.batch > 1 else True
         self._known = vocabulary(self.checkpoint)
         self._reads = set(inspect.signature(self.checkpoint.network.forward).parameters)
-        self._memory: Memory[Pair, Value | None] = Memory(limit)
+        self._memory: Memory[Pair, Value | None] = Memory(self.limit)
 
     def pairs(self, completions: Sequence[str], columns: dict[str, Any]) -> list[Pair]:
         """The texts, each with its entry of the column `given`, if any. Raises ValueError naming the row."""
-        for row, text in enumerate(completions):
-            if not isinstance(text, str):
-                raise ValueError(f"completion {row} is a {type(text).__name__}: give its text, a string")
-        if self.given is None:
-            return [(None, text) for text in completions]
-        before = needed_column(columns, self.given, len(completions), "the reward")
-        for row, text in enumerate(before):
-            if not isinstance(text, str):
-                raise ValueError(f"{self.given} {row} is a {type(text).__name__}: give its text, a string")
+        before: list[str | None] = [None] * len(completions)
+        if self.given is not None:
+            before = needed_column(columns, self.given, len(completions), "the reward")
+        for name, texts in (("completion", completions), (self.given, before)):
+            for row, text in enumerate(texts if name else ()):
+                if not isinstance(text, str):
+                    raise ValueError(f"{name} {row} is a {type(text).__name__}: give its text, a string")
         return list(zip(before, completions, strict=True))
 
     def fetch(self, pairs: Sequence[Pair]) -> list[Value | None]:
@@ -85,10 +86,10 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
     def encode(self, pairs: Sequence[Pair]) -> list[Encoding]:
         """The tokens of texts, with what the tokenizer puts around them, cut to `length`."""
         encodings = self._tokens(pairs, {})
-        long = [place for place, encoding in enumerate(encodings) if len(encoding["input_ids"]) > self.length]
+        long = [place for place, encoding in enumerate(encodings) if len(encoding["input_ids"]) > self._most]
         if long:
             self.cut(pairs[long[0]][1], len(encodings[long[0]]["input_ids"]), len(long))
-            shorter = self._tokens([pairs[place] for place in long], {"truncation": True, "max_length": self.length})
+            shorter = self._tokens([pairs[place] for place in long], {"truncation": True, "max_length": self._most})
             for place, encoding in zip(long, shorter, strict=True):
                 encodings[place] = encoding
         return encodings
@@ -114,7 +115,8 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         readable = [place for place, encoding in enumerate(encodings) if encoding["input_ids"]]
         readable.sort(key=lambda place: len(encodings[place]["input_ids"]))  # texts of one batch need little padding
         for places in self._batches(readable, [len(encoding["input_ids"]) for encoding in encodings]):
-            self._check_ids(pairs, encodings, places)
+            for place in places:
+                self._check_ids(pairs[place][1], max(encodings[place]["input_ids"]))
             for place, value in zip(places, self._ask([encodings[place] for place in places]), strict=True):
                 values[place] = value
         self.evaluated += len(pairs)
@@ -178,26 +180,24 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         """Warns of the first text that the tokenizer does not know whole; without `lossy`, refuses each."""
         unknown = unknown_token(self.tokenizer)
         for (_, text), encoding in zip(pairs, encodings, strict=True):
-            if self._told_loss or (unknown not in encoding["input_ids"] and len(encoding["input_ids"]) > 4):
+            if self._warned or (unknown not in encoding["input_ids"] and len(encoding["input_ids"]) > 4):
                 continue
             ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
             if (ids or not text.strip()) and unknown not in ids:
                 continue
-            what = f"reads {ids.count(unknown)} of its {len(ids)} tokens as unknown" if ids else "finds no token in it"
-            told = f"{type(self).__name__}: the tokenizer of {self.checkpoint.name} {what}, of the text {text[:40]!r}"
+            loss = f"reads {ids.count(unknown)} of its {len(ids)} tokens as unknown" if ids else "finds no token in it"
+            what = f"{type(self).__name__}: the tokenizer of {self.checkpoint.name} {loss}, of the text {text[:40]!r}"
             if not self.lossy:
-                raise ValueError(f"{told}: give a model of this script, or allow it by lossy=True")
-            warnings.warn(f"{told} (said once; lossy=False refuses such texts)", stacklevel=2)
-            self._told_loss = True
+                raise ValueError(f"{what}: give a model of this script, or allow it by lossy=True")
+            warnings.warn(f"{what} (said once; lossy=False refuses such texts)", stacklevel=2)
+            self._warned = True
 
-    def _check_ids(self, pairs: list[Pair], encodings: list[Encoding], places: list[int]) -> None:
-        for place in places:
-            highest = max(encodings[place]["input_ids"])
-            if highest >= self._known:
-                raise ValueError(
-                    f"the text {pairs[place][1][:40]!r} has token {highest} and {self.checkpoint.name} knows "
-                    f"{self._known}: give the tokenizer that the model was trained with"
-                )
+    def _check_ids(self, text: str, highest: int) -> None:
+        if highest >= self._known:
+            raise ValueError(
+                f"the text {text[:40]!r} has token {highest} and {self.checkpoint.name} knows {self._known}: give the "
+                "tokenizer that the model was trained with"
+            )
 
 
 def numbers(values: Sequence[float | None]) -> list[float]:

@@ -1,7 +1,7 @@
 """Perplexity: how likely a text is under a causal language model.
 
     log_likelihood  sum_i log p(x_i | x_<i) / n      the mean over the n tokens of the text, minus the log of perplexity
-    sum             sum_i log p(x_i | x_<i)          with alpha = 1 the product of the two models' laws
+    sum             sum_i log p(x_i | x_<i)          with alpha = 1 the product of the two models' distributions
     perplexity      -exp(-log_likelihood)            minus, so that more is better; long tails, so clip it
 
 Tokens are the language model's own, so its perplexity is not that of another model's tokens.
@@ -10,58 +10,42 @@ Tokens are the language model's own, so its perplexity is not that of another mo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import exp
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from iterref.rewards.checkpoint import Checkpoint, Device
+from iterref.rewards.checkpoint import Checkpoint
 from iterref.rewards.network import Encoding, Pair, TextNetwork, numbers
 
 Measure = Literal["log_likelihood", "sum", "perplexity"]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Perplexity(TextNetwork[float]):
     """The likelihood of a text under a causal language model, as a text reward: `Perplexity("gpt2")`.
 
-    `model` is a folder or hub name with safetensors, the bundled "prose" (a folder of that name goes first), or a
-    loaded network with its `tokenizer`. With `start` the tokenizer's start token stands first, so that the first token
-    of a text counts too; without one, or where the tokenizer has none, the text's likelihood is that of the others
-    given the first. `given` names a column whose text stands before and does not count: the likelihood is conditional
-    on it (the two are tokenised apart). Texts of more tokens than the network reads, or than `length`, are cut with a
-    warning: at the front of what is given, then at the end of the text. `batch` texts are read at a time, padded; the
-    latest `limit` answers are remembered. A text with no token to count is forbidden; one that the tokenizer cannot
-    read whole is warned about, or with `lossy=False` refused.
-
-    Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs; a network that looks
-    at later tokens is refused.
+    `model` and the other options are as for every `TextNetwork`; "prose" is bundled. With `start` the tokenizer's start
+    token stands first, so that the first token of a text counts too; without one, or where the tokenizer has none, the
+    likelihood is that of the other tokens given the first. What stands before the text (`given`) does not count: the
+    likelihood is conditional on it (the two are tokenised apart). Too long a text is cut at the front of what is given,
+    then at its end. A network that looks at later tokens is refused.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        value: Measure = "log_likelihood",
-        tokenizer: Any = None,
-        given: str | None = None,
-        start: bool = True,
-        device: Device = "cpu",
-        dtype: torch.dtype | str = "float32",
-        batch: int = 32,
-        length: int | None = None,
-        limit: int = 200_000,
-        lossy: bool = True,
-    ) -> None:
-        if value not in get_args(Measure):
-            raise ValueError(f"a likelihood has no value {value!r}: use one of {', '.join(get_args(Measure))}")
-        super().__init__(
-            "CausalLM", model, tokenizer,
-            given=given, device=device, dtype=dtype, batch=batch, length=length, limit=limit, lossy=lossy,
-        )  # fmt: skip
-        self.value = value
-        first = self.tokenizer.bos_token_id if start else None
-        self.start: list[int] = [] if first is None else [first]
+    kind = "CausalLM"
+
+    model: Any = field(kw_only=False)
+    value: Measure = "log_likelihood"
+    start: bool = True
+
+    def __post_init__(self) -> None:
+        if self.value not in get_args(Measure):
+            raise ValueError(f"a likelihood has no value {self.value!r}: use one of {', '.join(get_args(Measure))}")
+        self.load(self.model)
+        first = self.tokenizer.bos_token_id if self.start else None
+        self._start: list[int] = [] if first is None else [first]
         _check_causal(self.checkpoint, self._known)
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
@@ -73,9 +57,7 @@ class Perplexity(TextNetwork[float]):
         texts = self.tokenizer([text for _, text in pairs], add_special_tokens=False, verbose=False)["input_ids"]
         before = [prefix or "" for prefix, _ in pairs]
         prefixes = self.tokenizer(before, add_special_tokens=False, verbose=False)["input_ids"]
-        return [
-            self._encoding(pair, *both) for pair, both in zip(pairs, zip(prefixes, texts, strict=True), strict=True)
-        ]
+        return [self._encoding(pair[1], *ids) for pair, *ids in zip(pairs, prefixes, texts, strict=True)]
 
     def read(self, batch: dict[str, Tensor]) -> list[float]:
         """One number a row of a padded batch, (R, T) each."""
@@ -95,13 +77,13 @@ class Perplexity(TextNetwork[float]):
             return total
         return total / size if self.value == "log_likelihood" else -exp(min(-total / size, 230.0))
 
-    def _encoding(self, pair: Pair, prefix: list[int], text: list[int]) -> Encoding:
-        size = len(self.start) + len(prefix) + len(text)
-        if size > self.length:
-            self.cut(pair[1], size, 1)
-            prefix = prefix[min(size - self.length, len(prefix)) :]
-            text = text[: self.length - len(self.start) - len(prefix)]
-        before = [*self.start, *prefix]
+    def _encoding(self, written: str, prefix: list[int], text: list[int]) -> Encoding:
+        size = len(self._start) + len(prefix) + len(text)
+        if size > self._most:
+            self.cut(written, size, 1)
+            prefix = prefix[min(size - self._most, len(prefix)) :]
+            text = text[: self._most - len(self._start) - len(prefix)]
+        before = [*self._start, *prefix]
         ids = before + text
         counted = [0] * len(before) + [1] * len(text)
         counted[:1] = [0]  # nothing stands before the first token, so nothing says how likely it is

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import cache, lru_cache
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -27,7 +28,6 @@ from iterref.rewards.words import Split, Splitting, split_of
 Kind = Literal["rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum"]
 Measure = Literal["precision", "recall", "f"]
 Group = TypeVar("Group", bound=Hashable)
-Scores = tuple[float, float, float]
 
 _GRAM = re.compile("rouge([0-9])")
 _MEASURES: dict[str, int] = {"precision": 0, "recall": 1, "f": 2}
@@ -37,26 +37,23 @@ class Tokenizer:
     """Text to words: as `rouge-score` does it unless another `tokenizer` is given, with Porter stems if asked."""
 
     def __init__(self, stem: bool = False, tokenizer: Splitting | Split = "words") -> None:
-        self.split = split_of(tokenizer)
-        self._stems: dict[str, str] = {}
-        self._stemmer: Callable[[str], str] | None = None
-        if stem:
-            from nltk.stem.porter import PorterStemmer  # slow to import, and rarely asked for
-
-            self._stemmer = PorterStemmer().stem
+        self.split, self.stem = split_of(tokenizer), stem
 
     def __call__(self, text: str) -> list[str]:
         words = self.split(text)
-        if self._stemmer is None:
-            return words
-        return [word for word in map(self._stem, words) if word]
+        return [stem for stem in map(_stem, words) if stem] if self.stem else words
 
-    def _stem(self, word: str) -> str:
-        if self._stemmer is None or len(word) <= 3:
-            return word
-        if word not in self._stems:
-            self._stems[word] = self._stemmer(word)
-        return self._stems[word]
+
+@lru_cache(maxsize=2**18)
+def _stem(word: str) -> str:
+    return word if len(word) <= 3 else str(_stemmer().stem(word))
+
+
+@cache
+def _stemmer() -> Any:
+    from nltk.stem.porter import PorterStemmer  # slow to import, and rarely asked for
+
+    return PorterStemmer()
 
 
 class Targets:
@@ -77,16 +74,9 @@ class Targets:
             for word in tokenize(text):
                 self._number.setdefault(word, len(self._number) + 1)
         self._targets = [self._intern(text) for text in texts]
-        self._column: dict[tuple[int, ...], int] = {}
-        if self._order:
-            counts = [Counter(_grams(sentences[0], self._order)) for sentences in self._targets]
-            for count in counts:
-                for key in count:
-                    self._column.setdefault(key, len(self._column))
-            self._counts = np.zeros((len(texts), len(self._column)), dtype=np.int64)
-            for row, count in enumerate(counts):
-                for key, times in count.items():
-                    self._counts[row, self._column[key]] = times
+        grams = [Counter(self._grams(sentences)) for sentences in self._targets]
+        self._column = {gram: place for place, gram in enumerate(dict.fromkeys(gram for one in grams for gram in one))}
+        self._counts = np.array([[one[gram] for gram in self._column] for one in grams], dtype=np.int64)
         self._sizes = np.array([self._size(sentences) for sentences in self._targets], dtype=np.int64)
 
     def score(self, candidates: Sequence[str]) -> np.ndarray:
@@ -119,11 +109,15 @@ class Targets:
         words = sum(map(len, sentences))
         return max(words - self._order + 1, 0) if self._order else words
 
+    def _grams(self, sentences: list[list[int]]) -> Iterator[tuple[int, ...]]:
+        """The n-grams of a text for rougeN."""
+        return zip(*(sentences[0][start:] for start in range(self._order)), strict=False) if self._order else iter(())
+
     def _gram_hits(self, texts: list[list[list[int]]]) -> np.ndarray:
         hits = np.zeros((len(texts), len(self._targets)), dtype=np.int64)
-        for row, (numbers,) in enumerate(texts):
-            count = Counter(key for key in _grams(numbers, self._order) if key in self._column)
-            columns = [self._column[key] for key in count]
+        for row, sentences in enumerate(texts):
+            count = Counter(gram for gram in self._grams(sentences) if gram in self._column)
+            columns = [self._column[gram] for gram in count]
             hits[row] = np.minimum(self._counts[:, columns], list(count.values())).sum(axis=1) if columns else 0
         return hits
 
@@ -131,10 +125,6 @@ class Targets:
 def _known_kind(kind: str) -> None:
     if kind not in get_args(Kind):
         raise ValueError(f"there is no ROUGE called {kind!r}: use one of {', '.join(get_args(Kind))}")
-
-
-def _grams(numbers: Sequence[Hashable], order: int) -> Iterable[tuple[Any, ...]]:
-    return zip(*(numbers[start:] for start in range(order)), strict=False)
 
 
 def union_hits(reference: Sequence[Sequence[Hashable]], candidate: Sequence[Sequence[Hashable]]) -> int:
@@ -176,26 +166,6 @@ def _subsequence(first: Sequence[Hashable], second: Sequence[Hashable]) -> list[
     return places
 
 
-def rouge_l(candidate: Sequence[Hashable], reference: Sequence[Hashable]) -> Scores:
-    """Precision, recall and F of the longest common subsequence of two lists of words (Lin 2004, section 3.1)."""
-    number: dict[Hashable, int] = {}
-    first, second = ([number.setdefault(word, len(number)) for word in words] for words in (candidate, reference))
-    return _measures(int(LCSseq.similarity(first, second)), len(first), len(second))
-
-
-def rouge_n(candidate: Sequence[Hashable], reference: Sequence[Hashable], n: int) -> Scores:
-    """Precision, recall and F of the n-grams that two lists of words share (Lin 2004, section 2)."""
-    if n < 1:
-        raise ValueError(f"n-grams of {n} words do not exist: give n of at least 1")
-    first, second = (Counter(_grams(words, n)) for words in (candidate, reference))
-    return _measures((first & second).total(), first.total(), second.total())
-
-
-def _measures(hits: int, candidate: int, reference: int) -> Scores:
-    precision, recall = hits / max(candidate, 1), hits / max(reference, 1)
-    return precision, recall, 2 * precision * recall / (precision + recall) if hits else 0.0
-
-
 def by_group(
     keys: Sequence[Group], texts: Sequence[str], score: Callable[[Group, list[str]], Sequence[float]]
 ) -> list[float]:
@@ -213,14 +183,14 @@ def by_group(
 class Rouge(TextComposable):
     """ROUGE of a completion against its reference: an **upper bound** (an oracle), because it sees the answer.
 
-    Use it to learn what a search could reach, or as a test of a sampler, never as a result beside methods that do not
-    see the reference. A text reward in TRL's convention: `rouge(completions, reference=[...])`, the column's name being
-    `references`; an entry is one text or several. With several, the one of the highest F counts, as `rouge-score` does.
-    References are tokenised once and remembered (the latest `limit` of them). `tokenizer` splits texts into words:
-    "words" as `rouge-score` does (a-z and 0-9), "unicode" for other scripts, "characters", or a function of a text.
+    Use it to learn what a search could reach, never as a result beside methods that do not see the reference. A text
+    reward in TRL's convention: `rouge(completions, reference=[...])`, the column's name being `references`; an entry is
+    one text or several, of which the one of the highest F counts. References are tokenised once and remembered (the
+    latest `limit` of them). `tokenizer` splits texts into words: "words" as `rouge-score` does (a-z and 0-9), "unicode"
+    for other scripts, "characters", or a function of a text.
 
-    Raises ValueError for an unknown kind or measure, when the column is missing or lacks a completion's reference, and
-    for a reference in which the tokenizer finds no word, against which every text would score 0.
+    Raises ValueError for an unknown kind or measure, a missing column or entry, and a reference in which the tokenizer
+    finds no word, against which every text would score 0.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """Rules of the algebra of rewards: how one number a text comes of several.
 
-    values = rule(ask, index),      ask(k, index) = r_k of those rows of the call
+    values = rule(ask, index),      ask(k, index) = r_k of those texts of the call
 
 A rule knows neither tokens nor texts, and asks only for what it needs: a part of weight 0 is never asked, and what
-stands under a condition only for the rows that meet it.
+stands under a condition only for the texts that meet it.
 """
 
 from __future__ import annotations
@@ -12,63 +12,48 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import ge, gt, le, lt
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-# Part k of a rule at some rows of the call, (K,) long -> (K,) float64.
+# Part k of a rule at some texts of the call, (K,) long -> (K,) float64.
 Ask = Callable[[int, Tensor], Tensor]
 Symbol = Literal[">", ">=", "<", "<="]
 _COMPARE = {">": gt, ">=": ge, "<": lt, "<=": le}
 
 
 class Rule(ABC):
-    """What makes one number a row out of the numbers of several rewards; `skips` says that a part may leave rows out,
-    by NaN."""
+    """What makes one number a text out of those of several rewards; `skips`: a part may leave texts out, by NaN."""
 
-    skips: ClassVar[bool] = False
+    skips: bool = False
 
     @abstractmethod
     def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        """Rows of the call (K,) long -> (K,) float64; asks only for what it needs."""
+        """Texts of the call (K,) long -> (K,) float64, or bool for a test."""
 
 
 @dataclass(frozen=True)
 class Sum(Rule):
-    """sum_k weight_k r_k. A part of weight 0 is not asked; -inf times a negative weight is refused."""
+    """sum_k weight_k r_k; a part of weight 0 is not asked.
+
+    With `skips`, the weights of the parts that judge a text grow to the total of |weight|; NaN where there are none.
+    """
 
     weights: tuple[float, ...]
+    skips: bool = False
 
     def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        """Rows of the call (K,) long -> (K,) float64."""
-        total = torch.zeros(len(index), dtype=torch.float64, device=index.device)
-        for part, weight in enumerate(self.weights):
-            if weight != 0.0:
-                total = total + weight * ask(part, index)
-        return total
-
-
-@dataclass(frozen=True)
-class Weighted(Rule):
-    """sum_k weight_k r_k over the parts that judge a row, times sum |weight| / sum |weight of these|; NaN for none."""
-
-    skips: ClassVar[bool] = True
-
-    weights: tuple[float, ...]
-
-    def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        """Rows of the call (K,) long -> (K,) float64."""
         total = torch.zeros(len(index), dtype=torch.float64, device=index.device)
         judged = torch.zeros_like(total)
         for part, weight in enumerate(self.weights):
             if weight != 0.0:
                 values = ask(part, index)
-                known = ~values.isnan()
+                known = ~values.isnan() if self.skips else slice(None)
                 total[known] += weight * values[known]
                 judged[known] += abs(weight)
-        everyone = judged == (full := sum(map(abs, self.weights)))
-        return torch.where(everyone, total, total * (full / judged) if full else torch.zeros_like(total))
+        everyone = sum(map(abs, self.weights))
+        return torch.where(judged == everyone, total, total * (everyone / judged))
 
 
 @dataclass(frozen=True)
@@ -79,7 +64,6 @@ class Clip(Rule):
     high: float
 
     def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        """Rows of the call (K,) long -> (K,) float64."""
         values = ask(0, index)
         return torch.where(values.isneginf(), values, values.clamp(self.low, self.high))
 
@@ -92,7 +76,6 @@ class Standardise(Rule):
     sd: float
 
     def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        """Rows of the call (K,) long -> (K,) float64."""
         return (ask(0, index) - self.mean) / self.sd
 
 
@@ -104,11 +87,9 @@ class Where(Rule):
     otherwise: float | None
 
     def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        """Rows of the call (K,) long -> (K,) float64."""
         first = 2 if self.otherwise is None else 1
-        holds = self.test(lambda part, rows: ask(first + part, rows), index)
-        elsewhere = 0.0 if self.otherwise is None else self.otherwise
-        values = torch.full((len(index),), elsewhere, dtype=torch.float64, device=index.device)
+        holds = self.test(lambda part, texts: ask(first + part, texts), index)
+        values = torch.full((len(index),), self.otherwise or 0.0, dtype=torch.float64, device=index.device)
         if bool(holds.any()):
             values[holds] = ask(0, index[holds])
         if self.otherwise is None and not bool(holds.all()):
@@ -118,13 +99,12 @@ class Where(Rule):
 
 @dataclass(frozen=True)
 class Compare(Rule):
-    """r_0 against a threshold or, for None, against r_1; gives truth values."""
+    """r_0 against a threshold or, for None, against r_1."""
 
     symbol: Symbol
     threshold: float | None
 
     def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        """Rows of the call (K,) long -> (K,) bool."""
         other: Any = ask(1, index) if self.threshold is None else self.threshold
         held: Tensor = _COMPARE[self.symbol](ask(0, index), other)
         return held
@@ -140,8 +120,7 @@ class Joint(Rule):
     split: int
 
     def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        """Rows of the call (K,) long -> (K,) bool."""
-        one, other = self.first(ask, index), self.second(lambda part, rows: ask(self.split + part, rows), index)
+        one, other = self.first(ask, index), self.second(lambda part, texts: ask(self.split + part, texts), index)
         return one & other if self.every else one | other
 
 
@@ -152,5 +131,4 @@ class Opposite(Rule):
     test: Rule
 
     def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        """Rows of the call (K,) long -> (K,) bool."""
         return ~self.test(ask, index)

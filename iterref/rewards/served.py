@@ -14,7 +14,6 @@ The request holds what a function of texts gets by name, so such a function is s
 
 from __future__ import annotations
 
-import inspect
 import json
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -28,12 +27,11 @@ from urllib.parse import urlsplit
 
 import torch
 
-from iterref.columns import is_column
 from iterref.hub import first_line
 from iterref.optional import require
 from iterref.rewards.algebra import TextComposable
 from iterref.rewards.base import RewardError, guarded, name_rows, verified
-from iterref.rewards.calling import FILLED, call, columns_of, joint_signature
+from iterref.rewards.calling import FILLED, call, columns_of
 
 if TYPE_CHECKING:
     import anyio
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
 
 PASSING = {408, 425, 429}  # refusals that say: later
 MOST = 2**24  # bytes of an answer; numbers for a batch need far less
-SHOWN = 200  # characters of an answer that an error quotes
+QUOTED = 200  # characters of an answer that an error quotes
 
 
 class Served(TextComposable):
@@ -49,11 +47,11 @@ class Served(TextComposable):
 
     For servers with a format of their own `write(completions, **columns)` makes the request's JSON, from the columns
     that its signature names, and `read(answer)` takes R numbers out of the answer's JSON (None forbids a text). Unless
-    `write` is given, every column that has one entry a text is sent. `headers` go with each request and are not shown
-    anywhere. A batch ends, well or with an error, after at most `patience` seconds of tries and waits.
+    `write` is given, every column that has one entry a text is sent. `headers` go with each request and are never
+    logged. A batch ends, well or with an error, after at most `patience` seconds of tries and waits.
 
-    The server has to judge every text on its own and the same way each time: answers are remembered, and a request
-    whose answer was lost is sent again. Redirects are not followed; proxies are those of the environment.
+    The server has to judge every text on its own and the same way each time. Redirects are not followed; proxies are
+    those of the environment.
 
     Raises ValueError for an address that is none, or numbers out of range. A call raises RewardError naming the rows,
     the address and what it answered; the other requests of the call are then given up.
@@ -83,12 +81,7 @@ class Served(TextComposable):
         self.url = _address(url)
         self.batch, self.workers, self.timeout, self.retries = batch, workers, timeout, retries
         self.pause, self.longest, self.headers = pause, longest, dict(headers or {})
-        self.write, self.read = write or _written, read or _read
-        asked = joint_signature([self.write])
-        known = [one for one in asked.parameters.values() if one.name != "rows"]
-        rows = inspect.Parameter("rows", inspect.Parameter.KEYWORD_ONLY, default=None)  # which an error names
-        last = len(known) - any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known)
-        self.__signature__ = asked.replace(parameters=[*known[:last], rows, *known[last:]])
+        self.write, self.read, self.functions = write, read or _read, () if write is None else (write,)
 
     def __repr__(self) -> str:
         return f"Served({self.url!r})"
@@ -105,22 +98,27 @@ class Served(TextComposable):
             return []
         from anyio.from_thread import start_blocking_portal
 
-        columns, listed = columns_of(columns, len(texts))
-        rows = columns["rows"] if "rows" in listed else list(range(len(texts)))
+        table, listed = columns_of(columns, len(texts))
+        rows = table["rows"] if "rows" in listed else list(range(len(texts)))
         batches = []
         for start in range(0, len(texts), self.batch):
             part = slice(start, start + self.batch)
-            table = {name: column[part] if name in listed else column for name, column in columns.items()}
-            batches.append(_Batch(texts[part], rows[part], self._body(texts[part], rows[part], table)))
+            own = {name: table[name][part] for name in table if name in listed}
+            body = self._body(texts[part], rows[part], table, own)
+            batches.append(_Batch(texts[part], rows[part], body))
         # A loop in a thread of its own: the caller may have a running one (a notebook), and Ctrl-C ends every request.
         with start_blocking_portal() as portal:
             answers: list[list[float]] = portal.call(self._answers, batches)
         return [value for values in answers for value in values]
 
-    def _body(self, texts: list[str], rows: list[int], table: Mapping[str, Any]) -> bytes:
-        """The request of a batch."""
+    def _body(self, texts: list[str], rows: list[int], table: dict[str, Any], own: dict[str, list[Any]]) -> bytes:
+        """The request of a batch; `own` are the columns with one entry a text."""
         try:
-            return json.dumps(call(self.write, texts, table), allow_nan=False).encode()
+            if self.write is None:
+                request: Any = {"completions": texts, **{name: own[name] for name in own if name not in FILLED[1:]}}
+            else:
+                request = call(self.write, texts, table | own)
+            return json.dumps(request, allow_nan=False).encode()
         except Exception as error:  # whatever a function of the user's raises, or an object that JSON cannot hold
             raise RewardError(
                 f"the request for {name_rows(rows)} cannot be written as JSON ({first_line(error)}): say by write= "
@@ -172,16 +170,16 @@ class Served(TextComposable):
                 failed, seen = error, f"gave no whole answer within {self.timeout:g} s"
                 continue
             except httpx2.LocalProtocolError as error:
-                raise RewardError(f"a request to {self.url} cannot be sent ({first_line(error)}): mend it") from error
+                raise RewardError(f"a request to {self.url} cannot be sent ({first_line(error)}): fix it") from error
             except httpx2.RequestError as error:
                 failed, seen = error, f"cannot be reached, or broke off ({first_line(error)})"
                 continue
             if status == 200 and len(answer) <= MOST and _is_json(answer):
                 return answer
-            failed, seen = None, f"answered {status}, {_shown(answer)}"
+            failed, seen = None, f"answered {status}, {_quoted(answer)}"
             if (status != 200 and status not in PASSING and status < 500) or len(answer) > MOST:
                 raise RewardError(
-                    f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}: mend the address, the request "
+                    f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}: fix the address, the request "
                     "(headers=, write=) or the server"
                 )
         raise RewardError(
@@ -196,7 +194,6 @@ class Served(TextComposable):
 
     def _values(self, batch: _Batch, answer: bytes) -> list[float]:
         """The numbers of an answer. Raises RewardError that quotes it, and names the row."""
-
         rows = torch.tensor(batch.rows)
         try:
             with guarded(rows):
@@ -205,7 +202,7 @@ class Served(TextComposable):
                 found = [-inf if value is None else value for value in found]
             values = verified(found, rows, lambda place: f"text {batch.texts[place]!r}")
         except RewardError as error:
-            raise RewardError(f"the reward server {self.url} answered {_shown(answer)}: {error}") from error
+            raise RewardError(f"the reward server {self.url} answered {_quoted(answer)}: {error}") from error
         return values.tolist()
 
 
@@ -227,12 +224,6 @@ async def _posted(client: httpx2.AsyncClient, url: str, body: bytes) -> tuple[in
             if size > MOST:
                 break
         return response.status_code, _seconds(response.headers.get("Retry-After", "")), b"".join(parts)
-
-
-def _written(completions: list[str], **columns: Any) -> dict[str, Any]:
-    """The request: the texts, and what has one entry a text; trainers hand over other things beside."""
-    own = {name for name, each in columns.items() if is_column(each, len(completions))} - {*FILLED[1:]}
-    return {"completions": completions, **{name: columns[name] for name in columns if name in own}}
 
 
 def _read(answer: Any) -> Any:
@@ -288,9 +279,9 @@ def _is_json(answer: bytes) -> bool:
     return True
 
 
-def _shown(answer: bytes) -> str:
-    text = answer[: 4 * SHOWN].decode("utf-8", "replace")
-    return repr(text[:SHOWN]) + ("..." if len(answer) > SHOWN else "")
+def _quoted(answer: bytes) -> str:
+    text = answer[: 4 * QUOTED].decode("utf-8", "replace")
+    return repr(text[:QUOTED]) + ("..." if len(answer) > QUOTED else "")
 
 
 REWARD = Served

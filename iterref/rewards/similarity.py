@@ -6,55 +6,40 @@ r(x) = max over references d of cos(e(x), e(d)),      e(x) as `rewards.pooling` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from iterref.columns import needed_column
-from iterref.rewards.checkpoint import Device
 from iterref.rewards.network import Pair, TextNetwork, numbers
 from iterref.rewards.pooling import Pooling
 from iterref.rewards.rouge import reference_texts
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Similarity(TextNetwork[Tensor]):
     """Cosine in [-1, 1] of a text's embedding and its references', as a text reward: `Similarity(folder, to="a cat")`.
 
-    `model` is a folder or hub name with safetensors, or a loaded network with its `tokenizer`; any encoder of
-    `transformers` will do, those trained for sentences do it well, and pool as their files say. The references are the
-    texts `to`, or for every row an entry of the column `references` (one text or several; "prompts" for closeness to
-    the source). With several, the closest counts. Texts of more tokens than the network reads, or than `length`, are
-    cut with a warning. `batch` texts are read at a time, padded; the latest `limit` embeddings are remembered. A text
-    without any token is forbidden; one that the tokenizer cannot read whole is warned about, or with `lossy=False`
-    refused.
-
-    Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs; a sentence encoder
-    with a step that is not known here is refused.
+    `model` and the other options are as for every `TextNetwork`; any encoder of `transformers` will do, those trained
+    for sentences do it well, and pool as their files say (a step that is not known here is refused). The references are
+    the texts `to`, or for every text an entry of the column `references` (one text or several; "prompts" for closeness
+    to the source). With several, the closest counts.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        to: str | Sequence[str] | None = None,
-        references: str = "reference",
-        tokenizer: Any = None,
-        device: Device = "cpu",
-        dtype: torch.dtype | str = "float32",
-        batch: int = 32,
-        length: int | None = None,
-        limit: int = 20_000,
-        lossy: bool = True,
-    ) -> None:
-        super().__init__(
-            "encoder", model, tokenizer,
-            given=None, device=device, dtype=dtype, batch=batch, length=length, limit=limit, lossy=lossy,
-        )  # fmt: skip
+    kind = "encoder"
+
+    model: Any = field(kw_only=False)
+    to: str | Sequence[str] | None = None
+    references: str = "reference"
+    given: None = field(default=None, init=False)
+    limit: int = 20_000
+
+    def __post_init__(self) -> None:
+        self.load(self.model)
         self.pooling = Pooling.read(self.checkpoint.folder)
-        self.length = min(self.length, self.pooling.length or self.length)
-        self.references = references
-        self.to = None if to is None else reference_texts(to, "to")
+        self.length = self._most = min(self._most, self.pooling.length or self._most)
+        self.to = None if self.to is None else reference_texts(self.to, "to")
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers in [-1, 1]."""
@@ -84,7 +69,7 @@ class Similarity(TextNetwork[Tensor]):
 
     def _references(self, columns: dict[str, Any], size: int) -> list[tuple[str, ...]]:
         if self.to is not None:
-            return [self.to] * size
+            return [tuple(self.to)] * size
         column = needed_column(columns, self.references, size, "the reward")
         return [reference_texts(entry, f"row {row}") for row, entry in enumerate(column)]
 

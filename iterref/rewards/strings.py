@@ -59,9 +59,7 @@ def reward_from_string(text: str, columns: Collection[str] | None = None) -> Any
     return reward(**options)
 
 
-def _options(
-    reward: Any, name: str, head: str, given: Sequence[tuple[str, str]], model: str | None
-) -> dict[str, Any]:
+def _options(reward: Any, name: str, head: str, given: Sequence[tuple[str, str]], model: str | None) -> dict[str, Any]:
     """The arguments of a reward's class: `head` holds those that may be given in their order."""
     parameters = signature(reward).parameters
     hints = get_type_hints(reward if hasattr(reward, "__dataclass_fields__") else reward.__init__)

@@ -26,12 +26,11 @@ Decode = Callable[[Tensor], list[str]]
 class TextReward(Composable):
     """A callable on texts, in the convention of TRL's reward functions, as a reward of tokens.
 
-    `function(completions, prompts=..., **columns)` takes a list of R texts and returns R numbers. The tokens are
-    decoded once by `decode`, (R, L) long -> R texts; `prompts` and every column hold one entry a row and are handed
-    over per completion. The signature is read here: a function gets only what it names, or everything with `**kwargs`.
-    A parameter called `rows` gets the rows' `identities` (B,) in the user's input (their places unless given),
-    `prompt_index` their places among the prompts, `completion_ids` the tokens of each text, up to its end: as `ids`
-    (tokens (R, L), R texts -> R lists) cuts them. A mixture may have parts that judge the tokens.
+    `function(completions, prompts=..., **columns)` takes a list of R texts and returns R numbers; it gets what its
+    signature names, or everything with `**kwargs`. `decode` makes R texts of tokens (R, L) long; `prompts` and every
+    column hold one entry a row. A parameter called `rows` gets the rows' `identities` (B,) in the user's input (their
+    places unless given), `prompt_index` their places among the prompts, `completion_ids` the tokens of each text up to
+    its end, as `ids` (tokens (R, L), R texts -> R lists) cuts them. A mixture may have parts that judge the tokens.
 
     Raises ValueError when the columns differ in length, use a reserved name, or the function needs one that is missing.
     """
@@ -59,13 +58,12 @@ class TextReward(Composable):
             raise ValueError(f"prompts and columns need one entry a row, but their lengths are {sizes}")
         self.function, self.decode, self.identities, self.ids = function, decode, identities, ids
         self._size = next(iter(sizes.values()), None)
-        _, wanted = plan(function, table)
-        found = read_columns({name: column for name, column in table.items() if name in wanted}, self._size or 0)
-        self._columns, self._wants_ids = found, "completion_ids" in wanted
+        names = plan(function, table).names
+        found = read_columns({name: column for name, column in table.items() if name in names}, self._size or 0)
+        self._columns, self._wants_ids = found, "completion_ids" in names
         self._listed = {*found, *FILLED}
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """(R, L) long, (R,) long -> (R,) float64. Raises RewardError that names the text."""
         places: list[int] = rows.tolist()
         if self._size is not None and places and not 0 <= min(places) <= max(places) < self._size:
             raise RewardError(
@@ -110,14 +108,13 @@ def bind_reward(reward: Any, as_text: Callable[[Any], Reward], identities: Tenso
 def text_ids(tokens: Tensor, texts: Sequence[str], blank: Tensor | None, ends: Collection[int] = ()) -> list[list[int]]:
     """The tokens of each text up to its end, from canvases (R, L): what stands in front of the first of `ends`, or of
     what ends and fills the canvas of the empty text, `blank` (L,); all of them where nothing is known."""
-    if blank is None and not ends:
-        return tokens.tolist()
-    canvas = tokens[:0, 0] if blank is None else blank.to(tokens.device)
-    close = torch.cat([canvas[1:], torch.tensor([*ends], dtype=torch.long, device=tokens.device)])
-    closed = torch.isin(tokens, close)
+    canvas = [] if blank is None else blank.tolist()
+    closed = torch.zeros_like(tokens, dtype=torch.bool)
+    for end in {*canvas[1:], *ends}:
+        closed |= tokens == end
     # a text that begins with the empty canvas' first token begins with a start token, which may end texts, too
-    heads = (tokens[:, 0] == canvas[0]).long() if len(canvas) else torch.zeros_like(tokens[:, 0])
-    closed[:, 0] &= heads == 0
-    lengths = torch.where(closed.any(1), closed.long().argmax(1), tokens.shape[1])
+    heads = tokens[:, 0] == canvas[0] if canvas else torch.zeros_like(closed[:, 0])
+    closed[:, 0] &= ~heads
+    lengths = torch.where(closed.any(1), closed.byte().argmax(1), tokens.shape[1])
     cells = zip(tokens.tolist(), texts, heads.tolist(), lengths.tolist(), strict=True)
     return [ids[head:end] if text else [] for ids, text, head, end in cells]

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.calling import call, columns_of, joint_signature
+from iterref.rewards.calling import call, columns_of
 
 
 class Threaded(TextComposable):
@@ -27,8 +27,7 @@ class Threaded(TextComposable):
     def __init__(self, function: Callable[..., Any], workers: int = 8, portion: int = 1) -> None:
         if workers < 1 or portion < 1:
             raise ValueError(f"workers={workers} and portion={portion}: give at least 1 of each")
-        self.function, self.workers, self.portion = function, workers, portion
-        self.__signature__ = joint_signature([function])
+        self.functions, self.workers, self.portion = (function,), workers, portion
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers."""
@@ -38,7 +37,7 @@ class Threaded(TextComposable):
         def ask(start: int) -> list[float]:
             part = slice(start, start + self.portion)
             table = {name: column[part] if name in listed else column for name, column in found.items()}
-            values = list(call(self.function, texts[part], table))
+            values = list(call(self.functions[0], texts[part], table))
             if len(values) != len(texts[part]):
                 raise ValueError(
                     f"the function gave {len(values)} values for {len(texts[part])} texts: return one each"

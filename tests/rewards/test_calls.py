@@ -18,6 +18,7 @@ from iterref.problem import Problem
 from iterref.rewards import Composable, Remembered, RewardError, TextReward, checked, weighted
 from iterref.rewards import base as rewards_base
 from iterref.rewards.memory import digests
+from iterref.run import Run
 from tests.support.word_model import WordModel
 
 OPTIONS: dict[str, Any] = {"sampler": "best_of_n:n=2,steps=1", "seed": 1}
@@ -62,7 +63,7 @@ def test_few_frames_lie_between_the_sampler_and_the_function(reward: Any, monkey
     generate(WordModel(), ["a", "b"], reward=reward, **OPTIONS)
     assert STACKS
     for frames in STACKS:
-        run = next(place for place, name in enumerate(frames) if name == "iterref.problem.score")
+        run = frames.index("iterref.run.reward_of")
         assert run <= DEEPEST, frames[: run + 2]
         assert frames[run + 1].startswith("iterref.samplers")
     asked = sum(part in (of_texts, of_tokens) for part in getattr(reward, "parts", (reward,)))
@@ -80,7 +81,7 @@ def test_a_users_own_composable_is_checked_too() -> None:
             *WordModel().prepare(["a"])[:1], Wrong(), torch.zeros(1, 3, dtype=torch.long), remember=remember
         )
         with pytest.raises(RewardError, match="NaN for row 0"):
-            problem.begin().score(torch.zeros(1, 3, dtype=torch.long), torch.tensor([0]), final=False)
+            Run(problem).reward_of(torch.zeros(1, 3, dtype=torch.long), final=False)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_other_names_are_no_files() -> None:
 def test_a_file_with_a_colon_in_its_path_is_read_and_hashed(write: Callable[[str, str], Path]) -> None:
     file = write("a:b/mine_too.py", "def f(completions):\n    return [1.0]\n")
     assert read_reward(f"{file}:f", {})([""]) == [1.0]
-    assert reward_told(f"{file}:f")["hash"] is not None
+    assert len(reward_told(f"{file}:f")["code"]) == 32
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import partial
 from math import inf
 from typing import Any
@@ -17,6 +16,7 @@ from iterref import generate, sample
 from iterref.problem import Problem
 from iterref.rewards import Lexical, Remembered, RewardError, Rouge, TextCombined, TextReward, checked
 from iterref.rewards.algebra import Composable
+from iterref.rewards.calling import plan
 from iterref.rewards.text import bind_reward
 from iterref.samplers.strings import sampler_from_string
 from tests.support.worlds import random_reward, random_table
@@ -201,7 +201,7 @@ def test_the_convention_of_trainers() -> None:
 
 def test_a_missing_column_is_found_before_a_run() -> None:
     reward = 1.0 * Rouge() + scores
-    assert list(inspect.signature(reward).parameters) == ["completions", "score", "columns"]
+    assert plan(reward, {"score", "other"}).names == {"score", "other", "rows"}  # Rouge takes any column
     with pytest.raises(ValueError, match="needs score, but there is only"):
         TextReward(reward, decode, ["p"], {"reference": ["a"]})
 

@@ -119,7 +119,7 @@ def test_a_text_that_the_model_rules_out_is_forbidden() -> None:
 def test_mistakes_are_named() -> None:
     table = random_table("uniform", LENGTH, VOCAB, 0, 1.0)
     canvas, free = problem(1)
-    with pytest.raises(ValueError, match="neither a mask to hide tokens under nor a leave_one_out law"):
+    with pytest.raises(ValueError, match="neither a mask nor leave-one-out conditionals"):
         SelfLikelihood(Masked(table), canvas, free)
     with pytest.raises(ValueError, match="no value 'median'"):
         SelfLikelihood(table, canvas, free, value="median")

@@ -24,7 +24,7 @@ import torch
 
 from iterref import generate, loading
 from iterref.rewards import Remembered, RewardError, Rouge, Served, TextReward, Threaded
-from iterref.rewards.calling import plan
+from iterref.rewards.calling import Plan, plan
 from iterref.rewards.served import _seconds
 from tests.support.commands import call, refused
 from tests.support.fakes import FakeModel
@@ -213,11 +213,11 @@ def test_servers_with_a_format_of_their_own(serve: Any) -> None:
 def test_a_column_that_the_request_needs_is_missed_before_a_run(serve: Any) -> None:
     server = serve()
     served = Served(server.url, write=lambda completions, tone: {"completions": completions, "tone": tone})
-    assert plan(served, {"tone", "other"}) == (True, {"tone", "rows"})
+    assert plan(served, {"tone", "other"}) == Plan(True, frozenset({"tone", "rows"}))
     with pytest.raises(ValueError, match="needs tone, but there is only"):
         plan(served, set())
     assert served(TEXTS[:2], tone=[1, 2]) == LENGTHS[:2] and server.seen[0]["tone"] == [1, 2]
-    assert plan(Served(server.url), {"tone"})[1] >= {"tone", "rows"}
+    assert plan(Served(server.url), {"tone"}).names >= {"tone", "rows"}
 
 
 # --- a server in trouble ----------------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ def test_json_that_is_no_answer_is_refused_at_once(serve: Any, answer: bytes, se
 @pytest.mark.parametrize("status", [204, 301, 307, 400, 401, 404, 422])
 def test_a_refusal_is_no_trouble_that_passes(serve: Any, status: int) -> None:
     server = serve(*[says(status, b"" if status == 204 else b"no such model", Location="http://127.0.0.1:1/")] * 3)
-    with pytest.raises(RewardError, match=f"answered {status}, '(no such model)?', for row 0: mend the address"):
+    with pytest.raises(RewardError, match=f"answered {status}, '(no such model)?', for row 0: fix the address"):
         Served(server.url, **QUICK)(TEXTS[:1])
     assert len(server.seen) == 1
 
@@ -322,7 +322,7 @@ def test_a_refusal_is_no_trouble_that_passes(serve: Any, status: int) -> None:
 def test_an_answer_without_end_is_cut(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iterref.rewards.served.MOST", 1000)
     server = serve(*[says(200, [0.0] * 5000)] * 2)
-    with pytest.raises(RewardError, match=r"answered 200, '\[0.0, .*'\.\.\., for row 0: mend"):
+    with pytest.raises(RewardError, match=r"answered 200, '\[0.0, .*'\.\.\., for row 0: fix"):
         Served(server.url, **QUICK)(TEXTS[:1])
     assert len(server.seen) == 1
 
@@ -338,7 +338,9 @@ def test_what_cannot_be_sent_is_refused_before_anything_is(serve: Any) -> None:
     assert server.seen == []
 
 
-@pytest.mark.parametrize("url", ["", "host:80", "ftp://host/", "http://", "http:///x", "http://h:0/", "http://h:99999/"])
+@pytest.mark.parametrize(
+    "url", ["", "host:80", "ftp://host/", "http://", "http:///x", "http://h:0/", "http://h:99999/"]
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="is no address of a reward server: write http://HOST:PORT/PATH"):
         Served(url)

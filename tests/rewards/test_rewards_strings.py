@@ -59,7 +59,7 @@ def test_rouge_looks_for_the_column_that_is_there() -> None:
 def test_a_function_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "C:mine.py").write_text("def short(completions):\n    return [-len(one) for one in completions]\n")
     assert reward_from_string(f"{tmp_path}/C:mine.py:short")(["abc"]) == [-3]
-    with pytest.raises(ValueError, match="has no function '': give the reward as FILE.py:NAME"):
+    with pytest.raises(ValueError, match="no function of it is named: give the reward as FILE.py:NAME, of short"):
         reward_from_string(f"{tmp_path}/C:mine.py")
 
 

@@ -26,7 +26,7 @@ def test_answers_are_those_of_the_function(workers: int, portion: int) -> None:
     assert threaded(TEXTS, tone=list(range(12)), rows=list(range(12))) == judge(TEXTS, list(range(12)))
     assert max(sizes[:-1]) <= portion and sum(sizes[:-1]) == 12
     assert threaded([], tone=[]) == []
-    assert plan(threaded, {"tone"}) == (True, {"tone"})  # a missing column is found before a run
+    assert plan(threaded, {"tone"}).names == {"tone", "rows"}  # a missing column is found before a run
     with pytest.raises(ValueError, match="needs tone"):
         plan(threaded, set())
 

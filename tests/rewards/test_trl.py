@@ -158,9 +158,9 @@ def test_a_network_or_a_class_is_told_what_to_pass() -> None:
 
     for wrong, sentence in (
         (torch.nn.Linear(1, 1), "is a network .*rewards.Classifier"),
-        (Scorer, "Scorer is a class"),
+        (Scorer, "is the class Scorer: pass one of its objects"),
     ):
-        with pytest.raises(ValueError, match=sentence):
+        with pytest.raises((ValueError, TypeError), match=sentence):
             generate(WordModel(), ["a"], reward=wrong, **OPTIONS)
 
 
