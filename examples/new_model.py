@@ -20,7 +20,7 @@ WORDS = "apple angle maple eagle table cable noble title tidal metal medal petal
 
 
 class WordList(Denoiser):
-    """The exact denoiser of the uniform law over `words`; rows that no word agrees with fall back on single letters."""
+    """The exact denoiser of the uniform distribution over `words`; where no word agrees, single letters decide."""
 
     time_independent, uses_prompts = True, False  # neither t nor the prompt matters: equal sequences are evaluated once
 

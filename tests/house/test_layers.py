@@ -24,7 +24,7 @@ MOST_LINES = 350
 ORDER = [
     {"columns", "fence", "files", "hub", "interrupts", "legacy", "lines", "optional", "paired", "progress", "sources"},
     {"forms", "registry"},
-    {"lazy", "strings", "random", "footprint"},
+    {"lazy", "strings", "random"},
     {"noise"},
     {"denoiser"},
     {"guidance", "padding", "budget", "mtm", "particles", "potentials", "resample", "decision"},
