@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from iterref.denoiser import carry_over_, from_leave_one_out, Denoiser
+from iterref.denoiser import Denoiser, carry_over_, from_leave_one_out
 from iterref.hub import read_json
 from iterref.noise import Noise, absorbing, uniform
 

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from iterref.denoiser import carry_over_, Denoiser
+from iterref.denoiser import Denoiser, carry_over_
 from iterref.noise import Noise, absorbing
 
 WEIGHTS = Path(__file__).parent / "weights" / "sudoku"

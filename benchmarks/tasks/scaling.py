@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks.frame.command import OUT
 from iterref.cli.refusals import refusals
 from iterref.engine.drive import drive
-from iterref.engine.jobs import Batch, Job, Made, Record, Table, grid, record
+from iterref.engine.jobs import Batch, Job, Made, Record, grid, read_table, record
 from iterref.engine.local import Local
 from iterref.engine.manifest import Manifest
 from iterref.engine.results import Results
@@ -69,10 +69,10 @@ def eight_words(completions: list[str]) -> list[float]:
     return [1 - abs(len(text.split()) - 8) / 8 for text in completions]
 
 
-def work_of(table: Table) -> Timed:
+def work_of(table: Batch) -> Timed:
     """The bundled model, one thread, bound by the denoiser."""
     options = {"sampler": METHOD, "alpha": 0.1, "seed": 0}
-    return Timed(Texts("tiny-news", {"device": "cpu"}, reward, options, table.batch(Job(0, 1))))
+    return Timed(Texts("tiny-news", {"device": "cpu"}, reward, options, table.of(Job(0, 1))))
 
 
 def reward() -> Callable[[list[str]], list[float]]:
@@ -86,7 +86,7 @@ def throughput(size: int = 8, jobs: int = 6, turns: int = 3) -> dict[str, Any]:
     `ratio` is two workers' rows a second over one's, by the clock, a turn each; `processor_ratio` is what two cores of
     their own would give: twice the seconds of the processor that one worker takes for a row over those that two take.
     """
-    table = Table([DOCUMENT] * (size * jobs * 2), {})
+    table = read_table([DOCUMENT] * (size * jobs * 2), {})
     rates: dict[int, list[float]] = {1: [], 2: []}
     seconds: dict[int, list[float]] = {1: [], 2: []}
     begun = perf_counter()
@@ -162,7 +162,7 @@ def idle(batch: Batch) -> list[Record]:
 def driving(rows: int = 1_000_000, size: int = 64, workers: int = 2) -> dict[str, float]:
     """A whole run in which the driver is all there is to wait for: rows a second until the last part and until the
     merged files are there, seconds in which a folder that is done is found to be so, and the driver's memory."""
-    prompts = Table([f"{DOCUMENT} {row}" for row in range(rows)], {})
+    prompts = read_table([f"{DOCUMENT} {row}" for row in range(rows)], {})
     with tempfile.TemporaryDirectory() as folder:
         told, out = Manifest({}, {}, {}, prompts.digest(), rows, size), Path(folder) / "out"
         begun = perf_counter()

@@ -33,7 +33,7 @@ import iterref
 from benchmarks.frame.task import Direction, Task
 from benchmarks.records import SUMMARY, Records, read
 from iterref.budget import Budget, Cost, most
-from iterref.drafts import OwnDrafts
+from iterref.drafts import OfPrompts, OwnDrafts
 from iterref.generation import draw_drafts, generate
 from iterref.models.base import TextModel
 from iterref.models.tiny_news import COPYING as SPANS
@@ -195,7 +195,7 @@ class Summarization(Task):
         """Of every sample, (R,) float64 each: the measures but `distinct`; `seen` where a pool was searched under."""
         texts = result.texts or []
         documents, columns = self._asked(rows)
-        table = {**columns, "prompts": documents, "rows": list(range(len(texts)))}
+        table = {**columns, "prompts": documents, "prompt_index": range(len(texts))}
         found = {"reward": np.asarray(call(self._judge(case, rows), texts, table), dtype=np.float64)}
         if columns:
             found |= report_rouge_rows(texts, columns["reference"], ROUGES)
@@ -230,7 +230,7 @@ class Summarization(Task):
             self._judges |= zip(
                 new, draw_drafts(self.model, documents, self.drafts, seed=JUDGE_SEED, rows=new).texts, strict=True
             )
-        return self._reward(case, Consensus([self._judges[row] for row in rows.tolist()]))
+        return self._reward(case, OfPrompts(Consensus([self._judges[row] for row in rows.tolist()])))
 
     def _pool(self, budget: Budget | None) -> OwnDrafts:
         """The pool that a run searches under."""

@@ -14,7 +14,7 @@ from benchmarks import shapes
 from benchmarks.__main__ import main
 from benchmarks.tasks import speed
 from iterref.denoiser import Wrapped
-from iterref.footprint import peak_memory
+from iterref.estimation import peak_memory
 from iterref.models.dit import DitOptions
 
 SMALL = speed.Plan(rows=4, tries=3, repeats=2, steps=1, moves=4, batches=(2, 4))

@@ -276,7 +276,7 @@ def test_the_models_of_whole_texts_are_read(name, denoiser, tmp_path, monkeypatc
     place = bundled("models").get(name, Path(MODELS["-uniform"]))
     model = load(place)
     assert isinstance(model.denoiser, denoiser) and model.length == 48
-    assert {file.name for file in place.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert {file.name for file in place.iterdir()} == {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
     assert sum(file.stat().st_size for file in place.iterdir()) < 10e6
     with safe_open(place / "model.safetensors", "pt") as file:
         assert all(file.get_slice(key).get_dtype() == "F16" for key in file.keys())

@@ -132,7 +132,7 @@ def test_what_is_compared_keeps_its_budget(of, case, budget):
             assert method == "select_refine:steps=8" and "too small for one run of select_refine" in str(error)
             continue
         assert budget.allows(result.asked), method
-        if method.startswith("iterref") and "trajectory" not in method and budget.nfe < 100:
+        if method.startswith("iterref") and budget.nfe < 100:
             assert result.asked.nfe == budget.nfe  # nothing is left over
         fitted = sampler_from_string(str(result.sampler))
         assert isinstance(fitted, get("best_of_n" if method == "mbr" else Written.read(method).name))
@@ -259,7 +259,7 @@ def test_what_cannot_be_run_is_refused(of):
         of.sample("consensus", OURS, None, rows, 0, start="noise")
     with pytest.raises(ValueError, match="did you mean 'iterref'"):
         of.sample("consensus", "iteref", None, rows, 0)
-    with pytest.raises(ValueError, match="leaves no room after the 8 denoiser rows of the drafts"):
+    with pytest.raises(ValueError, match="leaves no room after the 8 NFE of the drafts"):
         of.sample("consensus", OURS, Budget(nfe=8), rows, 0)
     for asked in (of.plain, of.methods, of.moves):
         with pytest.raises(ValueError, match="has no case 'cosensus': choose one of consensus"):
@@ -297,7 +297,7 @@ def test_quick_runs_on_what_is_bundled():
     found, rows = task(quick=True), rows_of(4)
     assert len(found.records) == 32 and found.cases == ("consensus",) and found.main == "rougeL"
     names = [sampler_from_string(method).name for method in found.methods("consensus")]
-    assert names == ["ancestral", "best_of_n", "smc", "svdd", "iterref"]
+    assert names == ["ancestral", "best_of_n", "smc", "svdd", "trajectory"]
     judged = {}
     for method in ("ancestral", found.ours("consensus")):
         result = found.sample("consensus", method, cheap(4 * found.plain("consensus")), rows, 0)
