@@ -164,7 +164,7 @@ def driving(rows: int = 1_000_000, size: int = 64, workers: int = 2) -> dict[str
     merged files are there, seconds in which a folder that is done is found to be so, and the driver's memory."""
     prompts = read_table([f"{DOCUMENT} {row}" for row in range(rows)], {})
     with tempfile.TemporaryDirectory() as folder:
-        told, out = Manifest({}, {}, {}, prompts.digest(), rows, size), Path(folder) / "out"
+        told, out = Manifest({}, {}, {}, prompts.hashes(), size), Path(folder) / "out"
         begun = perf_counter()
         with Results(out, told) as results, Local(Idle(), workers) as crew:
             tally = drive(results, prompts, crew)

@@ -60,14 +60,14 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
     _expect_sense(engine, place, out, html)
     read_reward(reward, columns)  # whatever is wrong with its name is said before anything is written
 
-    from iterref.engine import manifest, ranks
-    from iterref.engine.drive import drive
+    from iterref.engine import manifest
+    from iterref.engine.drive import drive, share_of
     from iterref.engine.group import Group
-    from iterref.engine.jobs import Job, Table
+    from iterref.engine.jobs import Job, read_table
     from iterref.engine.results import Results
     from iterref.engine.texts import Texts
 
-    table, folder = Table(prompts, columns), Path(out)
+    table, folder = read_table(prompts, columns), Path(out)
     told = manifest.Manifest(
         options={
             "method": method, "budget": budget, **{key: options[key] for key in sorted(options) if key != "max_rows"},
@@ -76,18 +76,16 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
         },
         model=manifest.model_told(model),
         reward=manifest.reward_told(reward),
-        data=table.digest(),
-        rows=len(table),
-        job_rows=engine["job_rows"] or 64,
         hashes=table.hashes(),
+        job_rows=engine["job_rows"] or 64,
     )  # fmt: skip
     work = Texts(
         model, place, partial(read_reward, reward, {key: [] for key in columns}),
         {"sampler": method, "budget": None if budget is None else read_budget(budget), **options},
-        table.batch(Job(0, min(SAMPLE, len(table)))), threads, 0 if name == "ray" else int(gpus or 0),
+        table.of(Job(0, min(SAMPLE, len(table)))), threads, 0 if name == "ray" else int(gpus or 0),
     )  # fmt: skip
     retries = 2 if engine["retries"] is None else engine["retries"]
-    share = ranks.share() if name == "rank" else (0, 1)
+    share = share_of() if name == "rank" else (0, 1)
     shown = sys.stderr.isatty() and share[0] == 0  # one bar of all ranks
     if sliced:
         if share[0] > 0:
@@ -142,8 +140,8 @@ def _expect_sense(engine: dict[str, Any], place: dict[str, Any], out: str, html:
 
 def _started(name: str, work: Any, workers: int, threads: int, engine: dict[str, Any]) -> Any:
     """The engine of that name."""
+    from iterref.engine.drive import first_slot
     from iterref.engine.local import Local
-    from iterref.engine.ranks import first_slot
 
     timeout = engine["job_timeout"]
     if name == "ray":

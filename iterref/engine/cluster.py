@@ -20,9 +20,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from iterref.engine.jobs import Batch, Job, Outcome, Work, said
+from iterref.engine.jobs import Batch, Job, Outcome, Tries, Work, said
 from iterref.engine.local import Local
-from iterref.engine.tries import Tries
 from iterref.optional import require
 
 REACHED = 10.0  # seconds to connect to a cluster

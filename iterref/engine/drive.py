@@ -1,16 +1,19 @@
-"""Drive: jobs to an engine, parts to the disk; rows that are given up are set aside, and a hopeless run is stopped."""
+"""Drive: jobs to an engine, parts to the disk; rows that are given up are set aside, and a hopeless run is stopped.
+
+Of processes that a launcher such as torchrun started, job j belongs to rank j mod WORLD_SIZE.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
 
-from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Table
+from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Tries
 from iterref.engine.results import Results
-from iterref.engine.tries import Tries
 
 FEW = 16  # rows that may all fail without a word about the run
 
@@ -41,7 +44,7 @@ class Tally:
         return rate + (f", {self.aside} set aside" if self.aside else "")
 
 
-def drive(results: Results, table: Table, engine: Engine, *, retries: int = 2, shown: bool = False) -> Tally:
+def drive(results: Results, table: Batch, engine: Engine, *, retries: int = 2, shown: bool = False) -> Tally:
     """Makes every missing row of this driver's share; then, where no share lacks any, the views in row order.
 
     `shown` draws a bar of all shares' rows. Raises `RuntimeError` where as many rows as a job has were set aside before
@@ -64,21 +67,42 @@ def drive(results: Results, table: Table, engine: Engine, *, retries: int = 2, s
 
             bar = Bar((), "rows", lambda: counted().told(crew), total=len(table), initial=before, shown=True)
             stack.enter_context(bar)
-        for outcome in engine.make(results.missing(), table.batch, Tries(results.size, retries)):
+        for outcome in engine.make(results.missing(), table.of, Tries(results.size, retries)):
             job = outcome.job
             if isinstance(outcome, Made):
                 results.write(job, outcome.records)
                 tally.made += len(job)
             else:
-                results.set_aside(job, table.batch(job), outcome.error)
+                results.set_aside(job, table.of(job), outcome.error)
                 tally.aside += len(job)
             if bar is not None:
                 bar.update(before + counted().rows - bar.n)
             if isinstance(outcome, Failed) and not hopeful and not tally.made and tally.aside >= max(results.size, FEW):
                 raise RuntimeError(
-                    f"{tally.aside} rows failed and none was made, the last one by: {outcome.error}; mend that, "
+                    f"{tally.aside} rows failed and none was made, the last one by: {outcome.error}; fix that, "
                     "and give the same command with --retry-failed"
                 )
     counted()
     results.merge()
     return tally
+
+
+def share_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """(rank, number of ranks). Raises `ValueError` where no launcher has set them."""
+    rank, world = (_number(environment, name) for name in ("RANK", "WORLD_SIZE"))
+    if rank is None or world is None or not rank < world:
+        raise ValueError(
+            "--engine rank needs RANK below WORLD_SIZE in the environment: start it by a launcher, as in torchrun "
+            "--nproc-per-node 4 --no-python iterref generate ..."
+        )
+    return rank, world
+
+
+def first_slot(workers: int, environment: Mapping[str, str] = os.environ) -> int:
+    """The number of this rank's first worker among all workers of its machine."""
+    return (_number(environment, "LOCAL_RANK") or 0) * workers
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    text = environment.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() else None

@@ -16,8 +16,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Poison, Record, Work
-from iterref.engine.tries import Tries
+from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Poison, Record, Tries, Work
 
 
 class Group:

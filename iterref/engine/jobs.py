@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -99,41 +100,14 @@ class Batch:
     prompts: Sequence[str]
     columns: Mapping[str, Sequence[Any]]
 
-    def of(self, job: Job) -> Batch:
-        """The rows of a job that are among these."""
-        first = self.rows[0]
-        rows = slice(job.first - first, job.last - first)
-        columns = {name: column[rows] for name, column in self.columns.items()}
-        return Batch(self.rows[rows], self.prompts[rows], columns)
-
-
-@dataclass(frozen=True)
-class Table:
-    """All rows of a run: prompts, and columns of further fields.
-
-    Raises `ValueError` for no rows, a column of another length, and for a prompt that no file can hold.
-    """
-
-    prompts: Sequence[str]
-    columns: Mapping[str, Sequence[Any]]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prompts", read_column(self.prompts, "prompts"))
-        object.__setattr__(self, "columns", read_columns(self.columns, len(self.prompts)))
-        if not self.prompts:
-            raise ValueError("there are no prompts: pass at least one")
-        for row, prompt in enumerate(self.prompts):
-            try:
-                prompt.encode()
-            except UnicodeEncodeError:
-                raise ValueError(f"prompt {row} has half of a surrogate pair, which is no text: mend it") from None
-
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def batch(self, job: Job) -> Batch:
-        """The rows of a job."""
-        return Batch(range(len(self)), self.prompts, self.columns).of(job)
+    def of(self, job: Job) -> Batch:
+        """The rows of a job that are among these."""
+        rows = slice(job.first - self.rows[0], job.last - self.rows[0])
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Batch(self.rows[rows], self.prompts[rows], columns)
 
     def hashes(self) -> list[str]:
         """A hash of every row: its prompt and its columns."""
@@ -142,9 +116,21 @@ class Table:
         lines = (json.dumps([names, *row], default=str).encode() for row in rows)
         return [blake2b(line, digest_size=8).hexdigest() for line in lines]
 
-    def digest(self) -> str:
-        """A hash of all rows."""
-        return blake2b("".join(self.hashes()).encode(), digest_size=16).hexdigest()
+
+def read_table(prompts: Any, columns: Any) -> Batch:
+    """All rows of a run: prompts, and columns of further fields.
+
+    Raises `ValueError` for no rows, a column of another length, and for a prompt that no file can hold.
+    """
+    found = read_column(prompts, "prompts=")
+    if not found:
+        raise ValueError("there are no prompts: pass at least one")
+    for row, prompt in enumerate(found):
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"prompt {row} has half of a surrogate pair, which is no text: fix it") from None
+    return Batch(range(len(found)), found, read_columns(columns, len(found)))
 
 
 @dataclass(frozen=True)
@@ -192,3 +178,36 @@ class Work(Protocol):
         """Loads what a worker needs, once; `slot` counts the workers of a machine. A `ValueError`, `TypeError` or
         `FileNotFoundError` refuses the whole run; of the function that it returns, `Poison` refuses a job."""
         ...
+
+
+# Makes the jobs of a queue, to which more may be added between outcomes, and yields each as it ends.
+Run = Callable[[deque[Job], Callable[[Job], Batch]], Iterator[Outcome]]
+
+
+@dataclass(frozen=True)
+class Tries:
+    """What fails is tried again, halved, and at last given up row by row.
+
+    A job of the `size` of the grid, or of one row, is tried `retries` times again; a half once. A row that is refused
+    (a prompt too long) is not tried again. With n rows in a job, a poison row is found in about 2 log2 n further jobs.
+    """
+
+    size: int
+    retries: int = 2
+
+    def settle(self, run: Run, jobs: Iterable[Job], batch: Callable[[Job], Batch]) -> Iterator[Outcome]:
+        """Every row of the jobs once: in a job that was made, or alone in one that failed for good."""
+        queue, tried = deque(jobs), Counter[Job]()
+        for outcome in run(queue, batch):
+            job = outcome.job
+            if isinstance(outcome, Made):
+                yield outcome
+                continue
+            tried[job] += 1
+            most = self.retries if outcome.again and len(job) in (1, self.size) else 0
+            if tried[job] <= most:
+                queue.appendleft(job)
+            elif len(job) > 1:
+                queue.extendleft(reversed(job.halves()))
+            else:
+                yield outcome

@@ -20,8 +20,7 @@ from multiprocessing.connection import Connection
 from time import monotonic
 from types import TracebackType
 
-from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Poison, Work, said
-from iterref.engine.tries import Tries
+from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Poison, Tries, Work, said
 
 SPAWN = get_context("spawn")  # a fork would share the driver's threads and its CUDA context
 STILLBORN = 8  # workers in a row that may die before they are ready

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b, file_digest
 from importlib.metadata import version
@@ -47,18 +47,22 @@ class Manifest:
     options: Mapping[str, Any]
     model: Mapping[str, Any]
     reward: Mapping[str, Any]
-    data: str
-    rows: int
+    hashes: Sequence[str]
     job_rows: int
     format: str = FORMAT
     iterref: str = iterref.__version__
     made_with: Mapping[str, str] = field(default_factory=lambda: {"torch": version("torch")})
-    hashes: Sequence[str] = ()
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(self.hashes)
 
     def written(self) -> bytes:
         """The manifest as it stands in its file."""
         told = asdict(self)
-        del told["hashes"]
+        data = blake2b("".join(told.pop("hashes")).encode(), digest_size=16).hexdigest()
+        told |= {"data": data, "rows": self.rows}
         return json.dumps(told, indent=1, ensure_ascii=False, default=str).encode() + b"\n"
 
     def goes_on(self, path: Path, *, code_may_differ: bool = False) -> bool:
@@ -168,15 +172,11 @@ def file_hash(file: Path) -> str:
 
 
 def _flat(told: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    return dict(_leaves(told, above))
-
-
-def _leaves(told: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings by their names with points between them."""
+    found: dict[str, Any] = {}
     for name, value in told.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
+        found |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
+    return found
 
 
 def listed(rows: Sequence[int]) -> str:

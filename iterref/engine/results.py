@@ -1,8 +1,8 @@
 """Results: the folder of a run by an engine: one part a job, written whole, and a view of them all in row order.
 
-    parts/FIRST-LAST.jsonl, .parquet   the rows of a finished job; the job is done when the first of them is there
-    manifest.json, rows.txt            what the run is (`engine.manifest`)
-    results.jsonl, results.parquet     all rows in order, made when none is missing;   failed.jsonl: those set aside
+    parts/FIRST-LAST.jsonl           the rows of a finished job
+    manifest.json, rows.txt          what the run is (`engine.manifest`)
+    results.jsonl, results.parquet   all rows in order, made when none is missing;   failed.jsonl: those set aside
 
 A file gets its name when its bytes are on the disk: written under another name, synchronised, renamed. A kill at any
 point leaves a part or none. The bytes of the views follow from the rows alone.
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -104,6 +104,9 @@ class Results:
     def _parts(self) -> Path:
         return self.folder / "parts"
 
+    def _part(self, job: Job) -> Path:
+        return self._parts / f"{job}.jsonl"
+
     def done(self) -> list[Job]:
         """The finished jobs of all shares, in order, none within another."""
         names = (path.stem for path in self._parts.glob("*.jsonl") if not path.name.startswith("."))
@@ -127,20 +130,8 @@ class Results:
         """Writes the part of a finished job. Raises `RuntimeError` for records of other rows."""
         if [each.get("row") for each in records] != list(range(job.first, job.last)):
             raise RuntimeError(f"the records of the rows {job} are of other rows: return one a row, in order")
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        place = self._parts / str(job)
-        try:
-            with whole(place.with_suffix(".parquet")) as file:
-                pq.write_table(pa.Table.from_pylist(records, schema()), file)
-            with whole(place.with_suffix(".jsonl")) as file:  # the last, since it says that the job is done
-                file.writelines(map(_line, records))
-        except OSError as error:
-            raise RuntimeError(
-                f"{self.folder} cannot be written ({error.strerror or error}): what is finished is kept; make room, "
-                "and give the same command again"
-            ) from error
+        with self._expect_room(), whole(self._part(job)) as file:
+            file.writelines(map(_line, records))
 
     def set_aside(self, job: Job, batch: Batch, error: str) -> None:
         """Writes the part of a job of one row that cannot be made, with its error."""
@@ -148,37 +139,45 @@ class Results:
         pairs = zip(batch.rows, batch.prompts, strict=True)
         self.write(job, [record(row, prompt, error=told) for row, prompt in pairs])
 
-    def records(self) -> Iterator[Record]:
-        """All finished rows in order. Raises `ValueError` for a part that does not hold its rows."""
-        for job in self.done():
-            yield from self._read(job)
-
     def merge(self) -> int | None:
-        """Makes the views, and returns how many rows were set aside; None, and no view, while rows are missing."""
+        """Makes the views, and returns how many rows were set aside; None, and no view, while rows are missing.
+
+        Raises `ValueError` for a damaged part.
+        """
         if missing(self.rows, self.size, self.done()):
             return None
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         aside: list[bytes] = []
-        lines, table = self.folder / "results.jsonl", self.folder / "results.parquet"
-        with whole(table) as packed, whole(lines) as file, pq.ParquetWriter(packed, schema()) as writer:
-            rows = self.records()
-            while group := list(islice(rows, GROUP)):
-                file.writelines(map(_line, group))
-                writer.write_table(pa.Table.from_pylist(group, schema()))
-                aside += [_line(each) for each in group if each["error"] is not None]
-        failed = self.folder / "failed.jsonl"
-        if aside:
-            with whole(failed) as file:
-                file.writelines(aside)
-        else:
+        lines, table, failed = (self.folder / name for name in ("results.jsonl", "results.parquet", "failed.jsonl"))
+        with self._expect_room():
+            with whole(table) as packed, whole(lines) as file, pq.ParquetWriter(packed, schema()) as writer:
+                rows = chain.from_iterable(map(self._read, self.done()))
+                while group := list(islice(rows, GROUP)):
+                    file.writelines(map(_line, group))
+                    writer.write_table(pa.Table.from_pylist(group, schema()))
+                    aside += [_line(each) for each in group if each["error"] is not None]
             failed.unlink(missing_ok=True)
+            if aside:
+                with whole(failed) as file:
+                    file.writelines(aside)
         return len(aside)
 
+    @contextmanager
+    def _expect_room(self) -> Iterator[None]:
+        """Says of a disk that is full or gone what is kept. Raises `RuntimeError`."""
+        try:
+            yield
+        except OSError as error:
+            raise RuntimeError(
+                f"{self.folder} cannot be written ({error.strerror or error}): what is finished is kept; make room, "
+                "and give the same command again"
+            ) from error
+
     def _read(self, job: Job) -> list[Record]:
-        """The records of a part."""
-        path = self._parts / f"{job}.jsonl"
+        """The records of a part. Raises `ValueError` for one that does not hold its rows."""
+        path = self._part(job)
         try:
             found = [json.loads(line) for line in path.read_bytes().splitlines()]
         except ValueError:
@@ -212,8 +211,7 @@ class Results:
         """Takes away the parts of all shares that hold any of some rows, which have changed."""
         wrong = [job for job in self.done() if any(job.first <= row < job.last for row in rows)]
         for job in wrong:
-            for suffix in (".jsonl", ".parquet"):  # in this order, since the first says that the job is done
-                (self._parts / f"{job}{suffix}").unlink(missing_ok=True)
+            self._part(job).unlink(missing_ok=True)
         again = sum(map(len, wrong))
         self.notes.append(f"{manifest.listed(rows)} of the input changed: {again} finished rows are made again")
 
@@ -223,13 +221,9 @@ class Results:
             job = Job.named(path.name.removeprefix(".").partition(".")[0])
             if job is None or not self.mine(job):
                 continue
-            begun = path.name.startswith(".")
-            orphan = path.suffix == ".parquet" and not path.with_suffix(".jsonl").exists()
-            if begun or orphan:
+            failed = retry and path.suffix == ".jsonl" and len(job) == 1
+            if path.name.startswith(".") or failed and self._read(job)[0]["error"] is not None:
                 path.unlink(missing_ok=True)
-            elif retry and path.suffix == ".jsonl" and len(job) == 1 and self._read(job)[0]["error"] is not None:
-                path.unlink()  # first, since it says that the job is done
-                path.with_suffix(".parquet").unlink(missing_ok=True)
 
 
 def _line(entry: Record) -> bytes:

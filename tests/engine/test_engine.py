@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from iterref.engine import jobs, local, ranks, results
-from iterref.engine.drive import drive
-from iterref.engine.jobs import Job, Outcome, Table, grid, missing
+from iterref.engine import jobs, local, results
+from iterref.engine.drive import drive, first_slot, share_of
+from iterref.engine.jobs import Job, Outcome, grid, missing, read_table
 from iterref.engine.local import Local
 from iterref.engine.results import Results, whole
 from tests.support.engine_runs import disturbed, expected, gone, objects, parts, records, views
@@ -46,10 +46,10 @@ def test_what_is_missing_is_told_by_the_largest_jobs() -> None:
 
 def test_a_table_refuses_what_no_file_can_hold() -> None:
     with pytest.raises(ValueError, match="prompt 1 has half of a surrogate pair"):
-        Table(["a", "\ud800"], {})
+        read_table(["a", "\ud800"], {})
     with pytest.raises(ValueError, match="there are no prompts"):
-        Table([], {})
-    assert Table(["a"], {"b": [1]}).digest() != Table(["a"], {"b": [2]}).digest() != Table(["a"], {}).digest()
+        read_table([], {})
+    assert len({*read_table(["a"] * 2, {"b": [1, 2]}).hashes(), *read_table(["a"], {}).hashes()}) == 3
 
 
 # --- one result, whatever makes it ------------------------------------------------------------------------------------
@@ -82,11 +82,11 @@ def test_ranks_share_the_jobs_and_the_last_one_makes_the_views(tmp_path: Path) -
             tally = drive(mine, table(23), Here(Words()))
             assert tally.rows == tally.made == sum(map(len, grid(23, 4)[rank::3]))
     assert records(tmp_path) == expected(23)
-    assert ranks.share({"RANK": "1", "WORLD_SIZE": "3"}) == (1, 3)
-    assert ranks.first_slot(2, {"LOCAL_RANK": "3"}) == 6 and ranks.first_slot(2, {}) == 0
+    assert share_of({"RANK": "1", "WORLD_SIZE": "3"}) == (1, 3)
+    assert first_slot(2, {"LOCAL_RANK": "3"}) == 6 and first_slot(2, {}) == 0
     for wrong in ({}, {"RANK": "3", "WORLD_SIZE": "3"}, {"RANK": "-1", "WORLD_SIZE": "3"}, {"RANK": "0"}):
         with pytest.raises(ValueError, match="needs RANK below WORLD_SIZE"):
-            ranks.share(wrong)
+            share_of(wrong)
 
 
 def test_a_rank_counts_what_the_others_finish_meanwhile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +218,6 @@ def test_what_a_kill_left_is_swept_away(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         go(tmp_path, 9, 3, Here(Words(), stop=1))
     place = tmp_path / "parts"
-    (place / f"{Job(3, 6)}.parquet").write_bytes(b"the lines were not written")
     (place / f".{Job(3, 6)}.jsonl.12ab").write_bytes(b"{")
     (place / ".unknown").touch()
     go(tmp_path, 9, 3, Here(Words()))

@@ -18,11 +18,10 @@ from typing import Any
 
 from iterref.engine.cluster import Cluster
 from iterref.engine.drive import Tally, drive
-from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Poison, Record, Table, Work, record, said
+from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Poison, Record, Tries, Work, read_table, record, said
 from iterref.engine.local import Local
 from iterref.engine.manifest import Manifest
 from iterref.engine.results import Results
-from iterref.engine.tries import Tries
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,12 @@ class Here:
                 yield Failed(job, said(error))
 
 
-def table(rows: int) -> Table:
-    return Table([f"prompt {row}: a \u2028 line" for row in range(rows)], {"place": list(range(rows))})
+def table(rows: int) -> Batch:
+    return read_table([f"prompt {row}: a \u2028 line" for row in range(rows)], {"place": list(range(rows))})
 
 
 def manifest(rows: int, size: int, **options: object) -> Manifest:
-    return Manifest(options, {"name": "words"}, {"name": "none", "code": None}, table(rows).digest(), rows, size)
+    return Manifest(options, {"name": "words"}, {"name": "none", "code": None}, table(rows).hashes(), size)
 
 
 def go(folder: Path, rows: int, size: int, engine: Any, *, retry: bool = False, **options: int) -> Tally:
