@@ -15,7 +15,7 @@ from benchmarks.rewards.digits import DigitClass, Judge
 from iterref import Problem, sample, sampler_from_string
 
 ROWS = 20
-BUDGET = (64, 512)  # denoiser rows and reward rows an image
+BUDGET = (64, 512)  # NFE and reward calls an image
 
 
 def main() -> None:
@@ -27,11 +27,11 @@ def main() -> None:
     for name in ("best_of_n", "iterref"):
         runs[name] = sample(sampler_from_string(name), problem, budget=BUDGET)
     judge = Judge()
-    print(f"{'':12}{'log p':>8}{'judge':>8}   denoiser and reward rows")
+    print(f"{'':12}{'log p':>8}{'judge':>8}   NFE and reward calls")
     for name, result in runs.items():
         right = float((judge.log_p(result.tokens).argmax(1) == wanted).double().mean())
-        rows = f"{result.asked.nfe:g}, {result.asked.reward_calls:g}"
-        print(f"{name:12}{float(result.rewards.mean()):8.2f}{right:8.0%}   {rows}")
+        cost = f"{result.asked.nfe:g}, {result.asked.reward_calls:g}"
+        print(f"{name:12}{float(result.rewards.mean()):8.2f}{right:8.0%}   {cost}")
     print(f"drawn in {gallery({name: run.tokens for name, run in runs.items()}, 'digits.png', side=8, levels=17)}")
 
 

@@ -38,7 +38,7 @@ def main() -> None:
     print(f"\n{branch.history}\n")  # every state is there, whichever branch it is on
     best = branch.best()
     print(f"best        {best.texts[0]}  (node {best.nodes[0]}, reward {float(best.rewards[0]):.3f})")
-    print(f"in all {branch.cost.nfe:g} denoiser rows")
+    print(f"in all {branch.cost.nfe:g} NFE")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main() -> None:
         SENTENCES,
         reward=drafts,
         start="drafts",  # refine the draft that agrees most with the others
-        budget=192,  # denoiser rows a sentence, the drafts included
+        budget=192,  # NFE a sentence, the drafts included
         alpha=0.01,
         temperature=0.5,
     )
@@ -35,8 +35,8 @@ def main() -> None:
         print(sentence)
         print(f"  before  {float(before.rewards[row]):.3f}  {before.texts[row]}")
         print(f"  after   {float(after.rewards[row]):.3f}  {after.texts[row]}\n")
-    print(f"{after.sampler}: {after.asked.nfe:g} denoiser rows a sentence, of which the drafts took")
-    print(f"{drafts.cost().nfe:g}, and {after.asked.reward_calls:g} reward rows; {after.seconds:.1f} s for all")
+    print(f"{after.sampler}: {after.asked.nfe:g} NFE a sentence, of which the drafts took")
+    print(f"{drafts.cost().nfe:g}, and {after.asked.reward_calls:g} reward calls; {after.seconds:.1f} s for all")
 
 
 if __name__ == "__main__":

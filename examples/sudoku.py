@@ -16,7 +16,7 @@ from iterref.generation import RECOMMENDED
 from iterref.samplers.strings import sampler_from_string
 
 SIDE, GIVENS, PUZZLES = 4, 4, 24
-BUDGET = (64, 1024)  # denoiser rows and reward rows a puzzle
+BUDGET = (64, 1024)  # NFE and reward calls a puzzle
 METHODS = {"alone": "ancestral", "best of 8": "best_of_n", "refined": RECOMMENDED}
 
 
@@ -36,7 +36,7 @@ def main() -> None:
         result = sample(sampler_from_string(method), problem, seed=0, budget=BUDGET)
         grids[name] = result.tokens.tolist()
         solved = sum(broken(grid, SIDE) == 0 for grid in grids[name])
-        print(f"{name:10} {solved:2} of {PUZZLES} solved, {result.asked.nfe:g} denoiser rows a puzzle")
+        print(f"{name:10} {solved:2} of {PUZZLES} solved, {result.asked.nfe:g} NFE a puzzle")
     wrong = [row for row, grid in enumerate(grids["alone"]) if broken(grid, SIDE)]
     row = wrong[0] if wrong else 0
     print(f"\npuzzle {row}\n{drawn(list(puzzles[row].cells))}")

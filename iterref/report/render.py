@@ -11,7 +11,7 @@ one that has none of these the ids are shown.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -52,8 +52,7 @@ def choose_rendering(show: Any) -> Rendering:
         return show or Rendering()
     if callable(getattr(show, "render", None)):
         return Rendering(render=show.render)
-    for holder in (show, getattr(show, "codec", None)):
-        tokenizer = getattr(holder, "tokenizer", holder)
+    for tokenizer in _tokenizers(show):
         tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)  # what `transformers` wraps
         if hasattr(tokenizer, "id_to_token") and hasattr(tokenizer, "decode"):
             return Rendering(name=Spelled(tokenizer))
@@ -64,6 +63,13 @@ def choose_rendering(show: Any) -> Rendering:
     raise TypeError(
         f"show is a {type(show).__name__}: give a model, a tokenizer, or a function from a token's id to its text"
     )
+
+
+def _tokenizers(show: Any) -> Iterator[Any]:
+    """What may be a tokenizer: its own, and, unless that is one, the tokenizer of its codec."""
+    yield getattr(show, "tokenizer", show)
+    codec = getattr(show, "codec", None)
+    yield getattr(codec, "tokenizer", codec)
 
 
 @dataclass(frozen=True)

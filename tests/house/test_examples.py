@@ -60,7 +60,7 @@ def execute(notebook: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> None:
     done = execute(NOTEBOOK, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "the law    mean reward" in done.stdout and "<table" in done.stdout
+    assert "exactly    mean reward" in done.stdout and "<table" in done.stdout
     assert (tmp_path / "tour.html").is_file()
 
 
