@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 import iterref
+from iterref.legacy import KERNELS, OPTIONS, RENAMED
 
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -119,10 +120,10 @@ def test_the_citation_names_the_software_and_the_paper() -> None:
 def test_the_changelog_has_what_comes_next_first() -> None:
     lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
     versions = [line for line in lines if line.startswith("## ")]
-    assert versions[0] == "## Unreleased"
+    assert re.fullmatch(r"## \d+\.\d+\.\d+ \(unreleased\)", versions[0])
     assert all(re.fullmatch(r"## \d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", line) for line in versions[1:])
     kinds = {line for line in lines if line.startswith("### ")}
-    assert kinds <= {f"### {kind}" for kind in ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")}
+    assert kinds <= {f"### {kind}" for kind in ("Migration from 0.1", "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")}
 
 
 # --- benchmarks -------------------------------------------------------------------------------------------------------
@@ -149,3 +150,10 @@ TRAINING = ["models.train_digits", "models.train_sudoku", "models.tiny_books", "
 @pytest.mark.parametrize("name", TRAINING)
 def test_scripts_can_be_imported(name: str) -> None:
     assert callable(import_module(f"benchmarks.{name}").main)
+
+
+def test_the_changelog_shows_every_name_that_changed() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    table = text[text.index("### Migration") : text.index("### Added")]
+    for old, new in {**RENAMED, **KERNELS, **{f"{old}=": f"{new}=" for old, new in OPTIONS.items()}}.items():
+        assert old in table and new in table, (old, new)
