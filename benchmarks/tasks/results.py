@@ -18,6 +18,7 @@ import click
 
 from benchmarks.frame import report
 from benchmarks.frame.budgets import EQUAL
+from benchmarks.frame.ledger import Row
 from benchmarks.frame.paired import Entry, ahead, duels, entries, needed, rivals
 from benchmarks.frame.plan import Plan
 from benchmarks.frame.task import Task, names
@@ -35,6 +36,18 @@ def planned(folder: Path) -> Plan | None:
         return None
     rows = {int(row["rows"] or 0) for row in Plan(name, folder).runs.rows()}
     return Plan(name, folder, rows=max(rows))
+
+
+def reported(plan: Plan) -> list[Row]:
+    """The finished runs of a folder; of the worlds', into which options were tried out too, those of the plan under
+    the seeds that every world has."""
+    done = {plan.runs.identity(row): row for row in plan.runs.rows()}
+    if plan.out.name != "world":
+        return list(done.values())
+    rows = [done[identity] for identity in map(plan.runs.identity, plan.cells()) if identity in done]
+    cases = {row["case"] for row in rows}
+    made = {(row["case"], row["seed"]) for row in rows}
+    return [row for row in rows if all((case, row["seed"]) in made for case in cases)]
 
 
 def table(lines: Sequence[str]) -> list[str]:
@@ -131,7 +144,7 @@ def command(folder: Path, pictures: bool) -> None:
         plan = planned(each)
         if plan is None:
             continue
-        rows = plan.runs.rows()
+        rows = reported(plan)
         facts = plan.facts.rows() if plan.task.facts else []
         report.write(plan, rows, facts, pictured=pictures)
         if plan.task.exact:  # they have a page of their own
