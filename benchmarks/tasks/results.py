@@ -39,15 +39,16 @@ def planned(folder: Path) -> Plan | None:
 
 
 def reported(plan: Plan) -> list[Row]:
-    """The finished runs of a folder; of the worlds', into which options were tried out too, those of the plan under
-    the seeds that every world has."""
+    """The finished runs of a folder; of the worlds', into which options were tried out too, those of the plan in every
+    world that was finished."""
     done = {plan.runs.identity(row): row for row in plan.runs.rows()}
     if plan.out.name != "world":
         return list(done.values())
     rows = [done[identity] for identity in map(plan.runs.identity, plan.cells()) if identity in done]
-    cases = {row["case"] for row in rows}
-    made = {(row["case"], row["seed"]) for row in rows}
-    return [row for row in rows if all((case, row["seed"]) in made for case in cases)]
+    settings: dict[object, set[object]] = {}
+    for row in rows:
+        settings.setdefault(row["case"], set()).add((row["account"], row["budget"], row["seed"]))
+    return [row for row in rows if settings[row["case"]] == set().union(*settings.values())]
 
 
 def table(lines: Sequence[str]) -> list[str]:
