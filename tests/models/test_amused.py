@@ -33,7 +33,7 @@ from iterref.sampling import sample
 from tests.support import checkpoints
 from tests.support.oracle import enumerate_outcomes, law_matrix
 from tests.support.paths import stepped
-from tests.support.pipelines import CODES, TOKENS, change, pipeline
+from tests.support.pipelines import CODES, TOKENS, change, made, pipeline
 from tests.support.published import all_states
 
 torch.set_num_threads(1)
@@ -42,8 +42,8 @@ MASK = TOKENS - 1
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pipeline(tmp_path_factory.mktemp("amused"))
+def folder() -> Path:
+    return made()
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +110,13 @@ def published(folder: Path, **options: Any) -> tuple[list[tuple[Tensor, Tensor]]
     return seen, last[0], torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("halved", [False, True])
-@pytest.mark.parametrize("guidance", [None, 10.0])
-def test_the_law_is_the_one_that_the_published_pipeline_draws_from(tmp_path, folder, halved, guidance):
+@pytest.mark.parametrize(
+    ("halved", "guidance"),
+    [(False, None), (True, 10.0), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((False, 10.0), (True, None)))],
+)
+def test_the_law_is_the_one_that_the_published_pipeline_draws_from(folder, halved, guidance):
     """At every state of a run, with its guidance of logits, its micro-conditions and another size than the model's."""
-    folder = pipeline(tmp_path, halved=True) if halved else folder
+    folder = made(halved=True) if halved else folder
     steps, _, _ = published(
         folder, num_inference_steps=4, guidance_scale=guidance or 1.0, height=8, width=12,
         micro_conditioning_aesthetic_score=5, micro_conditioning_crop_coord=(2, 1),
@@ -308,13 +310,13 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_image_rewards_steer_a_run(model, judges):
     model, prompts = guided(model, 1.5), ["a good day", "sun"]
     reward = ImageText(model.render, judges["clip"], prompts) + 0.1 * ImageClassifier(model.render, judges["vision"], 1)
-    result = generate(model, prompts, reward=reward, sampler="iterref:tries=4", budget=24, alpha=0.05, seed=3)
-    assert result.tokens.shape == (2, 16) and int(result.tokens.max()) < CODES and result.cost.nfe <= 24
+    result = generate(model, prompts, reward=reward, sampler="iterref:tries=4", budget=16, alpha=0.05, seed=3)
+    assert result.tokens.shape == (2, 16) and int(result.tokens.max()) < CODES and result.cost.nfe <= 16
     torch.testing.assert_close(result.rewards, reward(result.tokens, torch.arange(2)), atol=1e-5, rtol=0)
     assert [image.tobytes() for image in result.texts] == [image.tobytes() for image in model.decode(result.tokens)]
     nothing = {"reward": lambda tokens, rows: torch.zeros(len(rows)), "sampler": "ancestral:steps=4"}
-    plain = generate(model, prompts * 8, **nothing).tokens
-    assert float(result.best.reward.mean()) > float(reward(plain, torch.arange(2).repeat(8)).mean())
+    plain = generate(model, prompts * 4, **nothing).tokens
+    assert float(result.best.reward.mean()) > float(reward(plain, torch.arange(2).repeat(4)).mean())
     one, other = (
         generate(model, prompts, reward=reward, sampler="best_of_n:n=3,steps=2", max_rows=rows) for rows in (None, 2)
     )
@@ -337,7 +339,7 @@ def test_functions_of_images_and_given_images_work_too(model):
     assert refined.texts[0].size == (8, 8)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)])
 def test_half_precision_and_device_are_options(folder, model, dtype):
     full, model = model, amused.load(folder, guidance=None, dtype=dtype, device="cpu")
     assert model.network.head.conv2.weight.dtype == model.reader.encoder.dtype == dtype

@@ -101,7 +101,7 @@ def test_without_any_prompt_the_first_position_reads_its_own_logits(tmp_path: Pa
     assert found.double().sub(published(weights, [], x_t[0], KNOWN, MASK)).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize(("t", "s"), [(1.0, 0.667), (0.667, 0.334), (0.334, 0.0)])
+@pytest.mark.parametrize(("t", "s"), [(1.0, 0.667), pytest.param(0.667, 0.334, marks=pytest.mark.slow), (0.334, 0.0)])
 def test_a_plain_step_is_the_published_sampler_s(tmp_path: Path, t: float, s: float) -> None:
     """`origin`: a mask falls with probability 1 - s / t, and all of them in the last step, to a draw of its law."""
     written = config(4, mask_token_id=3, bos_token_id=0, eos_token_id=0, pad_token_id=0)
@@ -146,7 +146,7 @@ def test_what_may_be_written(tmp_path: Path) -> None:
     assert found[:, [START, END, TURN, 3]].min() > 0  # the published sampler forbids none of them
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision(tmp_path: Path, dtype: str) -> None:
     checkpoint(tmp_path)
     whole, half = load(tmp_path), load(tmp_path, getattr(torch, dtype))

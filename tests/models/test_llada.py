@@ -250,7 +250,7 @@ def test_what_may_be_written(tmp_path: Path) -> None:
     assert found[:, [ID[START], ID[HEAD], ID[TURN], ID["cat"]]].min() > 0  # the published sampler forbids none of them
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision(tmp_path: Path, dtype: str) -> None:
     checkpoint(tmp_path)
     whole, half = load(tmp_path), load(tmp_path, getattr(torch, dtype))

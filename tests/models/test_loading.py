@@ -41,11 +41,16 @@ def test_another_architecture_is_refused_with_the_known_ones(tmp_path):
         load(tmp_path)
 
 
-def test_the_bundled_model_and_folders_of_our_own_are_read_too(tmp_path):
+def test_the_bundled_model_and_folders_of_our_own_are_read_too(monkeypatch):
     from iterref.models.tiny_news import WEIGHTS
 
+    asked = []
+    monkeypatch.setattr("iterref.models.tiny_news.load", lambda name, **options: asked.append(str(name)))
     for name in (None, "tiny-news", WEIGHTS):
-        assert isinstance(load(name), Summarizer)
+        load(name)
+    assert asked == [str(WEIGHTS)] * 3
+    monkeypatch.undo()
+    assert isinstance(load(), Summarizer)
     assert load("tiny-news", dtype="bfloat16").half
     for wrong, sentence in (
         ({"length": 9}, "a summariser has its own length and tokenizer"),

@@ -154,7 +154,7 @@ def test_a_plain_step_is_the_published_sampler_s(tmp_path: Path) -> None:
     assert found.sub(step_matrix(Tempered(denoiser, 0.8), states, t, u))[whole].abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision(tmp_path: Path, dtype: str) -> None:
     checkpoint(tmp_path, "ModernBertForMaskedLM")
     whole, half = (canvas_of(load(tmp_path, length=T, dtype=kind), PROMPTS) for kind in ("float32", dtype))

@@ -89,7 +89,7 @@ def network(model: Any) -> torch.nn.Module:
 @pytest.mark.parametrize("family", [*FAMILIES, "mdlm", "udlm", "sedd", "tiny-news"])
 def test_a_load_is_fenced_from_the_caller_s_torch(tmp_path: Path, family: str) -> None:
     name, told = small(tmp_path, family), {"length": 6} if family in FAMILIES else {}
-    for dtype in ("float32", "bfloat16"):
+    for dtype in ("bfloat16", "float32") if family != "tiny-news" else ("float32",):
         plain = load(name, dtype=dtype, **told)
         with hostile():
             model = load(name, dtype=dtype, **told)

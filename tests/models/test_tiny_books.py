@@ -77,7 +77,7 @@ def test_bounds_of_a_model_that_knows_nothing(books: Any) -> None:
 def test_a_learner_learns_and_is_saved_in_the_published_form(books: Any, tmp_path: Path, loss, vocab, family) -> None:
     learner = books.Learner(vocab, 0)
     texts = books.Texts(drawn(books, 4, 1), drawn(books, 2, 2))  # six texts to learn by heart
-    loop = books.Loop(learner, books.Plan(150, warmup=5, cooldown=50, average=0.9), getattr(books, loss))
+    loop = books.Loop(learner, books.Plan(90, warmup=5, cooldown=30, average=0.9), getattr(books, loss))
     network = loop.run(lambda step: books.batches(texts, step, 0), tmp_path / "checkpoint.pt", every=50).network
     assert loop.curve[-1][2] < loop.curve[0][2]
     back = state(books.published(network))

@@ -58,7 +58,8 @@ class Devices(TorchFunctionMode):
             answer = iter([self._put(part, place) for part in answer])
         for result in tree_leaves(answer):
             if isinstance(result, Tensor):
-                if func in (Tensor.to, Tensor.cpu) and result is args[0] and place is not None and home(result) != place:
+                copied = func in (Tensor.to, Tensor.cpu) and result is args[0]
+                if copied and place is not None and home(result) != place:
                     return self._put(result.detach().clone(), place)
                 self._put(result, place)
         return answer

@@ -31,7 +31,7 @@ def folder(tmp_path: Path, family: str) -> Path:
 
 def run(model: Any) -> Result:
     """Unequal prompts, so that there is padding, and a few calls of the network."""
-    return iterref.generate(model, PROMPTS, reward=length, alpha=0.5, sampler="best_of_n:steps=3,n=2", seed=3)
+    return iterref.generate(model, PROMPTS, reward=length, alpha=0.5, sampler="best_of_n:steps=2,n=2", seed=3)
 
 
 def length(completions: list[str]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ WORDS += "<|image|> <|image> <image|> <mask>".split()
 TEMPLATE = "{{ bos_token }}{% for m in messages %}<|turn> {{ m['role'] }} {{ m['content'] }} <turn|>{% endfor %}"
 TEMPLATE += "{% if add_generation_prompt %}<|turn> model{% endif %}"
 LENGTH, VOCAB, NONE = 6, 20, torch.zeros(0, dtype=torch.long)
+@cache
 def made(
     vocab: int = VOCAB, canvas: int = LENGTH, media: bool = True, width: int = 16, spread: float = 0.2, **text: Any
 ) -> Any:
-    """The class with random weights, in evaluation mode."""
+    """The class with random weights, in evaluation mode; it is shared, so nobody trains it or changes it."""
     sizes = dict(
         vocab_size=vocab, hidden_size=width, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, head_dim=8, global_head_dim=8, num_global_key_value_heads=1, num_experts=3,

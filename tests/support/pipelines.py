@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+SHARED = TemporaryDirectory(prefix="pipelines")
 WORDS = "a red bird cat on the sun good day".split()
 START, END = "<|startoftext|>", "<|endoftext|>"
 CODES, TOKENS, ROOM = 6, 9, 12  # of the codebook, of the transformer (two of no meaning, then the mask), of a prompt
 
 
-def pipeline(folder: Path, *, codes: int = CODES, tokens: int = TOKENS, size: int = 4, halved: bool = False) -> Path:
+def pipeline(folder: Path, **options: Any) -> Path:
+    """A folder of its own with what `made` makes, which is made once."""
+    return Path(copytree(made(**options), folder, dirs_exist_ok=True))
+
+
+@cache
+def made(codes: int = CODES, tokens: int = TOKENS, size: int = 4, halved: bool = False) -> Path:
     """Images of `size` x `size` codes, a code of 2 x 2 pixels; `halved` is the transformer of aMUSEd's larger model,
-    which works at half of that."""
+    which works at half of that. The folder is shared."""
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+    folder = Path(SHARED.name) / f"{codes}-{tokens}-{size}-{halved}"
     torch.manual_seed(0)
     transformer = diffusers.UVit2DModel(
         hidden_size=16, cond_embed_dim=8, micro_cond_encode_dim=4, micro_cond_embed_dim=20, encoder_hidden_size=16,
