@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib import import_module
@@ -13,11 +12,6 @@ from typing import Any
 HOME = Path(__file__).parent
 EXTENDED = ("samplers", "rewards", "models")  # rooms whose `__path__` may hold folders beside the package's own
 REQUIRED = ...  # stands for the default of an option that has none
-# A function up to the colon of its signature, and the deeper or empty lines behind it.
-BODY = re.compile(
-    r"(?P<head>^(?P<indent> *)def (?:(?!\n *(?:class |def |@))[^#])*?:(?: *#.*)?\n)(?:(?P=indent) +.*\n| *\n)+",
-    re.MULTILINE,
-)
 
 
 def paths(room: str) -> list[Path]:
@@ -31,17 +25,13 @@ def declared(file: Path, name: str) -> tuple[str, dict[str, Any]]:
 
 
 def parsed(file: Path) -> ast.Module:
-    """The syntax tree of a file, functions without their bodies, remembered until the file changes."""
+    """The syntax tree of a file, remembered until the file changes."""
     return _parsed(file, file.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=256)
 def _parsed(file: Path, changed: int) -> ast.Module:
-    text = file.read_text(encoding="utf-8")
-    try:  # bodies are most of a file, and a list has half the time
-        return ast.parse(BODY.sub(r"\g<head>\g<indent>    ...\n", text))
-    except SyntaxError:  # a string that looks like a function
-        return ast.parse(text)
+    return ast.parse(file.read_text(encoding="utf-8"))
 
 
 def lineage(file: Path, node: ast.ClassDef) -> Iterator[tuple[Path, ast.ClassDef]]:
@@ -58,17 +48,11 @@ def defined(file: Path, name: str) -> tuple[Path, ast.ClassDef | ast.FunctionDef
     for node in parsed(file).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return file, node
-    module = _imported(file, file.stat().st_mtime_ns).get(name)
+    blocks = [node.body if isinstance(node, ast.If) else [node] for node in parsed(file).body]  # for type checkers too
+    lines = [node for block in blocks for node in block if isinstance(node, ast.ImportFrom)]
+    module = next((line.module for line in lines if name in (one.asname or one.name for one in line.names)), None)
     home = None if module is None else source_of(module)
     return None if home is None or home == file else defined(home, name)
-
-
-@lru_cache(maxsize=256)
-def _imported(file: Path, changed: int) -> dict[str, str]:
-    """Names that a file imports at its top, for type checkers too, and the modules that they come from."""
-    blocks = [node.body if isinstance(node, ast.If) else [node] for node in parsed(file).body]
-    lines = [node for block in blocks for node in block if isinstance(node, ast.ImportFrom)]
-    return {alias.asname or alias.name: str(line.module) for line in lines for alias in line.names}
 
 
 def source_of(module: str) -> Path | None:
@@ -88,29 +72,38 @@ def options_of(file: Path, name: str) -> dict[str, Any]:
     if found is None:
         return {}
     if isinstance(found[1], ast.FunctionDef):
-        return {name: default for name, default in _parameters(found[1]).items() if name in _named(found[1])}
+        return _parameters(found[1], False)
     options: dict[str, Any] = {}
+    by_name: set[str] = set()  # these stand behind those by place
     for _, node in lineage(found[0], found[1]):
         written = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
         if written:
-            options = dict(list(_parameters(written[0]).items())[1:])
-        fields = [one for one in node.body if isinstance(one, ast.AnnAssign)] if node.decorator_list else []
-        options |= {
-            ast.unparse(field.target): _value(field.value)
-            for field in fields if "ClassVar" not in ast.unparse(field.annotation)
-        }  # fmt: skip
-    return options
+            options = dict(list(_parameters(written[0]).items())[1:])  # without self
+        every = any("kw_only=True" in ast.unparse(one) for one in node.decorator_list)
+        for line in node.body if node.decorator_list else ():
+            if isinstance(line, ast.AnnAssign) and "ClassVar" not in ast.unparse(line.annotation):
+                option, said = ast.unparse(line.target), _field(line.value)
+                options[option] = _value(said.get("default", said.get("default_factory")))
+                if _value(said["kw_only"]) if "kw_only" in said else every:
+                    by_name.add(option)
+    return {option: options[option] for option in sorted(options, key=by_name.__contains__)}
 
 
-def _named(function: ast.FunctionDef) -> set[str]:
-    return {one.arg for one in function.args.kwonlyargs}
+def _field(value: ast.expr | None) -> dict[str, ast.expr | None]:
+    """What a field of a dataclass is given, its default or the arguments of `field`."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
+        return {str(one.arg): one.value for one in value.keywords}
+    return {"default": value}
 
 
-def _parameters(function: ast.FunctionDef) -> dict[str, Any]:
+def _parameters(function: ast.FunctionDef, placed: bool = True) -> dict[str, Any]:
+    """Parameters with their defaults: those by name, and where `placed`, those by place before them."""
     given = function.args
-    placed = [one.arg for one in given.args]
-    found = dict.fromkeys(placed, REQUIRED) | dict(zip(placed[::-1], map(_value, given.defaults[::-1]), strict=False))
-    return found | {one.arg: _value(value) for one, value in zip(given.kwonlyargs, given.kw_defaults, strict=True)}
+    named = {one.arg: _value(value) for one, value in zip(given.kwonlyargs, given.kw_defaults, strict=True)}
+    if not placed:
+        return named
+    defaults = [*[None] * (len(given.args) - len(given.defaults)), *given.defaults]
+    return {one.arg: _value(value) for one, value in zip(given.args, defaults, strict=True)} | named
 
 
 def _value(node: ast.expr | None) -> Any:

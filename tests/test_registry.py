@@ -19,7 +19,7 @@ from iterref import registry
 from iterref.cli import main
 from iterref.cli.listed import contents
 from iterref.engine.manifest import model_told
-from iterref.sources import REQUIRED, declared, options_of, parsed
+from iterref.sources import REQUIRED, declared, options_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ADDED = {"samplers": "independent", "rewards": "eight_words_that_keep", "models": "word_list"}
@@ -161,7 +161,7 @@ def test_a_new_reward_is_few_lines() -> None:
     assert len(str(ast.get_source_segment(source, function)).splitlines()) <= 10
 
 
-def test_a_source_is_read_without_the_bodies_of_its_functions(tmp_path: Path) -> None:
+def test_a_source_is_read_without_running_it(tmp_path: Path) -> None:
     file = tmp_path / "one.py"
     file.write_text(SOURCE)
     assert options_of(file, "Options") == {"a": REQUIRED, "b": 2}
@@ -169,7 +169,6 @@ def test_a_source_is_read_without_the_bodies_of_its_functions(tmp_path: Path) ->
     file.write_text('"""Two."""\n\ndef long(*, d=4):\n    return d\n')
     os.utime(file, ns=(1, 1))
     assert declared(file, "long") == ("Two.", {"d": 4})
-    assert "return d" not in ast.unparse(parsed(file))
 
 
 def test_a_configuration_is_told_by_its_name_before_its_keys() -> None:

@@ -17,7 +17,6 @@ import socket
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 from iterref.engine.jobs import Batch, Job, Outcome, Tries, Work, said
@@ -68,9 +67,7 @@ class Cluster:
             self._ours = True
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._ours:
             import ray
 
@@ -159,4 +156,4 @@ class Actor:
 
     def __del__(self) -> None:
         with suppress(Exception):  # at the end of the interpreter
-            self.local.__exit__(None, None, None)
+            self.local.__exit__()

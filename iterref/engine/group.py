@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Poison, Record, Tries, Work
@@ -36,12 +35,10 @@ class Group:
         self._step = self.work.open(0)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         from torch import distributed
 
-        if kind is None and distributed.get_rank() == 0:
+        if error[0] is None and distributed.get_rank() == 0:
             self._told(None)  # the end
         with suppress(Exception):
             distributed.destroy_process_group()

@@ -15,10 +15,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from multiprocessing import connection, current_process, get_context, parent_process
 from multiprocessing.connection import Connection
 from time import monotonic
-from types import TracebackType
 
 from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Poison, Tries, Work, said
 
@@ -44,9 +44,7 @@ class Local:
     def __enter__(self) -> Local:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for worker in self._at.values():  # all of them before any is waited for
             if worker.ready and worker.job is None:
                 worker.connection.close()  # it ends by itself, and gives back what it holds
@@ -98,19 +96,14 @@ class Local:
 
     def _heard(self) -> list[_Worker]:
         """Workers that have said something, or died; those that take too long are killed."""
-        at = {worker.connection: worker for worker in self._at.values()}
-        wait = None
-        if self.timeout is not None:
-            ends = [worker.since + self.timeout for worker in at.values() if worker.job is not None]
-            wait = max(0.0, min(ends) - monotonic()) if ends else None
-        spoken = connection.wait(list(at), wait)
-        heard = [worker for one, worker in at.items() if one in spoken]
-        for worker in at.values():
-            late = worker.job is not None and self.timeout is not None and monotonic() - worker.since > self.timeout
-            if late and worker not in heard:
+        busy, most = [one for one in self._at.values() if one.job is not None], self.timeout or inf
+        wait = min((one.since for one in busy), default=inf) + most - monotonic()
+        spoken = connection.wait([one.connection for one in self._at.values()], None if wait == inf else max(0.0, wait))
+        for worker in busy:
+            if monotonic() - worker.since > most and worker.connection not in spoken:
                 worker.late = True
                 worker.process.kill()
-        return heard
+        return [worker for worker in self._at.values() if worker.connection in spoken]
 
     def _answer(self, worker: _Worker) -> Outcome | None:
         """What a worker's message means."""

@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from iterref.engine import manifest
@@ -89,9 +88,7 @@ class Results:
     def __enter__(self) -> Results:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.share == (0, 1) and not self.done():  # nothing was made that other options would not go with
             for name in ("manifest.json", manifest.ROWS):
                 (self.folder / name).unlink(missing_ok=True)
