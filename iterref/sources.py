@@ -84,7 +84,9 @@ def options_of(file: Path, name: str) -> dict[str, Any]:
             if isinstance(line, ast.AnnAssign) and "ClassVar" not in ast.unparse(line.annotation):
                 option, said = ast.unparse(line.target), _field(line.value)
                 options[option] = _value(said.get("default", said.get("default_factory")))
-                if _value(said["kw_only"]) if "kw_only" in said else every:
+                if "init" in said:  # a class that needs no such option of its base
+                    del options[option]
+                elif _value(said["kw_only"]) if "kw_only" in said else every:
                     by_name.add(option)
     return {option: options[option] for option in sorted(options, key=by_name.__contains__)}
 
