@@ -147,7 +147,7 @@ def command(folder: Path, pictures: bool) -> None:
             continue
         rows = reported(plan)
         facts = plan.facts.rows() if plan.task.facts else []
-        report.write(plan, rows, facts, pictured=pictures)
+        report.write(plan, rows, facts, pictured=pictures and each.name not in WORLDS)
         if plan.task.exact:  # they have a page of their own
             continue
         found = entries(plan.task, rows, plan.runs.scores())
