@@ -20,7 +20,6 @@ from torch import Tensor
 from iterref.budget import Budget, BudgetLike
 from iterref.columns import brief, read_column, shown
 from iterref.drafts import Drafts, pools_in
-from iterref.models.base import Text
 from iterref.random import Rng
 from iterref.rewards.algebra import weighted
 from iterref.rewards.strings import reward_from_string
@@ -29,7 +28,11 @@ from iterref.samplers.base import Sampler
 
 def checked_options(**given: Any) -> dict[str, Any]:
     """Options by name, each as `CHECKS` returns it; those of other names stay as they are."""
-    return {name: CHECKS[name](name, value) if name in CHECKS else value for name, value in given.items()}
+    return {name: CHECKS.get(name, _as_it_is)(name, value) for name, value in given.items()}
+
+
+def _as_it_is(name: str, value: Any) -> Any:
+    return value
 
 
 def checked_prompts(prompts: Iterable[str], what: str = "prompt") -> list[str]:
@@ -122,8 +125,7 @@ def checked_budget(name: str, value: Any) -> BudgetLike | None:
             raise TypeError(f"{name}= has {len(value)} entries: pass a number, a pair of numbers, or a Budget")
         first, second = (number(name, part, "a pair holds two numbers") for part in value)
         return first, second
-    hint = f"pass a number as in {name}=64, a pair ({name}=(64, 1024)), or a Budget"
-    found = number(name, value, hint)
+    found = number(name, value, f"pass a number as in {name}=64, a pair ({name}=(64, 1024)), or a Budget")
     if isnan(found):
         raise ValueError(f"{name}= is nan: a budget needs positive numbers")
     return int(found) if found.is_integer() else found
@@ -148,20 +150,17 @@ def checked_watch(name: str, value: Any) -> list[int]:
     return whole_numbers(name, value, "list the rows whose states are kept, as in watch=[0, 1]")
 
 
-def number(name: str, value: Any, hint: str) -> float:
+def number(name: str, value: Any, hint: str, kind: type = Real, noun: str = "number") -> float:
     """A real number, a scalar of numpy or torch too."""
     value = _scalar(value)
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}= is {shown(value)} and no number: {hint}")
-    return float(value)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(f"{name}= is {shown(value)} and no {noun}: {hint}")
+    return value if kind is Integral else float(value)
 
 
 def whole_number(name: str, value: Any, hint: str) -> int:
     """A whole number, a scalar of numpy or torch too."""
-    value = _scalar(value)
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}= is {shown(value)} and no whole number: {hint}")
-    return int(value)
+    return int(number(name, value, hint, Integral, "whole number"))
 
 
 def whole_numbers(name: str, value: Any, hint: str) -> list[int]:
@@ -170,10 +169,7 @@ def whole_numbers(name: str, value: Any, hint: str) -> list[int]:
 
 
 def _entries(value: Any, name: str = "", hint: str = "") -> list[Any]:
-    if isinstance(value, Tensor):
-        value = value.tolist()
-    elif hasattr(value, "tolist"):  # of numpy
-        value = value.tolist()
+    value = value.tolist() if hasattr(value, "tolist") else value  # of numpy and torch
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         if not name:
             return []
@@ -215,16 +211,14 @@ def _scalar(value: Any) -> Any:
 def _text(value: Any, where: str) -> str:
     """A string that a file can hold. Raises `TypeError` or `ValueError`, saying `where` it stands."""
     if not isinstance(value, str):
-        hint = "pass a string"
-        if isinstance(value, bytes):
-            hint = "decode it, as in .decode('utf-8')"
-        elif isinstance(value, Path):
-            hint = "pass what the file holds, as in .read_text('utf-8')"
-        elif isinstance(value, Mapping | list | tuple):
-            hint = "pass one string a prompt (of a chat, the user's message)"
-        elif isinstance(value, float) and isnan(value) or value is None:
-            hint = "it is missing: fill it in, or leave the row out"
-        raise TypeError(f"{where} is {shown(value)}: {hint}")
+        missing = value is None or isinstance(value, float) and isnan(value)
+        hints: list[tuple[Any, str]] = [
+            (bytes, "decode it, as in .decode('utf-8')"),
+            (Path, "pass what the file holds, as in .read_text('utf-8')"),
+            ((Mapping, list, tuple), "pass one string a prompt (of a chat, the user's message)"),
+            (object, "it is missing: fill it in, or leave the row out" if missing else "pass a string"),
+        ]
+        raise TypeError(f"{where} is {shown(value)}: {next(hint for kind, hint in hints if isinstance(value, kind))}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -232,7 +226,7 @@ def _text(value: Any, where: str) -> str:
             f"{where} has half of a surrogate pair at character {error.start}, which no text has: take it out, as in "
             ".encode('utf-8', 'ignore').decode()"
         ) from None
-    return value if isinstance(value, Text) else str(value)  # numpy has strings of its own
+    return str(value)
 
 
 # By the names that `generate`, `edit` and the steps of a session share.

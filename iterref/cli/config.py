@@ -12,19 +12,15 @@ from typing import Any
 import click
 
 from iterref.cli.refusals import refusals
+from iterref.registry import nearest
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option `--config FILE`, whose keys are all its other options."""
-    option = click.option(
-        "--config",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        is_eager=True,  # before the options whose defaults it gives
-        expose_value=False,
-        callback=_defaults,
-        help="TOML with the options as keys; the command line wins.",
-    )
-    return option(command)
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    about = "TOML with the options as keys; the command line wins."
+    # eager, so that it is read before the options whose defaults it gives
+    return click.option("--config", type=file, is_eager=True, expose_value=False, callback=_defaults, help=about)(command)
 
 
 def _defaults(context: click.Context, parameter: click.Parameter, file: Path | None) -> None:
@@ -34,36 +30,27 @@ def _defaults(context: click.Context, parameter: click.Parameter, file: Path | N
     options = [each for each in context.command.params if isinstance(each, click.Option) and each is not parameter]
     known = {each.opts[0].removeprefix("--"): each for each in options}
     with refusals():
-        read = {key.replace("_", "-"): value for key, value in _toml(file).items()}
+        import tomllib
+
+        try:
+            written = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of what is nested without end
+            raise ValueError(f"{file} is no TOML ({error}): write lines of KEY = VALUE") from error
+        read = {key.replace("_", "-"): value for key, value in written.items()}
         for key, value in read.items():
             if key not in known:
-                raise ValueError(f"{file}: unknown key {key!r}: {_nearest(key, list(known))}")
+                raise ValueError(f"{file}: unknown key {key!r}: did you mean {nearest(key, known)!r}?")
             read[key] = _checked(value, known[key], f"{file}: {key}")
         context.default_map = {str(known[key].name): value for key, value in read.items()}
 
 
-def _toml(file: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of what is nested without end
-        raise ValueError(f"{file} is no TOML ({error}): write lines of KEY = VALUE") from error
-
-
 def _checked(value: Any, option: click.Option, where: str) -> Any:
-    """A value as the option takes it: a list where it may be given several times, for which one value will do."""
-    if not option.multiple:
-        _expect(value, option, where)
-        return value
-    values = value if isinstance(value, list) else [value]
-    for each in values:
-        _expect(each, option, where)
-    return values
+    """A value as the option takes it: a list where it may be given several times, for which one value will do.
 
-
-def _expect(value: Any, option: click.Option, where: str) -> None:
-    """Refuses a value of another type than the option's; click itself would read true as 1, and a list as text."""
+    Refuses another type than the option's; click itself would read true as 1, and a list as text.
+    """
+    if option.multiple and isinstance(value, list):
+        return [_checked(each, option, where)[0] for each in value]
     types: tuple[type, ...]
     if option.is_flag:
         kind, types = "true or false", (bool,)
@@ -79,11 +66,4 @@ def _expect(value: Any, option: click.Option, where: str) -> None:
         raise ValueError(f"{where} is {kind}, and has too many digits: write a smaller one")
     if isinstance(value, str) and "\0" in value:  # which no shell can hand over, so that nothing else looks for it
         raise ValueError(f"{where} holds the character NUL: take it out")
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    """The key that was meant, or where none is near, all of them."""
-    from rapidfuzz.process import extractOne
-
-    found = extractOne(name, known, score_cutoff=60)
-    return f"did you mean {found[0]!r}?" if found else f"the keys are {', '.join(known)}"
+    return [value] if option.multiple else value
