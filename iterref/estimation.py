@@ -1,46 +1,40 @@
 """Estimation: what a run will take, stated before it starts: NFE, reward calls, seconds, and bytes of memory.
 
-    calls    the method runs on a few prompts with a denoiser that knows nothing, which notes how large each call is
-    a call   a real call with three quarters of the positions open and one with a quarter, measured
-    a run    bytes = weights + prompts + tokens + remembered distributions + largest call;    seconds = sum of the calls
+    calls    the method runs on a few prompts with a denoiser that knows nothing and counts sequences and open positions
+    a call   measured with three quarters of the positions open and with one: a + b open, in bytes and in seconds
+    a run    bytes = weights + prompts + candidates + remembered distributions + largest call;  seconds = sum of calls
 
-The reward is called once, for its time; the memory that it takes is not counted, nor what Python and numpy hold. Where
-this was compared with runs (`docs/performance.md`), bytes were right within 25 % and seconds within a factor of two.
+The reward is called once, for its time; its memory is not counted. Where networks are larger than the draws from them,
+bytes are right within 25 %; for tiny ones, where steps reveal few positions, and where sequences that are alike are
+evaluated once, they are up to 2x off, as seconds are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
+from weakref import finalize
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from iterref.budget import Budget, BudgetLike, Cost, budget_of, fit_budget
+from iterref.arguments import checked_model, checked_prompts, checked_reward
+from iterref.budget import Budget, Cost, fit_budget
 from iterref.columns import read_columns
 from iterref.denoiser import Denoiser
-from iterref.drafts import Drafts, OwnDrafts, no_reward, pools_in, tempered
+from iterref.drafts import OwnDrafts, Pooled, no_reward, pools_in, tempered
 from iterref.evaluation import KEEP
-from iterref.footprint import held, peak_memory
-from iterref.generation import (
-    begun,
-    checked_prompts,
-    checked_reward,
-    fitted,
-    method_of,
-    text_model,
-    token_reward,
-)
-from iterref.models.base import TextModel
+from iterref.generation import begun, fitted, method_of, text_model, token_reward
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.rewards.algebra import replaced
+from iterref.rewards.consensus import Consensus
 from iterref.run import CELLS, Run
 from iterref.samplers.base import Sampler
 from iterref.samplers.best_of_n import BestOfN
@@ -48,22 +42,9 @@ from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 TOKEN, NUMBER = 8, 4  # bytes of a token and of a log-probability
-MEASURED = 1024  # positions of the measured call, about
-PROMPTS, TOKENS = 4, 64  # of the run that counts calls
-DEEPEST = 256  # calls one after another that are counted; of a longer run the rest is like them
 CANDIDATE = 4  # tokens that a candidate holds at once: as drawn, its confidence, as scored, as chosen
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call of the denoiser, a prompt: the `kind` (0 a posterior, 1 leave-one-out), its `sequences` and open `cells`,
-    and the cells whose answers are remembered from `before` it, and `after` it."""
-
-    kind: int
-    sequences: float
-    cells: float
-    before: float
-    after: float
+MEASURED = 1024  # positions of a measured call, about
+PROMPTS, TOKENS, DEEPEST = 4, 64, 256  # of the run that counts calls; of a deeper one the rest is like them
 
 
 @dataclass(frozen=True)
@@ -95,173 +76,125 @@ class Estimate:
         )
 
 
-def estimate(what: Any, given: Any, **options: Any) -> Estimate:
+def estimate(what: Any, given: Any, *, batch: int | None = None, **options: Any) -> Estimate:
     """What a run will take: `estimate(sampler, problem)` of `sample`, `estimate(model, prompts)` of `generate`.
 
     The options are those of `sample` (`budget`, `start`) and `generate` (`reward`, `sampler`, `alpha`, `budget`,
     `temperature`, `forbidden`, `start`, `max_rows`, `columns`) that matter here. `batch` is the number of prompts, as
-    many as are given unless said: a few can stand for many like them. The denoiser is called four times on a few
-    prompts, and the reward once; nothing that is given is changed.
+    many as are given unless said: a few can stand for many like them. Nothing that is given is changed.
 
     Raises as `sample` and `generate` do, before anything runs, and `ValueError` for a batch that is not positive.
     """
-    return _of_problem(what, given, **options) if isinstance(given, Problem) else _of_texts(what, given, **options)
+    of = _of_problem if isinstance(given, Problem) else _of_texts
+    return of(what, given, batch, **options)
 
 
-def _of_problem(
-    sampler: Sampler | str,
-    problem: Problem,
-    *,
-    budget: BudgetLike | None = None,
-    start: Tensor | None = None,
-    batch: int | None = None,
-) -> Estimate:
-    method = sampler_from_string(sampler)
+def _of_problem(what: Any, problem: Problem, batch: int | None, *, budget: Any = None, start: Any = None) -> Estimate:
+    method = sampler_from_string(what)
     if start is not None:
         problem.finished(start)
         method = method.refining()
-    if budget is not None:
-        method = fit_budget(method, budget_of(budget).per(problem.denoiser.passes))
-    return Probe(problem, batch).estimate([method], problem.reward, start is not None)
+    method = fitted(method, budget, Cost(), problem.denoiser.passes)
+    return _stated([method], problem, problem.reward, start is not None, batch, problem.denoiser)
 
 
 def _of_texts(
-    model: TextModel | str | Path | None,
-    prompts: Sequence[str],
-    *,
-    reward: Callable[..., Any] | str = "consensus",
-    sampler: Sampler | str | None = None,
-    alpha: float = 0.1,
-    budget: BudgetLike | None = None,
-    temperature: float = 1.0,
-    forbidden: Sequence[int] = (),
-    start: Literal["drafts"] | None = None,
-    max_rows: int | None = None,
-    columns: Mapping[str, Sequence[Any]] | None = None,
-    batch: int | None = None,
-) -> Estimate:
+    model: Any, prompts: Sequence[str], batch: int | None, *, reward: Any = "consensus", sampler: Any = None,
+    alpha: float = 0.1, budget: Any = None, temperature: float = 1.0, forbidden: Sequence[int] = (),
+    start: str | None = None, max_rows: int | None = None, columns: Any = None,
+) -> Estimate:  # fmt: skip
     prompts = checked_prompts(prompts)
     columns = read_columns(columns, len(prompts))
     reward = checked_reward(reward, len(prompts), columns)
-    model, method = method_of(model, sampler)
+    model, method = method_of(checked_model(model), sampler)
     method, drafting = begun(method, reward, start)
-    model = text_model(model)
-    encoding = peak_memory(lambda: model.prepare(prompts), model.noise.pi.device) / len(prompts)
-    denoiser, canvas, free = model.prepare(prompts)
+    model, encoding = text_model(model), Footprint()
+    with encoding:
+        denoiser, canvas, free = model.prepare(prompts)
     problem = Problem(tempered(denoiser, temperature), no_reward, canvas, free, alpha, forbidden, max_rows)
-    method, probe = fitted(method, budget, drafting, problem.denoiser.passes), Probe(problem, batch)
-    pools = [one for one in pools_in(reward) if isinstance(one, OwnDrafts)]
-    drawing = [BestOfN(n=p.n, steps=p.steps, order=p.order, block_length=p.block_length, bound=p.bound) for p in pools]
-    texts = dict(zip(probe.index.tolist(), model.decode(probe.clean), strict=True))
+    method, length = fitted(method, budget, drafting, denoiser.passes), canvas.shape[1]
 
     def drawn(part: Any) -> Any:
-        """A pool as large as the run's own, of one text a prompt."""
-        if isinstance(part, OwnDrafts):
-            pool = [[texts.get(row, "")] * part.n for row in range(len(prompts))]
-            return Drafts(pool, probe.clean, part.kind, Cost(), Cost(), 0.0).reward()
-        return part.reward() if isinstance(part, Drafts) else part
+        """A pool as large as the run's own, of texts as long as the canvas."""
+        pool = [[f"{'word ' * (length - 1)}{k}" for k in range(part.n)]] if isinstance(part, Pooled) else []
+        return Consensus(pool * len(prompts), part.kind) if pool else part
 
     of_tokens = token_reward(replaced(reward, drawn), model, prompts, columns, torch.arange(len(prompts)))
-    found = probe.estimate([*drawing, method], of_tokens, start is not None)
-    weights, drafts = held(model, device=canvas.device), sum(one.n for one in pools_in(reward))
-    more = (found.weights - weights) / len(prompts) + TOKEN * canvas.shape[1] * drafts
+    pools = [pool for pool in pools_in(reward) if isinstance(pool, OwnDrafts)]
+    methods = [BestOfN(n=p.n, steps=p.steps, order=p.order, block_length=p.block_length, bound=p.bound) for p in pools]
+    found = _stated([*methods, method], problem, of_tokens, start is not None, batch, model)
+    held = encoding.live / len(prompts) + TOKEN * length * sum(pool.n for pool in pools_in(reward))
 
     def bytes_at(rows: int, size: int) -> float:
-        return rows * more + max(found.bytes_at(rows, size), rows * encoding)
+        return rows * held + max(found.bytes_at(rows, size), rows * (encoding.peak - encoding.live) / len(prompts))
 
-    return replace(found, weights=weights, bytes_at=bytes_at, cost=drafting + found.cost)
+    return replace(found, bytes_at=bytes_at, cost=drafting + found.cost)
 
 
-class Probe:
-    """What one call of a problem's denoiser takes: bytes and seconds, each a sequence and an open position of it."""
+def _stated(
+    methods: Sequence[Sampler], problem: Problem, reward: Callable[..., Tensor], started: bool, batch: int | None,
+    model: Any,
+) -> Estimate:  # fmt: skip
+    """What methods take that run one after another, of which the last one is the estimated one."""
+    if batch is not None and batch < 1:
+        raise ValueError(f"a batch has at least one row, got batch={batch}")
+    method, (given, length), cuda = methods[-1], problem.canvas.shape, problem.canvas.is_cuda
+    limit = problem.max_rows or max(1, CELLS[cuda] // (length * problem.noise.vocab))
+    index = spread(problem, min(given, limit, -(-MEASURED // length)))
+    clean, ((size, more), (time, longer)) = _measured(problem, index)
+    seconds, calls, scored = 0.0, set[tuple[float, ...]](), 0.0
+    for one in methods:
+        counted = Counting(problem)
+        times = counted.run(one, started and one is method)
+        seconds += times * sum(time * sequences + longer * cells for sequences, cells, *_ in counted.calls)
+        calls, scored = calls | set(counted.calls), max(scored, counted.scored)
+    seconds += method.cost().reward_calls * _timed(lambda: reward(clean, index), cuda) / len(index)
+    answer = NUMBER * problem.noise.vocab
 
-    def __init__(self, problem: Problem, batch: int | None) -> None:
-        self.problem, self.device = problem, problem.canvas.device
-        self.batch = len(problem.canvas) if batch is None else batch
-        if self.batch < 1:
-            raise ValueError(f"a batch has at least one row, got batch={batch}")
-        vocab, length = problem.noise.vocab, problem.canvas.shape[1]
-        self.limit = problem.max_rows or max(1, CELLS[problem.canvas.is_cuda] // (length * vocab))
-        self.index = spread(problem, min(len(problem.canvas), self.limit, -(-MEASURED // length)))
-        rng, opened = Rng.seeded(0, len(self.index), self.device), problem.may_change[self.index]
-        random = (rng.uniform(length) * (vocab - 1)).long()  # no two sequences are alike, or one would stand for both
-        random += random >= (vocab if problem.noise.mask is None else problem.noise.mask)
-        self.clean = torch.where(opened, random, problem.canvas[self.index])
-        run = Run(replace(problem.only(self.index), remember=False))
-        noise = run.prior(Rng.seeded(0, len(self.index), self.device))
+    def bytes_at(rows: int, at_once: int) -> float:
+        most = 0.0
+        for sequences, cells, before, after in calls:
+            share = min(1.0, at_once / max(1.0, sequences * rows))  # of the call, which goes in portions
+            known = answer * rows * (before + (after if share < 1 else 0.0))
+            most = max(most, share * rows * (size * sequences + more * cells) + min(NUMBER * KEEP[cuda], known))
+        return most + rows * TOKEN * CANDIDATE * length * scored
 
-        def posterior(where: Tensor) -> Tensor:
-            return run.draw(torch.where(where, noise, self.clean), 0.5, where, 1, rng)[0]
+    weights = {weight.untyped_storage().data_ptr(): weight.nbytes for weight in network_weights(model)}
+    cost, batch = replace(method.cost(), nfe=method.cost().nfe * problem.denoiser.passes), batch or given
+    return Estimate(method, batch, limit, cost, seconds * batch, sum(weights.values()), bytes_at)
 
-        def conditional(where: Tensor) -> Tensor:
-            return rng.categorical(run.conditionals(self.clean, where), where)
 
-        quarter = torch.arange(length, device=self.device) % 4 == 0
-        kinds = [posterior, conditional] if problem.denoiser.has_leave_one_out else [posterior]
-        self.takes = [self._measured(kind, opened & ~quarter, opened & quarter) for kind in kinds]
+def _measured(problem: Problem, index: Tensor) -> tuple[Tensor, list[tuple[float, float]]]:
+    """Random texts of some prompts; and the bytes, and the seconds, of a draw for a sequence and an open position."""
+    length, device, noise = problem.canvas.shape[1], problem.canvas.device, problem.noise
+    rng, free = Rng.seeded(0, len(index), device), problem.may_change[index]
+    random = (rng.uniform(length) * (noise.vocab - 1)).long()  # no two alike, or one would stand for both
+    random += random >= (noise.vocab if noise.mask is None else noise.mask)
+    run = Run(replace(problem.only(index), remember=False))
+    clean, prior, taken = torch.where(free, random, problem.canvas[index]), run.prior(rng), list[tuple[float, ...]]()
+    quarter = torch.arange(length, device=device) % 4 == 0
+    for where in (free & ~quarter, free & quarter):
 
-    def _measured(self, call: Callable[[Tensor], Any], many: Tensor, few: Tensor) -> list[tuple[float, float]]:
-        """Bytes, and seconds, a sequence and an open position, from calls with many and with few of them open."""
-        cells, taken = (int(many.sum()), int(few.sum())), []
-        with torch.inference_mode():
-            for where in (many, few):
-                call(where)  # the first one is slower
-                work = partial(call, where)
-                taken.append((peak_memory(work, self.device), self.timed(work)))
-        cell = [max(0.0, a - b) / max(1, cells[0] - cells[1]) for a, b in zip(*taken, strict=True)]
-        return [(max(0.0, b - one * cells[1]) / len(many), one) for b, one in zip(taken[1], cell, strict=True)]
+        def call(where: Tensor = where) -> Tensor:
+            return run.draw(torch.where(where, prior, clean), 0.5, where, 1, rng)[0]
 
-    def timed(self, work: Callable[[], Any]) -> float:
-        """Seconds of some work."""
-        start = perf_counter()
-        work()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return perf_counter() - start
-
-    def estimate(self, methods: Sequence[Sampler], reward: Callable[..., Tensor], started: bool) -> Estimate:
-        """What methods take that run one after another, of which the last one is the estimated one."""
-        method, seconds, scored = methods[-1], 0.0, 0.0
-        calls: set[Call] = set()
-        for one in methods:
-            counted = Counting(self.problem)
-            longer = counted.run(one, started and one is method)
-            for call in counted.calls:
-                sequence, cell = self.takes[call.kind][1]
-                seconds += longer * (sequence * call.sequences + cell * call.cells)
-            calls, scored = calls | set(counted.calls), max(scored, counted.scored)
-        seconds += method.cost().reward_calls * self.timed(lambda: reward(self.clean, self.index)) / len(self.index)
-        tokens = TOKEN * CANDIDATE * self.problem.canvas.shape[1] * scored
-
-        def bytes_at(rows: int, size: int) -> float:
-            return rows * tokens + max(self._bytes(call, rows, size) for call in calls)
-
-        cost = replace(method.cost(), nfe=method.cost().nfe * self.problem.denoiser.passes)
-        weights = held(self.problem.denoiser, device=self.device)
-        return Estimate(method, self.batch, self.limit, cost, seconds * self.batch, weights, bytes_at)
-
-    def _bytes(self, call: Call, rows: int, size: int) -> float:
-        """Bytes of a call in portions of at most `size` sequences, with what is remembered of the call before it."""
-        sequence, cell = self.takes[call.kind][0]
-        share = min(1.0, size / max(1.0, call.sequences * rows))
-        room, answer = NUMBER * KEEP[self.device.type == "cuda"], NUMBER * self.problem.noise.vocab * rows
-        # Answers are remembered as far as there is room; those of a call in one portion are the call's own.
-        kept = min(room, answer * call.before) + (min(room, answer * call.after) if share < 1 else 0.0)
-        return share * rows * (sequence * call.sequences + cell * call.cells) + kept
+        with torch.inference_mode():  # the first call is slower, so another one is timed
+            taken.append((int(where.sum()), peak_memory(call, device), _timed(call, device.type == "cuda")))
+    (cells, *many), (fewer, *few) = taken
+    slopes = [max(0.0, a - b) / max(1, cells - fewer) for a, b in zip(many, few, strict=True)]
+    return clean, [(max(0.0, b - by * fewer) / len(index), by) for b, by in zip(few, slopes, strict=True)]
 
 
 class Counting(Denoiser):
-    """Runs of a method on a few prompts with a denoiser that knows nothing, which notes its `calls`, and how many
-    candidates a prompt were `scored` at once at the most."""
+    """Knows nothing, and notes of every call its sequences, its open cells, and the cells whose answers are remembered
+    from before it and after it, each a prompt (`calls`), and how many candidates a prompt were `scored` at once."""
 
     def __init__(self, problem: Problem) -> None:
-        real, index = problem.denoiser, spread(problem, min(PROMPTS, len(problem.canvas)))
-        schedule = problem.noise.schedule
+        real, index, schedule = problem.denoiser, spread(problem, min(PROMPTS, len(problem))), problem.noise.schedule
         self.noise = uniform(TOKENS, schedule) if problem.noise.mask is None else absorbing(TOKENS, schedule=schedule)
         self.time_independent, self.uses_prompts = real.time_independent, real.uses_prompts
         self.has_leave_one_out = real.has_leave_one_out
-        self.calls: list[Call] = []
-        self.scored, self.alpha, self.count = 0.0, problem.alpha, len(index)
+        self.calls, self.scored = list[tuple[float, ...]](), 0.0
         canvas = problem.canvas[index] % (TOKENS - 1)  # no mask among them
         self.problem = Problem(self, self._reward, canvas, problem.may_change[index], problem.alpha)
 
@@ -275,16 +208,15 @@ class Counting(Denoiser):
         return method.cost().nfe / max(1, brief.cost().nfe)
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        return self._answer(0, self.time_independent, x_t, where, rows)
+        return self._answer(where, self.time_independent)
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        return self._answer(1, True, x, where, rows)
+        return self._answer(where, True)
 
-    def _answer(self, kind: int, kept: bool, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+    def _answer(self, where: Tensor, remembered: bool) -> Tensor:
+        count, before = len(self.problem), self.calls[-1][-1] if self.calls else 0.0
         cells = int(where.sum())
-        before = self.calls[-1].after if self.calls else 0.0
-        sequences, cells_each = len(where) / self.count, cells / self.count
-        self.calls.append(Call(kind, sequences, cells_each, before, cells_each if kept else 0.0))
+        self.calls.append((len(where) / count, cells / count, before, cells / count if remembered else 0.0))
         log_p = torch.zeros(cells, TOKENS, device=where.device)
         if self.noise.mask is not None:
             log_p[:, self.noise.mask] = -torch.inf
@@ -292,11 +224,72 @@ class Counting(Denoiser):
 
     def _reward(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,) -> (R,) float64, of which some moves are accepted and some are not."""
-        self.scored = max(self.scored, len(tokens) / self.count)
-        return tokens.double().mul(torch.arange(1, tokens.shape[1] + 1, device=tokens.device)).sum(1) % 5 * self.alpha
+        self.scored = max(self.scored, len(tokens) / len(self.problem))
+        places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+        return (tokens * places).sum(1).double() % 5 * self.problem.alpha
 
 
 def spread(problem: Problem, count: int) -> Tensor:
     """Some prompts, (count,) long, that stand for all: evenly from the fewest free positions to the most."""
     order = problem.may_change.sum(1).argsort(stable=True)
     return order[(torch.arange(count, device=order.device) + 0.5).mul(len(order) / count).long()]
+
+
+def network_weights(thing: Any, depth: int = 2) -> Iterator[Tensor]:
+    """The weights of the networks that an object holds, or that the objects within it do."""
+    if isinstance(thing, nn.Module):
+        yield from (weight for weight in thing.state_dict().values() if not weight.is_meta)
+    elif depth and hasattr(thing, "__dict__"):
+        for _, part in sorted(vars(thing).items()):
+            yield from network_weights(part, depth - 1)
+
+
+class Footprint(TorchDispatchMode):
+    """Counts the bytes of tensors on a CPU while it is entered: those alive now, `live`, and at the `peak`. A storage
+    counts from the operation that returns it until its last tensor is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live, self.peak, self._alive = 0, 0, set[int]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        composite = torch._C.DispatchKey.CompositeImplicitAutograd
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite):
+            with self:  # in inference mode these come whole: take them apart, so that their parts are seen
+                return func.decompose(*args, **kwargs)
+        known = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        out = func(*args, **kwargs)
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and tensor.device.type == "cpu":
+                storage = tensor.untyped_storage()
+                if id(storage) not in self._alive | known:  # no view, no result in place
+                    self._add(id(storage), storage.nbytes())
+                    finalize(storage, self._add, id(storage), -storage.nbytes()).atexit = False
+        return out
+
+    def _add(self, key: int, size: int) -> None:
+        self._alive ^= {key}
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+
+def peak_memory(work: Callable[[], Any], device: torch.device | str = "cpu") -> int:
+    """The most bytes of tensors alive at once on a device during some work, besides what was alive before it."""
+    if torch.device(device).type == "cuda":  # the allocator keeps the record
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    with Footprint() as count:
+        work()
+    return count.peak
+
+
+def _timed(work: Callable[[], Any], cuda: bool) -> float:
+    """Seconds of some work."""
+    start = perf_counter()
+    work()
+    if cuda:
+        torch.cuda.synchronize()
+    return perf_counter() - start

@@ -9,17 +9,16 @@ Whether a reward is the same cannot be told from its name or code, only from wha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from iterref.budget import Cost
 from iterref.editing.history import History, Node
 from iterref.editing.session import Context, Editing
+from iterref.estimation import network_weights
 from iterref.models.base import TextModel
 from iterref.run import Run
 
@@ -71,16 +70,7 @@ def digest(values: Any) -> str:
 def fingerprint(model: TextModel) -> str:
     """A model by its class, its vocabulary and a sample of its weights."""
     noise, found = model.noise, sha256()
-    for weight in _weights(model, 2):
+    for weight in network_weights(model):
         picked = weight.detach().flatten()[:: max(1, weight.numel() // SAMPLED)]
         found.update(picked.double().cpu().numpy().tobytes())
     return f"{type(model).__name__} {noise.vocab} {noise.mask} {found.hexdigest()[:32]}"
-
-
-def _weights(thing: Any, depth: int) -> Iterator[Tensor]:
-    """The weights of the networks that an object holds, or that the objects within it do."""
-    if isinstance(thing, nn.Module):
-        yield from (weight for weight in thing.state_dict().values() if not weight.is_meta)
-    elif depth and hasattr(thing, "__dict__"):
-        for _, part in sorted(vars(thing).items()):
-            yield from _weights(part, depth - 1)
