@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import torch
 
@@ -169,15 +170,23 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Holds back the reports and progress bars of `transformers` while a checkpoint is read; what matters is raised."""
+    """Holds back the reports, progress bars and warnings of `transformers` and `accelerate` while a checkpoint is read;
+    what matters is raised."""
+    from logging import ERROR, getLogger
+
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    logs = [(log, log.level) for log in (logging.get_logger("transformers"), getLogger("accelerate"))]
+    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with catch_warnings():
+            simplefilter("ignore")
+            for log, _ in logs:
+                log.setLevel(ERROR)
+            yield
     finally:
-        logging.set_verbosity(level)
+        for log, level in logs:
+            log.setLevel(level)
         if bars:
             logging.enable_progress_bar()

@@ -85,9 +85,10 @@ def load(
             tokenizer = tokenizer if isinstance(tokenizer, str | Path) else None
             config = checkpoint.config
         else:
-            checkpoint, where = None, located(name, revision)
-            config = configuration(where, name)
-        kind = known_family(family) if family else family_of(config, str(name))
+            checkpoint, config = None, _configuration(name, revision)
+        if family:
+            registry.entry("models", family)  # refuses one that there is not
+        kind = family or family_of(config, str(name))
         module: Any = import_module(f"iterref.models.{kind}")
         about: Family = module.FAMILY
         if isinstance(place, DeviceMap) and not about.spread:
@@ -104,7 +105,7 @@ def load(
             checkpoint = checkpoint or Checkpoint.open(_source(name), revision, **placing)
             checkpoint.expect_room()
             codec = _codec(checkpoint, tokenizer, None if held is not None else about.tokenizer, lossy)
-            made = module.load(checkpoint, codec, length=length, **options)
+            made = module.load(checkpoint, codec, **options, **({} if length is None else {"length": length}))
     if compile == "static":
         made = compile_static(made)
     elif compile:
@@ -149,16 +150,9 @@ def _undisturbed(name: str | Path, place: torch.device | DeviceMap) -> Iterator[
         raise ValueError(f"{name} does not fit {where}: load it with dtype='bfloat16', {other}") from None
 
 
-def located(name: str | Path, revision: str | None = None) -> Path:
-    """The folder with the configuration of a checkpoint: a folder, a bundled one, or what a hub name stands for.
-
-    Raises `FileNotFoundError` where there is none.
-    """
-    return fetched(_source(name), (PIPELINE, "config.json"), revision=revision)
-
-
-def configuration(folder: Path, name: str | Path) -> dict[str, Any]:
+def _configuration(name: str | Path, revision: str | None) -> Mapping[str, Any]:
     """What a checkpoint says that it is: its config.json, or a pipeline's model_index.json."""
+    folder = fetched(_source(name), (PIPELINE, "config.json"), revision=revision)
     return read_json(folder / (PIPELINE if (folder / PIPELINE).is_file() else "config.json"), str(name))
 
 
@@ -176,12 +170,6 @@ def family_of(config: Mapping[str, Any], name: str) -> str:
             "one of these under another name, or wrap it in a denoiser of your own (iterref.denoiser.Denoiser)"
         )
     return kind
-
-
-def known_family(name: str) -> str:
-    """The family of that name. Raises `ValueError` for another."""
-    registry.entry("models", name)
-    return name
 
 
 def _agrees(kind: str, config: Mapping[str, Any]) -> bool:

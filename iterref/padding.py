@@ -46,16 +46,16 @@ class Padded(Wrapped):
 
         return self._asked(untimed, x, torch.zeros_like(rows), where, rows)
 
-    def _asked(self, law: Callable[..., Tensor], x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+    def _asked(self, ask: Callable[..., Tensor], x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         cells, length = int(where.sum()), x_t.shape[1]
         if not cells:
-            return law(x_t, t, where, rows)
+            return ask(x_t, t, where, rows)
         more = padded_size(cells) - cells
         size = padded_size(len(x_t) + -(-more // length))
         index = torch.arange(size, device=x_t.device)
         index = torch.where(index < len(x_t), index, 0)
         opened = torch.arange((size - len(x_t)) * length, device=x_t.device).view(-1, length) < more
-        return law(x_t[index], t[index], torch.cat([where, opened]), rows[index])[:cells]
+        return ask(x_t[index], t[index], torch.cat([where, opened]), rows[index])[:cells]
 
 
 class StaticModel:

@@ -8,7 +8,7 @@
 `table` writes the findings down, one a line.
 """
 
-from iterref.check.probe import Finding
 from iterref.check.checks import check, check_model, table
+from iterref.check.probe import Finding
 
 __all__ = ["Finding", "check", "check_model", "table"]

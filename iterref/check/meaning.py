@@ -69,7 +69,7 @@ def direction(probe: Probe) -> Finding:
 
 
 def posterior(probe: Probe) -> Finding:
-    """The answer at a noisy token is the posterior: not the leave-one-out prediction, nor the evidence counted twice."""
+    """The answer at a noisy token is the posterior: neither the leave-one-out prediction, nor its evidence twice."""
     noise = probe.denoiser.noise
     if noise.mask is not None:
         return Finding("posterior", None, "under absorbing noise the posterior is the leave-one-out prediction")

@@ -29,10 +29,10 @@ from iterref.denoiser import Denoiser, carry_over
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.hub import fetched, read_json
 from iterref.models import vq
-from iterref.models.base import TextModel
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.clip_text import Read, Reader
 from iterref.models.family import Family
+from iterref.models.text.tokenized import TokenizedModel
 from iterref.models.vq import ImageCodec
 from iterref.noise import Noise, Schedule, absorbing
 
@@ -105,7 +105,7 @@ class Grid(Denoiser):
         return carry_over(logits, x_t, where, self.noise.mask)
 
 
-class ImageModel(TextModel):
+class ImageModel(TokenizedModel):
     """Prompts in, a denoiser of grids of codes with empty canvases out; codes to images and back.
 
     A text model whose texts are images: `decode` gives images of PIL, `encode` takes them. `render` is what image
@@ -120,23 +120,16 @@ class ImageModel(TextModel):
     ) -> None:  # fmt: skip
         if guidance is not None and not 0 <= guidance < inf:
             raise ValueError(f"the guidance scale must be finite and not negative, got {guidance}: 1 or None is none")
-        self.network, self.noise, self.reader, self.images, self.micro = network, noise, reader, images, micro
+        super().__init__(noise, images.shape[0] * images.shape[1], None, micro.device, network)
+        self.network, self.reader, self.images, self.micro = network, reader, images, micro
         self.guidance, self.avoided = 1.0 if guidance is None else float(guidance), avoided
-        self.length, self.device = images.shape[0] * images.shape[1], micro.device
-
-    def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:
-        """Has torch compile the transformer at first use; `dynamic` lets sizes vary."""
-        self.network.compile(dynamic=dynamic, mode=mode)
 
     def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
         """B prompts -> their denoiser, empty canvases (B, L) long, and free positions (B, L) bool, all of them.
 
         Raises `ValueError` for no prompts, or one that is longer than the model reads, naming the row.
         """
-        if not len(prompts):
-            raise ValueError('there are no prompts: pass at least one, "" for an image without any')
-        assert self.noise.mask is not None
-        canvas = torch.full((len(prompts), self.length), self.noise.mask, device=self.device)
+        canvas = self._blank(prompts)
         given: Denoiser = Grid(self.network, self.noise, self.reader(prompts), self.images.shape, self.micro)
         if self.guidance != 1:
             other = replace(self.reader([self.avoided]), which=None)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iterref.fence import fenced
 from iterref.hub import first_line, quiet
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
@@ -81,7 +82,7 @@ class Reader:
                 row = list(prompts).index(prompt)
                 raise ValueError(f"prompt {row} has {len(one)} tokens and the model reads {self.room}: shorten it")
         device = self.encoder.device
-        with torch.no_grad():
+        with fenced(device):
             answer = self.encoder(input_ids=torch.tensor(ids, device=device), output_hidden_states=True)
         number = {prompt: at for at, prompt in enumerate(different)}
         which = torch.tensor([number[prompt] for prompt in prompts], device=device)

@@ -14,11 +14,8 @@ hold the same logits, bit for bit, so that equal seeds keep them together.
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,20 +94,6 @@ class DeviceMap:
         return told | {"device_map": whole(parts, _bare(kind, config)), "offload_folder": self.folder}
 
 
-@contextmanager
-def silent() -> Iterator[None]:
-    """Holds back what `accelerate` says of weights that are elsewhere: that is what a map is for."""
-    log = logging.getLogger("accelerate")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # buffers stay where there is no room planned for them: they are small
-        try:
-            yield
-        finally:
-            log.setLevel(level)
-
-
 def entrance(model: nn.Module) -> torch.device:
     """The device of a network's inputs and answers, spread or not."""
     parts = getattr(model, "hf_device_map", None)
@@ -156,7 +139,7 @@ def spread(way: str, limits: Mapping[Where, Where] | None, model: nn.Module, dty
             twins[name] = table if early else owners[0]
             parent, _, own = name.rpartition(".")
             setattr(model.get_submodule(parent), own, nn.Identity())
-    with silent():
+    with hub.quiet():
         room = dict(limits) if limits is not None else None
         told = {"no_split_module_classes": unsplit, "dtype": dtype}
         balanced = partial(get_balanced_memory, model, low_zero=way == "balanced_low_0", **told)

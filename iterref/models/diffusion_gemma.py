@@ -171,11 +171,11 @@ class CanvasDenoiser(Denoiser):
         logits[:, self.impossible] = -torch.inf
         if self.left_out:
             return from_leave_one_out(logits, x_t, t, where, self.noise)
-        law, clean = torch.log_softmax(logits, -1), (t == 0).to(x_t.device)
+        log_p, clean = torch.log_softmax(logits, -1), (t == 0).to(x_t.device)
         if not bool(clean.any()):
-            return law
-        certain = torch.full_like(law, -torch.inf).scatter_(1, x_t[where][:, None], 0.0)
-        return torch.where(clean[:, None].expand(where.shape)[where][:, None], certain, law)
+            return log_p
+        certain = torch.full_like(log_p, -torch.inf).scatter_(1, x_t[where][:, None], 0.0)
+        return torch.where(clean[:, None].expand(where.shape)[where][:, None], certain, log_p)
 
 
 def load(

@@ -29,9 +29,9 @@ MASK = "<|mask|>"
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, chat: bool | None = None
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
 ) -> PromptedModel:
-    """The text model of a Dream; `length` positions of an answer, 128 unless given.
+    """The text model of a Dream; `length` positions of an answer.
 
     `chat` False leaves the chat template unused, True demands one. Raises `ValueError` for a network that is no Qwen2,
     and a tokenizer that does not belong to it.
@@ -43,7 +43,7 @@ def load(
             f"{checkpoint.name} writes in blocks that see no later block (block_size="
             f"{checkpoint.config['block_size']}): this library reads Dream's models of whole answers"
         )
-    chat, length = talks(codec, chat), LENGTH if length is None else length
+    chat = talks(codec, chat)
     # The published attention has no window, whatever the configuration says of one.
     changes = {"use_sliding_window": False, "sliding_window": None}
     config = pretrained.settings(Qwen2ForCausalLM.config_class, checkpoint, **changes)

@@ -64,16 +64,16 @@ NAMES = {
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, chat: bool | None = None
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
 ) -> PromptedModel:
-    """The text model of a LLaDA; `length` positions of an answer, 128 unless given.
+    """The text model of a LLaDA; `length` positions of an answer.
 
     `chat` False leaves the chat template unused, True demands one. Raises `ValueError` for a network that is no LLaMA,
     and a tokenizer that does not belong to it.
     """
     from transformers import LlamaForCausalLM
 
-    chat, length = talks(codec, chat), LENGTH if length is None else length
+    chat = talks(codec, chat)
     config = pretrained.settings(LlamaForCausalLM.config_class, replace(checkpoint, config=llama(checkpoint)))
     role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
     model = pretrained.network(LlamaForCausalLM, config, checkpoint, NAMES)

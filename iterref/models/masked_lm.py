@@ -58,15 +58,16 @@ def recognised(config: Mapping[str, Any]) -> bool:
     if plain is None:
         return any(one.lower().endswith("formaskedlm") for one in named)
     own = {plain, plain.replace("ForCausalLM", "Model")}
-    converted = kind.lower() != str(kind).lower().removeprefix("a2d-").removeprefix("andi-")
-    whole = not any(config.get(key) for key in ("block_size", "bd_size"))
-    return whole and (converted or (set(named) <= own and not config.get("auto_map")))
+    converted = kind.lower().startswith(("a2d-", "andi-"))
+    if config.get("block_size") or config.get("bd_size"):
+        return False
+    return converted or (set(named) <= own and not config.get("auto_map"))
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, chat: bool | None = None
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
 ) -> PromptedModel:
-    """The text model of a masked language model; `length` positions of an answer, 64 unless given.
+    """The text model of a masked language model; `length` positions of an answer.
 
     `chat` False leaves a chat template unused. Raises `ValueError` for a tokenizer without a mask, or one that does not
     belong to the model.
@@ -80,10 +81,13 @@ def load(
             f"the tokenizer of {checkpoint.name} has no mask token: "
             + ("it is an autoregressive model, none that fills in: load another" if causal else "name its tokenizer=")
         )
-    written: Any = getattr(transformers, decoder(kind) or encoder(kind, checkpoint.name))
+    named = decoder(kind) or _class(kind)
+    if named is None:
+        raise ValueError(f"{checkpoint.name} is of the type {kind!r}, of which transformers has no class that fills in")
+    written: Any = getattr(transformers, named)
     config = pretrained.settings(written.config_class, checkpoint)
     model = pretrained.network(written, config, checkpoint, spare=SPARE)
-    network, length = Bidirectional(model, causal), LENGTH if length is None else length
+    network = Bidirectional(model, causal)
     talks = codec.template is not None and chat is not False
     role = roles(checkpoint, codec, network.vocab, str(codec.tokenizer.id_to_token(codec.mask)), talks)
     head, tail = ([], []) if talks else codec.frame
@@ -96,15 +100,8 @@ def load(
     )  # fmt: skip
 
 
-def encoder(kind: str, name: str) -> str:
-    """The class that fills in for an encoder of this `model_type`. Raises `ValueError` where there is none."""
-    found = _class(kind)
-    if found is None:
-        raise ValueError(f"{name} is of the type {kind!r}, of which transformers has no class that fills in masks")
-    return found
-
-
 def _class(kind: str) -> str | None:
+    """The class that fills in for an encoder of this `model_type`."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     found = MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(kind)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from iterref.hub import first_line, quiet
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.device_map import DeviceMap, silent
+from iterref.models.device_map import DeviceMap
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -54,7 +53,7 @@ def network(
         held = {renamed(name, names): weight for name, weight in checkpoint.weights().items()}
         source, told = None, {"state_dict": {name: held[name] for name in held if not _among(name, spare)}}
     told |= {"config": config, "dtype": checkpoint.dtype}
-    with quiet(), silent() if isinstance(place, DeviceMap) else nullcontext():
+    with quiet():
         try:
             made, info = kind.from_pretrained(source, output_loading_info=True, **told)
         except Exception as error:

@@ -43,7 +43,7 @@ class ScoredDit(Denoiser):
     uses_prompts = False
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); rows share one law."""
+        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); all rows share one distribution."""
         log_score = self.network(x_t, level(self.noise, t, x_t.device), where)
         log_score[:, self.impossible] = -torch.inf
         return from_score(log_score, x_t, t, where, self.noise)

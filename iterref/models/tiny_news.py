@@ -128,25 +128,22 @@ class SummaryDenoiser(Denoiser):
         x_t, where, rows = x_t[busy], where[busy], rows[busy]
         if not len(rows):
             return torch.empty(0, self.network.options.vocab, device=x_t.device)
-        law = self._head(x_t, where, rows)
+        p = self._head(x_t, where, rows)
         seen = x_t[where]
         known = (seen != mask).nonzero().squeeze(1)
         if len(known):
-            law[known] = 0.0
-            law[known, seen[known]] = 1.0
-        return law
+            p[known] = 0.0
+            p[known, seen[known]] = 1.0
+        return p
 
     def _head(self, x_t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """One pass. Where all prompts have equally many canvases, these read their prompt's memory uncopied."""
         counts = torch.bincount(rows, minlength=len(self.memory.source))
-        if not bool((counts == counts[0]).all()):
-            memory = self.memory.take(rows)
-            states, row = self._decode(x_t, memory), where.nonzero()[:, 0]
-            return self.network.mixture(states[where], self.network.scores(states, memory)[where], memory.source[row])
-        order = rows.argsort(stable=True)
-        back = order.argsort()
-        states = self._decode(x_t[order], self.memory)
-        scores = self.network.scores(states, self.memory)[back]
+        shared = bool((counts == counts[0]).all())
+        order = rows.argsort(stable=True) if shared else torch.arange(len(rows), device=rows.device)
+        memory, back = self.memory if shared else self.memory.take(rows), order.argsort()
+        states = self._decode(x_t[order], memory)
+        scores = self.network.scores(states, memory)[back]
         source = self.memory.source[rows[where.nonzero()[:, 0]]]
         return self.network.mixture(states[back][where], scores[where], source)
 

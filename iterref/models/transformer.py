@@ -146,25 +146,19 @@ class FeedForward(nn.Module):
         return x + self.down(F.silu(gate) * value)
 
 
-class EncoderLayer(nn.Module):
-    def __init__(self, options: TransformerOptions) -> None:
+class Layer(nn.Module):
+    """Self-attention, in the decoder also attention to the source, and a feed-forward block."""
+
+    def __init__(self, options: TransformerOptions, decodes: bool) -> None:
         super().__init__()
         self.attention = SelfAttention(options.width, options.heads)
+        self.cross = CrossAttention(options.width, options.heads) if decodes else None
         self.feed = FeedForward(options.width, options.hidden)
 
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], present: Tensor) -> Tensor:
-        return self.feed(self.attention(x, turn, present))
-
-
-class DecoderLayer(nn.Module):
-    def __init__(self, options: TransformerOptions) -> None:
-        super().__init__()
-        self.attention = SelfAttention(options.width, options.heads)
-        self.cross = CrossAttention(options.width, options.heads)
-        self.feed = FeedForward(options.width, options.hidden)
-
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], key: Tensor, value: Tensor, present: Tensor) -> Tensor:
-        return self.feed(self.cross(self.attention(x, turn), turn, key, value, present))
+    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], present: Tensor, *source: Tensor) -> Tensor:
+        if self.cross is None:
+            return self.feed(self.attention(x, turn, present))
+        return self.feed(self.cross(self.attention(x, turn), turn, *source, present))
 
 
 class Transformer(nn.Module):
@@ -175,9 +169,9 @@ class Transformer(nn.Module):
         self.options = options
         width = options.width
         self.table = nn.Embedding(options.vocab, width)
-        self.encoder = nn.ModuleList(EncoderLayer(options) for _ in range(options.encoder_layers))
+        self.encoder = nn.ModuleList(Layer(options, False) for _ in range(options.encoder_layers))
         self.encoder_norm = nn.LayerNorm(width, bias=False)
-        self.decoder = nn.ModuleList(DecoderLayer(options) for _ in range(options.decoder_layers))
+        self.decoder = nn.ModuleList(Layer(options, True) for _ in range(options.decoder_layers))
         self.decoder_norm = nn.LayerNorm(width, bias=False)
         self.pointer_key = nn.Linear(width, width, bias=False)
         self.pointer_query = nn.Linear(width, width, bias=False)
@@ -211,8 +205,8 @@ class Transformer(nn.Module):
         for layer in self.encoder:
             states = layer(states, turn, seen)
         states = self.encoder_norm(states)
-        crosses = (layer.cross for layer in self.decoder if isinstance(layer, DecoderLayer))
-        pairs = [cross.remember(states, turn) for cross in crosses]
+        crosses = [layer.cross for layer in self.decoder if isinstance(layer, Layer)]
+        pairs = [cross.remember(states, turn) for cross in crosses if cross is not None]
         keys, values = zip(*pairs, strict=True)
         return Memory(source, present, states, self.pointer_key(states), keys, values)
 
@@ -231,7 +225,7 @@ class Transformer(nn.Module):
         turn = rotary(length, self.options.width // self.options.heads, x_t.device)
         present = memory.present[:, None, None, :]
         for layer, key, value in zip(self.decoder, memory.keys, memory.values, strict=True):
-            x = layer(x, turn, key, value, present)
+            x = layer(x, turn, present, key, value)
         return self.decoder_norm(x)
 
     def sinusoids(self, t: Tensor) -> Tensor:

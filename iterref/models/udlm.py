@@ -33,7 +33,7 @@ FIRST = 1e-3  # the smallest time that training draws
 
 @dataclass(frozen=True, eq=False)
 class UniformDit(Denoiser):
-    """A DiT that was trained on texts with tokens replaced at random, as a `Denoiser` with a `leave_one_out` law.
+    """A DiT that was trained on texts with tokens replaced at random, as a `Denoiser` with `leave_one_out`.
 
     `impossible` (K,) lists the tokens that never stand in a text, though noise may write them; `label` conditions a
     network that has labels.
@@ -49,7 +49,7 @@ class UniformDit(Denoiser):
     has_leave_one_out = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); rows share one law."""
+        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); all rows share one distribution."""
         return from_leave_one_out(self.prediction(x_t, t, where), x_t, t, where, self.noise)
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:

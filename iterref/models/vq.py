@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from iterref.fence import fenced
 from iterref.hub import first_line, read_json
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.pretrained import filled
@@ -52,7 +53,7 @@ class ImageCodec:
 
     def render(self, codes: Tensor) -> Tensor:
         """(R, h w) long -> (R, 3, H, W) float32 in [0, 1]; a token that is no code, such as the mask, is grey."""
-        with torch.no_grad():
+        with fenced(codes.device):
             parts = [self._decoded(some) for some in codes.split(self.batch) if len(some)]
         return torch.cat(parts) if parts else torch.zeros(0, 3, *self.size, device=codes.device)
 
@@ -63,7 +64,7 @@ class ImageCodec:
         """
         device = next(self.network.parameters()).device
         read = [self._read(image, row).to(device) for row, image in enumerate(images)]
-        with torch.no_grad():
+        with fenced(device):
             parts = [self._encoded(torch.stack(read[at : at + self.batch])) for at in range(0, len(read), self.batch)]
         return torch.cat(parts) if parts else torch.zeros(0, self.shape[0] * self.shape[1], dtype=torch.long)
 

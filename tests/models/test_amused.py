@@ -112,7 +112,7 @@ def published(folder: Path, **options: Any) -> tuple[list[tuple[Tensor, Tensor]]
 
 @pytest.mark.parametrize(
     ("halved", "guidance"),
-    [(False, None), (True, 10.0), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((False, 10.0), (True, None)))],
+    [(False, None), (True, 10.0), *(pytest.param(*x, marks=pytest.mark.slow) for x in ((False, 10.0), (True, None)))],
 )
 def test_the_law_is_the_one_that_the_published_pipeline_draws_from(folder, halved, guidance):
     """At every state of a run, with its guidance of logits, its micro-conditions and another size than the model's."""

@@ -298,7 +298,9 @@ def test_media_masks_and_unknown_ids_are_never_written(tmp_path):
     assert torch.allclose(law.sum(1), torch.ones(len(law)))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [pytest.param("bfloat16", 0.15, marks=pytest.mark.slow), ("float16", 0.02)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param("bfloat16", 0.15, marks=pytest.mark.slow), ("float16", 0.02)]
+)
 def test_half_precision_weights_run(tmp_path, dtype, tolerance):
     theirs = made()
     x, where = canvases(4)
