@@ -67,19 +67,13 @@ class Algebra:
         return _compared(self, "<=", other)
 
     def clip(self, low: float = -inf, high: float = inf) -> Any:
-        """The reward kept within [low, high]. A forbidden text stays forbidden: -inf is no value to be bounded.
-
-        Raises ValueError unless low <= high.
-        """
+        """The reward kept within [low, high]; a forbidden text stays so. Raises ValueError unless low <= high."""
         if not low <= high:
             raise ValueError(f"a reward cannot be kept between {low} and {high}: give low <= high")
         return combined(Clip(float(low), float(high)), (self,))
 
     def where(self, condition: Condition, otherwise: Any = -inf) -> Any:
-        """The reward where the condition holds, `otherwise` (a number or a reward; a forbidden text) elsewhere.
-
-        The reward is asked only for the texts that meet the condition.
-        """
+        """The reward, asked only where the condition holds; elsewhere `otherwise`, a number or a reward."""
         if not isinstance(condition, Condition):
             raise TypeError(f"where needs a condition such as b > 0, got {condition!r}: compare a reward with a number")
         if callable(otherwise):
@@ -87,11 +81,10 @@ class Algebra:
         return combined(Where(condition.test, _number(otherwise, "replaced by")), (self, *condition.parts))
 
     def standardised(self, pilot: Any) -> Any:
-        """(reward - mean) / sd, with mean and sd of a pilot run, so that rewards of different units can be added.
+        """(reward - mean) / sd, so that rewards of different units can be added.
 
         `pilot` holds this very reward of unguided samples: numbers, or the `Result` of a run without guidance
-        ("ancestral"). The two moments are those of its finite rewards and never change afterwards. Raises ValueError
-        where there are fewer than two of them, or all are equal.
+        ("ancestral"). Mean and sd are those of its finite rewards. Raises ValueError where these do not differ.
         """
         values = pilot_rewards(pilot)
         values = values[values > -inf]
@@ -114,10 +107,9 @@ class Composable(Algebra, ABC):
 
 
 class TextComposable(Algebra, TextFunction):
-    """A reward of texts, in the convention of TRL's reward functions, with the operators of the algebra.
+    """A reward of texts, `reward(completions, **columns)` -> R numbers, with the operators of the algebra.
 
-    `reward(completions, **columns)` -> R numbers. Operators accept plain functions of texts beside it, and rewards of
-    tokens: such a mixture is what `generate` takes.
+    They accept plain functions of texts beside it, and rewards of tokens: such a mixture is what `generate` takes.
     """
 
     @property
@@ -183,16 +175,12 @@ class Batch:
             return f"text {(self.texts or [])[place]!r}"
         return f"tokens {self.tokens[place].tolist()}"
 
-    def judge(self, rule: Rule, parts: tuple[Callable[..., Any], ...]) -> Tensor:
-        """The checked answer (R,) float64 of a rule over several rewards, on the CPU."""
-        values = rule(partial(self.ask, parts, rule.skips), torch.arange(len(self.rows)))
-        return verified(values, self.rows, self.describe)
-
     def ask(self, parts: tuple[Callable[..., Any], ...], skips: bool, part: int, index: Tensor) -> Tensor:
         """The checked answers (K,) float64 of one of several rewards at `index` (K,); `skips` accepts None, as NaN."""
         function, here = parts[part], self.at(index)
         if isinstance(function, Combined | TextCombined):
-            return here.judge(function.rule, function.parts)
+            values = function.rule(partial(here.ask, function.parts, function.rule.skips), torch.arange(len(here.rows)))
+            return verified(values, here.rows, here.describe)
         with guarded(here.rows):
             if here.tokens is not None and (here.texts is None or _of_tokens(function)):
                 answer = gather(function(here.tokens.clone(), here.rows.to(here.tokens.device, copy=True)))
@@ -218,8 +206,8 @@ class Combined(Composable):
     parts: tuple[Reward, ...]
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        batch, index = Batch(rows, tokens), torch.arange(len(rows))
-        values = self.rule(partial(batch.ask, self.parts, self.rule.skips), index)  # as `judge`, a frame less
+        batch, everyone = Batch(rows, tokens), torch.arange(len(rows))
+        values = self.rule(partial(batch.ask, self.parts, self.rule.skips), everyone)  # as `ask`, a frame less
         return verified(values, rows, batch.describe).to(tokens.device)
 
 
@@ -245,7 +233,7 @@ class TextCombined(TextComposable):
         texts = list(completions)
         table, listed = columns_of(columns, len(texts))
         rows = torch.as_tensor(table.get("rows", range(len(texts))), dtype=torch.long)
-        return Batch(rows, None, texts, table, listed).judge(self.rule, self.parts).tolist()
+        return Batch(rows, None, texts, table, listed).ask((self,), False, 0, torch.arange(len(texts))).tolist()
 
 
 @dataclass(frozen=True)
@@ -279,11 +267,11 @@ def combined(rule: Rule, parts: tuple[Any, ...]) -> Combined | TextCombined:
 def weighted(rewards: Sequence[Any], weights: Sequence[float] | None = None) -> Combined | TextCombined:
     """The weighted sum of several rewards, as TRL's trainers add their reward functions; weights are 1 unless given.
 
-    A function that gives None for a text does not judge it, and the weights of the others grow to the same total;
-    a text that none of them judges is refused. Raises `ValueError` for no rewards or another number of weights.
+    A function that gives None for a text does not judge it, and the weights of the others grow to the same total.
+    Raises `ValueError` for no rewards or another number of weights.
     """
     rewards = list(rewards)
-    weights = [1.0] * len(rewards) if weights is None else [_number(weight, "weighted by") for weight in weights]
+    weights = [_number(weight, "weighted by") for weight in ([1.0] * len(rewards) if weights is None else weights)]
     if not rewards or len(weights) != len(rewards):
         raise ValueError(
             f"there are {len(weights)} weights for {len(rewards)} rewards: give one a reward, at least one"

@@ -52,7 +52,7 @@ def guarded(rows: Tensor) -> Iterator[None]:
 
 
 def gather(answer: object) -> object:
-    """An answer with all its values: a generator is run here, where its errors belong to the reward."""
+    """An answer with all its values, a list of its own: a generator's errors belong to the reward."""
     if not isinstance(answer, Tensor | np.ndarray | str | bytes | Mapping) and isinstance(answer, Iterable):
         return list(answer)
     return answer
@@ -65,54 +65,38 @@ def verified(answer: object, rows: Tensor, describe: Callable[[int], str], skips
     does not judge that text. Raises `RewardError` naming row and text (`describe(index)`) for another number of values
     than rows, what is not a number, NaN, +inf and numbers beyond `MOST`.
     """
-    skipped = []
-    if skips and isinstance(answer, list) and len(answer) == len(rows):
-        skipped = [index for index, value in enumerate(answer) if value is None]
-        answer = [0.0 if value is None else value for value in answer]
-    values = _numbers(answer, rows, describe)
-    low, high = map(float, values.aminmax()) if len(values) else (0.0, 0.0)  # NaN where there is one
-    for index, value in enumerate(values.tolist() if not -MOST <= low <= high <= MOST else ()):
-        if value == -inf or abs(value) <= MOST:
-            continue
-        raise RewardError(
-            f"the reward gave {'NaN' if value != value else f'{value:+g}'} for row {int(rows[index])}, "
-            f"{describe(index)}: return a number within +-{MOST:g}, or -inf to forbid a text"
-        )
-    if skipped:
-        values[skipped] = torch.nan
-    return values
-
-
-def _numbers(answer: object, rows: Tensor, describe: Callable[[int], str]) -> Tensor:
-    """The numbers (R,) float64 of an answer."""
-    expected = len(rows)
+    expected, found = f"{len(rows)} numbers were", type(answer).__name__
     if isinstance(answer, Tensor | np.ndarray):
-        shape = tuple(answer.shape)
-        if shape != (expected,):
-            raise RewardError(
-                f"the reward gave shape {shape} where ({expected},) was expected, for {name_rows(rows.tolist())}: "
-                "return one number a text"
-            )
-        if isinstance(answer, np.ndarray) and answer.dtype.kind in "fiub":
-            return torch.from_numpy(answer.astype(np.float64))
-        if isinstance(answer, Tensor) and not answer.is_complex():
-            return answer.detach().to("cpu", torch.float64, copy=True)
-        answer = answer.tolist()
-    if not isinstance(answer, list) or len(answer) != expected:
-        found = f"{len(answer)} values" if isinstance(answer, list) else type(answer).__name__
+        expected, found = f"({len(rows)},) was", f"shape {tuple(answer.shape)}"
+        answer = answer.tolist() if answer.shape == (len(rows),) else None
+    if not isinstance(answer, list) or len(answer) != len(rows):
+        found = f"{len(answer)} values" if isinstance(answer, list) else found
         raise RewardError(
-            f"the reward gave {found} where {expected} numbers were expected, for {name_rows(rows.tolist())}: "
-            "return one number a text"
+            f"the reward gave {found} where {expected} expected, for {name_rows(rows.tolist())}: return one number a "
+            "text"
         )
+    skipped = [index for index, value in enumerate(answer) if value is None] if skips else []
+    for index in skipped:
+        answer[index] = 0.0
     try:
         # array("d") takes whatever converts itself to a float, and, unlike float(), refuses strings
-        return torch.frombuffer(array("d", answer), dtype=torch.float64) if answer else torch.zeros(0).double()
+        values = torch.frombuffer(array("d", answer), dtype=torch.float64) if answer else torch.zeros(0).double()
     except Exception as error:  # an object's own conversion may raise anything
         index = next(index for index, value in enumerate(answer) if not _is_number(value))
         raise RewardError(
             f"the reward gave {answer[index]!r} for row {int(rows[index])}, {describe(index)}, which is not a number: "
             "return a float"
         ) from error
+    low, high = map(float, values.aminmax()) if len(values) else (0.0, 0.0)  # NaN where there is one
+    for index, value in enumerate(values.tolist() if not -MOST <= low <= high <= MOST else ()):
+        if value != -inf and not abs(value) <= MOST:
+            raise RewardError(
+                f"the reward gave {'NaN' if value != value else f'{value:+g}'} for row {int(rows[index])}, "
+                f"{describe(index)}: return a number within +-{MOST:g}, or -inf to forbid a text"
+            )
+    if skipped:
+        values[skipped] = torch.nan
+    return values
 
 
 def _is_number(value: Any) -> bool:

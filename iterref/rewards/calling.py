@@ -124,6 +124,16 @@ def columns_of(columns: Mapping[str, Any], size: int) -> tuple[dict[str, Any], s
     return {name: one for name, one in found.items() if one is not None}, listed
 
 
+Portion = tuple[list[str], dict[str, Any], set[str]]
+
+
+def portions(texts: list[str], columns: Mapping[str, Any], size: int) -> list[Portion]:
+    """Texts `size` at a time, each time with their columns and the names of those with one entry a text."""
+    table, listed = columns_of(columns, len(texts))
+    parts = [slice(start, start + size) for start in range(0, len(texts), size)]
+    return [(texts[at], table | {name: table[name][at] for name in listed & {*table}}, listed) for at in parts]
+
+
 class Same:
     """A key that stands for one object, which need not have a hash, as data classes have none."""
 

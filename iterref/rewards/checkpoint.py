@@ -68,7 +68,7 @@ def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | s
 
     folder, number = located(source), _number_type(dtype)
     config = hub.read_json(folder / "config.json", str(folder))
-    _check_architecture(folder, config)
+    _check_architecture(folder, config, kind)
     hub.expect_room(str(folder), hub.shapes(folder.glob("*.safetensors"), str(folder)), number, hub.device_of(device))
     name = {"encoder": "AutoModel", "CLIP": "CLIPModel"}.get(kind, f"AutoModelFor{kind}")
     with hub.quiet():
@@ -154,7 +154,7 @@ def _folder(source: Source, wanted: tuple[str, ...]) -> Path:
     return hub.fetched(source, wanted, besides=UNWANTED, hint=f", or take a bundled one ({', '.join(known)})")
 
 
-def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
+def _check_architecture(folder: Path, config: dict[str, Any], kind: Kind) -> None:
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -164,6 +164,8 @@ def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
             f"{folder} has the architecture {architecture!r}, which transformers {transformers.__version__} does not "
             "have, and a checkpoint's own code is never run: update transformers, or take another checkpoint"
         )
+    if kind == "CLIP" and architecture != "clip":
+        raise ValueError(f"{folder} has the architecture {architecture!r}, so it is no CLIP model: give one")
 
 
 def _number_type(dtype: torch.dtype | str) -> torch.dtype:

@@ -114,7 +114,6 @@ class ImageReward(Composable):
         self._prepare = self.preprocessing or Preprocessing.read(self.checkpoint.folder)
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """(R, L) long, (R,) long -> (R,) float64."""
         parts = zip(tokens.split(self.batch), rows.split(self.batch), strict=True)
         with torch.inference_mode():
             values = [self.judge(self._pixels(canvas), row) for canvas, row in parts if len(canvas)]

@@ -64,7 +64,6 @@ class SelfLikelihood(Composable):
         self.passes = 0
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """(R, L) long, (R,) long -> (R,) float64."""
         if len(rows) and int(rows.max()) >= len(self.free):
             raise ValueError(f"row {int(rows.max())} has no canvas, there are {len(self.free)}: prepare its prompt")
         counted = self.free[rows] & ~torch.isin(tokens, self.ignore)

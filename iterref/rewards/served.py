@@ -31,7 +31,7 @@ from iterref.hub import first_line
 from iterref.optional import require
 from iterref.rewards.algebra import TextComposable
 from iterref.rewards.base import RewardError, guarded, name_rows, verified
-from iterref.rewards.calling import FILLED, call, columns_of
+from iterref.rewards.calling import FILLED, call, portions
 
 if TYPE_CHECKING:
     import anyio
@@ -98,26 +98,21 @@ class Served(TextComposable):
             return []
         from anyio.from_thread import start_blocking_portal
 
-        table, listed = columns_of(columns, len(texts))
-        rows = table["rows"] if "rows" in listed else list(range(len(texts)))
-        batches = []
-        for start in range(0, len(texts), self.batch):
-            part = slice(start, start + self.batch)
-            own = {name: table[name][part] for name in table if name in listed}
-            body = self._body(texts[part], rows[part], table, own)
-            batches.append(_Batch(texts[part], rows[part], body))
+        batches: list[_Batch] = []
+        for part, table, listed in portions(texts, columns, self.batch):
+            start = len(batches) * self.batch
+            rows = table["rows"] if "rows" in listed else list(range(start, start + len(part)))
+            batches.append(_Batch(part, rows, self._body(part, rows, table, listed)))
         # A loop in a thread of its own: the caller may have a running one (a notebook), and Ctrl-C ends every request.
         with start_blocking_portal() as portal:
             answers: list[list[float]] = portal.call(self._answers, batches)
         return [value for values in answers for value in values]
 
-    def _body(self, texts: list[str], rows: list[int], table: dict[str, Any], own: dict[str, list[Any]]) -> bytes:
-        """The request of a batch; `own` are the columns with one entry a text."""
+    def _body(self, texts: list[str], rows: list[int], table: dict[str, Any], listed: set[str]) -> bytes:
+        """The request of a batch, with the columns that are `listed` unless `write` says what it holds."""
         try:
-            if self.write is None:
-                request: Any = {"completions": texts, **{name: own[name] for name in own if name not in FILLED[1:]}}
-            else:
-                request = call(self.write, texts, table | own)
+            sent = {name: column for name, column in table.items() if name in listed - {*FILLED[1:]}}
+            request = {"completions": texts, **sent} if self.write is None else call(self.write, texts, table)
             return json.dumps(request, allow_nan=False).encode()
         except Exception as error:  # whatever a function of the user's raises, or an object that JSON cannot hold
             raise RewardError(

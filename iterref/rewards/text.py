@@ -77,23 +77,20 @@ class TextReward(Composable):
         table |= {"rows": named.tolist(), "prompt_index": places}
         if self._wants_ids:
             table["completion_ids"] = tokens.tolist() if self.ids is None else self.ids(tokens, texts)
-        batch, function = Batch(named, tokens, texts, table, self._listed), self.function
+        batch, everyone = Batch(named, tokens, texts, table, self._listed), torch.arange(len(rows))
+        function = self.function
         if isinstance(function, TextCombined):
-            ask = partial(batch.ask, function.parts, function.rule.skips)  # as `judge`, a frame less
-            values = verified(function.rule(ask, torch.arange(len(texts))), named, batch.describe)
-        else:
-            values = batch.ask((function,), False, 0, torch.arange(len(texts)))
-        return values.to(tokens.device)
+            ask = partial(batch.ask, function.parts, function.rule.skips)  # as `ask`, a frame less
+            return verified(function.rule(ask, everyone), named, batch.describe).to(tokens.device)
+        return batch.ask((function,), False, 0, everyone).to(tokens.device)
 
 
 def bind_reward(reward: Any, as_text: Callable[[Any], Reward], identities: Tensor | None) -> Reward:
     """A reward of tokens from whatever `generate` takes: a reward or function of tokens or texts, or a mixture.
 
     `as_text` makes the `TextReward` of a function; `identities` (B,) are those of the rows. Raises ValueError for a
-    function that needs a column that is not there, and for a network or a class in place of a function.
+    function that needs a column that is not there, and for a network in place of a function.
     """
-    if isinstance(reward, type):
-        raise ValueError(f"the reward {reward.__name__} is a class: pass an object of it, {reward.__name__}(...)")
     if isinstance(reward, torch.nn.Module):
         raise ValueError(
             f"the reward is a network ({type(reward).__name__}): pass rewards.Classifier(network, tokenizer=...)"

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.calling import call, columns_of
+from iterref.rewards.calling import Portion, call, portions
 
 
 class Threaded(TextComposable):
@@ -31,21 +31,14 @@ class Threaded(TextComposable):
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers."""
-        texts = list(completions)
-        found, listed = columns_of(columns, len(texts))
 
-        def ask(start: int) -> list[float]:
-            part = slice(start, start + self.portion)
-            table = {name: column[part] if name in listed else column for name, column in found.items()}
-            values = list(call(self.functions[0], texts[part], table))
-            if len(values) != len(texts[part]):
-                raise ValueError(
-                    f"the function gave {len(values)} values for {len(texts[part])} texts: return one each"
-                )
+        def ask(part: Portion) -> list[float]:
+            texts, table, _ = part
+            values = list(call(self.functions[0], texts, table))
+            if len(values) != len(texts):
+                raise ValueError(f"the function gave {len(values)} values for {len(texts)} texts: return one each")
             return values
 
-        starts = range(0, len(texts), self.portion)
-        if len(starts) <= 1:
-            return [value for start in starts for value in ask(start)]
-        with ThreadPoolExecutor(min(self.workers, len(starts))) as pool:
-            return [value for part in pool.map(ask, starts) for value in part]
+        parts = portions(list(completions), columns, self.portion)
+        with ThreadPoolExecutor(min(self.workers, len(parts) or 1)) as pool:
+            return [value for part in pool.map(ask, parts) for value in part]

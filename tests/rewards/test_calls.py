@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tracemalloc
+from array import array
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -58,8 +59,7 @@ class Composed(Composable):
 def test_few_frames_lie_between_the_sampler_and_the_function(reward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     STACKS.clear()
     checks: list[int] = []
-    numbers = rewards_base._numbers
-    monkeypatch.setattr(rewards_base, "_numbers", lambda *a: checks.append(len(a[1])) or numbers(*a))
+    monkeypatch.setattr(rewards_base, "array", lambda *numbers: checks.append(1) or array(*numbers))
     generate(WordModel(), ["a", "b"], reward=reward, **OPTIONS)
     assert STACKS
     for frames in STACKS:
@@ -154,7 +154,7 @@ def careful_tokens(tokens: Tensor, rows: Tensor) -> Tensor:
         (weighted([spoils_tokens, careful_texts]), weighted([careful_tokens, careful_texts])),
     ],
 )
-@pytest.mark.parametrize("sampler", ["iterref:steps=2,moves=3,tries=2", "smc:steps=2,particles=2"])
+@pytest.mark.parametrize("sampler", ["iterref:steps=2,moves=2,tries=2", "smc:steps=2,particles=2"])
 def test_a_reward_that_writes_into_what_it_is_given_changes_nothing(spoiling: Any, careful: Any, sampler: str) -> None:
     def run(reward: Any) -> Any:
         columns = {"facts": [{"words": ["a"]}, {"words": []}]}

@@ -275,7 +275,7 @@ def test_weights_and_hard_constraints() -> None:
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data(), st.integers(1, 6))
 def test_memory_changes_no_answer(data: st.DataObject, limit: int) -> None:
     plain, counted = Total(), Total()

@@ -18,6 +18,7 @@ from iterref import generate
 from iterref.registry import bundled
 from iterref.rewards import Classifier, Perplexity
 from tests.support import checkpoints
+from tests.support.bundled import tiny_news
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -161,10 +162,10 @@ def test_steering_offline_goes_where_it_is_told() -> None:
     )
     reading = Classifier("sentiment", "positive", value="probability")
     judge = Classifier("sentiment-judge", "positive", value="probability")
-    means = {}
+    means, prose = {}, Perplexity("prose")
     for label in ("positive", "negative"):
-        reward = 0.9 * Classifier("sentiment", label) + 0.1 * Perplexity("prose")
-        result = generate("tiny-news", [document] * 3, reward=reward, budget=16, alpha=0.1, temperature=0.7)
+        reward = 0.9 * Classifier("sentiment", label) + 0.1 * prose
+        result = generate(tiny_news(), [document] * 2, reward=reward, budget=12, alpha=0.1, temperature=0.7)
         texts = result.texts or []
         means[label] = (sum(reading(texts)) / len(texts), sum(judge(texts)) / len(texts))
     assert means["positive"][0] > means["negative"][0] + 0.5

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from iterref import generate
 from iterref.rewards import Lexical, calibrate_alpha
+from tests.support.bundled import tiny_news
 
 COUNTS = st.lists(st.integers(20, 90), min_size=3, max_size=5)
 REWARDS = st.lists(st.floats(-3, 3), min_size=3, max_size=5)
@@ -30,7 +31,7 @@ def pilot_of(counts: list[int], rewards: list[float]) -> list[float]:
     return [value for count, value in zip(counts, rewards, strict=True) for _ in range(count)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(COUNTS, REWARDS, st.floats(0.2, 5), st.booleans())
 def test_the_alpha_is_that_of_the_enumerated_law(
     counts: list[int], rewards: list[float], alpha: float, forbid: bool
@@ -116,9 +117,9 @@ def test_mistakes_are_named() -> None:
 def test_a_pilot_run_end_to_end() -> None:
     prompts = ["police arrested a man in the city on monday after a long chase ."] * 24
     reward = Lexical(words=(None, 6), hard=False)
-    pilot = generate(None, prompts, reward=reward, sampler="ancestral:steps=4", seed=0)
+    pilot = generate(tiny_news(), prompts, reward=reward, sampler="ancestral:steps=4", seed=0)
     found = calibrate_alpha(pilot, kl=0.3)
     assert found.kl == pytest.approx(0.3) and found.reward > float(pilot.rewards.mean())
-    guided = generate(None, prompts[:2], reward=reward, sampler="best_of_n:n=2,steps=4", alpha=found.alpha)
+    guided = generate(tiny_news(), prompts[:2], reward=reward, sampler="best_of_n:n=2,steps=4", alpha=found.alpha)
     with pytest.raises(ValueError, match="pilot was guided"):
         calibrate_alpha(guided, kl=0.3)

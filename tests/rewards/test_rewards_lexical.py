@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from iterref import generate
 from iterref.rewards import Lexical
+from tests.support.bundled import tiny_news
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_violations_by_hand(rules: dict[str, Any], text: str, violation: float) 
     assert str(Lexical(**rules, hard=False)([text])[0]) != "-0.0"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", "ab", "."]), max_size=6), st.sampled_from(["a", "b"]))
 def test_words_are_found_as_words(words: list[str], wanted: str) -> None:
     text = " ".join(words)
@@ -85,5 +86,5 @@ def test_a_run_obeys_a_hard_rule_that_drafts_break() -> None:
     prompts = ["police arrested a man in the city on monday after a long chase ."]
     options = {"sampler": "best_of_n:n=8", "seed": 1, "alpha": 0.01}
     rules = Lexical(required_column="keep", words=(2, 9))
-    result = generate(None, prompts, reward=rules, columns={"keep": ["arrested"]}, **options)
+    result = generate(tiny_news(), prompts, reward=rules, columns={"keep": ["arrested"]}, **options)
     assert result.texts and "arrested" in result.texts[0].split() and float(result.rewards[0]) == 0.0

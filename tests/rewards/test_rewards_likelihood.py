@@ -12,9 +12,9 @@ from torch import Tensor
 from iterref import generate
 from iterref.denoiser import Denoiser
 from iterref.exact.table import Table
-from iterref.models.tiny_news import Summarizer
 from iterref.noise import Noise
 from iterref.rewards import Lexical, SelfLikelihood, checked
+from tests.support.bundled import tiny_news
 from tests.support.worlds import random_table
 
 LENGTH, VOCAB = 4, 3
@@ -130,7 +130,7 @@ def test_mistakes_are_named() -> None:
 
 
 def test_the_bundled_model_likes_its_own_samples() -> None:
-    model = Summarizer.load()
+    model = tiny_news()
     prompts = ["police arrested a man in the city on monday after a long chase ."]
     fluent = SelfLikelihood(*model.prepare(prompts), ignore=[model.eos], groups=8)
     result = generate(model, prompts, reward=fluent + 0.1 * Lexical(words=(3, None), hard=False),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
+from functools import cache, partial
 from math import exp, inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from iterref import generate
 from iterref.rewards import Classifier, Lexical, Perplexity, RewardError, Similarity, TextReward
 from tests.support import checkpoints
+from tests.support.bundled import tiny_news
 
 TEXTS = [
     "a good day",
@@ -40,13 +42,27 @@ def ids(text: str, first: list[int], last: list[int]) -> torch.Tensor:
     return torch.tensor([[*first, *map(vocabulary.index, text.split()), *last]])
 
 
+def forget(reward: Any, batch: int) -> None:
+    """Makes a reward read everything anew, so many texts at a time."""
+    reward._memory._known.clear()
+    reward.batch = batch
+
+
+@cache
+def network(kind: str, folder: Path, **options: Any) -> Any:
+    """A network of `transformers`, loaded once."""
+    return getattr(transformers, kind).from_pretrained(folder, **options).eval()
+
+
 def in_every_way(make: Any, texts: list[str], columns: dict[str, list[Any]] | None = None) -> list[float]:
     """The values, found equal alone, in batches of 2 and all together, and in any order."""
-    columns = columns or {}
-    together = make(batch=64)(texts, **columns)
+    columns, reward = columns or {}, make(batch=64)
+    together = reward(texts, **columns)
     order = list(range(len(texts)))[::-1]
-    turned = make(batch=2)([texts[i] for i in order], **{k: [v[i] for i in order] for k, v in columns.items()})
-    alone = [make(batch=1)([text], **{k: [v[i]] for k, v in columns.items()})[0] for i, text in enumerate(texts)]
+    forget(reward, batch=2)
+    turned = reward([texts[i] for i in order], **{k: [v[i] for i in order] for k, v in columns.items()})
+    forget(reward, batch=1)
+    alone = [reward([text], **{k: [v[i]] for k, v in columns.items()})[0] for i, text in enumerate(texts)]
     for found in (together, turned[::-1]):
         assert found == pytest.approx(alone, abs=1e-5, rel=1e-6)
     assert len(set(together)) > 2, "texts must differ for this to say anything"
@@ -57,11 +73,9 @@ def in_every_way(make: Any, texts: list[str], columns: dict[str, list[Any]] | No
 
 
 def test_a_classifier_is_the_network_asked_by_hand(folders: dict[str, Path]) -> None:
-    from transformers import BertForSequenceClassification
-
-    network = BertForSequenceClassification.from_pretrained(folders["sentiment"]).eval()
+    bert = network("BertForSequenceClassification", folders["sentiment"])
     with torch.no_grad():
-        logits = torch.cat([network(input_ids=ids(text, [2], [3])).logits for text in TEXTS]).double()
+        logits = torch.cat([bert(input_ids=ids(text, [2], [3])).logits for text in TEXTS]).double()
     log_p = logits.log_softmax(1)
     expected = {"log_probability": log_p[:, 1], "probability": log_p[:, 1].exp(), "logit": logits[:, 1]}
     for value, numbers in expected.items():
@@ -85,18 +99,16 @@ def test_padding_that_is_read_would_show(folders: dict[str, Path], monkeypatch: 
 
 
 def test_what_stands_before_is_read(folders: dict[str, Path]) -> None:
-    from transformers import BertForSequenceClassification
-
     prompts = ["rain on monday", "sun", "a long day in the city", "a", "the man", "sun"]
     columns = {"prompts": prompts}
     found = in_every_way(
         lambda batch: Classifier(folders["sentiment"], 1, given="prompts", batch=batch), TEXTS, columns
     )
-    network = BertForSequenceClassification.from_pretrained(folders["sentiment"]).eval()
+    bert = network("BertForSequenceClassification", folders["sentiment"])
     before, text = ids(prompts[0], [2], [3]), ids(TEXTS[0], [], [3])
     types = torch.cat([torch.zeros_like(before), torch.ones_like(text)], 1)
     with torch.no_grad():
-        logits = network(input_ids=torch.cat([before, text], 1), token_type_ids=types).logits
+        logits = bert(input_ids=torch.cat([before, text], 1), token_type_ids=types).logits
     assert found[0] == pytest.approx(float(logits.log_softmax(1)[0, 1]), abs=1e-5)
     with pytest.raises(ValueError, match="needs the column 'prompts'"):
         Classifier(folders["sentiment"], 1, given="prompts")(TEXTS)
@@ -113,16 +125,12 @@ def test_one_output_and_labels_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_causal_classifier_finds_the_last_token(tmp_path: Path) -> None:
-    from transformers import GPT2ForSequenceClassification
-
     config = checkpoints.gpt2_config(num_labels=2)
     folder = checkpoints.save(tmp_path / "gpt2", "GPT2ForSequenceClassification", config, "gpt2")
-    network = GPT2ForSequenceClassification.from_pretrained(folder).eval()
+    gpt2 = network("GPT2ForSequenceClassification", folder)
     found = in_every_way(lambda batch: Classifier(folder, 1, value="logit", batch=batch), TEXTS)
     with torch.no_grad():
-        states = [
-            network.score(network.transformer(input_ids=ids(text, [], [])).last_hidden_state) for text in TEXTS[:-1]
-        ]
+        states = [gpt2.score(gpt2.transformer(input_ids=ids(text, [], [])).last_hidden_state) for text in TEXTS[:-1]]
     assert found[:-1] == pytest.approx([float(one[0, -1, 1]) for one in states], abs=1e-5)
     assert found[-1] == -inf  # no start, no words: nothing to judge
 
@@ -133,7 +141,10 @@ def test_double_precision_leaves_nothing_to_the_neighbours(folders: dict[str, Pa
         lambda batch: Perplexity(folders["language"], dtype="float64", batch=batch),
     ]
     for make in makers:
-        together, alone = make(8)(TEXTS[:5]), [make(8)([text])[0] for text in TEXTS[:5]]
+        reward = make(8)
+        together = reward(TEXTS[:5])
+        forget(reward, batch=8)
+        alone = [reward([text])[0] for text in TEXTS[:5]]
         assert together == pytest.approx(alone, abs=1e-13)
 
 
@@ -178,14 +189,12 @@ def test_answers_are_remembered_and_counted(folders: dict[str, Path]) -> None:
 
 def by_hand(folder: Path, text: str, before: list[int], counted: int) -> float:
     """The sum of log p of the last tokens, one at a time, each from a pass of its own."""
-    from transformers import GPT2LMHeadModel
-
-    network = GPT2LMHeadModel.from_pretrained(folder).eval()
+    gpt2 = network("GPT2LMHeadModel", folder)
     tokens = ids(text, before, [])[0]
     total = 0.0
     for end in range(len(tokens) - counted, len(tokens)):
         with torch.no_grad():
-            log_p = network(input_ids=tokens[None, :end]).logits[0, -1].double().log_softmax(0)
+            log_p = gpt2(input_ids=tokens[None, :end]).logits[0, -1].double().log_softmax(0)
         total += float(log_p[tokens[end]])
     return total
 
@@ -242,11 +251,9 @@ def test_a_network_that_looks_ahead_is_refused(folders: dict[str, Path]) -> None
 
 
 def embedding(folder: Path, text: str) -> torch.Tensor:
-    from transformers import BertModel
-
-    network = BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    bert = network("BertModel", folder, add_pooling_layer=False)
     with torch.no_grad():
-        mean = network(input_ids=ids(text, [2], [3])).last_hidden_state[0].double().mean(0)
+        mean = bert(input_ids=ids(text, [2], [3])).last_hidden_state[0].double().mean(0)
     return mean / mean.norm()
 
 
@@ -308,10 +315,10 @@ def test_they_steer_a_run(folders: dict[str, Path]) -> None:
         "rain , rain and sun on a long day .",
     ]
     glad, near = Classifier(folders["sentiment"], "positive"), Similarity(folders["encoder"], references="prompts")
-    options = {"sampler": "best_of_n:n=6,steps=4", "seed": 2, "alpha": 0.1}
-    result = generate(None, prompts, reward=glad + near.clip(low=-1), **options)
+    options = {"sampler": "best_of_n:n=3,steps=3", "seed": 2, "alpha": 0.1}
+    result = generate(tiny_news(), prompts, reward=glad + near.clip(low=-1), **options)
     assert result.texts is not None
     expected = [g + n for g, n in zip(glad(result.texts), near(result.texts, prompts=prompts), strict=True)]
     assert result.rewards.tolist() == pytest.approx(expected, abs=1e-6)
     with pytest.raises(RewardError, match="needs the column 'reference'"):
-        generate(None, prompts, reward=Similarity(folders["encoder"]), **options)
+        generate(tiny_news(), prompts, reward=Similarity(folders["encoder"]), **options)

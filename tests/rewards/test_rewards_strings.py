@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import iterref
 from iterref import OwnDrafts, reward_from_string
-from iterref.rewards import Classifier, Length, Lexical, Perplexity, Rouge, Served
+from iterref.rewards import Classifier, Length, Lexical, Perplexity, Rouge, Served, network
+from tests.support.bundled import tiny_news
+
+
+@pytest.fixture(autouse=True)
+def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are read once: what is tested here is how they are named."""
+    monkeypatch.setattr(network, "load", LOAD)
+
+
+LOAD = cache(network.load)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +101,9 @@ def test_what_cannot_be_read_is_refused(text: str, words: str) -> None:
 def test_generate_takes_the_names_of_the_command_line() -> None:
     prompts = ["a fire destroyed a mill , police said ."]
     options = {"sampler": "ancestral:steps=2", "columns": {"reference": ["fire at a mill"]}}
-    by_name = iterref.generate("tiny-news", prompts, reward="rouge", **options)
-    assert by_name.rewards.equal(iterref.generate("tiny-news", prompts, reward=Rouge(), **options).rewards)
-    edited = iterref.refine("tiny-news", ["a fire"], prompts=prompts, reward="length:2", sampler="iterref:moves=1")
+    by_name = iterref.generate(tiny_news(), prompts, reward="rouge", **options)
+    assert by_name.rewards.equal(iterref.generate(tiny_news(), prompts, reward=Rouge(), **options).rewards)
+    edited = iterref.refine(tiny_news(), ["a fire"], prompts=prompts, reward="length:2", sampler="iterref:moves=1")
     assert float(edited.rewards[0]) == 1
     with pytest.raises(ValueError, match="needs a column `reference`"):
-        iterref.generate("tiny-news", prompts, reward="rouge", sampler="ancestral:steps=2")
+        iterref.generate(tiny_news(), prompts, reward="rouge", sampler="ancestral:steps=2")
