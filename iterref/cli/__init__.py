@@ -20,13 +20,12 @@ import click
 from iterref import __version__
 from iterref.cli.compare import compare
 from iterref.cli.config import configured
-from iterref.cli.edit import edit_texts, goes_on, infill, refine
+from iterref.cli.edit import STRENGTH, edit_texts, goes_on, identity, infill, left_by, refine
 from iterref.cli.engine import ENGINE, engine_of, generate_many
 from iterref.cli.listed import list_all
 from iterref.cli.options import COUNT, PLACE, RUN, place_of
 from iterref.cli.reading import Input, read_budget, read_prompts, read_reward
 from iterref.cli.refusals import WrongUse, kept, refusals, resuming
-from iterref.cli.unfinished import STRENGTH, identity, left_by
 from iterref.cli.writing import (
     FILE,
     JSON_FILE,

@@ -19,8 +19,8 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option `--config FILE`, whose keys are all its other options."""
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
     about = "TOML with the options as keys; the command line wins."
-    # eager, so that it is read before the options whose defaults it gives
-    return click.option("--config", type=file, is_eager=True, expose_value=False, callback=_defaults, help=about)(command)
+    eager = {"is_eager": True, "expose_value": False}  # before the options whose defaults it gives
+    return click.option("--config", type=file, callback=_defaults, help=about, **eager)(command)
 
 
 def _defaults(context: click.Context, parameter: click.Parameter, file: Path | None) -> None:

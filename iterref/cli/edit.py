@@ -1,19 +1,30 @@
-"""The editing commands: refine and infill, texts that exist in and better ones out."""
+"""The editing commands: refine and infill, texts that exist in and better ones out.
+
+What a run of any command that broke off leaves in its file of --json has a mark `unfinished` on every line that says of
+which command it is, and the same command goes on from there.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
+from iterref import __version__
 from iterref.cli.options import RUN, place_of
 from iterref.cli.reading import Input, read_budget, read_reward, read_texts
 from iterref.cli.refusals import kept, refusals
-from iterref.cli.unfinished import STRENGTH, gone_on, identity, left_by, remarked
 from iterref.cli.writing import expect_outputs, printing_to_stderr, watched, write_result
+
+PACE = ("max_rows", "device", "device_map", "max_memory")  # set the pace alone, and may differ
+STRENGTH = 0.3  # of the moves by which a run of `generate` or `infill` goes on
 
 
 @click.command()
@@ -141,3 +152,55 @@ def _ids(entries: Any, size: int) -> list[int]:
     """The token ids of a vocabulary that a line carries; none where they are anything else."""
     found = entries if isinstance(entries, list) else []
     return found if all(type(one) is int and 0 <= one < size for one in found) else []
+
+
+def identity(command: str, given: Input, options: dict[str, Any]) -> str:
+    """What a run is: a hash of the command, its input and its options."""
+    told = {name: value for name, value in options.items() if name not in PACE}
+    whole = [__version__, command, given.prompts, given.texts, given.fields, told]
+    return blake2b(json.dumps(whole, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+def left_by(run: str, out: str, rows: int) -> list[dict[str, Any]] | None:
+    """The lines that a run which broke off left in its output; None where the output is none of these.
+
+    Raises `ValueError` for those of another run, which would be lost.
+    """
+    file = Path(out)
+    if out == "-" or not file.is_file():
+        return None
+    try:
+        lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+    except (ValueError, RecursionError):
+        return None
+    marks = {line.get("unfinished") if isinstance(line, dict) else None for line in lines}
+    if not lines or marks == {None}:
+        return None
+    if marks != {run} or len(lines) != rows:
+        raise ValueError(
+            f"{out} holds the unfinished texts of another command: give the options and the input that it was begun "
+            "with, or another --out"
+        )
+    return lines
+
+
+def gone_on(given: Input, lines: list[dict[str, Any]]) -> Input:
+    """The input with the texts that were reached in place of its own, marked where regions are written anew."""
+    texts = [line.get("marked") or line[given.text] or "" for line in lines]
+    fields = [{**own, "tokens": line["tokens"]} for own, line in zip(given.fields, lines, strict=True)]
+    return replace(given, texts=texts, fields=fields)
+
+
+def remarked(marked: str, text: str) -> str | None:
+    """A text with the marks of another that differs within its regions alone; None where it has another form."""
+    from iterref.editing.marks import BRACKETS, ESCAPE, read
+
+    first, last = BRACKETS
+    asked = read(marked, 0)
+    ends = [0, *(end for region in asked.regions for end in region), len(asked.text)]
+    kept = [asked.text[ends[at] : ends[at + 1]] for at in range(0, len(ends), 2)]
+    found = re.fullmatch(r"(.*?)".join(rf"(\s*{re.escape(part.strip())}\s*)" for part in kept), text, re.DOTALL)
+    if found is None:
+        return None
+    parts = [re.sub(r"([\[\]])", lambda mark: ESCAPE + mark[1], part) for part in found.groups()]
+    return "".join(f"{first}{part}{last}" if at % 2 else part for at, part in enumerate(parts))

@@ -2,8 +2,8 @@
 
     same  <=>  version, options, model, reward and data agree;      what only sets the pace may differ from day to day
 
-A model, and a network that is a reward, is told by a hash of its files, or by the revision of the hub that it is; a
-reward of the user's own by a hash of its code; data by a hash of every row, of which rows.txt has one a line.
+A model, and a network that is a reward, is known by a hash of its files, or by its revision of the hub; a reward of the
+user's own by a hash of its code; data by a hash of every row, of which rows.txt has one a line.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import iterref
 ROWS = "rows.txt"
 CODE = "reward.code"
 FORMAT = "iterref results 2"
-PACE = ("made_with",)  # told, and not compared
+PACE = "made_with"  # written, and not compared
 # What a network is made of, its tokenizer included: settings and weights, and vocabularies by name.
 PARTS = (".json", ".safetensors", ".model", ".jinja")
 VOCABULARIES = ("vocab.txt", "merges.txt")
-SHOWN = 6  # rows that a sentence names
+NAMED = 6  # rows that a sentence names
 
 
 class Changed(ValueError):
@@ -39,10 +39,7 @@ class Changed(ValueError):
 
 @dataclass(frozen=True)
 class Manifest:
-    """A run: its options by name, the model and the reward with hashes, the rows with theirs, and the rows of a job.
-
-    `hashes` are those of the rows, which stand in a file of their own.
-    """
+    """A run: its options by name, the model and the reward with hashes, the rows' `hashes`, and the rows of a job."""
 
     options: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -59,10 +56,9 @@ class Manifest:
         return len(self.hashes)
 
     def written(self) -> bytes:
-        """The manifest as it stands in its file."""
+        """The manifest as it stands in its file; the rows' hashes stand in one of their own."""
         told = asdict(self)
-        data = blake2b("".join(told.pop("hashes")).encode(), digest_size=16).hexdigest()
-        told |= {"data": data, "rows": self.rows}
+        told |= {"data": _hash("".join(told.pop("hashes")).encode()), "rows": self.rows}
         return json.dumps(told, indent=1, ensure_ascii=False, default=str).encode() + b"\n"
 
     def goes_on(self, path: Path, *, code_may_differ: bool = False) -> bool:
@@ -78,7 +74,8 @@ class Manifest:
         names = [name for name in {**here, **there} if not name.startswith(PACE)]
         other = [name for name in names if here.get(name) != there.get(name)]
         code = code_may_differ and CODE in other
-        other = [name for name in other if not (code and name == CODE)]
+        if code:
+            other.remove(CODE)
         if not other:
             return code
         if other == ["data"] and (rows := changed(path.with_name(ROWS), self.hashes)):
@@ -95,9 +92,7 @@ class Manifest:
 def changed(file: Path, hashes: Sequence[str]) -> list[int]:
     """The rows whose hashes are not those of a file; none where it is not there, or of another number of rows."""
     before = file.read_text().split() if file.is_file() else []
-    if len(before) != len(hashes):
-        return []
-    return [row for row, (there, here) in enumerate(zip(before, hashes, strict=True)) if there != here]
+    return [row for row, one in enumerate(hashes) if len(before) == len(hashes) and before[row] != one]
 
 
 def model_told(name: str, revision: str | None = None) -> dict[str, Any]:
@@ -105,59 +100,62 @@ def model_told(name: str, revision: str | None = None) -> dict[str, Any]:
 
     Raises `FileNotFoundError` for one that is not there.
     """
-    from iterref.registry import bundled
-
-    return {"name": name, **_network(name, bundled("models").get(name), revision)}
+    return {"name": name, **_network(name, "models", revision)}
 
 
 def reward_told(name: str) -> dict[str, Any]:
     """A reward by its name, with a hash of its code where it is FILE.py:NAME (modules beside the file that it imports
     included), and what its network is where it has one."""
-    from iterref.registry import bundled
     from iterref.rewards.from_file import split_file
 
-    kind, _, option = name.partition(":")
     file, _ = split_file(name) or (Path(), "")
     if file.is_file():
-        hashed = blake2b(digest_size=16)
-        for part in sorted(_modules(file, {})):
-            hashed.update(f"{part.name} {file_hash(part)}\n".encode())
-        return {"name": name, "code": hashed.hexdigest()}
-    if kind not in ("classifier", "perplexity"):
-        return {"name": name}
-    folder = option or {"classifier": "sentiment:positive", "perplexity": "prose"}[kind]
-    folder = folder.rpartition(":")[0] if kind == "classifier" else folder
-    return {"name": name, "weights": _network(folder, bundled("rewards").get(folder))}
+        return {"name": name, "code": _hash_of(sorted(_modules(file, [])))}
+    model = _model_of(name)
+    return {"name": name} | ({"weights": _network(model, "rewards")} if model else {})
 
 
-def _network(name: str, bundled: Path | None, revision: str | None = None) -> dict[str, Any]:
+def _model_of(reward: str) -> str:
+    """The network that a reward asks, by its name or folder; nothing where it asks none."""
+    from iterref.registry import bundled, entries
+    from iterref.strings import split
+
+    kind, _, written = reward.partition(":")
+    entry, here = entries("rewards").get(kind), bundled("rewards")
+    if kind in here or entry is None or "model" not in entry.options:
+        return kind if kind in here else ""
+    head, given = split(written or entry.facts.get("DEFAULT", ""))
+    folders = (head, head.rpartition(":")[0])  # with a label behind it, or without
+    there = next((one for one in folders if one and (one in here or Path(one).expanduser().is_dir())), "")
+    return dict(given).get("model") or there or folders[1] or head
+
+
+def _network(name: str, room: str, revision: str | None = None) -> dict[str, Any]:
     """A network's files by their hash, or by the hub's revision."""
     from iterref.hub import fetched
+    from iterref.registry import bundled
 
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        folder = bundled or fetched(name, ("config.json", "model_index.json"), revision=revision)
+        folder = bundled(room).get(name) or fetched(name, ("config.json", "model_index.json"), revision=revision)
         if folder.parent.name == "snapshots":
             return {"revision": folder.name}
-    deep = (folder / "model_index.json").is_file()  # a pipeline has its parts in folders
-    deep = deep or (folder / "modules.json").is_file()  # and so have sentence encoders
-    hashed = blake2b(digest_size=16)
-    for file in sorted((folder.rglob if deep else folder.glob)("*")):
-        if file.is_file() and (file.suffix in PARTS or file.name in VOCABULARIES):
-            hashed.update(f"{file.relative_to(folder).as_posix()} {file_hash(file)}\n".encode())
-    return {"hash": hashed.hexdigest()}
+    # a pipeline and a sentence encoder have their parts in folders
+    deep = any((folder / index).is_file() for index in ("model_index.json", "modules.json"))
+    files = [one for one in sorted((folder.rglob if deep else folder.glob)("*")) if one.is_file()]
+    return {"hash": _hash_of([one for one in files if one.suffix in PARTS or one.name in VOCABULARIES], folder)}
 
 
-def _modules(file: Path, found: dict[Path, None]) -> dict[Path, None]:
+def _modules(file: Path, found: list[Path]) -> list[Path]:
     """A Python file and the modules beside it that it imports, and these in turn."""
-    found[file] = None
+    found.append(file)
     try:
-        tree = ast.parse(file.read_bytes())
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
     except (SyntaxError, ValueError):
         return found  # running it says what is wrong
-    named = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    named += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    for name in named:
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    for name in names:
         place = file.parent / name.partition(".")[0]
         for other in (place.with_suffix(".py"), *(place.rglob("*.py") if name and place.is_dir() else ())):
             if other.is_file() and other not in found:
@@ -165,10 +163,20 @@ def _modules(file: Path, found: dict[Path, None]) -> dict[Path, None]:
     return found
 
 
+def _hash_of(files: Sequence[Path], folder: Path | None = None) -> str:
+    """A hash of the names, or the paths in a folder, and the bytes of files."""
+    names = [one.relative_to(folder).as_posix() if folder else one.name for one in files]
+    return _hash("".join(f"{name} {file_hash(one)}\n" for name, one in zip(names, files, strict=True)).encode())
+
+
 def file_hash(file: Path) -> str:
     """A hash of a file's bytes."""
     with open(file, "rb") as opened:
         return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
+
+
+def _hash(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 def _flat(told: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -181,8 +189,8 @@ def _flat(told: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def listed(rows: Sequence[int]) -> str:
     """Rows as a sentence names them."""
-    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-    return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:SHOWN]))}{more}"
+    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:NAMED]))}{more}"
 
 
 def _shown(value: Any) -> str:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from iterref import cli, editing, files, loading
-from iterref.cli import unfinished, writing
+from iterref.cli import edit, writing
 from iterref.files import expect_writable, whole
 from tests.support.commands import call, refused
 from tests.support.fakes import FakeModel
@@ -269,7 +269,7 @@ def test_marks_come_back_around_what_the_regions_hold() -> None:
         (r"\[x\] [b]", "[x] d", r"\[x\] [d]"),
         ("a [b]", "other", None),
     ):
-        found = unfinished.remarked(marked, text)
+        found = edit.remarked(marked, text)
         assert (found and " ".join(found.split())) == (wanted and " ".join(wanted.split()))
 
 

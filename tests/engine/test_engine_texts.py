@@ -164,14 +164,15 @@ def test_code_beside_a_reward_and_weights_of_a_reward_are_told_too(tmp_path: Pat
     folder.mkdir()
     for name in ("config.json", "model.safetensors", "vocab.txt"):
         (folder / name).write_bytes(b"0")
-    for reward in (f"classifier:{folder}:good", f"perplexity:{folder}"):
+    named = f"classifier:model={folder},label=good"
+    for reward in (f"classifier:{folder}:good", f"perplexity:{folder}", f"similarity:{folder}", named):
         told = [manifest.reward_told(reward)]
         for name in ("config.json", "model.safetensors", "vocab.txt"):
             (folder / name).write_bytes((folder / name).read_bytes() + b"1")  # swapped weights, or another tokenizer
             told.append(manifest.reward_told(reward))
         assert len({each["weights"]["hash"] for each in told}) == 4
-    bundled = [manifest.reward_told(name)["weights"]["hash"] for name in ("classifier", JUDGE)]
-    assert bundled[0] != bundled[1] and manifest.reward_told("perplexity")["weights"]["hash"]
+    bundled = [manifest.reward_told(name)["weights"]["hash"] for name in ("classifier", JUDGE, "sentiment:negative")]
+    assert bundled[0] == bundled[2] != bundled[1] and manifest.reward_told("perplexity")["weights"]["hash"]
     with pytest.raises(FileNotFoundError, match="'no/such' is no folder here"):
         manifest.reward_told("classifier:no/such:good")
 
