@@ -20,6 +20,7 @@ from torch import Tensor
 from iterref.budget import Budget, BudgetLike
 from iterref.columns import brief, read_column, shown
 from iterref.drafts import Drafts, pools_in
+from iterref.models.base import Text
 from iterref.random import Rng
 from iterref.rewards.algebra import weighted
 from iterref.rewards.strings import reward_from_string
@@ -226,7 +227,7 @@ def _text(value: Any, where: str) -> str:
             f"{where} has half of a surrogate pair at character {error.start}, which no text has: take it out, as in "
             ".encode('utf-8', 'ignore').decode()"
         ) from None
-    return str(value)
+    return value if isinstance(value, Text) else str(value)  # a text carries its tokens; numpy has strings of its own
 
 
 # By the names that `generate`, `edit` and the steps of a session share.
