@@ -26,6 +26,7 @@ from iterref.denoiser import Denoiser
 from iterref.fence import fenced
 from iterref.models.base import Text
 from iterref.models.family import Family
+from iterref.models.pretrained import filled
 from iterref.models.text.files import read_tokenizer
 from iterref.models.text.reading import spelled, unread
 from iterref.models.text.tokenized import TokenizedModel
@@ -211,8 +212,9 @@ class Summarizer(TokenizedModel):
         with hub.reading(folder / "weights.safetensors", str(folder)):
             weights = {name: weight.float() for name, weight in load_file(folder / "weights.safetensors").items()}
         try:
-            network = Transformer(TransformerOptions(**config["transformer"]))
-            network.load_state_dict(weights)
+            with torch.device("meta"):
+                network = Transformer(TransformerOptions(**config["transformer"]))
+            network = filled(network, weights, str(folder), lambda name: torch.float32, torch.device(device))
             tokenizer = read_tokenizer(folder, {}, str(folder))
             length, eos, source_length = (int(config[name]) for name in ("length", "eos", "source_length"))
         except Exception as error:  # tokenizers raises nothing narrower
@@ -222,7 +224,7 @@ class Summarizer(TokenizedModel):
         if not all(bool(weight.isfinite().all()) for weight in weights.values()):
             raise ValueError(f"{folder} holds weights that are not finite, of a training that diverged: train it anew")
         prompted = bool(config.get("prompted", True))
-        return cls(network.to(device), tokenizer, length, eos, source_length, precision, prompted, lossy)
+        return cls(network, tokenizer, length, eos, source_length, precision, prompted, lossy)
 
     def prepare(self, prompts: Sequence[str]) -> tuple[SummaryDenoiser, Tensor, Tensor]:
         """Encodes B prompts once. Returns their denoiser, a canvas (B, L) long of masks, and (B, L) bool, all True,

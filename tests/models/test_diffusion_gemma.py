@@ -213,7 +213,7 @@ def trained(loss_at: str, length: int = 16, vocab: int = 8, steps: int = 80, row
     return model.eval().requires_grad_(False), chain.sample(Rng.seeded(9, 200))
 
 
-@pytest.mark.parametrize("loss_at", ["all", "replaced"])
+@pytest.mark.parametrize("loss_at", ["all", pytest.param("replaced", marks=pytest.mark.slow)])
 def test_what_the_output_is_follows_from_where_the_loss_was(loss_at):
     model, texts = trained(loss_at)
     network, vocab = Network(model), model.config.text_config.vocab_size

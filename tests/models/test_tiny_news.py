@@ -37,10 +37,10 @@ def greedy(denoiser: SummaryDenoiser, canvas: Tensor, free: Tensor) -> Tensor:
     return x_t
 
 
-def copied_share(texts: list[str]) -> float:
+def copied_share(texts: list[str], prompts: list[str] = PROMPTS) -> float:
     """The share of the words of summaries that stand in their documents in the same order."""
     words = [text.split() for text in texts]
-    kept = [LCSseq.similarity(normalise(p).split(), w) for p, w in zip(PROMPTS, words, strict=True)]
+    kept = [LCSseq.similarity(normalise(p).split(), w) for p, w in zip(prompts, words, strict=True)]
     return sum(kept) / sum(map(len, words))
 
 
@@ -132,7 +132,7 @@ def test_weights_that_were_not_trained_do_not(model: Summarizer) -> None:
     blank = Summarizer(
         Transformer(model.network.options), model.tokenizer, model.length, model.eos, model.source_length
     )
-    assert copied_share(blank.decode(greedy(*blank.prepare(PROMPTS)))) < 0.5
+    assert copied_share(blank.decode(greedy(*blank.prepare(PROMPTS[:1]))), PROMPTS[:1]) < 0.5
 
 
 def test_bad_prompts_are_named(model: Summarizer) -> None:
