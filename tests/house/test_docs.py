@@ -19,6 +19,7 @@ import pytest
 
 import iterref
 from iterref.registry import ROOMS, get, names
+from iterref.samplers.strings import sampler_from_string
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -169,6 +170,28 @@ def test_what_the_pages_import_is_in_the_reference(site: Path) -> None:
     used = imported()
     assert len(used) > 20
     assert sorted(used - referred(site)) == []
+
+
+def test_the_files_and_tests_that_pages_name_are_there() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    files = set(re.findall(r"(?:iterref|benchmarks|tests|examples)/[\w/]+\.(?:py|txt|sh)", text))
+    written = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    tests = set(re.findall(r"`(test_\w+)`", text))
+    assert len(files) > 30 and [name for name in sorted(files) if not (ROOT / name).is_file()] == []
+    assert tests and [name for name in sorted(tests) if f"def {name}(" not in written] == []
+
+
+def test_the_pages_write_methods_as_they_are_now() -> None:
+    """Every method string with options, in prose and in code, is one that nothing warns about."""
+    found = {
+        match[0].rstrip(".,")
+        for page in (ROOT / "README.md", *PAGES)
+        for match in re.finditer(rf"\b(?:{'|'.join(names())}):[a-z][\w=.+,-]*", page.read_text(encoding="utf-8"))
+        if "=" in match[0] and not match[0].endswith("=")
+    }
+    assert len(found) > 30
+    for method in sorted(found):
+        sampler_from_string(method)
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
