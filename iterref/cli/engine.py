@@ -54,7 +54,7 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
     """Makes, or goes on making, the results of all prompts in the folder `out`; `options` are the command's own."""
     place = place_of(options, ranks=True)
     model, method, budget, reward = (options.pop(each) for each in ("model", "method", "budget", "reward"))
-    prompts, columns = given.prompts or [], given.columns
+    columns = given.columns
     name, workers, threads, gpus = engine["engine"], engine["workers"] or 1, engine["threads"] or 1, engine["gpus"]
     sliced = place["device_map"] == RANKS
     _expect_sense(engine, place, out, html)
@@ -67,7 +67,7 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
     from iterref.engine.results import Results
     from iterref.engine.texts import Texts
 
-    table, folder = read_table(prompts, columns), Path(out)
+    table, folder = read_table(given.prompts, columns), Path(out)
     told = manifest.Manifest(
         options={
             "method": method, "budget": budget, **{key: options[key] for key in sorted(options) if key != "max_rows"},
@@ -109,8 +109,7 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
     click.echo(f"written: {folder / 'results.jsonl'} and results.parquet, {len(table)} rows; {rate}")
     failed = folder / "failed.jsonl"
     if failed.exists():
-        with open(failed, "rb") as file:
-            aside = sum(1 for _ in file)
+        aside = failed.read_bytes().count(b"\n")
         raise click.ClickException(
             f"{aside} of {len(table)} rows were set aside with their errors, see {failed}: fix the cause, and give "
             "the same command with --retry-failed"

@@ -55,9 +55,8 @@ class Input:
     def columns(self) -> dict[str, list[Any]]:
         """What all lines have beside prompt and text, as arguments of a reward."""
         apart = {self.prompt, *([] if self.texts is None else [self.text]), *CARRIED}
-        first = self.fields[0] if self.fields else {}
-        shared = sorted(name for name in first if name not in apart and all(name in line for line in self.fields))
-        found = {name: [line[name] for line in self.fields] for name in shared}
+        names = sorted(self.fields[0].keys() - apart) if self.fields else []
+        found = {name: [line.get(name) for line in self.fields] for name in names}
         return {name: column for name, column in found.items() if not any(map(_missing, column))}
 
 
@@ -77,12 +76,11 @@ def _read(file: BinaryIO, wanted: tuple[str, ...], what: str) -> Input:
     entries = [entry for entry in found if not isinstance(entry, str)]
     own = _field(entries, wanted) or wanted[0]
     partner = _field(entries, PROMPT) if wanted == TEXT else None
-    texts = [_string(place, entry, own) for place, entry in entries]
-    prompts = None if partner is None else [_string(place, entry, partner) for place, entry in entries]
+    texts, *prompts = ([_string(place, entry, name) for place, entry in entries] for name in (own, partner) if name)
     _expect_whole(entries)
     fields = [entry for _, entry in entries]
     if wanted == TEXT:
-        return Input(prompts, texts, fields, partner or PROMPT[0], own)
+        return Input(prompts[0] if prompts else None, texts, fields, partner or PROMPT[0], own)
     trl = own == "prompt" and not any("completion" in entry for entry in fields)  # a data set's own stays
     return Input(texts, None, fields, own, "completion" if trl else "text")
 
@@ -110,14 +108,10 @@ def _string(place: Place, entry: dict[str, Any], name: str) -> str:
 
 def _expect_whole(entries: list[Row]) -> None:
     """Refuses a field that some line lacks or has null while another has it; what this library writes may be null."""
-    known: dict[str, Place] = {}
+    known = {name: place for place, entry in reversed(entries) for name in entry if not _missing(entry[name])}
     for place, entry in entries:
-        for name, value in entry.items():
-            if not _missing(value):
-                known.setdefault(name, place)
-    for place, entry in entries:
-        for name in known:
-            if name not in WRITTEN and _missing(entry.get(name)):
+        for name in sorted(known.keys() - {*WRITTEN}):
+            if _missing(entry.get(name)):
                 said = "null" if name in entry else "no field"
                 raise ValueError(
                     f"{place} has {said} `{name}`, which {known[name]} has: fill it in, or take the field out of all"

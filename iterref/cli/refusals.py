@@ -48,8 +48,8 @@ def kept(write: Callable[[Any], bool], goes_on: str) -> Iterator[None]:
         yield
     except (RuntimeError, KeyboardInterrupt) as error:
         partial = getattr(error, "partial", None)
-        reached = partial is not None and write(partial)
+        if partial is None or not write(partial):
+            goes_on = "no text was finished and none is written: start again"
         if not isinstance(error, KeyboardInterrupt):
             raise
-        nothing = "no text was finished and none is written: start again"
-        raise click.ClickException(f"interrupted; {goes_on if reached else nothing}") from error
+        raise click.ClickException(f"interrupted; {goes_on}") from error

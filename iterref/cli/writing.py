@@ -24,14 +24,8 @@ STDOUT = "standard output"
 # `expect_outputs` checks them, in one sentence for all; "-" is standard output, and tables go to standard error then
 FILE = click.Path(readable=False)
 JSON_FILE = click.Path(readable=False, allow_dash=True)
-PAGE = click.option(
-    "--html",
-    type=FILE,
-    help=f"Write the run as a page, too, with the steps of the first {WATCHED} texts.",
-)
-OUT = click.option(
-    "--out", type=JSON_FILE, default="-", help="The file to write.  [default: standard output]"
-)
+PAGE = click.option("--html", type=FILE, help=f"A page of the run, too, with steps of the first {WATCHED} texts.")
+OUT = click.option("--out", type=JSON_FILE, default="-", help="The file to write.  [default: standard output]")
 
 
 def expect_outputs(*paths: str | None) -> None:
@@ -63,14 +57,14 @@ def write_result(
     A line of JSON has all fields of the input, the text, its tokens, the reward and the cost, and what `more` says of
     the row. Of a run that broke off without any text nothing is written, which is what the answer says.
     """
-    entries = [_entry(given, result, row) for row in range(len(given))]
-    if not any(entry[given.text] is not None for entry in entries):
+    lines = [_line(given, result, row) | (more[row] if more else {}) for row in range(len(given))]
+    if not any(line[given.text] is not None for line in lines):
         return False
     if as_json:
-        lines = [{**entry, **extra} for entry, extra in zip(entries, more or [{}] * len(entries), strict=True)]
-        deliver(out, "".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines))
+        written = [json.dumps(line, ensure_ascii=False, default=str) for line in lines]
     else:
-        deliver(out, "".join(" ".join((entry[given.text] or "").splitlines()) + "\n" for entry in entries))
+        written = [" ".join((line[given.text] or "").splitlines()) for line in lines]
+    deliver(out, "".join(f"{line}\n" for line in written))
     if html is not None:
         try:
             result.save_html(html)
@@ -82,19 +76,18 @@ def write_result(
     return True
 
 
-def _entry(given: Input, result: Any, row: int) -> dict[str, Any]:
+def _line(given: Input, result: Any, row: int) -> dict[str, Any]:
     """A line: a row without a finished text has null for it, a text that no reward has judged null for that."""
     text, reward, tokens = result.texts[row], float(result.rewards[row]), result.tokens[row].tolist()
     judged = reward > float("-inf")
     seen = result.finished or judged or bool(text.strip()) and result.mask not in tokens
-    fields = {name: None if value != value else value for name, value in given.fields[row].items()}
-    cost = vars(result.cost)
+    fields = {name: None if value != value else value for name, value in given.fields[row].items()}  # NaN is no JSON
     return {
         **{name: value for name, value in fields.items() if name not in CARRIED},
         **({} if given.prompts is None else {given.prompt: fields.get(given.prompt, given.prompts[row])}),
         given.text: text if seen else None,
         "reward": reward if judged else None,
-        "cost": cost,
+        "cost": vars(result.cost),
         "tokens": tokens if seen else None,
     }
 
@@ -108,14 +101,15 @@ def deliver(path: str, text: str) -> None:
     try:
         if path == "-":
             click.echo(text, nl=False)
-            return
-        with whole(path) as file:
-            file.write(text.encode())
+        else:
+            with whole(path) as file:
+                file.write(text.encode())
     except BrokenPipeError:
         raise  # whoever read it wants no more of it
     except OSError as error:
-        if path == "-":
-            _silence()
+        if path == "-":  # let go of what it still holds, of which the end of the interpreter would complain again
+            with suppress(OSError, UnsupportedOperation):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         told = error.strerror if error.errno != errno.ENOSPC else "the disk is full"
         name = STDOUT if path == "-" else path
         raise click.ClickException(f"{name} cannot be written ({told}): {_saved(text)}") from error
@@ -129,12 +123,6 @@ def _saved(text: str) -> str:
                 file.write(text)
             return f"the texts are in {file.name}"
     return "nor could any other file, and the texts are lost"
-
-
-def _silence() -> None:
-    """Lets go of what standard output still holds, of which the end of the interpreter would complain again."""
-    with suppress(OSError, UnsupportedOperation):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
