@@ -1,7 +1,7 @@
 """Tests of estimation: what is stated before a run against what the same count finds in the whole run.
 
 The bar: bytes stated / measured within 25 % for a network that is larger than the draws from it, and within a factor of
-two for a tiny one, in portions and in few steps, for every method and both noises; half the rows are outside of the bar.
+two for a tiny one, in portions and in few steps, for every method and both noises; half the rows are outside it.
 """
 
 from __future__ import annotations

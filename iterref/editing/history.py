@@ -10,7 +10,7 @@ So the same calls make the same texts, in whatever order the branches are grown.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from math import inf, isfinite
 from pathlib import Path
@@ -109,6 +109,15 @@ class History:
         top = rewards.amax(0)
         return (rewards == top).long().argmax(0), top
 
+    def rows(self, nodes: Sequence[int]) -> tuple[Tensor, list[str], Tensor, Tensor]:
+        """Tokens, texts, rewards and drift of the rows at a node each."""
+        found = [self[node] for node in nodes]
+        tokens, rewards, drift = (
+            torch.stack([getattr(node, name)[row] for row, node in enumerate(found)])
+            for name in ("tokens", "rewards", "drift")
+        )
+        return tokens, [node.texts[row] for row, node in enumerate(found)], rewards, drift
+
     def tree(self, row: int | None = None) -> str:
         """The tree as text, one line a node: mean reward and drift, or those of one row with its text."""
         if not self.nodes:
@@ -116,12 +125,10 @@ class History:
         size = len(self.nodes[0].texts)
         if row is not None and not 0 <= (row := whole_number("row", row, "pass the number of a row")) < size:
             raise ValueError(f"there is no row {row}: the rows are 0 to {size - 1}")
-        below: dict[int, list[Node]] = {}
-        for node in self.nodes[1:]:
-            assert node.parent is not None
+        below: dict[int | None, list[Node]] = {}
+        for node in self.nodes:
             below.setdefault(node.parent, []).append(node)
-        lines: list[tuple[str, Node]] = []
-        waiting = [("", "", self.nodes[0])]
+        lines, waiting = list[tuple[str, Node]](), [("", "", self.nodes[0])]
         while waiting:
             lead, branch, node = waiting.pop()
             lines.append((f"{lead}{branch}{node}", node))

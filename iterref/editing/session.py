@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from iterref.arguments import checked_budget, checked_options, checked_sampler, checked_watch, number, whole_number
-from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
+from iterref.budget import BudgetLike, Cost
 from iterref.editing.drift import Drift, text_lengths
 from iterref.editing.history import History, Node, node_seed
 from iterref.editing.marks import BRACKETS, Around, Frame, Marks, Regions, place, read
 from iterref.editing.strength import strengthened
-from iterref.generation import recommended
+from iterref.generation import fitted, recommended
 from iterref.models.base import MASKS, TextModel
 from iterref.problem import Problem
 from iterref.result import Best, Interrupted, Result
@@ -145,7 +145,7 @@ class Editing:
         method = self._method(sampler, strength, budget)
         with self.context.turn:
             result = self._run(method, self.context.problem, self.tokens, watch, progress)
-            return self._record("refine", {"strength": strength, "sampler": str(method)}, result)
+            return self._at(self._add("refine", {"strength": strength, "sampler": str(method)}, result))
 
     def infill(
         self,
@@ -174,7 +174,7 @@ class Editing:
             )
         method = self._method(sampler, strength, budget)
         regions, problem, model = self._regions(marked, length, marks), self.context.problem, self.context.model
-        ends = {*self._blank().tolist(), *getattr(model, "ends", ())}
+        ends = {*([] if self.context.blank is None else self.context.blank.tolist()), *getattr(model, "ends", ())}
         problem = replace(
             problem, canvas=regions.canvas, free=regions.open & problem.may_change,
             forbidden=sorted({*map(int, problem.forbidden), *ends}),
@@ -184,7 +184,7 @@ class Editing:
         told = {name: value for name, value in options.items() if value is not None}
         with self.context.turn:
             result = self._run(method, problem, None if strength is None else regions.canvas, watch, progress)
-            return self._record("infill", told, result, regions.frames)
+            return self._at(self._add("infill", told, result, regions.frames))
 
     def vary(
         self,
@@ -217,10 +217,8 @@ class Editing:
         with self.context.turn:
             result = self._run(method, self.context.problem, self.tokens, watch, progress, n)
             options = {"of": n, "strength": strength, "sampler": str(method)}
-            made = [
-                self._add("vary", options, tokens, rewards, result)
-                for tokens, rewards in zip(result.tokens.chunk(n), result.rewards.chunk(n), strict=True)
-            ]
+            parts = zip(result.tokens.chunk(n), result.rewards.chunk(n), strict=True)
+            made = [self._add("vary", options, replace(result, tokens=x, rewards=r), run=result) for x, r in parts]
             rivals = [self.node, *made] if parent else made
             rewards = torch.stack([node.rewards for node in rivals])
             choice = rewards.argmax(0) if take == "best" else torch.full_like(rewards[0], int(parent)).long()
@@ -230,7 +228,7 @@ class Editing:
         """The session at an earlier node, to go on from there; or each of the B rows at a node of its own, such as
         `best().nodes`, which is recorded as a node. Raises `ValueError` for an unknown node."""
         if isinstance(node, str) or not isinstance(node, Sequence | Tensor):
-            return replace(self, at=self.history[node].id)
+            return self._at(self.history[node])
         if len(node) != len(self.texts):
             raise ValueError(f"there are {len(node)} nodes for {len(self.texts)} rows: give one, or one a row")
         with self.context.turn:
@@ -240,7 +238,7 @@ class Editing:
     def best(self) -> Choice:
         """The state of highest reward of every row, in the whole history; the earliest of equals."""
         nodes = tuple(self.history.best()[0].tolist())
-        return Choice(nodes, *self._rows(nodes))
+        return Choice(nodes, *self.history.rows(nodes))
 
     def save(self, path: str | Path) -> None:
         """Writes the history, see `History.save`; `edit(model, History.load(path), ...)` goes on with it."""
@@ -257,7 +255,7 @@ class Editing:
         sampler, budget = checked_sampler("sampler", sampler), checked_budget("budget", budget)
         chosen = recommended(self.context.model) if sampler is None else sampler
         method = sampler_from_string(chosen) if strength is None else strengthened(chosen, strength)
-        return method if budget is None else fit_budget(method, budget_of(budget).per(self.context.problem.denoiser.passes))
+        return fitted(method, budget, Cost(), self.context.problem.denoiser.passes)
 
     def _run(
         self,
@@ -295,20 +293,17 @@ class Editing:
         tokens = torch.where(better[:, None], result.tokens, self.tokens)
         return _showing(result, tokens, torch.where(better, result.rewards, self.rewards), context.model)
 
-    def _record(
-        self, operation: str, options: dict[str, Any], result: Result, frames: Sequence[Frame | None] = ()
-    ) -> Self:
-        node = self._add(operation, options, result.tokens, result.rewards, result, frames)
+    def _at(self, node: Node) -> Self:
         return replace(self, at=node.id)
 
     def _add(
-        self, operation: str, options: dict[str, Any], tokens: Tensor, rewards: Tensor, result: Result,
-        frames: Sequence[Frame | None] = (),
+        self, operation: str, options: dict[str, Any], result: Result, frames: Sequence[Frame | None] = (),
+        run: Result | None = None,
     ) -> Node:  # fmt: skip
         """Records a child of this node; a row for which no allowed text was found keeps its own. Text that did not
         change stays as it was written: that around the regions of `frames`, and that of a row whose tokens stayed."""
-        lost = torch.isneginf(rewards)
-        tokens = torch.where(lost[:, None], self.tokens, tokens)
+        lost = torch.isneginf(result.rewards)
+        tokens = torch.where(lost[:, None], self.tokens, result.tokens)
         texts = self.context.model.decode(tokens)
         for row, same in enumerate((tokens == self.tokens).all(1).tolist()):
             frame = frames[row] if row < len(frames) else None
@@ -317,29 +312,15 @@ class Editing:
         return self.history.add(
             Node(
                 0, self.at, operation, options, tokens, texts,
-                torch.where(lost, self.rewards, rewards), self.context.drift(tokens, self.context.problem.rows),
-                cost=result.asked, kept=tuple(lost.nonzero()[:, 0].tolist()), result=result,
+                torch.where(lost, self.rewards, result.rewards), self.context.drift(tokens, self.context.problem.rows),
+                cost=result.asked, kept=tuple(lost.nonzero()[:, 0].tolist()), result=run or result,
             )
         )  # fmt: skip
 
     def _picked(self, sources: Sequence[int], options: dict[str, Any]) -> Self:
         """Records a child of this node whose rows come from other nodes."""
-        rows = self._rows(sources)
-        return replace(self, at=self.history.add(Node(0, self.at, "pick", options, *rows, sources=tuple(sources))).id)
-
-    def _rows(self, nodes: Sequence[int]) -> tuple[Tensor, list[str], Tensor, Tensor]:
-        """Tokens, texts, rewards and drift of the rows at a node each."""
-        found = [self.history[node] for node in nodes]
-        tokens, rewards, drift = (
-            torch.stack([getattr(node, name)[row] for row, node in enumerate(found)])
-            for name in ("tokens", "rewards", "drift")
-        )
-        return tokens, [node.texts[row] for row, node in enumerate(found)], rewards, drift
-
-    def _blank(self) -> Tensor:
-        if self.context.blank is None:
-            raise ValueError("infilling needs the model's encode to take an empty text, which shows its padding")
-        return self.context.blank
+        node = Node(0, self.at, "pick", options, *self.history.rows(sources), sources=tuple(sources))
+        return self._at(self.history.add(node))
 
     def _regions(self, marked: Sequence[str | None], length: int | None, marks: Marks) -> Regions:
         if isinstance(marked, str) or len(marked) != len(self.texts):
@@ -349,9 +330,10 @@ class Editing:
         read_texts = [None if text is None else read(text, row, marks, masks) for row, text in enumerate(marked)]
         if not any(read_texts):
             raise ValueError("every row is None: mark a region in at least one of them")
-        blank, lengths = self._blank(), text_lengths(self.tokens, self.context.blank).tolist()
-        problem = self.context.problem
-        begins = problem.may_change.int().argmax(1).tolist()
+        problem, blank = self.context.problem, self.context.blank
+        if blank is None:
+            raise ValueError("infilling needs the model's encode to take an empty text, which shows its padding")
+        lengths, begins = text_lengths(self.tokens, blank).tolist(), problem.may_change.int().argmax(1).tolist()
         regions = place(self.context.model, blank, self.tokens, lengths, read_texts, length, begins)
         closed = ~problem.may_change & (regions.open | (regions.canvas != problem.canvas))
         if bool(closed.any()):

@@ -1,12 +1,11 @@
-"""Training: a small trainer of masked diffusion models of summaries or of texts, and the masked and uniform losses.
+"""Training: a small trainer of masked diffusion models of summaries or of texts, and the masked loss.
 
 train(TrainConfig(train=("mine.txt",), out="my-model"))          then iterref.generate("my-model", ...)
 """
 
 from iterref.training.config import TrainConfig
-from iterref.training.loop import train
-from iterref.training.losses import masked_loss, spread_times, uniform_loss
-from iterref.training.surroundings import keep_freed_memory
+from iterref.training.loop import keep_freed_memory, train
+from iterref.training.losses import masked_loss, spread_times
 from iterref.training.trainer import Diverged
 
-__all__ = ["Diverged", "TrainConfig", "keep_freed_memory", "masked_loss", "spread_times", "train", "uniform_loss"]
+__all__ = ["Diverged", "TrainConfig", "keep_freed_memory", "masked_loss", "spread_times", "train"]

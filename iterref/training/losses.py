@@ -1,9 +1,8 @@
-"""Losses: the masked and the uniform diffusion losses, in nats a token.
+"""Losses: the masked diffusion loss, in nats a token.
 
     masked    E_t (1 / t) sum over masked i of -log p(x_0^i | x_t)        (Sahoo et al. 2024, arXiv:2406.07524, eq. 10)
-    uniform   E_t mean over all i of -log p(x_0^i | x_t)                  (Austin et al. 2021, arXiv:2107.03006, eq. 5)
 
-With a_t = 1 - t and t uniform, the number n of masked tokens of L is uniform on 0 .. L, and the first equals
+With a_t = 1 - t and t uniform, the number n of masked tokens of L is uniform on 0 .. L, and the loss equals
 (L + 1) E_n mean over masked i of -log p: the weight 1 / t becomes one over the realised number of masks, which has the
 same expectation and far less noise (Ou et al. 2025, arXiv:2406.03736).
 """
@@ -39,23 +38,6 @@ def masked_loss(
     log_p = network.target_log_probs(states, memory, where, x_0)
     share = weight.repeat_interleave(copies, dim=0) * where / where.sum(1, keepdim=True).clamp_min(1)
     return -(log_p * share[where]).sum() / len(x_0)
-
-
-def uniform_loss(
-    network: Transformer, memory: Memory, target: Tensor, weight: Tensor, generator: torch.Generator, copies: int = 1
-) -> Tensor:
-    """Uniform diffusion loss, nats a token, of targets (B, L) long: each token is replaced with probability t by one
-    drawn from the whole vocabulary, and all are predicted. Arguments as in `masked_loss`. Raises `ValueError` for a
-    network without a time input, since noisy tokens do not show how noisy they are."""
-    if network.time is None:
-        raise ValueError("the uniform loss needs a timed network: set timed=True in its options")
-    x_0 = target.repeat_interleave(copies, dim=0)
-    t = spread_times(len(x_0), generator)
-    noisy = torch.rand(x_0.shape, generator=generator) < t[:, None]
-    x_t = torch.where(noisy, torch.randint(network.options.vocab, x_0.shape, generator=generator), x_0)
-    everywhere = torch.ones_like(noisy)
-    log_p = network.target_log_probs(network.decode(x_t, memory, t), memory, everywhere, x_0)
-    return -(log_p * weight.repeat_interleave(copies, dim=0).flatten()).mean()
 
 
 def token_weight(target: Tensor, end_weight: float) -> Tensor:

@@ -50,8 +50,8 @@ def test_refining_is_a_run_from_the_current_texts_with_the_nodes_own_seed():
     chain = session(seed=5).refine(strength=0.4, sampler=SMALL)
     again = chain.refine(strength=0.4, sampler=SMALL)
     problem = session().context.problem
-    first = sample(sampler_from_string("iterref:steps=0,moves=3,tries=3,span=0.4+0.2"), problem, seed=node_seed(5, (0,)),
-                   start=problem.canvas)  # fmt: skip
+    method = sampler_from_string("iterref:steps=0,moves=3,tries=3,span=0.4+0.2")
+    first = sample(method, problem, seed=node_seed(5, (0,)), start=problem.canvas)
     assert torch.equal(chain.tokens, first.tokens)
     assert again.node.parent == chain.at and again.node.path == (0, 0)
     assert again.cost == Cost(0, 1) + chain.node.cost + again.node.cost

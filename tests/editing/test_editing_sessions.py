@@ -16,7 +16,6 @@ import pytest
 import torch
 
 import iterref
-from iterref import Cost
 from iterref.editing import Editing, History, edit
 from iterref.rewards.base import RewardError
 from tests.support.fakes import FakeModel, beta

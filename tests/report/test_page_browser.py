@@ -238,7 +238,8 @@ def contrasts(tab: Any) -> list[tuple[float, str]]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read(visit, scheme, tmp_path):
-    text = page(run("iterref:steps=3,moves=12,tries=3,decisions=2,early=0.5", watch=(2,), decode=words), "abc".__getitem__)
+    result = run("iterref:steps=3,moves=12,tries=3,decisions=2,early=0.5", watch=(2,), decode=words)
+    text = page(result, "abc".__getitem__)
     tab = visit(text, scheme)
     tab.locator(".moves summary").click()
     tab.locator("table.proposals").wait_for()
