@@ -90,8 +90,7 @@ class Algebra:
         values = values[values > -inf]
         if len(values) < 2 or not values.std() > 0:
             raise ValueError(
-                f"a pilot of {len(values)} finite rewards that do not differ has no spread to standardise by: "
-                "draw more samples, or leave the reward as it is"
+                f"a pilot of {len(values)} finite rewards has no spread to standardise by: draw more samples"
             )
         return combined(Standardise(float(values.mean()), float(values.std(ddof=1))), (self,))
 
@@ -273,9 +272,7 @@ def weighted(rewards: Sequence[Any], weights: Sequence[float] | None = None) -> 
     rewards = list(rewards)
     weights = [_number(weight, "weighted by") for weight in ([1.0] * len(rewards) if weights is None else weights)]
     if not rewards or len(weights) != len(rewards):
-        raise ValueError(
-            f"there are {len(weights)} weights for {len(rewards)} rewards: give one a reward, at least one"
-        )
+        raise ValueError(f"there are {len(weights)} weights for {len(rewards)} rewards: give one each")
     return combined(Sum(tuple(weights), skips=True), tuple(map(_callable, rewards)))
 
 

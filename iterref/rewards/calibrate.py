@@ -70,8 +70,7 @@ def calibrate_alpha(
     if wanted <= floor:
         forbidden = ", by what is forbidden alone," if kl is not None and floor > 0 else ""
         raise ValueError(
-            f"the model has {name} {floor:.4g} without guidance{forbidden} and guidance only raises it: "
-            f"ask for more than that, got {wanted:g}"
+            f"the model has {name} {floor:.4g} without guidance{forbidden}: ask for more than that, got {wanted:g}"
         )
     if wanted > ceiling:
         raise ValueError(
@@ -158,10 +157,7 @@ class _Tilt:
             raise ValueError("all rewards of the pilot are equal within a prompt, so alpha changes nothing: draw more")
         start, end = 1e-9 / below.max(), 745.0 / below.min()  # beyond, only the best of a prompt have any weight
         if self.ess(0.0) <= least:
-            raise ValueError(
-                f"the pilot has {self.ess(0.0):.3g} allowed samples a prompt, and more than {least:g} are needed: "
-                "draw more of them"
-            )
+            raise ValueError(f"the pilot has {self.ess(0.0):.3g} allowed samples a prompt: draw more than {least:g}")
         return start, end if self.ess(end) >= least else _root(lambda beta: self.ess(beta) - least, start, end)
 
     def _weights(self, beta: float) -> np.ndarray:

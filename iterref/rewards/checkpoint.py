@@ -102,8 +102,7 @@ def load_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> Any:
     known = vocabulary(checkpoint)
     if tokenizer.vocab_size > known:
         raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens and {checkpoint.name} knows {known}: they do not belong "
-            "together, give the tokenizer that the model was trained with"
+            f"the tokenizer has {tokenizer.vocab_size} tokens and {checkpoint.name} knows {known}: give its own"
         )
     return tokenizer
 
@@ -120,10 +119,7 @@ def _tokenizer_in(folder: Path) -> Any:
     # without its files, some versions make a tokenizer of nothing but special tokens; one of bytes needs no file
     listed = any(file for pattern in ("tokenizer.json", "vocab.*", "*.model") for file in folder.glob(pattern))
     if tokenizer is None or (not listed and tokenizer.vocab_size < 256):
-        raise ValueError(
-            f"{folder} has no tokenizer that can be read ({reason}): save the model's own beside it, or give "
-            "tokenizer=..."
-        )
+        raise ValueError(f"{folder} has no tokenizer that can be read ({reason}): give tokenizer=...")
     return tokenizer
 
 

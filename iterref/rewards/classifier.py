@@ -98,8 +98,7 @@ def label_index(config: Any, label: str | int | None, value: Measure) -> int:
     number = int(written) if written.isdecimal() and int(written) in names else None
     if isinstance(label, int) and found and number is not None and found != [number]:
         raise ValueError(
-            f"label {label} is the number of {names[number]!r} and the name of number {found[0]}: give the name as a "
-            f"string, one of {listed}"
+            f"label {label} is the number of {names[number]!r} and the name of number {found[0]}: give a string"
         )
     found = found or ([] if number is None else [number])
     if len(found) != 1:

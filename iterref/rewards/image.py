@@ -48,9 +48,7 @@ class Preprocessing:
         """From a checkpoint's preprocessor_config.json. Raises `FileNotFoundError` where there is none."""
         file = folder / "preprocessor_config.json" if folder else None
         if file is None or not file.is_file():
-            raise FileNotFoundError(
-                f"{folder} has no preprocessor_config.json: save the model's image processor beside it"
-            )
+            raise FileNotFoundError(f"{folder} has no preprocessor_config.json: save the image processor beside it")
         config = json.loads(file.read_text(encoding="utf-8"))
         size = config.get("size") if config.get("do_resize", True) else None
         crop = config.get("crop_size") if config.get("do_center_crop") else None

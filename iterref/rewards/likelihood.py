@@ -52,9 +52,7 @@ class SelfLikelihood(Composable):
         if max_rows < 1 or (groups is not None and groups < 1):
             raise ValueError(f"groups={groups} and max_rows={max_rows}: give at least 1 of each")
         if not denoiser.has_leave_one_out and denoiser.noise.mask is None:
-            raise ValueError(
-                "the denoiser has neither a mask nor leave-one-out conditionals: use Perplexity of another model"
-            )
+            raise ValueError("the denoiser has neither a mask nor leave-one-out conditionals: use Perplexity")
         self.denoiser = denoiser
         self.free = free.bool()
         self.value = value

@@ -30,7 +30,6 @@ Measure = Literal["precision", "recall", "f"]
 Group = TypeVar("Group", bound=Hashable)
 
 _GRAM = re.compile("rouge([0-9])")
-_MEASURES: dict[str, int] = {"precision": 0, "recall": 1, "f": 2}
 
 
 class Tokenizer:
@@ -256,18 +255,15 @@ class RougeAgainst(TextComposable):
 
 def measure_index(measure: str) -> int:
     """Where `Targets.score` keeps a measure on its last axis. Raises ValueError for an unknown one."""
-    if measure not in _MEASURES:
+    if measure not in get_args(Measure):
         raise ValueError(f"there is no measure called {measure!r}: use precision, recall or f")
-    return _MEASURES[measure]
+    return get_args(Measure).index(measure)
 
 
 def expect_words(text: str, tokenize: Callable[[str], list[str]]) -> None:
     """Raises `ValueError` for a text that says something, none of which the tokenizer finds."""
     if any(map(str.isalnum, text)) and not tokenize(text):
-        raise ValueError(
-            f"the tokenizer finds no word in the reference {text[:40]!r}, so every text would score 0: say "
-            "tokenizer='unicode'"
-        )
+        raise ValueError(f"the tokenizer finds no word in the reference {text[:40]!r}: say tokenizer='unicode'")
 
 
 def reference_texts(entry: Any, where: str) -> tuple[str, ...]:

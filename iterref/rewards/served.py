@@ -75,8 +75,7 @@ class Served(TextComposable):
             raise ValueError(f"batch={batch}, workers={workers}, retries={retries}: give at least 1, 1 and 0")
         if not (0 < timeout < inf and 0 <= pause <= longest < inf):
             raise ValueError(
-                f"timeout={timeout:g}, pause={pause:g}, longest={longest:g}: give seconds, a timeout above 0 and a "
-                "pause of at most the longest wait"
+                f"timeout={timeout:g}, pause={pause:g}, longest={longest:g}: give 0 < timeout, pause <= longest"
             )
         self.url = _address(url)
         self.batch, self.workers, self.timeout, self.retries = batch, workers, timeout, retries
@@ -116,8 +115,7 @@ class Served(TextComposable):
             return json.dumps(request, allow_nan=False).encode()
         except Exception as error:  # whatever a function of the user's raises, or an object that JSON cannot hold
             raise RewardError(
-                f"the request for {name_rows(rows)} cannot be written as JSON ({first_line(error)}): say by write= "
-                "what is sent"
+                f"the request for {name_rows(rows)} is no JSON ({first_line(error)}): say by write= what is sent"
             ) from error
 
     async def _answers(self, batches: list[_Batch]) -> list[list[float]]:

@@ -52,8 +52,7 @@ def reward_from_string(text: str, columns: Collection[str] | None = None) -> Any
         field = next((column for column in REFERENCES if column in columns), None)
         if field is None:
             raise ValueError(
-                f"the reward {name} needs a column `reference`: give JSON input whose every line has that field, or "
-                "columns={'reference': [...]}"
+                f"the reward {name} needs a column `reference`: give JSON input with that field, or columns={{...}}"
             )
         options["references"] = field
     return reward(**options)

@@ -66,9 +66,7 @@ class TextReward(Composable):
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         places: list[int] = rows.tolist()
         if self._size is not None and places and not 0 <= min(places) <= max(places) < self._size:
-            raise RewardError(
-                f"row {max(places)} was asked for, but prompts and columns hold {self._size} rows: add its entry"
-            )
+            raise RewardError(f"row {max(places)} was asked for, but prompts and columns hold {self._size} rows")
         texts = self.decode(tokens)
         if len(texts) != len(places):
             raise RewardError(f"decode gave {len(texts)} texts for {len(places)} rows: return one text a row")
@@ -92,9 +90,7 @@ def bind_reward(reward: Any, as_text: Callable[[Any], Reward], identities: Tenso
     function that needs a column that is not there, and for a network in place of a function.
     """
     if isinstance(reward, torch.nn.Module):
-        raise ValueError(
-            f"the reward is a network ({type(reward).__name__}): pass rewards.Classifier(network, tokenizer=...)"
-        )
+        raise ValueError(f"the reward is a network ({type(reward).__name__}): pass rewards.Classifier(network, ...)")
     if not isinstance(reward, Composable) and not judges_tokens(reward):
         return as_text(reward)
     if identities is None or torch.equal(identities.cpu(), torch.arange(len(identities))):

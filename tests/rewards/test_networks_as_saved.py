@@ -94,7 +94,7 @@ def test_labels_are_found_by_name_before_number(tmp_path: Path) -> None:
     stars = labelled(tmp_path / "stars", ["3", "2", "1"])
     assert Classifier(stars, "1").label == 2 and Classifier(stars, "3").label == 0
     assert Classifier(stars, 0).label == 0  # a number that is no name
-    with pytest.raises(ValueError, match="label 1 is the number of '2' and the name of number 2: give the name"):
+    with pytest.raises(ValueError, match="label 1 is the number of '2' and the name of number 2: give a string"):
         Classifier(stars, 1)
     plain = labelled(tmp_path / "plain", ["bad", "Good", "good"])
     assert [Classifier(plain, label).label for label in ("good", "Good", "BAD", "1", 1)] == [2, 1, 0, 1, 1]

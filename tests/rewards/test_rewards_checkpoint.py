@@ -142,7 +142,9 @@ def test_a_tokenizer_that_does_not_match(sentiment: Path, tmp_path: Path) -> Non
         inner.pre_tokenizer = pre_tokenizers.Whitespace()
         return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="w0")
 
-    with pytest.raises(ValueError, match=rf"tokenizer has 99 tokens and .*sentiment knows {checkpoints.SIZE}: they do"):
+    with pytest.raises(
+        ValueError, match=rf"tokenizer has 99 tokens and .*sentiment knows {checkpoints.SIZE}: give its own"
+    ):
         Classifier(sentiment, 0, tokenizer=words(99))
     added = words(checkpoints.SIZE)
     added.add_tokens(["beyond"])

@@ -329,9 +329,9 @@ def test_an_answer_without_end_is_cut(serve: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_what_cannot_be_sent_is_refused_before_anything_is(serve: Any) -> None:
     server = serve()
-    with pytest.raises(RewardError, match=r"for row 0 cannot be written as JSON \(TypeError: Object of type object"):
+    with pytest.raises(RewardError, match=r"for row 0 is no JSON \(TypeError: Object of type object"):
         Served(server.url)(TEXTS[:1], tone=[object()])
-    with pytest.raises(RewardError, match="cannot be written as JSON .ValueError: Out of range float"):
+    with pytest.raises(RewardError, match="is no JSON .ValueError: Out of range float"):
         Served(server.url)(TEXTS[:1], tone=[math.nan])
     with pytest.raises(RewardError, match="cannot be sent .LocalProtocolError"):
         Served(server.url, headers={"X-Key": "a\nb"})(TEXTS[:1])

@@ -73,7 +73,7 @@ def test_words_of_scripts_by_hand() -> None:
 
 def test_a_reference_without_a_word_is_refused_and_others_are_read() -> None:
     for text in ("警察", "полиция"):
-        with pytest.raises(ValueError, match=f"no word in the reference '{text}', .* say tokenizer='unicode'"):
+        with pytest.raises(ValueError, match=f"no word in the reference '{text}': say tokenizer='unicode'"):
             Rouge()(["a"], reference=[text])
         with pytest.raises(ValueError, match="no word"):
             Rouge().against([text])
