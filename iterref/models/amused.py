@@ -35,6 +35,7 @@ from iterref.models.family import Family
 from iterref.models.text.tokenized import TokenizedModel
 from iterref.models.vq import ImageCodec
 from iterref.noise import Noise, Schedule, absorbing
+from iterref.optional import require
 
 FAMILY = Family(
     title="aMUSEd pipelines of diffusers",
@@ -176,7 +177,10 @@ def load(
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, parts that do not fit
     together, and a size that is no multiple of what the network needs.
     """
-    library, name = vq.diffusers(), str(name)
+    require("diffusers", "images", "a model of images")
+    import diffusers
+
+    name = str(name)
     placing = {"dtype": dtype, "place": torch.device(device)}
     folder = fetched(name, FILES, revision=revision)
     file = folder / INDEX
@@ -186,8 +190,8 @@ def load(
     images = vq.opened(folder, name, "vqvae", **placing | {"dtype": torch.float32})
     noise = _noise(folder, name, transformer)
     reader = Reader.load(folder / "tokenizer", text)
-    network: Any = vq.network(library.UVit2DModel, transformer)
-    painter: Any = vq.network(library.VQModel, images)
+    network: Any = vq.network(diffusers.UVit2DModel, transformer)
+    painter: Any = vq.network(diffusers.VQModel, images)
     _together(name, network.config, painter.config, reader.encoder.config)
     scale = 2 ** (len(painter.config.block_out_channels) - 1)
     own, step = network.config.sample_size * scale, scale * (2 if network.config.downsample else 1)

@@ -26,7 +26,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -217,38 +216,21 @@ def load(
             f"self_condition mixes the rows of the token table on {network.device}, and device_map keeps it on the "
             "host or the disk: put both embed_tokens and lm_head there"
         )
-    noise, length = uniform(vocab), length or room
-    bind = partial(
-        bound, network, noise, length=length, most=most, self_condition=self_condition, left_out=left_out,
-        impossible=unwritten(checkpoint, codec, vocab).to(network.device),
-    )  # fmt: skip
+    noise, impossible = uniform(vocab), unwritten(checkpoint, codec, vocab).to(network.device)
+
+    def bind(prompts: Sequence[Sequence[int]], length: int = length or room) -> CanvasDenoiser:
+        """The denoiser of the answers to B prompts, token ids, which are encoded here and never again."""
+        expect_positions(prompts, length, most)
+        with fenced(network.device):
+            encoded = network.encode(prompts, network.device)
+        return CanvasDenoiser(network, noise, encoded, impossible, self_condition, left_out)
+
     start = None if codec is None else codec.start
     return PromptedModel(
-        bind, noise, length, codec, network=network, head=[] if start is None else [start],
+        bind, noise, length or room, codec, network=network, head=[] if start is None else [start],
         ends=[] if codec is None else codec.ends, fill=0 if codec is None else codec.fill, chat=chat,
         device=network.device, room=room,
     )  # fmt: skip
-
-
-def bound(
-    network: Network,
-    noise: Noise,
-    prompts: Sequence[Sequence[int]],
-    *,
-    length: int,
-    most: int,
-    impossible: Tensor,
-    self_condition: int,
-    left_out: bool,
-) -> CanvasDenoiser:
-    """The denoiser of the answers to B prompts, token ids, which are encoded here and never again.
-
-    Raises `ValueError` for a prompt that leaves no room for its answer, naming the row.
-    """
-    expect_positions(prompts, length, most)
-    with fenced(network.device):
-        encoded = network.encode(prompts, impossible.device)
-    return CanvasDenoiser(network, noise, encoded, impossible, self_condition, left_out)
 
 
 def unwritten(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> Tensor:

@@ -21,7 +21,6 @@ from iterref.fence import fenced
 from iterref.hub import first_line, read_json
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.pretrained import filled
-from iterref.optional import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,14 +101,6 @@ def pictures(images: Tensor) -> list[Image]:
 
     array = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(one) for one in array]
-
-
-def diffusers() -> Any:
-    """The library. Raises `MissingExtra` where it is not installed."""
-    require("diffusers", "images", "a model of images")
-    import diffusers as library
-
-    return library
 
 
 def opened(folder: Path, name: str, part: str, **placing: Any) -> Checkpoint:

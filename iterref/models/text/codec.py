@@ -28,17 +28,11 @@ from iterref.models.text.files import read_tokenizer
 from iterref.models.text.reading import lost, spelled
 
 # Where a role's token is named, and what it is usually called.
-NAMED = {
-    "start": ("bos_token", "cls_token"),
-    "end": ("eos_token", "sep_token"),
-    "pad": ("pad_token",),
-    "mask": ("mask_token",),
-}
-USUAL = {
-    "start": ("<|endoftext|>", "[CLS]", "<s>"),
-    "end": ("<|endoftext|>", "[SEP]", "</s>"),
-    "pad": ("[PAD]", "<pad>"),
-    "mask": ("[MASK]", "<mask>"),
+ROLES = {
+    "start": (("bos_token", "cls_token"), ("<|endoftext|>", "[CLS]", "<s>")),
+    "end": (("eos_token", "sep_token"), ("<|endoftext|>", "[SEP]", "</s>")),
+    "pad": (("pad_token",), ("[PAD]", "<pad>")),
+    "mask": (("mask_token",), ("[MASK]", "<mask>")),
 }
 PLAIN = Lock()  # one thread at a time says how a tokenizer takes special tokens
 TURNS = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<turn|>")  # what ends an answer in a chat
@@ -65,7 +59,7 @@ class Codec:
             if (folder / side).is_file():
                 config |= read_json(folder / side, str(name))
         tokenizer = read_tokenizer(folder, config, str(name))
-        special = {role: _special(tokenizer, config, role) for role in NAMED}
+        special = {role: _special(tokenizer, config, *names) for role, names in ROLES.items()}
         return cls(tokenizer, **special, template=_template(folder, config), lossy=lossy)
 
     def within(self, vocab: int, mask: int | None) -> Codec:
@@ -245,15 +239,11 @@ def _frame(processor: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     return ids(parts[:at]), ids(parts[at + 1 :])
 
 
-def _special(tokenizer: Tokenizer, config: dict[str, Any], role: str) -> int | None:
+def _special(tokenizer: Tokenizer, config: dict[str, Any], keys: Sequence[str], usual: Sequence[str]) -> int | None:
     """The id of a role's token: as configured, or by its usual name."""
-    for key in NAMED[role]:
-        written = config.get(key)
-        content = written.get("content") if isinstance(written, dict) else written
-        token: int | None = tokenizer.token_to_id(content) if isinstance(content, str) else None
-        if token is not None:
-            return token
-    known: list[int | None] = [tokenizer.token_to_id(name) for name in USUAL[role]]
+    written = [config.get(key) for key in keys]
+    named = [one.get("content") if isinstance(one, dict) else one for one in written]
+    known = [tokenizer.token_to_id(name) for name in (*named, *usual) if isinstance(name, str)]
     return next((token for token in known if token is not None), None)
 
 
