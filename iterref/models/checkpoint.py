@@ -68,14 +68,10 @@ class Checkpoint:
                 tensors |= load_file(file)
         return tensors
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The sizes of all tensors by name, read from the headers of files alone. Raises as `weights` does."""
-        return hub.shapes(self.files(), self.name)
-
     def expect_room(self) -> None:
         """Raises `ValueError` where the weights need more bytes than their device has room for."""
         if isinstance(self.place, torch.device):
-            hub.expect_room(self.name, self.shapes(), self.dtype, self.place)
+            hub.expect_room(self.name, hub.shapes(self.files(), self.name), self.dtype, self.place)
 
     def size(self, *names: str) -> int:
         """The whole number that config.json holds under one of `names`, a dot going one level down.

@@ -30,16 +30,8 @@ class Held(Checkpoint):
         """All tensors by name, where the network has them."""
         return dict(self.tensors)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The sizes of all tensors by name."""
-        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
-
     def expect_room(self) -> None:
         """The weights have their room already."""
-
-    def files(self) -> list[Path]:
-        """No file holds them."""
-        return []
 
 
 def held(model: Any, tokenizer: Any, folder: Path, **placing: Any) -> Held:

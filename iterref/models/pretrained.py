@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from iterref import hub
 from iterref.hub import first_line, quiet
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap
@@ -47,7 +48,8 @@ def network(
     if isinstance(place, DeviceMap):
         # From the files themselves: each weight goes to its place alone, and those on the disk are never read here, nor
         # are their sizes looked at.
-        shapes = {renamed(name, names): shape for name, shape in checkpoint.shapes().items()}
+        found = hub.shapes(checkpoint.files(), checkpoint.name)
+        shapes = {renamed(name, names): shape for name, shape in found.items()}
         source, told = checkpoint.folder, place.options(kind, config, checkpoint, names)
     else:
         held = {renamed(name, names): weight for name, weight in checkpoint.weights().items()}

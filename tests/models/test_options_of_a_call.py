@@ -56,12 +56,12 @@ def test_a_length_that_cannot_be_is_refused(tmp_path: Path) -> None:
 
 
 @contextmanager
-def hostile() -> Iterator[None]:
+def hostile(device: str = "meta") -> Iterator[None]:
     """Everything that a caller may have set, other than it was when a model was tried."""
     torch.set_default_dtype(torch.float64)
     try:
         with ExitStack() as stack:
-            stack.enter_context(torch.device("meta"))
+            stack.enter_context(torch.device(device))
             stack.enter_context(torch.autocast("cpu", dtype=torch.bfloat16))
             stack.enter_context(torch.inference_mode())
             yield
@@ -105,7 +105,7 @@ def test_a_load_is_fenced_from_the_caller_s_torch(tmp_path: Path, family: str) -
     prompts = PROMPTS if family in FAMILIES else prompts
     run = {"reward": ending, "sampler": METHOD, "seed": 3}
     wanted_texts = iterref.generate(plain, prompts, **run).texts
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with hostile("cpu"):
         assert iterref.generate(model, prompts, **run).texts == wanted_texts
 
 
