@@ -16,11 +16,12 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from io import BufferedReader, BytesIO, TextIOWrapper
-from itertools import islice
+from itertools import chain, islice
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from iterref.lines import KEPT, MOST, Place, objects, parsed, readable
+from iterref.optional import require
 
 Row = tuple[Place, dict[str, Any]]
 
@@ -59,8 +60,7 @@ def rows(file: BinaryIO, name: str, fields: Sequence[str]) -> list[Row] | list[s
     `fields` are names that a table's header is known by. Raises `ValueError` for other forms and for what cannot be
     read, naming the line.
     """
-    reader: Any = file
-    reader = reader if hasattr(reader, "peek") else BufferedReader(reader)
+    reader: Any = file if hasattr(file, "peek") else BufferedReader(file)
     suffixes = [suffix.lower().removeprefix(".") for suffix in PurePath(name).suffixes]
     try:
         if reader.peek(2)[:2] == b"\x1f\x8b":
@@ -86,12 +86,9 @@ def _of_text(text: TextIOWrapper, name: str, suffix: str, fields: Sequence[str])
     """The rows of a text file, whose first line that is not blank says which form it has."""
     if suffix == "json":
         return _json(text.read(), name, must=True)
-    lines, blank, head = readable(text, "the input"), list[str](), ""
-    for line in lines:
-        if line.strip():
-            head = line
-            break
-        blank.append(line)
+    lines, blank = readable(text, "the input"), list[str]()
+    while (head := next(lines, "")) and not head.strip():
+        blank.append(head)
     begin = head.lstrip()
     if suffix in ("jsonl", "ndjson") or begin.startswith("{"):
         return list(objects(_all(blank, head, lines)))
@@ -115,10 +112,7 @@ def _of_text(text: TextIOWrapper, name: str, suffix: str, fields: Sequence[str])
 
 
 def _all(blank: list[str], head: str, lines: Iterator[str]) -> Iterator[str]:
-    yield from blank
-    if head:
-        yield head
-    yield from lines
+    return chain(blank, [head] if head else [], lines)
 
 
 def _plain(line: str) -> str:
@@ -140,14 +134,14 @@ def _json(text: str, name: str, must: bool) -> list[Row] | list[str]:
     if isinstance(found, dict) and "\n" in text.strip():
         raise ValueError(f"{name} holds one JSON object over several lines: write an array of objects, or one a line")
     kinds = {type(entry) for entry in found} if isinstance(found, list) else set()
-    if kinds == {dict} or kinds == {str}:
+    if kinds in ({dict}, {str}):
         found = parsed(text, name)  # refuses halves of surrogate pairs
         return found if kinds == {str} else [(f"entry {at}", row) for at, row in enumerate(found, 1)]
     if isinstance(found, dict):
         return [("line 1", found)]
-    if not must:
-        return []
-    raise ValueError(f"{name} is JSON and no array of objects or of texts: write one of these, or one object a line")
+    if must:
+        raise ValueError(f"{name} is JSON and no array of objects or texts: write one of these, or one object a line")
+    return []
 
 
 def _table(lines: Iterator[str], delimiter: str, skipped: int) -> Iterator[Row]:
@@ -178,10 +172,9 @@ def _table(lines: Iterator[str], delimiter: str, skipped: int) -> Iterator[Row]:
 
 def _parquet(content: bytes, name: str) -> list[Row]:
     """The rows of a Parquet file."""
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise ValueError(f"{name} is a Parquet file, which needs pyarrow: pip install 'iterref[data]'") from None
+    require("pyarrow", "data", f"{name}, a Parquet file,")
+    from pyarrow import ArrowException, parquet
+
     try:
         found = parquet.read_table(BytesIO(content)).to_pylist()
     except (ArrowException, OSError) as error:

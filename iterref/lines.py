@@ -62,29 +62,24 @@ def parsed(text: str, place: Place, how: str = "write one object a line") -> Any
     """A JSON value. Raises `ValueError` for what is none, saying `how` to write it, and for what no file could hold."""
     try:
         found = json.loads(text)
+        strings = list(_texts(found)) if "\\u" in text else []  # an escape may write half of a surrogate pair
     except json.JSONDecodeError as error:
         raise ValueError(f"{place} is no JSON ({error.msg}): {how}") from None
     except ValueError:
         raise ValueError(f"{place} holds a number of thousands of digits: write it as a string") from None
     except RecursionError:
         raise ValueError(f"{place} is nested too deeply: write one object of a few fields a line") from None
-    if "\\u" in text:  # an escape may write half of a surrogate pair
-        try:
-            strings = list(_texts(found))
-        except RecursionError:
-            raise ValueError(f"{place} is nested too deeply: write one object of a few fields a line") from None
-        for string in strings:
-            _expect_unicode(string, place)
+    for string in strings:
+        _expect_unicode(string, place)
     return found
 
 
 def _expect_unicode(text: str, place: Place) -> None:
     """Refuses what is no Unicode text: bytes that were no UTF-8, and halves of surrogate pairs."""
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{place} is no UTF-8 text: save it as UTF-8") from None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{place} is no UTF-8 text: save it as UTF-8") from None
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -92,7 +87,5 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):
-        for part in value:
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
             yield from _texts(part)
-        if isinstance(value, dict):
-            yield from _texts(list(value.values()))

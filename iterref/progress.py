@@ -2,19 +2,20 @@
 
     iterref:  40%|####      | 12/30 [00:03<00:05, 48/112 NFE, reward 0.613]
 
-What is told may have to be read from a device, for which the host waits. It is asked for when the bar is drawn and at
-no other time: at the beginning, at the end, and every half second between them; never where no bar is shown.
+What is told may have to be read from a device, for which the host waits. It is asked for only when the bar is drawn: at
+the beginning, at the end, and every half second between them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from math import isnan
-from typing import Any
+from math import inf, isnan, nan
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INTERVAL = 0.5  # seconds between two drawings
 FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
@@ -48,5 +49,5 @@ def told_nfe(asked: float, whole: float) -> str:
 
 def told_reward(best: Tensor) -> str:
     """The mean reward of the samples (B,) that have a finished, allowed text, with a comma before it; else nothing."""
-    mean = float(best.where(best > -torch.inf, torch.nan).nanmean())
+    mean = float(best.where(best > -inf, nan).nanmean())
     return "" if isnan(mean) else f", reward {mean:.3f}"

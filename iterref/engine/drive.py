@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
-from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Tries
+from iterref.engine.jobs import Batch, Job, Made, Outcome, Tries
 from iterref.engine.results import Results
+from iterref.progress import Bar
 
 FEW = 16  # rows that may all fail without a word about the run
 
@@ -60,13 +60,7 @@ def drive(results: Results, table: Batch, engine: Engine, *, retries: int = 2, s
         tally.seconds, tally.rows = monotonic() - begun, own if shares == 1 else sum(map(len, results.done())) - before
         return tally
 
-    with ExitStack() as stack:
-        bar: Any = None
-        if shown:
-            from iterref.progress import Bar  # which brings torch along, of which a driver has no other need
-
-            bar = Bar((), "rows", lambda: counted().told(crew), total=len(table), initial=before, shown=True)
-            stack.enter_context(bar)
+    with Bar((), "rows", lambda: counted().told(crew), total=len(table), initial=before, shown=shown) as bar:
         for outcome in engine.make(results.missing(), table.of, Tries(results.size, retries)):
             job = outcome.job
             if isinstance(outcome, Made):
@@ -75,13 +69,13 @@ def drive(results: Results, table: Batch, engine: Engine, *, retries: int = 2, s
             else:
                 results.set_aside(job, table.of(job), outcome.error)
                 tally.aside += len(job)
-            if bar is not None:
+                if not hopeful and not tally.made and tally.aside >= max(results.size, FEW):
+                    raise RuntimeError(
+                        f"{tally.aside} rows failed and none was made, the last one by: {outcome.error}; fix that, "
+                        "and give the same command with --retry-failed"
+                    )
+            if shown:
                 bar.update(before + counted().rows - bar.n)
-            if isinstance(outcome, Failed) and not hopeful and not tally.made and tally.aside >= max(results.size, FEW):
-                raise RuntimeError(
-                    f"{tally.aside} rows failed and none was made, the last one by: {outcome.error}; fix that, "
-                    "and give the same command with --retry-failed"
-                )
     counted()
     results.merge()
     return tally

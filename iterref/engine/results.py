@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iterref.engine import manifest
-from iterref.engine.jobs import Batch, Job, Record, missing, record
+from iterref.engine.jobs import COLUMNS, Batch, Job, Record, missing, record
 from iterref.files import whole
 from iterref.optional import require
 
@@ -36,17 +36,8 @@ def schema() -> pa.Schema:
     import pyarrow as pa
 
     asked = pa.struct([(name, pa.float64()) for name in ASKED])
-    return pa.schema(
-        [
-            pa.field("row", pa.int64(), nullable=False),
-            ("document", pa.string()),
-            ("text", pa.string()),
-            ("reward", pa.float64()),
-            ("best", pa.float64()),
-            ("asked", asked),
-            ("error", pa.string()),
-        ]
-    )
+    others = zip(COLUMNS[1:], (pa.string(), pa.string(), pa.float64(), pa.float64(), asked, pa.string()), strict=True)
+    return pa.schema([pa.field("row", pa.int64(), nullable=False), *others])
 
 
 class Results:
@@ -65,6 +56,7 @@ class Results:
         from filelock import FileLock, Timeout
 
         self.folder, self.rows, self.size, self.share = folder, told.rows, told.job_rows, share
+        self._parts = folder / "parts"
         self.notes: list[str] = []  # what has changed since the run was begun
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,19 +89,15 @@ class Results:
                 self._parts.rmdir()
         self._lock.release()
 
-    @property
-    def _parts(self) -> Path:
-        return self.folder / "parts"
-
     def _part(self, job: Job) -> Path:
         return self._parts / f"{job}.jsonl"
 
     def done(self) -> list[Job]:
         """The finished jobs of all shares, in order, none within another."""
-        names = (path.stem for path in self._parts.glob("*.jsonl") if not path.name.startswith("."))
-        jobs = sorted((job for name in names if (job := Job.named(name))), key=lambda job: (job.first, -job.last))
+        jobs = (job for path in self._parts.glob("*.jsonl") if (job := Job.named(path.stem)))
         found: list[Job] = []
-        for job in jobs:  # ranks of different numbers at once would make a job and its halves
+        # ranks of different numbers at once would make a job and its halves
+        for job in sorted(jobs, key=lambda job: (job.first, -job.last)):
             if not found or not found[-1].holds(job):
                 found.append(job)
         return found
@@ -132,9 +120,8 @@ class Results:
 
     def set_aside(self, job: Job, batch: Batch, error: str) -> None:
         """Writes the part of a job of one row that cannot be made, with its error."""
-        told = error.encode("utf-8", "replace").decode()
-        pairs = zip(batch.rows, batch.prompts, strict=True)
-        self.write(job, [record(row, prompt, error=told) for row, prompt in pairs])
+        [row], [prompt] = batch.rows, batch.prompts
+        self.write(job, [record(row, prompt, error=error.encode("utf-8", "replace").decode())])
 
     def merge(self) -> int | None:
         """Makes the views, and returns how many rows were set aside; None, and no view, while rows are missing.
