@@ -72,7 +72,7 @@ def judged(logits: Tensor, value: Measure, separate: bool = False) -> Tensor:
 
 
 def has_sigmoids(config: Any) -> bool:
-    """Whether each label of a classifier has a sigmoid of its own, by its problem type."""
+    """Whether each label of a classifier has a sigmoid of its own."""
     return getattr(config, "problem_type", None) == "multi_label_classification"
 
 

@@ -39,8 +39,7 @@ class Consensus(TextComposable):
         limit: int = 200_000,
         tokenizer: Splitting | Split | None = None,
     ) -> None:
-        self.kind = kind
-        self.measure = measure
+        self.kind, self.measure = kind, measure
         self._pick = measure_index(measure)
         self._memory: Memory[tuple[int, str], float] = Memory(limit)
         self._targets: list[Targets] = []

@@ -51,8 +51,7 @@ class Lexical(TextComposable):
         case: bool = False,
         hard: bool = True,
     ) -> None:
-        self.hard = hard
-        self.case = case
+        self.hard, self.case = hard, case
         self.required_column, self.forbidden_column = required_column, forbidden_column
         required, forbidden = _listed(required, "required"), _listed(forbidden, "forbidden")
         self.required = [self._word(word) for word in required]

@@ -53,13 +53,10 @@ class SelfLikelihood(Composable):
             raise ValueError(f"groups={groups} and max_rows={max_rows}: give at least 1 of each")
         if not denoiser.has_leave_one_out and denoiser.noise.mask is None:
             raise ValueError("the denoiser has neither a mask nor leave-one-out conditionals: use Perplexity")
-        self.denoiser = denoiser
-        self.free = free.bool()
-        self.value = value
+        self.denoiser, self.free, self.value = denoiser, free.bool(), value
         self.groups = min(groups or canvas.shape[1], canvas.shape[1])
         self.ignore = torch.tensor(list(ignore), dtype=torch.long, device=canvas.device)
-        self.max_rows = max_rows
-        self.passes = 0
+        self.max_rows, self.passes = max_rows, 0
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         if len(rows) and int(rows.max()) >= len(self.free):

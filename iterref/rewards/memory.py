@@ -55,21 +55,18 @@ class Memory(Generic[Key, Value]):
 
 
 class Remembered(Composable):
-    """A deterministic reward that is asked once for each different (row, tokens) pair.
+    """A reward that is asked once for each different (row, tokens) pair: deterministic, and judging each by itself.
 
-    Equal pairs within a call are asked once, and the latest `limit` pairs are remembered between calls. A pair takes
-    about 200 bytes whatever the texts' length: its key is a 16-byte BLAKE2b digest of row and tokens (two of a million
-    pairs collide with a probability of 1e-27). `asked` counts the rows that came in, `evaluated` those that reached
-    the reward. The answers are those of the reward itself, provided that it is deterministic and judges every row on
-    its own.
+    The latest `limit` pairs are remembered. A pair takes about 200 bytes whatever the texts' length: its key is a
+    16-byte BLAKE2b digest (two of a million pairs collide with a probability of 1e-27). `asked` counts the texts that
+    came in, `evaluated` those that reached the reward.
     """
 
     checks: ClassVar[bool] = True
 
     def __init__(self, reward: Reward, limit: int = 200_000) -> None:
         self.reward = as_reward(reward)
-        self.asked = 0
-        self.evaluated = 0
+        self.asked = self.evaluated = 0
         self._memory: Memory[bytes, float] = Memory(limit)
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:

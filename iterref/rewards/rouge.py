@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache, lru_cache
 from typing import Any, Literal, TypeVar, get_args
 
@@ -73,7 +73,7 @@ class Targets:
             for word in tokenize(text):
                 self._number.setdefault(word, len(self._number) + 1)
         self._targets = [self._intern(text) for text in texts]
-        grams = [Counter(self._grams(sentences)) for sentences in self._targets]
+        grams = list(map(self._grams, self._targets))
         self._column = {gram: place for place, gram in enumerate(dict.fromkeys(gram for one in grams for gram in one))}
         self._counts = np.array([[one[gram] for gram in self._column] for one in grams], dtype=np.int64)
         self._sizes = np.array([self._size(sentences) for sentences in self._targets], dtype=np.int64)
@@ -85,7 +85,7 @@ class Targets:
         texts = [self._intern(text) for text in candidates]
         sizes = np.array([self._size(sentences) for sentences in texts], dtype=np.int64)
         if self._order:
-            hits = self._gram_hits(texts)
+            hits = np.array([self._gram_hits(self._grams(text)) for text in texts])
         elif self._lines and any(len(sentences) > 1 for sentences in [*texts, *self._targets]):
             hits = np.array([[union_hits(target, text) for target in self._targets] for text in texts])
         else:  # one sentence each: the union is the longest common subsequence itself
@@ -108,17 +108,13 @@ class Targets:
         words = sum(map(len, sentences))
         return max(words - self._order + 1, 0) if self._order else words
 
-    def _grams(self, sentences: list[list[int]]) -> Iterator[tuple[int, ...]]:
+    def _grams(self, sentences: list[list[int]]) -> Counter[tuple[int, ...]]:
         """The n-grams of a text for rougeN."""
-        return zip(*(sentences[0][start:] for start in range(self._order)), strict=False) if self._order else iter(())
+        return Counter(zip(*(sentences[0][start:] for start in range(self._order)), strict=False))
 
-    def _gram_hits(self, texts: list[list[list[int]]]) -> np.ndarray:
-        hits = np.zeros((len(texts), len(self._targets)), dtype=np.int64)
-        for row, sentences in enumerate(texts):
-            count = Counter(gram for gram in self._grams(sentences) if gram in self._column)
-            columns = [self._column[gram] for gram in count]
-            hits[row] = np.minimum(self._counts[:, columns], list(count.values())).sum(axis=1) if columns else 0
-        return hits
+    def _gram_hits(self, grams: Counter[tuple[int, ...]]) -> np.ndarray:
+        known = {self._column[gram]: times for gram, times in grams.items() if gram in self._column}
+        return np.minimum(self._counts[:, [*known]], np.array([*known.values()], dtype=np.int64)).sum(axis=1)
 
 
 def _known_kind(kind: str) -> None:
@@ -202,9 +198,7 @@ class Rouge(TextComposable):
         tokenizer: Splitting | Split = "words",
     ) -> None:
         _known_kind(kind)
-        self.kind = kind
-        self.measure = measure
-        self.references = references
+        self.kind, self.measure, self.references = kind, measure, references
         self._pick = measure_index(measure)
         self._tokenize = Tokenizer(stem, tokenizer)
         self._memory: Memory[tuple[str, ...], Targets] = Memory(limit)
@@ -218,10 +212,9 @@ class Rouge(TextComposable):
         return by_group(entries, completions, lambda entry, texts: self._best(prepared[entry], texts))
 
     def against(self, references: Sequence[str | Sequence[str]]) -> RougeAgainst:
-        """The same reward with its references bound, one entry a row of the problem: a callable (completions, rows)."""
-        return RougeAgainst(
-            self, [self._prepared(reference_texts(entry, f"row {row}")) for row, entry in enumerate(references)]
-        )
+        """The same reward with its references bound, one entry a row: a callable (completions, rows)."""
+        entries = [reference_texts(entry, f"row {row}") for row, entry in enumerate(references)]
+        return RougeAgainst(self, list(map(self._prepared, entries)))
 
     def _prepared(self, texts: tuple[str, ...]) -> Targets:
         for text in texts:

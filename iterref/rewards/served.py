@@ -200,8 +200,6 @@ class Served(TextComposable):
 
 
 class _Batch(NamedTuple):
-    """Texts that are asked for in one request, their rows, and the request."""
-
     texts: list[str]
     rows: list[int]
     body: bytes
