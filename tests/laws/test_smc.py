@@ -334,7 +334,7 @@ def test_a_row_resamples_for_itself():
     "text, words",
     [
         ("smc:potential=min", "potential must be one of difference, max, sum"),
-        ("smc:resampling=branching", "resampling must be one of multinomial"),
+        ("smc:resampling=branching", "resampling must be one of systematic"),
         ("smc:objective=both", "objective must be one of sample, maximise"),
         ("smc:threshold=1.5", "threshold is a share"),
         ("smc:every=0", "every must be at least 1"),
