@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a word"}
+NUMBERS: dict[type, type] = {int: Integral, float: Real}  # those of numpy too
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ class Sampler(ABC):
         for f in fields(self):
             values, kind = getattr(self, f.name), type(f.default)
             for value in values if isinstance(values, tuple) else (values,):
-                number = kind in (int, float) and isinstance(value, int | kind) and not isinstance(value, bool)
-                if kind in (bool, int, float, str) and not number and type(value) is not kind:
+                number = isinstance(value, NUMBERS.get(kind, ())) and not isinstance(value, bool)
+                if kind in KINDS and not number and type(value) is not kind:
                     raise TypeError(f"{self.name}: {f.name} is {value!r}: give {KINDS[kind]}")
 
     @property
