@@ -25,36 +25,32 @@ def whole(path: str | Path) -> Iterator[IO[bytes]]:
     Devices and pipes are written as they are, and so is a file in a folder that takes no other.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        with open(path, "wb") as file:
-            yield file
-        return
     begun = path.with_name(f".{path.name[:200]}.{token_hex(4)}")
     try:
-        file = open(begun, "xb")
+        file = open(path, "wb") if path.exists() and not path.is_file() else open(begun, "xb")
     except PermissionError:
         if not (path.is_file() and os.access(path, os.W_OK)):
             raise
-        with open(path, "wb") as there:
-            yield there
-        return
+        file = open(path, "wb")
     try:
         with file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            copymode(path, begun)
-        os.replace(begun, path)
+            if begun.exists():
+                os.fsync(file.fileno())
+        if begun.exists():
+            if path.exists():
+                copymode(path, begun)
+            os.replace(begun, path)
+            with suppress(OSError):  # not every system lets a folder be opened
+                folder = os.open(path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
     except BaseException:
         begun.unlink(missing_ok=True)
         raise
-    with suppress(OSError):  # not every system lets a folder be opened
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def expect_writable(path: str | Path) -> None:

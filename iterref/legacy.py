@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Collection
 from typing import TypeVar
@@ -21,7 +20,8 @@ RENAMED = {
 }
 KERNELS = {"shared": "iterref", "independent": "mtm", "trajectory": "trajectory", "published": "published"}
 OPTIONS = {
-    "blocks": "decisions", "block": "block_length", "guided": "reward_draft", "guesses": "x0_samples", "width": "chains",
+    "blocks": "decisions", "block": "block_length", "guided": "reward_draft", "guesses": "x0_samples",
+    "width": "chains",
 }  # fmt: skip
 # All that a kernel of `iterref` could be given, read or not.
 ONCE = (
@@ -49,19 +49,16 @@ def translated(text: str, options_of: Callable[[str], Collection[str]]) -> tuple
     split = old == "iterref" and kernel in KERNELS and "kernel" not in options_of(old)
     method = KERNELS[str(kernel)] if split else old
     known = options_of(method)
-    now: list[str] = []
-    left: list[str] = []
+    now, left = list[str](), list[str]()
     for option, equals, value in items:
         if option not in known and OPTIONS.get(option) in known:
             option = OPTIONS[option]
         if option == "span" and "span_steps" in known:
             now.append(_span(value, next((steps for name, _, steps in items if name == "steps"), "")))
-        elif option == "value" and value == "guess":
-            now.append("value=sample")
         elif (split or option == "late") and option in ONCE and option not in known:
             left.append(option)
         elif not split or option != "kernel":
-            now.append(f"{option}{equals}{value}")
+            now.append(f"{option}{equals}{'sample' if (option, value) == ('value', 'guess') else value}")
     if not split and now == ["".join(item) for item in items]:
         return text, None
     new = method + (f":{','.join(now)}" if now else "")
@@ -73,9 +70,7 @@ def _span(value: str, steps: str) -> str:
     """Shares of the free positions, or numbers of grid steps, which were whole numbers without a point. Where both took
     turns, k of K steps are the share k / K of a finished text."""
     parts = value.split("+")
-    whole = [bool(re.fullmatch(r"\d+", part)) for part in parts]
-    if all(whole):
+    if all(map(str.isdecimal, parts)):
         return f"span_steps={value}"
-    grid = int(steps) if steps.isdigit() and int(steps) else 4
-    shares = [f"{int(part) / grid:g}" if is_whole else part for part, is_whole in zip(parts, whole, strict=True)]
-    return f"span={'+'.join(shares)}"
+    grid = int(steps) if steps.isdecimal() and int(steps) else 4
+    return f"span={'+'.join(f'{int(part) / grid:g}' if part.isdecimal() else part for part in parts)}"

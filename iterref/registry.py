@@ -43,12 +43,8 @@ class Entry(NamedTuple):
 
 def entries(room: str) -> dict[str, Entry]:
     """All that a room offers, by name, sorted."""
-    found: dict[str, Entry] = {}
-    for file in (file for path in paths(room) for file in path.glob("[a-z]*.py")):
-        entry = entry_of(room, file)
-        if entry is not None:
-            found.setdefault(file.stem, entry)
-    return dict(sorted(found.items()))
+    files = {file.stem: file for path in reversed(paths(room)) for file in path.glob("[a-z]*.py")}
+    return {name: one for name in sorted(files) if (one := entry_of(room, files[name])) is not None}
 
 
 def names(room: str = "samplers") -> list[str]:
@@ -59,10 +55,10 @@ def names(room: str = "samplers") -> list[str]:
 def entry(room: str, name: str) -> Entry:
     """What a name stands for. Raises `ValueError` with the nearest name for an unknown one."""
     files = (path / f"{name}.py" for path in paths(room)) if name.isidentifier() else ()
-    found = next((one for file in files if file.is_file() and (one := entry_of(room, file)) is not None), None)
-    if found is None:
-        raise unknown(ROOMS[room], name, names(room))
-    return found
+    for found in (entry_of(room, file) for file in files if file.is_file()):
+        if found is not None:
+            return found
+    raise unknown(ROOMS[room], name, names(room))
 
 
 def get(name: str, room: str = "samplers") -> Any:
@@ -72,10 +68,8 @@ def get(name: str, room: str = "samplers") -> Any:
 
 def bundled(room: str) -> dict[str, Path]:
     """The checkpoints that come with a room, by name."""
-    found: dict[str, Path] = {}
-    for file in (file for path in paths(room) for file in sorted((path / "weights").glob("*/config.json"))):
-        found.setdefault(file.parent.name, file.parent)
-    return found
+    files = (file for path in reversed(paths(room)) for file in sorted((path / "weights").glob("*/config.json")))
+    return {file.parent.name: file.parent for file in files}
 
 
 def family_of(config: Mapping[str, Any]) -> str | None:

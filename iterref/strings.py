@@ -8,7 +8,7 @@ Values are read as the option's declared type says, never by how they look.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isnan
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -45,8 +45,6 @@ def read(name: str, given: Sequence[tuple[str, str]], hints: Mapping[str, Any]) 
 def read_value(where: str, value: str, hint: Any) -> Any:
     """A value of the type that a hint says. Raises `ValueError` for one that is none."""
     one, several = kinds(hint)
-    if not one and not several:
-        raise _only_in_python(where)
     parts = value.split("+")
     if str in one or Any in one or not several:
         if len(parts) > 1 and all(re.fullmatch(r"[-\d.]+", part) for part in parts) and {int, float} & {*one}:
@@ -77,31 +75,28 @@ def _single(where: str, value: str, allowed: Sequence[Any]) -> Any:
     if bool in allowed and value.lower() in ("true", "false", "1", "0"):
         return value.lower() in ("true", "1")
     if int in allowed and (float not in allowed or re.fullmatch(r"[+-]?\d+", value)):
-        try:
-            found = int(value)
-        except ValueError:
-            if str in allowed:
-                return value
-            raise ValueError(f"{where} needs a whole number, got {value!r}") from None
-        if abs(found) > MOST:
+        found = _converted(int, value)
+        if found is None and str not in allowed:
+            raise ValueError(f"{where} needs a whole number, got {value!r}")
+        if found is not None and abs(found) > MOST:
             raise ValueError(f"{where} is at most {MOST}, got {value[:20]!r}: no run is that long")
-        return found
+        return value if found is None else found
     if str in allowed or Any in allowed:
         return value
     if float in allowed:
-        try:
-            number = float(value)
-        except ValueError:
-            number = float("nan")
-        if isnan(number):
+        number = _converted(float, value)
+        if number is None or isnan(number):
             raise ValueError(f"{where} needs a number, got {value!r}")
         return number
     if words:
         raise ValueError(f"{where} must be one of {', '.join(words)}, got {value!r}: say {nearest(value, words)!r}?")
     if bool in allowed:
         raise ValueError(f"{where} is true or false, got {value!r}")
-    raise _only_in_python(where)
+    raise ValueError(f"{where} cannot be written in a string: build the object in Python")
 
 
-def _only_in_python(where: str) -> ValueError:
-    return ValueError(f"{where} cannot be written in a string: build the object in Python")
+def _converted(kind: Callable[[str], Any], value: str) -> Any:
+    try:
+        return kind(value)
+    except ValueError:
+        return None

@@ -2,10 +2,9 @@
 
     ray.data.from_items(jobs) -> map_batches(actor, one job at a time) -> outcomes as they end -> parts by the driver
 
-Inside of every actor a process does the work (`engine.local`), so that a row which kills its worker is told from a
-machine that is lost. The first the actor finds itself, by trying and halving its own job, so no replica is loaded
-twice; after the second Ray starts the actor again elsewhere, and with it the job. Results come back to the driver,
-which alone needs the folder.
+Inside of every actor a process does the work (`engine.local`). A row that kills it is found by the actor, which tries
+and halves its own job; after a machine is lost Ray starts the actor again elsewhere, and with it the job. Results come
+back to the driver, which alone needs the folder.
 """
 
 from __future__ import annotations
@@ -35,15 +34,9 @@ class Cluster:
     """
 
     def __init__(
-        self,
-        work: Work,
-        workers: int = 1,
-        *,
-        address: str | None = None,
-        gpus: float = 0.0,
-        cpus: float = 1.0,
-        timeout: float | None = None,
-    ) -> None:
+        self, work: Work, workers: int = 1, *,
+        address: str | None = None, gpus: float = 0.0, cpus: float = 1.0, timeout: float | None = None,
+    ) -> None:  # fmt: skip
         require("ray", "ray", "the engine ray", ", or take --engine local")
         if workers < 1:
             raise ValueError(f"{workers} workers make nothing: give at least 1")
@@ -91,15 +84,11 @@ class Cluster:
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.ERROR)
         asked = data.from_items(tasks, override_num_blocks=len(tasks))
+        pool = data.ActorPoolStrategy(size=min(self.workers, len(tasks)), max_tasks_in_flight_per_actor=AHEAD)
         made = asked.map_batches(
-            Actor,
-            fn_constructor_args=(self.work, self.timeout, tries),
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=data.ActorPoolStrategy(size=min(self.workers, len(tasks)), max_tasks_in_flight_per_actor=AHEAD),
-            num_gpus=self.gpus,
-            num_cpus=self.cpus,
-        )
+            Actor, fn_constructor_args=(self.work, self.timeout, tries), batch_size=1, batch_format="pyarrow",
+            compute=pool, num_gpus=self.gpus, num_cpus=self.cpus,
+        )  # fmt: skip
         for row in made.iter_rows():
             outcome = pickle.loads(row["outcome"])
             if isinstance(outcome, Exception):

@@ -78,15 +78,12 @@ def missing(rows: int, size: int, done: Iterable[Job]) -> list[Job]:
 
 def _left(job: Job, done: AbstractSet[Job]) -> list[Job]:
     """What a job still needs, given finished jobs that it holds."""
-    if not done:
-        return [job]
-    if job in done:
-        return []
+    if not done or job in done:
+        return [] if done else [job]
     found = []
     for half in job.halves():
         inside = {one for one in done if half.holds(one)}
-        done = done - inside
-        found += _left(half, inside)
+        done, found = done - inside, found + _left(half, inside)
     if done:
         raise ValueError(f"there is a part for the rows {min(done)}, which no halving of the jobs gives")
     return found

@@ -87,7 +87,7 @@ def texts(model: Any, reward: Any, options: Mapping[str, Any], batch: Batch) -> 
 def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -> None:
     """Raises `ValueError` for options that fit no row: an unknown method, a budget too small, a column that lacks.
 
-    The prompts of the sample that the model refuses are none of its business.
+    Prompts of the sample that the model refuses are passed over.
     """
     import torch
 
@@ -95,20 +95,18 @@ def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -
     from iterref.drafts import no_reward, pools_in
     from iterref.generation import begun, fitted, method_of, pose
 
-    reward = checked_reward(reward, 1)
-    left = dict(options)
-    _, method = method_of(model, left.pop("sampler", None))
-    method, pool = begun(method, reward, left.pop("start", None))
+    reward, left = checked_reward(reward, 1), dict(options)
+    method, pool = begun(method_of(model, left.pop("sampler", None))[1], reward, left.pop("start", None))
     fitted(method, left.pop("budget", None), pool)
-    usual: dict[str, Any] = {"alpha": 0.1, "temperature": 1.0, "forbidden": (), "max_rows": None, "seed": 0}
+    left = {"alpha": 0.1, "temperature": 1.0, "forbidden": (), "max_rows": None, "seed": 0, "progress": False} | left
+    asked = no_reward if pools_in(reward) else reward  # a pool is not drawn for a check
     for place, prompt in enumerate(sample.prompts):
         try:
             model.prepare([prompt])
         except ValueError:
             continue
         columns = {name: column[place : place + 1] for name, column in sample.columns.items()}
-        asked = no_reward if pools_in(reward) else reward  # a pool is not drawn for a check
-        pose(model, [prompt], asked, columns, torch.tensor([sample.rows[place]]), **(usual | left), progress=False)
+        pose(model, [prompt], asked, columns, torch.tensor([sample.rows[place]]), **left)
         return
 
 
