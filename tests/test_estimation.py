@@ -16,11 +16,11 @@ from iterref.denoiser import Denoiser, carry_over, from_leave_one_out
 from iterref.drafts import OwnDrafts
 from iterref.estimation import Estimate, Footprint, estimate, network_weights, peak_memory
 from iterref.guidance import ClassifierFreeGuidance
-from iterref.loading import load
 from iterref.models.dit import Dit, DitOptions
 from iterref.noise import absorbing, uniform
 from iterref.registry import names
 from iterref.samplers.strings import sampler_from_string
+from tests.support.bundled import tiny_news
 from tests.support.fakes import PROMPTS, FakeModel, beta
 from tests.support.variants import small
 
@@ -200,7 +200,7 @@ def test_texts_and_their_pools_of_drafts_are_charged(method: str, options: dict)
 def test_texts_of_the_bundled_model_are_within_the_bar():
     words = "the mayor said on monday that police had arrested two men after a fire in a bakery near the river".split()
     prompts = [" ".join(words[i % 9 : 12 + i % 7]) for i in range(12)]
-    model, options = load(), {"sampler": "best_of_n:steps=2,n=2", "reward": beta}
+    model, options = tiny_news(), {"sampler": "best_of_n:steps=2,n=2", "reward": beta}
     found = peak_memory(lambda: generate(model, prompts, **options))
     assert 0.75 <= estimate(model, prompts, **options).bytes / found <= 1.25
     assert not 0.75 <= estimate(model, prompts, **options, batch=5).bytes / found <= 1.25

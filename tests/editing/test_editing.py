@@ -18,6 +18,7 @@ from iterref.editing.strength import strengthened
 from iterref.generation import draw_drafts
 from iterref.rewards.base import RewardError
 from iterref.samplers.strings import sampler_from_string
+from tests.support.bundled import tiny_news
 from tests.support.fakes import LENGTH, WORDS, FakeDenoiser, FakeModel, beta
 
 PROMPTS = ["one", "one two"]
@@ -89,8 +90,8 @@ def test_infilling_keeps_every_other_token(method):
 
 
 def test_infilling_samples_the_conditional_law():
-    """3000 independent rows against the exact law of the marked token, and against the law without the reward."""
-    model, alpha, n = OneLaw(), 0.7, 3000
+    """1200 independent rows against the exact law of the marked token, and against the law without the reward."""
+    model, alpha, n = OneLaw(), 0.7, 1200
     texts = ["gamma [alpha] delta"] * n
     done = infill(model, texts, prompts=["one two"] * n, reward=beta, alpha=alpha,
                   sampler="iterref:steps=2,moves=3,tries=2")  # fmt: skip
@@ -183,9 +184,10 @@ def test_a_row_does_not_depend_on_the_batch():
     def steps(chain: Editing) -> Editing:
         return chain.refine(strength=0.6, sampler=SMALL).vary(3, sampler=SMALL).refine(strength=1.0, sampler=SMALL)
 
-    whole = steps(session(rows=[7, 8], reward="consensus"))
-    chunked = steps(session(rows=[7, 8], reward="consensus", max_rows=1))
-    alone = steps(edit(FakeModel(), TEXTS[1:], prompts=PROMPTS[1:], reward="consensus", alpha=0.3, room=1, rows=[8]))
+    pool = OwnDrafts(n=4, steps=2)
+    whole = steps(session(rows=[7, 8], reward=pool))
+    chunked = steps(session(rows=[7, 8], reward=pool, max_rows=1))
+    alone = steps(edit(FakeModel(), TEXTS[1:], prompts=PROMPTS[1:], reward=pool, alpha=0.3, room=1, rows=[8]))
     for node, same, one in zip(whole.history, chunked.history, alone.history, strict=True):
         assert torch.equal(node.tokens, same.tokens) and torch.equal(node.rewards, same.rewards)
         assert torch.equal(node.tokens[1], one.tokens[0]) and node.rewards[1] == one.rewards[0]
@@ -395,11 +397,11 @@ DOCUMENTS = [
 
 def test_the_bundled_model_keeps_the_text_outside_the_marks():
     texts = ["Police [arrest two men] in London.", "engineers [] repaired the [railway bridge] at stoke ferry ."]
-    done = infill("tiny-news", texts, prompts=DOCUMENTS, length=2, reward=lambda completions: [0.0] * len(completions),
-                  sampler="iterref:steps=4,moves=4,tries=4", temperature=0.7)  # fmt: skip
+    done = infill(tiny_news(), texts, prompts=DOCUMENTS, length=2, reward=lambda completions: [0.0] * len(completions),
+                  sampler="iterref:steps=2,moves=2,tries=2", temperature=0.7)  # fmt: skip
     assert done.texts[0].startswith("Police ") and done.texts[0].endswith(" in London.")  # as it was written
     assert done.texts[1].startswith("engineers") and done.texts[1].endswith(" at stoke ferry .")
     assert "repaired the" in done.texts[1]
-    held = edit("tiny-news", done.tokens, prompts=DOCUMENTS, reward=lambda completions: [0.0] * len(completions),
-                drift=0.3).refine(strength=0.3, sampler="iterref:moves=6,tries=2")  # fmt: skip
+    held = edit(tiny_news(), done.tokens, prompts=DOCUMENTS, reward=lambda completions: [0.0] * len(completions),
+                drift=0.3).refine(strength=0.3, sampler="iterref:moves=3,tries=2")  # fmt: skip
     assert float(held.drift.max()) <= 0.3

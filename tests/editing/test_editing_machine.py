@@ -96,7 +96,7 @@ class Session(RuleBasedStateMachine):
 
 
 TestSession = Session.TestCase
-TestSession.settings = settings(max_examples=10, stateful_step_count=8, deadline=None)
+TestSession.settings = settings(max_examples=6, stateful_step_count=8, deadline=None)
 
 
 class Unbounded(Session):

@@ -15,6 +15,7 @@ from iterref.editing.drift import text_lengths
 from iterref.editing.marks import Regions, place, read
 from iterref.models.tiny_news import Summarizer
 from iterref.noise import absorbing
+from tests.support.bundled import tiny_news
 
 LENGTH = 24
 
@@ -179,7 +180,7 @@ def test_a_marked_text_must_be_the_rows_own():
 
 @pytest.fixture(scope="module")
 def bundled() -> Summarizer:
-    return Summarizer.load()
+    return tiny_news()
 
 
 @pytest.mark.parametrize(

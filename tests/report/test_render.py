@@ -17,11 +17,11 @@ from torch import Tensor
 
 from benchmarks.models.digits import Digits
 from iterref.decision import ACCEPTED, REFUSED
-from iterref.models.tiny_news import Summarizer
 from iterref.report import Rendering, choose_rendering, page, table
 from iterref.report import trace_view as kept
 from iterref.report.render import Spelled, png, smaller
 from iterref.trace import Round
+from tests.support.bundled import tiny_news
 from tests.support.pages import MASK, data_of, merged, run, whole, words
 
 torch.set_num_threads(1)
@@ -43,7 +43,7 @@ def grey(tokens: Tensor) -> Tensor:
 
 
 def test_a_model_is_shown_by_its_tokenizer():
-    model = Summarizer.load()
+    model = tiny_news()
     name = choose_rendering(model).name
     assert name is not None and choose_rendering(model.tokenizer).name is not None
     ids = model.encode(["the harrowgate museum will close , police said ."])[0].tolist()
