@@ -87,9 +87,7 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
 @click.option("--start", type=click.Choice(["drafts"]), help="Refine the best of the consensus' own drafts.")
 @ENGINE
 @RUN
-def generate(
-    file: BinaryIO, count: int | None, as_json: bool, out: str, html: str | None, **options: Any
-) -> None:
+def generate(file: BinaryIO, count: int | None, as_json: bool, out: str, html: str | None, **options: Any) -> None:
     """Texts for prompts: one prompt a line of FILE or standard input, or JSON lines (an array, CSV, TSV, Parquet) with
     a field `document` or `prompt`."""
     with refusals():
@@ -112,7 +110,7 @@ def _generate(given: Input, as_json: bool, out: str, html: str | None, options: 
         return
     place = place_of(options)
     name, method, budget, reward = (options.pop(each) for each in ("model", "method", "budget", "reward"))
-    rows = None if budget is None else read_budget(budget)
+    limit = None if budget is None else read_budget(budget)
     with printing_to_stderr():
         asked = read_reward(reward, given.columns)
     from iterref.generation import generate as make
@@ -129,7 +127,7 @@ def _generate(given: Input, as_json: bool, out: str, html: str | None, options: 
 
     with kept(write, goes_on(as_json, out, refines)), printing_to_stderr():
         result = make(
-            model, prompts, reward=asked, sampler=method, budget=rows, columns=given.columns,
+            model, prompts, reward=asked, sampler=method, budget=limit, columns=given.columns,
             watch=watched(html, prompts), progress=sys.stderr.isatty(), **options,
         )  # fmt: skip
     write_result(given, result, as_json, out, html)
@@ -184,10 +182,9 @@ def check(
         from iterref.check import check_model, table
         from iterref.loading import load
 
-        given = None if file is None else read_prompts(file)
-        read, columns = (None, {}) if given is None else (given.prompts, given.columns)
-        texts = columns.get("summary", read)
-        prompts = read if "summary" in columns else None
+        given = Input(None, None, []) if file is None else read_prompts(file)
+        texts = given.columns.get("summary", given.prompts)
+        prompts = given.prompts if "summary" in given.columns else None
         loaded = load(model, **place_of(options), **options)
         if getattr(loaded, "prompted", False) and prompts is None:
             raise ValueError(f"{model} summarises documents: give FILE, JSON lines with `document` and `summary`")

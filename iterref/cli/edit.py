@@ -131,17 +131,14 @@ def canvases(model: Any, given: Input, marked: bool = False) -> Any:
     from iterref.editing.marks import read
 
     texts = [read(text, row).text if marked else text for row, text in enumerate(given.texts or [])]
-    carried = [_ids(line.get("tokens"), model.noise.vocab) for line in given.fields]
-    known = [row for row, ids in enumerate(carried) if ids]
-    if not known or len({len(carried[row]) for row in known}) > 1:
+    found = enumerate(_ids(line.get("tokens"), model.noise.vocab) for line in given.fields)
+    carried = {row: ids for row, ids in found if ids}
+    if len({len(ids) for ids in carried.values()}) != 1:
         return None
-    held = torch.tensor([carried[row] for row in known])
-    read_back = model.decode(held)
-    known = [row for at, row in enumerate(known) if read_back[at] == texts[row]]
-    if not known:
-        return None
-    encoded = model.encode(texts)
-    if encoded.shape[1] != held.shape[1]:
+    read_back = zip(carried, model.decode(torch.tensor([*carried.values()])), strict=True)
+    known = [row for row, text in read_back if text == texts[row]]
+    encoded = model.encode(texts) if known else None
+    if encoded is None or encoded.shape[1] != len(carried[known[0]]):
         return None
     for row in known:
         encoded[row] = torch.tensor(carried[row], device=encoded.device)
@@ -174,7 +171,7 @@ def left_by(run: str, out: str, rows: int) -> list[dict[str, Any]] | None:
     except (ValueError, RecursionError):
         return None
     marks = {line.get("unfinished") if isinstance(line, dict) else None for line in lines}
-    if not lines or marks == {None}:
+    if marks <= {None}:
         return None
     if marks != {run} or len(lines) != rows:
         raise ValueError(

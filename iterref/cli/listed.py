@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,24 +41,18 @@ def list_all(rooms: tuple[str, ...], as_json: bool) -> None:
 
 
 def contents(room: str) -> dict[str, dict[str, Any]]:
-    """By name, what a room offers: bundled checkpoints, the files' own, and forms. `options` have defaults, those that
-    must be given are `required`."""
+    """By name, what a room offers: bundled checkpoints that a name alone loads, the files' own, and forms. `options`
+    have defaults, those that must be given are `required`."""
     told: dict[str, dict[str, Any]] = {
-        name: {"summary": card(folder), "bundled": True} for name, folder in checkpoints(room).items()
+        name: {"summary": card(folder), "bundled": True}
+        for name, folder in registry.bundled(room).items()
+        if room != "models" or registry.family_of(registry.read_config(folder))
     }
     for name, entry in registry.entries(room).items():
         options = {key: value for key, value in entry.options.items() if value is not REQUIRED}
         required = [key for key in entry.options if key not in options]
         told[name] = {"summary": entry.summary, "options": options} | ({"required": required} if required else {})
     return told | {form: {"summary": summary} for form, summary in FORMS.get(room, {}).items()}
-
-
-def checkpoints(room: str) -> Mapping[str, Path]:
-    """The bundled checkpoints that a name alone loads."""
-    found = registry.bundled(room)
-    if room == "models":
-        return {name: folder for name, folder in found.items() if registry.family_of(registry.read_config(folder))}
-    return found
 
 
 def card(folder: Path) -> str:

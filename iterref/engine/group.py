@@ -19,10 +19,7 @@ from iterref.engine.jobs import Batch, Failed, Job, Made, Outcome, Poison, Recor
 
 
 class Group:
-    """An engine of one worker that the ranks are together; a context manager on every rank.
-
-    On the first rank it makes jobs, on the others it follows.
-    """
+    """An engine of one worker that the ranks are together: the first makes jobs, the others `follow`."""
 
     workers = 1
 

@@ -164,8 +164,7 @@ class _Worker:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Processes that are started within never hear Ctrl-C, which is their driver's to answer, not even while they
-    import what they need."""
+    """Processes started within never hear Ctrl-C, which is their driver's to answer, not even while they import."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
