@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.pretrained import filled
 from iterref.models.text.codec import Codec
-from iterref.models.transformer import rotate
+from iterref.models.transformer import rotate, sinusoids
 from iterref.noise import Noise, Schedule
 
 # The noise of all four families: Lou et al. chose the floor of a_t, the others kept it.
@@ -123,7 +122,7 @@ class Dit(nn.Module):
     def forward(self, x_t: Tensor, sigma: Tensor, where: Tensor, label: Tensor | None = None) -> Tensor:
         """Tokens (R, L) long at noise levels (R,), or (1,) for all rows, as raw logits (M, V) float32 of the True
         cells of where (R, L), row-major. `label` (R,) long conditions a network that has labels."""
-        c = F.silu(self.time(self.sinusoids(sigma)).float())
+        c = F.silu(self.time(sinusoids(sigma, FREQUENCIES)).float())
         if label is not None:
             if self.labels is None:
                 raise ValueError("this network was made without labels: leave the label out")
@@ -144,13 +143,6 @@ class Dit(nn.Module):
         frequency = 1.0 / (10_000 ** (torch.arange(0, size, 2, device=device).float() / size))
         angle = torch.arange(length, device=device)[:, None] * frequency
         return angle.cos(), angle.sin()
-
-    def sinusoids(self, sigma: Tensor) -> Tensor:
-        """Noise levels (R,) -> features (R, FREQUENCIES)."""
-        half = FREQUENCIES // 2
-        frequency = torch.exp(torch.arange(half, device=sigma.device, dtype=torch.float32) * (-log(10_000) / half))
-        angle = sigma.float()[:, None] * frequency
-        return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
 def sight(x_t: Tensor, filler: int) -> Tensor | None:

@@ -68,6 +68,14 @@ def rotary(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor
     return angle.cos(), angle.sin()
 
 
+def sinusoids(x: Tensor, size: int) -> Tensor:
+    """Times or noise levels (R,) -> features (R, size)."""
+    half = size // 2
+    frequency = torch.exp(torch.arange(half, device=x.device, dtype=torch.float32) * (-log(10_000.0) / half))
+    angle = x.float()[:, None] * frequency
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
 def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """Turns the pairs (i, i + size / 2) of x (*, length, size) by the angles of its position."""
     cosine, sine = (part.to(x.dtype) for part in turn)
@@ -221,19 +229,12 @@ class Transformer(nn.Module):
         if self.time is not None:
             if t is None:
                 raise ValueError("this network is timed: pass the time t of every row")
-            x = x + self.time(self.sinusoids(t))[:, None, :]
+            x = x + self.time(sinusoids(TIME_SCALE * t.float(), self.options.width))[:, None, :]
         turn = rotary(length, self.options.width // self.options.heads, x_t.device)
         present = memory.present[:, None, None, :]
         for layer, key, value in zip(self.decoder, memory.keys, memory.values, strict=True):
             x = layer(x, turn, present, key, value)
         return self.decoder_norm(x)
-
-    def sinusoids(self, t: Tensor) -> Tensor:
-        """Times (R,) in [0, 1] -> features (R, width)."""
-        half = self.options.width // 2
-        frequency = torch.exp(torch.arange(half, device=t.device) * (-log(10_000.0) / half))
-        angle = TIME_SCALE * t.float()[:, None] * frequency
-        return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
     def scores(self, states: Tensor, memory: Memory) -> Tensor:
         """Pointer scores (R, L, S) of decoder states (R, L, width), float32, -inf on padding."""
