@@ -93,6 +93,7 @@ def test_where_no_cluster_is_there_is_a_sentence(ray: None) -> None:
             reach(address)
 
 
+@pytest.mark.slow
 def test_an_actor_that_is_killed_costs_its_job_alone(ray: None, tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     diary.mkdir()
