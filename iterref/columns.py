@@ -22,12 +22,9 @@ def read_column(column: Any, name: str) -> list[Any]:
     if names is not None:
         which = f", such as {names[0]!r}" if names else ""
         raise TypeError(f"{name} is a table ({_kind(column)}): pass one of its columns{which}")
-    if isinstance(column, Mapping):
-        raise TypeError(f"{name} is {shown(column)}, which has no order of prompts: pass a list of its entries")
-    if isinstance(column, AbstractSet):
-        raise TypeError(f"{name} is {shown(column)}, which has no order: pass a list with one entry a prompt")
-    if not isinstance(column, Iterable) or getattr(column, "ndim", 1) == 0:
-        raise TypeError(f"{name} is {shown(column)}: pass a list with one entry a prompt")
+    if isinstance(column, Mapping | AbstractSet) or not isinstance(column, Iterable) or getattr(column, "ndim", 1) == 0:
+        why = ", which has no order of prompts" if isinstance(column, Mapping | AbstractSet) else ""
+        raise TypeError(f"{name} is {shown(column)}{why}: pass a list with one entry a prompt")
     for method in ("to_pylist", "tolist", "to_list"):  # of arrow, numpy and torch, pandas and polars
         if hasattr(column, method) and getattr(column, "ndim", 1) == 1:
             return list(getattr(column, method)())

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -64,9 +66,10 @@ def calibrate_alpha(
     if not np.isfinite(wanted):
         raise ValueError(f"the wanted {name} must be a finite number, got {wanted}")
     tilt = _Tilt.of(pilot_rewards(pilot), rows)
-    level = tilt.reward if kl is None else tilt.kl
+    level = attrgetter("reward" if kl is None else "kl")
     low, high = tilt.bracket(least)
-    floor, ceiling = level(0.0), level(high)
+    most = tilt.at(high)
+    floor, ceiling = level(tilt.at(0.0)), level(most)
     if wanted <= floor:
         forbidden = ", by what is forbidden alone," if kl is not None and floor > 0 else ""
         raise ValueError(
@@ -74,11 +77,10 @@ def calibrate_alpha(
         )
     if wanted > ceiling:
         raise ValueError(
-            f"the pilot supports a {name} up to {ceiling:.4g} (alpha {1 / high:.3g}, where its {tilt.samples:g} "
-            f"samples a prompt are worth {tilt.ess(high):.3g}), not {wanted:g}: draw more, or ask for less"
+            f"the pilot supports a {name} up to {ceiling:.4g} (alpha {most.alpha:.3g}, where its {most.samples:g} "
+            f"samples a prompt are worth {most.ess:.3g}), not {wanted:g}: draw more, or ask for less"
         )
-    beta = _root(lambda b: level(b) - wanted, low, high)
-    return Calibration(1 / beta, tilt.kl(beta), tilt.reward(beta), tilt.ess(beta), tilt.samples)
+    return tilt.at(_root(lambda beta: level(tilt.at(beta)) - wanted, low, high))
 
 
 def pilot_rewards(pilot: Any) -> np.ndarray:
@@ -128,24 +130,16 @@ class _Tilt:
             raise ValueError(f"all samples of prompt {prompt} in the pilot are forbidden: draw more, or allow more")
         return cls(values - best[group], group, best, np.bincount(group).astype(np.float64))
 
-    @property
-    def samples(self) -> float:
-        """Samples a prompt."""
-        return float(self.count.mean())
-
-    def kl(self, beta: float) -> float:
-        """KL(pi || p), the mean over prompts."""
-        total, mean = self._moments(beta)
-        return float((beta * mean - np.log(total / self.count)).mean())
-
-    def reward(self, beta: float) -> float:
-        """E_pi[r], the mean over prompts."""
-        return float((self.best + self._moments(beta)[1]).mean())
-
-    def ess(self, beta: float) -> float:
-        """Effective samples, the mean over prompts."""
-        weights = self._weights(beta)
-        return float((self._sums(weights) ** 2 / self._sums(weights**2)).mean())
+    def at(self, beta: float) -> Calibration:
+        """What the pilot says about alpha = 1 / beta, the means over prompts."""
+        sums = partial(np.bincount, self.group, minlength=len(self.best))
+        with np.errstate(invalid="ignore"):  # 0 times -inf: a forbidden sample weighs nothing at any beta
+            weights = np.where(np.isneginf(self.excess), 0.0, np.exp(beta * self.excess))
+        total = sums(weights)
+        mean = sums(np.where(weights > 0, self.excess, 0.0) * weights) / total  # E_pi[r - best]
+        kl, ess = beta * mean - np.log(total / self.count), total**2 / sums(weights**2)
+        means = (float(values.mean()) for values in (kl, self.best + mean, ess, self.count))
+        return Calibration(1 / beta if beta else np.inf, *means)
 
     def bracket(self, least: float) -> tuple[float, float]:
         """A beta at which nothing is tilted yet, and the last one whose ESS is `least` a prompt.
@@ -156,22 +150,9 @@ class _Tilt:
         if not len(below):
             raise ValueError("all rewards of the pilot are equal within a prompt, so alpha changes nothing: draw more")
         start, end = 1e-9 / below.max(), 745.0 / below.min()  # beyond, only the best of a prompt have any weight
-        if self.ess(0.0) <= least:
-            raise ValueError(f"the pilot has {self.ess(0.0):.3g} allowed samples a prompt: draw more than {least:g}")
-        return start, end if self.ess(end) >= least else _root(lambda beta: self.ess(beta) - least, start, end)
-
-    def _weights(self, beta: float) -> np.ndarray:
-        with np.errstate(invalid="ignore"):  # 0 times -inf: a forbidden sample weighs nothing at any beta
-            return np.where(np.isneginf(self.excess), 0.0, np.exp(beta * self.excess))
-
-    def _moments(self, beta: float) -> tuple[np.ndarray, np.ndarray]:
-        """sum w and E_pi[r - best] of every prompt."""
-        weights = self._weights(beta)
-        total = self._sums(weights)
-        return total, self._sums(np.where(weights > 0, self.excess, 0.0) * weights) / total
-
-    def _sums(self, values: np.ndarray) -> np.ndarray:
-        return np.bincount(self.group, weights=values, minlength=len(self.best))
+        if self.at(0.0).ess <= least:
+            raise ValueError(f"the pilot has {self.at(0.0).ess:.3g} allowed samples a prompt: draw more than {least:g}")
+        return start, end if self.at(end).ess >= least else _root(lambda beta: self.at(beta).ess - least, start, end)
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:

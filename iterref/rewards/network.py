@@ -116,7 +116,11 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         readable.sort(key=lambda place: len(encodings[place]["input_ids"]))  # texts of one batch need little padding
         for places in self._batches(readable, [len(encoding["input_ids"]) for encoding in encodings]):
             for place in places:
-                self._check_ids(pairs[place][1], max(encodings[place]["input_ids"]))
+                if (highest := max(encodings[place]["input_ids"])) >= self._known:
+                    raise ValueError(
+                        f"the text {pairs[place][1][:40]!r} has token {highest} and {self.checkpoint.name} knows "
+                        f"{self._known}: give the tokenizer that the model was trained with"
+                    )
             for place, value in zip(places, self._ask([encodings[place] for place in places]), strict=True):
                 values[place] = value
         self.evaluated += len(pairs)
@@ -191,13 +195,6 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
                 raise ValueError(f"{what}: give a model of this script, or allow it by lossy=True")
             warnings.warn(f"{what} (said once; lossy=False refuses such texts)", stacklevel=2)
             self._warned = True
-
-    def _check_ids(self, text: str, highest: int) -> None:
-        if highest >= self._known:
-            raise ValueError(
-                f"the text {text[:40]!r} has token {highest} and {self.checkpoint.name} knows {self._known}: give the "
-                "tokenizer that the model was trained with"
-            )
 
 
 def numbers(values: Sequence[float | None]) -> list[float]:
