@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import iterref
 from iterref.result import Result
 from tests.support import dream, gemma, llada, masked
 
+SHARED = TemporaryDirectory(prefix="families")
 FAMILIES = ("llada", "dream", "masked_lm", "diffusion_gemma")
 PROMPTS = ["cat", "the dog ran the cat"]
 
 
 def folder(tmp_path: Path, family: str) -> Path:
-    """A tiny checkpoint with its tokenizer; LLaDA's and the masked model's have one table for both ends."""
-    where = tmp_path / family
+    """A folder of a test's own with a tiny checkpoint and its tokenizer."""
+    return Path(copytree(made(family), tmp_path / family))
+
+
+@cache
+def made(family: str) -> Path:
+    """The folder that is copied; LLaDA's and the masked model's networks have one table for both ends."""
+    where = Path(SHARED.name) / family
     where.mkdir()
     if family == "llada":
         llada.checkpoint(where, weight_tying=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+SHARED = TemporaryDirectory(prefix="masked")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = "the cat dog saw a man ran home Q : A".split()
 PAD, CLS, SEP, MASK = 0, 2, 3, 4
@@ -62,5 +66,14 @@ DECODERS: dict[str, dict[str, Any]] = {
     "LlamaForCausalLM": {**SIZES, "num_key_value_heads": 1, "bos_token_id": None, "eos_token_id": None},
 }
 def checkpoint(folder: Path, name: str = "BertForMaskedLM", **tokens: Any) -> Any:
+    """Writes a checkpoint, which is made once, and returns its network, which is shared."""
+    made, network = _checkpoint(name, **tokens)
+    copytree(made, folder, dirs_exist_ok=True)
+    return network
+
+
+@cache
+def _checkpoint(name: str, **tokens: Any) -> tuple[Path, Any]:
+    folder = Path(mkdtemp(dir=SHARED.name))
     write_tokenizer(folder, **tokens)
-    return write_model(folder, name, **{**ENCODERS, **DECODERS}[name])
+    return folder, write_model(folder, name, **{**ENCODERS, **DECODERS}[name])
