@@ -15,7 +15,7 @@ from benchmarks.rewards.digits import DigitClass, Judge
 from iterref import Problem, sample, sampler_from_string
 
 ROWS = 20
-BUDGET = (64, 512)  # NFE and reward calls an image
+BUDGET = (32, 256)  # NFE and reward calls an image
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     wanted = torch.arange(ROWS) % 10
     denoiser, canvas, free = Digits.load("masked").prepare([None] * ROWS)
     problem = Problem(denoiser, DigitClass(wanted), canvas, free, alpha=0.2)
-    runs = {"before": sample(sampler_from_string("ancestral:steps=64"), problem)}
+    runs = {"before": sample(sampler_from_string("ancestral:steps=32"), problem)}
     for name in ("best_of_n", "iterref"):
         runs[name] = sample(sampler_from_string(name), problem, budget=BUDGET)
     judge = Judge()

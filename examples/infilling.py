@@ -32,7 +32,7 @@ def from_the_document(completions: list[str], prompts: list[str], **columns: obj
 def main() -> None:
     """Prints every text before and after, its reward, and that the phrase stands where it stood."""
     reward = 0.2 * Perplexity("prose") + from_the_document
-    filled = infill("tiny-news", MARKED, prompts=DOCUMENTS, reward=reward, alpha=0.05, temperature=0.7, budget=32)
+    filled = infill("tiny-news", MARKED, prompts=DOCUMENTS, reward=reward, alpha=0.05, temperature=0.7, budget=24)
     rewards = filled.rewards.tolist()
     for marked, phrase, text, reward in zip(MARKED, LOCKED, filled.texts, rewards, strict=True):
         if phrase not in text:

@@ -18,11 +18,11 @@ def main() -> None:
     wanted = Lexical(required_column="keep", hard=False)
     fluent = Perplexity("prose")
     columns = {"keep": WORDS}
-    methods = {"unsteered": "ancestral:steps=24", "best of n": "best_of_n:steps=24", "refined": "iterref"}
+    methods = {"unsteered": "ancestral:steps=16", "best of n": "best_of_n:steps=16", "refined": "iterref"}
     runs = {
         name: generate(
             "tiny-books", PROMPTS, reward=wanted, columns=columns, sampler=sampler,
-            budget=None if name == "unsteered" else 80, alpha=0.1,
+            budget=None if name == "unsteered" else 48, alpha=0.1,
         )
         for name, sampler in methods.items()
     }  # fmt: skip

@@ -19,14 +19,14 @@ SENTENCES = [
 
 def main() -> None:
     """Prints every sentence, its plain summary and its refined one, and what both cost."""
-    drafts = OwnDrafts(n=16, steps=8, temperature=1.0)
-    before = generate("tiny-news", SENTENCES, reward=drafts, sampler="ancestral:steps=32", temperature=0.5)
+    drafts = OwnDrafts(n=8, steps=8, temperature=1.0)
+    before = generate("tiny-news", SENTENCES, reward=drafts, sampler="ancestral:steps=16", temperature=0.5)
     after = generate(
         "tiny-news",
         SENTENCES,
         reward=drafts,
         start="drafts",  # refine the draft that agrees most with the others
-        budget=192,  # NFE a sentence, the drafts included
+        budget=96,  # NFE a sentence, the drafts included
         alpha=0.01,
         temperature=0.5,
     )

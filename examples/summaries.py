@@ -13,7 +13,7 @@ from iterref import OwnDrafts, generate
 from iterref.generation import draw_drafts
 from iterref.rewards import Lexical, report_rouge
 
-ROWS, BUDGET = 4, 112  # sentences; NFE a sentence, the drafts included
+ROWS, BUDGET = 4, 96  # sentences; NFE a sentence, the drafts included
 SAMPLERS = {"best_of_n": "best_of_n", "iterref": None}  # None is what `generate` recommends for texts
 
 

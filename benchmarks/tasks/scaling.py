@@ -38,7 +38,7 @@ from iterref.engine.results import Results
 from iterref.engine.texts import Texts
 
 DOCUMENT = "engineers working through the night have repaired the damaged railway bridge , the operator said ."
-METHOD = "iterref:steps=8,moves=24,tries=8"  # 32 denoiser rows a prompt
+METHOD = "iterref:steps=8,moves=24,tries=8"  # 32 NFE a prompt
 PRICE = 3.0  # an hour of an accelerator, in whatever is paid
 USE = 0.4  # of an accelerator's peak
 
@@ -126,7 +126,7 @@ def writing(size: int, parts: int = 40) -> dict[str, float]:
     rows = size * parts
     asked = {"nfe": 32.0, "reward_calls": 192.0, "depth": 32.0}
     with tempfile.TemporaryDirectory() as folder:
-        told = Manifest({}, {}, {}, "", rows, size)
+        told = Manifest({}, {}, {}, [""] * rows, size)
         with Results(Path(folder) / "out", told) as results:
             busy: list[float] = []
             for job in grid(rows, size):
@@ -211,15 +211,15 @@ def rewards(texts: int = 256) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Workers and what they are given: rows a second of one's denoiser, denoiser and reward rows a prompt, the seconds
-    of a reward row in the worker, of a part at the driver, of loading a model, and between a worker's failures."""
+    """Workers and what they are given: NFE a second of one of them, NFE and reward calls a prompt, the seconds of a
+    reward call in the worker, of a part at the driver, of loading a model, and between a worker's failures."""
 
     workers: int
     rate: float
     prompts: int = 1_000_000
     job_rows: int = 64
-    denoiser: int = 64
-    reward: int = 512
+    nfe: int = 64
+    reward_calls: int = 512
     reward_seconds: float = 0.0
     part_seconds: float = 0.01
     load_seconds: float = 60.0
@@ -229,7 +229,7 @@ class Fleet:
     @property
     def job_seconds(self) -> float:
         """What a whole job takes a worker."""
-        return self.job_rows * (self.denoiser / self.rate + self.reward * self.reward_seconds)
+        return self.job_rows * (self.nfe / self.rate + self.reward_calls * self.reward_seconds)
 
 
 def simulate(fleet: Fleet, seed: int = 0) -> dict[str, float]:
@@ -271,7 +271,7 @@ def simulate(fleet: Fleet, seed: int = 0) -> dict[str, float]:
 
 
 def by_arithmetic(weights: float, positions: int, peak: float = 990e12, use: float = USE) -> float:
-    """Denoiser rows a second of an accelerator: `use` of its peak over 2 operations a weight and position."""
+    """NFE a second of an accelerator: `use` of its peak over 2 operations a weight and position."""
     return use * peak / (2 * weights * positions)
 
 
@@ -302,7 +302,7 @@ def fleets(measured: dict[str, Any], core: float) -> dict[str, Fleet]:
 
 def table(measured: dict[str, Any], core: float, counts: Sequence[int] = (1, 8, 64)) -> str:
     """The simulated cases as a table of Markdown."""
-    head = ["case", "rows/s each", "workers", "time", "worker-hours", f"at {PRICE:g} an hour", "driver writes",
+    head = ["case", "NFE/s each", "workers", "time", "worker-hours", f"at {PRICE:g} an hour", "driver writes",
             "workers compute", "jobs lost"]  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, fleet in fleets(measured, core).items():

@@ -213,14 +213,15 @@ TASKS = ("constraints", "images", "steering", "summarization")
 @pytest.mark.parametrize("name", TASKS)
 def test_a_few_rows_of_every_task(tmp_path, name):
     file = tmp_path / "runs.json"
-    case, ours = load(name, quick=True).cases[0], load(name, quick=True).ours(load(name, quick=True).cases[0])
+    made = plans._task(name, (), True)  # the command's own, loaded once
+    case, ours = made.cases[0], made.ours(made.cases[0])
     few = ["--case", case, "--rows", "2", "--budget", "1", "--method", "ancestral", "--method", ours]
     done = call(name, "--quick", *few, "--out", str(tmp_path / "out"), "--json", str(file))
     assert done.exit_code == 0, done.output
     rows = json.loads(file.read_text())
     assert [row["method"] for row in rows] == ["ancestral", ours] and {row["case"] for row in rows} == {case}
     for row in rows:
-        assert row["reward"] is not None and row[load(name, quick=True).main] is not None and row["nfe"] > 0
+        assert row["reward"] is not None and row[made.main] is not None and row["nfe"] > 0
     assert (tmp_path / "out" / "report.md").exists() and f"## {case}" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -301,7 +302,8 @@ def test_a_failure_on_the_way_is_1_and_ctrl_c_says_how_to_go_on(error, code, tol
     assert done.exit_code == code and told in done.stderr and "Traceback" not in done.stderr
 
 
-def test_grids_of_samples_are_drawn_once(tmp_path):
+def test_grids_of_samples_are_drawn_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "GRID", 1)
     asked = Plan("images", tmp_path, quick=True, cases=("masked",), rows=10)
     assert grids(asked) == [tmp_path / "masked-grid.png"]
     drawn = (tmp_path / "masked-grid.png").read_bytes()

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from benchmarks.tasks.scaling import Fleet, by_arithmetic, driving, fleets, simulate, table, throughput
+from benchmarks.tasks.scaling import Fleet, by_arithmetic, driving, fleets, simulate, table, throughput, writing
 
 CALM = Fleet(1, rate=640, prompts=6400, load_seconds=5, scatter=0, part_seconds=0.001)  # 6.4 s a job, 100 jobs
 
@@ -28,6 +28,7 @@ def test_a_driver_that_writes_slowly_is_what_saturates() -> None:
 
 def test_the_driver_is_measured_and_the_simulation_says_the_same() -> None:
     found = driving(rows=640, size=8, workers=2)
+    assert found["rows"] == 640 and found["job_rows"] == 8 and writing(8, parts=3)["bytes_a_row"] > 60
     assert found["rows_per_second"] > found["rows_per_second_merged"] > 0
     idle = Fleet(2, rate=1e9, prompts=6400, load_seconds=0, part_seconds=64 / 3200)
     assert simulate(idle)["hours"] * 3600 == pytest.approx(6400 / 3200, rel=0.01)

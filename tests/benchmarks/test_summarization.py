@@ -10,6 +10,7 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
 
+from benchmarks.frame import plan
 from benchmarks.records import Records
 from benchmarks.tasks.summarization import CASES, MOVES, Summarization, Written, copied, task
 from iterref.budget import Budget
@@ -99,7 +100,7 @@ def test_rows_do_not_know_of_each_other(of):
     """Any split gives the same; row 5 is about document 0 again, with a random stream of its own."""
     case, rows, apart, differ = "consensus+length", rows_of(8), made(), False
     for method in of.methods(case):
-        budget = cheap(96 if method.startswith("select_refine") else 48)
+        budget = cheap(96 if method.startswith("select_refine") else 24)
         whole = of.sample(case, method, budget, rows, 3)
         judged = of.judge(case, whole, rows)
         part = torch.tensor([5, 2])
@@ -163,8 +164,8 @@ def test_the_reward_is_measured_with_a_pool_that_no_search_saw(of):
 
 def test_a_search_under_few_drafts_sees_more_than_there_is(of):
     """It finds a text that one draft agrees with entirely; the gap closes as the pool grows."""
-    rows, gaps = rows_of(100), []
-    for method, size in ((OURS, 24), (OURS, 160), ("ancestral", 24)):
+    rows, gaps = rows_of(50), []
+    for method, size in ((OURS, 24), (OURS, 120), ("ancestral", 24)):
         judged = of.judge("consensus", of.sample("consensus", method, cheap(size), rows, 0), rows)
         gaps.append(judged["seen"] - judged["reward"])
     assert gaps[0].mean() > 0.2 and gaps[0].mean() > gaps[1].mean() + 0.1 > 0.1
@@ -212,7 +213,7 @@ def test_other_rewards_are_what_their_names_say(of):
 
 
 def test_a_reward_rises_where_it_is_optimised(of):
-    rows = rows_of(60)
+    rows = rows_of(40)
 
     def reward(case: str, method: str, seed: int = 0) -> np.ndarray:
         return of.judge(case, of.sample(case, method, cheap(32), rows, seed), rows)["reward"]
@@ -226,7 +227,7 @@ def test_a_reward_rises_where_it_is_optimised(of):
 
 def test_moves_begin_with_plain_sampling(of):
     assert {k: sampler_from_string(method).moves for k, method in of.moves("source")} == {k: 8 * k for k in MOVES}
-    rows, rewards = rows_of(200), []
+    rows, rewards = rows_of(120), []
     for method in (*(method for _, method in of.moves("source")[:4:3]), "ancestral:steps=8"):
         result = of.sample("source", method, None, rows, len(rewards))
         rewards.append(of.judge("source", result, rows)["reward"])
@@ -294,7 +295,7 @@ def test_models_and_data_of_users(tmp_path):
 
 
 def test_quick_runs_on_what_is_bundled():
-    found, rows = task(quick=True), rows_of(4)
+    found, rows = plan._task("summarization", (), True), rows_of(2)
     assert len(found.records) == 32 and found.cases == ("consensus",) and found.main == "rougeL"
     names = [sampler_from_string(method).name for method in found.methods("consensus")]
     assert names == ["ancestral", "best_of_n", "smc", "svdd", "trajectory"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from benchmarks.shapes import Case
@@ -12,6 +14,7 @@ from tests.support.waits import Waits
 MOVES = 6
 
 
+@cache
 def waits(moves: int, watch: tuple[int, ...] = ()) -> int:
     method = sampler_from_string(f"iterref:steps=1,moves={moves},tries=16,decisions=1,span=1.0+0.5,spacing=0,early=0")
     problem = Case("random-2").problem(4)
