@@ -51,7 +51,6 @@ class Classifier(TextNetwork[float]):
         return numbers(self.fetch(self.pairs(completions, columns)))
 
     def read(self, batch: dict[str, Tensor]) -> list[float]:
-        """One number a row of a padded batch, (R, T) each."""
         logits = self.checkpoint.network(**batch).logits
         return judged(logits, self.value, self.separate)[:, self._place].tolist()
 

@@ -157,7 +157,6 @@ class ImageClassifier(ImageReward):
         self.labels = torch.tensor([label_index(self.checkpoint.config, one, self.value) for one in labels])
 
     def judge(self, pixels: Tensor, rows: Tensor) -> Tensor:
-        """Prepared images (R, 3, H, W) and their rows (R,) -> (R,) float64."""
         logits = self.checkpoint.network(pixel_values=pixels).logits
         index = _within(rows, len(self.labels), "label") if self.each else torch.zeros_like(rows).cpu()
         return judged(logits, self.value, self.separate).gather(1, self.labels[index, None].to(logits.device))[:, 0]
@@ -182,7 +181,6 @@ class ImageText(ImageReward):
         self._texts = self._embedded([self.texts] if isinstance(self.texts, str) else list(self.texts))
 
     def judge(self, pixels: Tensor, rows: Tensor) -> Tensor:
-        """Prepared images (R, 3, H, W) and their rows (R,) -> (R,) float64."""
         images = _features(self.checkpoint.network.get_image_features(pixel_values=pixels))
         index = _within(rows, len(self._texts), "text") if self.each else torch.zeros_like(rows)
         return (images * self._texts[index.to(self._texts.device)]).sum(1)

@@ -96,7 +96,7 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
 
     @abstractmethod
     def read(self, batch: dict[str, Tensor]) -> list[Value]:
-        """One value a row of a padded batch of `input_ids`, `attention_mask` and what else was encoded, (R, T) each."""
+        """One value a text of a padded batch, (R, T) each: `input_ids`, `attention_mask` and what else was encoded."""
 
     def cut(self, text: str, size: int, count: int) -> None:
         """Takes note of texts that are longer than the network reads, and warns about the first ever."""
@@ -127,7 +127,7 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         return values
 
     def _batches(self, places: list[int], sizes: list[int]) -> Iterator[list[int]]:
-        """Places of texts, sorted by their sizes, in batches: of one size each where padding is not hidden."""
+        """Places of texts, sorted by their sizes, in batches: of one size each where padding would be read."""
         start = 0
         while start < len(places):
             end = min(start + self.batch, len(places))

@@ -60,7 +60,6 @@ class Perplexity(TextNetwork[float]):
         return [self._encoding(pair[1], *ids) for pair, *ids in zip(pairs, prefixes, texts, strict=True)]
 
     def read(self, batch: dict[str, Tensor]) -> list[float]:
-        """One number a row of a padded batch, (R, T) each."""
         counted = batch.pop("counted")[:, 1:].bool()
         tokens = batch["input_ids"][:, 1:]
         logits = self.checkpoint.network(**batch).logits[:, :-1]

@@ -62,7 +62,6 @@ class Similarity(TextNetwork[Tensor]):
         return self.fetch([(None, start + (text.lower() if lower else text)) for _, text in pairs])
 
     def read(self, batch: dict[str, Tensor]) -> list[Tensor]:
-        """One embedding a row of a padded batch, (R, T) each."""
         network, mask = self.checkpoint.network, batch["attention_mask"]
         encoder = network.get_encoder() if getattr(self.checkpoint.config, "is_encoder_decoder", False) else network
         return list(self.pooling(encoder(**batch).last_hidden_state, mask).cpu())

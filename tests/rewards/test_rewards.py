@@ -1,4 +1,4 @@
-"""Rewards: what is accepted and refused at the door, text functions, weighted sums and the memory of answers."""
+"""Rewards: what is accepted and refused, text functions, weighted sums and the memory of answers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Total(Composable):
         return tokens.sum(dim=1).double() + 0.1 * rows.double()
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+# --- answers ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

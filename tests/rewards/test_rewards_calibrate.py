@@ -1,4 +1,4 @@
-"""Calibration: on pilots whose counts are exactly proportional to p, the numbers are those of the enumerated law."""
+"""Calibration: on pilots whose counts are proportional to p, the numbers are those of the enumerated distribution."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COUNTS = st.lists(st.integers(20, 90), min_size=3, max_size=5)
 REWARDS = st.lists(st.floats(-3, 3), min_size=3, max_size=5)
 
 
-def law(counts: list[int], rewards: list[float], alpha: float) -> tuple[float, float]:
+def tilted(counts: list[int], rewards: list[float], alpha: float) -> tuple[float, float]:
     """KL(pi || p) and E_pi[r], by enumeration."""
     p = np.array(counts) / sum(counts)
     weights = p * np.array([0 if value == -inf else exp((value - max(rewards)) / alpha) for value in rewards])
@@ -33,23 +33,23 @@ def pilot_of(counts: list[int], rewards: list[float]) -> list[float]:
 
 @settings(max_examples=20, deadline=None)
 @given(COUNTS, REWARDS, st.floats(0.2, 5), st.booleans())
-def test_the_alpha_is_that_of_the_enumerated_law(
+def test_the_alpha_is_that_of_the_enumerated_distribution(
     counts: list[int], rewards: list[float], alpha: float, forbid: bool
 ) -> None:
     size = min(len(counts), len(rewards))
     counts, rewards = counts[:size], [round(value, 1) + 1e-3 * i for i, value in enumerate(rewards[:size])]
     if forbid:
         rewards[0] = -inf
-    kl, reward = law(counts, rewards, alpha)
+    kl, reward = tilted(counts, rewards, alpha)
     pilot = pilot_of(counts, rewards)
-    if kl - law(counts, rewards, 1e9)[0] < 1e-7:
+    if kl - tilted(counts, rewards, 1e9)[0] < 1e-7:
         return  # too flat to tell
     for found in (
         calibrate_alpha(pilot, kl=kl),
         calibrate_alpha(torch.tensor(pilot, dtype=torch.float64), reward=reward),
     ):
         # the bisection stops at 1e-13 in log alpha; a flat level pins alpha down less than its own digits
-        assert law(counts, rewards, found.alpha) == pytest.approx((kl, reward), abs=1e-9)
+        assert tilted(counts, rewards, found.alpha) == pytest.approx((kl, reward), abs=1e-9)
         assert (found.kl, found.reward) == pytest.approx((kl, reward), abs=1e-9)
         assert found.samples == len(pilot) and 10 <= found.ess <= len(pilot)
 
@@ -62,7 +62,7 @@ def test_the_effective_size_by_hand() -> None:
     assert "estimated from 100 samples that are worth" in str(found)
 
 
-def test_prompts_have_laws_of_their_own() -> None:
+def test_prompts_have_distributions_of_their_own() -> None:
     one, two = [0.0] * 50 + [1.0] * 50, [10.0] * 50 + [11.0] * 50
     alone = calibrate_alpha(one, kl=0.2)
     both = calibrate_alpha([one, two], kl=0.2)
@@ -71,7 +71,7 @@ def test_prompts_have_laws_of_their_own() -> None:
     listed = calibrate_alpha(mixed, kl=0.2, rows=["p", "q"] * 100)
     assert listed == both
     assert listed.samples == 100 and listed.ess == pytest.approx(alone.ess)
-    # negative control: as one law, the difference between the prompts would pass for the reward's spread
+    # negative control: as one distribution, the difference between the prompts would pass for the reward's spread
     assert calibrate_alpha(mixed, kl=0.2).alpha > 3 * alone.alpha
 
 

@@ -1,4 +1,4 @@
-"""Lexical rules: each by hand, hard and soft, columns, and every mistake at the door."""
+"""Lexical rules: each by hand, hard and soft, columns, and every mistake."""
 
 from __future__ import annotations
 

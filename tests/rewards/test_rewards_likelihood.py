@@ -1,4 +1,4 @@
-"""SelfLikelihood: equal to the conditionals of an enumerated law, by masks and by the leave-one-out law."""
+"""SelfLikelihood: equal to the conditionals of an enumerated distribution, by masks and by leave-one-out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LENGTH, VOCAB = 4, 3
 
 @dataclass
 class Masked(Denoiser):
-    """A table's denoiser alone, without the leave-one-out law; keeps the times and the rows that it was asked for."""
+    """A table's denoiser without leave-one-out conditionals; keeps the times and the rows that it was asked for."""
 
     table: Table
 
@@ -108,9 +108,9 @@ def test_times_are_those_of_the_hidden_share() -> None:
 
 
 def test_a_text_that_the_model_rules_out_is_forbidden() -> None:
-    law = torch.zeros(2, 2).double()
-    law[0, 1] = law[1, 0] = -inf
-    table = Table(law, random_table("absorbing", 2, 2, 0, 0.0).noise)
+    log_p = torch.zeros(2, 2).double()
+    log_p[0, 1] = log_p[1, 0] = -inf
+    table = Table(log_p, random_table("absorbing", 2, 2, 0, 0.0).noise)
     canvas, free = torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.bool)
     reward = SelfLikelihood(Masked(table), canvas, free)
     assert checked(reward, torch.tensor([[0, 0], [1, 1]]), torch.tensor([0, 0])).tolist() == [0.0, 0.0]
