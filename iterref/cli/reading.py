@@ -124,7 +124,8 @@ def _missing(value: Any) -> bool:
 
 def read_budget(text: str) -> Any:
     """A budget a sample from "256", "256,1024" (NFE and reward calls), or "total=512,price=0.1,depth=64"."""
-    from iterref.budget import FAR, Budget
+    from iterref.budget import Budget
+    from iterref.strings import MOST
 
     names, once = ("nfe", "reward_calls", "total", "price", "depth"), {"denoiser": "nfe", "reward": "reward_calls"}
     bounds: dict[str, float] = {}
@@ -139,6 +140,6 @@ def read_budget(text: str) -> Any:
                 f"the budget {text!r} cannot be read: write NFE or NFE,REWARD_CALLS, or name the bounds, as in "
                 "total=512,depth=64"
             ) from None
-    if any(FAR < value < inf for value in bounds.values()):
-        raise ValueError(f"the budget {text!r} is for more than {FAR} calls a text, which no method can plan: say less")
+    if any(MOST < value < inf for value in bounds.values()):
+        raise ValueError(f"the budget {text!r} is for more than {MOST} calls a text, which no method can plan: say less")
     return Budget(**bounds)

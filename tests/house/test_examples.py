@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+DOUBLED = {"sentiment": "tour"}  # slow ones, and where the same calls are made
 NOTEBOOK = ROOT / "examples" / "tour.ipynb"
 # A notebook's kernel is a process of its own, and so is its client here: what they open and warn of is not ours.
 KERNEL = """
@@ -33,7 +34,10 @@ def run(script: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("script", EXAMPLES, ids=[script.stem for script in EXAMPLES])
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(file, id=file.stem, marks=[pytest.mark.slow] * (file.stem in DOUBLED)) for file in EXAMPLES],
+)
 def test_example_runs(
     script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,7 +138,7 @@ METHODS = st.builds(
     st.lists(
         st.builds(
             "{}={}".format,
-            st.sampled_from(["steps", "tries", "moves", "span", "n", "kernel", "order", "guesses", "early", "block"])
+            st.sampled_from(["steps", "tries", "moves", "span", "span_steps", "n", "order", "x0_samples", "early", "block_length"])
             | st.text(max_size=5),
             st.integers(-2, 300).map(str)
             | st.floats().map(str)
@@ -151,7 +151,7 @@ METHODS = st.builds(
 ROWS_ASKED = st.floats(max_value=300) | st.floats(min_value=1e7) | st.sampled_from(["nan", "inf", "1e999", "²", "1_0"])
 BUDGETS = st.lists(
     ROWS_ASKED.map(str)
-    | st.builds("{}={}".format, st.sampled_from(["total", "price", "depth", "denoiser"]), ROWS_ASKED)
+    | st.builds("{}={}".format, st.sampled_from(["total", "price", "depth", "nfe"]), ROWS_ASKED)
     | st.text(max_size=5),
     max_size=3,
 ).map(",".join)

@@ -11,7 +11,6 @@ import re
 import sys
 from dataclasses import replace
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -23,40 +22,9 @@ from iterref.report.chart import chart, ticks
 from iterref.report.html import _hash, _part
 from iterref.report.trace_view import SERIES
 from iterref.rewards.base import RewardError
-from tests.support.pages import EVIL, INF, MASK, REWARD, data_of, run, whole, words
+from tests.support.pages import EVIL, INF, MASK, REWARD, Reader, data_of, run, whole, words
 
 torch.set_num_threads(1)
-VOID = {"meta", "input", "br", "wbr", "hr", "img", "link"}
-
-
-class Reader(HTMLParser):
-    """Every tag with its attributes, the text inside each kind of tag, and whether all that opened was closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.inside: dict[str, list[str]] = {}
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open:
-            self.inside.setdefault(self.open[-1], []).append(data)
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def numbers(values: object) -> object:

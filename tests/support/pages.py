@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from html.parser import HTMLParser
 
 import torch
 from torch import Tensor
@@ -20,6 +21,37 @@ REWARD = WORLDS["absorbing"][1]
 MASK = 3
 METHOD = "iterref:steps=3,moves=4,tries=2,early=0.5,decisions=1"
 EVIL = '</script><img src="x" onerror="alert(1)"><!-- & \'quoted\''
+VOID = {"meta", "input", "br", "wbr", "hr", "img", "link"}
+
+
+class Reader(HTMLParser):
+    """Every tag with its attributes, the text inside each kind of tag, and whether all that opened was closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: dict[str, list[str]] = {}
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.inside.setdefault(self.open[-1], []).append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def run(text: str = METHOD, watch: tuple[int, ...] = (), noise: str = "absorbing", **options: object) -> Result:
