@@ -221,7 +221,8 @@ def test_the_page_on_adding_shows_the_examples_as_they_are(name: str) -> None:
 
 
 def test_the_first_page_shows_the_readme_s_example() -> None:
-    [code] = re.findall(r"```python\n.*?```\n\n```\n.*?```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n.*?```\n\n```\n.*?```", readme, re.DOTALL)
     assert code in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 
 

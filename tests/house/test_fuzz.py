@@ -138,7 +138,7 @@ METHODS = st.builds(
     st.lists(
         st.builds(
             "{}={}".format,
-            st.sampled_from(["steps", "tries", "moves", "span", "span_steps", "n", "order", "x0_samples", "early", "block_length"])
+            st.sampled_from("steps tries moves span span_steps n order x0_samples early block_length".split())
             | st.text(max_size=5),
             st.integers(-2, 300).map(str)
             | st.floats().map(str)

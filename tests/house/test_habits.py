@@ -123,7 +123,8 @@ def test_the_changelog_has_what_comes_next_first() -> None:
     assert re.fullmatch(r"## \d+\.\d+\.\d+ \(unreleased\)", versions[0])
     assert all(re.fullmatch(r"## \d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", line) for line in versions[1:])
     kinds = {line for line in lines if line.startswith("### ")}
-    assert kinds <= {f"### {kind}" for kind in ("Migration from 0.1", "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")}
+    known = ("Migration from 0.1", "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
+    assert kinds <= {f"### {kind}" for kind in known}
 
 
 # --- benchmarks -------------------------------------------------------------------------------------------------------

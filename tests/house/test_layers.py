@@ -19,8 +19,8 @@ FILES = {
 SOURCES = {module: file.read_text(encoding="utf-8") for module, file in FILES.items()}
 MOST_LINES = 350
 
-# From the ground up: a room may import the rooms above it in this list, and itself. `samplers.base` says what a method is,
-# which moves stand on as methods stand on moves.
+# From the ground up: a room may import the rooms above it in this list, and itself. `samplers.base` says what a method
+# is; moves import it, and methods import moves.
 ORDER = [
     {"columns", "fence", "files", "hub", "interrupts", "legacy", "lines", "optional", "paired", "progress", "sources"},
     {"forms", "registry"},
@@ -48,8 +48,9 @@ ORDER = [
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 # Who may import a model, and which rewards the core may import.
 TOP = {"drafts", "loading", "check", *set().union(*ORDER[LEVEL["arguments"] : LEVEL["cli"] + 1])}
-CORE = {"problem", "run", "result", "sampling", "samplers.base", "samplers", "moves", "chains", "decoding", "evaluation"}
-OF_REWARDS = {"problem", "run", "result", "sampling"}, {"rewards.base", "rewards.algebra", "rewards.memory"}
+ENDS = {"problem", "run", "result", "sampling"}
+CORE = ENDS | {"samplers.base", "samplers", "moves", "chains", "decoding", "evaluation"}
+OF_REWARDS = ENDS, {"rewards.base", "rewards.algebra", "rewards.memory"}
 PURE = CORE | {"random", "noise", "denoiser", "mtm", "particles", "potentials", "resample", "decision", "trace"}
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
 # Names of types alone, under TYPE_CHECKING, and of a facade.

@@ -13,7 +13,8 @@ def test_the_public_names_and_signatures_are_those_that_are_listed() -> None:
     listed, found = public_api.LIST.read_text(encoding="utf-8").splitlines(), public_api.lines()
     gone, new = sorted(set(listed) - set(found)), sorted(set(found) - set(listed))
     told = "\n".join([*(f"- {line}" for line in gone), *(f"+ {line}" for line in new)])
-    assert listed == found, f"{told}\nif this is meant: python -m tests.support.public_api > tests/support/public_api.txt"
+    how = "python -m tests.support.public_api > tests/support/public_api.txt"
+    assert listed == found, f"{told}\nif this is meant: {how}"
 
 
 def test_the_list_has_all_of_the_package_and_its_rooms() -> None:
