@@ -116,30 +116,15 @@ def refine_hardest(
         streams, tokens = identities[index], best.tokens[index]
         result = sample(fitted, part, seed=_seed(seed, ROUND, k), rows=streams, start=tokens)
         best.see(result.best.tokens, result.best.reward, index)
-        weight = len(index) / batch
-        cost, asked = cost + _spread(result.cost, weight), asked + _spread(result.asked, weight)
+        others = batch / len(index)  # who shares what a part of the batch took
+        cost, asked = cost + result.cost.shared(others), asked + result.asked.shared(others)
         parts = {name: seconds + result.parts[name] for name, seconds in parts.items()}
         trace.add(Paired(k, 0.0, best.tokens, best.tokens, best.reward), Info(), best.reward, asked, batch)
     texts = decode(best.tokens) if decode else None
     return replace(
-        first,
-        tokens=best.tokens.clone(),
-        rewards=best.reward.clone(),
-        best=best,
-        cost=cost,
-        asked=asked,
-        trace=trace,
-        sampler=method,
-        seconds=perf_counter() - begun,
-        parts=parts,
-        texts=texts,
-        particles=None,
-    )
-
-
-def _spread(cost: Cost, weight: float) -> Cost:
-    """What a part of the batch took, a sample of the whole; the depth is the same."""
-    return Cost(cost.nfe * weight, cost.reward_calls * weight, cost.depth)
+        first, tokens=best.tokens.clone(), rewards=best.reward.clone(), best=best, cost=cost, asked=asked, trace=trace,
+        sampler=method, seconds=perf_counter() - begun, parts=parts, texts=texts, particles=None,
+    )  # fmt: skip
 
 
 def _seed(seed: int, purpose: str, k: int) -> int:

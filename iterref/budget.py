@@ -32,7 +32,7 @@ class Cost:
     def __mul__(self, times: float) -> Cost:
         return Cost(self.nfe * times, self.reward_calls * times, self.depth * times)
 
-    def shared(self, samples: int) -> Cost:
+    def shared(self, samples: float) -> Cost:
         """What it is for each of several samples that it is spent for once; the depth is the same."""
         return Cost(self.nfe / samples, self.reward_calls / samples, self.depth)
 

@@ -24,11 +24,10 @@ import torch
 from iterref.arguments import checked_model, checked_prompts, checked_reward, checked_rows
 from iterref.budget import BudgetLike, budget_of
 from iterref.columns import read_columns
-from iterref.drafts import Drafts, OwnDrafts, Pooled, no_reward, pools_in, tempered
-from iterref.generation import begun, draw_drafts, fitted, generate, text_model, token_reward
+from iterref.drafts import Drafts, OwnDrafts, Pooled, pools_in
+from iterref.generation import begun, draw_drafts, fitted, generate, text_model, token_reward, unrewarded
 from iterref.models.base import TextModel
 from iterref.paired import Mean, difference, interval
-from iterref.problem import Problem
 from iterref.progress import Bar
 from iterref.result import Result
 from iterref.rewards.algebra import leaves, replaced
@@ -198,11 +197,7 @@ def compare(
     for each in leaves(asked):
         if not isinstance(each, Pooled):
             token_reward(each, model, prompts, columns, identities)  # refuses one that needs a column that is not there
-    denoiser, canvas, free = model.prepare(prompts)
-    problem = Problem(
-        tempered(denoiser, temperature), no_reward, canvas, free, alpha=alpha, forbidden=forbidden, max_rows=max_rows
-    )
-    _refuse_unfit(named, limits, asked, start, problem.denoiser.passes)
+    _refuse_unfit(named, limits, asked, start, unrewarded(model, prompts, alpha=alpha, **drawing).denoiser.passes)
     found: dict[tuple[str, str], list[Result]] = {}
     work = [(seed, name, limit) for seed in chosen for limit in limits for name in named]
     shared: dict[int, Any] = {}  # the reward of a seed, its pools drawn

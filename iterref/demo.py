@@ -50,7 +50,7 @@ STORY = "iterref"
 
 @dataclass(frozen=True)
 class Score:
-    """Means a sentence of one method: consensus reward, held-out ROUGE-L, NFE and reward calls asked for, seconds, acceptance."""
+    """Means a sentence of one method; `reward` is the consensus, `rouge_l` held out."""
 
     reward: float
     rouge_l: float
@@ -102,16 +102,10 @@ def compare(
     full: dict[str, Result] = {}
     for name, method in Bar(plan, "demo", shown=progress):
         result = generate(
-            model,
-            documents,
-            reward=pool.reward() if name in UNGUIDED else pool,
-            sampler=method,
-            alpha=ALPHA,
-            seed=seed,
-            temperature=TEMPERATURE,
-            start="drafts" if name in REFINING else None,
+            model, documents, reward=pool.reward() if name in UNGUIDED else pool, sampler=method, alpha=ALPHA,
+            seed=seed, temperature=TEMPERATURE, start="drafts" if name in REFINING else None,
             watch=range(len(documents)) if name == STORY else (),
-        )
+        )  # fmt: skip
         error = float(result.rewards.std(correction=0)) / sqrt(len(documents))
         points[name].append(Point(result.asked.nfe, float(result.rewards.mean()), error))
         full[name] = result  # budgets rise, so the last one stays

@@ -27,9 +27,9 @@ from iterref.arguments import checked_model, checked_prompts, checked_reward
 from iterref.budget import Budget, Cost, fit_budget
 from iterref.columns import read_columns
 from iterref.denoiser import Denoiser
-from iterref.drafts import OwnDrafts, Pooled, no_reward, pools_in, tempered
+from iterref.drafts import OwnDrafts, Pooled, pools_in
 from iterref.evaluation import KEEP
-from iterref.generation import begun, fitted, method_of, text_model, token_reward
+from iterref.generation import begun, fitted, method_of, text_model, token_reward, unrewarded
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng
@@ -110,9 +110,8 @@ def _of_texts(
     method, drafting = begun(method, reward, start)
     model, encoding = text_model(model), Footprint()
     with encoding:
-        denoiser, canvas, free = model.prepare(prompts)
-    problem = Problem(tempered(denoiser, temperature), no_reward, canvas, free, alpha, forbidden, max_rows)
-    method, length = fitted(method, budget, drafting, denoiser.passes), canvas.shape[1]
+        problem = unrewarded(model, prompts, temperature, alpha=alpha, forbidden=forbidden, max_rows=max_rows)
+    method, length = fitted(method, budget, drafting, problem.denoiser.passes), problem.canvas.shape[1]
 
     def drawn(part: Any) -> Any:
         """A pool as large as the run's own, of texts as long as the canvas."""

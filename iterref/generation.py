@@ -128,18 +128,10 @@ def generate(
         method = fitted(unfitted, given["budget"], judged + posed.asked, passes)
     try:
         result = sample(
-            method,
-            posed.problem.repeated(copies),
-            seed=options["seed"],
-            rows=identities,
-            copies=copies,
-            start=None if texts is None else texts.repeat_interleave(copies, 0),
-            watch=given["watch"],
-            decode=posed.model.decode,
-            show=posed.model,
-            progress=progress,
-            callback=callback,
-        )
+            method, posed.problem.repeated(copies), seed=options["seed"], rows=identities, copies=copies,
+            start=None if texts is None else texts.repeat_interleave(copies, 0), watch=given["watch"],
+            decode=posed.model.decode, show=posed.model, progress=progress, callback=callback,
+        )  # fmt: skip
     except (RewardError, Interrupted) as error:
         error.partial = _charged(_with_drafts(error.partial, posed, copies), posed.pools, judged, copies)
         raise
@@ -161,28 +153,17 @@ class Posed:
 
 
 def pose(
-    model: TextModel | str | Path | None,
-    prompts: Sequence[str],
-    reward: Callable[..., Any],
-    columns: Mapping[str, Sequence[Any]],
-    identities: Tensor,
-    *,
-    seed: int,
-    alpha: float,
-    temperature: float,
-    forbidden: Sequence[int],
-    max_rows: int | None,
-    progress: bool,
-) -> Posed:
+    model: TextModel | str | Path | None, prompts: Sequence[str], reward: Callable[..., Any],
+    columns: Mapping[str, Sequence[Any]], identities: Tensor, *, seed: int, temperature: float, progress: bool,
+    **options: Any,
+) -> Posed:  # fmt: skip
     """The problem of B checked prompts, with everything that `generate` takes; a pool is drawn where the reward or a
-    part of it is an `OwnDrafts`, after everything that can be refused without it."""
+    part of it is an `OwnDrafts`, after everything that can be refused without it. `options` are those of `Problem`."""
     model = text_model(model)
     if pools_in(reward) and getattr(model, "draws_images", False):
         raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
     denoiser, canvas, free = model.prepare(prompts)
-    problem = Problem(
-        tempered(denoiser, temperature), no_reward, canvas, free, alpha=alpha, forbidden=forbidden, max_rows=max_rows
-    )
+    problem = Problem(tempered(denoiser, temperature), no_reward, canvas, free, **options)
     token_reward(reward, model, prompts, columns, identities)  # refuses before a pool is drawn
     pools: dict[Pooled, Drafts] = {}
     for pool in pools_in(reward):
@@ -222,11 +203,16 @@ def draw_drafts(
     identities = checked_rows(seed, rows, (), len(prompts))
     given = checked_options(temperature=temperature, forbidden=forbidden, max_rows=max_rows)
     model = text_model(checked_model(model))
+    if drafts.temperature is not None:
+        given["temperature"] = drafts.temperature
+    problem = unrewarded(model, prompts, **given)
+    return draw(drafts, problem, model, Rng.seeded(int(seed), identities, device=problem.canvas.device), progress)
+
+
+def unrewarded(model: TextModel, prompts: Sequence[str], temperature: float = 1.0, **options: Any) -> Problem:
+    """The problem of B checked prompts without a reward; `options` are those of `Problem`."""
     denoiser, canvas, free = model.prepare(prompts)
-    own = given.pop("temperature")
-    warm = own if drafts.temperature is None else drafts.temperature
-    problem = Problem(tempered(denoiser, warm), no_reward, canvas, free, **given)
-    return draw(drafts, problem, model, Rng.seeded(int(seed), identities, device=canvas.device), progress)
+    return Problem(tempered(denoiser, temperature), no_reward, canvas, free, **options)
 
 
 def fitted(method: Sampler, budget: BudgetLike | None, pool: Cost, passes: int = 1) -> Sampler:

@@ -107,13 +107,17 @@ def test_the_weights_of_networks_are_found():
     )
 
 
-@pytest.mark.parametrize("name", ["ancestral", "best_of_n", "iterref", "mtm", "select_refine", "svdd", "waste_free"])
+@pytest.mark.parametrize("name", ["ancestral", "best_of_n", "iterref", "mtm", "select_refine", "svdd"])
 def test_the_memory_is_stated_within_a_quarter(name: str):
     assert 0.75 <= ratio(small(name).replace("steps=2", "steps=4"), problem_of()) <= 1.25
 
 
-@pytest.mark.parametrize("noise, max_rows", [("absorbing", 7), ("uniform", None)])
-@pytest.mark.parametrize("name", names())
+SLOW = {"tempering", "waste_free", "particle_gibbs", "select_refine", "mtm", "importance"}
+EVERY = [pytest.param("absorbing", 7, name, marks=[pytest.mark.slow] * (name in SLOW)) for name in names()]
+EVERY += [pytest.param("uniform", None, name, marks=pytest.mark.slow) for name in names()]
+
+
+@pytest.mark.parametrize("noise, max_rows, name", EVERY)
 def test_the_memory_of_every_method_is_stated_within_a_factor_of_two(name: str, noise: str, max_rows: int | None):
     assert 0.5 <= ratio(small(name).replace("steps=2", "steps=3"), problem_of(noise, 12, max_rows)) <= 2
 

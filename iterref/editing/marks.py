@@ -145,14 +145,9 @@ def read(marked: str, row: int, marks: Marks = BRACKETS, masks: Sequence[str] = 
 
 
 def place(
-    model: TextModel,
-    blank: Tensor,
-    tokens: Tensor,
-    lengths: Sequence[int],
-    texts: Sequence[Marked | None],
-    length: int | None = None,
-    begins: Sequence[int] | None = None,
-) -> Regions:
+    model: TextModel, blank: Tensor, tokens: Tensor, lengths: Sequence[int], texts: Sequence[Marked | None],
+    length: int | None = None, begins: Sequence[int] | None = None,
+) -> Regions:  # fmt: skip
     """The regions of marked texts in their canvases (B, L), whose texts take up `lengths` positions; None marks none.
     Nothing is put in before the positions `begins`, where the rows' start tokens are.
 
@@ -265,16 +260,10 @@ def _tokens(
 
 
 def _laid_out(
-    ids: list[int],
-    spans: Sequence[tuple[int, int]],
-    blank: list[int],
-    sizes: Sequence[int | None],
-    row: int,
+    ids: list[int], spans: Sequence[tuple[int, int]], blank: list[int], sizes: Sequence[int | None], row: int
 ) -> tuple[list[int], list[bool]]:
     """One row's canvas and its open positions."""
-    new: list[int] = []
-    free: list[bool] = []
-    at = 0
+    new, free, at = list[int](), list[bool](), 0
     for (first, last), length in zip(spans, sizes, strict=True):
         if length is None and first == last:
             raise ValueError(f"text {row} has an empty region: say how many tokens it is to have, length= or --tokens")

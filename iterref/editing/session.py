@@ -258,13 +258,7 @@ class Editing:
         return fitted(method, budget, Cost(), self.context.problem.denoiser.passes)
 
     def _run(
-        self,
-        method: Sampler,
-        problem: Problem,
-        start: Tensor | None,
-        watch: Sequence[int],
-        progress: bool,
-        n: int = 1,
+        self, method: Sampler, problem: Problem, start: Tensor | None, watch: Sequence[int], progress: bool, n: int = 1
     ) -> Result:
         """The run of a new child of this node, on `n` copies of every row side by side, copy-major. Copy i has streams
         of its own, whatever n is; those of copy 0 are the row's."""

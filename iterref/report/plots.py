@@ -77,12 +77,9 @@ def reward_against_budget(
         raise ValueError("there are no runs to draw: give at least one point of one method")
     figure, axes = _figure(1)
     _lines(axes[0], results, list(results))
-    axes[0].set_xlabel(rows)
     axes[0].set_ylabel(reward)
     axes[0].locator_params(axis="x", integer=True)
-    axes[0].set_title(title, loc="left", fontsize=10)
-    axes[0].legend(frameon=False, fontsize=9)
-    return _write(figure, path)
+    return _write(_named(figure, axes, title, rows), path)
 
 
 def panels(parts: Sequence[Panel], path: str | Path, x: str) -> Path:
@@ -153,13 +150,9 @@ def acceptance(trace: Trace, path: str | Path, title: str = "") -> Path:
     for axis, (label, lines) in zip(axes, drawn.items(), strict=True):
         _along(axis, lines)
         axis.set_ylabel(label)
-        if len(lines) > 1:
-            axis.legend(frameon=False, fontsize=8)
         if label in ("accepted", "span"):
             axis.set_ylim(-0.03, 1.03)
-    axes[0].set_title(title, loc="left", fontsize=10)
-    axes[-1].set_xlabel("NFE a sample")
-    return _write(figure, path)
+    return _write(_named(figure, axes, title, "NFE a sample"), path)
 
 
 def effective(traces: Mapping[str, Trace], path: str | Path, particles: int | None = None, title: str = "") -> Path:
@@ -183,10 +176,7 @@ def effective(traces: Mapping[str, Trace], path: str | Path, particles: int | No
                          fontsize=8)  # fmt: skip
     axes[0].set_ylim(0, None if particles is None else 1.12 * particles)
     axes[0].set_ylabel("effective particles")
-    axes[0].set_xlabel("NFE a sample")
-    axes[0].set_title(title, loc="left", fontsize=10)
-    axes[0].legend(frameon=False, fontsize=9)
-    return _write(figure, path)
+    return _write(_named(figure, axes, title, "NFE a sample"), path)
 
 
 def _along(axis: Axes, lines: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -238,6 +228,16 @@ def _figure(count: int) -> tuple[Figure, list[Axes]]:
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _named(figure: Figure, axes: Sequence[Axes], title: str, x: str) -> Figure:
+    """The figure with its title, the name of its x axis, and a legend where that tells lines apart."""
+    axes[0].set_title(title, loc="left", fontsize=10)
+    axes[-1].set_xlabel(x)
+    for axis in axes:
+        if len(axes) == 1 or len(axis.get_lines()) > 1:
+            axis.legend(frameon=False, fontsize=8)
+    return figure
 
 
 def _write(figure: Figure, path: str | Path) -> Path:

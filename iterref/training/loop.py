@@ -53,12 +53,9 @@ def train(config: TrainConfig, resume: bool = True) -> Path:
 
 
 def _run(
-    config: TrainConfig,
-    folder: Path,
-    texts: list[tuple[str, str]],
-    held_out: list[tuple[str, str]] | None,
+    config: TrainConfig, folder: Path, texts: list[tuple[str, str]], held_out: list[tuple[str, str]] | None,
     resume: bool,
-) -> None:
+) -> None:  # fmt: skip
     digest = sha256(json.dumps(texts).encode()).hexdigest()
     record = read_checkpoint(folder) if resume and (folder / "checkpoint.pt").exists() else None
     changes = []
