@@ -225,6 +225,22 @@ def test_what_a_kill_left_is_swept_away(tmp_path: Path) -> None:
     assert [path.name for path in place.iterdir() if path.name.startswith(".")] == [".unknown"]
 
 
+def test_a_kill_before_the_manifest_is_there_leaves_a_folder_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path) -> Any:
+        if path.name == "manifest.json":
+            raise Stop
+        return whole(path)
+
+    with monkeypatch.context() as patched, pytest.raises(Stop):
+        patched.setattr(results, "whole", killed)
+        go(tmp_path, 9, 3, Here(Words()))
+    assert (tmp_path / "rows.txt").exists()
+    go(tmp_path, 9, 3, Here(Words()))
+    assert records(tmp_path) == expected(9)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -148,7 +148,7 @@ def rows_of(file: Path) -> range:
 
 def check(machine: type[RuleBasedStateMachine]) -> None:
     quick = settings(
-        max_examples=25, stateful_step_count=8, deadline=None, derandomize=True, database=None,
+        max_examples=15, stateful_step_count=8, deadline=None, derandomize=True, database=None,
         phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     run_state_machine_as_test(machine, settings=quick)
