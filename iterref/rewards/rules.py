@@ -49,7 +49,7 @@ class Sum(Rule):
         for part, weight in enumerate(self.weights):
             if weight != 0.0:
                 values = ask(part, index)
-                known = ~values.isnan() if self.skips else slice(None)
+                known: Any = ~values.isnan() if self.skips else slice(None)
                 total[known] += weight * values[known]
                 judged[known] += abs(weight)
         everyone = sum(map(abs, self.weights))
