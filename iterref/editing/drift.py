@@ -10,6 +10,7 @@ ball. The ball stands around the first text and not around the current one, whic
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -59,25 +60,35 @@ class Drift:
         return [ids[:length] for ids, length in zip(tokens.tolist(), lengths, strict=True)]
 
 
-class Within(Composable):
-    """A reward inside the ball `drift <= bound`, -inf outside, where the reward itself is not asked.
-
-    Raises `ValueError` for a bound outside [0, 1].
-    """
+class Allowing(Composable):
+    """A reward of the texts that are `allowed`; -inf for others, of which the reward itself is not asked."""
 
     checks: ClassVar[bool] = True
+    reward: Reward
+
+    @abstractmethod
+    def allowed(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """(R, L) long, (R,) long -> (R,) bool."""
+
+    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """(R, L) long, (R,) long -> (R,) float64."""
+        inside = self.allowed(tokens, rows)
+        values = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=tokens.device)
+        if bool(inside.any()):
+            values[inside] = self.reward(tokens[inside], rows[inside])
+        return values
+
+
+class Within(Allowing):
+    """A reward inside the ball `drift <= bound`. Raises `ValueError` for a bound outside [0, 1]."""
 
     def __init__(self, reward: Reward, drift: Drift, bound: float) -> None:
         expect_bound(drift.distance, bound)
         self.reward, self.drift, self.bound = as_reward(reward), drift, bound
 
-    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """(R, L) long, (R,) long -> (R,) float64."""
-        inside = self.drift(tokens, rows) <= self.bound + SLACK
-        values = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=tokens.device)
-        if bool(inside.any()):
-            values[inside] = self.reward(tokens[inside], rows[inside])
-        return values
+    def allowed(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """Those near enough."""
+        return self.drift(tokens, rows) <= self.bound + SLACK
 
 
 def expect_bound(distance: str, bound: float) -> None:

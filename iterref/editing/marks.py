@@ -16,8 +16,10 @@ import torch
 from rapidfuzz.distance import Postfix, Prefix
 from torch import Tensor
 
+from iterref.editing.drift import Allowing
 from iterref.models.base import MASKS, TextModel
-from iterref.rewards.algebra import Composable, Reward, checked
+from iterref.rewards.algebra import as_reward
+from iterref.rewards.base import Reward
 
 Marks = tuple[str, str]
 BRACKETS: Marks = ("[", "]")
@@ -83,23 +85,18 @@ class Frame:
         return self.written[0] + "".join(map("".join, zip(parts, self.written[1:], strict=True)))
 
 
-class Around(Composable):
-    """A reward where a row's text holds what stands around its regions, -inf elsewhere, where it is not asked: a token
-    that joins its neighbour would change text that was not marked."""
+class Around(Allowing):
+    """A reward where a row's text holds what stands around its regions: a token that joins its neighbour would change
+    text that was not marked."""
 
     def __init__(self, reward: Reward, decode: Callable[[Tensor], list[str]], frames: Sequence[Frame | None]) -> None:
-        self.reward, self.decode, self.frames = reward, decode, frames
+        self.reward, self.decode, self.frames = as_reward(reward), decode, frames
 
-    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """(R, L) long, (R,) long -> (R,) float64."""
-        frames = [self.frames[row] for row in rows.tolist()]
-        whole = [frame is None or frame.regions(text) is not None
-                 for frame, text in zip(frames, self.decode(tokens), strict=True)]  # fmt: skip
-        inside = torch.tensor(whole, device=tokens.device)
-        values = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=tokens.device)
-        if bool(inside.any()):
-            values[inside] = checked(self.reward, tokens[inside], rows[inside])
-        return values
+    def allowed(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """Those that kept the rest."""
+        pairs = zip(rows.tolist(), self.decode(tokens), strict=True)
+        kept = [(frame := self.frames[row]) is None or frame.regions(text) is not None for row, text in pairs]
+        return torch.tensor(kept, device=tokens.device)
 
 
 def read(marked: str, row: int, marks: Marks = BRACKETS, masks: Sequence[str] = MASKS) -> Marked:

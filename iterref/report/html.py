@@ -95,7 +95,7 @@ def _summary(result: Result) -> str:
         "seconds": f"{result.seconds:.2f}",
     }
     if not isnan(acceptance):
-        facts["accepted"] = f"{acceptance:.0%} of the decisions after the first guess"
+        facts["accepted"] = f"{acceptance:.0%} of the decisions after the first clean sample"
     if stuck:
         named = f"{_plural('row', len(stuck))} {', '.join(map(str, stuck))}"
         facts["stuck"] = f"{named}: some step found only forbidden candidates and kept the state"
@@ -139,7 +139,7 @@ def _steps(result: Result, known: Rendering) -> str:
         '<output id="at" for="step" aria-live="off"></output></div>'
         "<fieldset><legend>show</legend>"
         '<label><input type="radio" name="shown" value="states" checked> the state</label> '
-        '<label><input type="radio" name="shown" value="clean"> the clean guess</label></fieldset>'
+        '<label><input type="radio" name="shown" value="clean"> the clean sample</label></fieldset>'
         '<p id="keys" class="note">The left and right arrow keys go through the steps; on the slider, Home and End go '
         f'to the first and the last.</p>{_legend(result, data)}{rows}'
         f'<script type="application/json" id="trace">{block}</script></section>'
@@ -154,7 +154,7 @@ def _legend(result: Result, data: dict[str, Any]) -> str:
     keys = [("a0", "changed at this step"), ("a1", "1 step ago"), ("a2", "2 or 3"), ("a3", "4 to 7"), ("a4", "earlier")]
     if result.mask is not None:
         keys.append(("mask", "masked"))
-    keys.append(("open", "guessed, and not so in the state"))
+    keys.append(("open", "in the clean sample, and not in the state"))
     kind, empty = (" pixels", "") if pixels else ("", "a")
     items = "".join(
         f'<li><span class="token {key}" aria-hidden="true">{"▢" if key == "mask" and not pixels else empty}</span> '

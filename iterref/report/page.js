@@ -121,7 +121,7 @@
     };
   });
 
-  const VERDICTS = { "-1": ["weighed", "\u00b7"], 0: ["not chosen", "\u00b7"], 1: ["rejected", "\u2717"], 2: ["accepted", "\u2713"] };
+  const VERDICTS = { "-1": ["weighted", "\u00b7"], 0: ["not chosen", "\u00b7"], 1: ["rejected", "\u2717"], 2: ["accepted", "\u2713"] };
   const number = (reward) => (typeof reward === "number" ? reward : -Infinity);
   const candidate = (one, before, base, marked) => {
     const [[reward, verdict, pairs], count] = one;

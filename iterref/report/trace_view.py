@@ -1,7 +1,7 @@
 """Trace view: the steps and proposals of the watched rows as plain values, small enough for a page.
 
     states, clean    the first step whole, then what changed:  [place, token, place, token, ...] a step and row
-    rounds             a step and row: decisions of candidates [reward, verdict, what differs from the guess before]
+    rounds             a step and row: decisions of candidates [reward, verdict, what differs from the sample before]
 
 Of long runs the page writes out the best candidates of a decision alone, and of the others their rewards, so that it
 stays within `ROOM`; what was put to the test comes before what was not.
@@ -56,7 +56,7 @@ def coded(series: Tensor) -> dict[str, Any]:
 def rounds(kept: list[list[Round]], clean: Tensor) -> tuple[list[list[list[Any]]], int | None]:
     """The candidates of every step, row and decision, and how many of a decision are written out.
 
-    A candidate is written as what differs from the guess before the step; at the first step, from the guess after it.
+    A candidate is written as what differs from the clean sample before the step, at the first step after it.
     """
     before = [clean[max(k - 1, 0)] for k in range(len(clean))]
     sizes = [[(one.tokens != before[k]).sum(2) for one in step] for k, step in enumerate(kept)]
@@ -95,8 +95,8 @@ def drawn(states: Tensor, clean: Tensor, kept: list[list[Round]], rendering: Ren
         images = [png(smaller(picture, side)) for picture in pictures]
         if sum(map(len, images)) <= DRAWN:
             break
-    state, guess = places.view(2, *states.shape[:2]).tolist()
-    return {"images": images, "drawn": {"states": state, "clean": guess}}
+    state, clean_at = places.view(2, *states.shape[:2]).tolist()
+    return {"images": images, "drawn": {"states": state, "clean": clean_at}}
 
 
 def plain(values: Any) -> Any:

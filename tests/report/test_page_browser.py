@@ -129,7 +129,7 @@ def test_the_slider_moves_by_mouse_and_the_clean_samples_are_shown(visit):
     tab.mouse.move(box["x"] + 0.34 * box["width"], box["y"] + box["height"] / 2)
     tab.mouse.up()
     assert step_of(tab) == 2
-    tab.get_by_label("the clean guess").check()
+    tab.get_by_label("the clean sample").check()
     clean, states = steps["clean"][2], steps["watched"][2]
     assert [[text for text, _, _ in row] for row in tokens(tab)] == [[SHOWN[i] for i in row] for row in clean]
     assert [["open" in kind.split() for _, kind, _ in row] for row in tokens(tab)] == (clean != states).tolist()
