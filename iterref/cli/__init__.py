@@ -153,7 +153,7 @@ def _train_options(command: Callable[..., None]) -> Callable[..., None]:
 def train(resume: bool, **options: Any) -> None:
     """Trains a model on TRAIN: of summaries on JSON lines with `document` and `summary`, or of texts without prompts on
     plain text, one a line (.txt). Either may be packed (.gz)."""
-    with refusals(), resuming(f"what was trained is kept in {options['out']}: the same command goes on from there"):
+    with refusals(), resuming(f"what was trained is kept in {options['out']}: rerun the command to resume"):
         from tqdm.contrib.logging import logging_redirect_tqdm
 
         from iterref import training

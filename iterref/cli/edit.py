@@ -1,7 +1,7 @@
 """The editing commands: refine and infill, texts that exist in and better ones out.
 
 What a run of any command that broke off leaves in its file of --json has a mark `unfinished` on every line that says of
-which command it is, and the same command goes on from there.
+which command it is, and a rerun of the command resumes there.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def edit_texts(
     as_json: bool, out: str, html: str | None, region: int | None = None, run: str = "", **options: Any,
 ) -> None:  # fmt: skip
     """One step of editing on all texts, which are written in order; of a step that broke off, what it had reached, from
-    where the same command goes on."""
+    where a rerun resumes."""
     expect_outputs(out, html)
     run = run or identity(command, given, {**options, "region": region})
     before, marks = left_by(run, out, len(given)) or [], command == "infill"
@@ -114,10 +114,10 @@ def edit_texts(
 def goes_on(as_json: bool, out: str, same: bool = True) -> str:
     """How a run goes on whose texts so far were written."""
     if not as_json:
-        return "the texts so far are written: with --json --out FILE the same command would go on from them"
+        return "the texts so far are written: with --json --out FILE a rerun of the command would resume"
     if out == "-":
         return "the texts so far are written: go on from these lines with `iterref refine`"
-    how = "the same command goes on from them" if same else f"go on from them with `iterref refine {out}`"
+    how = "rerun the command to resume" if same else f"go on from them with `iterref refine {out}`"
     return f"the texts so far are written to {out}: {how}"
 
 

@@ -94,7 +94,7 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
             return
         share = (0, 1)
     with (
-        resuming(f"what is finished is kept in {folder}: the same command goes on"),
+        resuming(f"what is finished is kept in {folder}: rerun the command to resume"),
         Results(folder, told, share=share, retry=engine["retry_failed"]) as results,
         (Group(work) if sliced else _started(name, work, workers, threads, engine)) as crew,
     ):

@@ -141,5 +141,5 @@ def read_budget(text: str) -> Any:
                 "total=512,depth=64"
             ) from None
     if any(MOST < value < inf for value in bounds.values()):
-        raise ValueError(f"the budget {text!r} is for more than {MOST} calls a text, which no method can plan: say less")
+        raise ValueError(f"the budget {text!r} is for more than {MOST} calls a text, which no method plans: say less")
     return Budget(**bounds)

@@ -5,7 +5,7 @@
 
 Rewards are asked by the first rank (`rewards.rank_zero`), so that a row which they refuse is set aside by all alike.
 Anything else that goes wrong on one rank ends them all: launchers see to that, and start them again if told to; the
-same command goes on.
+same command resumes.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ def test_after_ctrl_c_the_same_command_goes_on_from_its_file(fake: None, name: s
     file.write_text(STOPPING.format(call=5))
     options = ("--json", "--method", method, "--out", str(out))
     command = (name, *options, "--reward", f"{file}:stopping")
-    refused(call(*command, text=text), f"the texts so far are written to {out}: the same command goes on from", code=1)
+    refused(call(*command, text=text), f"the texts so far are written to {out}: rerun the command to resume", code=1)
     reached = entries(out.read_text())
     assert all(each["unfinished"] and each["text"] and each["tokens"] for each in reached)
     file.write_text(STOPPING.format(call=0))

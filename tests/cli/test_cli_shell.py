@@ -157,7 +157,7 @@ def test_a_failure_on_the_way_is_1_and_ctrl_c_says_how_to_go_on(
     ends(RuntimeError("the device is gone"))
     refused(call(*path, *arguments), "Error: the device is gone", code=1)
     ends(KeyboardInterrupt())
-    again = "start again" if path in (("demo",), ("compare",)) else "the same command goes on from there"
+    again = "start again" if path in (("demo",), ("compare",)) else "rerun the command to resume"
     refused(call(*path, *arguments), "Error: interrupted" if path != ("check",) else "Aborted!", code=1)
     assert again in call(*path, *arguments).stderr or path == ("check",)
 

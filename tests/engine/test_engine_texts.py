@@ -297,7 +297,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     command = ["generate", "--engine", "local", "--out", str(tmp_path), "--method", METHOD, "--reward", "length:2"]
     with monkeypatch.context() as patched:
         patched.setattr("iterref.engine.drive.drive", pressed)
-        refused(call(*command, text="one\n"), f"interrupted; what is finished is kept in {tmp_path}: the same", code=1)
+        refused(call(*command, text="one\n"), f"interrupted; what is finished is kept in {tmp_path}: rerun", code=1)
     assert call(*command, text="one\n").exit_code == 0  # and the folder is not locked
 
 
@@ -345,7 +345,7 @@ def test_ctrl_c_in_a_shell_keeps_what_is_finished(tmp_path: Path) -> None:
     os.killpg(begun.pid, signal.SIGINT)  # as a terminal does, to the workers too
     told = begun.communicate()[1]
     assert begun.returncode in (0, 1) and "Traceback" not in told
-    assert begun.returncode == 0 or f"what is finished is kept in {out}: the same command goes on" in told
+    assert begun.returncode == 0 or f"what is finished is kept in {out}: rerun the command to resume" in told
     assert subprocess.run(command, check=False).returncode == 0
     same_as_alone(objects(out / "results.jsonl"))
 
