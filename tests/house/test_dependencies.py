@@ -113,7 +113,7 @@ def test_what_is_absent_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None
 
 # A run without any extra: an import of what is None here fails, as one of what is not installed.
 HIDDEN = "import sys\nsys.modules.update(dict.fromkeys(HIDE))\n"
-README_EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT.parent / "README.md").read_text(), re.DOTALL)
+README_EXAMPLE = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", (ROOT.parent / "README.md").read_text(), re.DOTALL)
 REFUSED = """
 from click.testing import CliRunner
 from iterref.cli import main
@@ -130,7 +130,7 @@ def test_a_reward_behind_an_address_names_its_extra(monkeypatch: pytest.MonkeyPa
         Served("http://localhost:1/x")
 
 
-def test_readme_s_example_runs_without_extras(tmp_path: Path) -> None:
+def test_readme_s_example_runs_without_extras_and_shows_its_output(tmp_path: Path) -> None:
     assert README_EXAMPLE is not None
     hidden = {module for module, known in PACKAGES.items() if known & set().union(*USERS.values()) and not known & HARD}
     # What packages that are always needed bring along themselves stays: a hub client has filelock and an HTTP client.
@@ -138,7 +138,8 @@ def test_readme_s_example_runs_without_extras(tmp_path: Path) -> None:
     code = f"HIDE, FOLDER = {hidden!r}, {str(tmp_path / 'out')!r}\n{HIDDEN}{README_EXAMPLE[1]}{REFUSED}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
-    assert "bridge" in done.stdout
+    said, shown = (re.sub(r"[\d.]+ s in all", "", text) for text in (done.stdout, README_EXAMPLE[2]))
+    assert said == shown
 
 
 @pytest.mark.slow
