@@ -52,7 +52,7 @@ if __name__ == "__main__":  # on a world whose tilted distribution is known; one
 
     model, reward, tilted = world(length=6, vocab=4)
     problem = Problem(model, reward, torch.zeros(400, 6), alpha=0.5)
-    for budget in (12, 96, 768):
+    for budget in (12, 48, 192):
         result = sample(Independent(steps=6, order="left"), problem, budget=budget)
         print(f"{budget:3} NFE: mean reward {float(result.rewards.mean()):.2f}   {result.sampler}")
     print(f"  exactly: mean reward {tilted.mean_reward():.2f}")

@@ -200,7 +200,7 @@ def test_rows_do_not_depend_on_their_batch(every, case):
 @pytest.mark.parametrize("case, method", [("sudoku4", COPYING), ("brackets", RECOMMENDED)])
 def test_refinement_solves_what_plain_sampling_does_not(case, method):
     of, rows = task(quick=True), torch.arange(24)
-    n = 8 * of.plain(case)
+    n = 6 * of.plain(case)
     budget = Budget(nfe=n, reward_calls=2 * n)
 
     def solved(method: str, seed: int) -> np.ndarray:

@@ -71,13 +71,13 @@ def test_a_run_is_made_once_and_its_scores_are_kept(tmp_path, monkeypatch):
 
 def test_parts_of_a_batch_are_the_batch():
     made, rows = load("constraints", quick=True), torch.arange(7)
-    whole = made.sample("brackets", "iterref:steps=2,moves=3", None, rows, 0)
-    results = [made.sample("brackets", "iterref:steps=2,moves=3", None, part, 0) for part in rows.split(3)]
+    whole = made.sample("brackets", "iterref:steps=2,moves=2,decisions=2", None, rows, 0)
+    results = [made.sample("brackets", "iterref:steps=2,moves=2,decisions=2", None, part, 0) for part in rows.split(3)]
     parts = joined(results, [3 / 7, 3 / 7, 1 / 7])
     assert torch.equal(parts.tokens, whole.tokens) and torch.equal(parts.best.reward, whole.best.reward)
     assert torch.equal(parts.rewards, whole.rewards) and parts.asked == whole.asked and parts.texts is None
     assert parts.cost.nfe == pytest.approx(whole.cost.nfe, abs=1)
-    cell = {"case": "brackets", "method": "iterref", "account": "nfe", "budget": 1, "rows": 7, "seed": 0}
+    cell = {"case": "brackets", "method": "iterref", "account": "nfe", "budget": 1, "rows": 4, "seed": 0}
     narrow, wide = Work("constraints", (), True, side_by_side=2)(cell), Work("constraints", (), True)(cell)
     assert {**narrow, "seconds": 0, "acceptance": 0} == {**wide, "seconds": 0, "acceptance": 0}
 
@@ -211,7 +211,9 @@ TASKS = ("constraints", "images", "steering", "summarization")
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_few_rows_of_every_task(tmp_path, name):
+def test_a_few_rows_of_every_task(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(report, "pictures", lambda *given: [])  # drawn in tests of their own
+    monkeypatch.setattr(plans, "grids", lambda asked: [])
     file = tmp_path / "runs.json"
     made = plans._task(name, (), True)  # the command's own, loaded once
     case, ours = made.cases[0], made.ours(made.cases[0])
@@ -281,6 +283,7 @@ def test_every_task_has_help_and_refuses_what_it_does_not_know(name):
 
 
 def test_what_is_written_lies_in_out_of_the_current_folder_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "pictures", lambda *given: [])
     monkeypatch.chdir(tmp_path)
     small = ["--quick", "--case", "brackets", "--method", "ancestral:steps=1", "--budget", "1", "--rows", "2"]
     done = call("constraints", *small, "--json", "-")

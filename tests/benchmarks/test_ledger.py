@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.frame import ledger as matrix
+from benchmarks.frame import names
 from benchmarks.frame.ledger import Ledger, Row, cross
 
 
@@ -57,3 +58,24 @@ def test_what_broke_off_goes_on(tmp_path):
     assert ledger.rows()[0] == {"a": 1, "b": "x", "square": 10.25, "half": None, "note": 'said "so", twice'}
     with pytest.raises(ValueError, match="other columns than this benchmark writes"):
         replace(ledger, measured=("cube",)).rows()
+
+
+def test_old_names_are_read_as_those_of_today_and_figures_stay(tmp_path):
+    """What a file of before 0.2 holds, under the header and the strings of its time."""
+    file = Ledger(tmp_path / "runs.csv", ("method", "account"), ("fitted", "nfe", "reward_calls_sd"))
+    old = "drafts+iterref:kernel=trajectory,tries=1,guided=false@0.5"
+    file.path.write_text(
+        "method,account,fitted,denoiser_rows,reward_rows_sd\n"
+        f'"{old}",denoiser,"iterref:blocks=1,width=2",32,1.5\n'
+        '"smc:guesses=8",total,,16,\n'
+    )
+    first, second = file.rows()
+    assert first["method"] == "drafts+trajectory:tries=1@0.5" and first["account"] == "nfe"
+    assert first["fitted"] == "iterref:decisions=1,chains=2" and (first["nfe"], first["reward_calls_sd"]) == (32, 1.5)
+    assert second == {"method": "smc:x0_samples=8", "account": "total", "fitted": None, "nfe": 16,
+                      "reward_calls_sd": None}  # fmt: skip
+    matrix.run([{"method": "smc:x0_samples=8", "account": "total"}], lambda cell: pytest.fail("made again"), file)
+    file.add({"method": "svdd", "account": "nfe", "nfe": 8})
+    assert file.rows()[2]["nfe"] == 8
+    for name in ("mbr", "ancestral@0.1", "iterref", "metropolis:steps=4"):
+        assert names.method(name) == name

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 WEIGHTS = ROOT / "benchmarks" / "rewards" / "weights"
 NAMES = ("acceptability", "acceptability-judge")
+ONE = ("acceptability", pytest.param("acceptability-judge", marks=pytest.mark.slow))
 SOUND = [
     "The boy ran down the hill as fast as he could, and his dog ran after him.",
     "She looked out of the window and saw that the snow had begun to fall again.",
@@ -42,7 +43,7 @@ def shuffled(text: str, seed: int) -> str:
 # --- the classifiers --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE)
 def test_sound_text_is_told_from_its_words_in_another_order(name: str) -> None:
     acceptable = Classifier(WEIGHTS / name, "acceptable", value="probability")
     sound = acceptable(SOUND)
@@ -54,7 +55,7 @@ def test_sound_text_is_told_from_its_words_in_another_order(name: str) -> None:
     assert other(SOUND) == pytest.approx([1 - value for value in sound], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE)
 def test_gaps_that_a_model_fills_in_all_at_once_are_seen(name: str) -> None:
     """By both, and more of them the more; text that went the same way without gaps is the control."""
     model: Any = load("tiny-books")
@@ -65,7 +66,7 @@ def test_gaps_that_a_model_fills_in_all_at_once_are_seen(name: str) -> None:
     assert means[0] > means[1] + 0.1 > means[2] + 0.1 and means[0] > means[2] + 0.25
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE)
 def test_what_the_labels_taught_is_little_and_not_nothing(name: str) -> None:
     """The area under the curve on CoLA's dev file; labels of other texts are the control."""
     from sklearn.metrics import roc_auc_score

@@ -189,6 +189,7 @@ def call(*arguments: str) -> Result:
 
 
 def test_the_command_writes_rows_as_json_and_does_not_start_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "pictures", lambda *given: [])
     out, file = tmp_path / "out", tmp_path / "rows.json"
     options = ["--case", TINY, "--method", "iterref", "--method", "best_of_n", "--budget", "1,2", "--rows", "8"]
     options += ["--seeds", "1", "--jobs", "1", "--account", "nfe", "--out", str(out), "--json", str(file)]
