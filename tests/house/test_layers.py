@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Set
 from functools import cache
 from pathlib import Path
@@ -139,6 +140,12 @@ MODULES = sorted(set(FILES) - FACADE)
 def test_every_room_has_its_place():
     assert {room_of(module) for module in MODULES} <= set(LEVEL)
     assert set(LEVEL) - {"samplers.base"} <= {room.split(".")[0] for room in FILES}  # and no place is left over
+
+
+def test_the_page_on_the_architecture_names_every_room():
+    page = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = {name.strip("/").replace("/", ".") for name in re.findall(r"`([a-z_/]+)`", page)}
+    assert sorted(set(LEVEL) - named) == []
 
 
 def test_imports_point_one_way():
