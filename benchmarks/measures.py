@@ -1,4 +1,4 @@
-"""Measures: how far samples are from an exact law, how likely and how diverse they are.
+"""Measures: how far samples are from an exact distribution, how likely and how diverse they are.
 
     tv_single   mean over positions i    of  1/2 sum_v   |share of x^i = v - pi_i(v)|
     tv_pair     mean over neighbours     of  1/2 sum_uv  |share of (x^i-1, x^i) = (u, v) - pi_i(u, v)|
@@ -9,8 +9,8 @@
 The standard deviation of a distance, NAME_sd, is that of one row: 1/2 sum_u sign(share_u - pi_u) is what a row that
 falls on u adds to it, to first order, so that NAME_sd / sqrt(R) is the standard error of the distance of R rows.
 
-Shares of R rows differ from the law that they were drawn from, so every distance has a floor: its mean over exact
-draws of as many rows. Where a pair law has more entries than there are rows the floor of `tv_pair` is near one, and
+Shares of R rows differ from the distribution that they are drawn from, so every distance has a floor: its mean over
+as many exact draws. Where pairs have more values than there are rows the floor of `tv_pair` is near one, and
 `tv_pooled`, which has L - 1 times as many pairs to count, is the one to read.
 """
 
@@ -31,19 +31,19 @@ SEED = 12345  # theirs; runs have small seeds
 
 @dataclass(frozen=True, eq=False)
 class Yardstick:
-    """The exact law of a world, `tilted`, and the model that it tilts."""
+    """The exact distribution of a world, `tilted`, and the model that it tilts."""
 
     model: Markov
     tilted: TiltedMarkov
 
     @cached_property
     def singles(self) -> Tensor:
-        """The law of every position, (L, K)."""
+        """The distribution of every position, (L, K)."""
         return self.tilted.marginals()
 
     @cached_property
     def pairs(self) -> Tensor:
-        """The law of every pair of neighbours, (L - 1, K^2)."""
+        """The distribution of every pair of neighbours, (L - 1, K^2)."""
         return self.tilted.pair_marginals().flatten(1)
 
     def measure(self, tokens: Tensor) -> dict[str, float]:
@@ -78,7 +78,7 @@ def shares(items: Tensor, kinds: int) -> Tensor:
 
 
 def distance(p: Tensor, q: Tensor) -> float:
-    """Total variation of laws (*, kinds), the mean over *."""
+    """Total variation of distributions (*, kinds), the mean over *."""
     return float((p - q).abs().sum(-1).mean() / 2)
 
 
@@ -89,5 +89,5 @@ def spread(items: Tensor, p: Tensor, q: Tensor) -> float:
 
 
 def entropy(p: Tensor) -> float:
-    """Entropy of laws (*, kinds) in nats, the mean over *."""
+    """Entropy of distributions (*, kinds) in nats, the mean over *."""
     return float(torch.special.entr(p).sum(-1).mean())

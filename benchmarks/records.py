@@ -106,13 +106,13 @@ def _table(file: Path, delimiter: str) -> Entries:
                 elif len(fields) != len(columns):
                     raise ValueError(
                         f"{place} has {len(fields)} fields and the first line names {len(columns)} columns: "
-                        "mend it, with quotes around texts that hold the delimiter"
+                        "fix it, with quotes around texts that hold the delimiter"
                     )
                 else:
                     yield place, dict(zip(columns, fields, strict=True))
         except csv.Error as error:
             raise ValueError(
-                f"{file.name} cannot be read as a table at line {reader.line_num} ({error}): mend it, or write JSON "
+                f"{file.name} cannot be read as a table at line {reader.line_num} ({error}): fix it, or write JSON "
                 "lines"
             ) from None
 

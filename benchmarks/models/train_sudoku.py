@@ -7,7 +7,7 @@
     loss   sum over masked cells of -log p(x_0^i | x_t) / how many there are     (1 / t of the evidence bound, realised)
 
 AdamW, warm-up and a linear fall; the weights that are kept are an exponential average. Both networks are small on
-purpose: a model that never errs leaves a benchmark nothing to mend. Writes sudoku4.safetensors, sudoku9.safetensors and
+purpose: a model that never errs leaves a benchmark nothing to fix. Writes sudoku4.safetensors, sudoku9.safetensors and
 sudoku.json, which tells steps, seconds and losses. Same seed and torch version: the same weights.
 """
 

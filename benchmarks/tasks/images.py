@@ -35,7 +35,7 @@ from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
-ALPHA = 0.2  # of class rewards; the logit of realism is a log-ratio of laws, and wants 1
+ALPHA = 0.2  # of class rewards; the logit of realism is a log-ratio of distributions, and wants 1
 MOST = 256  # sequences of one call of the denoiser
 COARSE = 4  # grid steps of a plain run for realism, as its discriminators know them
 ENOUGH = 8  # images of a class, below which no distance is taken
@@ -71,7 +71,7 @@ class Images(Task):
         return COARSE if self._parts(case)[1] == "realism" else self.steps
 
     def methods(self, case: str) -> list[str]:
-        """The methods that are compared: for realism by samples of the law, for classes also by the best image seen."""
+        """The methods that are compared: for realism by samples, for classes also by the best image seen."""
         plain = self.plain(case)
         if self._parts(case)[1] == "realism":  # drafts have the steps that the discriminators know
             names = ("ancestral", "best_of_n", "smc", "svdd", "select_refine:n=1,denoise_steps=2")
@@ -84,7 +84,7 @@ class Images(Task):
         return [f"ancestral:steps={plain}", *others, "iterref", RECOMMENDED]
 
     def ours(self, case: str) -> str:
-        """The method that claims are about: for classes the best image seen, for realism a sample of the law."""
+        """The method that claims are about: for classes the best image seen, for realism a sample."""
         return "iterref" if self._parts(case)[1] == "realism" else RECOMMENDED
 
     def problem(self, case: str, rows: Tensor) -> Problem:
