@@ -151,7 +151,7 @@ def checked_watch(name: str, value: Any) -> list[int]:
     return whole_numbers(name, value, "list the rows whose states are kept, as in watch=[0, 1]")
 
 
-def number(name: str, value: Any, hint: str, kind: type = Real, noun: str = "number") -> float:
+def number(name: str, value: Any, hint: str, kind: type = Real, noun: str = "number") -> Any:
     """A real number, a scalar of numpy or torch too."""
     value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, kind):

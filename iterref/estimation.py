@@ -27,7 +27,7 @@ from iterref.arguments import checked_model, checked_prompts, checked_reward
 from iterref.budget import Budget, Cost, fit_budget
 from iterref.columns import read_columns
 from iterref.denoiser import Denoiser
-from iterref.drafts import OwnDrafts, Pooled, pools_in
+from iterref.drafts import Drafts, OwnDrafts, pools_in
 from iterref.evaluation import KEEP
 from iterref.generation import begun, fitted, method_of, text_model, token_reward, unrewarded
 from iterref.noise import absorbing, uniform
@@ -115,7 +115,7 @@ def _of_texts(
 
     def drawn(part: Any) -> Any:
         """A pool as large as the run's own, of texts as long as the canvas."""
-        pool = [[f"{'word ' * (length - 1)}{k}" for k in range(part.n)]] if isinstance(part, Pooled) else []
+        pool = [[f"{'word ' * (length - 1)}{k}" for k in range(part.n)]] if isinstance(part, OwnDrafts | Drafts) else []
         return Consensus(pool * len(prompts), part.kind) if pool else part
 
     of_tokens = token_reward(replaced(reward, drawn), model, prompts, columns, torch.arange(len(prompts)))

@@ -81,9 +81,10 @@ def load(
     placing: dict[str, Any] = {"dtype": weights, "place": place}
     with TemporaryDirectory() as folder, _undisturbed(name, place):
         if held is not None:
-            checkpoint: Checkpoint | None = instances.held(held, tokenizer, Path(folder), **placing)
+            in_memory = instances.held(held, tokenizer, Path(folder), **placing)
             tokenizer = tokenizer if isinstance(tokenizer, str | Path) else None
-            config = checkpoint.config
+            checkpoint: Checkpoint | None = in_memory
+            config = in_memory.config
         else:
             checkpoint, config = None, _configuration(name, revision)
         if family:

@@ -43,7 +43,8 @@ class Run:
         self.canvas, self.free, self.copies = canvas, problem.may_change, 1
         self.rows = torch.arange(len(canvas), device=canvas.device)
         self.meter, self.best = Meter(passes=denoiser.passes), Best.none(canvas)
-        remember = problem.remember and not isinstance(problem.reward, Remembered)  # one that comes with a memory keeps it
+        # a reward that comes with a memory keeps it
+        remember = problem.remember and not isinstance(problem.reward, Remembered)
         self.reward = Remembered(problem.reward) if remember else as_reward(problem.reward)
         self._posteriors = Known() if problem.remember and denoiser.time_independent else None
         self._conditionals = Known() if problem.remember else None

@@ -19,8 +19,9 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option `--config FILE`, whose keys are all its other options."""
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
     about = "TOML with the options as keys; the command line wins."
-    eager = {"is_eager": True, "expose_value": False}  # before the options whose defaults it gives
-    return click.option("--config", type=file, callback=_defaults, help=about, **eager)(command)
+    # eager: read before the options whose defaults it gives
+    option = click.option("--config", type=file, callback=_defaults, help=about, is_eager=True, expose_value=False)
+    return option(command)
 
 
 def _defaults(context: click.Context, parameter: click.Parameter, file: Path | None) -> None:

@@ -80,7 +80,7 @@ def _left(job: Job, done: AbstractSet[Job]) -> list[Job]:
     """What a job still needs, given finished jobs that it holds."""
     if not done or job in done:
         return [] if done else [job]
-    found = []
+    found: list[Job] = []
     for half in job.halves():
         inside = {one for one in done if half.holds(one)}
         done, found = done - inside, found + _left(half, inside)

@@ -59,8 +59,8 @@ def mask_id(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> int:
     elif codec is None:
         mask = vocab - 1
     else:
-        own = codec.mask is not None and codec.mask < vocab
-        mask = codec.mask if own else min(codec.reach, max(vocab - 1, codec.size))
+        own = codec.mask if codec.mask is not None and codec.mask < vocab else None
+        mask = min(codec.reach, max(vocab - 1, codec.size)) if own is None else own
     if not 0 <= mask < vocab or (codec is not None and codec.size > vocab):
         raise mismatch(checkpoint.name, vocab, codec, f", with the mask {mask}")
     return mask

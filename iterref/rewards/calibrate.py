@@ -117,11 +117,10 @@ class _Tilt:
         """Of (n,) or (B, n) rewards."""
         if rewards.ndim not in (1, 2):
             raise ValueError(f"the pilot has shape {rewards.shape}: give (samples,) or (prompts, samples)")
-        if rows is None:
-            rows = np.repeat(np.arange(rewards.size // rewards.shape[-1]), rewards.shape[-1])
-        elif rewards.shape != (len(rows),):
+        owners = np.repeat(np.arange(rewards.size // rewards.shape[-1]), rewards.shape[-1])
+        if rows is not None and rewards.shape != (len(rows),):
             raise ValueError(f"{len(rows)} rows for a pilot of shape {rewards.shape}: name the prompt of each sample")
-        names, group = np.unique(np.asarray(rows), return_inverse=True)
+        names, group = np.unique(owners if rows is None else np.asarray(rows), return_inverse=True)
         values = rewards.ravel()
         best = np.full(len(names), -np.inf)
         np.maximum.at(best, group, values)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -42,14 +43,17 @@ class State:
     x_t: Tensor
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
-        """The clean samples x_0 (R, L) that came with the states, or the states themselves, and their rewards (R,) where
-        they are known."""
+        """The clean samples x_0 (R, L) that came with the states, or the states themselves, and their rewards (R,)
+        where they are known."""
         return self.x_t, None
 
     def take(self, index: Tensor) -> Self:
         """The states in another order, or some of them, index (R',) long, with all that is known of each."""
-        known: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: x[index] if isinstance(x, Tensor) else x for name, x in known.items()})
+        taken = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                object.__setattr__(taken, name, value[index])
+        return taken
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """A method: options that print, compare and parse (`samplers.strings.sampler_from_string`), and the steps that they mean.
+    """A method: options that print, compare and parse (`samplers.strings`), and the steps that they mean.
 
     `knob` is the option that a budget sets, from `least` on.
     """

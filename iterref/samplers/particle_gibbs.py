@@ -246,7 +246,7 @@ class ParticleGibbs(Aimed, Decoded):
 
 
 def _parent(particles: Particles, log_f: Tensor | None, potential: str, rng: Rng) -> Tensor:
-    """The parent (1, B) of the held path: its own, or drawn anew by how likely each is to step to it, `log_f` (N, B)."""
+    """The parent (1, B) of the held path: its own, or drawn by how likely each is to step to it, `log_f` (N, B)."""
     if log_f is None:
         return torch.zeros_like(particles.log_w[:1], dtype=torch.long)
     log_a = particles.log_w + log_f - spent(POTENTIALS[potential](particles.path_values))

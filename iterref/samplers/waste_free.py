@@ -64,7 +64,7 @@ class WasteFree(Aimed):
         self._require(steps=1, chains=1, moves=1, tries=1, decisions=1, spacing=0)
         self._among(cooling=("linear", "geometric"), resampling=SCHEMES)
         if self.cooling == "linear" and self.weak != type(self).__dataclass_fields__["weak"].default:
-            raise ValueError(f"waste_free: weak={self.weak} belongs to cooling=geometric: leave it out, or say the cooling")
+            raise ValueError(f"waste_free: weak={self.weak} belongs to cooling=geometric: say both")
         if not 0 < self.span <= 1 or not 0 < self.weak < 1:
             raise ValueError(f"waste_free: span lies in (0, 1] and weak in (0, 1), got {self.span} and {self.weak}")
 

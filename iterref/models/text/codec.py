@@ -65,10 +65,12 @@ class Codec:
     def within(self, vocab: int, mask: int | None) -> Codec:
         """The codec beside a network of `vocab` tokens whose mask is `mask`: a role that a token added later took over,
         or that the network does not know, is none."""
-        roles = {role: getattr(self, role) for role in ("start", "end", "pad")}
-        kept = {role: token if token is not None and token < vocab and token != mask else None
-                for role, token in roles.items()}  # fmt: skip
-        return replace(self, **kept, mask=mask, vocab=vocab)
+
+        def kept(token: int | None) -> int | None:
+            return token if token is not None and token < vocab and token != mask else None
+
+        start, end, pad = kept(self.start), kept(self.end), kept(self.pad)
+        return replace(self, start=start, end=end, pad=pad, mask=mask, vocab=vocab)
 
     @property
     def size(self) -> int:

@@ -56,7 +56,8 @@ def converted(folder: Path, config: Mapping[str, Any], form: tuple[str, ...] | N
     about = read_json(folder / "config.json", str(folder)) if (folder / "config.json").is_file() else {}
     kind = str(config.get("tokenizer_class") or about.get("model_type") or "")
     if kind in BYTE_PAIRS:
-        return numbered(transformers.Qwen2TokenizerFast.from_pretrained(folder).backend_tokenizer, config)
+        shipped: Any = transformers  # its lazy module does not declare every alias
+        return numbered(shipped.Qwen2TokenizerFast.from_pretrained(folder).backend_tokenizer, config)
     options: dict[str, Any] = {}
     lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n") if form == FORMS[2] else []
     if kind.lower() in ("esm", "esmtokenizer") or lines[:1] == ["<cls>"]:
