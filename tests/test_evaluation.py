@@ -110,9 +110,10 @@ class Told(Asked):
 def test_a_fine_grid_costs_no_more_than_its_states() -> None:
     """A draft whose clean samples compete at 200 grid times has five states of 4 tokens a row at the most."""
     denoiser = Asked(time_independent=True, promptless=False)
-    result = sample(sampler_from_string("iterref:steps=200,moves=0,decisions=1"), problem_of(denoiser, 6), seed=0)
+    fine = sampler_from_string("iterref:steps=200,moves=0,decisions=1")
+    result = sample(fine, problem_of(denoiser, 6), seed=0)
     assert result.asked.nfe == 200 and result.cost.nfe <= 5
-    bare = sample(sampler_from_string("iterref:steps=200,moves=0,decisions=1"), problem_of(denoiser, 6, remember=False), seed=0)
+    bare = sample(fine, problem_of(denoiser, 6, remember=False), seed=0)
     assert torch.equal(bare.tokens, result.tokens) and bare.cost.nfe > 100
 
 
