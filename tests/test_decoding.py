@@ -25,7 +25,6 @@ from iterref.run import Run
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
 from tests.support.worlds import random_reward, random_table
 
-torch.set_num_threads(1)
 ANCESTRAL = Decoder()
 
 

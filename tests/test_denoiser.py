@@ -25,7 +25,6 @@ from iterref.sampling import sample
 from tests.support.oracle import balance_error, stationarity_error, transition
 from tests.support.worlds import moving, pair_states, random_reward, random_table, refine, target
 
-torch.set_num_threads(1)
 EXACT = 1e-12
 
 

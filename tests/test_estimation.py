@@ -24,7 +24,6 @@ from tests.support.bundled import tiny_news
 from tests.support.fakes import PROMPTS, FakeModel, beta
 from tests.support.variants import small
 
-torch.set_num_threads(1)
 LENGTH, WIDE, TINY, ROWS = 8, 1500, 48, 24
 
 

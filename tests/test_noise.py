@@ -12,8 +12,6 @@ from iterref.noise import SCHEDULES, Noise, Schedule, absorbing, uniform
 from iterref.random import Rng
 from tests.support.oracle import Enumerator, enumerate_outcomes
 
-torch.set_num_threads(1)
-
 PROCESSES = {
     "absorbing": absorbing(4),
     "mask first": absorbing(3, mask=0),

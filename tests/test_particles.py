@@ -14,7 +14,6 @@ from iterref.particles import Particles, adopt, pick
 from iterref.resample import systematic
 from tests.support.oracle import Enumerator, enumerate_outcomes
 
-torch.set_num_threads(1)
 INF = float("inf")
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from iterref.exact.markov import Markov, world
 from iterref.problem import Problem
 
-torch.set_num_threads(1)
 INF = float("inf")
 LENGTH, VOCAB = 6, 3
 

@@ -12,7 +12,6 @@ from iterref.random import Rng
 from iterref.resample import SCHEMES, multinomial, residual, stratified, systematic
 from tests.support.oracle import Enumerator, enumerate_outcomes
 
-torch.set_num_threads(1)
 EXACT, INF = 1e-12, float("inf")
 weights = st.lists(st.floats(-5, 5) | st.just(-INF), min_size=1, max_size=4)
 every = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)

@@ -19,7 +19,6 @@ from iterref.rewards.memory import Remembered
 from iterref.run import Run
 from tests.support.worlds import random_reward, random_table
 
-torch.set_num_threads(1)
 INF = float("inf")
 LENGTH, VOCAB = 6, 3
 

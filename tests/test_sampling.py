@@ -23,7 +23,6 @@ from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import Progress, sample
 from tests.support.letters import Letters, letters_a
 
-torch.set_num_threads(1)
 INF = float("inf")
 MODEL, REWARD, TARGET = world(6, 3)
 UNIFORM = world(6, 3, noise="uniform")[0]

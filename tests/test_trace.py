@@ -16,7 +16,6 @@ from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from iterref.trace import SERIES, Trace
 
-torch.set_num_threads(1)
 MODEL, REWARD, _ = world(5, 3)
 MASK = 3
 

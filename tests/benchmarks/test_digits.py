@@ -16,7 +16,6 @@ from iterref.problem import Problem
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
-torch.set_num_threads(1)
 KINDS = tuple(FOLDERS)
 WANTED = torch.arange(40) % CLASSES
 SURE = 0.8  # what the judge recognises of plain samples; 0.1 is chance

@@ -16,7 +16,6 @@ from benchmarks.tasks.images import CASES, Images, task
 from iterref.budget import Budget, fit_budget
 from iterref.samplers.strings import sampler_from_string
 
-torch.set_num_threads(1)
 ROWS = torch.arange(20)
 
 

@@ -37,7 +37,6 @@ from iterref.rewards import Classifier, Perplexity
 from iterref.samplers.strings import sampler_from_string
 from tests.support.published import END, flat_config, tokenizer, weights, write
 
-torch.set_num_threads(1)
 DOUBLED = pytest.param("acceptability", marks=pytest.mark.slow)  # steered as by sentiment, with other networks
 OWN = (("the cat", ("dog", "home")), ("a man saw", ("cat", "ran")), ("the dog", ("home", "man")))
 

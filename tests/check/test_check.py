@@ -28,7 +28,6 @@ from tests.support.published import END, flat_config, tokenizer, weights, write
 from tests.support.tokenizers import tokenizer as small_tokenizer
 from tests.support.tokenizers import written
 
-torch.set_num_threads(1)
 LENGTH, VOCAB = 12, 6
 BUNDLED = cache(Summarizer.load)
 NONE = torch.zeros(0, dtype=torch.long)

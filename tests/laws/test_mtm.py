@@ -12,7 +12,6 @@ from iterref import mtm
 from iterref.random import Rng
 from tests.support.oracle import Enumerator, balance_error, enumerate_outcomes, stationarity_error
 
-torch.set_num_threads(1)
 EXACT = 1e-12
 INF = float("inf")
 finite = st.floats(-4, 4)

@@ -30,7 +30,6 @@ from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, sta
 from tests.support.paths import ALPHA, EXACT, base_paths, correlated, run_of
 from tests.support.worlds import TableReward, random_reward, random_table
 
-torch.set_num_threads(1)
 SCALE = 2**30
 
 

@@ -24,7 +24,6 @@ from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, tot
 from tests.support.worlds import random_reward, random_table
 
 EXACT = 1e-10
-torch.set_num_threads(1)
 
 
 def known(kind: str, schedule: str = "linear", text: tuple[int, ...] = (0, 1)) -> Table:

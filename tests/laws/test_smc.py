@@ -31,7 +31,6 @@ from tests.support.oracle import Enumerator, enumerate_outcomes
 from tests.support.paths import ALPHA, EXACT, base_paths, correlated, measure, run_of
 from tests.support.worlds import TableReward, noise_of, random_reward, random_table
 
-torch.set_num_threads(1)
 INF = float("inf")
 
 

@@ -36,7 +36,6 @@ from tests.support.worlds import TableReward, pair_states, random_reward, random
 
 EXACT = 1e-10
 ALPHA = 0.5
-torch.set_num_threads(1)
 LADDER = ALPHA * 2.0 ** torch.arange(3, dtype=torch.float64)
 seeds = st.integers(0, 10_000)
 

@@ -24,8 +24,6 @@ from iterref.sampling import sample
 from tests.support.paths import ALPHA, EXACT, measure
 from tests.support.worlds import TableReward, random_reward, random_table
 
-torch.set_num_threads(1)
-
 
 def error(method: WasteFree, table: Table, reward: TableReward) -> float:
     states = table.states()

@@ -36,7 +36,6 @@ from tests.support.paths import stepped
 from tests.support.pipelines import CODES, TOKENS, change, made, pipeline
 from tests.support.published import all_states
 
-torch.set_num_threads(1)
 PROMPTS = ["a red bird on the sun", "", "cat"]
 MASK = TOKENS - 1
 

@@ -29,8 +29,6 @@ from tests.support.engine_work import Here
 from tests.support.families import FAMILIES, PROMPTS, folder, run
 from tests.support.llada import config
 
-torch.set_num_threads(1)
-
 
 def same(one: Result, other: Result) -> bool:
     return one.texts == other.texts and all(
@@ -332,7 +330,6 @@ def test_slices_are_of_networks_that_were_tried(
 PEAK = """
 import sys, torch, iterref
 from transformers import LlamaForCausalLM
-torch.set_num_threads(1)
 def most():  # resident memory, which counts pages of files
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 before = most()

@@ -37,7 +37,6 @@ from tests.support.paths import stepped
 from tests.support.published import all_states, product_matrix, step_matrix
 
 pytest.importorskip("transformers.models.diffusion_gemma")
-torch.set_num_threads(1)
 
 PROMPTS = [[2, 7, 8], [9], [2, 3, 5, 7, 8, 9, 10, 4, 3, 6], []]  # the third is longer than the sliding window
 

@@ -21,7 +21,6 @@ from tests.support.published import (
     weights,
 )
 
-torch.set_num_threads(1)
 VOCAB = 12
 OPTIONS = DitOptions(VOCAB, WIDTH, BLOCKS, HEADS, CONDITION)
 

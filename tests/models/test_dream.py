@@ -35,7 +35,6 @@ from tests.support.decoders import draw, half_open, law, laws, reading, write
 from tests.support.dream import END, KNOWN, MASK, NAMING, PIECES, START, TURN, VOCAB, checkpoint, config
 from tests.support.published import all_states, product_matrix, step_matrix
 
-torch.set_num_threads(1)
 PROMPTS = ["the cat saw the dog", "", "a dog"]
 T = 6
 

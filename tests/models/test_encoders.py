@@ -17,7 +17,6 @@ from iterref.loading import family_of, load
 from iterref.models.masked_lm import recognised
 from tests.support.masked import CLS, MASK, PAD, SEP, SIZES, WORDS, write_model, write_tokenizer
 
-torch.set_num_threads(1)
 WIDE: dict[str, Any] = {**SIZES, "max_position_embeddings": 24}
 CLASSES: dict[str, dict[str, Any]] = {
     "MPNetForMaskedLM": WIDE, "RobertaForMaskedLM": WIDE, "IBertForMaskedLM": WIDE, "CamembertForMaskedLM": WIDE,

@@ -12,7 +12,6 @@ import iterref
 from iterref.loading import load
 from tests.support.published import END, MASK, PAD, SEP, flat_config, sedd_config, tokenizer, weights, write
 
-torch.set_num_threads(1)
 TEXT = "the cat saw a dog"
 BLOCKS = {"mdlm": "absorbing", "sedd": "absorbing", "DUO": "uniform", "udlm": "uniform"}
 

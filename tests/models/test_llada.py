@@ -66,7 +66,6 @@ from tests.support.llada import (
 )
 from tests.support.published import all_states, step_matrix
 
-torch.set_num_threads(1)
 PROMPTS = ["the cat saw a man", "", "a dog"]
 ACTS = {"silu": torch.nn.functional.silu, "gelu": torch.nn.functional.gelu, "relu": torch.relu}
 T = 5

@@ -39,8 +39,6 @@ from tests.support.published import (
     write,
 )
 
-torch.set_num_threads(1)
-
 
 def sigma(t: Tensor) -> Tensor:
     """The published noise schedule."""

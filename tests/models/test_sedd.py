@@ -32,8 +32,6 @@ from tests.support.published import (
 )
 from tests.support.worlds import random_table
 
-torch.set_num_threads(1)
-
 
 def small(folder, tokens=11) -> PrefixModel:
     return load(write(folder, sedd_config(tokens), weights(tokens + 1), prefix=""), tokenizer="none")

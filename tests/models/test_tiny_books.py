@@ -14,7 +14,6 @@ from benchmarks.models import tiny_books
 from iterref.loading import load
 from iterref.models.dit import state
 
-torch.set_num_threads(1)
 TEXTS = ["The cat sat. It ran!", 'He said: "Go home." She went.', "A dog, a boat and a very old house by the sea."]
 
 

@@ -42,7 +42,6 @@ from tests.support.published import (
     write,
 )
 
-torch.set_num_threads(1)
 KINDS = {"udlm": {"time_conditioning": True, "cfg": False, "cfg_num_classes": -1}, "DUO": {"causal": False}}
 ONE = torch.ones((), dtype=torch.float64)
 

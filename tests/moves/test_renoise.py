@@ -17,7 +17,6 @@ from iterref.run import Run
 from iterref.samplers.base import Paired
 from tests.support.worlds import random_reward, random_table, refine
 
-torch.set_num_threads(1)
 some = settings(max_examples=40, deadline=None)
 masks = st.tuples(st.integers(1, 4), st.integers(1, 12), st.integers(0, 10_000))
 gaps, spans = st.integers(1, 14), st.floats(0.01, 1.0)

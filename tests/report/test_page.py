@@ -24,8 +24,6 @@ from iterref.report.trace_view import SERIES
 from iterref.rewards.base import RewardError
 from tests.support.pages import EVIL, INF, MASK, REWARD, Reader, data_of, run, whole, words
 
-torch.set_num_threads(1)
-
 
 def numbers(values: object) -> object:
     """What JSON holds of a tensor's list: NaN as None, -inf by its name, seven digits of the rest."""

@@ -28,7 +28,6 @@ from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support.pages import EVIL, MASK, run, words
 
-torch.set_num_threads(1)
 CHROMIUM = shutil.which("chromium")
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run".split()
 NAMES = ["<b>", " b&", "\n", "\u25a2"]  # of tokens 0, 1 and 2, and how the mask is shown

@@ -33,7 +33,6 @@ from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from iterref.trace import Trace
 
-torch.set_num_threads(1)
 MODEL, REWARD, _ = world(6, 3)
 
 

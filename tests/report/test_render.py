@@ -24,7 +24,6 @@ from iterref.trace import Round
 from tests.support.bundled import tiny_news
 from tests.support.pages import MASK, data_of, merged, run, whole, words
 
-torch.set_num_threads(1)
 BLOCKS = "iterref:steps=3,moves=4,tries=3,early=0.5,decisions=2"
 
 

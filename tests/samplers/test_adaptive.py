@@ -18,8 +18,6 @@ from iterref.sampling import sample
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix
 from tests.support.worlds import random_reward, random_table
 
-torch.set_num_threads(1)
-
 
 def problem_of(rows: int = 32, free: Tensor | None = None, length: int = 12) -> Problem:
     model, reward, _ = world(length, 6)

@@ -23,7 +23,6 @@ from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support.variants import MASKED, VARIANTS, small
 
-torch.set_num_threads(1)
 ROWS, LENGTH, TOKENS, FORBIDDEN = 4, 5, 4, 2
 CASES = [
     (noise, small(name, written))

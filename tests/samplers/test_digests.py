@@ -26,7 +26,6 @@ from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support.variants import MASKED, VARIANTS, small
 
-torch.set_num_threads(1)
 FILE = Path(__file__).with_name("digests.json")
 CLONE = Path(__file__).parents[2] / "benchmarks" / "models" / "weights"  # models that only a clone has
 CASES = [

@@ -18,7 +18,6 @@ from iterref.registry import get, names
 from iterref.samplers.base import Sampler
 from iterref.sampling import sample
 
-torch.set_num_threads(1)
 SMALL = {"steps": 4, "moves": 6, "sweeps": 2, "particles": 4, "n": 4, "keep": 2, "loops": 2, "denoise_steps": 2}
 # What an option needs beside it before it can say anything.
 NEEDS: dict[str, dict[str, object]] = {

@@ -21,7 +21,6 @@ from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, tot
 from tests.support.worlds import TableReward, random_reward, random_table
 
 EXACT = 1e-10
-torch.set_num_threads(1)
 
 
 def problem_of(table: Table, reward: TableReward, rows: int) -> Problem:

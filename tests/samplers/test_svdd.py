@@ -22,7 +22,6 @@ from tests.support.worlds import TableReward, random_reward, random_table
 
 EXACT = 1e-10
 ALPHA = 0.5
-torch.set_num_threads(1)
 
 
 def law_of(method: Sampler, table: Table, reward: TableReward) -> Tensor:
