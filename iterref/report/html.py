@@ -47,19 +47,15 @@ def page(result: Result, show: Any = None) -> str:
         _charts(result.trace),
         f'<section aria-labelledby="texts"><h2 id="texts">{kind}</h2>{table(result, known)}</section>',
     ]
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>",
-            *[part for part in body if part],
-            "</main>",
-            *([f"<script>{script}</script>"] if watched else []),
-            "</body>\n</html>\n",
-        ]
-    )
+    parts = [
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta name="color-scheme" content="light dark">',
+        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>",
+        *body, "</main>", f"<script>{script}</script>" if watched else "", "</body>\n</html>\n",
+    ]  # fmt: skip
+    return "\n".join(filter(None, parts))
 
 
 def table(result: Result, show: Any = None, most: int | None = None) -> str:
