@@ -156,7 +156,8 @@ def number(name: str, value: Any, hint: str, kind: type = Real, noun: str = "num
     value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, kind):
         raise TypeError(f"{name}= is {shown(value)} and no {noun}: {hint}")
-    return value if kind is Integral else float(value)
+    known: Any = value
+    return known if kind is Integral else float(known)
 
 
 def whole_number(name: str, value: Any, hint: str) -> int:
