@@ -83,7 +83,7 @@ def test_the_pool_is_counted_and_paid_from_the_budget() -> None:
     assert result.sampler == sampler_from_string("iterref:steps=2,tries=3,moves=5")
     assert model.denoiser is not None and model.denoiser.rows_asked == round(result.cost.nfe * len(PROMPTS))
     free = generate(FakeModel(), PROMPTS, reward=beta, sampler="iterref:steps=2,tries=3", budget=17)
-    assert free.sampler == sampler_from_string("iterref:steps=2,tries=3,moves=15")  # without a pool the method has it all
+    assert free.sampler == sampler_from_string("iterref:steps=2,tries=3,moves=15")  # the method has it all
 
 
 def test_drafts_drawn_before_are_the_same_reward_and_are_charged_too() -> None:
