@@ -67,4 +67,6 @@ def _checked(value: Any, option: click.Option, where: str) -> Any:
         raise ValueError(f"{where} is {kind}, and has too many digits: write a smaller one")
     if isinstance(value, str) and "\0" in value:  # which no shell can hand over, so that nothing else looks for it
         raise ValueError(f"{where} holds the character NUL: take it out")
+    if str in types:
+        value = str(value)
     return [value] if option.multiple else value

@@ -216,6 +216,7 @@ TOML = st.builds(
 @example(b"a = " + b"[" * 5000)
 @example(b'out = "a\\u0000b"')
 @example(b'html = "a\\u0000b"')
+@example(b"out = inf")
 @example(b"seed = " + b"9" * 5000)
 @example(b"alpha = " + b"9" * 400)
 def test_config_files_are_read_or_refused_in_one_sentence(folder: Path, content: bytes) -> None:
