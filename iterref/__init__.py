@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from iterref.samplers.strings import sampler_from_string
     from iterref.sampling import sample
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Budget",
