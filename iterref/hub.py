@@ -67,6 +67,17 @@ def read_json(file: Path, name: str) -> dict[str, Any]:
     return found
 
 
+def casing(folder: Path, config: Mapping[str, Any]) -> dict[str, bool]:
+    """`do_lower_case` for a vocab.txt alone whose tokenizer_config.json, `config`, does not tell; else nothing.
+
+    `transformers` lower-cases unless it is told otherwise, and a cased vocabulary shows by its entries what it is.
+    """
+    if "do_lower_case" in config or (folder / "tokenizer.json").is_file() or not (folder / "vocab.txt").is_file():
+        return {}
+    lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    return {"do_lower_case": not any(line != line.lower() for line in lines if not line.startswith("["))}
+
+
 def no_safetensors(name: str, folder: Path) -> FileNotFoundError:
     """What to raise for a folder without weights that may be read, by what it has in their place."""
     own = sorted(file.name for file in folder.glob("*.safetensors") if not file.name.startswith("adapter"))

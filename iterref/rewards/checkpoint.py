@@ -110,9 +110,12 @@ def load_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> Any:
 def _tokenizer_in(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
+    about = folder / "tokenizer_config.json"
+    options = hub.casing(folder, hub.read_json(about, str(folder)) if about.is_file() else {})
+    local = {"trust_remote_code": False, "local_files_only": True}
     with hub.quiet():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **local, **options)
             reason = "no vocabulary"
         except Exception as error:
             tokenizer, reason = None, hub.first_line(error)

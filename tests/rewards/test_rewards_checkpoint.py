@@ -12,6 +12,7 @@ import torch
 
 from iterref import hub
 from iterref.rewards import Classifier, Perplexity, Similarity
+from iterref.rewards.checkpoint import load, load_tokenizer
 from tests.support import checkpoints
 
 
@@ -155,6 +156,22 @@ def test_a_tokenizer_that_does_not_match(sentiment: Path, tmp_path: Path) -> Non
     other = tmp_path / "words"
     words(20).save_pretrained(other)
     assert len(Classifier(sentiment, 0, tokenizer=other)(["w1"])) == 1
+
+
+@pytest.mark.parametrize("told", [None, True, False])
+@pytest.mark.parametrize("cased", [True, False])
+def test_a_bare_word_list_shows_whether_it_is_cased(copy: Path, cased: bool, told: bool | None) -> None:
+    words = ["Police" if cased and word == "police" else word for word in checkpoints.WORDS]
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (copy / file).unlink()
+    (copy / "vocab.txt").write_text("\n".join([*checkpoints.SPECIAL, *words]))
+    if told is not None:
+        config = {"tokenizer_class": "BertTokenizer", "do_lower_case": told}
+        (copy / "tokenizer_config.json").write_text(json.dumps(config))
+    found = load_tokenizer(None, load("SequenceClassification", copy)).tokenize("Police arrested a man")
+    lower = not cased if told is None else told
+    known = lower != cased
+    assert found == [("police" if lower else "Police") if known else "[UNK]", "arrested", "a", "man"]
 
 
 def test_a_model_too_large_for_the_device(sentiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from iterref.hub import first_line, quiet, read_json
+from iterref.hub import casing, first_line, quiet, read_json
 
 # Byte pairs of Qwen2's kind, which Dream's repositories hold beside code of their own.
 BYTE_PAIRS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer")
@@ -58,12 +58,10 @@ def converted(folder: Path, config: Mapping[str, Any], form: tuple[str, ...] | N
     if kind in BYTE_PAIRS:
         shipped: Any = transformers  # its lazy module does not declare every alias
         return numbered(shipped.Qwen2TokenizerFast.from_pretrained(folder).backend_tokenizer, config)
-    options: dict[str, Any] = {}
     lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n") if form == FORMS[2] else []
     if kind.lower() in ("esm", "esmtokenizer") or lines[:1] == ["<cls>"]:
         return residues([line.strip() for line in lines if line.strip()])
-    if lines and "do_lower_case" not in config:  # the class lower-cases unless it is told: a cased vocabulary says so
-        options["do_lower_case"] = not any(line != line.lower() for line in lines if not line.startswith("["))
+    options = casing(folder, config) if lines else {}
     with quiet():
         if kind:
             local = {"trust_remote_code": False, "local_files_only": True}
