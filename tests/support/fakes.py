@@ -10,9 +10,8 @@ from torch import Tensor
 from iterref.denoiser import Denoiser
 from iterref.exact.table import Table
 from iterref.noise import Noise, absorbing
+from tests.support.word_model import LENGTH, WORDS, Words
 
-WORDS = ("alpha", "beta", "gamma", "delta", ".")  # the last ends a text, as <eos> does
-LENGTH = 3
 PROMPTS = ["one", "one two", "one two three", "one two three four"]
 SMALL = "iterref:steps=2,moves=3,tries=3"
 
@@ -34,7 +33,7 @@ class FakeDenoiser(Denoiser):
         return torch.cat(parts)
 
 
-class FakeModel:
+class FakeModel(Words):
     """A text model whose distribution depends on the number of words of the prompt."""
 
     prompted = True
@@ -54,17 +53,6 @@ class FakeModel:
         self.denoiser = FakeDenoiser([self.table(prompt) for prompt in prompts], self.noise)
         canvas = torch.full((len(prompts), LENGTH), len(WORDS))
         return self.denoiser, canvas, torch.ones_like(canvas, dtype=torch.bool)
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        rows = [[WORDS.index(word) for word in text.lower().rstrip(".").split()] for text in texts]
-        return torch.tensor([ids + [len(WORDS) - 1] * (LENGTH - len(ids)) for ids in rows])
-
-    def decode(self, tokens: Tensor) -> list[str]:
-        texts = []
-        for ids in tokens.tolist():
-            words = [WORDS[i] for i in ids if i < len(WORDS)]
-            texts.append(" ".join(words[: words.index(".")] if "." in words else words))
-        return texts
 
 
 def beta(completions: list[str]) -> list[float]:

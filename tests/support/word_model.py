@@ -14,8 +14,23 @@ WORDS = ("alpha", "beta", "gamma", "delta", ".")  # the last ends a text, as <eo
 LENGTH = 3
 
 
-class WordModel:
-    """Texts of at most three words. `ends` lists the tokens that end one."""
+class Words:
+    """How texts of at most three words are read and written."""
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        rows = [[WORDS.index(word) for word in text.lower().rstrip(".").split()] for text in texts]
+        return torch.tensor([ids + [len(WORDS) - 1] * (LENGTH - len(ids)) for ids in rows])
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        texts = []
+        for ids in tokens.tolist():
+            words = [WORDS[i] for i in ids if i < len(WORDS)]
+            texts.append(" ".join(words[: words.index(".")] if "." in words else words))
+        return texts
+
+
+class WordModel(Words):
+    """The same distribution for every prompt. `ends` lists the tokens that end a text."""
 
     ends = (len(WORDS) - 1,)
 
@@ -27,14 +42,3 @@ class WordModel:
     def prepare(self, prompts: Sequence[str]) -> tuple[Table, Tensor, Tensor]:
         canvas = torch.full((len(prompts), LENGTH), len(WORDS))
         return self.table, canvas, torch.ones_like(canvas, dtype=torch.bool)
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        rows = [[WORDS.index(word) for word in text.split()] for text in texts]
-        return torch.tensor([ids + [len(WORDS) - 1] * (LENGTH - len(ids)) for ids in rows])
-
-    def decode(self, tokens: Tensor) -> list[str]:
-        texts = []
-        for ids in tokens.tolist():
-            words = [WORDS[i] for i in ids if i < len(WORDS)]
-            texts.append(" ".join(words[: words.index(".")] if "." in words else words))
-        return texts
