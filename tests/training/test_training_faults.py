@@ -24,7 +24,7 @@ from torch import Tensor
 from iterref.cli import main
 from iterref.files import write_whole
 from iterref.models.tiny_news import Summarizer
-from iterref.training import Diverged, TrainConfig, train
+from iterref.training import Diverged, TrainConfig, loop, train
 from iterref.training.data import MASK, read_pairs
 from iterref.training.folder import claimed, read_checkpoint
 from iterref.training.trainer import Trainer
@@ -184,10 +184,18 @@ def test_other_texts_are_refused(run: Path) -> None:
         train(again(run, train=(write_sentences(run),), length=10))
 
 
-def test_what_may_change_is_reported_and_recorded(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What training warns of, whatever other tests of the process have done to the levels and handlers of logging."""
+    lines: list[str] = []
+    monkeypatch.setattr(loop.logger, "warning", lambda form, *values: lines.append(form % values))
+    return lines
+
+
+def test_what_may_change_is_reported_and_recorded(run: Path, warned: list[str]) -> None:
     kept = weights(run / "out")
     train(again(run, validation_every=1, checkpoint_minutes=9.0))
-    assert "goes on with validation_every 1, until now 3, checkpoint_minutes 9.0, until now 5.0" in caplog.text
+    assert "goes on with validation_every 1, until now 3, checkpoint_minutes 9.0, until now 5.0" in " ".join(warned)
     record = json.loads((run / "out" / "config.json").read_text())
     assert record["changes"] == [{"step": 2, "validation_every": [3, 1], "checkpoint_minutes": [5.0, 9.0]}]
     assert same(kept, weights(run / "out"))
@@ -487,20 +495,20 @@ def test_data_that_cannot_be_used_are_refused_before_the_first_step(
     assert not (tmp_path / "out" / "checkpoint.pt").exists()
 
 
-def test_a_few_texts_in_another_form_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_few_texts_in_another_form_are_reported(tmp_path: Path, warned: list[str]) -> None:
     file = tmp_path / "own.txt"
     file.write_text("a cat sleeps\n" * 40 + "A dog\n")
     train(again(tmp_path, train=(str(file),), normalise=False, vocab=30))
-    assert "1 texts are not in the form in which the model will read them, as 'A dog'" in caplog.text
+    assert "1 texts are not in the form in which the model will read them, as 'A dog'" in " ".join(warned)
 
 
-def test_what_is_doubtful_about_the_data_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_doubtful_about_the_data_is_said(tmp_path: Path, warned: list[str]) -> None:
     own = write_sentences(tmp_path)
     held = tmp_path / "held.txt"
     held.write_text("the cat sleeps , here .\na red cat runs .\n")
     train(again(tmp_path, train=(own,), validation=str(held), length=30, vocab=900))
-    assert "1 of 2 validation texts are among the training texts" in caplog.text
-    assert "tokens, vocab allows 900" in caplog.text
+    assert "1 of 2 validation texts are among the training texts" in " ".join(warned)
+    assert "tokens, vocab allows 900" in " ".join(warned)
 
 
 # --- torch's state ----------------------------------------------------------------------------------------------------
