@@ -18,7 +18,7 @@ from iterref.rewards import Consensus, Rouge, TextReward
 from iterref.rewards.base import RewardError
 from iterref.samplers.strings import sampler_from_string
 from tests.support.bundled import tiny_news
-from tests.support.fakes import PROMPTS, SMALL, FakeDenoiser, FakeModel, beta
+from tests.support.fakes import PROMPTS, SMALL, FakeDenoiser, FakeModel, beta, fails_after
 
 DRAFTS_OF_ONE = Drafts([["a"]], torch.zeros(1, 1, 3), "rougeL", iterref.Cost(), iterref.Cost(), 0.0)
 
@@ -177,17 +177,9 @@ def test_a_row_without_an_allowed_text_keeps_its_state_and_says_so() -> None:
 
 
 def test_a_failing_reward_gives_back_what_was_reached() -> None:
-    calls = 0
-
-    def fails(completions: list[str]) -> list[float]:
-        nonlocal calls
-        calls += 1
-        if calls > 4:
-            raise KeyError("gone")
-        return beta(completions)
-
     with pytest.raises(RewardError, match="KeyError") as caught:
-        generate(FakeModel(), PROMPTS * 3, reward=fails, sampler="iterref:steps=2,moves=40,tries=4,decisions=1,early=0")
+        sampler = "iterref:steps=2,moves=40,tries=4,decisions=1,early=0"
+        generate(FakeModel(), PROMPTS * 3, reward=fails_after(4), sampler=sampler)
     partial = caught.value.partial
     assert not partial.finished and partial.rewards.isfinite().all() and len(partial.texts) == 12
 

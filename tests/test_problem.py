@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
-from iterref.exact.markov import Markov, world
 from iterref.problem import Problem
+from tests.support.problems import LENGTH, model_of, no_reward, problem_of
 
 INF = float("inf")
-LENGTH, VOCAB = 6, 3
-
-
-def model_of(kind: str = "absorbing") -> Markov:
-    return world(LENGTH, VOCAB, 1, kind)[0]
-
-
-def no_reward(tokens: Tensor, rows: Tensor) -> Tensor:
-    return torch.zeros(len(tokens), dtype=torch.float64)
-
-
-def problem_of(kind: str = "absorbing", rows: int = 3, **options: object) -> Problem:
-    canvas = torch.arange(rows * LENGTH).view(rows, LENGTH) % VOCAB
-    return Problem(model_of(kind), no_reward, canvas, **options)
 
 
 def frozen(row: int, position: int, token: int) -> Problem:

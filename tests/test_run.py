@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from iterref.denoiser import Denoiser
-from iterref.exact.markov import Markov, world
 from iterref.noise import Noise, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng
@@ -17,23 +16,10 @@ from iterref.result import Best
 from iterref.rewards.base import RewardError
 from iterref.rewards.memory import Remembered
 from iterref.run import Run
+from tests.support.problems import LENGTH, model_of, no_reward, problem_of
 from tests.support.worlds import random_reward, random_table
 
 INF = float("inf")
-LENGTH, VOCAB = 6, 3
-
-
-def model_of(kind: str = "absorbing") -> Markov:
-    return world(LENGTH, VOCAB, 1, kind)[0]
-
-
-def no_reward(tokens: Tensor, rows: Tensor) -> Tensor:
-    return torch.zeros(len(tokens), dtype=torch.float64)
-
-
-def problem_of(kind: str = "absorbing", rows: int = 3, **options: object) -> Problem:
-    canvas = torch.arange(rows * LENGTH).view(rows, LENGTH) % VOCAB
-    return Problem(model_of(kind), no_reward, canvas, **options)
 
 
 def run_of(kind: str = "absorbing", rows: int = 3, **options: object) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,9 +18,14 @@ class WrongUse(click.ClickException):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What is refused before a run becomes exit code 2, what fails later exit code 1; neither shows a traceback."""
+    """What is refused before a run becomes exit code 2, what fails later exit code 1; neither shows a traceback.
+
+    A warning is one sentence, too, without the line of the source that it came from.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+            yield
     except BrokenPipeError:
         raise  # whoever reads the output has seen enough: click ends without a word
     except (ValueError, TypeError, FileNotFoundError, ImportError) as error:

@@ -6,6 +6,7 @@ import inspect
 import json
 import subprocess
 import sys
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ def test_help_and_lists_do_not_import_torch_and_answer_at_once() -> None:
 
 def test_version() -> None:
     assert __version__ in call("--version").stdout
+
+
+def test_a_warning_is_a_sentence_without_a_line_of_source() -> None:
+    line = ["generate", "--method", "iterref:kernel=shared,tries=2", "--budget", "4", "--reward", "length:words=4"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        done = call(*line, text="A fire destroyed a mill.\n")
+    assert done.exit_code == 0, done.stderr
+    told = "Warning: 'iterref:kernel=shared,tries=2' is written 'iterref:tries=2' now: write that\n"
+    assert told in done.stderr and ".py" not in done.stderr and "Warning" not in done.stdout
 
 
 def test_ls_names_every_method_with_its_defaults() -> None:

@@ -19,7 +19,7 @@ from iterref.generation import draw_drafts
 from iterref.rewards.base import RewardError
 from iterref.samplers.strings import sampler_from_string
 from tests.support.bundled import tiny_news
-from tests.support.fakes import LENGTH, WORDS, FakeDenoiser, FakeModel, beta
+from tests.support.fakes import LENGTH, WORDS, FakeDenoiser, FakeModel, beta, fails_after
 
 PROMPTS = ["one", "one two"]
 TEXTS = ["alpha gamma", "gamma alpha delta"]
@@ -306,16 +306,7 @@ def test_the_tree_is_readable():
 
 
 def test_a_failing_reward_leaves_the_history_as_it_was():
-    calls = 0
-
-    def fails(completions: list[str]) -> list[float]:
-        nonlocal calls
-        calls += 1
-        if calls > 3:
-            raise KeyError("gone")
-        return beta(completions)
-
-    chain = session(reward=fails)
+    chain = session(reward=fails_after(3))
     with pytest.raises(RewardError, match="KeyError"):
         chain.refine(sampler="iterref:moves=40,tries=4", strength=1.0)
     assert len(chain.history) == 1

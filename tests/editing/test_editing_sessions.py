@@ -18,7 +18,7 @@ import torch
 import iterref
 from iterref.editing import Editing, History, edit
 from iterref.rewards.base import RewardError
-from tests.support.fakes import FakeModel, beta
+from tests.support.fakes import FakeModel, beta, fails_after
 
 PROMPTS, TEXTS = ["one", "one two"], ["alpha gamma", "gamma alpha delta"]
 SMALL = "iterref:moves=2,tries=2"
@@ -307,16 +307,7 @@ def test_the_one_call_leaves_texts_that_have_it_all() -> None:
 
 
 def test_what_a_failing_reward_leaves_of_alternatives_is_a_text_a_row() -> None:
-    calls = 0
-
-    def fails(completions: list[str]) -> list[float]:
-        nonlocal calls
-        calls += 1
-        if calls > 3:
-            raise KeyError("gone")
-        return beta(completions)
-
-    chain = session(reward=fails)
+    chain = session(reward=fails_after(3))
     with pytest.raises(RewardError) as caught:
         chain.vary(3, strength=1.0, sampler="iterref:moves=40,tries=4")
     partial = caught.value.partial

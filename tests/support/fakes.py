@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -57,3 +58,15 @@ class FakeModel(Words):
 
 def beta(completions: list[str]) -> list[float]:
     return [float(text.split().count("beta")) for text in completions]
+
+
+def fails_after(calls: int) -> Callable[[list[str]], list[float]]:
+    """`beta`, which raises `KeyError` at every call beyond so many."""
+    made = itertools.count(1)
+
+    def reward(completions: list[str]) -> list[float]:
+        if next(made) > calls:
+            raise KeyError("gone")
+        return beta(completions)
+
+    return reward
