@@ -38,7 +38,8 @@ def main() -> None:
         if phrase not in text:
             raise SystemExit(f"the locked phrase is gone: {text}")
         print(f"  marked   {marked}\n  written  {text}\n  reward   {reward:.2f}, {phrase!r} kept\n")
-    print(f"{filled.cost.nfe:g} NFE a text; drift from the first texts {filled.drift.tolist()}")
+    drift = " and ".join(f"{share:.2f}" for share in filled.drift.tolist())
+    print(f"{filled.cost.nfe:g} NFE a text; drift from the first texts {drift}")
 
 
 if __name__ == "__main__":
