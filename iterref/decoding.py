@@ -170,7 +170,7 @@ class Decoder:
             sure = rng.fork("reveal").order(where.shape[1])
         elif self.order == "left":
             sure = torch.zeros_like(sure)
-        return surest(where, sure, block, _count(run, where, u))
+        return surest(where, sure, block, number_to_reveal(run, where, u))
 
     def _within_reach(self, run: Run, where: Tensor, u: float) -> Tensor:
         """Those of (R, L) `where` that a step to u may reveal, whatever the distributions say."""
@@ -179,10 +179,10 @@ class Decoder:
         block = blocks(run.free, self.block_length)
         if self.order == "bounded":
             return foremost(where, block)
-        return reached(where, block, _count(run, where, u))
+        return reached(where, block, number_to_reveal(run, where, u))
 
 
-def _count(run: Run, where: Tensor, u: float) -> Tensor:
+def number_to_reveal(run: Run, where: Tensor, u: float) -> Tensor:
     """How many masks of (R, L) `where` a step to u reveals, so that a share 1 - a_u of the free positions is left."""
     left = (run.free.sum(1) * (1 - float(run.noise.a(u)))).round().long()
     return (where.sum(1) - left).clamp_min(0)

@@ -67,6 +67,8 @@ class Trajectory(Aimed, Decoded):
         if not 0 < self.anneal <= 1 or (self.anneal != 1 and self.objective == "sample"):
             raise ValueError("trajectory: anneal must lie in (0, 1], and only objective=maximise may lower alpha")
 
+    _recorded: ClassVar[type[Recorded]] = Recorded
+
     @property
     def iterations(self) -> int:
         """The first path, and the moves."""
@@ -90,25 +92,30 @@ class Trajectory(Aimed, Decoded):
         n, start = 1 if first else self.tries, 0 if first else self.steps - self.tail(state.step - 1)
         alpha = run.alpha if first else run.alpha * self.anneal ** ((state.step - 1) / max(self.moves - 1, 1))
         head = state.path[:, : start + 1] if isinstance(state, Recorded) else state.x_t[:, None]
-        tails = self._tails(wide, head[:, -1], start, n, streams.fork("tails"))
-        x_0 = tails[:, :, -1]
-        reward = wide.reward_of(x_0, final=True)
+        begun, marks = head[:, -1], self._marks(state)
+        tails, reward, made = self._tails(wide, begun, start, [of[:, :start] for of in marks], n, alpha, streams.fork("tails"))
+        log_w = self._log_weight(reward, made, alpha).T
         if isinstance(state, Recorded):
-            verdict = mtm.metropolised(state.reward / alpha, (reward / alpha).T, streams.fork("decide"))
-            tail = adopt(verdict.accepted, pick(tails, verdict.choice), state.path[:, start + 1 :])
-            kept = adopt(verdict.accepted, pick(reward, verdict.choice), state.reward)
+            now = self._log_weight(state.reward, [of[:, start:] for of in marks], alpha)
+            verdict = mtm.metropolised(now, log_w, streams.fork("decide"))
+            old = state.path[:, start + 1 :], state.reward, *(of[:, start:] for of in marks)
         else:
-            verdict = mtm.select((reward / alpha).T, streams.fork("decide"))
-            tail, kept = pick(tails, verdict.choice), pick(reward, verdict.choice)
-        new = tail[:, -1]
-        changed = None if first else (new != state.x_t).sum(1)
-        decided = (Decision(x_0, reward, verdict.choice, verdict.accepted),)
+            verdict, old = mtm.select(log_w, streams.fork("decide")), None
+        new = [pick(of, verdict.choice) for of in (tails, reward, *made)]
+        if old is not None:
+            new = [adopt(verdict.accepted, of, before) for of, before in zip(new, old, strict=True)]
+        tail, kept, made = new[0], new[1], new[2:]
+        x_0 = tail[:, -1]
+        changed = None if first else (x_0 != state.x_t).sum(1)
+        decided = (Decision(tails[:, :, -1], reward, verdict.choice, verdict.accepted),)
         info = Info(verdict.accepted.double(), verdict.stuck, changed, span=1 - start / self.steps, decisions=decided)
-        moved = Recorded(state.step + 1, 0.0, new, new, kept, torch.cat([head, tail], 1))
+        if marks:
+            made = [torch.cat([before[:, :start], of], 1) for before, of in zip(marks, made, strict=True)]
+        moved = self._recorded(state.step + 1, 0.0, x_0, x_0, kept, torch.cat([head, tail], 1), *made)
         if self.chains == 1:
             return moved, info
         if first:
-            moved = moved.take(chains.by_weight(reward / alpha, self.chains, rng.fork("meet")))
+            moved = moved.take(chains.by_weight(log_w.T, self.chains, rng.fork("meet")))
         if moved.step < self.iterations:
             return moved, chains.together(info, self.chains)
         chosen = chains.one_of(self.chains, rng.fork("one"))
@@ -133,11 +140,23 @@ class Trajectory(Aimed, Decoded):
         fitted = self._most(budget, "moves", 0)
         return fitted._most(budget, "chains", self.chains) if budget.depth < inf else fitted
 
-    def _tails(self, run: Run, x: Tensor, start: int, n: int, rng: Rng) -> Tensor:
-        """N tails of plain decoding from grid index `start` to the end, (R, L) -> (N, R, K, L)."""
+    def _marks(self, state: State) -> list[Tensor]:
+        """What a path keeps of every step besides its states, (R, K, *): nothing here, see `growth`."""
+        return []
+
+    def _log_weight(self, reward: Tensor, marks: list[Tensor], alpha: float) -> Tensor:
+        """The log-weights of tails whose ends have a `reward` (*), and which keep `marks` (*, k, ...) of their steps."""
+        return reward / alpha
+
+    def _tails(
+        self, run: Run, x: Tensor, start: int, before: list[Tensor], n: int, alpha: float, rng: Rng
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """N tails from (R, L) to the end, whose heads keep the marks `before` (R, start, *): their states
+        (N, R, k, L), the rewards of their ends (N, R), and what they keep of their steps."""
         wide, streams, x, times = run.repeat(n), rng.repeat(n), x.repeat(n, 1), grid(self.steps)
         states = []
         for k in range(start, self.steps):
             x = self.decoder.step(wide, x, times[k], times[k + 1], streams.fork(k))
             states.append(x)
-        return rearrange(torch.stack(states, 1), "(n b) k l -> n b k l", n=n)
+        path = rearrange(torch.stack(states, 1), "(n b) k l -> n b k l", n=n)
+        return path, run.reward_of(path[:, :, -1], final=True), []
