@@ -39,7 +39,8 @@ class Run:
 
     def __init__(self, problem: Problem) -> None:
         denoiser, canvas = problem.denoiser, problem.canvas
-        self.problem, self.denoiser, self.noise, self.alpha = problem, denoiser, problem.noise, problem.alpha
+        self.problem, self.denoiser, self.noise = problem, denoiser, problem.noise
+        self.alpha: Time = problem.alpha
         self.canvas, self.free, self.copies = canvas, problem.may_change, 1
         self.rows = torch.arange(len(canvas), device=canvas.device)
         self.meter, self.best = Meter(passes=denoiser.passes), Best.none(canvas)
@@ -52,8 +53,8 @@ class Run:
 
     @property
     def batch(self) -> int:
-        """B, the rows of the problem."""
-        return len(self.problem)
+        """B, the rows of the problem, or those that are left of them."""
+        return len(self.rows) // self.copies
 
     def repeat(self, n: int) -> Run:
         """This run with `n` copies of every sequence side by side, copy-major: copy i of r is i * R + r.
@@ -61,12 +62,21 @@ class Run:
         Meter, best and answers are shared; `Rng.repeat` makes streams in the same order.
         """
         if n not in self._views:
-            view = copy(self)
-            view.canvas, view.free, view.rows = self.canvas.repeat(n, 1), self.free.repeat(n, 1), self.rows.repeat(n)
-            view.copies, view._views = self.copies * n, {}
-            view._views[1] = view
-            self._views[n] = view
+            self._views[n] = self.take(torch.arange(len(self.rows), device=self.rows.device).repeat(n))
+            self._views[n].copies = self.copies * n
         return self._views[n]
+
+    def take(self, index: Tensor, alpha: Time | None = None) -> Run:
+        """This run with some of its sequences, index (R',) long, and another alpha, a number or (R',), if given.
+
+        Meter, best and answers are shared, as in `repeat`.
+        """
+        view = copy(self)
+        view.canvas, view.free, view.rows = self.canvas[index], self.free[index], self.rows[index]
+        own = self.alpha[index] if isinstance(self.alpha, Tensor) else self.alpha
+        view.alpha, view._views = own if alpha is None else alpha, {}
+        view._views[1] = view
+        return view
 
     def prior(self, rng: Rng) -> Tensor:
         """Pure noise at the free positions, the canvas elsewhere -> (R, L)."""

@@ -11,8 +11,11 @@ from iterref import lazy
 
 if TYPE_CHECKING:
     from iterref.samplers.ancestral import Ancestral
+    from iterref.samplers.auto import Auto
     from iterref.samplers.base import Sampler
+    from iterref.samplers.beam import Beam
     from iterref.samplers.best_of_n import BestOfN
+    from iterref.samplers.growth import Growth
     from iterref.samplers.importance import Importance
     from iterref.samplers.iterref import IterRef
     from iterref.samplers.metropolis import Metropolis
@@ -29,7 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ancestral",
+    "Auto",
+    "Beam",
     "BestOfN",
+    "Growth",
     "Importance",
     "IterRef",
     "MTM",

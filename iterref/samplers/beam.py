@@ -12,7 +12,7 @@ the tilted model p exp(r / alpha) settles both: what carries the reward is revea
 it, the surest token first. Changed tokens are those of other guesses, so a probe costs a reward call and no evaluation.
 Where the noise has no mask, the tokens of highest confidence are kept and the others are noise again.
 
-It maximises J, and is no sample of the tilted distribution. `log p` is that of `iterref.likelihood`, by 2 evaluations.
+It maximises J, and is no sample of the tilted distribution. `log p` is that of `iterref.likelihood`, by 4 evaluations.
 alpha is a share of the spread of the rewards that the first guesses have, a row, so nobody has to give one. Beam
 search: Lowerre (1976); the order of confidence: Chang et al. (2022), arXiv:2202.04200.
 """
@@ -40,7 +40,8 @@ from iterref.samplers.base import Info, Output, Sampler, State, time_of
 from iterref.samplers.spans import Spans, check_spans, turns
 
 CHANGED = 1e6  # what a token carries without which the text is forbidden, in units of the reward
-JUDGED = 2  # evaluations of a finished text's log-likelihood
+STEPS = 16  # of a whole writing, where the method starts from a given text
+JUDGED = 4  # evaluations of a finished text's log-likelihood
 
 
 class Planned(NamedTuple):
@@ -55,16 +56,21 @@ class Planned(NamedTuple):
 @dataclass(frozen=True)
 class Beamed(State):
     """Chains of W states each, `beam` (R, W, L), of which `wrote` (R, L) are being written, with the log-probabilities
-    `log_p` (R, W) of what was; the best finished `text` (R, L) so far, its `reward` (R,), its J as `value` (R,), and
-    each chain's `alpha` (R,)."""
+    `log_p` (R, W) of what was; the best finished `text` (R, L) so far, its `reward` and its log-likelihood `likely` (R,),
+    and each chain's `alpha` (R,)."""
 
     beam: Tensor
     log_p: Tensor
     wrote: Tensor
     text: Tensor
     reward: Tensor
-    value: Tensor
+    likely: Tensor
     alpha: Tensor
+
+    @property
+    def value(self) -> Tensor:
+        """J of the best text so far, (R,)."""
+        return self.reward / self.alpha + self.likely
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
         """The best finished text so far and its reward."""
@@ -73,7 +79,8 @@ class Beamed(State):
 
 @dataclass(frozen=True)
 class Beam(Sampler):
-    """`chains` beams of `width` states over `steps` grid steps, then `moves` that write a part of the best text anew.
+    """`chains` beams of `width` states over `steps` grid steps (none at all start from finished texts), then `moves`
+    that write a part of the best text anew.
 
     guesses: clean samples of a state at every step. probes: tokens of a kept guess that are changed, one by one, to see
     what they carry of the reward. span: how much of a text a move writes, a share in (0, 1]; several take turns.
@@ -83,8 +90,8 @@ class Beam(Sampler):
     """
 
     name: ClassVar[str] = "beam"
-    knob: ClassVar[str] = "chains"
-    least: ClassVar[int] = 1
+    knob: ClassVar[str] = "moves"
+    least: ClassVar[int] = 0
 
     steps: int = 16
     width: int = 1
@@ -99,7 +106,7 @@ class Beam(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(steps=1, width=1, chains=1, guesses=1, probes=0, moves=0, spread=0, block_length=0)
+        self._require(steps=0, width=1, chains=1, guesses=1, probes=0, moves=0, spread=0, block_length=0)
         self._require_share("sure")
         check_spans(self, self.span, 0, self.steps)
 
@@ -110,24 +117,35 @@ class Beam(Sampler):
 
     def init(self, run: Run, rng: Rng) -> State:
         """Pure noise for every state of every chain."""
+        if not self.steps:
+            raise ValueError("beam: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
         wide = run.repeat(self.chains)
-        x = self._noise(wide, rng.repeat(self.chains))
-        low = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
-        log_p = torch.zeros(x.shape[:2], dtype=torch.float64, device=x.device)
-        return Beamed(0, 1.0, x[:, 0], x, log_p, wide.free, x[:, 0], low, low, low.new_full((len(x),), run.alpha))
+        low = torch.full((len(wide.rows),), -torch.inf, dtype=torch.float64, device=wide.canvas.device)
+        return self._begun(wide, 1.0, self._noise(wide, rng.repeat(self.chains)), low, torch.zeros_like(low))
+
+    def refining(self) -> Sampler:
+        """No draft: the moves alone."""
+        return replace(self, steps=0)
+
+    def resume(self, run: Run, tokens: Tensor) -> State:
+        """Every chain begins at the given text, which is left only for one of higher J."""
+        wide = run.repeat(self.chains)
+        x = tokens.repeat(self.chains, 1)
+        beam = x[:, None].expand(-1, self.width, -1)
+        return self._begun(wide, 0.0, beam, wide.reward_of(x, final=True), log_likelihood(wide, x, JUDGED))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step of all states; the last of a writing ends in texts, the best of which may be the best so far."""
         assert isinstance(state, Beamed)
         wide, streams, now = run.repeat(self.chains), rng.repeat(self.chains), self._plan[state.step]
-        if now.move and not now.k:
+        if not now.k and (now.move or not self.steps):
             state = self._opened(wide, state, now.span, streams.fork("open"))
         t, last, w = self._time(wide, now), now.k == now.steps - 1, self.width
         x, log_p = state.beam.movedim(1, 0), state.log_p.T
         ahead = look(wide, x, t, self.guesses, Decoder("confidence"), streams.fork("look"))
         reward = scored(wide, ahead.draws, final=last)
         if not state.step and self.spread:
-            state = replace(state, alpha=spread(reward[:, 0], wide.alpha, self.spread))
+            state = replace(state, alpha=spread(reward[:, 0], state.alpha, self.spread))
         likely = ahead.sure.cumsum(-1)[..., -1] + log_p
         value = (reward / state.alpha + likely).flatten(0, 1)
         top = _highest(value, w)
@@ -156,7 +174,10 @@ class Beam(Sampler):
         lengths = [self._steps(share) for share in turns(self.span)]
         rounds, rest = divmod(self.moves, len(lengths))
         steps = self.steps + rounds * sum(lengths) + sum(lengths[:rest])
-        judged, calls = JUDGED * (1 + self.moves), steps * (self.guesses + self.probes) - (1 + self.moves) * self.probes
+        writings = self.moves + (self.steps > 0)
+        judged, calls = JUDGED * (1 + self.moves), steps * (self.guesses + self.probes) - writings * self.probes
+        if not self.steps:  # the given text's own
+            return Cost(self.width * steps + judged, self.width * calls + 1, steps + judged).wide(self.chains)
         return Cost(self.width * steps + judged, self.width * calls, steps + judged).wide(self.chains)
 
     def spend(self, budget: Budget) -> Beam:
@@ -169,16 +190,22 @@ class Beam(Sampler):
         if ratio < self.guesses + self.probes:
             guesses = max(1, round(ratio / 2))
             fitted = replace(self, guesses=guesses, probes=max(0, int(ratio) - guesses))
-        return fitted._most(budget, "chains", 1)
+        return fitted._most(budget, "moves", 0)
 
     @property
     def _plan(self) -> tuple[Planned, ...]:
         shares = turns(self.span)
-        return _planned(self.steps, tuple((s := shares[i % len(shares)], self._steps(s)) for i in range(self.moves)))
+        return _planned(self.steps, 0 if self.steps else 1, tuple((s := shares[i % len(shares)], self._steps(s)) for i in range(self.moves)))
 
     def _steps(self, share: float) -> int:
         """How many grid steps write a share of the free positions."""
-        return max(1, round(share * self.steps))
+        return max(1, round(share * (self.steps or STEPS)))
+
+    def _begun(self, run: Run, t: float, beam: Tensor, reward: Tensor, likely: Tensor) -> Beamed:
+        """The state before the first step."""
+        alpha = torch.as_tensor(run.alpha, dtype=torch.float64, device=beam.device).expand(len(beam)).clone()
+        log_p = torch.zeros(beam.shape[:2], dtype=torch.float64, device=beam.device)
+        return Beamed(0, t, beam[:, 0], beam, log_p, run.free, beam[:, 0], reward, likely, alpha)
 
     def _time(self, run: Run, now: Planned) -> float:
         """The noise level of a step: that of a share of unwritten positions that falls evenly."""
@@ -230,21 +257,23 @@ class Beam(Sampler):
 
     def _ended(self, run: Run, state: Beamed, x_0: Tensor, reward: Tensor, chosen: Decision) -> tuple[State, Info]:
         """The end of a writing: texts (R, L) with their rewards (R,), which stay where their J is the highest so far."""
-        value = reward / state.alpha + log_likelihood(run, x_0, JUDGED)
-        better = (value > state.value) | state.reward.isneginf()
+        likely = log_likelihood(run, x_0, JUDGED)
+        better = (reward / state.alpha + likely > state.value) | state.reward.isneginf()
         text = adopt(better, x_0, state.text)
         moved = replace(
             state, step=state.step + 1, t=0.0, x_t=text, text=text, reward=adopt(better, reward, state.reward),
-            value=adopt(better, value, state.value),
+            likely=adopt(better, likely, state.likely),
         )  # fmt: skip
         info = Info(better.double(), reward.isneginf(), (text != state.text).sum(1), decisions=(chosen,))
         return moved, chains.together(info, self.chains)
 
 
 @lru_cache(maxsize=64)
-def _planned(steps: int, moves: tuple[tuple[float, int], ...]) -> tuple[Planned, ...]:
-    writings = enumerate(((1.0, steps), *moves))
-    return tuple(Planned(move, k, length, span) for move, (span, length) in writings for k in range(length))
+def _planned(steps: int, first: int, moves: tuple[tuple[float, int], ...]) -> tuple[Planned, ...]:
+    writings = [(1.0, steps), *moves]
+    return tuple(
+        Planned(move, k, length, span) for move, (span, length) in enumerate(writings) if move >= first for k in range(length)
+    )  # fmt: skip
 
 
 def spread(reward: Tensor, alpha: float, share: float) -> Tensor:
