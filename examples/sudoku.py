@@ -12,12 +12,11 @@ import torch
 from benchmarks.models.sudoku import load
 from benchmarks.puzzles import Surplus, broken, puzzle
 from iterref import Problem, sample
-from iterref.generation import RECOMMENDED
 from iterref.samplers.strings import sampler_from_string
 
 SIDE, GIVENS, PUZZLES = 4, 4, 24
 BUDGET = (64, 1024)  # NFE and reward calls a puzzle
-METHODS = {"alone": "ancestral", "best of 8": "best_of_n", "refined": RECOMMENDED}
+METHODS = {"alone": "ancestral", "best of 8": "best_of_n", "auto": "auto"}
 
 
 def drawn(cells: list[int]) -> str:
@@ -40,7 +39,7 @@ def main() -> None:
     wrong = [row for row, grid in enumerate(grids["alone"]) if broken(grid, SIDE)]
     row = wrong[0] if wrong else 0
     print(f"\npuzzle {row}\n{drawn(list(puzzles[row].cells))}")
-    for name in ("alone", "refined"):
+    for name in ("alone", "auto"):
         print(f"\n{name}: {broken(grids[name][row], SIDE)} rows, columns and boxes broken\n{drawn(grids[name][row])}")
 
 

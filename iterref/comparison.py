@@ -163,7 +163,7 @@ def compare(
     budgets: BudgetLike | Sequence[BudgetLike],
     baseline: str | None = None,
     seeds: int | Sequence[int] = 1,
-    alpha: float = 0.1,
+    alpha: float | None = None,
     rows: Sequence[int] | None = None,
     temperature: float = 1.0,
     forbidden: Sequence[int] = (),

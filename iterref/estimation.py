@@ -100,13 +100,13 @@ def _of_problem(what: Any, problem: Problem, batch: int | None, *, budget: Any =
 
 def _of_texts(
     model: Any, prompts: Sequence[str], batch: int | None, *, reward: Any = "consensus", sampler: Any = None,
-    alpha: float = 0.1, budget: Any = None, temperature: float = 1.0, forbidden: Sequence[int] = (),
+    alpha: float | None = None, budget: Any = None, temperature: float = 1.0, forbidden: Sequence[int] = (),
     start: str | None = None, max_rows: int | None = None, columns: Any = None,
 ) -> Estimate:  # fmt: skip
     prompts = checked_prompts(prompts)
     columns = read_columns(columns, len(prompts))
     reward = checked_reward(reward, len(prompts), columns)
-    model, method = method_of(checked_model(model), sampler)
+    model, method = checked_model(model), method_of(sampler)
     method, drafting = begun(method, reward, start)
     model, encoding = text_model(model), Footprint()
     with encoding:

@@ -28,6 +28,7 @@ from iterref.arguments import (
 )
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
 from iterref.columns import read_columns
+from iterref.denoiser import Denoiser
 from iterref.drafts import (
     Drafts,
     OfPrompts,
@@ -50,9 +51,8 @@ from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import Progress, sample
 
-# What texts are refined by unless said otherwise: the method's defaults, by which free text stays whole, and the best
-# text seen. A model on which others were measured to be better says so by `recommended` (docs/defaults.md).
-RECOMMENDED = "iterref:objective=maximise"
+# The method unless another is given, and alpha for methods that do not find one (docs/defaults.md).
+DEFAULT, ALPHA = "auto", 0.1
 
 
 def generate(
@@ -62,7 +62,7 @@ def generate(
     reward: Callable[..., Any] | str | Sequence[Callable[..., Any] | str] = "consensus",
     reward_weights: Sequence[float] | None = None,
     sampler: Sampler | str | None = None,
-    alpha: float = 0.1,
+    alpha: float | None = None,
     budget: BudgetLike | None = None,
     seed: int = 0,
     rows: Sequence[int] | Tensor | None = None,
@@ -84,9 +84,9 @@ def generate(
     a text; -inf forbids a text), a reward of `iterref.rewards`, its name with options ("classifier:FOLDER:positive",
     "mine.py:short", `iterref.rewards.strings`), a function `(tokens, rows)`, or the model's agreement with its own
     drafts ("consensus", an `OwnDrafts`, `Drafts` drawn before), alone or within a mixture; several of them in a list
-    are added, with `reward_weights` if given. `sampler` is a
-    method or its name with options ("iterref:tries=16,span=0.2"), what `recommended` says unless given. A reward that
-    is higher by `alpha` makes a text e times as likely.
+    are added, with `reward_weights` if given. `sampler` is a method or its name with options
+    ("iterref:tries=16,span=0.2"), `auto` unless given. A reward that is higher by `alpha` makes a text e times as
+    likely; unless it is given, methods that maximise J find it in the run (`auto`, `beam`), and others take 0.1.
 
     `budget` is a number of NFE a sample, (NFE, reward calls), or a `Budget`, and refits the method's options; a pool of
     drafts is paid from it and counted in the result's `cost`, `asked` and `seconds` (its trace begins after the pool).
@@ -118,7 +118,7 @@ def generate(
     copies = whole_number("num_return_sequences", num_return_sequences, "pass how many texts a prompt is to have")
     if copies < 1:
         raise ValueError(f"num_return_sequences must be at least 1, got {copies}")
-    model, method = method_of(model, given["sampler"])
+    method = method_of(given["sampler"])
     method, pool = begun(method, asked, start)
     unfitted, method = method, fitted(method, given["budget"], pool)
     posed = pose(model, prompts, asked, columns, identities, **options)
@@ -163,7 +163,7 @@ def pose(
     if pools_in(reward) and getattr(model, "draws_images", False):
         raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
     denoiser, canvas, free = model.prepare(prompts)
-    problem = Problem(tempered(denoiser, temperature), no_reward, canvas, free, **options)
+    problem = asked_problem(tempered(denoiser, temperature), canvas, free, **options)
     token_reward(reward, model, prompts, columns, identities)  # refuses before a pool is drawn
     pools: dict[Pooled, Drafts] = {}
     for pool in pools_in(reward):
@@ -212,7 +212,15 @@ def draw_drafts(
 def unrewarded(model: TextModel, prompts: Sequence[str], temperature: float = 1.0, **options: Any) -> Problem:
     """The problem of B checked prompts without a reward; `options` are those of `Problem`."""
     denoiser, canvas, free = model.prepare(prompts)
-    return Problem(tempered(denoiser, temperature), no_reward, canvas, free, **options)
+    return asked_problem(tempered(denoiser, temperature), canvas, free, **options)
+
+
+def asked_problem(
+    denoiser: Denoiser, canvas: Tensor, free: Tensor, alpha: float | None = None, **options: Any
+) -> Problem:
+    """A problem whose reward is still to come, and which finds its alpha in the run unless one is given."""
+    given = ALPHA if alpha is None else alpha
+    return Problem(denoiser, no_reward, canvas, free, given, finds_alpha=alpha is None, **options)
 
 
 def fitted(method: Sampler, budget: BudgetLike | None, pool: Cost, passes: int = 1) -> Sampler:
@@ -255,14 +263,9 @@ def text_model(model: TextModel | str | Path | None) -> TextModel:
     return model
 
 
-def method_of(
-    model: TextModel | str | Path | None, sampler: Sampler | str | None
-) -> tuple[TextModel | str | Path | None, Sampler]:
-    """The method, and the model, which is loaded only where it has to say what suits it."""
-    if sampler is None:
-        model = text_model(model)
-        sampler = recommended(model)
-    return model, sampler_from_string(sampler)
+def method_of(sampler: Sampler | str | None) -> Sampler:
+    """The method, `DEFAULT` where none is given."""
+    return sampler_from_string(DEFAULT if sampler is None else sampler)
 
 
 def begun(method: Sampler, reward: Any, start: str | None) -> tuple[Sampler, Cost]:
@@ -279,12 +282,6 @@ def begun(method: Sampler, reward: Any, start: str | None) -> tuple[Sampler, Cos
             "consensus as the reward or a part of it"
         )
     return method.refining(), pool + Cost(0, pools[0].n)
-
-
-def recommended(model: TextModel) -> str:
-    """The method, with its options, by which a model's texts are refined unless another is given: what the model itself
-    says in `recommended`, or `RECOMMENDED`."""
-    return getattr(model, "recommended", None) or RECOMMENDED
 
 
 def _with_drafts(result: Result, posed: Posed, copies: int) -> Result:

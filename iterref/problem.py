@@ -21,7 +21,8 @@ class Problem:
     """A denoiser, a reward and a canvas: everything but the method and the random stream.
 
     `canvas` (B, L) long holds the tokens of the frozen positions, anything at the free ones; `free` (B, L) bool
-    marks what may change (all of it unless given); `alpha` > 0 is the temperature of the reward; `forbidden` lists
+    marks what may change (all of it unless given); `alpha` > 0 is the temperature of the reward, where nobody gave one
+    (`finds_alpha`) a first value for methods that find it in the run; `forbidden` lists
     token ids that never stand at a free position of a result. `max_rows` bounds the sequences of one call of the
     denoiser or the reward, and with `remember` the reward is asked once for a text and the denoiser not again for
     sequences that did not change: results depend on neither. `prompts` (B,) are the numbers by which denoiser and
@@ -40,6 +41,7 @@ class Problem:
     max_rows: int | None = None
     remember: bool = True
     prompts: Tensor | None = None
+    finds_alpha: bool = False
 
     def __post_init__(self) -> None:
         if self.canvas.dim() != 2 or self.canvas.shape[0] == 0 or self.canvas.shape[1] == 0:

@@ -12,6 +12,9 @@ from iterref import legacy, registry
 
 COLUMNS = {"denoiser_rows": "nfe", "reward_rows": "reward_calls"}  # also with _made, _sd or _half behind
 ACCOUNTS = {"denoiser": "nfe"}
+# Two fixed strings that stand in the tables of several tasks: spaced moves, and large spans drawn at once.
+SPACED = "iterref:objective=maximise"
+SPANS = "iterref:tries=16,decisions=1,span=1.0+0.75+0.5,spacing=0,objective=maximise"
 METHOD = re.compile(r"(drafts\+)?([^@]*)(@.*)?")  # as the tasks write one, with where it starts and its temperature
 
 

@@ -24,15 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.frame.names import SPACED, SPANS
 from benchmarks.frame.task import Direction, Task
 from benchmarks.models.brackets import Unmatched, chain, rest, written
 from benchmarks.models.sudoku import load, sizes
 from benchmarks.puzzles import SIDES, Puzzle, Surplus, broken, puzzle, solutions
 from iterref.budget import Budget
 from iterref.denoiser import Denoiser
-from iterref.generation import RECOMMENDED
 from iterref.lines import opened, readable
-from iterref.models.tiny_news import COPYING
 from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
 from iterref.result import Result
@@ -45,7 +44,7 @@ from iterref.sampling import sample
 METHODS = (
     "ancestral", "best_of_n", "smc", "smc:potential=max", "smc:objective=maximise",
     "smc:x0_samples=8,objective=maximise", "svdd", "svdd:x0_samples=8,objective=maximise", "remdm", "particle_gibbs",
-    "particle_gibbs:objective=maximise", "iterref", RECOMMENDED, COPYING,
+    "particle_gibbs:objective=maximise", "iterref", SPACED, SPANS,
 )  # fmt: skip
 # The surest cell first is how people solve puzzles, and needs no reward: whoever has a base decoder may use it, too.
 PATH = "trajectory:order=confidence,tries=1,steps={plain},span=0.75+1.0,objective=maximise"
@@ -180,7 +179,7 @@ class Constraints(Task):
     def ours(self, case: str) -> str:
         """The method that claims are about: the usual moves, or whole decodings where all cells hang together."""
         of = self._case(case)
-        return PATH.format(plain=of.plain) if isinstance(of, Grids) else RECOMMENDED
+        return PATH.format(plain=of.plain) if isinstance(of, Grids) else SPACED
 
     def problem(self, case: str, rows: Tensor) -> Problem:
         """The problems of rows (R,) long."""

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.frame.names import SPACED
 from benchmarks.frame.task import Direction, Task
 from benchmarks.frechet import frechet, mixed, moments
 from benchmarks.gallery import gallery
 from benchmarks.models.digits import CLASSES, FOLDERS, LEVELS, SIDE, Digits
 from benchmarks.rewards.digits import DigitClass, Judge, Realism
 from iterref.budget import Budget
-from iterref.generation import RECOMMENDED
 from iterref.problem import Problem
 from iterref.result import Result
 from iterref.samplers.base import Sampler
@@ -81,11 +81,11 @@ class Images(Task):
         sought = ["smc", f"smc:{best}", f"smc:x0_samples=8,{best}", "svdd", f"svdd:{best}"]
         sought.append(f"select_refine:n=2,denoise_steps={half // 2}")
         others = [_with(name, steps=half) for name in ("best_of_n", *sought)]
-        return [f"ancestral:steps={plain}", *others, "iterref", RECOMMENDED]
+        return [f"ancestral:steps={plain}", *others, "iterref", SPACED]
 
     def ours(self, case: str) -> str:
         """The method that claims are about: for classes the best image seen, for realism a sample."""
-        return "iterref" if self._parts(case)[1] == "realism" else RECOMMENDED
+        return "iterref" if self._parts(case)[1] == "realism" else SPACED
 
     def problem(self, case: str, rows: Tensor) -> Problem:
         """The problem of rows (R,) long, which name wanted classes. Raises `ValueError` for an unknown case."""

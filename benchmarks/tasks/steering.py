@@ -29,13 +29,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.diversity import distinct, overlap, words
+from benchmarks.frame.names import SPACED, SPANS
 from benchmarks.frame.task import Direction, Task
 from iterref.budget import Budget
 from iterref.drafts import tempered
-from iterref.generation import RECOMMENDED
 from iterref.loading import load
 from iterref.models.base import TextModel
-from iterref.models.tiny_news import COPYING
 from iterref.problem import Problem
 from iterref.result import Result
 from iterref.rewards.classifier import Classifier, Measure
@@ -113,12 +112,12 @@ class Steering(Task):
         return [
             f"ancestral:steps={self.steps}", f"best_of_n:{half}", *(f"{name}:{half}" for name in sought),
             *(f"{name}:{half},objective=maximise" for name in sought), f"select_refine:{half}", "iterref",
-            COPYING, RECOMMENDED,
+            SPANS, SPACED,
         ]  # fmt: skip
 
     def ours(self, case: str) -> str:
         """The method that claims are about: the defaults, since large spans drawn at once break free text."""
-        return RECOMMENDED
+        return SPACED
 
     def problem(self, case: str, rows: Tensor) -> Problem:
         """The problem of rows (R,) long. Raises `ValueError` for an unknown case or an opening that is too long."""

@@ -30,13 +30,13 @@ import numpy as np
 from torch import Tensor
 
 import iterref
+from benchmarks.frame.names import SPANS
 from benchmarks.frame.task import Direction, Task
 from benchmarks.records import SUMMARY, Records, read
 from iterref.budget import Budget, Cost, most
 from iterref.drafts import OfPrompts, OwnDrafts
 from iterref.generation import draw_drafts, generate
 from iterref.models.base import TextModel
-from iterref.models.tiny_news import COPYING as SPANS
 from iterref.result import Result
 from iterref.rewards.calling import call
 from iterref.rewards.consensus import Consensus
@@ -55,7 +55,7 @@ BAND = Lexical(words=(8, 12), hard=False)
 SHARE, DRAFTS = 2 / 3, 16
 JUDGE_SEED = 918_273_645  # of the pool that judges; runs have small seeds
 MOVES = (0, 1, 2, 3, 5, 10)  # at every grid time
-# Whole decodings, the surest token first, redrawn from a step on; `SPANS` are what `generate` makes of `tiny-news`.
+# Whole decodings, the surest token first, redrawn from a step on; `SPANS` are the spans that copy best.
 PATH = "trajectory:order=confidence,tries=1,steps={steps},span=0.75+1.0,objective=maximise"
 MBR, FROM_DRAFTS = "mbr", "drafts+"
 PICKED = "iterref:steps=0,moves=0,objective=maximise"  # a text to start from, and nothing done to it

@@ -118,7 +118,7 @@ def _generate(given: Input, as_json: bool, out: str, html: str | None, options: 
     from iterref.loading import load
 
     prompts = given.prompts or []
-    model, method = method_of(load(name, **place), method)
+    model, method = load(name, **place), method_of(method)
     refines = hasattr(method, "span")  # or else the same command cannot go on from texts
     more = [{"unfinished": run}] * len(given) if refines else []
 

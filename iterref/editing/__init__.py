@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         """The options of `edit`, as the one-step functions take them."""
 
         reward: Callable[..., Any] | str
-        alpha: float
+        alpha: float | None
         drift: float | None
         distance: Distance
         room: int | None
@@ -72,7 +72,7 @@ def edit(
     *,
     prompts: Sequence[str],
     reward: Callable[..., Any] | str = "consensus",
-    alpha: float = 0.1,
+    alpha: float | None = None,
     drift: float | None = None,
     distance: Distance = "share",
     room: int | None = ROOM,
@@ -162,7 +162,7 @@ def refine(
     `watch` names rows whose states the trace keeps.
     """
     given = checked_options(strength=strength, sampler=sampler, budget=budget)
-    model, method = method_of(checked_model(model), given["sampler"])
+    model, method = checked_model(model), method_of(given["sampler"])
     method = _affordable(strengthened(method, given["strength"]), given["budget"], settings)
     return edit(model, texts, prompts=prompts, **settings).refine(
         strength=strength, sampler=method, watch=watch, progress=settings.get("progress", False)
@@ -191,7 +191,7 @@ def infill(
     """
     texts = checked_prompts(texts, "text")
     given = checked_options(strength=strength, length=length, sampler=sampler, budget=budget)
-    model, method = method_of(text_model(checked_model(model)), given["sampler"])
+    model, method = text_model(checked_model(model)), method_of(given["sampler"])
     method = _affordable(method if strength is None else strengthened(method, strength), given["budget"], settings)
     masks = getattr(model, "masks", MASKS)
     plain = [read(text, row, marks, masks).text for row, text in enumerate(texts)]

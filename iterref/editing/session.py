@@ -26,14 +26,13 @@ from iterref.editing.drift import Drift, text_lengths
 from iterref.editing.history import History, Node, node_seed
 from iterref.editing.marks import BRACKETS, Around, Frame, Marks, Regions, place, read
 from iterref.editing.strength import strengthened
-from iterref.generation import fitted, recommended
+from iterref.generation import fitted, method_of
 from iterref.models.base import MASKS, TextModel
 from iterref.problem import Problem
 from iterref.result import Best, Interrupted, Result
 from iterref.rewards.base import RewardError
 from iterref.rewards.memory import Remembered
 from iterref.samplers.base import Sampler
-from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 if TYPE_CHECKING:
@@ -253,8 +252,8 @@ class Editing:
 
     def _method(self, sampler: Sampler | str | None, strength: float | None, budget: BudgetLike | None) -> Sampler:
         sampler, budget = checked_sampler("sampler", sampler), checked_budget("budget", budget)
-        chosen = recommended(self.context.model) if sampler is None else sampler
-        method = sampler_from_string(chosen) if strength is None else strengthened(chosen, strength)
+        method = method_of(sampler)
+        method = method if strength is None else strengthened(method, strength)
         return fitted(method, budget, Cost(), self.context.problem.denoiser.passes)
 
     def _run(

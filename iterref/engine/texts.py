@@ -96,9 +96,9 @@ def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -
     from iterref.generation import begun, fitted, method_of, pose
 
     reward, given = checked_reward(reward, 1), dict(options)
-    method, pool = begun(method_of(model, given.pop("sampler", None))[1], reward, given.pop("start", None))
+    method, pool = begun(method_of(given.pop("sampler", None)), reward, given.pop("start", None))
     fitted(method, given.pop("budget", None), pool)
-    left: dict[str, Any] = {"alpha": 0.1, "temperature": 1.0, "forbidden": (), "max_rows": None, "seed": 0}
+    left: dict[str, Any] = {"alpha": None, "temperature": 1.0, "forbidden": (), "max_rows": None, "seed": 0}
     left |= {"progress": False, **given}
     asked = no_reward if pools_in(reward) else reward  # a pool is not drawn for a check
     for place, prompt in enumerate(sample.prompts):

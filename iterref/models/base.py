@@ -62,14 +62,12 @@ class TextModel(ABC):
     """A model of texts given prompts, on canvases of `length` positions. A family overrides what it does otherwise.
 
     `draws_images` says that `decode` gives images; `ranks` counts the processes that compute the network together;
-    `recommended` is the method that suits the model best, None for the library's own choice; `ends` are the tokens
-    behind which a text is over; `fixed_length` says that the model knows no end, so that a text keeps its number of
-    tokens; `masks` are what stands in a text for one token that is to be filled in.
+    `ends` are the tokens behind which a text is over; `fixed_length` says that the model knows no end, so that a text
+    keeps its number of tokens; `masks` are what stands in a text for one token that is to be filled in.
     """
 
     draws_images: ClassVar[bool] = False
     ranks: int = 1
-    recommended: str | None = None
     ends: Sequence[int] = ()
     fixed_length: bool = False
     masks: Sequence[str] = MASKS

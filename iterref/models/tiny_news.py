@@ -41,7 +41,6 @@ FAMILY = Family(
 WEIGHTS = Path(__file__).parent / "weights" / "tiny-news"
 UNKNOWN = "<unk>"
 FORMAT = "iterref-summarizer-1"
-COPYING = "iterref:tries=16,decisions=1,span=1.0+0.75+0.5,spacing=0,objective=maximise"  # docs/defaults.md
 
 CURLY = {"\u2018": "'", "\u2019": "'", "\u201c": " `` ", "\u201d": " '' ", "\u2013": "-", "\u2014": " -- "}
 QUOTES = str.maketrans(CURLY)
@@ -182,9 +181,6 @@ class Summarizer(TokenizedModel):
         self.eos, self.fill, self.ends = eos, eos, [eos]
         self._special = {token: entry.content for token, entry in tokenizer.get_added_tokens_decoder().items()
                          if entry.special and entry.content != UNKNOWN}  # fmt: skip
-        # A summary is tied to its document more than to itself, so large spans may be drawn at once, which would break
-        # free text.
-        self.recommended = COPYING if prompted else None
 
     @classmethod
     def load(

@@ -11,8 +11,8 @@ Configurational-bias Monte Carlo (Siepmann and Frenkel 1992, Mol. Phys. 75) for 
 its order, blocks and temperature. On paths with all their candidates the density of a tail is its probability times W
 over exp(r(x_0) / alpha), up to a constant: the candidates' own densities cancel and the chosen psi telescope. So the
 move leaves P_decoder(path) exp(r(x_0) / alpha) invariant, as `trajectory` does (which is N = 1), and its proposals have
-looked at the reward at every step. A candidate that the reward forbids (-inf) before the end counts as what its path was
-worth before: it may still come to an allowed text.
+looked at the reward at every step. A candidate that the reward forbids (-inf) before the end counts as what its path
+was worth before: it may still come to an allowed text.
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ class Trajectory(Aimed, Decoded):
         alpha = run.alpha if first else run.alpha * self.anneal ** ((state.step - 1) / max(self.moves - 1, 1))
         head = state.path[:, : start + 1] if isinstance(state, Recorded) else state.x_t[:, None]
         begun, marks = head[:, -1], self._marks(state)
-        tails, reward, made = self._tails(wide, begun, start, [of[:, :start] for of in marks], n, alpha, streams.fork("tails"))
+        heads = [of[:, :start] for of in marks]
+        tails, reward, made = self._tails(wide, begun, start, heads, n, alpha, streams.fork("tails"))
         log_w = self._log_weight(reward, made, alpha).T
         if isinstance(state, Recorded):
             now = self._log_weight(state.reward, [of[:, start:] for of in marks], alpha)
@@ -145,7 +146,7 @@ class Trajectory(Aimed, Decoded):
         return []
 
     def _log_weight(self, reward: Tensor, marks: list[Tensor], alpha: float) -> Tensor:
-        """The log-weights of tails whose ends have a `reward` (*), and which keep `marks` (*, k, ...) of their steps."""
+        """The log-weights of tails whose ends have a `reward` (*), and which keep `marks` (*, k, ...) of each step."""
         return reward / alpha
 
     def _tails(

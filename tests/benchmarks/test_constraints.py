@@ -13,14 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from benchmarks.frame.names import SPACED, SPANS
 from benchmarks.models import sudoku
 from benchmarks.models.brackets import Unmatched, chain, opening_rates, rest, written
 from benchmarks.models.sudoku import GridNetwork, GridOptions, load
 from benchmarks.puzzles import Surplus, broken, grids, puzzle, solutions, units
 from benchmarks.tasks.constraints import METHODS, Constraints, read, task
 from iterref.budget import Budget
-from iterref.generation import RECOMMENDED
-from iterref.models.tiny_news import COPYING
 from iterref.noise import absorbing, uniform
 from iterref.samplers.strings import sampler_from_string
 
@@ -197,7 +196,7 @@ def test_rows_do_not_depend_on_their_batch(every, case):
     assert torch.equal(whole.tokens[~free], every.problem(case, rows).canvas[~free])
 
 
-@pytest.mark.parametrize("case, method", [("sudoku4", COPYING), ("brackets", RECOMMENDED)])
+@pytest.mark.parametrize("case, method", [("sudoku4", SPANS), ("brackets", SPACED)])
 def test_refinement_solves_what_plain_sampling_does_not(case, method):
     of, rows = task(quick=True), torch.arange(24)
     n = 6 * of.plain(case)

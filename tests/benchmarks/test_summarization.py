@@ -11,13 +11,13 @@ from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
 
 from benchmarks.frame import plan
+from benchmarks.frame.names import SPANS
 from benchmarks.records import Records
 from benchmarks.tasks.summarization import CASES, MOVES, Summarization, Written, copied, task
 from iterref.budget import Budget
 from iterref.drafts import OwnDrafts
 from iterref.exact.table import Table
 from iterref.generation import draw_drafts, generate
-from iterref.models.tiny_news import COPYING
 from iterref.noise import Noise
 from iterref.registry import get
 from iterref.rewards import Consensus
@@ -27,7 +27,7 @@ from tests.support.fakes import FakeDenoiser, FakeModel
 DOCUMENTS = ("alpha", "beta gamma", "gamma beta alpha", "alpha delta alpha delta", "beta delta gamma alpha beta")
 REFERENCES = ("alpha", "gamma beta", ("gamma", "beta alpha"), "delta delta alpha", "beta")
 CONSENSUS = ("consensus", "consensus+length")
-OURS = COPYING.replace("tries=16", "tries=4")
+OURS = SPANS.replace("tries=16", "tries=4")
 
 
 class Grouped(FakeDenoiser):
@@ -143,7 +143,7 @@ def test_methods_begin_with_the_model_alone_and_end_with_ours(of):
     for case in CASES:
         methods = of.methods(case)
         assert methods[0] == "ancestral" and methods[-1] == of.ours(case)
-        assert ("mbr" in methods) == (f"drafts+{COPYING}" in methods) == (case in CONSENSUS)
+        assert ("mbr" in methods) == (f"drafts+{SPANS}" in methods) == (case in CONSENSUS)
         assert len(set(methods)) == len(methods)
 
 

@@ -33,6 +33,7 @@ ORDER = [
     {"problem", "evaluation", "decoding", "trace"},
     {"result"},
     {"run"},
+    {"likelihood"},
     {"samplers.base"},
     {"moves", "chains"},
     {"samplers"},

@@ -39,6 +39,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "anneal": (0.01,),
     "bound": (2.0,),
     "early": (0.0, 0.9),
+    "probes": (0,),
     "order": ORDERS,
     "ratio": (4.0,),
     "span": (0.25, (0.25, 1.0)),
@@ -81,7 +82,7 @@ def by_content(tokens: Tensor, rows: Tensor) -> Tensor:
 
 @cache
 def outcome(noise: str, method: Sampler) -> tuple[list[list[int]], Cost]:
-    problem = Problem(world(6, 4, 3, noise)[0], by_content, torch.zeros(12, 6), alpha=0.3)
+    problem = Problem(world(6, 4, 3, noise)[0], by_content, torch.zeros(12, 6), alpha=0.3, finds_alpha=True)
     result = sample(method, problem, seed=1)
     return result.tokens.tolist(), result.asked
 

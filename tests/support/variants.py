@@ -11,7 +11,10 @@ SMALL = {"steps": 2, "moves": 2, "tries": 2, "n": 2, "particles": 2}
 # Options written on top of the small ones, under both noises.
 VARIANTS: dict[str, list[str]] = {
     "ancestral": ["order=bounded,bound=0.5"],
+    "auto": ["nfe=20", "nfe=60,calls=200", "total=90,price=0.5", "nfe=24,race=0.9,steps=4"],
+    "beam": ["width=2,chains=2", "guesses=4,probes=0", "moves=2,span=0.5+1.0,guesses=3", "sure=0.5,block_length=2"],
     "best_of_n": ["order=bounded,bound=0.9"],
+    "growth": ["candidates=3,tries=2", "candidates=2,chains=2,moves=3", "objective=maximise,anneal=0.5,span_steps=1"],
     "importance": ["n=3,objective=maximise", "order=bounded,bound=0.9"],
     "iterref": [
         "early=0.7,moves=3",
@@ -101,6 +104,8 @@ MASKED: dict[str, list[str]] = {
         "order=bounded,bound=0.5,block_length=2",
         "block_length=2,steps=3",
     ],
+    "auto": ["nfe=20", "nfe=60,calls=200", "total=90,price=0.5", "nfe=24,race=0.9,steps=4"],
+    "beam": ["width=2,chains=2", "guesses=4,probes=0", "moves=2,span=0.5+1.0,guesses=3", "sure=0.5,block_length=2"],
     "best_of_n": ["order=confidence", "order=margin,block_length=2,steps=3", "block_length=1"],
     "iterref": [
         "reward_draft=false,order=confidence,early=0.5",
@@ -108,6 +113,7 @@ MASKED: dict[str, list[str]] = {
         "reward_draft=false,order=bounded,early=0.5",
     ],
     "metropolis": ["order=confidence", "order=left,block_length=2", "order=bounded,bound=0.5", "order=margin"],
+    "growth": ["candidates=3,tries=2", "candidates=2,chains=2,moves=3", "objective=maximise,anneal=0.5,span_steps=1"],
     "importance": ["order=confidence"],
     "particle_gibbs": [
         "order=confidence,steps=3",

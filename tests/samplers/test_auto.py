@@ -1,0 +1,66 @@
+"""Auto: what a budget buys, which arm a row follows, and what is returned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from iterref.budget import Budget, fit_budget
+from iterref.exact.markov import world
+from iterref.problem import Problem
+from iterref.random import Rng
+from iterref.run import Run
+from iterref.samplers import Auto
+from iterref.samplers.auto import Racing
+from iterref.sampling import sample
+
+BUDGETS = [
+    *(Budget(nfe=nfe) for nfe in (1, 7, 33, 64, 97, 300)), Budget(nfe=64, reward_calls=64),
+    Budget(nfe=20, reward_calls=5), Budget(total=40), Budget(total=300, price=0.1), Budget(reward_calls=500),
+    Budget(nfe=50, depth=30),
+]  # fmt: skip
+
+
+def reward(tokens: Tensor, rows: Tensor) -> Tensor:
+    return (tokens == 1).sum(1).double() + 2.0 * (tokens[:, 1:] == tokens[:, :-1]).sum(1)
+
+
+def problem_of(noise: str = "absorbing", rows: int = 8) -> Problem:
+    canvas = torch.zeros(rows, 9, dtype=torch.long)
+    return Problem(world(9, 5, 2, noise)[0], reward, canvas, finds_alpha=True)
+
+
+def ended(nfe: int, rows: int) -> tuple[Auto, Racing, Run]:
+    """The method within a budget, and its last state."""
+    method, run, rng = fit_budget(Auto(), nfe), Run(problem_of(rows=rows)), Rng.seeded(0, rows)
+    state = method.init(run, rng)
+    for index in range(method.iterations):
+        state, _ = method.step(run, state, rng.fork(index))
+    assert isinstance(state, Racing)
+    return method, state, run
+
+
+@pytest.mark.parametrize("noise", ["absorbing", "uniform"])
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_every_budget_is_kept(noise, budget):
+    result = sample(Auto(), problem_of(noise), budget=budget)
+    assert budget.allows(result.sampler.cost()) and budget.allows(result.asked)
+    assert torch.equal(result.rewards, reward(result.tokens, torch.arange(8)))
+
+
+def test_more_budget_lets_more_arms_race():
+    assert [len(ended(nfe, 1)[1].states) for nfe in (16, 64, 128)] == [1, 2, 3]
+
+
+def test_rows_follow_arms_of_their_own_and_the_best_of_all_is_returned():
+    method, state, run = ended(128, 40)
+    assert len(state.leader.unique()) > 1  # no arm is best everywhere
+    value = state.reward / state.alpha + state.likely
+    assert bool((value >= state.lead - 1e-9).all())
+    assert torch.equal(method.output(run, state).tokens, state.text)
+
+
+def test_a_price_needs_a_total():
+    with pytest.raises(ValueError, match="say total="):
+        Auto(price=0.5)

@@ -1,0 +1,70 @@
+"""The log-likelihood of finished texts, against worlds that know it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from iterref.drafts import no_reward
+from iterref.exact.markov import world
+from iterref.exact.table import Table
+from iterref.likelihood import interleaved, log_likelihood
+from iterref.noise import uniform
+from iterref.problem import Problem
+from iterref.random import Rng
+from iterref.run import Run
+from tests.support.worlds import random_table
+
+
+def texts(length: int = 12, rows: int = 6):
+    model = world(length, 5, 3, "absorbing")[0]
+    x = model.sample(Rng.seeded(0, rows))
+    return model, x, Run(Problem(model, no_reward, x, torch.ones_like(x, dtype=torch.bool)))
+
+
+def test_with_a_group_a_position_it_is_the_chain_rule():
+    model, x, run = texts()
+    for offset in (0, 5):
+        assert torch.allclose(log_likelihood(run, x, 12, offset), model.log_prob(x).double(), atol=1e-9)
+    assert run.meter.asked_nfe == 2 * 12 * len(x)
+
+
+def test_fewer_groups_leave_out_what_is_drawn_apart():
+    """Interleaved groups of a Markov chain: two see each other's neighbours, one sees nothing."""
+    model, x, run = texts(rows=200)
+    exact = model.log_prob(x).double()
+    error = {k: float((log_likelihood(run, x, k) - exact).abs().mean()) for k in (1, 2, 4, 8)}
+    assert error[1] > error[2] > error[4] > error[8]
+    assert error[1] > 0.5  # negative control: marginals alone are far off
+    assert error[4] < 0.25 * error[1]
+
+
+def test_frozen_positions_are_given_and_do_not_count():
+    model, x, _ = texts(rows=3)
+    free = torch.zeros_like(x, dtype=torch.bool)
+    free[:, 4:6] = True
+    found = log_likelihood(Run(Problem(model, no_reward, x, free)), x, 2)
+    every = [x.clone() for _ in range(25)]
+    for k, other in enumerate(every):
+        other[:, 4], other[:, 5] = k // 5, k % 5
+    total = torch.stack([model.log_prob(other).double() for other in every]).logsumexp(0)
+    assert torch.allclose(found, model.log_prob(x).double() - total, atol=1e-9)
+
+
+def test_without_a_mask_it_is_the_pseudo_likelihood():
+    table = Table(random_table("uniform", 3, 3, 2, coupling=1.0).log_p.view(3, 3, 3), uniform(3))
+    x = table.states()
+    run = Run(Problem(table, no_reward, x))
+    joint = table.log_prob(x).double()
+    expected = torch.zeros(len(x), dtype=torch.float64)
+    for i in range(3):
+        same = [(x == row).sum(1) - (x[:, i] == row[i]).long() == 2 for row in x]
+        expected += joint - torch.stack([joint[where].logsumexp(0) for where in same])
+    assert torch.allclose(log_likelihood(run, x), expected, atol=1e-9)
+    assert run.meter.asked_nfe == len(x)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8])
+def test_every_group_has_a_turn(n):
+    assert sorted(interleaved(n)) == list(range(n))
+    assert interleaved(4) == (0, 2, 1, 3) and interleaved(8)[4] == 1
