@@ -19,6 +19,7 @@ from iterref.columns import read_columns
 from iterref.rewards.algebra import Batch, Composable, TextCombined, TokenReward, as_reward
 from iterref.rewards.base import Reward, RewardError, verified
 from iterref.rewards.calling import FILLED, judges_tokens, plan
+from iterref.rewards.rules import may_skip
 
 Decode = Callable[[Tensor], list[str]]
 
@@ -78,7 +79,7 @@ class TextReward(Composable):
         batch, everyone = Batch(named, tokens, texts, table, self._listed), torch.arange(len(rows))
         function = self.function
         if isinstance(function, TextCombined):
-            ask = partial(batch.ask, function.parts, function.rule.skips)  # as `ask`, a frame less
+            ask = partial(batch.ask, function.parts, may_skip(function.rule))  # as `ask`, a frame less
             return verified(function.rule(ask, everyone), named, batch.describe).to(tokens.device)
         return batch.ask((function,), False, 0, everyone).to(tokens.device)
 
