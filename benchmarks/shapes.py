@@ -117,7 +117,7 @@ def dit(options: DitOptions, dtype: torch.dtype, device: torch.device) -> Masked
             weight.data = torch.nn.init.normal_(weight.data, std=0.05).to(dtype)
     noise = absorbing(options.vocab, options.vocab - 1, SCHEDULE)
     none = torch.empty(0, dtype=torch.long, device=device)
-    return MaskedDit(network.eval().requires_grad_(False), noise, False, none)
+    return MaskedDit(network.eval().requires_grad_(False), noise, none, timed=False)
 
 
 def llada(length: int, dtype: torch.dtype, device: torch.device) -> Any:

@@ -14,55 +14,34 @@ Compared with kuleshov-group/discrete-diffusion-guidance at edb0f8c2: tests/mode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from iterref.denoiser import Denoiser, from_leave_one_out
+from iterref.denoiser import from_leave_one_out
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.dit import SCHEDULE, Dit, level, network_of, sizes
+from iterref.models.dit import SCHEDULE, DitDenoiser, network_of, sizes
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec, mismatch, unwritten
 from iterref.models.text.prefix import PrefixModel
-from iterref.noise import Noise, uniform
+from iterref.noise import uniform
 
 FAMILY = Family(title="UDLM", reads=("udlm",), tokenizer="bert-base-uncased")
 FIRST = 1e-3  # the smallest time that training draws
 
 
-@dataclass(frozen=True, eq=False)
-class UniformDit(Denoiser):
-    """A DiT that was trained on texts with tokens replaced at random, as a `Denoiser` with `leave_one_out`.
+class UniformDit(DitDenoiser):
+    """A DiT that was trained on texts with tokens replaced at random; noise may write what is impossible in a text."""
 
-    `impossible` (K,) lists the tokens that never stand in a text, though noise may write them; `label` conditions a
-    network that has labels.
-    """
-
-    network: Dit
-    noise: Noise
-    impossible: Tensor
-    timed: bool = True
-    label: int | None = None
-
-    uses_prompts = False
     has_leave_one_out = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); all rows share one distribution."""
-        return from_leave_one_out(self.prediction(x_t, t, where), x_t, t, where, self.noise)
+        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t)."""
+        return from_leave_one_out(self.logits(x_t, t, where, rows), x_t, t, where, self.noise)
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i}), as far as training reached it."""
         times = torch.full((len(x),), FIRST, dtype=torch.float64, device=x.device)
-        return torch.log_softmax(self.prediction(x, times, where), -1)
-
-    def prediction(self, x_t: Tensor, t: Tensor, where: Tensor) -> Tensor:
-        """The raw logits (M, V) float32 of p(x_0^i | x_t^{-i})."""
-        label = None if self.label is None else torch.full((len(x_t),), self.label, device=x_t.device)
-        logits = self.network(x_t, level(self.noise, t, x_t.device, self.timed), where, label)
-        logits[:, self.impossible] = -torch.inf
-        return logits
+        return torch.log_softmax(self.logits(x, times, where, rows), -1)
 
 
 def load(

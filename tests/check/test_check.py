@@ -257,7 +257,7 @@ def trained(kind: str) -> Dit:
 
 @pytest.fixture(scope="module")
 def masked_dit() -> MaskedDit:
-    return MaskedDit(trained("absorbing"), absorbing(VOCAB + 2, VOCAB, SCHEDULE), True, torch.tensor([VOCAB + 1]))
+    return MaskedDit(trained("absorbing"), absorbing(VOCAB + 2, VOCAB, SCHEDULE), torch.tensor([VOCAB + 1]))
 
 
 @pytest.fixture(scope="module")
@@ -282,15 +282,15 @@ def test_a_wrong_mask_id_is_found(masked_dit):
 class Backwards(UniformDit):
     """Reads t = 0 as noise where the network is asked."""
 
-    def prediction(self, x_t: Tensor, t: Tensor, where: Tensor) -> Tensor:
-        return super().prediction(x_t, 1 - t, where)
+    def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        return super().logits(x_t, 1 - t, where, rows)
 
 
 class AsPosterior(UniformDit):
     """Takes the leave-one-out prediction for the posterior."""
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        return torch.log_softmax(self.prediction(x_t, t, where), -1)
+        return torch.log_softmax(self.logits(x_t, t, where, rows), -1)
 
 
 @pytest.mark.parametrize(("wrong", "finding"), [(Backwards, "direction"), (AsPosterior, "posterior")])
