@@ -121,8 +121,8 @@ class TextComposable(Algebra, TextFunction):
 
 @dataclass(frozen=True, eq=False)
 class TokenReward(Composable):
-    """A function of (tokens, rows), its answers checked. It gets copies, so what it writes into them changes nothing,
-    and `identities` (B,) of the rows in the user's input in place of their numbers, if given."""
+    """A function of (tokens, rows), its answers checked. It gets copies, which it may write into, and `identities` (B,)
+    of the rows in the user's input in place of their numbers, if given."""
 
     checks: ClassVar[bool] = True
 

@@ -31,23 +31,16 @@ _PLAIN = (str, bytes, int, float, complex, bool, type(None))  # what nobody can 
 FILLED = ("rows", "prompt_index", "completion_ids")
 
 
-def _log_nothing(*args: Any, **kwargs: Any) -> None:
-    """Stands for a trainer's log."""
-
-
 # What trainers hand over beside the columns; outside of training nothing is logged and no step has been made.
 TRAINER: dict[str, Any] = {
     "trainer_state": SimpleNamespace(global_step=0, max_steps=0, epoch=0.0, num_train_epochs=0),
-    "log_extra": _log_nothing,
-    "log_metric": _log_nothing,
+    **dict.fromkeys(("log_extra", "log_metric"), lambda *args, **kwargs: None),
 }
 
 
 class TextFunction:
     """A function of texts that knows this library: its `**columns` are columns, and none of what only trainers pass.
-
-    One that calls other functions lists them in `functions` and needs what they need.
-    """
+    One that calls other functions lists them in `functions` and needs what they need."""
 
     functions: tuple[Callable[..., Any], ...] = ()
 
@@ -73,12 +66,10 @@ class Plan:
         return (completions,) if self.by_name is False else (), named
 
     def learn(self, error: TypeError) -> bool:
-        """Whether the function failed on texts as one does that reads `completion[0]["content"]`; it then gets
-        messages."""
-        if self.messages or "string indices must be" not in str(error):
-            return False
-        self.messages = True
-        return True
+        """Whether the function failed on texts as one that reads `completion[0]["content"]`; it gets messages then."""
+        reads_messages = not self.messages and "string indices must be" in str(error)
+        self.messages |= reads_messages
+        return reads_messages
 
 
 def plan(function: Callable[..., Any], table: Iterable[str]) -> Plan:

@@ -22,12 +22,11 @@ class Consensus(TextComposable):
     """Mean ROUGE of a text against its row's pool of drafts, as a text reward `(completions, rows)`.
 
     `pools` holds, for every row of the problem, the drafts that the model itself wrote for it. Drafts of the same words
-    are compared once and weigh by their number; every pool is tokenised once. The latest `limit` answers are remembered
-    by (row, text). A candidate that is also a draft meets itself in the pool, as in sampling-based MBR: draw the pool
-    apart from the search if that is not wanted. `tokenizer` splits texts into words (`rewards.words`): "unicode", which
-    reads every script, and "characters" for a pool without any word, unless one is given.
+    are compared once and weigh by their number. The latest `limit` answers are remembered by (row, text). A candidate
+    that is also a draft meets itself in the pool, as in sampling-based MBR: draw the pool apart from the search if that
+    is not wanted. `tokenizer` is as for `Rouge`: "unicode", and "characters" for a pool without words, unless given.
 
-    Raises ValueError when a pool is empty, the kind or measure is unknown, or the given tokenizer finds no word in it.
+    Raises ValueError for an empty pool, an unknown kind or measure, and a given tokenizer that finds no word in a pool.
     """
 
     def __init__(
@@ -39,8 +38,7 @@ class Consensus(TextComposable):
         limit: int = 200_000,
         tokenizer: Splitting | Split | None = None,
     ) -> None:
-        self.kind, self.measure = kind, measure
-        self._pick = measure_index(measure)
+        self.kind, self.measure, self._pick = kind, measure, measure_index(measure)
         self._memory: Memory[tuple[int, str], float] = Memory(limit)
         self._targets: list[Targets] = []
         self._weights: list[np.ndarray] = []

@@ -1,8 +1,5 @@
-"""Rewards from a Python file of the user's own, which is imported as Python imports the modules beside a script.
-
-FILE.py:NAME      the file's folder goes on `sys.path`, and the module has the file's own name, by which data classes,
-                  pickles and process pools find it again
-"""
+"""Rewards from a Python file of the user's own, FILE.py:NAME, imported as Python imports the modules beside a script:
+its folder goes on `sys.path`, and by its own name data classes, pickles and process pools find it again."""
 
 from __future__ import annotations
 

@@ -56,16 +56,14 @@ def _stemmer() -> Any:
 
 
 class Targets:
-    """The texts that candidates of one row are compared with, tokenised and interned once.
+    """The texts that candidates of one row are compared with, tokenised once, and their words numbered from 1.
 
-    Only the targets' words get numbers. Every other word of a candidate is number 0, which no target holds: it counts
-    in the candidate's length and matches nothing.
+    Every other word of a candidate is number 0: it counts in the candidate's length and matches nothing.
     """
 
     def __init__(self, texts: Sequence[str], kind: Kind, tokenize: Tokenizer) -> None:
         _known_kind(kind)
-        self._tokenize = tokenize
-        self._lines = kind == "rougeLsum"
+        self._tokenize, self._lines = tokenize, kind == "rougeLsum"
         gram = _GRAM.fullmatch(kind)
         self._order = int(gram[1]) if gram else 0
         self._number: dict[str, int] = {}
@@ -127,38 +125,17 @@ def union_hits(reference: Sequence[Sequence[Hashable]], candidate: Sequence[Sequ
 
     A word counts at most as often as the whole candidate holds it (Lin 2004, section 3.2, as version 1.5.5 does it).
     """
+    from rouge_score.rouge_scorer import lcs_ind  # imports nltk, which takes most of a second
+
     left = Counter(word for sentence in candidate for word in sentence)
     hits = 0
     for sentence in reference:
-        places = {place for other in candidate for place in _subsequence(sentence, other)}
-        for place in sorted(places):
+        alike = (other for other in candidate if set(sentence) & set(other))
+        for place in sorted({place for other in alike for place in lcs_ind(sentence, other)}):
             if left[sentence[place]] > 0:
                 left[sentence[place]] -= 1
                 hits += 1
     return hits
-
-
-def _subsequence(first: Sequence[Hashable], second: Sequence[Hashable]) -> list[int]:
-    """Places in `first` of one longest common subsequence with `second`; ties are broken as `rouge-score` does."""
-    if not set(first) & set(second):
-        return []
-    lengths = [[0] * (len(second) + 1)]
-    for word in first:
-        above, row = lengths[-1], [0]
-        for column, other in enumerate(second):
-            row.append(above[column] + 1 if word == other else max(above[column + 1], row[column]))
-        lengths.append(row)
-    places: list[int] = []
-    end, column = len(first), len(second)
-    while end and column:
-        if first[end - 1] == second[column - 1]:
-            end, column = end - 1, column - 1
-            places.append(end)
-        elif lengths[end][column - 1] > lengths[end - 1][column]:
-            column -= 1
-        else:
-            end -= 1
-    return places
 
 
 def by_group(
@@ -178,14 +155,12 @@ def by_group(
 class Rouge(TextComposable):
     """ROUGE of a completion against its reference: an **upper bound** (an oracle), because it sees the answer.
 
-    Use it to learn what a search could reach, never as a result beside methods that do not see the reference. A text
-    reward in TRL's convention: `rouge(completions, reference=[...])`, the column's name being `references`; an entry is
-    one text or several, of which the one of the highest F counts. References are tokenised once and remembered (the
-    latest `limit` of them). `tokenizer` splits texts into words: "words" as `rouge-score` does (a-z and 0-9), "unicode"
-    for other scripts, "characters", or a function of a text.
+    Use it to learn what a search could reach, never as a result beside methods that do not see the reference. The
+    column of `references` has one text or several an entry, of which the one of the highest F counts; the latest
+    `limit` of them are remembered. `tokenizer` splits texts into words: "words" as `rouge-score` does (a-z and 0-9),
+    "unicode" for other scripts, "characters", or a function of a text.
 
-    Raises ValueError for an unknown kind or measure, a missing column or entry, and a reference in which the tokenizer
-    finds no word, against which every text would score 0.
+    Raises ValueError for an unknown kind or measure, a missing column or entry, and a reference without a word.
     """
 
     def __init__(
@@ -232,8 +207,7 @@ class RougeAgainst(TextComposable):
     """`Rouge` with one or several references bound to each row: an upper bound as well."""
 
     def __init__(self, rouge: Rouge, targets: list[Targets]) -> None:
-        self._rouge = rouge
-        self._targets = targets
+        self._rouge, self._targets = rouge, targets
 
     def __call__(self, completions: Sequence[str], rows: Sequence[int]) -> list[float]:
         """R texts and the R rows that they belong to -> R numbers in [0, 1]."""

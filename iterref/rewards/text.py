@@ -1,9 +1,9 @@
 """Text rewards: a function of texts, as people write for reward training, made a reward of tokens.
 
-r(x) = f(decode(x), prompt and columns of the row of x).
+r(x) = f(decode(x), prompt and columns of the row of x)
 
 A row has a place in the call, by which its prompt and columns are found, and an identity in the user's input, which is
-what every reward sees as `rows`: whatever job, chunk or worker a row is in, it is judged by what belongs to it.
+what every reward sees as `rows`, whatever job, chunk or worker the row is in.
 """
 
 from __future__ import annotations

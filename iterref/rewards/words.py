@@ -70,7 +70,7 @@ def split_of(tokenizer: Splitting | Split) -> Split:
 
 
 def joins(char: str) -> bool:
-    """Whether a character is a part of the word beside it: a letter, digit or mark of a script with blanks."""
+    """Whether a character is part of the word beside it: a letter, digit or mark of a script with blanks."""
     return (char == "_" or category(char)[0] in "LNM") and not UNSPACED.match(char)
 
 
