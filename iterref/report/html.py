@@ -2,7 +2,7 @@
 
     escaped text, inline style, inline script, one JSON block, pictures as data;     nothing is loaded from anywhere
 
-A policy in the page's head lets the browser run the page's own script alone, by its hash, and load nothing at all.
+The page is that of `page.html`. A policy in its head lets the browser run its own script alone, by its hash.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from hashlib import sha256
 from html import escape
 from importlib.resources import files
 from math import inf, isfinite, isnan
+from string import Template
 from typing import Any
 
 from iterref.report.chart import chart
@@ -37,25 +38,17 @@ def page(result: Result, show: Any = None) -> str:
     watched = bool(result.trace.steps) and "watched" in result.trace.steps[0]
     style, script = _part("page.css"), _part("page.js") if watched else ""
     policy = f"default-src 'none'; style-src {_hash(style)}" + (f"; script-src {_hash(script)}" if watched else "")
-    policy += "; img-src data:" if known.render is not None else ""
-    title = f"A run of {result.sampler.name}: {len(result.tokens)} {_plural('row', len(result.tokens))}"
-    kind = "Texts" if known.render is None else "Pictures"
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        _summary(result),
-        _steps(result, known) if watched else _unwatched(result),
-        _charts(result.trace),
-        f'<section aria-labelledby="texts"><h2 id="texts">{kind}</h2>{table(result, known)}</section>',
-    ]
-    parts = [
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<meta name="color-scheme" content="light dark">',
-        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>",
-        *body, "</main>", f"<script>{script}</script>" if watched else "", "</body>\n</html>\n",
-    ]  # fmt: skip
-    return "\n".join(filter(None, parts))
+    return Template(_part("page.html")).substitute(
+        title=escape(f"A run of {result.sampler.name}: {len(result.tokens)} {_plural('row', len(result.tokens))}"),
+        kind="Texts" if known.render is None else "Pictures",
+        policy=policy + ("; img-src data:" if known.render is not None else ""),
+        style=style,
+        script=f"<script>{script}</script>" if watched else "",
+        summary=_summary(result),
+        steps=_steps(result, known) if watched else _unwatched(result),
+        charts=_charts(result.trace),
+        table=table(result, known),
+    )
 
 
 def table(result: Result, show: Any = None, most: int | None = None) -> str:
@@ -127,19 +120,8 @@ def _steps(result: Result, known: Rendering) -> str:
     )
     # No text of a user or a model can end the block or begin a comment in it: JSON needs no "<" outside of strings.
     block = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    return (
-        '<section aria-labelledby="steps"><h2 id="steps">Step by step</h2>'
-        "<noscript><p>The slider needs scripts; the charts and the final texts are below.</p></noscript>"
-        '<div class="controls"><button type="button" id="play">play</button><label for="step">step</label>'
-        f'<input type="range" id="step" min="0" max="{last}" step="1" value="0" aria-describedby="keys">'
-        '<output id="at" for="step" aria-live="off"></output></div>'
-        "<fieldset><legend>show</legend>"
-        '<label><input type="radio" name="shown" value="states" checked> the state</label> '
-        '<label><input type="radio" name="shown" value="clean"> the clean sample</label></fieldset>'
-        '<p id="keys" class="note">The left and right arrow keys go through the steps; on the slider, Home and End go '
-        f'to the first and the last.</p>{_legend(result, data)}{rows}'
-        f'<script type="application/json" id="trace">{block}</script></section>'
-    )
+    parts = {"last": last, "legend": _legend(result, data), "rows": rows, "data": block}
+    return Template(_part("steps.html")).substitute(parts)
 
 
 def _legend(result: Result, data: dict[str, Any]) -> str:
