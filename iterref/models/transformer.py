@@ -44,9 +44,8 @@ class TransformerOptions:
 
 @dataclass(frozen=True)
 class Memory:
-    """Encoded sources of B prompts of at most S tokens: `source` (B, S) long, `present` (B, S) bool (False on padding),
-    `states` (B, S, D), the pointer's `pointers` (B, S, D), and the keys and values (B, heads, S, D / heads) of every
-    decoder layer."""
+    """Encoded sources of B prompts: `source` (B, S) long, `present` (B, S) bool (False on padding), `states` and
+    `pointers` (B, S, D), and the keys and values (B, heads, S, D / heads) of every decoder layer."""
 
     source: Tensor
     present: Tensor
@@ -84,9 +83,8 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, present: Tensor | None = None) -> Tensor:
-    """Softmax attention (*, Q, size) of queries (*, Q, size) to keys and values (*, K, size), none to keys that are not
-    present (*, 1, K) bool. Written out because at these lengths two plain products are faster on a CPU, backwards above
-    all, than the fused kernel."""
+    """Attention (*, Q, size) of queries (*, Q, size) to keys and values (*, K, size) that are present (*, 1, K) bool.
+    At these lengths two plain products are faster on a CPU, backwards above all, than the fused kernel."""
     score = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
     if present is not None:
         score = score.masked_fill(~present, -1e4)  # exp(-1e4) is exactly 0: padding cannot be felt
@@ -219,9 +217,8 @@ class Transformer(nn.Module):
         return Memory(source, present, states, self.pointer_key(states), keys, values)
 
     def decode(self, x_t: Tensor, memory: Memory, t: Tensor | None = None) -> Tensor:
-        """States (R, L, width) of canvases (R, L) long at times t (R,). R is a multiple of the memory's B, and the
-        R / B canvases of a prompt are adjacent. Raises `ValueError` if R is no such multiple or a timed network gets
-        no t."""
+        """States (R, L, width) of canvases (R, L) long at times t (R,), where the R / B canvases of a prompt are
+        adjacent. Raises `ValueError` if B does not divide R or a timed network gets no t."""
         rows, length = x_t.shape
         if rows % memory.source.shape[0]:
             raise ValueError(f"{rows} canvases do not divide among {memory.source.shape[0]} prompts: pass memory.take")
@@ -251,8 +248,7 @@ class Transformer(nn.Module):
         return out
 
     def mixture(self, states: Tensor, scores: Tensor, source: Tensor) -> Tensor:
-        """(M, V) float32 p(x_0^i | x_t) of packed states (M, width), pointer scores (M, S) and sources (M, S): what is
-        written and what is copied, never `mask` and `pad`."""
+        """(M, V) float32 p(x_0^i | x_t) of packed states (M, width), pointer scores (M, S) and sources (M, S)."""
         gate = torch.sigmoid(self.gate(states).float())
         probability = torch.softmax(self.logits(states), dim=-1).mul_(1 - gate)
         probability.scatter_add_(1, source, gate * torch.softmax(scores, dim=-1))
@@ -261,8 +257,7 @@ class Transformer(nn.Module):
         return probability
 
     def target_log_probs(self, states: Tensor, memory: Memory, where: Tensor, target: Tensor) -> Tensor:
-        """(M,) float32 log p(x_0^i = target_i | x_t) for target (R, L) long on the True cells of where (R, L): those of
-        `mixture`, without building (M, V) probabilities."""
+        """(M,) float32 log p(x_0^i = target_i | x_t) of target (R, L) long at `where` (R, L), as in `mixture`."""
         row = where.nonzero()[:, 0] // (states.shape[0] // memory.source.shape[0])
         open_states, wanted = states[where], target[where]
         gate = self.gate(open_states).float().squeeze(1)

@@ -114,18 +114,14 @@ def changed_options(record: dict[str, Any], config: TrainConfig, texts: str) -> 
         raise ValueError(f"{folder} holds a run of {step} steps, and steps is {config.steps}: raise steps, or {ANEW}")
     before = TrainConfig(**old)
     if any(before.rate_share(k) != config.rate_share(k) for k in range(step)):
-        raise ValueError(
-            f"at step {step} the learning rates would not be those of steps {config.steps} and cooldown "
-            f"{config.cooldown}: the fall had begun, or would have; give steps {before.steps} and cooldown "
-            f"{before.cooldown}, or {ANEW}"
-        )
+        now, then = (f"steps {one.steps} and cooldown {one.cooldown}" for one in (config, before))
+        raise ValueError(f"at step {step} the learning rates would not be those of {now}: give {then}, or {ANEW}")
     return differ
 
 
 def export(trainer: Trainer, folder: Path, tokenizer: Tokenizer, facts: dict[str, Any]) -> None:
-    """Writes a folder which `Summarizer.load` reads: averaged weights in float16, config.json, tokenizer.json and
-    train_curve.csv; and reads it back. `facts` about the run are recorded. Raises `OSError` where it cannot be written.
-    """
+    """Writes a folder of averaged weights in float16 which `Summarizer.load` reads, and reads it back. `facts` about
+    the run are recorded. Raises `OSError` where it cannot be written."""
     config = trainer.config
     curve = StringIO(newline="")
     writer = csv.writer(curve)
@@ -136,24 +132,14 @@ def export(trainer: Trainer, folder: Path, tokenizer: Tokenizer, facts: dict[str
         "train_curve.csv": curve.getvalue().encode(),
         "weights.safetensors": save({name: p.half().contiguous() for name, p in trainer.average.items()}),
     }
+    names = {"train": [Path(file).name for file in config.train], "out": folder.name}
+    names["validation"] = config.validation and Path(config.validation).name
     record = {
-        "format": FORMAT,
-        "noise": "absorbing",
-        "eos": EOS,
-        "source_length": config.source_length,
-        "length": config.length,
-        "prompted": trainer.prompted,
-        "transformer": asdict(trainer.network.options),
-        "training": {
-            **asdict(config),
-            "out": folder.name,
-            "train": [Path(p).name for p in config.train],
-            "validation": config.validation and Path(config.validation).name,
-        },
-        "steps_done": trainer.step,
-        **facts,
+        "format": FORMAT, "noise": "absorbing", "eos": EOS, "source_length": config.source_length,
+        "length": config.length, "prompted": trainer.prompted, "transformer": asdict(trainer.network.options),
+        "training": asdict(config) | names, "steps_done": trainer.step, **facts,
         "sha256": {name: sha256(data).hexdigest() for name, data in files.items() if name != "train_curve.csv"},
-    }
+    }  # fmt: skip
     for name, data in files.items():
         write_whole(folder / name, data)
     write_whole(folder / "config.json", dumps(record, indent=1) + "\n")

@@ -17,8 +17,7 @@ from iterref.models.tiny_news import Summarizer
 from iterref.models.transformer import Memory, Transformer, TransformerOptions
 from iterref.training import TrainConfig, masked_loss, spread_times, train
 from iterref.training.data import EOS, MASK, PAD, Pairs, batches, kept, read_pairs, train_tokenizer
-from iterref.training.losses import token_weight
-from iterref.training.trainer import Trainer
+from iterref.training.trainer import Trainer, token_weight
 from tests.support.training import small_run, write_pairs, write_sentences
 
 
