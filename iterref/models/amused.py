@@ -72,10 +72,8 @@ class Network:
         return logits.float()
 
     def compile(self, *, dynamic: bool, mode: str | None) -> None:
-        """Has torch compile the transformer's layers at first use, one for all; `dynamic` lets the number of rows vary.
-
-        The convolutions around them stay as they are: halving a grid of any size is more than torch can compile.
-        """
+        """Has torch compile the transformer's layers at first use. The convolutions around them stay as they are:
+        halving a grid of any size is more than torch can compile."""
         for layer in self.body.transformer_layers:
             layer.compile(dynamic=dynamic, mode=mode)
 
@@ -83,7 +81,7 @@ class Network:
 @dataclass(eq=False)
 class Grid(Denoiser):
     """The masked denoiser of B texts' images. `shape` is (h, w) codes, `micro` (5,) the original width and height, the
-    crop's corner and the aesthetic score that are asked for."""
+    crop's corner and the aesthetic score."""
 
     network: Network
     noise: Noise
@@ -126,10 +124,7 @@ class ImageModel(TokenizedModel):
         self.guidance, self.avoided = 1.0 if guidance is None else float(guidance), avoided
 
     def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
-        """B prompts -> their denoiser, empty canvases (B, L) long, and free positions (B, L) bool, all of them.
-
-        Raises `ValueError` for no prompts, or one that is longer than the model reads, naming the row.
-        """
+        """As `TextModel.prepare`; all positions of the canvases (B, L) are free."""
         canvas = self._blank(prompts)
         given: Denoiser = Grid(self.network, self.noise, self.reader(prompts), self.images.shape, self.micro)
         if self.guidance != 1:
@@ -140,7 +135,7 @@ class ImageModel(TokenizedModel):
         return given, canvas, torch.ones_like(canvas, dtype=torch.bool)
 
     def render(self, tokens: Tensor) -> Tensor:
-        """Canvases (R, L) long -> images (R, 3, H, W) float32 in [0, 1]; what is masked is grey."""
+        """(R, L) long -> images (R, 3, H, W) float32 in [0, 1]; what is masked is grey."""
         return self.images.render(tokens)
 
     def decode(self, tokens: Tensor) -> list[Any]:
@@ -148,27 +143,16 @@ class ImageModel(TokenizedModel):
         return vq.pictures(self.render(tokens))
 
     def encode(self, texts: Sequence[Any] | Tensor) -> Tensor:
-        """R images of the model's size, of PIL or floats (3, H, W) in [0, 1] -> finished canvases (R, L) long.
-
-        Raises `ValueError` for an image of another size or outside of [0, 1], naming it.
-        """
+        """R images, as `ImageCodec.codes` takes them -> finished canvases (R, L) long."""
         return self.images.codes(texts).to(self.device)
 
 
 def load(
-    name: str | Path,
-    *,
-    revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-    height: int | None = None,
-    width: int | None = None,
-    guidance: float | None = GUIDANCE,
-    avoided: str = "",
-    original: tuple[int, int] | None = None,
-    crop: tuple[int, int] = (0, 0),
-    aesthetic: float = AESTHETIC,
-) -> ImageModel:
+    name: str | Path, *, revision: str | None = None, dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu", height: int | None = None, width: int | None = None,
+    guidance: float | None = GUIDANCE, avoided: str = "", original: tuple[int, int] | None = None,
+    crop: tuple[int, int] = (0, 0), aesthetic: float = AESTHETIC,
+) -> ImageModel:  # fmt: skip
     """The model of images in a pipeline's folder or of a hub name, `height` x `width` pixels, its own unless given.
 
     `guidance` and `avoided` are those of `ImageModel`. The network is told, as in training, of the image's `original`
@@ -208,10 +192,8 @@ def _noise(folder: Path, name: str, transformer: Checkpoint) -> Noise:
     config = read_json(folder / "scheduler" / "scheduler_config.json", f"{name}/scheduler")
     vocab, schedule = transformer.size("vocab_size"), config.get("masking_schedule", "cosine")
     if config.get("mask_token_id") != vocab - 1:
-        raise ValueError(
-            f"the scheduler of {name} masks with {config.get('mask_token_id')}, and its transformer was trained with "
-            f"{vocab - 1}, the last of its tokens: the two belong to different models"
-        )
+        told = f"the scheduler of {name} masks with {config.get('mask_token_id')}"
+        raise ValueError(f"{told}, and its transformer was trained with {vocab - 1}: they are of different models")
     if schedule not in ("cosine", "linear"):
         raise ValueError(f"the scheduler of {name} has the schedule {schedule!r}: known are cosine and linear")
     return absorbing(vocab, vocab - 1, Schedule(schedule))
@@ -226,8 +208,7 @@ def _together(name: str, network: Any, painter: Any, text: Any) -> None:
         ("numbers of the micro-conditions", 5 * network.micro_cond_encode_dim, network.micro_cond_embed_dim),
     ):
         if given != wanted:
-            raise ValueError(
-                f"the parts of {name} do not belong together: {given} {what}, and its transformer reads {wanted}"
-            )
+            told = f"{given} {what}, and its transformer reads {wanted}"
+            raise ValueError(f"the parts of {name} do not belong together: {told}")
     if not painter.lookup_from_codebook or network.vocab_size <= network.codebook_size:
         raise ValueError(f"{name} has no lookup_from_codebook, or no room for a mask behind its codes: another family")

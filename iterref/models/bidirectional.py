@@ -60,8 +60,8 @@ class Bidirectional:
 
     @torch.no_grad()
     def probe(self, pad: int, most: int | None) -> None:
-        """Finds out by trying whether hidden padding changes what a class says, as some do that mix neighbours or
-        frequencies (ConvBERT, FNet, Nystromformer): `feels_padding` is for the caller to ask one length a call then."""
+        """Finds out whether hidden padding changes what a class says, as where it mixes neighbours or frequencies
+        (ConvBERT, FNet, Nystromformer): with `feels_padding` the caller has to ask one length a call."""
         size = min(PROBE, (most or 2 * PROBE) // 2)
         ids = torch.arange(size, device=self.device)[None] * 7 % self.vocab
         ids = torch.where(ids == pad, (pad + 1) % self.vocab, ids)

@@ -46,11 +46,8 @@ class Reader:
 
     @classmethod
     def load(cls, words: Path, checkpoint: Checkpoint) -> Reader:
-        """The tokenizer in a folder `words`, and the text encoder of a checkpoint.
-
-        Raises `FileNotFoundError` for a folder without a tokenizer, and `ValueError` for one that cannot be read, or
-        that does not belong to the encoder, and for an encoder that cannot be made.
-        """
+        """The tokenizer in a folder `words`, and the text encoder of a checkpoint. Raises `FileNotFoundError` where
+        there is no tokenizer, and `ValueError` for parts that cannot be read or do not belong together."""
         import transformers
 
         if not any((words / file).is_file() for file in ("tokenizer.json", "vocab.json")):
@@ -63,10 +60,8 @@ class Reader:
                 raise ValueError(f"{words} is no tokenizer of CLIP's ({first_line(error)}): get it again") from None
         known = checkpoint.size("vocab_size")
         if len(tokenizer) > known:
-            raise ValueError(
-                f"the tokenizer in {words} has {len(tokenizer)} tokens and {checkpoint.name} knows {known}: they "
-                "belong to different models"
-            )
+            told = f"the tokenizer in {words} has {len(tokenizer)} tokens"
+            raise ValueError(f"{told} and {checkpoint.name} knows {known}: they belong to different models")
         checkpoint.expect_room()
         kind: Any = transformers.CLIPTextModelWithProjection
         config = pretrained.settings(kind.config_class, checkpoint)

@@ -31,18 +31,13 @@ MASK = "<|mask|>"
 def load(
     checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
 ) -> PromptedModel:
-    """The text model of a Dream; `length` positions of an answer.
-
-    `chat` False leaves the chat template unused, True demands one. Raises `ValueError` for a network that is no Qwen2,
-    and a tokenizer that does not belong to it.
-    """
+    """The text model of a Dream; `length` positions of an answer. `chat` False leaves the chat template unused, True
+    demands one. Raises `ValueError` for a network that is no Qwen2, and a tokenizer that does not belong to it."""
     from transformers import Qwen2ForCausalLM
 
     if checkpoint.config.get("block_size"):
-        raise ValueError(
-            f"{checkpoint.name} writes in blocks that see no later block (block_size="
-            f"{checkpoint.config['block_size']}): this library reads Dream's models of whole answers"
-        )
+        told = f"{checkpoint.name} writes in blocks that see no later block (block_size="
+        raise ValueError(f"{told}{checkpoint.config['block_size']}): only Dream's models of whole answers are read")
     chat = talks(codec, chat)
     # The published attention has no window, whatever the configuration says of one.
     changes = {"use_sliding_window": False, "sliding_window": None}

@@ -66,11 +66,8 @@ NAMES = {
 def load(
     checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
 ) -> PromptedModel:
-    """The text model of a LLaDA; `length` positions of an answer.
-
-    `chat` False leaves the chat template unused, True demands one. Raises `ValueError` for a network that is no LLaMA,
-    and a tokenizer that does not belong to it.
-    """
+    """The text model of a LLaDA; `length` positions of an answer. `chat` False leaves the chat template unused, True
+    demands one. Raises `ValueError` for a network that is no LLaMA, and a tokenizer that does not belong to it."""
     from transformers import LlamaForCausalLM
 
     chat = talks(codec, chat)
@@ -87,15 +84,12 @@ def llama(checkpoint: Checkpoint) -> dict[str, Any]:
     for name, (usual, needed) in NEEDED.items():
         found = written.get(name, usual)
         if (found or False) != needed:
-            raise ValueError(
-                f"{checkpoint.name} has {name}={found!r}, which needs another network than LLaMA's ({name}="
-                f"{needed!r}): it is not read"
-            )
+            told = f"{checkpoint.name} has {name}={found!r}"
+            raise ValueError(f"{told}, which needs another network than LLaMA's ({name}={needed!r}): it is not read")
     activation = written.get("activation_type", "swiglu")
     if activation not in ACTIVATIONS:
-        raise ValueError(
-            f"{checkpoint.name} has activation_type={activation!r}: this library reads {', '.join(ACTIVATIONS)}"
-        )
+        known = ", ".join(ACTIVATIONS)
+        raise ValueError(f"{checkpoint.name} has activation_type={activation!r}: this library reads {known}")
     width, heads = checkpoint.size("d_model"), checkpoint.size("n_heads")
     return {
         "vocab_size": written.get("embedding_size") or checkpoint.size("vocab_size"),

@@ -67,20 +67,15 @@ def recognised(config: Mapping[str, Any]) -> bool:
 def load(
     checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
 ) -> PromptedModel:
-    """The text model of a masked language model; `length` positions of an answer.
-
-    `chat` False leaves a chat template unused. Raises `ValueError` for a tokenizer without a mask, or one that does not
-    belong to the model.
-    """
+    """The text model of a masked language model; `length` positions of an answer. `chat` False leaves a chat template
+    unused. Raises `ValueError` for a tokenizer without a mask, or one that does not belong to the model."""
     import transformers
 
     kind = str(checkpoint.config.get("model_type"))
     causal = decoder(kind) is not None
     if codec is None or codec.mask is None:
-        raise ValueError(
-            f"the tokenizer of {checkpoint.name} has no mask token: "
-            + ("it is an autoregressive model, none that fills in: load another" if causal else "name its tokenizer=")
-        )
+        how = "it is an autoregressive model, none that fills in: load another" if causal else "name its tokenizer="
+        raise ValueError(f"the tokenizer of {checkpoint.name} has no mask token: {how}")
     named = decoder(kind) or _class(kind)
     if named is None:
         raise ValueError(f"{checkpoint.name} is of the type {kind!r}, of which transformers has no class that fills in")

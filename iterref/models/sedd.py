@@ -39,16 +39,12 @@ class ScoredDit(DitDenoiser):
 
 
 def load(checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None) -> PrefixModel:
-    """The text model of a checkpoint in SEDD's format; `length` is the config's `model.length` unless given.
-
-    Raises `ValueError` for another graph or noise than those of the published models.
-    """
+    """The text model of a checkpoint in SEDD's format; `length` is the config's `model.length` unless given. Raises
+    `ValueError` for another graph or noise than those of the published models."""
     graph, noise = _kind(checkpoint, "graph"), _kind(checkpoint, "noise")
     if (graph, noise) != ("absorb", "loglinear"):
-        raise ValueError(
-            f"{checkpoint.name} was trained on the graph {graph!r} with {noise!r} noise: SEDD models are read with the "
-            "graph 'absorb' and 'loglinear' noise, as the published ones have"
-        )
+        told = f"{checkpoint.name} was trained on the graph {graph!r} with {noise!r} noise"
+        raise ValueError(f"{told}: SEDD models are read with the graph 'absorb' and 'loglinear' noise, as published")
     mask, device = checkpoint.size("tokens"), checkpoint.device
     if codec is not None and mask not in (codec.size, codec.reach):
         raise mismatch(checkpoint.name, mask, codec)

@@ -37,9 +37,8 @@ class Rendering:
         with torch.inference_mode():
             drawn = self.render(tokens).detach().float().cpu()
         if drawn.dim() != 4 or len(drawn) != len(tokens) or drawn.shape[1] not in (1, 3):
-            raise ValueError(
-                f"render drew {tuple(drawn.shape)} of {len(tokens)} canvases: return (canvases, 1 or 3, height, width)"
-            )
+            told = f"render drew {tuple(drawn.shape)} of {len(tokens)} canvases"
+            raise ValueError(f"{told}: return (canvases, 1 or 3, height, width)")
         return (drawn.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
 
 
@@ -60,9 +59,8 @@ def choose_rendering(show: Any) -> Rendering:
         return Rendering()
     if callable(show):
         return Rendering(name=show)
-    raise TypeError(
-        f"show is a {type(show).__name__}: give a model, a tokenizer, or a function from a token's id to its text"
-    )
+    how = "give a model, a tokenizer, or a function from a token's id to its text"
+    raise TypeError(f"show is a {type(show).__name__}: {how}")
 
 
 def _tokenizers(show: Any) -> Iterator[Any]:

@@ -83,17 +83,16 @@ class Algebra:
         return combined(partial(where, condition.test, number), (self, *condition.parts))
 
     def standardised(self, pilot: Any) -> Any:
-        """(reward - mean) / sd, so that rewards of different units can be added.
+        """(reward - mean) / sd, so that rewards of different units can be added: mean and sd of the finite ones of a
+        `pilot`, this very reward of unguided samples, as numbers or as the `Result` of a run ("ancestral").
 
-        `pilot` holds this very reward of unguided samples: numbers, or the `Result` of a run without guidance
-        ("ancestral"). Mean and sd are those of its finite rewards. Raises ValueError where these do not differ.
+        Raises ValueError where these do not differ.
         """
         values = pilot_rewards(pilot)
         values = values[values > -inf]
         if len(values) < 2 or not values.std() > 0:
-            raise ValueError(
-                f"a pilot of {len(values)} finite rewards has no spread to standardise by: draw more samples"
-            )
+            told = f"a pilot of {len(values)} finite rewards"
+            raise ValueError(f"{told} has no spread to standardise by: draw more samples")
         return combined(partial(standardise, float(values.mean()), float(values.std(ddof=1))), (self,))
 
 

@@ -35,10 +35,8 @@ class Calibration:
     samples: float
 
     def __str__(self) -> str:
-        return (
-            f"alpha {self.alpha:.4g}: KL {self.kl:.3g} nats, mean reward {self.reward:.4g}, "
-            f"estimated from {self.samples:g} samples that are worth {self.ess:.1f}"
-        )
+        told = f"alpha {self.alpha:.4g}: KL {self.kl:.3g} nats, mean reward {self.reward:.4g}"
+        return f"{told}, estimated from {self.samples:g} samples that are worth {self.ess:.1f}"
 
 
 def calibrate_alpha(
@@ -52,9 +50,9 @@ def calibrate_alpha(
     """The alpha whose target is `kl` nats from the model, or has mean reward `reward`: give one of the two.
 
     `pilot` holds the rewards of unguided samples: (n,) of one prompt, (B, n) of B prompts, or the `Result` of a run
-    without guidance. `rows` (n,) names the prompt of each where they are listed in one row, as in
-    `generate(prompts * 32, sampler="ancestral")` with `rows=list(range(B)) * 32`. KL, reward and ESS are then means
-    over prompts, each with a target of its own. Forbidden samples (-inf) have weight 0.
+    without guidance. `rows` (n,) names the prompt of each where they are listed in one row: `list(range(B)) * 32` for
+    `generate(prompts * 32, sampler="ancestral")`. KL, reward and ESS are means over prompts, each with a target of its
+    own. Forbidden samples (-inf) have weight 0.
 
     Raises ValueError for a level that no alpha has, for a prompt whose samples are all forbidden, and for a level at
     which the pilot's ESS is below `least` a prompt, saying how far it does reach.
@@ -72,14 +70,12 @@ def calibrate_alpha(
     floor, ceiling = level(tilt.at(0.0)), level(most)
     if wanted <= floor:
         forbidden = ", by what is forbidden alone," if kl is not None and floor > 0 else ""
-        raise ValueError(
-            f"the model has {name} {floor:.4g} without guidance{forbidden}: ask for more than that, got {wanted:g}"
-        )
+        told = f"the model has {name} {floor:.4g} without guidance{forbidden}"
+        raise ValueError(f"{told}: ask for more than that, got {wanted:g}")
     if wanted > ceiling:
-        raise ValueError(
-            f"the pilot supports a {name} up to {ceiling:.4g} (alpha {most.alpha:.3g}, where its {most.samples:g} "
-            f"samples a prompt are worth {most.ess:.3g}), not {wanted:g}: draw more, or ask for less"
-        )
+        where = f"alpha {most.alpha:.3g}, where its {most.samples:g} samples a prompt are worth {most.ess:.3g}"
+        told = f"the pilot supports a {name} up to {ceiling:.4g} ({where}), not {wanted:g}"
+        raise ValueError(f"{told}: draw more, or ask for less")
     return tilt.at(_root(lambda beta: level(tilt.at(beta)) - wanted, low, high))
 
 

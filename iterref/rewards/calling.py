@@ -170,9 +170,8 @@ def _plan(key: Same, table: frozenset[str]) -> Plan:
         if one.kind in {*_POSITIONAL, *_NAMEABLE} and one.default is Parameter.empty and one.name not in served
     ]  # fmt: skip
     if missing:
-        raise ValueError(
-            f"{function!r} needs {', '.join(missing)}, but there is only {sorted(table | {'rows'})}: add the column"
-        )
+        told = f"{function!r} needs {', '.join(missing)}"
+        raise ValueError(f"{told}, but there is only {sorted(table | {'rows'})}: add the column")
     everything = table | {"rows"} if own else table | {"rows", "completion_ids", *TRAINER}
     messages = "completions" in named and "dict" in str(named["completions"].annotation).lower()
     return Plan(by_name, frozenset((everything if takes_all else set()) | (offered & named.keys())), messages)

@@ -45,8 +45,7 @@ class Checkpoint:
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        device: torch.device = next(self.network.parameters()).device
-        return device
+        return torch.device(next(self.network.parameters()).device)
 
     @property
     def config(self) -> Any:
@@ -81,10 +80,9 @@ def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | s
     spare = SPARE.get(kind, ())
     lacking = sorted(key for key in info["missing_keys"] if not any(part in key for part in spare))
     if lacking:
-        raise ValueError(
-            f"{folder} has no weights for {lacking[0]}{_more(lacking)}, so it is no {WORDS[kind].split(' ', 1)[1]}: "
-            "give a checkpoint that was trained as one"
-        )
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        told = f"{folder} has no weights for {lacking[0]}{more}, so it is no {WORDS[kind].split(' ', 1)[1]}"
+        raise ValueError(f"{told}: give a checkpoint that was trained as one")
     return Checkpoint(network.to(device=device, dtype=number).eval().requires_grad_(False), str(source), folder)
 
 
@@ -101,9 +99,8 @@ def load_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> Any:
         tokenizer = _tokenizer_in(folder)
     known = vocabulary(checkpoint)
     if tokenizer.vocab_size > known:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens and {checkpoint.name} knows {known}: give its own"
-        )
+        told = f"the tokenizer has {tokenizer.vocab_size} tokens"
+        raise ValueError(f"{told} and {checkpoint.name} knows {known}: give its own")
     return tokenizer
 
 
@@ -159,10 +156,9 @@ def _check_architecture(folder: Path, config: dict[str, Any], kind: Kind) -> Non
 
     architecture = config.get("model_type")
     if architecture not in CONFIG_MAPPING:
-        raise ValueError(
-            f"{folder} has the architecture {architecture!r}, which transformers {transformers.__version__} does not "
-            "have, and a checkpoint's own code is never run: update transformers, or take another checkpoint"
-        )
+        told = f"{folder} has the architecture {architecture!r}, which transformers {transformers.__version__} lacks"
+        how = "update transformers, or take another checkpoint"
+        raise ValueError(f"{told}, and a checkpoint's own code is never run: {how}")
     if kind == "CLIP" and architecture != "clip":
         raise ValueError(f"{folder} has the architecture {architecture!r}, so it is no CLIP model: give one")
 
@@ -172,7 +168,3 @@ def _number_type(dtype: torch.dtype | str) -> torch.dtype:
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ValueError(f"there is no number type {dtype!r} for weights: say 'float32', 'bfloat16' or 'float16'")
     return found
-
-
-def _more(keys: list[str]) -> str:
-    return f" and {len(keys) - 1} more" if len(keys) > 1 else ""

@@ -96,9 +96,8 @@ def label_index(config: Any, label: str | int | None, value: Measure) -> int:
     found = found or [index for index, name in names.items() if name.lower() == written.lower()]
     number = int(written) if written.isdecimal() and int(written) in names else None
     if isinstance(label, int) and found and number is not None and found != [number]:
-        raise ValueError(
-            f"label {label} is the number of {names[number]!r} and the name of number {found[0]}: give a string"
-        )
+        told = f"label {label} is the number of {names[number]!r} and the name of number {found[0]}"
+        raise ValueError(f"{told}: give a string")
     found = found or ([] if number is None else [number])
     if len(found) != 1:
         raise ValueError(f"there is no label {label!r}: choose one of {listed}, or a number below {len(names)}")

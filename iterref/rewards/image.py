@@ -80,9 +80,8 @@ class Preprocessing:
         if self.crop is not None:
             top, left = (images.shape[2] - self.crop[0]) // 2, (images.shape[3] - self.crop[1]) // 2
             if top < 0 or left < 0:
-                raise ValueError(
-                    f"an image of {tuple(images.shape[2:])} is smaller than the crop {self.crop}: enlarge it"
-                )
+                told = f"an image of {tuple(images.shape[2:])}"
+                raise ValueError(f"{told} is smaller than the crop {self.crop}: enlarge it")
             images = images[:, :, top : top + self.crop[0], left : left + self.crop[1]]
         mean, sd = (torch.tensor(one, device=images.device).view(1, -1, 1, 1) for one in (self.mean, self.sd))
         return (images - mean) / sd
@@ -124,10 +123,8 @@ class ImageReward(Composable):
     def _pixels(self, tokens: Tensor) -> Tensor:
         images = self.render(tokens)
         if images.dim() != 4 or images.shape[:2] != (len(tokens), 3) or not images.is_floating_point():
-            raise ValueError(
-                f"render gave {images.dtype} of shape {tuple(images.shape)} for {len(tokens)} canvases: return floats "
-                "of shape (canvases, 3, height, width) in [0, 1]"
-            )
+            told = f"render gave {images.dtype} of shape {tuple(images.shape)} for {len(tokens)} canvases"
+            raise ValueError(f"{told}: return floats of shape (canvases, 3, height, width) in [0, 1]")
         outside = (images < 0) | (images > 1)
         if bool(outside.any()):
             row = int(outside.flatten(1).any(1).nonzero()[0, 0])

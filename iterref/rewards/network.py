@@ -117,10 +117,9 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         for places in self._batches(readable, [len(encoding["input_ids"]) for encoding in encodings]):
             for place in places:
                 if (highest := max(encodings[place]["input_ids"])) >= self._known:
-                    raise ValueError(
-                        f"the text {pairs[place][1][:40]!r} has token {highest} and {self.checkpoint.name} knows "
-                        f"{self._known}: give the tokenizer that the model was trained with"
-                    )
+                    told = f"the text {pairs[place][1][:40]!r} has token {highest}"
+                    how = "give the tokenizer that the model was trained with"
+                    raise ValueError(f"{told} and {self.checkpoint.name} knows {self._known}: {how}")
             for place, value in zip(places, self._ask([encodings[place] for place in places]), strict=True):
                 values[place] = value
         self.evaluated += len(pairs)
@@ -147,9 +146,8 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
                     return [self.read(self._padded([one]))[0] for one in encodings]
                 return self.read(self._padded(encodings))
         except torch.cuda.OutOfMemoryError as error:
-            raise ValueError(
-                f"{len(encodings)} texts at once are too many for the memory of {self.checkpoint.device}: lower batch="
-            ) from error
+            told = f"{len(encodings)} texts at once are too many for the memory of {self.checkpoint.device}"
+            raise ValueError(f"{told}: lower batch=") from error
 
     def _blind_to_padding(self, short: Encoding, long: Encoding) -> bool:
         """Whether a text's value is the same beside a longer one, up to rounding."""

@@ -8,8 +8,6 @@
     never     any other status, and JSON that is no answer: that will not be another one next time
     between   u min(pause 2^k, longest) seconds after try k = 0, 1, ..., u uniform in [1/2, 1], so that clients which
               failed together do not come back together; at least what `Retry-After` says, and at most `longest`
-
-The request holds what a function of texts gets by name, so such a function is served by answering with f(**request).
 """
 
 from __future__ import annotations
@@ -45,16 +43,14 @@ QUOTED = 200  # characters of an answer that an error quotes
 class Served(TextComposable):
     """A reward of texts that a server computes: `batch` texts a request, at most `workers` requests at once.
 
-    For servers with a format of their own `write(completions, **columns)` makes the request's JSON, from the columns
-    that its signature names, and `read(answer)` takes R numbers out of the answer's JSON (None forbids a text). Unless
-    `write` is given, every column that has one entry a text is sent. `headers` go with each request and are never
-    logged. A batch ends, well or with an error, after at most `patience` seconds of tries and waits.
+    The request holds what a function of texts gets by name, every column that has one entry a text. For servers with a
+    format of their own `write(completions, **columns)` makes its JSON, from the columns that its signature names, and
+    `read(answer)` takes R numbers out of the answer's JSON (None forbids a text). `headers` go with each request and
+    are never logged. A batch ends, well or with an error, after at most `patience` seconds of tries and waits.
 
     The server has to judge every text on its own and the same way each time. Redirects are not followed; proxies are
-    those of the environment.
-
-    Raises ValueError for an address that is none, or numbers out of range. A call raises RewardError naming the rows,
-    the address and what it answered; the other requests of the call are then given up.
+    those of the environment. Raises ValueError for an address that is none, or numbers out of range. A call raises
+    RewardError naming the rows, the address and what it answered; its other requests are then given up.
     """
 
     def __init__(
@@ -74,9 +70,8 @@ class Served(TextComposable):
         if batch < 1 or workers < 1 or retries < 0:
             raise ValueError(f"batch={batch}, workers={workers}, retries={retries}: give at least 1, 1 and 0")
         if not (0 < timeout < inf and 0 <= pause <= longest < inf):
-            raise ValueError(
-                f"timeout={timeout:g}, pause={pause:g}, longest={longest:g}: give 0 < timeout, pause <= longest"
-            )
+            told = f"timeout={timeout:g}, pause={pause:g}, longest={longest:g}"
+            raise ValueError(f"{told}: give 0 < timeout, pause <= longest")
         self.url = _address(url)
         self.batch, self.workers, self.timeout, self.retries = batch, workers, timeout, retries
         self.pause, self.longest, self.headers = pause, longest, dict(headers or {})
@@ -114,9 +109,8 @@ class Served(TextComposable):
             request = {"completions": texts, **sent} if self.write is None else call(self.write, texts, table)
             return json.dumps(request, allow_nan=False).encode()
         except Exception as error:  # whatever a function of the user's raises, or an object that JSON cannot hold
-            raise RewardError(
-                f"the request for {name_rows(rows)} is no JSON ({first_line(error)}): say by write= what is sent"
-            ) from error
+            told = f"the request for {name_rows(rows)} is no JSON ({first_line(error)})"
+            raise RewardError(f"{told}: say by write= what is sent") from error
 
     async def _answers(self, batches: list[_Batch]) -> list[list[float]]:
         """The numbers of all batches; the first that fails ends the others."""
@@ -171,14 +165,11 @@ class Served(TextComposable):
                 return answer
             failed, seen = None, f"answered {status}, {_quoted(answer)}"
             if (status != 200 and status not in PASSING and status < 500) or len(answer) > MOST:
-                raise RewardError(
-                    f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}: fix the address, the request "
-                    "(headers=, write=) or the server"
-                )
-        raise RewardError(
-            f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}, the last of {self.retries + 1} tries: "
-            "see that it is up, or raise retries= and timeout="
-        ) from failed
+                told = f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}"
+                raise RewardError(f"{told}: fix the address, the request (headers=, write=) or the server")
+        told = f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}"
+        how = "see that it is up, or raise retries= and timeout="
+        raise RewardError(f"{told}, the last of {self.retries + 1} tries: {how}") from failed
 
     def _wait(self, attempt: int, after: float) -> float:
         """Seconds between a try that failed and the next, of which the server asked for `after`."""

@@ -51,9 +51,8 @@ def reward_from_string(text: str, columns: Collection[str] | None = None) -> Any
     if "references" in entry.options and not {"references", "to"} & {*options} and columns is not None:
         field = next((column for column in REFERENCES if column in columns), None)
         if field is None:
-            raise ValueError(
-                f"the reward {name} needs a column `reference`: give JSON input with that field, or columns={{...}}"
-            )
+            told = f"the reward {name} needs a column `reference`"
+            raise ValueError(f"{told}: give JSON input with that field, or columns={{...}}")
         options["references"] = field
     return reward(**options)
 

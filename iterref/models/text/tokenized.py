@@ -72,10 +72,8 @@ class TokenizedModel(TextModel):
         """The finished canvas of a text; one that fills it has no end."""
         ids = self.begin + pieces
         if len(ids) > self.length:
-            raise ValueError(
-                f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it"
-                + self._longer(len(ids))
-            )
+            told = f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it"
+            raise ValueError(told + self._longer(len(ids)))
         ids = [*ids, *self.ends[:1]][: self.length]
         return ids + [self.fill] * (self.length - len(ids))
 
