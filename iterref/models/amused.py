@@ -11,6 +11,9 @@ Sampler. At temperature 0 `AmusedScheduler` is order="confidence", but that it r
 reveals one code a step at the least, where this library rounds to the nearest; its Gumbel noise is not taken over.
 `ancestral` in its default order is the reverse process itself.
 
+Prompts. CLIP's text encoder (Radford et al. 2021, arXiv:2103.00020) gives the states before its last layer and the
+projected embedding. Nothing hides the padding, in training neither. Too long a prompt is refused, and not cut.
+
 Compared with diffusers 0.42.1: tests/models/test_amused.py says how close.
 """
 
@@ -26,11 +29,11 @@ import torch
 from torch import Tensor, nn
 
 from iterref.denoiser import Denoiser, carry_over
+from iterref.fence import fenced
 from iterref.guidance import ClassifierFreeGuidance
-from iterref.hub import fetched, read_json
-from iterref.models import vq
+from iterref.hub import fetched, first_line, quiet, read_json
+from iterref.models import pretrained, vq
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.clip_text import Read, Reader
 from iterref.models.family import Family
 from iterref.models.text.tokenized import TokenizedModel
 from iterref.models.vq import ImageCodec
@@ -48,6 +51,63 @@ FILES = (INDEX, "*/config.json", "scheduler/scheduler_config.json", "tokenizer/*
          "*/model.safetensors", "*/diffusion_pytorch_model.safetensors", "*.safetensors.index.json",
          "*/*-of-?????.safetensors")  # fmt: skip
 GUIDANCE, AESTHETIC = 10.0, 6.0  # the published pipeline's
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """Prompts that were read: `states` (U, T, D) and `pooled` (U, P) of U different ones, and `which` (B,) of them each
+    row has, None where all rows have the first."""
+
+    states: Tensor
+    pooled: Tensor
+    which: Tensor | None
+
+    def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(R,) rows -> (R, T, D), (R, P)."""
+        at = torch.zeros_like(rows) if self.which is None else self.which[rows]
+        return self.states[at], self.pooled[at]
+
+
+class Reader:
+    """CLIP's tokenizer and text encoder; a prompt has `room` for tokens."""
+
+    def __init__(self, words: Path, checkpoint: Checkpoint) -> None:
+        """The tokenizer in a folder `words`, and the text encoder of a checkpoint. Raises `FileNotFoundError` where
+        there is no tokenizer, and `ValueError` for parts that cannot be read or do not belong together."""
+        import transformers
+
+        if not any((words / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+            raise FileNotFoundError(f"{words} has no vocab.json and no tokenizer.json: get the pipeline's whole folder")
+        fast: Any = getattr(transformers, "CLIPTokenizerFast")  # noqa: B009  an alias that version 5 makes at run time
+        with quiet():
+            try:
+                self.tokenizer = fast.from_pretrained(words, local_files_only=True)
+            except Exception as error:  # the library's parsers raise bare Exceptions
+                raise ValueError(f"{words} is no tokenizer of CLIP's ({first_line(error)}): get it again") from None
+        known, size = checkpoint.size("vocab_size"), len(self.tokenizer)
+        if size > known:
+            told = f"the tokenizer in {words} has {size} tokens and {checkpoint.name} knows {known}"
+            raise ValueError(f"{told}: they belong to different models")
+        checkpoint.expect_room()
+        kind: Any = transformers.CLIPTextModelWithProjection
+        config = pretrained.settings(kind.config_class, checkpoint)
+        self.encoder: Any = pretrained.network(kind, config, checkpoint, spare=("position_ids",))
+        self.room = min(self.tokenizer.model_max_length, config.max_position_embeddings)
+
+    def __call__(self, prompts: Sequence[str]) -> Read:
+        """B prompts, each different one read once. Raises `ValueError` for one that is too long, naming the row."""
+        different = list(dict.fromkeys(prompts))
+        ids = self.tokenizer(different, padding="max_length", max_length=self.room, verbose=False)["input_ids"]
+        for prompt, one in zip(different, ids, strict=True):
+            if len(one) > self.room:
+                row = list(prompts).index(prompt)
+                raise ValueError(f"prompt {row} has {len(one)} tokens and the model reads {self.room}: shorten it")
+        device = self.encoder.device
+        with fenced(device):
+            answer = self.encoder(input_ids=torch.tensor(ids, device=device), output_hidden_states=True)
+        number = {prompt: at for at, prompt in enumerate(different)}
+        which = torch.tensor([number[prompt] for prompt in prompts], device=device)
+        return Read(answer.hidden_states[-2], answer.text_embeds, which)
 
 
 class Network:
@@ -173,7 +233,7 @@ def load(
     transformer, text = (vq.opened(folder, name, part, **placing) for part in ("transformer", "text_encoder"))
     images = vq.opened(folder, name, "vqvae", **placing | {"dtype": torch.float32})
     noise = _noise(folder, name, transformer)
-    reader = Reader.load(folder / "tokenizer", text)
+    reader = Reader(folder / "tokenizer", text)
     network: Any = vq.network(diffusers.UVit2DModel, transformer)
     painter: Any = vq.network(diffusers.VQModel, images)
     _together(name, network.config, painter.config, reader.encoder.config)

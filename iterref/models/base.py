@@ -97,9 +97,7 @@ class TextModel(ABC):
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """R texts -> finished canvases (R, L) long: those that a `Text` carries, else its pieces, end and filler.
-
-        Raises `ValueError`, naming the text, for one that is too long or that the tokenizer cannot give back.
-        """
+        Raises `ValueError`, naming the text, for one that is too long or that the tokenizer cannot give back."""
         canvases = [self._carried(text) for text in texts]
         rows = [row for row, canvas in enumerate(canvases) if canvas is None]
         for row, canvas in zip(rows, self._canvases([texts[row] for row in rows], rows), strict=True):

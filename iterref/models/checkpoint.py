@@ -46,10 +46,8 @@ class Checkpoint:
 
     @classmethod
     def open(cls, name: str | Path, revision: str | None = None, **placing: Any) -> Checkpoint:
-        """The checkpoint in a folder, or that of a hub name such as "kuleshov-group/mdlm-owt" at a `revision`.
-
-        Raises `FileNotFoundError` where there is neither, or no config.json, and `ValueError` where that is no JSON.
-        """
+        """The checkpoint in a folder, or that of a hub name such as "kuleshov-group/mdlm-owt" at a `revision`. Raises
+        `FileNotFoundError` where there is neither, or no config.json, and `ValueError` where that is no JSON."""
         folder = hub.fetched(name, DATA, revision=revision)
         return cls(str(name), folder, hub.read_json(folder / "config.json", str(name)), **placing)
 
@@ -74,10 +72,8 @@ class Checkpoint:
             hub.expect_room(self.name, hub.shapes(self.files(), self.name), self.dtype, self.place)
 
     def size(self, *names: str) -> int:
-        """The whole number that config.json holds under one of `names`, a dot going one level down.
-
-        Raises `ValueError` where there is none.
-        """
+        """The whole number that config.json holds under one of `names`, a dot going one level down. Raises `ValueError`
+        where there is none."""
         for name in names:
             value: Any = self.config
             for part in name.split("."):

@@ -112,12 +112,10 @@ def together(model: nn.Module) -> int:
 
 
 def spread(way: str, limits: Mapping[Where, Where] | None, model: nn.Module, dtype: torch.dtype) -> dict[str, Where]:
-    """A place for every part of a model by one of `WAYS`, within limits or what is free; the model is taken apart.
-
-    A part whose weights are all another's goes where the other goes, and is not counted: `accelerate` knows of single
+    """A place for every part of a model by one of `WAYS`, within limits or what is free; the model is taken apart. A
+    part whose weights are all another's goes where the other goes, and is not counted: `accelerate` knows of single
     weights that two parts share, not of layers (DiffusionGemma's encoder has its decoder's). Raises `ValueError` for a
-    class that does not say which of its parts are computed in one place.
-    """
+    class that does not say which of its parts are computed in one place."""
     from accelerate.utils import get_balanced_memory, get_max_memory, infer_auto_device_map
 
     unsplit = _unsplit(model)
@@ -144,12 +142,10 @@ def spread(way: str, limits: Mapping[Where, Where] | None, model: nn.Module, dty
 
 
 def whole(parts: Mapping[str, Where], model: nn.Module) -> dict[str, Where]:
-    """The same map with a place for every part, none of them within another.
-
-    A part stands for all in it that have no name of their own. Raises `ValueError` for a name that is no part of the
-    model, a weight without a place, a layer that would be computed in two places, and a weight that two parts share in
-    two places: each of these is an error of `torch` in mid-run, or a wrong place without one.
-    """
+    """The same map with a place for every part, none of them within another. A part stands for all in it that have no
+    name of their own. Raises `ValueError` for a name that is no part of the model, a weight without a place, a layer
+    that would be computed in two places, and a weight that two parts share in two places: each of these is an error of
+    `torch` in mid-run, or a wrong place without one."""
     found: dict[str, Where] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
     for name in parts:

@@ -197,11 +197,9 @@ def load(
     checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, chat: bool | None = None,
     self_condition: int = 0, left_out: bool = False,
 ) -> PromptedModel:  # fmt: skip
-    """The text model of a DiffusionGemma; `length` positions of an answer, the canvas' unless given.
-
-    `chat` False leaves the chat template unused; `self_condition` and `left_out` are those of `CanvasDenoiser`. Raises
-    `ValueError` for a length or passes out of range, another tokenizer, and a `transformers` without the class.
-    """
+    """The text model of a DiffusionGemma; `length` positions of an answer, the canvas' unless given. `chat` False
+    leaves the chat template unused; `self_condition` and `left_out` are those of `CanvasDenoiser`. Raises `ValueError`
+    for a length or passes out of range, another tokenizer, and a `transformers` without the class."""
     import transformers
 
     kind: Any = getattr(transformers, KIND, None)

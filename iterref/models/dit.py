@@ -226,10 +226,8 @@ def sizes(checkpoint: Checkpoint, labels: int = 0) -> DitOptions:
 def build(
     options: DitOptions, weights: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, name: str = "it"
 ) -> Dit:
-    """The network with weights named as here, for inference: layers in `dtype`, norms and sums in float32.
-
-    Raises `ValueError` naming a weight that is missing, left over or of another shape.
-    """
+    """The network with weights named as here, for inference: layers in `dtype`, norms and sums in float32. Raises
+    `ValueError` naming a weight that is missing, left over or of another shape."""
     with torch.device("meta"):
         network = Dit(options)
     if options.tied and "table.weight" in weights:

@@ -36,11 +36,9 @@ class Held(Checkpoint):
 
 def held(model: Any, tokenizer: Any, folder: Path, **placing: Any) -> Held:
     """The checkpoint of a network of `transformers`, which may be compiled or wrapped for training; `folder` gets its
-    tokenizer, an object of `transformers` or `tokenizers`.
-
-    Raises `TypeError` for an object that is no such network or tokenizer, and `ValueError` for weights that are not
-    there as they were trained (adapters, quantised, on no device), saying what to do.
-    """
+    tokenizer, an object of `transformers` or `tokenizers`. Raises `TypeError` for an object that is no such network or
+    tokenizer, and `ValueError` for weights that are not there as they were trained (adapters, quantised, on no device),
+    saying what to do."""
     for wrapper in ("_orig_mod", "module"):  # of torch.compile, of data parallelism
         model = getattr(model, wrapper, model) if isinstance(model, torch.nn.Module) else model
     kind = type(model).__name__

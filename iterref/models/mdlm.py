@@ -35,10 +35,8 @@ class MaskedDit(DitDenoiser, Masked):
 
 def mask_id(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> int:
     """The mask: config.json's `mask_token_id`, the tokenizer's own, or the token behind the tokenizer's last; a token
-    that was added to the tokenizer later may have the mask's id, which is the network's last then.
-
-    Raises `ValueError` where the tokenizer leaves no room for it, or has tokens that the model does not know.
-    """
+    that was added to the tokenizer later may have the mask's id, which is the network's last then. Raises `ValueError`
+    where the tokenizer leaves no room for it, or has tokens that the model does not know."""
     written = checkpoint.config.get("mask_token_id")
     if isinstance(written, int):
         mask = written

@@ -68,10 +68,8 @@ RULES = tuple(
 
 
 def normalise(text: str) -> str:
-    """Raw text in the form of the training data: lower case, words and punctuation apart, numbers as `##`.
-
-    A word with a digit in it becomes `##` as a whole. Text that is in that form already stays as it is.
-    """
+    """Raw text in the form of the training data: lower case, words and punctuation apart, numbers as `##`. A word with
+    a digit in it becomes `##` as a whole. Text that is in that form already stays as it is."""
     text = text.translate(QUOTES).lower()
     for pattern, replacement in RULES:
         text = pattern.sub(replacement, text)

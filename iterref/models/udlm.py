@@ -47,11 +47,9 @@ class UniformDit(DitDenoiser):
 def load(
     checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, label: int | None = None
 ) -> PrefixModel:
-    """The text model of a checkpoint in UDLM's format, or in Duo's, which is the same.
-
-    A checkpoint with labels (`cfg`) is conditioned on `label`, or on its last one, which stands for none. Raises
-    `ValueError` for a label that it does not have, and for a tokenizer with more tokens than the model.
-    """
+    """The text model of a checkpoint in UDLM's format, or in Duo's, which is the same. A checkpoint with labels (`cfg`)
+    is conditioned on `label`, or on its last one, which stands for none. Raises `ValueError` for a label that it does
+    not have, and for a tokenizer with more tokens than the model."""
     labels = checkpoint.size("cfg_num_classes") + 1 if checkpoint.config.get("cfg") else 0
     if label is not None and not 0 <= label < labels:
         raise ValueError(f"{checkpoint.name} has {labels} labels, and {label} is none of them: leave it out")

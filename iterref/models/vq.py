@@ -57,10 +57,8 @@ class ImageCodec:
         return torch.cat(parts) if parts else torch.zeros(0, 3, *self.size, device=codes.device)
 
     def codes(self, images: Sequence[Image | Tensor] | Tensor) -> Tensor:
-        """R images of PIL, or (3, H, W) floats in [0, 1] each -> (R, h w) long.
-
-        Raises `ValueError` for an image of another size or outside of [0, 1], naming it.
-        """
+        """R images of PIL, or (3, H, W) floats in [0, 1] each -> (R, h w) long. Raises `ValueError` for an image of
+        another size or outside of [0, 1], naming it."""
         device = next(self.network.parameters()).device
         read = [self._read(image, row).to(device) for row, image in enumerate(images)]
         with fenced(device):

@@ -20,11 +20,8 @@ Series = Sequence[float | None]
 def chart(
     rows: Sequence[float], series: Mapping[str, Series], label: str, within: tuple[float, float] | None, axis: str
 ) -> str:
-    """A figure of named `series`, each (K,) with None for no value, over `rows` (K,), which `axis` names.
-
-    `label` names the figure, `within` sets the ends of the y axis in place of the values' own. Empty where no series
-    has a value.
-    """
+    """A figure of named `series`, each (K,) with None for no value, over `rows` (K,), which `axis` names. `label` names
+    the figure, `within` sets the ends of the y axis in place of the values' own. Empty where no series has a value."""
     values = [value for line in series.values() for value in line if value is not None]
     if not values:
         return ""

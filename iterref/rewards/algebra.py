@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, partialmethod
 from math import inf, isnan
 from numbers import Real
 from typing import Any, ClassVar
@@ -55,17 +55,15 @@ class Algebra:
     def __truediv__(self, scale: float) -> Any:
         return self * (1.0 / _number(scale, "divided by"))
 
-    def __gt__(self, other: Any) -> Condition:
-        return _compared(self, operator.gt, other)
+    def _compared(self, how: Callable[[Any, Any], Any], other: Any) -> Condition:
+        if callable(other):
+            return Condition(partial(compare, how, None), (self, other))
+        return Condition(partial(compare, how, _number(other, "compared with")), (self,))
 
-    def __ge__(self, other: Any) -> Condition:
-        return _compared(self, operator.ge, other)
-
-    def __lt__(self, other: Any) -> Condition:
-        return _compared(self, operator.lt, other)
-
-    def __le__(self, other: Any) -> Condition:
-        return _compared(self, operator.le, other)
+    __gt__ = partialmethod(_compared, operator.gt)
+    __ge__ = partialmethod(_compared, operator.ge)
+    __lt__ = partialmethod(_compared, operator.lt)
+    __le__ = partialmethod(_compared, operator.le)
 
     def clip(self, low: float = -inf, high: float = inf) -> Any:
         """The reward kept within [low, high]; a forbidden text stays so. Raises ValueError unless low <= high."""
@@ -84,10 +82,8 @@ class Algebra:
 
     def standardised(self, pilot: Any) -> Any:
         """(reward - mean) / sd, so that rewards of different units can be added: mean and sd of the finite ones of a
-        `pilot`, this very reward of unguided samples, as numbers or as the `Result` of a run ("ancestral").
-
-        Raises ValueError where these do not differ.
-        """
+        `pilot`, this very reward of unguided samples, as numbers or as the `Result` of a run ("ancestral"). Raises
+        ValueError where these do not differ."""
         values = pilot_rewards(pilot)
         values = values[values > -inf]
         if len(values) < 2 or not values.std() > 0:
@@ -244,20 +240,17 @@ class Condition:
     test: Rule
     parts: tuple[Any, ...]
 
-    def __and__(self, other: Condition) -> Condition:
-        return self._joined(operator.and_, other)
+    def _joined(self, how: Callable[[Any, Any], Any], other: Condition) -> Condition:
+        return Condition(partial(join, how, (self.test, other.test), len(self.parts)), self.parts + other.parts)
 
-    def __or__(self, other: Condition) -> Condition:
-        return self._joined(operator.or_, other)
+    __and__ = partialmethod(_joined, operator.and_)
+    __or__ = partialmethod(_joined, operator.or_)
 
     def __invert__(self) -> Condition:
         return Condition(partial(negate, self.test), self.parts)
 
     def __bool__(self) -> bool:
         raise TypeError("a condition on rewards is true or false of a text only: join two with & or |, and use where")
-
-    def _joined(self, how: Callable[[Any, Any], Any], other: Condition) -> Condition:
-        return Condition(partial(join, how, (self.test, other.test), len(self.parts)), self.parts + other.parts)
 
 
 def combined(rule: Rule, parts: tuple[Any, ...]) -> Combined | TextCombined:
@@ -311,12 +304,6 @@ def _callable(reward: Any) -> Any:
 
 def _total(terms: tuple[tuple[float, Any], ...]) -> Combined | TextCombined:
     return combined(Sum(tuple(weight for weight, _ in terms)), tuple(part for _, part in terms))
-
-
-def _compared(reward: Any, how: Callable[[Any, Any], Any], other: Any) -> Condition:
-    if callable(other):
-        return Condition(partial(compare, how, None), (reward, other))
-    return Condition(partial(compare, how, _number(other, "compared with")), (reward,))
 
 
 def _number(value: Any, purpose: str) -> float:

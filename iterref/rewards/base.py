@@ -58,11 +58,9 @@ def gather(answer: object) -> object:
 
 
 def verified(answer: object, rows: Tensor, describe: Callable[[int], str], skips: bool = False) -> Tensor:
-    """A gathered answer, a list, array or tensor of any real type, as (R,) float64, a copy, on the CPU.
-
-    `skips` accepts None, which becomes NaN: the reward does not judge that text. Raises `RewardError` naming row and
-    text (`describe(index)`) for another number of values, what is no number, NaN, +inf and numbers beyond `MOST`.
-    """
+    """A gathered answer, a list, array or tensor of any real type, as (R,) float64, a copy, on the CPU. `skips` accepts
+    None, which becomes NaN: the reward does not judge that text. Raises `RewardError` naming row and text
+    (`describe(index)`) for another number of values, what is no number, NaN, +inf and numbers beyond `MOST`."""
     expected, found = f"{len(rows)} numbers were", type(answer).__name__
     if isinstance(answer, Tensor | np.ndarray):
         expected, found = f"({len(rows)},) was", f"shape {tuple(answer.shape)}"

@@ -81,9 +81,7 @@ def calibrate_alpha(
 
 def pilot_rewards(pilot: Any) -> np.ndarray:
     """The rewards (n,) or (B, n) float64 of unguided samples: numbers, or the `Result` of a run without guidance.
-
-    Raises ValueError for a run that chose among samples by their reward, for no rewards, and for NaN or +inf.
-    """
+    Raises ValueError for a run that chose among samples by their reward, for no rewards, and for NaN or +inf."""
     sampler = getattr(pilot, "sampler", None)
     # a method that sees one reward a sample cannot have chosen by it: it only reports it
     if sampler is not None and sampler.cost().reward_calls > 1:
@@ -137,10 +135,8 @@ class _Tilt:
         return Calibration(1 / beta if beta else np.inf, *means)
 
     def bracket(self, least: float) -> tuple[float, float]:
-        """A beta at which nothing is tilted yet, and the last one whose ESS is `least` a prompt.
-
-        Raises ValueError where all rewards are equal, or the pilot is too small for any alpha.
-        """
+        """A beta at which nothing is tilted yet, and the last one whose ESS is `least` a prompt. Raises ValueError
+        where all rewards are equal, or the pilot is too small for any alpha."""
         below = -self.excess[(self.excess < 0) & np.isfinite(self.excess)]
         if not len(below):
             raise ValueError("all rewards of the pilot are equal within a prompt, so alpha changes nothing: draw more")

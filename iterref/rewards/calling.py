@@ -73,10 +73,8 @@ class Plan:
 
 
 def plan(function: Callable[..., Any], table: Iterable[str]) -> Plan:
-    """How `function` is called where the values in `table` are at hand.
-
-    Raises `ValueError` for a function without a place for texts, or with one for a value that is not there.
-    """
+    """How `function` is called where the values in `table` are at hand. Raises `ValueError` for a function without a
+    place for texts, or with one for a value that is not there."""
     return _plan(Same(function), frozenset(table))
 
 

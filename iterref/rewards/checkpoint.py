@@ -87,10 +87,8 @@ def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | s
 
 
 def load_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> Any:
-    """The checkpoint's own tokenizer for None, the one of another folder or hub name, or a loaded one as it is.
-
-    Raises `ValueError` where there is none, or where it writes tokens that the network does not have.
-    """
+    """The checkpoint's own tokenizer for None, the one of another folder or hub name, or a loaded one as it is. Raises
+    `ValueError` where there is none, or where it writes tokens that the network does not have."""
     if tokenizer is None and checkpoint.folder is None:
         raise ValueError(f"the {checkpoint.name} was given as a loaded network: give its tokenizer=... too")
     if tokenizer is None or isinstance(tokenizer, str | Path):
@@ -131,10 +129,8 @@ def vocabulary(checkpoint: Checkpoint) -> int:
 
 
 def located(source: Source) -> Path:
-    """The folder of a checkpoint; that of a hub name is fetched, or found in the cache when offline.
-
-    Raises `FileNotFoundError` where there is neither, and for a folder without safetensors.
-    """
+    """The folder of a checkpoint; that of a hub name is fetched, or found in the cache when offline. Raises
+    `FileNotFoundError` where there is neither, and for a folder without safetensors."""
     folder = _folder(source, WANTED)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json: give a folder that save_pretrained wrote")

@@ -10,7 +10,6 @@ p(x) p(label | x) (Dathathri et al. 2020, arXiv:1912.02164; Singhal et al. 2025,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from iterref.rewards.network import TextNetwork, numbers
+from iterref.rewards.network import TextNetwork
 
 Measure = Literal["log_probability", "probability", "logit"]
 
@@ -34,21 +33,16 @@ class Classifier(TextNetwork[float]):
 
     kind = "SequenceClassification"
 
-    model: Any = field(kw_only=False)
     label: str | int | None = field(default=None, kw_only=False)
     value: Measure = "log_probability"
 
     def __post_init__(self) -> None:
         known_measure(self.value)
-        self.load(self.model)
+        super().__post_init__()
         config = self.checkpoint.config
         self.label = self._place = label_index(config, self.label, self.value)
         self.separate = has_sigmoids(config)
         config.get_text_config().pad_token_id = self.fill  # by which causal classifiers find the last token of a text
-
-    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
-        """R texts and the columns, each of R entries -> R numbers."""
-        return numbers(self.fetch(self.pairs(completions, columns)))
 
     def read(self, batch: dict[str, Tensor]) -> list[float]:
         logits = self.checkpoint.network(**batch).logits

@@ -149,13 +149,13 @@ class ImageClassifier(ImageReward):
     def __post_init__(self) -> None:
         known_measure(self.value)
         super().__post_init__()
-        self.separate, self.each = has_sigmoids(self.checkpoint.config), not isinstance(self.label, str | int)
+        self.separate = has_sigmoids(self.checkpoint.config)
         labels = [self.label] if isinstance(self.label, str | int) else self.label
         self.labels = torch.tensor([label_index(self.checkpoint.config, one, self.value) for one in labels])
 
     def judge(self, pixels: Tensor, rows: Tensor) -> Tensor:
         logits = self.checkpoint.network(pixel_values=pixels).logits
-        index = _within(rows, len(self.labels), "label") if self.each else torch.zeros_like(rows).cpu()
+        index = _places(rows, self.label, len(self.labels), "label")
         return judged(logits, self.value, self.separate).gather(1, self.labels[index, None].to(logits.device))[:, 0]
 
 
@@ -174,12 +174,11 @@ class ImageText(ImageReward):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.each = not isinstance(self.texts, str)
         self._texts = self._embedded([self.texts] if isinstance(self.texts, str) else list(self.texts))
 
     def judge(self, pixels: Tensor, rows: Tensor) -> Tensor:
         images = _features(self.checkpoint.network.get_image_features(pixel_values=pixels))
-        index = _within(rows, len(self._texts), "text") if self.each else torch.zeros_like(rows)
+        index = _places(rows, self.texts, len(self._texts), "text")
         return (images * self._texts[index.to(self._texts.device)]).sum(1)
 
     def _embedded(self, texts: list[str]) -> Tensor:
@@ -203,7 +202,10 @@ def _features(answer: Any) -> Tensor:
     return normalize(features.double(), dim=1)
 
 
-def _within(rows: Tensor, size: int, name: str) -> Tensor:
+def _places(rows: Tensor, given: Any, size: int, name: str) -> Tensor:
+    """Where what belongs to rows (R,) stands among `size`: at the row, unless one, a string or a number, is for all."""
+    if isinstance(given, str | int):
+        return torch.zeros_like(rows).cpu()
     if len(rows) and int(rows.max()) >= size:
         raise ValueError(f"row {int(rows.max())} has no {name}, there are {size}: give one a row")
     return rows.cpu()

@@ -40,19 +40,15 @@ class Tokenizer:
 
     def __call__(self, text: str) -> list[str]:
         words = self.split(text)
-        return [stem for stem in map(_stem, words) if stem] if self.stem else words
-
-
-@lru_cache(maxsize=2**18)
-def _stem(word: str) -> str:
-    return word if len(word) <= 3 else str(_stemmer().stem(word))
+        return list(filter(None, map(_stemmer(), words))) if self.stem else words
 
 
 @cache
-def _stemmer() -> Any:
+def _stemmer() -> Callable[[str], str]:
     from nltk.stem.porter import PorterStemmer  # slow to import, and rarely asked for
 
-    return PorterStemmer()
+    stem = PorterStemmer().stem
+    return lru_cache(maxsize=2**18)(lambda word: word if len(word) <= 3 else str(stem(word)))
 
 
 class Targets:
@@ -121,10 +117,8 @@ def _known_kind(kind: str) -> None:
 
 
 def union_hits(reference: Sequence[Sequence[Hashable]], candidate: Sequence[Sequence[Hashable]]) -> int:
-    """Hits of rougeLsum: words of each reference sentence in its subsequences with any candidate sentence.
-
-    A word counts at most as often as the whole candidate holds it (Lin 2004, section 3.2, as version 1.5.5 does it).
-    """
+    """Hits of rougeLsum: words of each reference sentence in its subsequences with any candidate sentence. A word
+    counts at most as often as the whole candidate holds it (Lin 2004, section 3.2, as version 1.5.5 does it)."""
     from rouge_score.rouge_scorer import lcs_ind  # imports nltk, which takes most of a second
 
     left = Counter(word for sentence in candidate for word in sentence)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -117,7 +118,7 @@ class Served(TextComposable):
         import anyio
         import httpx2
 
-        answers: list[list[float]] = [[] for _ in batches]
+        answers = [list[float]() for _ in batches]
         room = anyio.CapacityLimiter(self.workers)
         verify = _trusted() if self.url.startswith("https:") else False  # in plain HTTP there is nothing to verify
         headers = {"Accept": "application/json", "Content-Type": "application/json", **self.headers}
@@ -161,8 +162,10 @@ class Served(TextComposable):
             except httpx2.RequestError as error:
                 failed, seen = error, f"cannot be reached, or broke off ({first_line(error)})"
                 continue
-            if status == 200 and len(answer) <= MOST and _is_json(answer):
-                return answer
+            if status == 200 and len(answer) <= MOST:
+                with suppress(ValueError, RecursionError):  # of what is no JSON
+                    json.loads(answer)
+                    return answer
             failed, seen = None, f"answered {status}, {_quoted(answer)}"
             if (status != 200 and status not in PASSING and status < 500) or len(answer) > MOST:
                 told = f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}"
@@ -251,14 +254,6 @@ def _seconds(after: str) -> float:
     except (ValueError, OverflowError):
         return 0.0
     return max(0.0, (date - datetime.now(UTC)).total_seconds()) if date.tzinfo else 0.0
-
-
-def _is_json(answer: bytes) -> bool:
-    try:
-        json.loads(answer)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _quoted(answer: bytes) -> str:

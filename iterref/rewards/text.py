@@ -86,10 +86,8 @@ class TextReward(Composable):
 
 def bind_reward(reward: Any, as_text: Callable[[Any], Reward], identities: Tensor | None) -> Reward:
     """A reward of tokens from whatever `generate` takes: a reward or function of tokens or texts, or a mixture.
-
     `as_text` makes the `TextReward` of a function; `identities` (B,) are those of the rows. Raises ValueError for a
-    function that needs a column that is not there, and for a network in place of a function.
-    """
+    function that needs a column that is not there, and for a network in place of a function."""
     if isinstance(reward, torch.nn.Module):
         raise ValueError(f"the reward is a network ({type(reward).__name__}): pass rewards.Classifier(network, ...)")
     if not isinstance(reward, Composable) and not judges_tokens(reward):
