@@ -1,9 +1,5 @@
-"""Chart: series along a run as one inline SVG, against the rows asked for so far.
-
-    x = rows asked so far, a step a point;     y = one line a series, broken where it has no value
-
-Colours, and their shades on a dark screen, are the style sheet's; a line's dash tells it apart without any colour.
-"""
+"""Chart: series along a run as one inline SVG, one line each, broken where it has no value; colours and dashes are
+those of the style sheet."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from iterref.denoiser import Denoiser
 from iterref.models.base import Masked, TextModel
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.text.codec import Codec
-from iterref.models.text.tokenized import Compiles, TokenizedModel
+from iterref.models.text.tokenized import TokenizedModel
 from iterref.noise import Noise
 
 
@@ -115,7 +115,7 @@ class PromptedModel(TokenizedModel):
     """
 
     def __init__(
-        self, bind: Any, codec: Codec | None, network: Compiles, device: torch.device, *, head: Sequence[int] = (),
+        self, bind: Any, codec: Codec | None, network: Any, device: torch.device, *, head: Sequence[int] = (),
         ends: Sequence[int] = (), fill: int = 0, chat: bool | None = None, room: int | None = None,
     ) -> None:  # fmt: skip
         if chat and (codec is None or codec.template is None):
