@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -96,6 +96,12 @@ def _is_number(value: Any) -> bool:
     except Exception:
         return False
     return True
+
+
+def expect_choice(value: Any, choices: Any, lacks: str) -> None:
+    """Raises `ValueError`, a sentence that begins with `lacks`, for a value that is none of a `Literal`'s."""
+    if value not in get_args(choices):
+        raise ValueError(f"{lacks} {value!r}: use one of {', '.join(get_args(choices))}")
 
 
 def name_rows(rows: Iterable[int]) -> str:

@@ -163,10 +163,8 @@ def _plan(key: Same, table: frozenset[str]) -> Plan:
             raise ValueError(f"{function!r} has no parameter for the texts: give it one called completions")
         by_name = None
     served = {"completions" if by_name else first, *(offered & named.keys())}
-    missing = [
-        one.name for one in known
-        if one.kind in {*_POSITIONAL, *_NAMEABLE} and one.default is Parameter.empty and one.name not in served
-    ]  # fmt: skip
+    needed = (one for one in known if one.kind in {*_POSITIONAL, *_NAMEABLE} and one.default is Parameter.empty)
+    missing = [one.name for one in needed if one.name not in served]
     if missing:
         told = f"{function!r} needs {', '.join(missing)}"
         raise ValueError(f"{told}, but there is only {sorted(table | {'rows'})}: add the column")

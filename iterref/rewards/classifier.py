@@ -11,12 +11,13 @@ p(x) p(label | x) (Dathathri et al. 2020, arXiv:1912.02164; Singhal et al. 2025,
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from iterref.rewards.base import expect_choice
 from iterref.rewards.network import TextNetwork
 
 Measure = Literal["log_probability", "probability", "logit"]
@@ -37,7 +38,7 @@ class Classifier(TextNetwork[float]):
     value: Measure = "log_probability"
 
     def __post_init__(self) -> None:
-        known_measure(self.value)
+        expect_choice(self.value, Measure, "a classifier has no value")
         super().__post_init__()
         config = self.checkpoint.config
         self.label = self._place = label_index(config, self.label, self.value)
@@ -47,12 +48,6 @@ class Classifier(TextNetwork[float]):
     def read(self, batch: dict[str, Tensor]) -> list[float]:
         logits = self.checkpoint.network(**batch).logits
         return judged(logits, self.value, self.separate)[:, self._place].tolist()
-
-
-def known_measure(value: str) -> None:
-    """Raises `ValueError` for a measure that is none."""
-    if value not in get_args(Measure):
-        raise ValueError(f"a classifier has no value {value!r}: use one of {', '.join(get_args(Measure))}")
 
 
 def judged(logits: Tensor, value: Measure, separate: bool = False) -> Tensor:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from iterref.rewards.algebra import TextComposable
+from iterref.rewards.base import expect_choice
 from iterref.rewards.memory import Memory
 from iterref.rewards.rouge import Kind, Measure, Targets, Tokenizer, by_group, expect_words, measure_index
 from iterref.rewards.words import Split, Splitting
@@ -38,21 +39,20 @@ class Consensus(TextComposable):
         limit: int = 200_000,
         tokenizer: Splitting | Split | None = None,
     ) -> None:
+        expect_choice(kind, Kind, "there is no ROUGE called")
         self.kind, self.measure, self._pick = kind, measure, measure_index(measure)
         self._memory: Memory[tuple[int, str], float] = Memory(limit)
-        self._targets: list[Targets] = []
-        self._weights: list[np.ndarray] = []
+        self._targets, self._weights = list[Targets](), list[np.ndarray]()
         for row, pool in enumerate(pools):
             if not pool:
                 raise ValueError(f"row {row} has an empty pool: give it at least one draft")
             tokenize = _tokenizer(pool, stem, tokenizer)
             # lines survive in the normal form, since rougeLsum reads them as sentences
             forms = ["\n".join(" ".join(tokenize(line)) for line in draft.split("\n")) for draft in pool]
-            counts = Counter(forms)
             # the drafts themselves go on, not their normal forms: a stem must not be stemmed again
             drafts = dict(zip(forms, pool, strict=True))
-            self._targets.append(Targets([drafts[form] for form in counts], kind, tokenize))
-            self._weights.append(np.array(list(counts.values()), dtype=np.float64) / len(pool))
+            self._targets.append(Targets(list(drafts.values()), kind, tokenize))
+            self._weights.append(np.array(list(Counter(forms).values()), dtype=np.float64) / len(pool))
 
     def __call__(self, completions: Sequence[str], rows: Sequence[int]) -> list[float]:
         """R texts and the R rows that they belong to -> R numbers in [0, 1]."""
@@ -68,8 +68,7 @@ class Consensus(TextComposable):
             raise ValueError(f"row {row} has no pool, there are {len(self._targets)}: add its drafts")
         scores = np.ascontiguousarray(self._targets[row].score(texts)[:, :, self._pick])
         # a sum over each row by itself, not a matrix product: a text's value must not depend on its neighbours
-        means: list[float] = (scores * self._weights[row]).sum(axis=1).tolist()
-        return means
+        return list(map(float, (scores * self._weights[row]).sum(axis=1)))
 
 
 def _tokenizer(pool: Sequence[str], stem: bool, tokenizer: Splitting | Split | None) -> Tokenizer:

@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from iterref.rewards.algebra import Composable
+from iterref.rewards.base import expect_choice
 from iterref.rewards.checkpoint import Device, Kind, load, load_tokenizer
-from iterref.rewards.classifier import Measure, has_sigmoids, judged, known_measure, label_index
-from iterref.rewards.network import padding
+from iterref.rewards.classifier import Measure, has_sigmoids, judged, label_index
+from iterref.rewards.network import padded, padding
 
 Render = Callable[[Tensor], Tensor]
 Filter = Literal["nearest", "bilinear", "bicubic"]
@@ -147,7 +148,7 @@ class ImageClassifier(ImageReward):
     value: Measure = "log_probability"
 
     def __post_init__(self) -> None:
-        known_measure(self.value)
+        expect_choice(self.value, Measure, "a classifier has no value")
         super().__post_init__()
         self.separate = has_sigmoids(self.checkpoint.config)
         labels = [self.label] if isinstance(self.label, str | int) else self.label
@@ -185,15 +186,14 @@ class ImageText(ImageReward):
         """Embeddings (T, D) float64 of length 1."""
         tokenizer, network = load_tokenizer(self.tokenizer, self.checkpoint), self.checkpoint.network
         ids = tokenizer(texts, verbose=False)["input_ids"]
-        most, size = self.checkpoint.config.text_config.max_position_embeddings, max(map(len, ids))
-        if size > most:
-            row = next(row for row, one in enumerate(ids) if len(one) > most)
-            raise ValueError(f"text {row} has {len(ids[row])} tokens and the model reads {most}: shorten it")
-        fill = padding(tokenizer, self.checkpoint.config)
-        tokens = torch.tensor([one + [fill] * (size - len(one)) for one in ids], device=self.checkpoint.device)
-        mask = torch.tensor([[1] * len(one) + [0] * (size - len(one)) for one in ids], device=self.checkpoint.device)
+        most = self.checkpoint.config.text_config.max_position_embeddings
+        for row, one in enumerate(ids):
+            if len(one) > most:
+                raise ValueError(f"text {row} has {len(one)} tokens and the model reads {most}: shorten it")
+        encodings = [{"input_ids": one, "attention_mask": [1] * len(one)} for one in ids]
         with torch.inference_mode():
-            return _features(network.get_text_features(input_ids=tokens, attention_mask=mask))
+            batch = padded(encodings, padding(tokenizer, self.checkpoint.config), self.checkpoint.device)
+            return _features(network.get_text_features(**batch))
 
 
 def _features(answer: Any) -> Tensor:

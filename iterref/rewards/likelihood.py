@@ -18,6 +18,7 @@ from torch import Tensor
 
 from iterref.denoiser import Denoiser
 from iterref.rewards.algebra import Composable
+from iterref.rewards.base import expect_choice
 
 Measure = Literal["mean", "sum"]
 
@@ -38,8 +39,7 @@ class SelfLikelihood(Composable):
         self, denoiser: Denoiser, canvas: Tensor, free: Tensor, *, value: Measure = "mean", groups: int | None = None,
         ignore: Sequence[int] = (), max_rows: int = 256,
     ) -> None:  # fmt: skip
-        if value not in ("mean", "sum"):
-            raise ValueError(f"a likelihood has no value {value!r}: use mean or sum")
+        expect_choice(value, Measure, "a likelihood has no value")
         if canvas.shape != free.shape or canvas.dim() != 2:
             raise ValueError(f"`free` has shape {tuple(free.shape)}, the canvas {tuple(canvas.shape)}: make them equal")
         if max_rows < 1 or (groups is not None and groups < 1):

@@ -159,13 +159,7 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         return bool(torch.allclose(alone, beside, rtol=rounding, atol=rounding))
 
     def _padded(self, encodings: list[Encoding]) -> dict[str, Tensor]:
-        fill = {"input_ids": self.fill}
-        size = max(len(encoding["input_ids"]) for encoding in encodings)
-        batch = {
-            key: torch.tensor([one[key] + [fill.get(key, 0)] * (size - len(one[key])) for one in encodings])
-            for key in encodings[0]
-        }
-        return {key: tensor.to(self.checkpoint.device) for key, tensor in batch.items()}
+        return padded(encodings, self.fill, self.checkpoint.device)
 
     def _tokens(self, pairs: Sequence[Pair], **options: Any) -> list[Encoding]:
         texts = [text for _, text in pairs]
@@ -195,6 +189,14 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
 def numbers(values: Sequence[Any]) -> list[float]:
     """Values as rewards: a text without one is forbidden."""
     return [-float("inf") if value is None else value for value in values]
+
+
+def padded(encodings: list[Encoding], fill: int, device: torch.device) -> dict[str, Tensor]:
+    """Encodings as one batch, (R, T) each; the shorter ones are filled up behind, their `input_ids` by `fill`."""
+    size = max(len(encoding["input_ids"]) for encoding in encodings)
+    fills = {key: fill if key == "input_ids" else 0 for key in encodings[0]}
+    lines = {key: [one[key] + [fills[key]] * (size - len(one[key])) for one in encodings] for key in fills}
+    return {key: torch.tensor(line, device=device) for key, line in lines.items()}
 
 
 def padding(tokenizer: Any, config: Any = None) -> int:

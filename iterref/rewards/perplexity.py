@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from iterref.rewards.base import expect_choice
 from iterref.rewards.checkpoint import Checkpoint
 from iterref.rewards.network import Encoding, Pair, TextNetwork
 
@@ -39,8 +40,7 @@ class Perplexity(TextNetwork[float]):
     start: bool = True
 
     def __post_init__(self) -> None:
-        if self.value not in get_args(Measure):
-            raise ValueError(f"a likelihood has no value {self.value!r}: use one of {', '.join(get_args(Measure))}")
+        expect_choice(self.value, Measure, "a likelihood has no value")
         super().__post_init__()
         first = self.tokenizer.bos_token_id if self.start else None
         self._start: list[int] = [] if first is None else [first]

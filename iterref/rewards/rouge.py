@@ -10,7 +10,6 @@ Source: Lin 2004 (ROUGE, sections 2 and 3). The numbers are those of the `rouge-
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache, lru_cache
@@ -22,14 +21,13 @@ from rapidfuzz.process import cdist
 
 from iterref.columns import needed_column
 from iterref.rewards.algebra import TextComposable
+from iterref.rewards.base import expect_choice
 from iterref.rewards.memory import Memory
 from iterref.rewards.words import Split, Splitting, split_of
 
 Kind = Literal["rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum"]
 Measure = Literal["precision", "recall", "f"]
 Group = TypeVar("Group", bound=Hashable)
-
-_GRAM = re.compile("rouge([0-9])")
 
 
 class Tokenizer:
@@ -58,14 +56,10 @@ class Targets:
     """
 
     def __init__(self, texts: Sequence[str], kind: Kind, tokenize: Tokenizer) -> None:
-        _known_kind(kind)
         self._tokenize, self._lines = tokenize, kind == "rougeLsum"
-        gram = _GRAM.fullmatch(kind)
-        self._order = int(gram[1]) if gram else 0
-        self._number: dict[str, int] = {}
-        for text in texts:
-            for word in tokenize(text):
-                self._number.setdefault(word, len(self._number) + 1)
+        self._order = int(kind[-1]) if kind[-1].isdecimal() else 0
+        words = dict.fromkeys(word for text in texts for word in tokenize(text))
+        self._number = {word: at for at, word in enumerate(words, 1)}
         self._targets = [self._intern(text) for text in texts]
         grams = list(map(self._grams, self._targets))
         self._column = {gram: place for place, gram in enumerate(dict.fromkeys(gram for one in grams for gram in one))}
@@ -109,11 +103,6 @@ class Targets:
     def _gram_hits(self, grams: Counter[tuple[int, ...]]) -> np.ndarray:
         known = {self._column[gram]: times for gram, times in grams.items() if gram in self._column}
         return np.minimum(self._counts[:, [*known]], np.array([*known.values()], dtype=np.int64)).sum(axis=1)
-
-
-def _known_kind(kind: str) -> None:
-    if kind not in get_args(Kind):
-        raise ValueError(f"there is no ROUGE called {kind!r}: use one of {', '.join(get_args(Kind))}")
 
 
 def union_hits(reference: Sequence[Sequence[Hashable]], candidate: Sequence[Sequence[Hashable]]) -> int:
@@ -166,7 +155,7 @@ class Rouge(TextComposable):
         limit: int = 10_000,
         tokenizer: Splitting | Split = "words",
     ) -> None:
-        _known_kind(kind)
+        expect_choice(kind, Kind, "there is no ROUGE called")
         self.kind, self.measure, self.references = kind, measure, references
         self._pick = measure_index(measure)
         self._tokenize = Tokenizer(stem, tokenizer)
@@ -177,8 +166,7 @@ class Rouge(TextComposable):
         column = needed_column(columns, self.references, len(completions), "ROUGE")
         entries = [reference_texts(entry, f"row {position}") for position, entry in enumerate(column)]
         targets = self._memory.fetch(entries, lambda new: [self._prepared(entries[position]) for position in new])
-        prepared = dict(zip(entries, targets, strict=True))
-        return by_group(entries, completions, lambda entry, texts: self._best(prepared[entry], texts))
+        return by_group(targets, completions, self._best)
 
     def against(self, references: Sequence[str | Sequence[str]]) -> RougeAgainst:
         """The same reward with its references bound, one entry a row: a callable (completions, rows)."""
@@ -193,8 +181,7 @@ class Rouge(TextComposable):
     def _best(self, targets: Targets, completions: Sequence[str]) -> list[float]:
         scores = targets.score(completions)
         best = scores[:, :, 2].argmax(axis=1)
-        chosen: list[float] = scores[np.arange(len(best)), best, self._pick].tolist()
-        return chosen
+        return list(map(float, scores[np.arange(len(best)), best, self._pick]))
 
 
 class RougeAgainst(TextComposable):
@@ -205,19 +192,15 @@ class RougeAgainst(TextComposable):
 
     def __call__(self, completions: Sequence[str], rows: Sequence[int]) -> list[float]:
         """R texts and the R rows that they belong to -> R numbers in [0, 1]."""
-
-        def score(row: int, texts: list[str]) -> list[float]:
+        for row in rows:
             if not 0 <= row < len(self._targets):
                 raise ValueError(f"row {row} has no reference, there are {len(self._targets)}: add its reference")
-            return self._rouge._best(self._targets[row], texts)
-
-        return by_group(rows, completions, score)
+        return by_group([self._targets[row] for row in rows], completions, self._rouge._best)
 
 
 def measure_index(measure: str) -> int:
     """Where `Targets.score` keeps a measure on its last axis. Raises ValueError for an unknown one."""
-    if measure not in get_args(Measure):
-        raise ValueError(f"there is no measure called {measure!r}: use precision, recall or f")
+    expect_choice(measure, Measure, "there is no measure called")
     return get_args(Measure).index(measure)
 
 
@@ -252,11 +235,8 @@ def report_rouge_rows(
 
     if len(predictions) != len(references):
         raise ValueError(f"there are {len(predictions)} predictions for {len(references)} references: give one each")
-    scorer = RougeScorer(list(kinds), use_stemmer=stem)
-    rows = [
-        scorer.score_multi(reference_texts(entry, f"row {row}"), prediction)
-        for row, (prediction, entry) in enumerate(zip(predictions, references, strict=True))
-    ]
+    texts = [reference_texts(entry, f"row {row}") for row, entry in enumerate(references)]
+    rows = list(map(RougeScorer(list(kinds), use_stemmer=stem).score_multi, texts, predictions))
     return {kind: np.array([row[kind].fmeasure for row in rows], dtype=np.float64) for kind in kinds}
 
 

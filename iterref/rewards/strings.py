@@ -70,10 +70,7 @@ def _options(reward: Any, name: str, head: str, given: Sequence[tuple[str, str]]
     values = head.rsplit(":", len(free) - 1) if head else []
     pairs = [*start, *zip(free, values, strict=False), *given]
     options = read(name, pairs, {option: hints[option] for option in parameters})
-    missing = [
-        one.name for one in parameters.values()
-        if one.default is Parameter.empty and one.name not in options and one.kind is Parameter.POSITIONAL_OR_KEYWORD
-    ]  # fmt: skip
+    missing = [option for option in placed if parameters[option].default is Parameter.empty and option not in options]
     if missing:
         raise ValueError(f"the reward {name} needs {missing[0]}: write {name}:{missing[0]}=VALUE")
     return options

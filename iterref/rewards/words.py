@@ -62,11 +62,9 @@ _SPLITS: dict[str, Split] = {"words": ascii_words, "unicode": unicode_words, "ch
 
 def split_of(tokenizer: Splitting | Split) -> Split:
     """The function that splits texts: one of the three by name, or the user's own. Raises `ValueError` for others."""
-    if callable(tokenizer):
-        return tokenizer
-    if tokenizer not in _SPLITS:
+    if not callable(tokenizer) and tokenizer not in _SPLITS:
         raise ValueError(f"there is no tokenizer {tokenizer!r}: use one of {', '.join(_SPLITS)}, or a function")
-    return _SPLITS[tokenizer]
+    return tokenizer if callable(tokenizer) else _SPLITS[tokenizer]
 
 
 def joins(char: str) -> bool:
