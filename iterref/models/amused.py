@@ -3,13 +3,10 @@
     log p(x_0^i | x_t, text) = log-softmax over the codebook of the logits at masked positions; a revealed code is sure
     guidance:  logits = logits_empty + scale (logits_text - logits_empty)                          two passes a row
 
-Training masks a share cos(u pi / 2) of the codes, u uniform, and takes the cross-entropy of the masked ones: its
-optimum is the posterior whatever the share. The schedule is that of the checkpoint's scheduler, a_t = 1 - cos((1 - t)
-pi / 2) in the published ones. `ClassifierFreeGuidance` mixes log-probabilities, which is the same as mixing logits.
-
-Sampler. At temperature 0 `AmusedScheduler` is order="confidence", but that it rounds the number of masks down and
-reveals one code a step at the least, where this library rounds to the nearest; its Gumbel noise is not taken over.
-`ancestral` in its default order is the reverse process itself.
+Training takes the cross-entropy of the masked codes: its optimum is the posterior whatever their share. The schedule is
+that of the checkpoint's scheduler, a_t = 1 - cos((1 - t) pi / 2) in the published ones. `ClassifierFreeGuidance` mixes
+log-probabilities, which is the same as mixing logits. At temperature 0 `AmusedScheduler` is order="confidence", but
+that it rounds the number of masks down and reveals one code a step at the least; its Gumbel noise is not taken over.
 
 Prompts. CLIP's text encoder (Radford et al. 2021, arXiv:2103.00020) gives the states before its last layer and the
 projected embedding. Nothing hides the padding, in training neither. Too long a prompt is refused, and not cut.

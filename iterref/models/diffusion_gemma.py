@@ -4,19 +4,17 @@
     encoder (causal)            prompt -> keys and values of every layer, once a prompt, shared by all its candidates
     decoder (bidirectional)     canvas over these keys and values, which it reads and never adds to
 
-What the output is. Google's fine-tuning replaces every token of a canvas with probability t, uniform, by one of the
-whole vocabulary, and takes the cross-entropy of x_0 at *all* positions: its optimum is the posterior, a token's own
-evidence included, at t as far as the canvas shows how noisy it is. That a token is certain at t = 0 the network cannot
-know, and the denoiser says so. A loss at the replaced positions alone, as in dllm's trainer, makes a network leave a
-token's own evidence out: load it with `left_out=True`. `iterref.check` tells the two apart on texts of the model's.
+Output. Google's fine-tuning replaces every token of a canvas with probability t, uniform, by one of the whole
+vocabulary, and takes the cross-entropy of x_0 at *all* positions: its optimum is the posterior, a token's own evidence
+included. That a token is certain at t = 0 the network cannot know, and the denoiser says so. A loss at the replaced
+positions alone, as in dllm's trainer, leaves a token's own evidence out: load such a network with `left_out=True`.
+`iterref.check` tells the two apart on texts of the model's.
 
-Self-conditioning. The family's samplers feed the last step's logits back. A kernel must be a function of x_t alone, so
-nothing is fed, unless `self_condition=k`: then k passes over the same x_t come first, each fed the logits before it,
-the first zeros. k = 1 is the second pass of training.
+Self-conditioning. A kernel must be a function of x_t alone, so the last step's logits are not fed back, unless
+`self_condition=k`: then k passes over the same x_t come first, each fed the logits before it, the first zeros.
 
-Samplers. `ancestral` is diffusers' DiscreteDDIMScheduler at temperature 1; with order="bounded" it draws, accepts and
-renoises as transformers' entropy-bounded sampler, but for its falling temperature, its early stop and its argmax at the
-end. An answer is one canvas; the samplers go on with another.
+Samplers. `ancestral` is diffusers' DiscreteDDIMScheduler at temperature 1; with order="bounded" it is transformers'
+entropy-bounded sampler, but for its falling temperature, its early stop and its argmax at the end.
 
 Compared with transformers 5.23.0 and diffusers 0.42.1: tests/models/test_diffusion_gemma.py says how close.
 """
@@ -135,8 +133,7 @@ class Network:
         self.model.model.decoder.compile(dynamic=dynamic, mode=mode)
 
     def _pass(self, x_t: Tensor, given: dict[str, Any], logits: Tensor | None) -> Tensor:
-        answer: Tensor = self.model(decoder_input_ids=x_t, self_conditioning_logits=logits, **given).logits
-        return answer
+        return self.model(decoder_input_ids=x_t, self_conditioning_logits=logits, **given).logits
 
     def _pick(self, head: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The states (M, width) of the chosen positions, from all states (R, L, width)."""

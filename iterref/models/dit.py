@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from iterref.denoiser import Denoiser
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.pretrained import filled
 from iterref.models.text.codec import Codec
-from iterref.models.transformer import rotate, sinusoids
+from iterref.models.transformer import rotate
 from iterref.noise import Noise, Schedule
 
 # The noise of all four families: Lou et al. chose the floor of a_t, the others kept it.
@@ -166,6 +167,14 @@ class DitDenoiser(Denoiser):
         logits: Tensor = self.network(x_t, level(self.noise, t, x_t.device, self.timed), where, label)
         logits[:, self.impossible] = -torch.inf
         return logits
+
+
+def sinusoids(x: Tensor, size: int) -> Tensor:
+    """Noise levels (R,) -> features (R, size)."""
+    half = size // 2
+    frequency = torch.exp(torch.arange(half, device=x.device, dtype=torch.float32) * (-log(10_000.0) / half))
+    angle = x.float()[:, None] * frequency
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
 def sight(x_t: Tensor, filler: int) -> Tensor | None:

@@ -6,9 +6,9 @@
 Like the causal model that it was, Dream says at a position what the next one holds. The first position of all reads
 its own logits, as published: a text without a prompt, or behind one that is no chat, begins with <|beginoftext|>.
 
-Files: config.json with model_type "Dream", weights under Qwen2's names, vocab.json and merges.txt. The mask is token
-151666 (config.json says so), the answer ends with <|im_end|> or <|endoftext|> and is filled up with the latter. The
-base model's tokenizer may hold Qwen's chat template: say chat=False for it. DiffuCoder comes in the same format.
+Files: config.json with model_type "Dream", weights under Qwen2's names, vocab.json and merges.txt; DiffuCoder has the
+same. The answer ends with <|im_end|> or <|endoftext|> and is filled up with the latter. The base model's tokenizer may
+hold Qwen's chat template: say chat=False for it.
 
 Compared with ZHZisZZ/dllm at ca176752: tests/models/test_dream.py says how close.
 """

@@ -106,8 +106,7 @@ def _class(kind: str) -> str | None:
 def positions(network: nn.Module, config: Any) -> int | None:
     """How many positions an encoder reads: the rows of its table of positions, of which those up to the padding's are
     for no text where the table has one (RoBERTa's kind); else what its configuration says."""
-    tables = [part for name, part in network.named_modules() if name.endswith("position_embeddings")]
-    rows = [part.weight.shape[0] - (0 if part.padding_idx is None else part.padding_idx + 1)
-            for part in tables if hasattr(part, "weight") and hasattr(part, "padding_idx")]  # fmt: skip
-    most = getattr(config, "max_position_embeddings", None)
-    return min(rows, default=most)
+    named = (part for name, part in network.named_modules() if name.endswith("position_embeddings"))
+    tables = (part for part in named if hasattr(part, "weight") and hasattr(part, "padding_idx"))
+    rows = [len(part.weight) - (-1 if part.padding_idx is None else part.padding_idx) - 1 for part in tables]
+    return min(rows, default=getattr(config, "max_position_embeddings", None))

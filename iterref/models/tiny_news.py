@@ -123,9 +123,9 @@ class SummaryDenoiser(Denoiser):
     network: Transformer
     memory: Memory
     noise: Noise
-    time_independent: bool = True
     half: bool = False
 
+    time_independent = True
     has_probabilities = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
@@ -211,7 +211,8 @@ class Summarizer(TokenizedModel):
             weights = {name: weight.float() for name, weight in load_file(folder / "weights.safetensors").items()}
         try:
             with torch.device("meta"):
-                network = Transformer(TransformerOptions(**config["transformer"]))
+                sizes = {name: size for name, size in config["transformer"].items() if name != "timed" or size}
+                network = Transformer(TransformerOptions(**sizes))  # none that reads the time was ever exported
             network = filled(network, weights, str(folder), lambda name: torch.float32, torch.device(device))
             tokenizer = read_tokenizer(folder, {}, str(folder))
             length, eos, source_length = (int(config[name]) for name in ("length", "eos", "source_length"))

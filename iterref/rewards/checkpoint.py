@@ -23,14 +23,13 @@ Device = torch.device | str
 WORDLISTS = ("*.json", "*.txt", "*.model")
 WANTED = (*WORDLISTS, "*.safetensors")
 UNWANTED = ("[!0-9]*/*",)
-# What a checkpoint may lack, by the part that it is read for: nothing looks at these.
-SPARE = {"encoder": ("pooler", "position_ids"), "CLIP": ("position_ids",)}
-WORDS = {
-    "SequenceClassification": "a sequence classifier",
-    "CausalLM": "a causal language model",
-    "encoder": "a text encoder",
-    "ImageClassification": "an image classifier",
-    "CLIP": "a CLIP model of images and texts",
+# By the kind of network: its name in words, the class that reads it, what a checkpoint may lack (nothing looks there).
+KINDS: dict[Kind, tuple[str, str, tuple[str, ...]]] = {
+    "SequenceClassification": ("a sequence classifier", "AutoModelForSequenceClassification", ()),
+    "CausalLM": ("a causal language model", "AutoModelForCausalLM", ()),
+    "encoder": ("a text encoder", "AutoModel", ("pooler", "position_ids")),
+    "ImageClassification": ("an image classifier", "AutoModelForImageClassification", ()),
+    "CLIP": ("a CLIP model of images and texts", "CLIPModel", ("position_ids",)),
 }
 
 
@@ -54,11 +53,9 @@ class Checkpoint:
 
 
 def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | str = "float32") -> Checkpoint:
-    """The network of a kind from a folder or a name on the hub; one that is loaded already stays where it is.
-
-    Raises `FileNotFoundError` for a folder or file that is missing, and `ValueError` for a checkpoint of pickles, an
-    architecture that `transformers` does not have, weights that lack a part, an unknown device, or too little memory.
-    """
+    """The network of a kind from a folder or a name on the hub; one that is loaded already stays where it is. Raises
+    `FileNotFoundError` for what is missing, and `ValueError` for a checkpoint of pickles, an architecture that
+    `transformers` does not have, weights that lack a part, an unknown device, or too little memory."""
     if not isinstance(source, str | Path):
         if not isinstance(source, torch.nn.Module):
             raise TypeError(f"a {type(source).__name__} is no checkpoint: give a folder, a hub name or a network")
@@ -69,19 +66,17 @@ def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | s
     config = hub.read_json(folder / "config.json", str(folder))
     _check_architecture(folder, config, kind)
     hub.expect_room(str(folder), hub.shapes(folder.glob("*.safetensors"), str(folder)), number, hub.device_of(device))
-    name = {"encoder": "AutoModel", "CLIP": "CLIPModel"}.get(kind, f"AutoModelFor{kind}")
+    words, name, spare = KINDS[kind]
+    safe = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
     with hub.quiet():
         try:
-            network, info = getattr(transformers, name).from_pretrained(
-                folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True
-            )
+            network, info = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, **safe)
         except Exception as error:  # whatever it is, one sentence says what to do
-            raise ValueError(f"{folder} cannot be read as {WORDS[kind]} ({hub.first_line(error)}): give one") from error
-    spare = SPARE.get(kind, ())
+            raise ValueError(f"{folder} cannot be read as {words} ({hub.first_line(error)}): give one") from error
     lacking = sorted(key for key in info["missing_keys"] if not any(part in key for part in spare))
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        told = f"{folder} has no weights for {lacking[0]}{more}, so it is no {WORDS[kind].split(' ', 1)[1]}"
+        told = f"{folder} has no weights for {lacking[0]}{more}, so it is no {words.split(' ', 1)[1]}"
         raise ValueError(f"{told}: give a checkpoint that was trained as one")
     return Checkpoint(network.to(device=device, dtype=number).eval().requires_grad_(False), str(source), folder)
 

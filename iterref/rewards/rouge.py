@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Literal, TypeVar, get_args
 
@@ -135,6 +136,7 @@ def by_group(
     return values
 
 
+@dataclass(eq=False, repr=False)
 class Rouge(TextComposable):
     """ROUGE of a completion against its reference: an **upper bound** (an oracle), because it sees the answer.
 
@@ -146,20 +148,17 @@ class Rouge(TextComposable):
     Raises ValueError for an unknown kind or measure, a missing column or entry, and a reference without a word.
     """
 
-    def __init__(
-        self,
-        kind: Kind = "rougeL",
-        measure: Measure = "f",
-        references: str = "reference",
-        stem: bool = False,
-        limit: int = 10_000,
-        tokenizer: Splitting | Split = "words",
-    ) -> None:
-        expect_choice(kind, Kind, "there is no ROUGE called")
-        self.kind, self.measure, self.references = kind, measure, references
-        self._pick = measure_index(measure)
-        self._tokenize = Tokenizer(stem, tokenizer)
-        self._memory: Memory[tuple[str, ...], Targets] = Memory(limit)
+    kind: Kind = "rougeL"
+    measure: Measure = "f"
+    references: str = "reference"
+    stem: bool = False
+    limit: int = 10_000
+    tokenizer: Splitting | Split = "words"
+
+    def __post_init__(self) -> None:
+        expect_choice(self.kind, Kind, "there is no ROUGE called")
+        self._pick, self._tokenize = measure_index(self.measure), Tokenizer(self.stem, self.tokenizer)
+        self._memory: Memory[tuple[str, ...], Targets] = Memory(self.limit)
 
     def __call__(self, completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers in [0, 1]."""

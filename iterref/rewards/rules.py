@@ -75,14 +75,12 @@ def where(test: Rule, otherwise: float | None, ask: Ask, index: Tensor) -> Tenso
 
 def compare(operator: Callable[[Any, Any], Any], threshold: float | None, ask: Ask, index: Tensor) -> Tensor:
     """r_0 against a threshold or, for None, against r_1, by an operator such as `operator.gt`."""
-    held: Tensor = operator(ask(0, index), ask(1, index) if threshold is None else threshold)
-    return held
+    return operator(ask(0, index), ask(1, index) if threshold is None else threshold)
 
 
 def join(operator: Callable[[Any, Any], Any], tests: tuple[Rule, Rule], split: int, ask: Ask, index: Tensor) -> Tensor:
     """Two tests together, by `operator.and_` or `or_`. The second's parts follow the `split` of the first."""
-    joined: Tensor = operator(tests[0](ask, index), tests[1](lambda part, texts: ask(split + part, texts), index))
-    return joined
+    return operator(tests[0](ask, index), tests[1](lambda part, texts: ask(split + part, texts), index))
 
 
 def negate(test: Rule, ask: Ask, index: Tensor) -> Tensor:

@@ -31,9 +31,8 @@ class TextReward(Composable):
     signature names, or everything with `**kwargs`. `decode` makes R texts of tokens (R, L) long; `prompts` and every
     column hold one entry a row. A parameter called `rows` gets the rows' `identities` (B,) in the user's input (their
     places unless given), `prompt_index` their places among the prompts, `completion_ids` the tokens of each text up to
-    its end, as `ids` (tokens (R, L), R texts -> R lists) cuts them. A mixture may have parts that judge the tokens.
-
-    Raises ValueError when the columns differ in length, use a reserved name, or the function needs one that is missing.
+    its end, as `ids` (tokens (R, L), R texts -> R lists) cuts them. Raises ValueError for columns of different lengths
+    or of a reserved name, and for one that is missing.
     """
 
     checks: ClassVar[bool] = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from math import isfinite
@@ -23,7 +23,7 @@ LEAST = {
     "weight_decay": 0, "end_weight": 0, "keep_weight": 0, "ema": 0, "validation_every": 1, "validation_rows": 1,
     "checkpoint_minutes": 0, "threads": 1,
 }  # fmt: skip
-BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], dict[str, float]]] = {
+BOUNDS: dict[str, tuple[Callable[[Any, Any], Any], Mapping[str, float]]] = {
     "at least": (ge, LEAST),
     "at most": (le, {"seed": 2**32 - 1, "threads": 1024}),
     "above": (gt, {"matrix_rate": 0, "rate": 0, "clip": 0}),

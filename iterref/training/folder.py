@@ -100,22 +100,20 @@ def changed_options(record: dict[str, Any], config: TrainConfig, texts: str) -> 
     folder, old = Path(config.out), record["options"]
     if record["texts"] != texts:
         raise ValueError(f"{folder} holds a run on other texts: {ANEW}")
-    differ = {
-        name: [old.get(name), value]
-        for name, value in {**asdict(config), "torch": str(torch.__version__)}.items()
-        if name not in UNCOMPARED and {**old, "torch": record["torch"]}.get(name) != value
-    }
+    then, now = {**old, "torch": record["torch"]}, {**asdict(config), "torch": str(torch.__version__)}
+    others = [name for name in now if name not in UNCOMPARED and then.get(name) != now[name]]
+    differ = {name: [then.get(name), now[name]] for name in others}
     fixed = {name: pair for name, pair in differ.items() if name not in (*FREE, "torch")}
     if fixed:
-        listed = ", ".join(f"{name} {then!r} and not {now!r}" for name, (then, now) in fixed.items())
+        listed = ", ".join(f"{name} {old!r} and not {new!r}" for name, (old, new) in fixed.items())
         raise ValueError(f"{folder} holds a run with {listed}: give the options it was begun with, or {ANEW}")
     step = record["state"]["step"]
     if config.steps < step:
         raise ValueError(f"{folder} holds a run of {step} steps, and steps is {config.steps}: raise steps, or {ANEW}")
     before = TrainConfig(**old)
     if any(before.rate_share(k) != config.rate_share(k) for k in range(step)):
-        now, then = (f"steps {one.steps} and cooldown {one.cooldown}" for one in (config, before))
-        raise ValueError(f"at step {step} the learning rates would not be those of {now}: give {then}, or {ANEW}")
+        new, old = (f"steps {one.steps} and cooldown {one.cooldown}" for one in (config, before))
+        raise ValueError(f"at step {step} the learning rates would not be those of {new}: give {old}, or {ANEW}")
     return differ
 
 

@@ -162,7 +162,7 @@ def masked_loss(
     x_0 = target.repeat_interleave(copies, dim=0)
     t = spread_times(len(x_0), generator)[:, None]
     where = torch.rand(x_0.shape, generator=generator) < t
-    states = network.decode(x_0.masked_fill(where, network.options.mask), memory, t[:, 0] if network.time else None)
+    states = network.decode(x_0.masked_fill(where, network.options.mask), memory)
     log_p = network.target_log_probs(states, memory, where, x_0)
     share = weight.repeat_interleave(copies, dim=0) * where / where.sum(1, keepdim=True).clamp_min(1)
     return -(log_p * share[where]).sum() / len(x_0)

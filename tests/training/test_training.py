@@ -21,11 +21,11 @@ from iterref.training.trainer import Trainer, token_weight
 from tests.support.training import small_run, write_pairs, write_sentences
 
 
-def tiny(timed: bool = False) -> Transformer:
+def tiny() -> Transformer:
     torch.manual_seed(0)
     return Transformer(
         TransformerOptions(
-            vocab=20, mask=MASK, pad=PAD, width=32, heads=2, hidden=32, encoder_layers=1, decoder_layers=1, timed=timed
+            vocab=20, mask=MASK, pad=PAD, width=32, heads=2, hidden=32, encoder_layers=1, decoder_layers=1
         )
     )
 
