@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iterref.models.device_map import entrance, together, tokens_of
+from iterref.models.device_map import entrance, tokens_of
 
 PROBE = 8  # tokens by which a class is tried
 
@@ -40,7 +40,7 @@ class Bidirectional:
     @property
     def ranks(self) -> int:
         """How many ranks compute it together."""
-        return together(self.model)
+        return int(getattr(self.model, "_tp_size", None) or 1)
 
     @property
     def vocab(self) -> int:

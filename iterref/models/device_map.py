@@ -106,11 +106,6 @@ def tokens_of(model: Any) -> nn.Embedding:
     return cast(nn.Embedding, model.get_input_embeddings())
 
 
-def together(model: nn.Module) -> int:
-    """How many ranks compute a network together."""
-    return int(getattr(model, "_tp_size", None) or 1)
-
-
 def spread(way: str, limits: Mapping[Where, Where] | None, model: nn.Module, dtype: torch.dtype) -> dict[str, Where]:
     """A place for every part of a model by one of `WAYS`, within limits or what is free; the model is taken apart. A
     part whose weights are all another's goes where the other goes, and is not counted: `accelerate` knows of single

@@ -81,23 +81,17 @@ class Pooling:
     def __call__(self, states: Tensor, mask: Tensor) -> Tensor:
         """Last states (R, T, D) and which are the text's (R, T) -> embeddings (R, E) float64 of length 1."""
         states, mask = states.double(), mask.bool()
-        weights = mask[:, :, None].double()
-        size = weights.sum(1)
-        first = mask.int().argmax(1)
-        last = mask.shape[1] - 1 - mask.int().flip(1).argmax(1)
-        row = torch.arange(len(states), device=states.device)
-        vectors = []
-        for way in self.ways:
-            if way in ("cls", "lasttoken"):
-                vectors.append(states[row, first if way == "cls" else last])
-            elif way == "max":
-                vectors.append(states.masked_fill(~mask[:, :, None], -torch.inf).amax(1))
-            elif way == "weightedmean":
-                heavier = weights * torch.arange(1, mask.shape[1] + 1, device=states.device)[:, None]
-                vectors.append((states * heavier).sum(1) / heavier.sum(1))
-            else:
-                vectors.append((states * weights).sum(1) / (size if way == "mean" else size.sqrt()))
-        pooled = torch.cat(vectors, 1)
+        weights, row = mask[:, :, None].double(), torch.arange(len(states), device=states.device)
+        heavier = weights * torch.arange(1, mask.shape[1] + 1, device=states.device)[:, None]
+        known = {
+            "cls": lambda: states[row, mask.int().argmax(1)],
+            "lasttoken": lambda: states[row, heavier[:, :, 0].argmax(1)],
+            "max": lambda: states.masked_fill(~mask[:, :, None], -torch.inf).amax(1),
+            "mean": lambda: (states * weights).sum(1) / weights.sum(1),
+            "mean_sqrt_len_tokens": lambda: (states * weights).sum(1) / weights.sum(1).sqrt(),
+            "weightedmean": lambda: (states * heavier).sum(1) / heavier.sum(1),
+        }
+        pooled = torch.cat([known[way]() for way in self.ways], 1)
         for layer in self.layers:
             pooled = layer.to(pooled.device)(pooled)
         return nn.functional.normalize(pooled, dim=1)

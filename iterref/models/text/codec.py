@@ -8,7 +8,8 @@ tokenizer_config.json or special_tokens_map.json names, else the usual names (`<
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -104,10 +105,8 @@ class Codec:
     @cached_property
     def frame(self) -> tuple[list[int], list[int]]:
         """What the tokenizer's post-processor puts before a text and behind it, such as [CLS] and [SEP]."""
-        texts = (self.tokenizer.encode(text) for text in ("a", *self.tokenizer.get_vocab()))
-        read = next(one for one in texts if 0 in one.sequence_ids)  # the marks of what belongs to the text itself
-        places = [place for place, of in enumerate(read.sequence_ids) if of == 0]
-        return read.ids[: places[0]], read.ids[places[-1] + 1 :]
+        written = self.tokenizer.post_processor
+        return ([], []) if written is None else _frame(json.loads(written.__getstate__()))
 
     @cached_property
     def special(self) -> dict[int, str]:
@@ -206,6 +205,29 @@ def mismatch(name: str, vocab: int, codec: Codec | None, besides: str = "") -> V
     known = "" if codec is None else f" and the tokenizer {codec.size}"
     how = "load the model with the tokenizer of its training (tokenizer=...)"
     return ValueError(f"{name} knows {vocab} tokens{known}{besides}: they do not fit, so {how}")
+
+
+def _frame(processor: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """The ids before a text and behind it, from a post-processor as tokenizer.json writes it."""
+    kind = processor.get("type")
+    if kind in ("BertProcessing", "RobertaProcessing"):
+        return [int(processor["cls"][1])], [int(processor["sep"][1])]
+    if kind == "Sequence":
+        before, behind = list[int](), list[int]()
+        for one in processor["processors"]:
+            first, last = _frame(one)
+            before, behind = first + before, behind + last
+        return before, behind
+    if kind != "TemplateProcessing":
+        return [], []
+    parts = processor["single"]
+    at = next(at for at, part in enumerate(parts) if "Sequence" in part)
+
+    def ids(some: Sequence[Mapping[str, Any]]) -> list[int]:
+        named = [processor["special_tokens"][part["SpecialToken"]["id"]] for part in some]
+        return [int(token) for one in named for token in one["ids"]]
+
+    return ids(parts[:at]), ids(parts[at + 1 :])
 
 
 def _special(tokenizer: Tokenizer, config: dict[str, Any], keys: Sequence[str], usual: Sequence[str]) -> int | None:
