@@ -1,9 +1,6 @@
 """Instances: a network and a tokenizer that are in memory already, as the checkpoint that they would be saved as.
 
-    model.config, model.state_dict(), tokenizer  ->  Checkpoint  ->  the family that the configuration names
-
-The network's own code is not asked again: its weights go into this package's modules or the classes that `transformers`
-ships, as those of a folder do.
+The network's own code is not asked again: its weights go where those of a folder do.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Pretrained: networks of `transformers` classes from checkpoints, as data and never as code, and without noise.
-
-    weights  ->  the class, in evaluation mode, in one precision, on one device or spread over several by a map
+"""Pretrained: networks of `transformers` classes from checkpoints, as data and never as code, for inference.
 
 A network is refused where the checkpoint lacks a part of it or holds one that it has no place for: a layer of random
 numbers would answer too, and nobody would notice.

@@ -2,9 +2,8 @@
 
     p(summary | document) by masked diffusion over a canvas of L tokens: the summary, then <eos> to the end
 
-The document is encoded once; its candidates share the result. The training text is lower-cased, split into words and
-punctuation, with a number written `##`; `normalise` brings raw text to that form. docs/tiny_news.md tells how the
-weights were made and how good they are.
+The document is encoded once; its candidates share the result. `normalise` brings raw text to the form of the training
+data. docs/tiny_news.md tells how the weights were made and how good they are.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     states, clean    the first step whole, then what changed:  [place, token, place, token, ...] a step and row
     rounds             a step and row: decisions of candidates [reward, verdict, what differs from the sample before]
 
-Of long runs the page writes out the best candidates of a decision alone, and of the others their rewards, so that it
-stays within `ROOM`; what was put to the test comes before what was not.
+Of long runs the best candidates of a decision alone are written out, those that were tested first, and of the others
+their rewards, so that the page stays within `ROOM`.
 """
 
 from __future__ import annotations

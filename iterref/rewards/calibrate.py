@@ -63,7 +63,7 @@ def calibrate_alpha(
     name = "mean reward" if kl is None else "KL"
     if not np.isfinite(wanted):
         raise ValueError(f"the wanted {name} must be a finite number, got {wanted}")
-    tilt = _Tilt.of(pilot_rewards(pilot), rows)
+    tilt = _Tilt(pilot_rewards(pilot), rows)
     level = attrgetter("reward" if kl is None else "kl")
     low, high = tilt.bracket(least)
     most = tilt.at(high)
@@ -97,18 +97,10 @@ def pilot_rewards(pilot: Any) -> np.ndarray:
     return numbers
 
 
-@dataclass(frozen=True)
 class _Tilt:
-    """The targets of a pilot at any beta = 1 / alpha: `excess` (n,) below the best of each prompt, `group` (n,)."""
+    """The targets of a pilot of (n,) or (B, n) rewards, at any beta = 1 / alpha."""
 
-    excess: np.ndarray
-    group: np.ndarray
-    best: np.ndarray
-    count: np.ndarray
-
-    @classmethod
-    def of(cls, rewards: np.ndarray, rows: Sequence[Any] | None) -> _Tilt:
-        """Of (n,) or (B, n) rewards."""
+    def __init__(self, rewards: np.ndarray, rows: Sequence[Any] | None) -> None:
         if rewards.ndim not in (1, 2):
             raise ValueError(f"the pilot has shape {rewards.shape}: give (samples,) or (prompts, samples)")
         owners = np.repeat(np.arange(rewards.size // rewards.shape[-1]), rewards.shape[-1])
@@ -121,7 +113,8 @@ class _Tilt:
         if np.isneginf(best).any():
             prompt = names[int(np.isneginf(best).argmax())]
             raise ValueError(f"all samples of prompt {prompt} in the pilot are forbidden: draw more, or allow more")
-        return cls(values - best[group], group, best, np.bincount(group).astype(np.float64))
+        self.excess, self.group, self.best = values - best[group], group, best  # (n,) below the best of their prompts
+        self.count = np.bincount(group).astype(np.float64)
 
     def at(self, beta: float) -> Calibration:
         """What the pilot says about alpha = 1 / beta, the means over prompts."""

@@ -1,8 +1,7 @@
 """Checkpoints of reward models: networks and tokenizers in `transformers`' own format, read without running their code.
 
-A checkpoint is a folder, the name of a bundled one, or a name on the hub, with config.json and *.safetensors. Pickled
-weights are never opened, code of a checkpoint's own never runs, and a network is refused when the checkpoint lacks a
-part of it: a head of random numbers would be a reward too, and nobody would notice.
+A checkpoint is a folder, the name of a bundled one, or a name on the hub, with config.json and *.safetensors. A network
+is refused when the checkpoint lacks a part of it: a head of random numbers would be a reward too.
 """
 
 from __future__ import annotations

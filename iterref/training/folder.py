@@ -3,8 +3,7 @@
     checkpoint.pt   options, texts' digest, tokenizer, weights, averages, optimizers, progress       replaced at once
     tokenizer.json, train_curve.csv, weights.safetensors, then config.json with their digests        the export
 
-Each file is replaced atomically (`iterref.files`), and an export that broke off between two of them is told from a
-whole one by the digests.
+Each file is replaced atomically, and an export that broke off is told from a whole one by the digests.
 """
 
 from __future__ import annotations

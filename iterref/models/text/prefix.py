@@ -2,8 +2,7 @@
 
     canvas  =  [start] prompt  then free positions up to L           p(rest | prompt): infilling, the prompt is frozen
 
-Every canvas has the same L positions, so a prompt's length changes how many are free and needs no padding: a row's
-answer is the same whatever prompts stand beside it.
+Every canvas has the same L positions, so that prompts need no padding, and do not feel each other.
 """
 
 from __future__ import annotations
@@ -21,11 +20,10 @@ from iterref.models.text.tokenized import TokenizedModel
 
 
 class PrefixModel(TokenizedModel):
-    """Prompts in, a denoiser with canvases that begin with them out, and text to tokens and back.
+    """Prompts in, a denoiser with canvases that begin with them out, and whole texts (with prompts) to tokens and back.
 
     `denoiser` is the model of whole canvases, `length` their positions L (prompt and start token included). `framed`
-    says that the model's texts begin with the codec's start token. The texts that `encode` and `decode` know are whole:
-    prompt and continuation.
+    says that the model's texts begin with the codec's start token.
     """
 
     def __init__(

@@ -2,8 +2,7 @@
 
     network input  =  prompt  answer  [tail]  padding            L free positions, whatever the prompt's length
 
-Unequal prompts are padded behind the answer and the padding is hidden, so that every position keeps the number that it
-has alone. The input has the same shape in every call of a run.
+Unequal prompts are padded behind the answer, hidden: every position keeps the number that it has alone.
 """
 
 from __future__ import annotations
