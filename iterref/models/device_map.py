@@ -115,8 +115,8 @@ def spread(way: str, limits: Mapping[Where, Where] | None, model: nn.Module, dty
 
     unsplit = _unsplit(model)
     if not getattr(model, "_no_split_modules", None):
-        told = f"a {type(model).__name__} does not say which of its layers may be apart"
-        raise ValueError(f"{told}, so device_map={way!r} cannot: name the place of every part")
+        lacks = f"a {type(model).__name__} does not say which of its layers may be apart"
+        raise ValueError(f"{lacks}, so device_map={way!r} cannot: name the place of every part")
     homes = {id(weight): name for name, weight in model.named_parameters()}
     table = homes[id(tokens_of(model).weight)]
     twins: dict[str, str] = {}

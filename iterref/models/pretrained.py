@@ -58,8 +58,8 @@ def network(
             if "out of memory" in str(error):
                 raise
             if "offload_folder" in str(error):
-                told = f"some weights of {checkpoint.name} that go to the disk are not in its files"
-                raise ValueError(f"{told} as a {kind.__name__} has them: say offload_folder=") from None
+                lacks = f"some weights of {checkpoint.name} that go to the disk are not in its files"
+                raise ValueError(f"{lacks} as a {kind.__name__} has them: say offload_folder=") from None
             raise _unfit(kind, checkpoint, first_line(error)) from None
     missing, left = (sorted(name for name in info[one] if not _among(name, spare)) for one in (
         "missing_keys", "unexpected_keys"

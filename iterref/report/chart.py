@@ -1,5 +1,5 @@
-"""Chart: series along a run as one inline SVG, one line each, broken where it has no value; colours and dashes are
-those of the style sheet."""
+"""Chart: series along a run as one inline SVG, a line each, broken where it has no value, as the style sheet draws it.
+"""
 
 from __future__ import annotations
 

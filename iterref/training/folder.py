@@ -129,8 +129,8 @@ def export(trainer: Trainer, folder: Path, tokenizer: Tokenizer, facts: dict[str
         "train_curve.csv": curve.getvalue().encode(),
         "weights.safetensors": save({name: p.half().contiguous() for name, p in trainer.average.items()}),
     }
-    names = {"train": [Path(file).name for file in config.train], "out": folder.name}
-    names["validation"] = config.validation and Path(config.validation).name
+    held_out = config.validation and Path(config.validation).name
+    names = {"train": [Path(file).name for file in config.train], "out": folder.name, "validation": held_out}
     record = {
         "format": FORMAT, "noise": "absorbing", "eos": EOS, "source_length": config.source_length,
         "length": config.length, "prompted": trainer.prompted, "transformer": asdict(trainer.network.options),
