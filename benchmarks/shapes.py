@@ -21,7 +21,7 @@ from torch import Tensor
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.dit import SCHEDULE, Dit, DitOptions
 from iterref.models.mdlm import MaskedDit
-from iterref.models.text.prompted import bound
+from iterref.models.text.prompted import Filling
 from iterref.models.tiny_news import Summarizer
 from iterref.noise import Schedule, absorbing
 from iterref.padding import Padded
@@ -117,7 +117,7 @@ def dit(options: DitOptions, dtype: torch.dtype, device: torch.device) -> Masked
             weight.data = torch.nn.init.normal_(weight.data, std=0.05).to(dtype)
     noise = absorbing(options.vocab, options.vocab - 1, SCHEDULE)
     none = torch.empty(0, dtype=torch.long, device=device)
-    return MaskedDit(network.eval().requires_grad_(False), noise, False, none)
+    return MaskedDit(network.eval().requires_grad_(False), noise, none, timed=False)
 
 
 def llada(length: int, dtype: torch.dtype, device: torch.device) -> Any:
@@ -133,7 +133,7 @@ def llada(length: int, dtype: torch.dtype, device: torch.device) -> Any:
             torch.set_default_dtype(usual)
     noise = absorbing(LLADA["vocab_size"], schedule=Schedule("linear"))
     none = torch.empty(0, dtype=torch.long, device=device)
-    return bound(Bidirectional(model, causal=True), noise, [[]], length, none)
+    return Filling(Bidirectional(model, causal=True), noise, none, length)([[]])
 
 
 def free(tokens: Tensor, rows: Tensor) -> Tensor:

@@ -162,7 +162,7 @@ def _denoisers() -> dict[str, tuple[Any, Tensor]]:
     from benchmarks.shapes import dit
     from iterref.models.bidirectional import Bidirectional
     from iterref.models.dit import DitOptions
-    from iterref.models.text.prompted import bound
+    from iterref.models.text.prompted import Filling
     from iterref.models.tiny_news import Summarizer
 
     made = dit(DitOptions(vocab=40, width=16, blocks=1, heads=2, condition=8), torch.float32, torch.device("cpu"))
@@ -175,7 +175,7 @@ def _denoisers() -> dict[str, tuple[Any, Tensor]]:
         def __call__(self, ids: Tensor, seen: Tensor | None, where: Tensor) -> Tensor:
             return torch.sin(torch.arange(9.0) * (1 + ids[where][:, None]) + ids.sum(1)[where.nonzero()[:, 0]][:, None])
 
-    answers = bound(Network(), absorbing(9), [[1, 2], [3]], 4, torch.tensor([7]))
+    answers = Filling(Network(), absorbing(9), torch.tensor([7]), 4)([[1, 2], [3]])
     table = Table(torch.randn(3, 3, 3, generator=torch.Generator().manual_seed(1)), absorbing(4))
     found = {"dit": (made, torch.full((2, 6), 39)), "answers": (answers, torch.full((2, 4), 8)),
              "tempered": (Tempered(table, 0.6), torch.full((2, 3), 3)), "tiny-news": (news, canvas),

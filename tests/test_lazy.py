@@ -24,7 +24,7 @@ def file_of(package: str) -> Path:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_static_types_name_all_that_is_public_and_it_is_there(package: str) -> None:
-    """Type checkers and editors read imports under TYPE_CHECKING; `__all__` makes them public."""
+    """Type checkers and editors read imports under TYPE_CHECKING; `__all__` lists the same."""
     module = import_module(package)
     source = ast.parse(file_of(package).read_text())
     [block] = [node for node in source.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
@@ -37,7 +37,7 @@ def test_static_types_name_all_that_is_public_and_it_is_there(package: str) -> N
 
 @pytest.mark.parametrize("room", registry.ROOMS)
 def test_the_list_of_a_room_has_what_its_files_offer(room: str) -> None:
-    """To fix: import what is missing under TYPE_CHECKING in the room's __init__.py, and add it to `__all__`."""
+    """To fix: import what is missing under TYPE_CHECKING in the room's __init__.py."""
     own = {name: entry for name, entry in registry.entries(room).items() if entry.module.startswith(f"iterref.{room}.")}
     offered = set(own) if room == "models" else {entry.target for entry in own.values()}
     assert offered - set(import_module(f"iterref.{room}").__all__) == set()

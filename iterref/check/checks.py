@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from iterref.check.form import FORM, shape
-from iterref.check.meaning import MEANING
+from iterref.check.findings import FORM, MEANING, shape
 from iterref.check.probe import LATE, TIMES, Finding, Probe, apart, better
 from iterref.denoiser import Denoiser
 from iterref.models.base import TextModel
@@ -18,22 +17,15 @@ ROWS = 8  # canvases where no text is given
 
 
 def check(
-    denoiser: Denoiser,
-    texts: Tensor,
-    free: Tensor | None = None,
-    rows: Tensor | None = None,
-    *,
-    real: bool = False,
-    forbidden: Sequence[int] = (),
-    seed: int = 0,
-    tolerance: float = 1e-4,
-) -> list[Finding]:
+    denoiser: Denoiser, texts: Tensor, free: Tensor | None = None, rows: Tensor | None = None, *, real: bool = False,
+    forbidden: Sequence[int] = (), seed: int = 0, tolerance: float = 1e-4,
+) -> list[Finding]:  # fmt: skip
     """What holds of a denoiser, tried on R >= 2 finished texts (R, L) long.
 
-    `free` (R, L) bool marks the positions that are corrupted (all unless given) and `rows` (R,) names the prompts (all
-    the first unless given). `real` says that the texts are of the kind that the model writes, a few hundred tokens or
-    more of them; without, meaning is not judged. `forbidden` lists tokens that must be impossible. `tolerance` is the
-    largest difference of two probabilities that count as equal: 1e-4 suits float32, half precision needs about 1e-2.
+    `free` (R, L) bool marks the positions that are corrupted (all unless given) and `rows` (R,) names the prompts (the
+    first unless given). `real` says that the texts are of the kind that the model writes, a few hundred tokens or more;
+    without, meaning is not judged. `forbidden` lists tokens that must be impossible. Two probabilities that differ by
+    at most `tolerance` count as equal: 1e-4 suits float32, half precision needs about 1e-2.
 
     Raises `ValueError` for fewer than two texts or a row without a free position.
     """
@@ -52,14 +44,9 @@ def check(
 
 
 def check_model(
-    model: TextModel,
-    texts: Sequence[str] | None = None,
-    prompts: Sequence[str] | None = None,
-    *,
-    forbidden: Sequence[int] = (),
-    seed: int = 0,
-    tolerance: float = 1e-4,
-) -> list[Finding]:
+    model: TextModel, texts: Sequence[str] | None = None, prompts: Sequence[str] | None = None, *,
+    forbidden: Sequence[int] = (), seed: int = 0, tolerance: float = 1e-4,
+) -> list[Finding]:  # fmt: skip
     """What holds of a text model and its denoiser, tried on R >= 2 real texts, of R `prompts` if the model needs them.
 
     Without texts, form alone is judged, on tokens that the denoiser itself draws. The options are those of `check`.

@@ -13,18 +13,4 @@ if TYPE_CHECKING:
     from iterref.loading import load
     from iterref.models import amused, diffusion_gemma, dream, duo, llada, masked_lm, mdlm, sedd, tiny_news, udlm
 
-__all__ = [
-    "amused",
-    "diffusion_gemma",
-    "dream",
-    "duo",
-    "llada",
-    "load",
-    "masked_lm",
-    "mdlm",
-    "sedd",
-    "tiny_news",
-    "udlm",
-]
-
 lazy.attach(__name__)

@@ -3,13 +3,13 @@
     log p(x_0^i | x_t, text) = log-softmax over the codebook of the logits at masked positions; a revealed code is sure
     guidance:  logits = logits_empty + scale (logits_text - logits_empty)                          two passes a row
 
-Training masks a share cos(u pi / 2) of the codes, u uniform, and takes the cross-entropy of the masked ones: its
-optimum is the posterior whatever the share. The schedule is that of the checkpoint's scheduler, a_t = 1 - cos((1 - t)
-pi / 2) in the published ones. `ClassifierFreeGuidance` mixes log-probabilities, which is the same as mixing logits.
+Training takes the cross-entropy of the masked codes: its optimum is the posterior whatever their share. The schedule is
+that of the checkpoint's scheduler, a_t = 1 - cos((1 - t) pi / 2) in the published ones. `ClassifierFreeGuidance` mixes
+log-probabilities, which is the same as mixing logits. At temperature 0 `AmusedScheduler` is order="confidence", but
+that it rounds the number of masks down and reveals one code a step at the least; its Gumbel noise is not taken over.
 
-Sampler. At temperature 0 `AmusedScheduler` is order="confidence", but that it rounds the number of masks down and
-reveals one code a step at the least, where this library rounds to the nearest; its Gumbel noise is not taken over.
-`ancestral` in its default order is the reverse process itself.
+Prompts. CLIP's text encoder (Radford et al. 2021, arXiv:2103.00020) gives the states before its last layer and the
+projected embedding. Nothing hides the padding, in training neither. Too long a prompt is refused, and not cut.
 
 Compared with diffusers 0.42.1: tests/models/test_amused.py says how close.
 """
@@ -26,11 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from iterref.denoiser import Denoiser, carry_over
+from iterref.fence import fenced
 from iterref.guidance import ClassifierFreeGuidance
-from iterref.hub import fetched, read_json
-from iterref.models import vq
+from iterref.hub import fetched, first_line, quiet, read_json
+from iterref.models import pretrained, vq
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.clip_text import Read, Reader
 from iterref.models.family import Family
 from iterref.models.text.tokenized import TokenizedModel
 from iterref.models.vq import ImageCodec
@@ -48,6 +48,63 @@ FILES = (INDEX, "*/config.json", "scheduler/scheduler_config.json", "tokenizer/*
          "*/model.safetensors", "*/diffusion_pytorch_model.safetensors", "*.safetensors.index.json",
          "*/*-of-?????.safetensors")  # fmt: skip
 GUIDANCE, AESTHETIC = 10.0, 6.0  # the published pipeline's
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """Prompts that were read: `states` (U, T, D) and `pooled` (U, P) of U different ones, and `which` (B,) of them each
+    row has, None where all rows have the first."""
+
+    states: Tensor
+    pooled: Tensor
+    which: Tensor | None
+
+    def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(R,) rows -> (R, T, D), (R, P)."""
+        at = torch.zeros_like(rows) if self.which is None else self.which[rows]
+        return self.states[at], self.pooled[at]
+
+
+class Reader:
+    """CLIP's tokenizer and text encoder; a prompt has `room` for tokens."""
+
+    def __init__(self, words: Path, checkpoint: Checkpoint) -> None:
+        """The tokenizer in a folder `words`, and the text encoder of a checkpoint. Raises `FileNotFoundError` where
+        there is no tokenizer, and `ValueError` for parts that cannot be read or do not belong together."""
+        import transformers
+
+        if not any((words / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+            raise FileNotFoundError(f"{words} has no vocab.json and no tokenizer.json: get the pipeline's whole folder")
+        fast: Any = getattr(transformers, "CLIPTokenizerFast")  # noqa: B009  an alias that version 5 makes at run time
+        with quiet():
+            try:
+                self.tokenizer = fast.from_pretrained(words, local_files_only=True)
+            except Exception as error:  # the library's parsers raise bare Exceptions
+                raise ValueError(f"{words} is no tokenizer of CLIP's ({first_line(error)}): get it again") from None
+        known, size = checkpoint.size("vocab_size"), len(self.tokenizer)
+        if size > known:
+            told = f"the tokenizer in {words} has {size} tokens and {checkpoint.name} knows {known}"
+            raise ValueError(f"{told}: they belong to different models")
+        checkpoint.expect_room()
+        kind: Any = transformers.CLIPTextModelWithProjection
+        config = pretrained.settings(kind.config_class, checkpoint)
+        self.encoder: Any = pretrained.network(kind, config, checkpoint, spare=("position_ids",))
+        self.room = min(self.tokenizer.model_max_length, config.max_position_embeddings)
+
+    def __call__(self, prompts: Sequence[str]) -> Read:
+        """B prompts, each different one read once. Raises `ValueError` for one that is too long, naming the row."""
+        different = list(dict.fromkeys(prompts))
+        ids = self.tokenizer(different, padding="max_length", max_length=self.room, verbose=False)["input_ids"]
+        for prompt, one in zip(different, ids, strict=True):
+            if len(one) > self.room:
+                row = list(prompts).index(prompt)
+                raise ValueError(f"prompt {row} has {len(one)} tokens and the model reads {self.room}: shorten it")
+        device = self.encoder.device
+        with fenced(device):
+            answer = self.encoder(input_ids=torch.tensor(ids, device=device), output_hidden_states=True)
+        number = {prompt: at for at, prompt in enumerate(different)}
+        which = torch.tensor([number[prompt] for prompt in prompts], device=device)
+        return Read(answer.hidden_states[-2], answer.text_embeds, which)
 
 
 class Network:
@@ -72,10 +129,8 @@ class Network:
         return logits.float()
 
     def compile(self, *, dynamic: bool, mode: str | None) -> None:
-        """Has torch compile the transformer's layers at first use, one for all; `dynamic` lets the number of rows vary.
-
-        The convolutions around them stay as they are: halving a grid of any size is more than torch can compile.
-        """
+        """Has torch compile the transformer's layers at first use. The convolutions around them stay as they are:
+        halving a grid of any size is more than torch can compile."""
         for layer in self.body.transformer_layers:
             layer.compile(dynamic=dynamic, mode=mode)
 
@@ -83,7 +138,7 @@ class Network:
 @dataclass(eq=False)
 class Grid(Denoiser):
     """The masked denoiser of B texts' images. `shape` is (h, w) codes, `micro` (5,) the original width and height, the
-    crop's corner and the aesthetic score that are asked for."""
+    crop's corner and the aesthetic score."""
 
     network: Network
     noise: Noise
@@ -126,10 +181,7 @@ class ImageModel(TokenizedModel):
         self.guidance, self.avoided = 1.0 if guidance is None else float(guidance), avoided
 
     def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
-        """B prompts -> their denoiser, empty canvases (B, L) long, and free positions (B, L) bool, all of them.
-
-        Raises `ValueError` for no prompts, or one that is longer than the model reads, naming the row.
-        """
+        """As `TextModel.prepare`; all positions of the canvases (B, L) are free."""
         canvas = self._blank(prompts)
         given: Denoiser = Grid(self.network, self.noise, self.reader(prompts), self.images.shape, self.micro)
         if self.guidance != 1:
@@ -140,7 +192,7 @@ class ImageModel(TokenizedModel):
         return given, canvas, torch.ones_like(canvas, dtype=torch.bool)
 
     def render(self, tokens: Tensor) -> Tensor:
-        """Canvases (R, L) long -> images (R, 3, H, W) float32 in [0, 1]; what is masked is grey."""
+        """(R, L) long -> images (R, 3, H, W) float32 in [0, 1]; what is masked is grey."""
         return self.images.render(tokens)
 
     def decode(self, tokens: Tensor) -> list[Any]:
@@ -148,27 +200,16 @@ class ImageModel(TokenizedModel):
         return vq.pictures(self.render(tokens))
 
     def encode(self, texts: Sequence[Any] | Tensor) -> Tensor:
-        """R images of the model's size, of PIL or floats (3, H, W) in [0, 1] -> finished canvases (R, L) long.
-
-        Raises `ValueError` for an image of another size or outside of [0, 1], naming it.
-        """
+        """R images, as `ImageCodec.codes` takes them -> finished canvases (R, L) long."""
         return self.images.codes(texts).to(self.device)
 
 
 def load(
-    name: str | Path,
-    *,
-    revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-    height: int | None = None,
-    width: int | None = None,
-    guidance: float | None = GUIDANCE,
-    avoided: str = "",
-    original: tuple[int, int] | None = None,
-    crop: tuple[int, int] = (0, 0),
-    aesthetic: float = AESTHETIC,
-) -> ImageModel:
+    name: str | Path, *, revision: str | None = None, dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu", height: int | None = None, width: int | None = None,
+    guidance: float | None = GUIDANCE, avoided: str = "", original: tuple[int, int] | None = None,
+    crop: tuple[int, int] = (0, 0), aesthetic: float = AESTHETIC,
+) -> ImageModel:  # fmt: skip
     """The model of images in a pipeline's folder or of a hub name, `height` x `width` pixels, its own unless given.
 
     `guidance` and `avoided` are those of `ImageModel`. The network is told, as in training, of the image's `original`
@@ -189,7 +230,7 @@ def load(
     transformer, text = (vq.opened(folder, name, part, **placing) for part in ("transformer", "text_encoder"))
     images = vq.opened(folder, name, "vqvae", **placing | {"dtype": torch.float32})
     noise = _noise(folder, name, transformer)
-    reader = Reader.load(folder / "tokenizer", text)
+    reader = Reader(folder / "tokenizer", text)
     network: Any = vq.network(diffusers.UVit2DModel, transformer)
     painter: Any = vq.network(diffusers.VQModel, images)
     _together(name, network.config, painter.config, reader.encoder.config)
@@ -208,10 +249,8 @@ def _noise(folder: Path, name: str, transformer: Checkpoint) -> Noise:
     config = read_json(folder / "scheduler" / "scheduler_config.json", f"{name}/scheduler")
     vocab, schedule = transformer.size("vocab_size"), config.get("masking_schedule", "cosine")
     if config.get("mask_token_id") != vocab - 1:
-        raise ValueError(
-            f"the scheduler of {name} masks with {config.get('mask_token_id')}, and its transformer was trained with "
-            f"{vocab - 1}, the last of its tokens: the two belong to different models"
-        )
+        told = f"the scheduler of {name} masks with {config.get('mask_token_id')}"
+        raise ValueError(f"{told}, and its transformer was trained with {vocab - 1}: they are of different models")
     if schedule not in ("cosine", "linear"):
         raise ValueError(f"the scheduler of {name} has the schedule {schedule!r}: known are cosine and linear")
     return absorbing(vocab, vocab - 1, Schedule(schedule))
@@ -226,8 +265,7 @@ def _together(name: str, network: Any, painter: Any, text: Any) -> None:
         ("numbers of the micro-conditions", 5 * network.micro_cond_encode_dim, network.micro_cond_embed_dim),
     ):
         if given != wanted:
-            raise ValueError(
-                f"the parts of {name} do not belong together: {given} {what}, and its transformer reads {wanted}"
-            )
+            told = f"{given} {what}, and its transformer reads {wanted}"
+            raise ValueError(f"the parts of {name} do not belong together: {told}")
     if not painter.lookup_from_codebook or network.vocab_size <= network.codebook_size:
         raise ValueError(f"{name} has no lookup_from_codebook, or no room for a mask behind its codes: another family")

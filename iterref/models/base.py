@@ -82,10 +82,8 @@ class TextModel(ABC):
 
     def with_length(self, max_new_tokens: int) -> TextModel:
         """The same model with answers of at most so many tokens, where it writes answers of any length."""
-        raise ValueError(
-            "max_new_tokens= is for models that read a prompt and write an answer of any length: this one has a canvas "
-            f"of {self.length} positions; leave it out, or load the model with another length= where it takes one"
-        )
+        told = "max_new_tokens= is for models that read a prompt and write an answer of any length"
+        raise ValueError(f"{told}: this one has a canvas of {self.length} positions; leave it out, or say length= once")
 
     def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:
         """Has torch compile the network at first use, where there is one; `dynamic` lets sizes vary."""
@@ -97,9 +95,7 @@ class TextModel(ABC):
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """R texts -> finished canvases (R, L) long: those that a `Text` carries, else its pieces, end and filler.
-
-        Raises `ValueError`, naming the text, for one that is too long or that the tokenizer cannot give back.
-        """
+        Raises `ValueError`, naming the text, for one that is too long or that the tokenizer cannot give back."""
         canvases = [self._carried(text) for text in texts]
         rows = [row for row, canvas in enumerate(canvases) if canvas is None]
         for row, canvas in zip(rows, self._canvases([texts[row] for row in rows], rows), strict=True):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iterref.models.device_map import entrance, together, tokens_of
+from iterref.models.device_map import entrance, tokens_of
 
 PROBE = 8  # tokens by which a class is tried
 
@@ -40,7 +40,7 @@ class Bidirectional:
     @property
     def ranks(self) -> int:
         """How many ranks compute it together."""
-        return together(self.model)
+        return int(getattr(self.model, "_tp_size", None) or 1)
 
     @property
     def vocab(self) -> int:
@@ -60,8 +60,8 @@ class Bidirectional:
 
     @torch.no_grad()
     def probe(self, pad: int, most: int | None) -> None:
-        """Finds out by trying whether hidden padding changes what a class says, as some do that mix neighbours or
-        frequencies (ConvBERT, FNet, Nystromformer): `feels_padding` is for the caller to ask one length a call then."""
+        """Finds out whether hidden padding changes what a class says, as where it mixes neighbours or frequencies
+        (ConvBERT, FNet, Nystromformer): with `feels_padding` the caller has to ask one length a call."""
         size = min(PROBE, (most or 2 * PROBE) // 2)
         ids = torch.arange(size, device=self.device)[None] * 7 % self.vocab
         ids = torch.where(ids == pad, (pad + 1) % self.vocab, ids)

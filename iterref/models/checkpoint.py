@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,20 +36,19 @@ DATA = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors
 @dataclass(frozen=True)
 class Checkpoint:
     """A model's folder on this machine, what the user called it, its configuration, and what its weights become: of
-    which precision, on which device, or spread by a map."""
+    which precision, on which device, or spread by a map. With `tensors` in memory the folder has a tokenizer alone."""
 
     name: str
     folder: Path
     config: Mapping[str, Any]
     dtype: torch.dtype = torch.float32
     place: torch.device | DeviceMap = CPU
+    tensors: Mapping[str, Tensor] | None = field(default=None, repr=False)
 
     @classmethod
     def open(cls, name: str | Path, revision: str | None = None, **placing: Any) -> Checkpoint:
-        """The checkpoint in a folder, or that of a hub name such as "kuleshov-group/mdlm-owt" at a `revision`.
-
-        Raises `FileNotFoundError` where there is neither, or no config.json, and `ValueError` where that is no JSON.
-        """
+        """The checkpoint in a folder, or that of a hub name such as "kuleshov-group/mdlm-owt" at a `revision`. Raises
+        `FileNotFoundError` where there is neither, or no config.json, and `ValueError` where that is no JSON."""
         folder = hub.fetched(name, DATA, revision=revision)
         return cls(str(name), folder, hub.read_json(folder / "config.json", str(name)), **placing)
 
@@ -60,24 +59,22 @@ class Checkpoint:
         return self.place
 
     def weights(self) -> dict[str, Tensor]:
-        """All tensors by name, on the CPU. Raises `FileNotFoundError` without safetensors, saying what to do, and
-        `ValueError` for a damaged file."""
-        tensors: dict[str, Tensor] = {}
-        for file in self.files():
+        """All tensors by name, those of files on the CPU. Raises `FileNotFoundError` without safetensors, saying what
+        to do, and `ValueError` for a damaged file."""
+        tensors = dict(self.tensors or {})
+        for file in self.files() if self.tensors is None else ():
             with hub.reading(file, self.name):
                 tensors |= load_file(file)
         return tensors
 
     def expect_room(self) -> None:
         """Raises `ValueError` where the weights need more bytes than their device has room for."""
-        if isinstance(self.place, torch.device):
+        if isinstance(self.place, torch.device) and self.tensors is None:
             hub.expect_room(self.name, hub.shapes(self.files(), self.name), self.dtype, self.place)
 
     def size(self, *names: str) -> int:
-        """The whole number that config.json holds under one of `names`, a dot going one level down.
-
-        Raises `ValueError` where there is none.
-        """
+        """The whole number that config.json holds under one of `names`, a dot going one level down. Raises `ValueError`
+        where there is none."""
         for name in names:
             value: Any = self.config
             for part in name.split("."):

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -41,9 +41,8 @@ Where = int | str
 class DeviceMap:
     """Where the parts of a network go: `parts` is one of `WAYS`, or the place of every part by name.
 
-    `limits` are the most bytes of weights that a device may hold, a number or "20GiB", by device. `folder` takes the
-    weights on the disk that are not in the checkpoint's files as the network has them (experts that are kept one by
-    one); all others are read where they are.
+    `limits` are the most bytes of weights that a device may hold, a number or "20GiB", by device. `folder` takes those
+    weights on the disk that the checkpoint's files do not hold as the network does (experts that are kept one by one).
     """
 
     parts: str | Mapping[str, Where]
@@ -52,18 +51,17 @@ class DeviceMap:
 
     @classmethod
     def checked(
-        cls,
-        parts: str | Mapping[str, Where],
-        limits: Mapping[Where, Where] | None = None,
+        cls, parts: str | Mapping[str, Where], limits: Mapping[Where, Where] | None = None,
         folder: str | Path | None = None,
-    ) -> DeviceMap:
+    ) -> DeviceMap:  # fmt: skip
         """The map of these names. Raises `ValueError` without `accelerate`, and for a way, a device or a limit that
         there is not, saying what to do."""
         require("accelerate", "large", "a device map")
         if isinstance(parts, str) and parts not in (*WAYS, RANKS):
+            ways = ", ".join((*WAYS, RANKS))
             raise ValueError(
-                f"unknown device_map {parts!r}: choose one of {', '.join((*WAYS, RANKS))}, name the place of every "
-                "part as in {'model.layers.0': 0}, or say device= for one device"
+                f"unknown device_map {parts!r}: choose one of {ways}, name the place of each part, or say device= for "
+                "one device"
             )
         if not parts:
             raise ValueError("device_map names no part: {'': 0} would put all of them on the first accelerator")
@@ -105,30 +103,20 @@ def entrance(model: nn.Module) -> torch.device:
 
 def tokens_of(model: Any) -> nn.Embedding:
     """The table of token vectors, where inputs enter a network of `transformers`."""
-    table: nn.Embedding = model.get_input_embeddings()
-    return table
-
-
-def together(model: nn.Module) -> int:
-    """How many ranks compute a network together."""
-    return int(getattr(model, "_tp_size", None) or 1)
+    return cast(nn.Embedding, model.get_input_embeddings())
 
 
 def spread(way: str, limits: Mapping[Where, Where] | None, model: nn.Module, dtype: torch.dtype) -> dict[str, Where]:
-    """A place for every part of a model by one of `WAYS`, within limits or what is free; the model is taken apart.
-
-    A part whose weights are all another's goes where the other goes, and only the other is counted: `accelerate` knows
-    of single weights that two parts share, not of whole layers (DiffusionGemma's encoder has its decoder's). Raises
-    `ValueError` for a class that does not say which of its parts are computed in one place.
-    """
+    """A place for every part of a model by one of `WAYS`, within limits or what is free; the model is taken apart. A
+    part whose weights are all another's goes where the other goes, and is not counted: `accelerate` knows of single
+    weights that two parts share, not of layers (DiffusionGemma's encoder has its decoder's). Raises `ValueError` for a
+    class that does not say which of its parts are computed in one place."""
     from accelerate.utils import get_balanced_memory, get_max_memory, infer_auto_device_map
 
     unsplit = _unsplit(model)
     if not getattr(model, "_no_split_modules", None):
-        raise ValueError(
-            f"a {type(model).__name__} does not say which of its layers may be apart, so device_map={way!r} cannot: "
-            "name the place of every part"
-        )
+        lacks = f"a {type(model).__name__} does not say which of its layers may be apart"
+        raise ValueError(f"{lacks}, so device_map={way!r} cannot: name the place of every part")
     homes = {id(weight): name for name, weight in model.named_parameters()}
     table = homes[id(tokens_of(model).weight)]
     twins: dict[str, str] = {}
@@ -149,35 +137,27 @@ def spread(way: str, limits: Mapping[Where, Where] | None, model: nn.Module, dty
 
 
 def whole(parts: Mapping[str, Where], model: nn.Module) -> dict[str, Where]:
-    """The same map with a place for every part, none of them within another.
-
-    A part of a name stands for all in it that have no name of their own. Raises `ValueError` for a name that is no part
-    of the model, a weight without a place, a layer that would be computed in two places, and a weight that two parts
-    share in two places: each of these is an error of `torch` in mid-run, or a wrong place without one.
-    """
+    """The same map with a place for every part, none of them within another. A part stands for all in it that have no
+    name of their own. Raises `ValueError` for a name that is no part of the model, a weight without a place, a layer
+    that would be computed in two places, and a weight that two parts share in two places: each of these is an error of
+    `torch` in mid-run, or a wrong place without one."""
     found: dict[str, Where] = {}
-    known = {name for name, _ in model.named_modules()}
+    modules = dict(model.named_modules(remove_duplicate=False))
     for name in parts:
-        if name not in known:
-            ends = [one for one in sorted(known) if one.endswith(name.rsplit(".", 1)[-1])] or sorted(known - {""})
+        if name not in modules:
+            ends = [one for one in sorted(modules) if one.endswith(name.rsplit(".", 1)[-1])] or sorted(modules)[1:]
             raise ValueError(f"device_map names {name!r}, and a {type(model).__name__} has no such part: {ends[0]!r}?")
-
-    def walk(name: str, module: nn.Module, place: Where | None) -> None:
-        place = parts.get(name, place)
-        if not any(one != name and (not name or one.startswith(f"{name}.")) for one in parts):
-            if place is None and any(True for _ in _tensors(module)):
-                raise ValueError(f"device_map has no place for {name!r}: name it, or '' for all that has no name")
-            if place is not None:
-                found[name] = place
-            return
-        for own, _ in _tensors(module, recurse=False):
-            if place is None:
-                raise ValueError(f"device_map has no place for {_join(name, own)!r}: name the part that it is in")
-            found[_join(name, own)] = place
-        for child, inner in module.named_children():
-            walk(_join(name, child), inner, place)
-
-    walk("", model, None)
+    for name, module in modules.items():
+        if any(_within(name, done) for done in found):
+            continue
+        place = next((parts[one] for one in sorted(parts, key=len, reverse=True) if _within(name, one)), None)
+        split = any(one != name and _within(one, name) for one in parts)
+        held = [_join(name, own) for own in _tensors(module, recurse=not split)]
+        if held and place is None:
+            lacks = held[0] if split else name
+            raise ValueError(f"device_map has no place for {lacks!r}: name it, or '' for all that has no name")
+        if place is not None:
+            found |= dict.fromkeys(held if split else [name], place)
     first = _first(found)
     computed = {name: first if place in HOST else place for name, place in found.items()}
     entry, unsplit = tokens_of(model), _unsplit(model)
@@ -221,8 +201,7 @@ def _bare(kind: Any, config: Any) -> nn.Module:
     with torch.device("meta"):
         model = kind(config)
     model.tie_weights()
-    made: nn.Module = model
-    return made
+    return cast(nn.Module, model)
 
 
 def _shared(model: nn.Module) -> list[list[str]]:
@@ -242,15 +221,16 @@ def _units(model: nn.Module, unsplit: Sequence[str], name: str = "") -> Iterator
     """The parts that go to one place each: layers, and what has weights of its own."""
     for child, module in model.named_children():
         full = _join(name, child)
-        if type(module).__name__ in unsplit or any(True for _ in _tensors(module, recurse=False)):
+        if type(module).__name__ in unsplit or _tensors(module, recurse=False):
             yield full, module
         else:
             yield from _units(module, unsplit, full)
 
 
-def _tensors(module: nn.Module, recurse: bool = True) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters(recurse=recurse, remove_duplicate=False)
-    yield from module.named_buffers(recurse=recurse)
+def _tensors(module: nn.Module, recurse: bool) -> list[str]:
+    """The names of the weights and buffers of a module itself, or of all in it."""
+    weights = module.named_parameters(recurse=recurse, remove_duplicate=False)
+    return [name for name, _ in (*weights, *module.named_buffers(recurse=recurse))]
 
 
 def _join(name: str, child: str) -> str:

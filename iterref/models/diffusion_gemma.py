@@ -4,19 +4,17 @@
     encoder (causal)            prompt -> keys and values of every layer, once a prompt, shared by all its candidates
     decoder (bidirectional)     canvas over these keys and values, which it reads and never adds to
 
-What the output is. Google's fine-tuning replaces every token of a canvas with probability t, uniform, by one of the
-whole vocabulary, and takes the cross-entropy of x_0 at *all* positions: its optimum is the posterior, a token's own
-evidence included, at t as far as the canvas shows how noisy it is. That a token is certain at t = 0 the network cannot
-know, and the denoiser says so. A loss at the replaced positions alone, as in dllm's trainer, makes a network leave a
-token's own evidence out: load it with `left_out=True`. `iterref.check` tells the two apart on texts of the model's.
+Output. Google's fine-tuning replaces every token of a canvas with probability t, uniform, by one of the whole
+vocabulary, and takes the cross-entropy of x_0 at *all* positions: its optimum is the posterior, a token's own evidence
+included. That a token is certain at t = 0 the network cannot know, and the denoiser says so. A loss at the replaced
+positions alone, as in dllm's trainer, leaves a token's own evidence out: load such a network with `left_out=True`.
+`iterref.check` tells the two apart on texts of the model's.
 
-Self-conditioning. The family's samplers feed the last step's logits back. A kernel must be a function of x_t alone, so
-nothing is fed, unless `self_condition=k`: then k passes over the same x_t come first, each fed the logits before it,
-the first zeros. k = 1 is the second pass of training.
+Self-conditioning. A kernel must be a function of x_t alone, so the last step's logits are not fed back, unless
+`self_condition=k`: then k passes over the same x_t come first, each fed the logits before it, the first zeros.
 
-Samplers. `ancestral` is diffusers' DiscreteDDIMScheduler at temperature 1; with order="bounded" it draws, accepts and
-renoises as transformers' entropy-bounded sampler, but for its falling temperature, its early stop and its argmax at the
-end. An answer is one canvas; the samplers go on with another.
+Samplers. `ancestral` is diffusers' DiscreteDDIMScheduler at temperature 1; with order="bounded" it is transformers'
+entropy-bounded sampler, but for its falling temperature, its early stop and its argmax at the end.
 
 Compared with transformers 5.23.0 and diffusers 0.42.1: tests/models/test_diffusion_gemma.py says how close.
 """
@@ -55,8 +53,8 @@ NAMED = ("<|image|>", "<|image>", "<image|>", "<|audio|>", "<|audio>", "<audio|>
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """Encoded prompts: the `cache` of U different ones; `which` (B,) of them each row has; `size` (U,), their number of
-    tokens; `seen` (U, T) bool is False at padding, which stands before a prompt, None without any."""
+    """Encoded prompts: the `cache` of U different ones; `which` (B,) of them each row has; `size` (U,), their tokens;
+    `seen` (U, T) bool is False at padding, which stands before a prompt, None without any."""
 
     cache: Any
     which: Tensor
@@ -88,10 +86,8 @@ class Prompts:
 
 
 class Network:
-    """The network of `transformers`: prompts to their cache, and canvases over a cache to logits of chosen positions.
-
-    The head runs on the states of the chosen positions alone: they are picked on their way to it.
-    """
+    """The network of `transformers`: prompts to their cache, and canvases over a cache to logits of chosen positions,
+    whose states are picked on their way to the head."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -99,8 +95,7 @@ class Network:
         self.model.lm_head.register_forward_pre_hook(self._pick)
 
     def __call__(self, x_t: Tensor, where: Tensor, given: dict[str, Any], self_condition: int = 0) -> Tensor:
-        """(R, L) canvases, (R, L) bool, what `Prompts.of` gives -> (M, V) float32 logits, in 1 + `self_condition`
-        passes."""
+        """(R, L), (R, L) bool, what `Prompts.of` gives -> (M, V) float32 logits, in 1 + `self_condition` passes."""
         logits = None
         for _ in range(self_condition):
             logits = self._pass(x_t, given, logits).to(self.model.dtype)
@@ -116,8 +111,8 @@ class Network:
         return entrance(self.model)
 
     def encode(self, prompts: Sequence[Sequence[int]], device: torch.device) -> Prompts:
-        """B prompts, token ids, in one call. Padding stands before the shorter ones, so that the window of the layers
-        with a sliding one ends at the canvas for all of them."""
+        """B prompts, token ids, in one call. Padding stands before the shorter ones, so that a sliding window ends at
+        the canvas for all of them."""
         different = list(dict.fromkeys(map(tuple, prompts)))
         number = {prompt: at for at, prompt in enumerate(different)}
         size = torch.tensor([len(prompt) for prompt in different])
@@ -138,8 +133,7 @@ class Network:
         self.model.model.decoder.compile(dynamic=dynamic, mode=mode)
 
     def _pass(self, x_t: Tensor, given: dict[str, Any], logits: Tensor | None) -> Tensor:
-        answer: Tensor = self.model(decoder_input_ids=x_t, self_conditioning_logits=logits, **given).logits
-        return answer
+        return self.model(decoder_input_ids=x_t, self_conditioning_logits=logits, **given).logits
 
     def _pick(self, head: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The states (M, width) of the chosen positions, from all states (R, L, width)."""
@@ -148,9 +142,8 @@ class Network:
 
 @dataclass(eq=False)
 class CanvasDenoiser(Denoiser):
-    """The denoiser of the answers to B prompts. `impossible` (K,) lists the tokens that are never written, though noise
-    may write them; `self_condition` counts the passes before the last; `left_out` says that the output is a
-    leave-one-out prediction (see above)."""
+    """The denoiser of the answers to B prompts. `impossible` (K,) lists the tokens that noise alone may write,
+    `self_condition` counts the passes before the last, `left_out` marks a leave-one-out prediction (see above)."""
 
     network: Network
     noise: Noise
@@ -177,29 +170,39 @@ class CanvasDenoiser(Denoiser):
         return torch.where(clean[:, None].expand(where.shape)[where][:, None], certain, log_p)
 
 
-def load(
-    checkpoint: Checkpoint,
-    codec: Codec | None,
-    *,
-    length: int | None = None,
-    chat: bool | None = None,
-    self_condition: int = 0,
-    left_out: bool = False,
-) -> PromptedModel:
-    """The text model of a checkpoint of DiffusionGemma; `length` positions of an answer, the canvas' unless given.
+@dataclass(frozen=True, eq=False)
+class Canvases:
+    """Called with B prompts, token ids, it encodes them once and makes the denoiser of their answers of `length`
+    positions, where prompt and answer have at most `most`; the rest is `CanvasDenoiser`'s."""
 
-    `chat` False leaves the chat template unused; `self_condition` and `left_out` are those of `CanvasDenoiser`. Raises
-    `ValueError` for a length or a number of passes out of range, a tokenizer with more tokens than the model, and a
-    `transformers` without the class.
-    """
+    network: Network
+    noise: Noise
+    impossible: Tensor
+    length: int
+    most: int
+    self_condition: int
+    left_out: bool
+
+    def __call__(self, prompts: Sequence[Sequence[int]]) -> CanvasDenoiser:
+        expect_positions(prompts, self.length, self.most)
+        with fenced(self.network.device):
+            encoded = self.network.encode(prompts, self.network.device)
+        return CanvasDenoiser(self.network, self.noise, encoded, self.impossible, self.self_condition, self.left_out)
+
+
+def load(
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, chat: bool | None = None,
+    self_condition: int = 0, left_out: bool = False,
+) -> PromptedModel:  # fmt: skip
+    """The text model of a DiffusionGemma; `length` positions of an answer, the canvas' unless given. `chat` False
+    leaves the chat template unused; `self_condition` and `left_out` are those of `CanvasDenoiser`. Raises `ValueError`
+    for a length or passes out of range, another tokenizer, and a `transformers` without the class."""
     import transformers
 
     kind: Any = getattr(transformers, KIND, None)
     if kind is None:
-        raise ValueError(
-            f"{checkpoint.name} needs the {KIND} of transformers {SINCE} or later, and this is "
-            f"{transformers.__version__}: pip install -U transformers"
-        )
+        told = f"{checkpoint.name} needs the {KIND} of transformers {SINCE} or later"
+        raise ValueError(f"{told}, and this is {transformers.__version__}: pip install -U transformers")
     if self_condition < 0:
         raise ValueError(f"self_condition counts passes before the last, got {self_condition}: give 0, 1 or more")
     room = checkpoint.size("canvas_length")
@@ -212,25 +215,13 @@ def load(
     network = Network(pretrained.network(kind, config, checkpoint, spare=VISION))
     table = network.model.model.decoder.embed_tokens.weight
     if self_condition and table.device != network.device:
-        raise ValueError(
-            f"self_condition mixes the rows of the token table on {network.device}, and device_map keeps it on the "
-            "host or the disk: put both embed_tokens and lm_head there"
-        )
-    noise, impossible = uniform(vocab), unwritten(checkpoint, codec, vocab).to(network.device)
-
-    def bind(prompts: Sequence[Sequence[int]], length: int = length or room) -> CanvasDenoiser:
-        """The denoiser of the answers to B prompts, token ids, which are encoded here and never again."""
-        expect_positions(prompts, length, most)
-        with fenced(network.device):
-            encoded = network.encode(prompts, network.device)
-        return CanvasDenoiser(network, noise, encoded, impossible, self_condition, left_out)
-
-    start = None if codec is None else codec.start
-    return PromptedModel(
-        bind, noise, length or room, codec, network=network, head=[] if start is None else [start],
-        ends=[] if codec is None else codec.ends, fill=0 if codec is None else codec.fill, chat=chat,
-        device=network.device, room=room,
-    )  # fmt: skip
+        told = f"self_condition mixes the rows of the token table on {network.device}"
+        raise ValueError(f"{told}, and device_map keeps it elsewhere: put both embed_tokens and lm_head there")
+    impossible = unwritten(checkpoint, codec, vocab).to(network.device)
+    bind = Canvases(network, uniform(vocab), impossible, length or room, most, self_condition, left_out)
+    start, ends, fill = (None, [], 0) if codec is None else (codec.start, codec.ends, codec.fill)
+    head = [] if start is None else [start]
+    return PromptedModel(bind, codec, network, network.device, head=head, ends=ends, fill=fill, chat=chat, room=room)
 
 
 def unwritten(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> Tensor:

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iterref.denoiser import Denoiser
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.pretrained import filled
 from iterref.models.text.codec import Codec
-from iterref.models.transformer import rotate, sinusoids
+from iterref.models.transformer import rotate
 from iterref.noise import Noise, Schedule
 
 # The noise of all four families: Lou et al. chose the floor of a_t, the others kept it.
@@ -45,9 +47,8 @@ PARTS = {
 
 @dataclass(frozen=True)
 class DitOptions:
-    """Sizes of the network: `vocab` tokens, `blocks` of a `width` that is a multiple of 2 * `heads`, the size of the
-    `condition` c, how many `labels` a row may be conditioned on, if any, and whether the head may be `tied`: it has the
-    table's weights where a checkpoint holds none of its own."""
+    """Sizes: `vocab` tokens, `blocks` of a `width` that is a multiple of 2 * `heads`, the size of the `condition` c,
+    how many `labels` there are, if any, and whether a head without weights of its own is `tied` to the table."""
 
     vocab: int
     width: int
@@ -101,8 +102,7 @@ class Block(nn.Module):
 class Dit(nn.Module):
     """The network: tokens and their noise level in, logits of the open positions out.
 
-    `filler` is the token that ends a text where training filled no canvas up with it: what a row ends with behind the
-    first of them is hidden.
+    `filler` ends a text where training filled no canvas up with it: behind the first at a row's end, it is hidden.
     """
 
     filler: int | None = None
@@ -145,6 +145,38 @@ class Dit(nn.Module):
         return angle.cos(), angle.sin()
 
 
+@dataclass(eq=False)
+class DitDenoiser(Denoiser):
+    """A DiT and its noise, as the families' denoisers have it; all rows share one distribution.
+
+    `impossible` (K,) lists the tokens, besides a mask, that never stand in a text; a network that is not `timed` reads
+    sigma = 0; `label` conditions one that has labels.
+    """
+
+    network: Dit
+    noise: Noise
+    impossible: Tensor
+    timed: bool = True
+    label: int | None = None
+
+    uses_prompts = False
+
+    def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(R, L), (R,), (R, L) bool, (R,) -> the network's output (M, V) float32, -inf for what is impossible."""
+        label = None if self.label is None else torch.full((len(x_t),), self.label, device=x_t.device)
+        logits: Tensor = self.network(x_t, level(self.noise, t, x_t.device, self.timed), where, label)
+        logits[:, self.impossible] = -torch.inf
+        return logits
+
+
+def sinusoids(x: Tensor, size: int) -> Tensor:
+    """Noise levels (R,) -> features (R, size)."""
+    half = size // 2
+    frequency = torch.exp(torch.arange(half, device=x.device, dtype=torch.float32) * (-log(10_000.0) / half))
+    angle = x.float()[:, None] * frequency
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
 def sight(x_t: Tensor, filler: int) -> Tensor | None:
     """What attention may look at, (R, 1, 1, L) bool: a row up to the first of the `filler` that it ends with; None for
     all of every row."""
@@ -155,10 +187,8 @@ def sight(x_t: Tensor, filler: int) -> Tensor | None:
 
 
 def state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of `Dit` from those of a published state dict, with or without `backbone.` before every name.
-
-    The rotary frequencies, which some files hold, are left out: they are computed.
-    """
+    """The weights of `Dit` from those of a published state dict, with or without `backbone.` before every name; rotary
+    frequencies, which some files hold, are computed."""
     found = {}
     for name, weight in published.items():
         name = name.removeprefix("backbone.")
@@ -203,16 +233,10 @@ def sizes(checkpoint: Checkpoint, labels: int = 0) -> DitOptions:
 
 
 def build(
-    options: DitOptions,
-    weights: Mapping[str, Tensor],
-    dtype: torch.dtype,
-    device: torch.device,
-    name: str = "the checkpoint",
+    options: DitOptions, weights: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device, name: str = "it"
 ) -> Dit:
-    """The network with weights named as here, for inference: layers in `dtype`, norms and sums in float32.
-
-    Raises `ValueError` naming a weight that is missing, left over or of another shape.
-    """
+    """The network with weights named as here, for inference: layers in `dtype`, norms and sums in float32. Raises
+    `ValueError` naming a weight that is missing, left over or of another shape."""
     with torch.device("meta"):
         network = Dit(options)
     if options.tied and "table.weight" in weights:

@@ -6,9 +6,9 @@
 Like the causal model that it was, Dream says at a position what the next one holds. The first position of all reads
 its own logits, as published: a text without a prompt, or behind one that is no chat, begins with <|beginoftext|>.
 
-Files: config.json with model_type "Dream", weights under Qwen2's names, vocab.json and merges.txt. The mask is token
-151666 (config.json says so), the answer ends with <|im_end|> or <|endoftext|> and is filled up with the latter. The
-base model's tokenizer may hold Qwen's chat template: say chat=False for it. DiffuCoder comes in the same format.
+Files: config.json with model_type "Dream", weights under Qwen2's names, vocab.json and merges.txt; DiffuCoder has the
+same. The answer ends with <|im_end|> or <|endoftext|> and is filled up with the latter. The base model's tokenizer may
+hold Qwen's chat template: say chat=False for it.
 
 Compared with ZHZisZZ/dllm at ca176752: tests/models/test_dream.py says how close.
 """
@@ -31,18 +31,13 @@ MASK = "<|mask|>"
 def load(
     checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
 ) -> PromptedModel:
-    """The text model of a Dream; `length` positions of an answer.
-
-    `chat` False leaves the chat template unused, True demands one. Raises `ValueError` for a network that is no Qwen2,
-    and a tokenizer that does not belong to it.
-    """
+    """The text model of a Dream; `length` positions of an answer. `chat` False leaves the chat template unused, True
+    demands one. Raises `ValueError` for a network that is no Qwen2, and a tokenizer that does not belong to it."""
     from transformers import Qwen2ForCausalLM
 
     if checkpoint.config.get("block_size"):
-        raise ValueError(
-            f"{checkpoint.name} writes in blocks that see no later block (block_size="
-            f"{checkpoint.config['block_size']}): this library reads Dream's models of whole answers"
-        )
+        told = f"{checkpoint.name} writes in blocks that see no later block (block_size="
+        raise ValueError(f"{told}{checkpoint.config['block_size']}): only Dream's models of whole answers are read")
     chat = talks(codec, chat)
     # The published attention has no window, whatever the configuration says of one.
     changes = {"use_sliding_window": False, "sliding_window": None}

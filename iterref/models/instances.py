@@ -1,46 +1,24 @@
 """Instances: a network and a tokenizer that are in memory already, as the checkpoint that they would be saved as.
 
-    model.config, model.state_dict(), tokenizer  ->  Checkpoint  ->  the family that the configuration names
-
-The network's own code is not asked again: its weights go into this package's modules or the classes that `transformers`
-ships, as those of a folder do.
+The network's own code is not asked again: its weights go where those of a folder do.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from iterref.models.checkpoint import Checkpoint
 
 
-@dataclass(frozen=True)
-class Held(Checkpoint):
-    """A checkpoint whose `tensors` are in memory; its folder has the tokenizer alone."""
-
-    tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-
-    def weights(self) -> dict[str, Tensor]:
-        """All tensors by name, where the network has them."""
-        return dict(self.tensors)
-
-    def expect_room(self) -> None:
-        """The weights have their room already."""
-
-
-def held(model: Any, tokenizer: Any, folder: Path, **placing: Any) -> Held:
+def held(model: Any, tokenizer: Any, folder: Path, **placing: Any) -> Checkpoint:
     """The checkpoint of a network of `transformers`, which may be compiled or wrapped for training; `folder` gets its
-    tokenizer, an object of `transformers` or `tokenizers`.
-
-    Raises `TypeError` for an object that is no such network or tokenizer, and `ValueError` for weights that are not
-    there as they were trained (adapters, quantised, on no device), saying what to do.
-    """
+    tokenizer, an object of `transformers` or `tokenizers`. Raises `TypeError` for an object that is no such network or
+    tokenizer, and `ValueError` for weights that are not there as they were trained (adapters, quantised, on no device),
+    saying what to do."""
     for wrapper in ("_orig_mod", "module"):  # of torch.compile, of data parallelism
         model = getattr(model, wrapper, model) if isinstance(model, torch.nn.Module) else model
     kind = type(model).__name__
@@ -64,7 +42,7 @@ def held(model: Any, tokenizer: Any, folder: Path, **placing: Any) -> Held:
     if ends is not None:
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
     save(tokenizer, folder)
-    return Held(f"the {kind}", folder, written, tensors=tensors, **placing)
+    return Checkpoint(f"the {kind}", folder, written, tensors=tensors, **placing)
 
 
 def place_of(model: Any) -> tuple[torch.device, str]:

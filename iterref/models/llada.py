@@ -4,9 +4,8 @@
     a LLaMA without a causal mask: every position of prompt and answer sees every other; no time
 
 Files: config.json with model_type "llada", weights called `model.transformer.*`, tokenizer.json. The network is the
-LLaMA of `transformers` under other names. The mask is token 126336 (config.json says so), the answer ends with
-<|eot_id|> (126348) or <|endoftext|> (126081) and is filled up with the latter. The chat template is used where the
-tokenizer has one and a token that ends a turn: the base model's has no <|eot_id|> (dllm/utils/models.py says so).
+LLaMA of `transformers` under other names. The answer ends with <|eot_id|> or <|endoftext|> and is filled up with the
+latter. The chat template is used where the tokenizer has a token that ends a turn: the base model's has none.
 
 Compared with ZHZisZZ/dllm at ca176752 and ML-GSAI/LLaDA at b7e6c356: tests/models/test_llada.py says how close.
 """
@@ -32,15 +31,10 @@ NEEDED: dict[str, tuple[Any, Any]] = {
     "block_type": ("sequential", "llama"),
     "block_group_size": (1, 1),
     "rope": (False, True),
-    "alibi": (False, False),
     "layer_norm_type": ("default", "rms"),
     "layer_norm_with_affine": (True, True),
-    "bias_for_layer_norm": (False, False),
-    "attention_layer_norm": (False, False),
-    "include_bias": (False, False),
-    "include_qkv_bias": (False, False),
-    "input_emb_norm": (False, False),
-    "scale_logits": (False, False),
+    **dict.fromkeys(("alibi", "attention_layer_norm", "input_emb_norm", "scale_logits"), (False, False)),
+    **dict.fromkeys(("bias_for_layer_norm", "include_bias", "include_qkv_bias"), (False, False)),
 }
 ACTIVATIONS = ("silu", "gelu", "relu")
 OUTER = {"wte": "embed_tokens", "ln_f": "norm"}
@@ -66,11 +60,8 @@ NAMES = {
 def load(
     checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
 ) -> PromptedModel:
-    """The text model of a LLaDA; `length` positions of an answer.
-
-    `chat` False leaves the chat template unused, True demands one. Raises `ValueError` for a network that is no LLaMA,
-    and a tokenizer that does not belong to it.
-    """
+    """The text model of a LLaDA; `length` positions of an answer. `chat` False leaves the chat template unused, True
+    demands one. Raises `ValueError` for a network that is no LLaMA, and a tokenizer that does not belong to it."""
     from transformers import LlamaForCausalLM
 
     chat = talks(codec, chat)
@@ -87,15 +78,12 @@ def llama(checkpoint: Checkpoint) -> dict[str, Any]:
     for name, (usual, needed) in NEEDED.items():
         found = written.get(name, usual)
         if (found or False) != needed:
-            raise ValueError(
-                f"{checkpoint.name} has {name}={found!r}, which needs another network than LLaMA's ({name}="
-                f"{needed!r}): it is not read"
-            )
+            told = f"{checkpoint.name} has {name}={found!r}"
+            raise ValueError(f"{told}, which needs another network than LLaMA's ({name}={needed!r}): it is not read")
     activation = written.get("activation_type", "swiglu")
     if activation not in ACTIVATIONS:
-        raise ValueError(
-            f"{checkpoint.name} has activation_type={activation!r}: this library reads {', '.join(ACTIVATIONS)}"
-        )
+        known = ", ".join(ACTIVATIONS)
+        raise ValueError(f"{checkpoint.name} has activation_type={activation!r}: this library reads {known}")
     width, heads = checkpoint.size("d_model"), checkpoint.size("n_heads")
     return {
         "vocab_size": written.get("embedding_size") or checkpoint.size("vocab_size"),

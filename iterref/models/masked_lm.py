@@ -67,20 +67,15 @@ def recognised(config: Mapping[str, Any]) -> bool:
 def load(
     checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
 ) -> PromptedModel:
-    """The text model of a masked language model; `length` positions of an answer.
-
-    `chat` False leaves a chat template unused. Raises `ValueError` for a tokenizer without a mask, or one that does not
-    belong to the model.
-    """
+    """The text model of a masked language model; `length` positions of an answer. `chat` False leaves a chat template
+    unused. Raises `ValueError` for a tokenizer without a mask, or one that does not belong to the model."""
     import transformers
 
     kind = str(checkpoint.config.get("model_type"))
     causal = decoder(kind) is not None
     if codec is None or codec.mask is None:
-        raise ValueError(
-            f"the tokenizer of {checkpoint.name} has no mask token: "
-            + ("it is an autoregressive model, none that fills in: load another" if causal else "name its tokenizer=")
-        )
+        how = "it is an autoregressive model, none that fills in: load another" if causal else "name its tokenizer="
+        raise ValueError(f"the tokenizer of {checkpoint.name} has no mask token: {how}")
     named = decoder(kind) or _class(kind)
     if named is None:
         raise ValueError(f"{checkpoint.name} is of the type {kind!r}, of which transformers has no class that fills in")
@@ -111,8 +106,7 @@ def _class(kind: str) -> str | None:
 def positions(network: nn.Module, config: Any) -> int | None:
     """How many positions an encoder reads: the rows of its table of positions, of which those up to the padding's are
     for no text where the table has one (RoBERTa's kind); else what its configuration says."""
-    tables = [part for name, part in network.named_modules() if name.endswith("position_embeddings")]
-    rows = [part.weight.shape[0] - (0 if part.padding_idx is None else part.padding_idx + 1)
-            for part in tables if hasattr(part, "weight") and hasattr(part, "padding_idx")]  # fmt: skip
-    most = getattr(config, "max_position_embeddings", None)
-    return min(rows, default=most)
+    named = (part for name, part in network.named_modules() if name.endswith("position_embeddings"))
+    tables = (part for part in named if hasattr(part, "weight") and hasattr(part, "padding_idx"))
+    rows = [len(part.weight) - (-1 if part.padding_idx is None else part.padding_idx) - 1 for part in tables]
+    return min(rows, default=getattr(config, "max_position_embeddings", None))

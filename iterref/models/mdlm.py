@@ -14,45 +14,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from iterref.models.base import Masked
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.dit import SCHEDULE, Dit, level, network_of, sizes
+from iterref.models.dit import SCHEDULE, DitDenoiser, network_of, sizes
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec, mismatch, unwritten
 from iterref.models.text.prefix import PrefixModel
-from iterref.noise import Noise, absorbing
+from iterref.noise import absorbing
 
 FAMILY = Family(title="MDLM", reads=("mdlm",), tokenizer="gpt2")
 
 
 @dataclass(eq=False)
-class MaskedDit(Masked):
-    """A DiT that was trained on masked texts, as a `Denoiser`; rows share one distribution. `timed` says that the
-    network reads sigma."""
-
-    network: Dit
-    noise: Noise
-    timed: bool
-    impossible: Tensor
-
-    uses_prompts = False
+class MaskedDit(DitDenoiser, Masked):
+    """A DiT that was trained on masked texts."""
 
     def __post_init__(self) -> None:
         self.time_independent = not self.timed
 
-    def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Masked.logits`."""
-        return self.network(x_t, level(self.noise, t, x_t.device, self.timed), where)
-
 
 def mask_id(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> int:
     """The mask: config.json's `mask_token_id`, the tokenizer's own, or the token behind the tokenizer's last; a token
-    that was added to the tokenizer later may have the mask's id, which is the network's last then.
-
-    Raises `ValueError` where the tokenizer leaves no room for it, or has tokens that the model does not know.
-    """
+    that was added to the tokenizer later may have the mask's id, which is the network's last then. Raises `ValueError`
+    where the tokenizer leaves no room for it, or has tokens that the model does not know."""
     written = checkpoint.config.get("mask_token_id")
     if isinstance(written, int):
         mask = written
@@ -71,7 +55,6 @@ def load(checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = No
     options, device = sizes(checkpoint), checkpoint.device
     mask = mask_id(checkpoint, codec, options.vocab)
     timed = bool(checkpoint.config.get("time_conditioning", False))
-    network = network_of(checkpoint, codec, options, mask)
-    noise = absorbing(options.vocab, mask, SCHEDULE)
-    denoiser = MaskedDit(network, noise, timed, unwritten(codec, options.vocab).to(device))
+    network, noise = network_of(checkpoint, codec, options, mask), absorbing(options.vocab, mask, SCHEDULE)
+    denoiser = MaskedDit(network, noise, unwritten(codec, options.vocab).to(device), timed)
     return PrefixModel(denoiser, length or checkpoint.size("model_length"), codec, device=device)

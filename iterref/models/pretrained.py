@@ -1,6 +1,4 @@
-"""Pretrained: networks of `transformers` classes from checkpoints, as data and never as code, and without noise.
-
-    weights  ->  the class, in evaluation mode, in one precision, on one device or spread over several by a map
+"""Pretrained: networks of `transformers` classes from checkpoints, as data and never as code, for inference.
 
 A network is refused where the checkpoint lacks a part of it or holds one that it has no place for: a layer of random
 numbers would answer too, and nobody would notice.
@@ -21,13 +19,12 @@ from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap
 
 Network = TypeVar("Network", bound=nn.Module)
+OTHER = "config.json is of another network than the weights, or of other sizes: get both from one place"
 
 
 def settings(kind: Any, checkpoint: Checkpoint, **changes: Any) -> Any:
     """The configuration of a class of `transformers`, `kind`, from a checkpoint's config.json, with `changes` to it.
-
-    Raises `ValueError` where the class refuses it.
-    """
+    Raises `ValueError` where the class refuses it."""
     written = {key: value for key, value in checkpoint.config.items() if key not in ("auto_map", "architectures")}
     try:
         return kind.from_dict({**written, **changes})
@@ -40,9 +37,8 @@ def network(
 ) -> nn.Module:
     """A network of the class `kind` with a configuration and a checkpoint's weights, where its place is.
 
-    A weight has the class' own name once what `names` lists, patterns, is replaced in it. Parts whose names contain one
-    of `spare` may be missing, left over or of another shape: nothing looks at them. Raises `ValueError` for other parts
-    like that, and for a network that there is no room for.
+    A weight has the class' own name once the patterns of `names` are replaced in it. Parts whose names contain one of
+    `spare` may be missing, left over or of another shape. Raises `ValueError` for other parts like that.
     """
     names, place, shapes = names or {}, checkpoint.place, {}
     if isinstance(place, DeviceMap):
@@ -62,10 +58,8 @@ def network(
             if "out of memory" in str(error):
                 raise
             if "offload_folder" in str(error):
-                raise ValueError(
-                    f"some weights of {checkpoint.name} that go to the disk are not in its files as a "
-                    f"{kind.__name__} has them, and have to be written anew: say offload_folder="
-                ) from None
+                lacks = f"some weights of {checkpoint.name} that go to the disk are not in its files"
+                raise ValueError(f"{lacks} as a {kind.__name__} has them: say offload_folder=") from None
             raise _unfit(kind, checkpoint, first_line(error)) from None
     missing, left = (sorted(name for name in info[one] if not _among(name, spare)) for one in (
         "missing_keys", "unexpected_keys"
@@ -81,26 +75,19 @@ def network(
 
 
 def filled(
-    network: Network,
-    weights: Mapping[str, Tensor],
-    name: str,
-    precision: Callable[[str], torch.dtype],
+    network: Network, weights: Mapping[str, Tensor], name: str, precision: Callable[[str], torch.dtype],
     device: torch.device,
-) -> Network:
-    """A network without numbers, for inference with these weights, each in a `precision` by its name.
-
-    Raises `ValueError` naming a weight that is missing, left over or of another shape.
-    """
+) -> Network:  # fmt: skip
+    """A network without numbers, for inference with these weights, each in a `precision` by its name. Raises
+    `ValueError` naming a weight that is missing, left over or of another shape."""
     wanted = network.state_dict()
     odd = sorted(wanted.keys() ^ weights.keys())
     odd = odd or [one for one, weight in wanted.items() if weights[one].shape != weight.shape]
     if odd:
         matter = "is missing" if odd[0] not in weights else "has no place" if odd[0] not in wanted else (
             f"has shape {tuple(weights[odd[0]].shape)} and not {tuple(wanted[odd[0]].shape)}")  # fmt: skip
-        raise ValueError(
-            f"the weights of {name} do not make a {type(network).__name__} of the sizes in config.json ({odd[0]!r} "
-            f"{matter}): the two files belong to different models"
-        )
+        told = f"the weights of {name} do not make a {type(network).__name__} of the sizes in config.json"
+        raise ValueError(f"{told} ({odd[0]!r} {matter}): the two files belong to different models")
     placed = {one: weight.to(device=device, dtype=precision(one)) for one, weight in weights.items()}
     network.load_state_dict(placed, assign=True)
     return network.eval().requires_grad_(False)
@@ -132,15 +119,11 @@ def _other_parts(kind: Any, checkpoint: Checkpoint, missing: Sequence[str], left
     elif missing and not left and not any(re.search(r"\.\d+\.", name) for name in missing):  # a head, and no layer
         why = f"they were saved by {saved or 'another class'} without this part: save them by a {kind.__name__}"
     else:
-        why = "config.json is of another network than the weights, or of other sizes: get both from one place"
-    return ValueError(
-        f"the weights of {checkpoint.name} {told}, which a {kind.__name__} of these sizes "
-        f"{'needs' if missing else 'has no place for'}: {why}"
-    )
+        why = OTHER
+    needs = f"a {kind.__name__} of these sizes {'needs' if missing else 'has no place for'}"
+    return ValueError(f"the weights of {checkpoint.name} {told}, which {needs}: {why}")
 
 
 def _unfit(kind: Any, checkpoint: Checkpoint, reason: str) -> ValueError:
-    return ValueError(
-        f"the weights of {checkpoint.name} do not make a {kind.__name__} ({reason}): config.json is of another network "
-        "or of other sizes, so get both from one place"
-    )
+    told = f"the weights of {checkpoint.name} do not make a {kind.__name__} ({reason})"
+    return ValueError(f"{told}: {OTHER}")

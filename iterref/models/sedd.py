@@ -13,53 +13,38 @@ Compared with louaaron/Score-Entropy-Discrete-Diffusion at 0605786d: tests/model
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from iterref.denoiser import Denoiser, from_score
+from iterref.denoiser import from_score
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.dit import SCHEDULE, Dit, level, network_of, sizes
+from iterref.models.dit import SCHEDULE, DitDenoiser, network_of, sizes
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec, mismatch, unwritten
 from iterref.models.text.prefix import PrefixModel
-from iterref.noise import Noise, absorbing
+from iterref.noise import absorbing
 
 # The configuration of the published models is that of their training, which names no architecture.
 FAMILY = Family(title="SEDD", reads=("sedd",), keys=("graph", "noise", "model", "tokens"), tokenizer="gpt2")
 
 
-@dataclass(frozen=True, eq=False)
-class ScoredDit(Denoiser):
-    """A DiT that was trained to give scores, as a `Denoiser`. `impossible` (K,) lists the tokens besides the mask that
-    never stand in a text."""
-
-    network: Dit
-    noise: Noise
-    impossible: Tensor
-
-    uses_prompts = False
+class ScoredDit(DitDenoiser):
+    """A DiT that was trained to give log-scores."""
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); all rows share one distribution."""
-        log_score = self.network(x_t, level(self.noise, t, x_t.device), where)
-        log_score[:, self.impossible] = -torch.inf
-        return from_score(log_score, x_t, t, where, self.noise)
+        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t)."""
+        return from_score(self.logits(x_t, t, where, rows), x_t, t, where, self.noise)
 
 
 def load(checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None) -> PrefixModel:
-    """The text model of a checkpoint in SEDD's format; `length` is the config's `model.length` unless given.
-
-    Raises `ValueError` for another graph or noise than those of the published models.
-    """
+    """The text model of a checkpoint in SEDD's format; `length` is the config's `model.length` unless given. Raises
+    `ValueError` for another graph or noise than those of the published models."""
     graph, noise = _kind(checkpoint, "graph"), _kind(checkpoint, "noise")
     if (graph, noise) != ("absorb", "loglinear"):
-        raise ValueError(
-            f"{checkpoint.name} was trained on the graph {graph!r} with {noise!r} noise: SEDD models are read with the "
-            "graph 'absorb' and 'loglinear' noise, as the published ones have"
-        )
+        told = f"{checkpoint.name} was trained on the graph {graph!r} with {noise!r} noise"
+        raise ValueError(f"{told}: SEDD models are read with the graph 'absorb' and 'loglinear' noise, as published")
     mask, device = checkpoint.size("tokens"), checkpoint.device
     if codec is not None and mask not in (codec.size, codec.reach):
         raise mismatch(checkpoint.name, mask, codec)

@@ -2,9 +2,8 @@
 
     p(summary | document) by masked diffusion over a canvas of L tokens: the summary, then <eos> to the end
 
-The document is encoded once; its candidates share the result. The training text is lower-cased, split into words and
-punctuation, with a number written `##`; `normalise` brings raw text to that form. docs/tiny_news.md tells how the
-weights were made and how good they are.
+The document is encoded once; its candidates share the result. `normalise` brings raw text to the form of the training
+data. docs/tiny_news.md tells how the weights were made and how good they are.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from torch.nn.utils.rnn import pad_sequence
 from iterref import hub
 from iterref.denoiser import Denoiser
 from iterref.fence import fenced
-from iterref.models.base import Text
 from iterref.models.family import Family
 from iterref.models.pretrained import filled
+from iterref.models.text.codec import Codec
 from iterref.models.text.files import read_tokenizer
 from iterref.models.text.reading import spelled, unread
 from iterref.models.text.tokenized import TokenizedModel
@@ -67,10 +66,8 @@ RULES = tuple(
 
 
 def normalise(text: str) -> str:
-    """Raw text in the form of the training data: lower case, words and punctuation apart, numbers as `##`.
-
-    A word with a digit in it becomes `##` as a whole. Text that is in that form already stays as it is.
-    """
+    """Raw text in the form of the training data: lower case, words and punctuation apart, numbers as `##`. A word with
+    a digit in it becomes `##` as a whole. Text that is in that form already stays as it is."""
     text = text.translate(QUOTES).lower()
     for pattern, replacement in RULES:
         text = pattern.sub(replacement, text)
@@ -99,25 +96,38 @@ def load(
     return Summarizer.load(name, device, str(dtype).removeprefix("torch."), lossy)
 
 
+class NewsCodec(Codec):
+    """The tokenizer of texts in the training data's form, in which a word may be `<unk>` itself."""
+
+    def ids(self, texts: Sequence[str], what: str = "text", rows: Sequence[int] | None = None) -> list[list[int]]:
+        """As `Codec.ids`; lost are the characters that the vocabulary lacks."""
+        normal = [normalise(text) for text in texts]
+        encoded = self.tokenizer.encode_batch(normal, add_special_tokens=False)
+        known = {token: name for token, name in self.special.items() if token != self.unknown}
+        for row, text, one in zip(range(len(texts)) if rows is None else rows, normal, encoded, strict=True):
+            wrong = spelled(text, one.ids, known)
+            if wrong:
+                raise ValueError(f"{what} {row} {wrong}, which would be read as one: write it in another way")
+            wrong = "" if self.lossy or self.unknown is None else unread(text, one, self.unknown, UNKNOWN)
+            if wrong:
+                raise ValueError(f"{what} {row} {wrong}: take it out, or load the model with lossy=True")
+        return [one.ids for one in encoded]
+
+
 @dataclass(frozen=True)
 class SummaryDenoiser(Denoiser):
-    """The network at a fixed set of encoded prompts, as a `Denoiser` of their summaries.
-
-    `time_independent` says that t is ignored, `half` that the decoder multiplies in bfloat16. A sequence's answer
-    depends on its own tokens and prompt only.
-    """
+    """The network at a fixed set of encoded prompts; with `half` the decoder multiplies in bfloat16."""
 
     network: Transformer
     memory: Memory
     noise: Noise
-    time_independent: bool = True
     half: bool = False
 
+    time_independent = True
     has_probabilities = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """Canvases (R, L) long, times (R,), open positions (R, L) bool and prompts (R,) long -> (M, V) float32
-        log p(x_0^i | x_t) of the True cells of where, row-major. A token that is no mask stays what it is."""
+        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t)."""
         return self.probabilities(x_t, t, where, rows).log_()
 
     @torch.no_grad()
@@ -162,34 +172,23 @@ class Summarizer(TokenizedModel):
     """
 
     def __init__(
-        self,
-        network: Transformer,
-        tokenizer: Tokenizer,
-        length: int,
-        eos: int,
-        source_length: int,
-        precision: str = "float32",
-        prompted: bool = True,
-        lossy: bool = False,
-    ) -> None:
+        self, network: Transformer, tokenizer: Tokenizer, length: int, eos: int, source_length: int,
+        precision: str = "float32", prompted: bool = True, lossy: bool = False,
+    ) -> None:  # fmt: skip
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"a summariser runs in float32 or bfloat16, got dtype={precision!r}: say one of them")
         options = network.options
-        super().__init__(absorbing(options.vocab, options.mask), length, None, network.table.weight.device, None)
+        codec = NewsCodec(tokenizer, start=None, end=eos, pad=None, mask=options.mask, lossy=lossy)
+        super().__init__(absorbing(options.vocab, options.mask), length, codec, network.table.weight.device, None)
         self.network, self.half = network.eval().requires_grad_(False), precision == "bfloat16"
-        self.tokenizer, self.lossy, self.source_length, self.prompted = tokenizer, lossy, source_length, prompted
-        self.eos, self.fill, self.ends = eos, eos, [eos]
-        self._special = {token: entry.content for token, entry in tokenizer.get_added_tokens_decoder().items()
-                         if entry.special and entry.content != UNKNOWN}  # fmt: skip
+        self.tokenizer, self.source_length, self.prompted, self.eos = tokenizer, source_length, prompted, eos
+        self.ends = [eos]
 
     @classmethod
     def load(
-        cls,
-        folder: str | Path | None = None,
-        device: torch.device | str = "cpu",
-        precision: str = "float32",
+        cls, folder: str | Path | None = None, device: torch.device | str = "cpu", precision: str = "float32",
         lossy: bool = False,
-    ) -> Summarizer:
+    ) -> Summarizer:  # fmt: skip
         """The summariser in a folder that `iterref.training.train` wrote; None is the bundled one. Raises
         `FileNotFoundError` if a file is missing and `ValueError` if the folder is damaged or of another format."""
         folder = WEIGHTS if folder is None else Path(folder)
@@ -201,15 +200,14 @@ class Summarizer(TokenizedModel):
             raise ValueError(f"{folder} is no {FORMAT} folder: give one that training exported")
         for name, digest in config.get("sha256", {}).items():
             if sha256((folder / name).read_bytes()).hexdigest() != digest:
-                raise ValueError(
-                    f"{folder / name} is not the file that config.json was written with: it was changed, or an export "
-                    "broke off; rerun the training command to export anew, or get the folder again"
-                )
+                told = f"{folder / name} is not the file that config.json was written with"
+                raise ValueError(f"{told}: rerun the training command to export anew, or get the folder again")
         with hub.reading(folder / "weights.safetensors", str(folder)):
             weights = {name: weight.float() for name, weight in load_file(folder / "weights.safetensors").items()}
         try:
             with torch.device("meta"):
-                network = Transformer(TransformerOptions(**config["transformer"]))
+                sizes = {name: size for name, size in config["transformer"].items() if name != "timed" or size}
+                network = Transformer(TransformerOptions(**sizes))  # none that reads the time was ever exported
             network = filled(network, weights, str(folder), lambda name: torch.float32, torch.device(device))
             tokenizer = read_tokenizer(folder, {}, str(folder))
             length, eos, source_length = (int(config[name]) for name in ("length", "eos", "source_length"))
@@ -223,20 +221,17 @@ class Summarizer(TokenizedModel):
         return cls(network, tokenizer, length, eos, source_length, precision, prompted, lossy)
 
     def prepare(self, prompts: Sequence[str]) -> tuple[SummaryDenoiser, Tensor, Tensor]:
-        """Encodes B prompts once. Returns their denoiser, a canvas (B, L) long of masks, and (B, L) bool, all True,
-        the positions that are free. Raises `ValueError` for no prompts, an empty one or one that is too long."""
+        """B prompts, encoded once -> their denoiser, canvases (B, L) of masks, and free positions (B, L), all of them.
+        Raises `ValueError` for no prompts, an empty one or one that is too long."""
         canvas, sources = self._blank(prompts), []
-        for row, ids in enumerate(self._tokens(prompts, "prompt", range(len(prompts)))):
+        for row, ids in enumerate(self.codec.ids(prompts, "prompt")):
             if not self.prompted and prompts[row].strip():
                 raise ValueError(f"prompt {row} is given, and this model was trained without: give empty prompts")
             if self.prompted and not ids:
                 raise ValueError(f"prompt {row} is empty: pass a document, or take tiny-books, which has no prompts")
             if len(ids) >= self.source_length:
                 most = self.source_length - 1
-                raise ValueError(
-                    f"prompt {row} has {len(ids)} tokens and the model reads at most {most}: "
-                    "shorten it, or take a model that reads more"
-                )
+                raise ValueError(f"prompt {row} has {len(ids)} tokens and the model reads at most {most}: shorten it")
             sources.append(torch.tensor([*ids, self.eos]))
         padded = pad_sequence(sources, batch_first=True, padding_value=self.network.options.pad)
         with fenced(self.device):
@@ -244,30 +239,5 @@ class Summarizer(TokenizedModel):
         denoiser = SummaryDenoiser(self.network, memory, self.noise, half=self.half)
         return denoiser, canvas, torch.ones_like(canvas, dtype=torch.bool)
 
-    def decode(self, tokens: Tensor) -> list[str]:
-        """Canvases (R, L) long as texts: words with blanks between them, up to the first `eos`; masks are left out."""
-        rows = tokens.tolist()
-        return list(map(Text, self.tokenizer.decode_batch([self._pieces(ids) for ids in rows]), rows))
-
-    def _canvases(self, texts: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
-        return [self._canvas(ids, row) for row, ids in zip(rows, self._tokens(texts, "text", rows), strict=True)]
-
     def _longer(self, size: int) -> str:
         return ""  # its canvas is as long as it was trained
-
-    def _tokens(self, texts: Sequence[str], what: str, rows: Sequence[int]) -> list[list[int]]:
-        """The pieces of texts in the training data's form, in which a word may be `<unk>` itself.
-
-        Raises `ValueError`, naming the text, for characters that the vocabulary lacks (unless `lossy`), and for a
-        special token that is spelled out.
-        """
-        normal = [normalise(text) for text in texts]
-        encoded = self.tokenizer.encode_batch(normal, add_special_tokens=False)
-        for row, text, one in zip(rows, normal, encoded, strict=True):
-            wrong = spelled(text, one.ids, self._special)
-            if wrong:
-                raise ValueError(f"{what} {row} {wrong}, which would be read as one: write it in another way")
-            wrong = "" if self.lossy else unread(text, one, self.tokenizer.token_to_id(UNKNOWN), UNKNOWN)
-            if wrong:
-                raise ValueError(f"{what} {row} {wrong}: take it out, or load the model with lossy=True")
-        return [one.ids for one in encoded]

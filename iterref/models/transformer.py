@@ -5,8 +5,8 @@
     p(x_0^i = v) = (1 - g_i) softmax(E h_i)_v + g_i sum over source positions j with source_j = v of pointer_ij
 
 `g` is the copy gate and `pointer` an attention over the source (pointer-generator, See et al. 2017, arXiv:1704.04368);
-`E` is the token table, tied to the input. Rotary positions (Su et al. 2021, arXiv:2104.09864), pre-norm, SwiGLU. With
-`timed` a sinusoidal embedding of t is added to the canvas, as uniform noise needs; the number of masks tells it else.
+`E` is the token table, tied to the input. Rotary positions (Su et al. 2021, arXiv:2104.09864), pre-norm, SwiGLU. No
+time: the number of masks tells it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TIME_SCALE = 1000.0  # sinusoids are spaced for steps, t is in [0, 1]
 TINY = 1e-30  # floor of a float32 probability before its logarithm
 
 
 @dataclass(frozen=True)
 class TransformerOptions:
-    """Sizes of the network: `vocab` tokens of which `mask` and `pad` are never predicted, `width` a multiple of
-    2 * `heads`, and whether the network is `timed`."""
+    """Sizes: `vocab` tokens of which `mask` and `pad` are never predicted, `width` a multiple of 2 * `heads`."""
 
     vocab: int
     mask: int
@@ -35,7 +33,6 @@ class TransformerOptions:
     hidden: int = 512
     encoder_layers: int = 4
     decoder_layers: int = 3
-    timed: bool = False
 
     def __post_init__(self) -> None:
         if self.width % (2 * self.heads):
@@ -44,9 +41,8 @@ class TransformerOptions:
 
 @dataclass(frozen=True)
 class Memory:
-    """Encoded sources of B prompts of at most S tokens: `source` (B, S) long, `present` (B, S) bool (False on padding),
-    `states` (B, S, D), the pointer's `pointers` (B, S, D), and the keys and values (B, heads, S, D / heads) of every
-    decoder layer."""
+    """Encoded sources of B prompts: `source` (B, S) long, `present` (B, S) bool (False on padding), `states` and
+    `pointers` (B, S, D), and the keys and values (B, heads, S, D / heads) of every decoder layer."""
 
     source: Tensor
     present: Tensor
@@ -68,14 +64,6 @@ def rotary(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor
     return angle.cos(), angle.sin()
 
 
-def sinusoids(x: Tensor, size: int) -> Tensor:
-    """Times or noise levels (R,) -> features (R, size)."""
-    half = size // 2
-    frequency = torch.exp(torch.arange(half, device=x.device, dtype=torch.float32) * (-log(10_000.0) / half))
-    angle = x.float()[:, None] * frequency
-    return torch.cat((angle.cos(), angle.sin()), dim=-1)
-
-
 def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """Turns the pairs (i, i + size / 2) of x (*, length, size) by the angles of its position."""
     cosine, sine = (part.to(x.dtype) for part in turn)
@@ -84,9 +72,8 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, present: Tensor | None = None) -> Tensor:
-    """Softmax attention (*, Q, size) of queries (*, Q, size) to keys and values (*, K, size), none to keys that are not
-    present (*, 1, K) bool. Written out because at these lengths two plain products are faster on a CPU, backwards above
-    all, than the fused kernel."""
+    """Attention (*, Q, size) of queries (*, Q, size) to keys and values (*, K, size) that are present (*, 1, K) bool.
+    At these lengths two plain products are faster on a CPU, backwards above all, than the fused kernel."""
     score = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
     if present is not None:
         score = score.masked_fill(~present, -1e4)  # exp(-1e4) is exactly 0: padding cannot be felt
@@ -186,7 +173,6 @@ class Transformer(nn.Module):
         self.gate = nn.Linear(width, 1)
         self.keep = nn.Linear(width, 1)
         self.vocab_bias = nn.Parameter(torch.zeros(options.vocab))
-        self.time = nn.Linear(width, width) if options.timed else None
         self.reset()
 
     def reset(self) -> None:
@@ -218,18 +204,13 @@ class Transformer(nn.Module):
         keys, values = zip(*pairs, strict=True)
         return Memory(source, present, states, self.pointer_key(states), keys, values)
 
-    def decode(self, x_t: Tensor, memory: Memory, t: Tensor | None = None) -> Tensor:
-        """States (R, L, width) of canvases (R, L) long at times t (R,). R is a multiple of the memory's B, and the
-        R / B canvases of a prompt are adjacent. Raises `ValueError` if R is no such multiple or a timed network gets
-        no t."""
+    def decode(self, x_t: Tensor, memory: Memory) -> Tensor:
+        """States (R, L, width) of canvases (R, L) long, where the R / B canvases of a prompt are adjacent. Raises
+        `ValueError` if B does not divide R."""
         rows, length = x_t.shape
         if rows % memory.source.shape[0]:
             raise ValueError(f"{rows} canvases do not divide among {memory.source.shape[0]} prompts: pass memory.take")
         x = self.embed(x_t)
-        if self.time is not None:
-            if t is None:
-                raise ValueError("this network is timed: pass the time t of every row")
-            x = x + self.time(sinusoids(TIME_SCALE * t.float(), self.options.width))[:, None, :]
         turn = rotary(length, self.options.width // self.options.heads, x_t.device)
         present = memory.present[:, None, None, :]
         for layer, key, value in zip(self.decoder, memory.keys, memory.values, strict=True):
@@ -251,8 +232,7 @@ class Transformer(nn.Module):
         return out
 
     def mixture(self, states: Tensor, scores: Tensor, source: Tensor) -> Tensor:
-        """(M, V) float32 p(x_0^i | x_t) of packed states (M, width), pointer scores (M, S) and sources (M, S): what is
-        written and what is copied, never `mask` and `pad`."""
+        """(M, V) float32 p(x_0^i | x_t) of packed states (M, width), pointer scores (M, S) and sources (M, S)."""
         gate = torch.sigmoid(self.gate(states).float())
         probability = torch.softmax(self.logits(states), dim=-1).mul_(1 - gate)
         probability.scatter_add_(1, source, gate * torch.softmax(scores, dim=-1))
@@ -261,8 +241,7 @@ class Transformer(nn.Module):
         return probability
 
     def target_log_probs(self, states: Tensor, memory: Memory, where: Tensor, target: Tensor) -> Tensor:
-        """(M,) float32 log p(x_0^i = target_i | x_t) for target (R, L) long on the True cells of where (R, L): those of
-        `mixture`, without building (M, V) probabilities."""
+        """(M,) float32 log p(x_0^i = target_i | x_t) of target (R, L) long at `where` (R, L), as in `mixture`."""
         row = where.nonzero()[:, 0] // (states.shape[0] // memory.source.shape[0])
         open_states, wanted = states[where], target[where]
         gate = self.gate(open_states).float().squeeze(1)

@@ -4,75 +4,51 @@
     p(x_0^i = v | x_t)  proportional to  l(v) q(x_t^i | x_0^i = v)
 
 Why leave-one-out: training puts l in the place of the one-hot x_0 in q(x_u | x_t, x_0), whose average over the true
-posterior is the very same expression with the leave-one-out conditional in the place of l: so this is the optimum.
-
-Near t = 0 the prediction is the Gibbs conditional of a clean text, which `leave_one_out` gives. It is asked for at the
-smallest time of training: at t = 0 itself a model may have learned, from a reconstruction loss, to repeat its input.
+posterior is the same expression with the leave-one-out conditional for l: so this is the optimum. Near t = 0 it is the
+Gibbs conditional of a clean text, which `leave_one_out` gives, asked for at the smallest time of training: at t = 0
+itself a model may have learned, from a reconstruction loss, to repeat its input.
 
 Compared with kuleshov-group/discrete-diffusion-guidance at edb0f8c2: tests/models/test_udlm.py says how close.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from iterref.denoiser import Denoiser, from_leave_one_out
+from iterref.denoiser import from_leave_one_out
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.dit import SCHEDULE, Dit, level, network_of, sizes
+from iterref.models.dit import SCHEDULE, DitDenoiser, network_of, sizes
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec, mismatch, unwritten
 from iterref.models.text.prefix import PrefixModel
-from iterref.noise import Noise, uniform
+from iterref.noise import uniform
 
 FAMILY = Family(title="UDLM", reads=("udlm",), tokenizer="bert-base-uncased")
 FIRST = 1e-3  # the smallest time that training draws
 
 
-@dataclass(frozen=True, eq=False)
-class UniformDit(Denoiser):
-    """A DiT that was trained on texts with tokens replaced at random, as a `Denoiser` with `leave_one_out`.
+class UniformDit(DitDenoiser):
+    """A DiT that was trained on texts with tokens replaced at random; noise may write what is impossible in a text."""
 
-    `impossible` (K,) lists the tokens that never stand in a text, though noise may write them; `label` conditions a
-    network that has labels.
-    """
-
-    network: Dit
-    noise: Noise
-    impossible: Tensor
-    timed: bool = True
-    label: int | None = None
-
-    uses_prompts = False
     has_leave_one_out = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t); all rows share one distribution."""
-        return from_leave_one_out(self.prediction(x_t, t, where), x_t, t, where, self.noise)
+        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t)."""
+        return from_leave_one_out(self.logits(x_t, t, where, rows), x_t, t, where, self.noise)
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i}), as far as training reached it."""
         times = torch.full((len(x),), FIRST, dtype=torch.float64, device=x.device)
-        return torch.log_softmax(self.prediction(x, times, where), -1)
-
-    def prediction(self, x_t: Tensor, t: Tensor, where: Tensor) -> Tensor:
-        """The raw logits (M, V) float32 of p(x_0^i | x_t^{-i})."""
-        label = None if self.label is None else torch.full((len(x_t),), self.label, device=x_t.device)
-        logits = self.network(x_t, level(self.noise, t, x_t.device, self.timed), where, label)
-        logits[:, self.impossible] = -torch.inf
-        return logits
+        return torch.log_softmax(self.logits(x, times, where, rows), -1)
 
 
 def load(
     checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, label: int | None = None
 ) -> PrefixModel:
-    """The text model of a checkpoint in UDLM's format, or in Duo's, which is the same.
-
-    A checkpoint with labels (`cfg`) is conditioned on `label`, or on its last one, which stands for none. Raises
-    `ValueError` for a label that it does not have, and for a tokenizer with more tokens than the model.
-    """
+    """The text model of a checkpoint in UDLM's format, or in Duo's, which is the same. A checkpoint with labels (`cfg`)
+    is conditioned on `label`, or on its last one, which stands for none. Raises `ValueError` for a label that it does
+    not have, and for a tokenizer with more tokens than the model."""
     labels = checkpoint.size("cfg_num_classes") + 1 if checkpoint.config.get("cfg") else 0
     if label is not None and not 0 <= label < labels:
         raise ValueError(f"{checkpoint.name} has {labels} labels, and {label} is none of them: leave it out")

@@ -57,10 +57,8 @@ class ImageCodec:
         return torch.cat(parts) if parts else torch.zeros(0, 3, *self.size, device=codes.device)
 
     def codes(self, images: Sequence[Image | Tensor] | Tensor) -> Tensor:
-        """R images of PIL, or (3, H, W) floats in [0, 1] each -> (R, h w) long.
-
-        Raises `ValueError` for an image of another size or outside of [0, 1], naming it.
-        """
+        """R images of PIL, or (3, H, W) floats in [0, 1] each -> (R, h w) long. Raises `ValueError` for an image of
+        another size or outside of [0, 1], naming it."""
         device = next(self.network.parameters()).device
         read = [self._read(image, row).to(device) for row, image in enumerate(images)]
         with fenced(device):
@@ -86,10 +84,8 @@ class ImageCodec:
 
             image = torch.from_numpy(numpy.array(image.convert("RGB"))).permute(2, 0, 1) / 255
         if image.shape != (3, *self.size) or not image.is_floating_point():
-            raise ValueError(
-                f"image {row} is {image.dtype} of shape {tuple(image.shape)}, and the model draws {self.size[0]} x "
-                f"{self.size[1]} pixels: resize it, as floats in [0, 1] or an image of PIL"
-            )
+            told = f"the model draws {self.size[0]} x {self.size[1]} pixels: resize it, as floats in [0, 1] or of PIL"
+            raise ValueError(f"image {row} is {image.dtype} of shape {tuple(image.shape)}, and {told}")
         if bool(((image < 0) | (image > 1)).any()):
             raise ValueError(f"image {row} leaves [0, 1]: divide bytes by 255")
         return image.float()
@@ -110,11 +106,8 @@ def opened(folder: Path, name: str, part: str, **placing: Any) -> Checkpoint:
 
 
 def network(kind: Any, checkpoint: Checkpoint) -> nn.Module:
-    """A network of a class of `diffusers` for inference, every weight its own: none is left random.
-
-    Raises `ValueError` for a configuration that the class refuses, weights that are missing, left over or of another
-    shape, and a network that the device has no room for.
-    """
+    """A network of a class of `diffusers` for inference. Raises `ValueError` for a configuration that the class
+    refuses, other weights than its own, and a network that the device has no room for."""
     checkpoint.expect_room()
     try:
         with torch.device("meta"):

@@ -5,8 +5,7 @@
     choose_rendering(show)      how tokens are shown: by a model, a tokenizer or a function, as words or as pictures
     iterref.report.plots        pictures of runs and traces (`pip install 'iterref[plots]'`)
 
-A page needs no network, no server and no other file. Everything that a model or a user wrote is escaped, and the page
-allows no script but its own.
+A page needs no network, no server and no other file; what a model or a user wrote is escaped.
 """
 
 from iterref.report.html import page, table

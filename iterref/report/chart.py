@@ -1,8 +1,4 @@
-"""Chart: series along a run as one inline SVG, against the rows asked for so far.
-
-    x = rows asked so far, a step a point;     y = one line a series, broken where it has no value
-
-Colours, and their shades on a dark screen, are the style sheet's; a line's dash tells it apart without any colour.
+"""Chart: series along a run as one inline SVG, a line each, broken where it has no value, as the style sheet draws it.
 """
 
 from __future__ import annotations
@@ -20,11 +16,8 @@ Series = Sequence[float | None]
 def chart(
     rows: Sequence[float], series: Mapping[str, Series], label: str, within: tuple[float, float] | None, axis: str
 ) -> str:
-    """A figure of named `series`, each (K,) with None for no value, over `rows` (K,), which `axis` names.
-
-    `label` names the figure, `within` sets the ends of the y axis in place of the values' own. Empty where no series
-    has a value.
-    """
+    """A figure of named `series`, each (K,) with None for no value, over `rows` (K,), which `axis` names. `label` names
+    the figure, `within` sets the ends of the y axis in place of the values' own. Empty where no series has a value."""
     values = [value for line in series.values() for value in line if value is not None]
     if not values:
         return ""

@@ -2,7 +2,7 @@
 
     escaped text, inline style, inline script, one JSON block, pictures as data;     nothing is loaded from anywhere
 
-A policy in the page's head lets the browser run the page's own script alone, by its hash, and load nothing at all.
+The page is that of `page.html`. A policy in its head lets the browser run its own script alone, by its hash.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from hashlib import sha256
 from html import escape
 from importlib.resources import files
 from math import inf, isfinite, isnan
+from string import Template
 from typing import Any
 
 from iterref.report.chart import chart
@@ -37,32 +38,22 @@ def page(result: Result, show: Any = None) -> str:
     watched = bool(result.trace.steps) and "watched" in result.trace.steps[0]
     style, script = _part("page.css"), _part("page.js") if watched else ""
     policy = f"default-src 'none'; style-src {_hash(style)}" + (f"; script-src {_hash(script)}" if watched else "")
-    policy += "; img-src data:" if known.render is not None else ""
-    title = f"A run of {result.sampler.name}: {len(result.tokens)} {_plural('row', len(result.tokens))}"
-    kind = "Texts" if known.render is None else "Pictures"
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        _summary(result),
-        _steps(result, known) if watched else _unwatched(result),
-        _charts(result.trace),
-        f'<section aria-labelledby="texts"><h2 id="texts">{kind}</h2>{table(result, known)}</section>',
-    ]
-    parts = [
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<meta name="color-scheme" content="light dark">',
-        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>",
-        *body, "</main>", f"<script>{script}</script>" if watched else "", "</body>\n</html>\n",
-    ]  # fmt: skip
-    return "\n".join(filter(None, parts))
+    return Template(_part("page.html")).substitute(
+        title=escape(f"A run of {result.sampler.name}: {len(result.tokens)} {_plural('row', len(result.tokens))}"),
+        kind="Texts" if known.render is None else "Pictures",
+        policy=policy + ("; img-src data:" if known.render is not None else ""),
+        style=style,
+        script=f"<script>{script}</script>" if watched else "",
+        summary=_summary(result),
+        steps=_steps(result, known) if watched else _unwatched(result),
+        charts=_charts(result.trace),
+        table=table(result, known),
+    )
 
 
 def table(result: Result, show: Any = None, most: int | None = None) -> str:
-    """An HTML table of the final texts with their rewards and the best rewards seen, the first `most` rows of it.
-
-    Pictures stand for texts where `show` draws; where the result has neither, tokens are written by their names or ids.
-    """
+    """An HTML table of the first `most` final texts with their rewards and the best rewards seen. Pictures stand for
+    texts where `show` draws; where the result has neither, tokens are written by their names or ids."""
     known = choose_rendering(result.show if show is None else show)
     count = len(result.tokens) if most is None else min(most, len(result.tokens))
     rewards, best = result.rewards.tolist(), result.best.reward.tolist()
@@ -81,13 +72,12 @@ def table(result: Result, show: Any = None, most: int | None = None) -> str:
 
 
 def _summary(result: Result) -> str:
-    acceptance, stuck = result.trace.acceptance(), result.trace.stuck_rows()
+    acceptance, stuck, cost = result.trace.acceptance(), result.trace.stuck_rows(), result.cost
     facts = {
         "method": str(result.sampler),
         "mean reward": _figure(float(result.rewards.mean())),
         "mean best reward seen": _figure(float(result.best.reward.mean())),
-        "a sample": f"{result.cost.nfe:.4g} NFE, {result.cost.reward_calls:.4g} reward calls, "
-        f"depth {result.cost.depth:g}",
+        "a sample": f"{cost.nfe:.4g} NFE, {cost.reward_calls:.4g} reward calls, depth {cost.depth:g}",
         "seconds": f"{result.seconds:.2f}",
     }
     if not isnan(acceptance):
@@ -97,21 +87,15 @@ def _summary(result: Result) -> str:
         facts["stuck"] = f"{named}: some step found only forbidden candidates and kept the state"
     if not result.finished:
         facts["broken off"] = "the run ended early; this is what it had reached"
-    return "<dl>" + "".join(f"<dt>{name}</dt><dd>{_broken(value)}</dd>" for name, value in facts.items()) + "</dl>"
-
-
-def _broken(text: str) -> str:
-    """Escaped text that may go on in a new line behind a comma."""
-    return escape(text).replace(",", ",<wbr>")
+    told = {name: escape(value).replace(",", ",<wbr>") for name, value in facts.items()}  # a line may end behind one
+    return "<dl>" + "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in told.items()) + "</dl>"
 
 
 def _unwatched(result: Result) -> str:
     if not result.trace.steps:
         return "<p>The run broke off before its first step.</p>"
-    return (
-        "<p>No row was watched. To see a text change step by step, name its row when the run starts, "
-        "as in <code>watch=[0]</code>, and save the page again.</p>"
-    )
+    how = "name its row when the run starts, as in <code>watch=[0]</code>, and save the page again"
+    return f"<p>No row was watched. To see a text change step by step, {how}.</p>"
 
 
 def _steps(result: Result, known: Rendering) -> str:
@@ -127,19 +111,8 @@ def _steps(result: Result, known: Rendering) -> str:
     )
     # No text of a user or a model can end the block or begin a comment in it: JSON needs no "<" outside of strings.
     block = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    return (
-        '<section aria-labelledby="steps"><h2 id="steps">Step by step</h2>'
-        "<noscript><p>The slider needs scripts; the charts and the final texts are below.</p></noscript>"
-        '<div class="controls"><button type="button" id="play">play</button><label for="step">step</label>'
-        f'<input type="range" id="step" min="0" max="{last}" step="1" value="0" aria-describedby="keys">'
-        '<output id="at" for="step" aria-live="off"></output></div>'
-        "<fieldset><legend>show</legend>"
-        '<label><input type="radio" name="shown" value="states" checked> the state</label> '
-        '<label><input type="radio" name="shown" value="clean"> the clean sample</label></fieldset>'
-        '<p id="keys" class="note">The left and right arrow keys go through the steps; on the slider, Home and End go '
-        f'to the first and the last.</p>{_legend(result, data)}{rows}'
-        f'<script type="application/json" id="trace">{block}</script></section>'
-    )
+    parts = {"last": last, "legend": _legend(result, data), "rows": rows, "data": block}
+    return Template(_part("steps.html")).substitute(parts)
 
 
 def _legend(result: Result, data: dict[str, Any]) -> str:
@@ -147,17 +120,13 @@ def _legend(result: Result, data: dict[str, Any]) -> str:
     if data["drawn"] is not None:
         return ""
     pixels = data["picture"] is not None
-    keys = [("a0", "changed at this step"), ("a1", "1 step ago"), ("a2", "2 or 3"), ("a3", "4 to 7"), ("a4", "earlier")]
-    if result.mask is not None:
-        keys.append(("mask", "masked"))
-    keys.append(("open", "in the clean sample, and not in the state"))
-    kind, empty = (" pixels", "") if pixels else ("", "a")
-    items = "".join(
-        f'<li><span class="token {key}" aria-hidden="true">{"▢" if key == "mask" and not pixels else empty}</span> '
-        f"{said}</li>"
-        for key, said in keys
-    )
-    return f'<ul class="legend{kind}" aria-label="looks of the {"pixels" if pixels else "tokens"}">{items}</ul>'
+    keys = {"a0": "changed at this step", "a1": "1 step ago", "a2": "2 or 3", "a3": "4 to 7", "a4": "earlier"}
+    keys |= {} if result.mask is None else {"mask": "masked"}
+    keys |= {"open": "in the clean sample, and not in the state"}
+    kind, what, sign, hole = (" pixels", "pixels", "", "") if pixels else ("", "tokens", "a", "▢")
+    signs = {key: hole if key == "mask" else sign for key in keys}
+    items = (f'<li><span class="token {key}" aria-hidden="true">{signs[key]}</span> {keys[key]}</li>' for key in keys)
+    return f'<ul class="legend{kind}" aria-label="looks of the {what}">{"".join(items)}</ul>'
 
 
 def _charts(trace: Trace) -> str:
@@ -168,19 +137,14 @@ def _charts(trace: Trace) -> str:
     means = {name: [_mean(step) for step in steps[name].tolist()] for name in ("reward", "best", "accepted", "ess")}
     rewards = {"reward": means["reward"], "best reward seen": means["best"]}
     rows, scored = (steps[name].tolist() for name in ("nfe", "reward_calls"))
-    drawn = [
-        chart(rows, rewards, "Reward", None, NFE),
-        "" if not all(map(isfinite, scored)) else chart(scored, rewards, "Reward", None, REWARD_CALLS),
-        chart(rows, {"share of accepted decisions": means["accepted"]}, "Acceptance", (0.0, 1.0), NFE),
-        chart(rows, {"effective number of particles": means["ess"]}, "Particles", None, NFE),
-    ]
-    if not any(drawn):
-        return ""
+    drawn = chart(rows, rewards, "Reward", None, NFE)
+    if all(map(isfinite, scored)):
+        drawn += chart(scored, rewards, "Reward", None, REWARD_CALLS)
+    drawn += chart(rows, {"share of accepted decisions": means["accepted"]}, "Acceptance", (0.0, 1.0), NFE)
+    drawn += chart(rows, {"effective number of particles": means["ess"]}, "Particles", None, NFE)
     note = "Each point is a step, and the mean over the rows that have a finite value there."
-    return (
-        '<section aria-labelledby="charts"><h2 id="charts">Along the run</h2>'
-        f'<div class="charts">{"".join(drawn)}</div><p class="note">{note}</p></section>'
-    )
+    head = '<section aria-labelledby="charts"><h2 id="charts">Along the run</h2>'
+    return drawn and f'{head}<div class="charts">{drawn}</div><p class="note">{note}</p></section>'
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -196,10 +160,8 @@ def _written(result: Result, count: int, known: Rendering) -> list[str]:
         return [f'<img alt="the picture of row {row}" src="{picture}">' for row, picture in enumerate(pictures)]
     if result.texts is not None:
         return [escape(str(text)) for text in result.texts[:count]]
-    name = known.name
-    if name is None:
-        return [" ".join(map(str, row)) for row in tokens.tolist()]
-    return [escape("".join(map(name, row))) for row in tokens.tolist()]
+    between, name = (" ", str) if known.name is None else ("", known.name)
+    return [escape(between.join(map(name, row))) for row in tokens.tolist()]
 
 
 def _figure(value: float, lowest: str = "-inf") -> str:

@@ -1,13 +1,14 @@
-"""Plots: pictures of what a run cost and what it did, written to a file without any global state of matplotlib.
+"""Plots: pictures of what a run cost and what it did, without any global state of matplotlib.
 
-    reward_against_budget     one line a method, rows a sample on the x axis, with intervals
+    reward_against_budget     one line a method, NFE a sample on the x axis, with intervals
     effect                    reward and acceptance against the values of an option, such as tries or moves
     panels                    several such pictures above one another, on a logarithmic x axis, with the exact values
     acceptance                share of accepted decisions, span and reward along a run
     effective                 effective number of particles along the runs of particle methods
 
-Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart; marker and dash tell the methods apart
-without any colour.
+Each writes a file, of the format that its ending names (PNG, PDF, SVG), and returns its path. It raises `ValueError`
+where there is nothing to draw and `OSError` where the file cannot be written. Colours are those of Okabe and Ito
+(2008), which colour-blind readers tell apart; marker and dash do without any colour.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,8 +36,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 
 
 class Point(NamedTuple):
-    """One run: its NFE a sample (or another place on the x axis), the mean reward, and the half of a bar
-    around it: the mean's standard error, or the half of an interval."""
+    """One run: its NFE a sample (or another place on the x axis), the mean reward, and the half of a bar around it."""
 
     rows: float
     reward: float
@@ -44,10 +44,8 @@ class Point(NamedTuple):
 
 
 def point(result: Result, rows: float | None = None) -> Point:
-    """A run as a point with a 95 % interval of its mean reward, at the NFE it asked for or at `rows`.
-
-    Forbidden texts (-inf) are left out of the mean, which is NaN where nothing else is left.
-    """
+    """A run as a point with a 95 % interval of its mean reward, at the NFE it asked for or at `rows`. Forbidden texts
+    (-inf) are left out of the mean, which is NaN where nothing else is left."""
     mean, half = _interval(result.rewards[:, None].T)
     return Point(result.asked.nfe if rows is None else rows, float(mean), float(half))
 
@@ -62,17 +60,10 @@ class Panel(NamedTuple):
 
 
 def reward_against_budget(
-    results: Mapping[str, Sequence[Point]],
-    path: str | Path,
-    title: str = "",
-    reward: str = "reward",
+    results: Mapping[str, Sequence[Point]], path: str | Path, title: str = "", reward: str = "reward",
     rows: str = "NFE a sample",
-) -> Path:
-    """Draws one line a method through its points, with bars of their errors, and writes the picture to `path`.
-
-    `reward` names the y axis and `rows` the x axis. The format follows the file's ending (PNG, PDF, SVG). Returns the
-    path; raises `ValueError` where there is nothing to draw, and `OSError` where the file cannot be written.
-    """
+) -> Path:  # fmt: skip
+    """One line a method through its points, with bars of their errors; `reward` names the y axis, `rows` the x axis."""
     if not any(results.values()):
         raise ValueError("there are no runs to draw: give at least one point of one method")
     figure, axes = _figure(1)
@@ -83,11 +74,8 @@ def reward_against_budget(
 
 
 def panels(parts: Sequence[Panel], path: str | Path, x: str) -> Path:
-    """Draws the parts above one another over an x axis called `x`, in powers of two, and writes them to `path`.
-
-    A method looks the same in all parts; bars are the points' errors, left out where they are not finite. Returns the
-    path; raises `ValueError` where there is nothing to draw, and `OSError` where the file cannot be written.
-    """
+    """The parts above one another over an x axis called `x`, in powers of two. A method looks the same in all parts;
+    bars are the points' errors, left out where they are not finite."""
     names = list(dict.fromkeys(name for part in parts for name, points in part.series.items() if points))
     if not names:
         raise ValueError("there are no runs to draw: give at least one point of one method")
@@ -95,8 +83,7 @@ def panels(parts: Sequence[Panel], path: str | Path, x: str) -> Path:
     for axis, part in zip(axes, parts, strict=True):
         _lines(axis, part.series, names)
         for index, (name, value) in enumerate(part.levels.items()):
-            axis.axhline(value, color="0.35", lw=1.0, ls=DASHES[1 + index % 3], zorder=1)
-            axis.annotate(name, (1.0, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
+            _level(axis, name, value, DASHES[1 + index % 3])
         axis.set_ylabel(part.label)
         axis.set_title(part.title, loc="left", fontsize=9)
     marks = sorted({point.rows for part in parts for points in part.series.values() for point in points})
@@ -110,11 +97,8 @@ def panels(parts: Sequence[Panel], path: str | Path, x: str) -> Path:
 
 
 def effect(runs: Mapping[str, Mapping[float, Result]], path: str | Path, option: str, title: str = "") -> Path:
-    """Draws mean reward, with 95 % intervals, and acceptance against the values of an option, one line a method.
-
-    `runs` holds a run for every value; `option` names the x axis, in powers of two. Returns the path; raises
-    `ValueError` where there is nothing to draw, and `OSError` where the file cannot be written.
-    """
+    """Mean reward, with 95 % intervals, and acceptance against the values of an option, one line a method. `runs` holds
+    a run for every value; `option` names the x axis, in powers of two."""
     rewards = {name: [point(run, value) for value, run in line.items()] for name, line in runs.items()}
     accepted = {
         name: [Point(value, run.trace.acceptance()) for value, run in line.items()] for name, line in runs.items()
@@ -125,12 +109,9 @@ def effect(runs: Mapping[str, Mapping[float, Result]], path: str | Path, option:
 
 
 def acceptance(trace: Trace, path: str | Path, title: str = "") -> Path:
-    """Draws a run step by step against the NFE asked so far: the share of accepted decisions, the span of the
-    moves, the number of tokens that they changed, and the reward.
-
-    Lines are means over the rows, bands 95 % intervals of these means; what a method has not is left out. Returns the
-    path; raises `ValueError` for a trace with nothing to draw and `OSError` where the file cannot be written.
-    """
+    """A run step by step against the NFE so far: the share of accepted decisions, the span of the moves, the number of
+    tokens that they changed, and the reward. Lines are means over the rows, bands 95 % intervals of these means; what a
+    method has not is left out."""
     table = trace.table()
     if not table:
         raise ValueError("the trace has no step: draw the trace of a run")
@@ -156,11 +137,8 @@ def acceptance(trace: Trace, path: str | Path, title: str = "") -> Path:
 
 
 def effective(traces: Mapping[str, Trace], path: str | Path, particles: int | None = None, title: str = "") -> Path:
-    """Draws the effective number of particles along the runs of particle methods, before they resample: the mean over
-    the rows with its 95 % interval, one line a method, and `particles` as the most that there can be.
-
-    Returns the path; raises `ValueError` where no trace has any, and `OSError` where the file cannot be written.
-    """
+    """The effective number of particles along the runs of particle methods, before they resample: the mean over the
+    rows with its 95 % interval, one line a method, and `particles` as the most that there can be."""
     tables = {name: trace.table() for name, trace in traces.items()}
     found = {
         name: (table["nfe"], table["ess"])
@@ -171,12 +149,16 @@ def effective(traces: Mapping[str, Trace], path: str | Path, particles: int | No
     figure, axes = _figure(1)
     _along(axes[0], found)
     if particles is not None:
-        axes[0].axhline(particles, color="0.35", lw=1.0, ls=":", zorder=1)
-        axes[0].annotate("all particles", (1.0, particles), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                         fontsize=8)  # fmt: skip
+        _level(axes[0], "all particles", particles, ":")
     axes[0].set_ylim(0, None if particles is None else 1.12 * particles)
     axes[0].set_ylabel("effective particles")
     return _write(_named(figure, axes, title, "NFE a sample"), path)
+
+
+def _level(axis: Axes, name: str, value: float, dash: Any) -> None:
+    """A named value drawn across."""
+    axis.axhline(value, color="0.35", lw=1.0, ls=dash, zorder=1)
+    axis.annotate(name, (1.0, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
 
 
 def _along(axis: Axes, lines: Mapping[str, tuple[Tensor, Tensor]]) -> None:

@@ -1,17 +1,15 @@
 """Render: how tokens are shown, as words or as a picture.
 
     show     a function from a token's id to its text;   a tokenizer, or a model that has one;   a model that draws
-    words    the text of one token, with a blank before it where one stands there in a text
     picture  model.render(tokens): (R, L) long -> (R, C, H, W) floats in [0, 1], C = 1 grey or 3 colours
 
-A model says how it is shown by what it has: the optional method `render`, else `tokenizer` or `codec.tokenizer`; of
-one that has none of these the ids are shown.
+A model is shown by its method `render`, else its `tokenizer` or `codec.tokenizer`, else by ids.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -37,9 +35,8 @@ class Rendering:
         with torch.inference_mode():
             drawn = self.render(tokens).detach().float().cpu()
         if drawn.dim() != 4 or len(drawn) != len(tokens) or drawn.shape[1] not in (1, 3):
-            raise ValueError(
-                f"render drew {tuple(drawn.shape)} of {len(tokens)} canvases: return (canvases, 1 or 3, height, width)"
-            )
+            told = f"render drew {tuple(drawn.shape)} of {len(tokens)} canvases"
+            raise ValueError(f"{told}: return (canvases, 1 or 3, height, width)")
         return (drawn.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
 
 
@@ -52,7 +49,9 @@ def choose_rendering(show: Any) -> Rendering:
         return show or Rendering()
     if callable(getattr(show, "render", None)):
         return Rendering(render=show.render)
-    for tokenizer in _tokenizers(show):
+    # what may be a tokenizer: its own, and, unless that is one, the tokenizer of its codec
+    codec = getattr(show, "codec", None)
+    for tokenizer in (getattr(show, "tokenizer", show), getattr(codec, "tokenizer", codec)):
         tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)  # what `transformers` wraps
         if hasattr(tokenizer, "id_to_token") and hasattr(tokenizer, "decode"):
             return Rendering(name=Spelled(tokenizer))
@@ -60,16 +59,8 @@ def choose_rendering(show: Any) -> Rendering:
         return Rendering()
     if callable(show):
         return Rendering(name=show)
-    raise TypeError(
-        f"show is a {type(show).__name__}: give a model, a tokenizer, or a function from a token's id to its text"
-    )
-
-
-def _tokenizers(show: Any) -> Iterator[Any]:
-    """What may be a tokenizer: its own, and, unless that is one, the tokenizer of its codec."""
-    yield getattr(show, "tokenizer", show)
-    codec = getattr(show, "codec", None)
-    yield getattr(codec, "tokenizer", codec)
+    how = "give a model, a tokenizer, or a function from a token's id to its text"
+    raise TypeError(f"show is a {type(show).__name__}: {how}")
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
     states, clean    the first step whole, then what changed:  [place, token, place, token, ...] a step and row
     rounds             a step and row: decisions of candidates [reward, verdict, what differs from the sample before]
 
-Of long runs the page writes out the best candidates of a decision alone, and of the others their rewards, so that it
-stays within `ROOM`; what was put to the test comes before what was not.
+Of long runs the best candidates of a decision alone are written out, those that were tested first, and of the others
+their rewards, so that the page stays within `ROOM`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ SIDES = (128, 96, 64, 48, 32, 16)  # pixels of a picture's longer side, the larg
 
 def trace_data(trace: Trace, mask: int | None, rendering: Rendering) -> dict[str, Any]:
     """What the slider moves over: the steps' `t`, `nfe` and `reward_calls` (K,), `SERIES` (K, W), and the coded
-    `states`, `clean` and `rounds` of the rows `watch`; `names` of their tokens, or how they are drawn.
-
-    `most` is how many candidates of a decision are written out, None for all. A number that is not finite is None, or
-    "-inf" where it says that a text is forbidden.
-    """
+    `states`, `clean` and `rounds` of the rows `watch`; `names` of their tokens, or how they are drawn. `most` is how
+    many candidates of a decision are written out, None for all. A number that is not finite is None, or "-inf" where it
+    says that a text is forbidden."""
     steps, watch = trace.table(), list(trace.watch)
     data: dict[str, Any] = {"watch": watch, "mask": mask, "names": None, "picture": None, "drawn": None}
     data |= {name: plain(steps[name].tolist()) for name in ("t", "nfe", "reward_calls")}
@@ -54,10 +52,8 @@ def coded(series: Tensor) -> dict[str, Any]:
 
 
 def rounds(kept: list[list[Round]], clean: Tensor) -> tuple[list[list[list[Any]]], int | None]:
-    """The candidates of every step, row and decision, and how many of a decision are written out.
-
-    A candidate is written as what differs from the clean sample before the step, at the first step after it.
-    """
+    """The candidates of every step, row and decision, and how many of a decision are written out. A candidate is
+    written as what differs from the clean sample before the step, at the first step after it."""
     before = [clean[max(k - 1, 0)] for k in range(len(clean))]
     sizes = [[(one.tokens != before[k]).sum(2) for one in step] for k, step in enumerate(kept)]
     ranks = [[_rank(one) for one in step] for step in kept]

@@ -24,36 +24,4 @@ if TYPE_CHECKING:
     from iterref.rewards.text import TextReward
     from iterref.rewards.threaded import Threaded
 
-__all__ = [
-    "Calibration",
-    "Classifier",
-    "Combined",
-    "Composable",
-    "Condition",
-    "Consensus",
-    "ImageClassifier",
-    "ImageText",
-    "Length",
-    "Lexical",
-    "Memory",
-    "Perplexity",
-    "Remembered",
-    "Reward",
-    "RewardError",
-    "Rouge",
-    "RougeAgainst",
-    "SelfLikelihood",
-    "Served",
-    "Similarity",
-    "TextCombined",
-    "TextComposable",
-    "TextReward",
-    "Threaded",
-    "calibrate_alpha",
-    "checked",
-    "report_rouge",
-    "report_rouge_rows",
-    "weighted",
-]
-
 lazy.attach(__name__)

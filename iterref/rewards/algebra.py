@@ -10,11 +10,12 @@ A rule knows numbers only; `Combined` asks rewards of tokens for them, `TextComb
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, partialmethod
 from math import inf, isnan
 from numbers import Real
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ from torch import Tensor
 from iterref.rewards.base import Reward, RewardError, gather, guarded, verified
 from iterref.rewards.calibrate import pilot_rewards
 from iterref.rewards.calling import TextFunction, call, columns_of, finished, judges_tokens, plan
-from iterref.rewards.rules import Clip, Compare, Joint, Opposite, Rule, Standardise, Sum, Symbol, Where
+from iterref.rewards.rules import Rule, Sum, clip, compare, join, may_skip, negate, standardise, where
 
 
 class Algebra:
@@ -54,45 +55,41 @@ class Algebra:
     def __truediv__(self, scale: float) -> Any:
         return self * (1.0 / _number(scale, "divided by"))
 
-    def __gt__(self, other: Any) -> Condition:
-        return _compared(self, ">", other)
+    def _compared(self, how: Callable[[Any, Any], Any], other: Any) -> Condition:
+        if callable(other):
+            return Condition(partial(compare, how, None), (self, other))
+        return Condition(partial(compare, how, _number(other, "compared with")), (self,))
 
-    def __ge__(self, other: Any) -> Condition:
-        return _compared(self, ">=", other)
-
-    def __lt__(self, other: Any) -> Condition:
-        return _compared(self, "<", other)
-
-    def __le__(self, other: Any) -> Condition:
-        return _compared(self, "<=", other)
+    __gt__ = partialmethod(_compared, operator.gt)
+    __ge__ = partialmethod(_compared, operator.ge)
+    __lt__ = partialmethod(_compared, operator.lt)
+    __le__ = partialmethod(_compared, operator.le)
 
     def clip(self, low: float = -inf, high: float = inf) -> Any:
         """The reward kept within [low, high]; a forbidden text stays so. Raises ValueError unless low <= high."""
         if not low <= high:
             raise ValueError(f"a reward cannot be kept between {low} and {high}: give low <= high")
-        return combined(Clip(float(low), float(high)), (self,))
+        return combined(partial(clip, float(low), float(high)), (self,))
 
     def where(self, condition: Condition, otherwise: Any = -inf) -> Any:
         """The reward, asked only where the condition holds; elsewhere `otherwise`, a number or a reward."""
         if not isinstance(condition, Condition):
             raise TypeError(f"where needs a condition such as b > 0, got {condition!r}: compare a reward with a number")
         if callable(otherwise):
-            return combined(Where(condition.test, None), (self, otherwise, *condition.parts))
-        return combined(Where(condition.test, _number(otherwise, "replaced by")), (self, *condition.parts))
+            return combined(partial(where, condition.test, None), (self, otherwise, *condition.parts))
+        number = _number(otherwise, "replaced by")
+        return combined(partial(where, condition.test, number), (self, *condition.parts))
 
     def standardised(self, pilot: Any) -> Any:
-        """(reward - mean) / sd, so that rewards of different units can be added.
-
-        `pilot` holds this very reward of unguided samples: numbers, or the `Result` of a run without guidance
-        ("ancestral"). Mean and sd are those of its finite rewards. Raises ValueError where these do not differ.
-        """
+        """(reward - mean) / sd, so that rewards of different units can be added: mean and sd of the finite ones of a
+        `pilot`, this very reward of unguided samples, as numbers or as the `Result` of a run ("ancestral"). Raises
+        ValueError where these do not differ."""
         values = pilot_rewards(pilot)
         values = values[values > -inf]
         if len(values) < 2 or not values.std() > 0:
-            raise ValueError(
-                f"a pilot of {len(values)} finite rewards has no spread to standardise by: draw more samples"
-            )
-        return combined(Standardise(float(values.mean()), float(values.std(ddof=1))), (self,))
+            told = f"a pilot of {len(values)} finite rewards"
+            raise ValueError(f"{told} has no spread to standardise by: draw more samples")
+        return combined(partial(standardise, float(values.mean()), float(values.std(ddof=1))), (self,))
 
 
 class Composable(Algebra, ABC):
@@ -119,8 +116,8 @@ class TextComposable(Algebra, TextFunction):
 
 @dataclass(frozen=True, eq=False)
 class TokenReward(Composable):
-    """A function of (tokens, rows), its answers checked. It gets copies, so what it writes into them changes nothing,
-    and `identities` (B,) of the rows in the user's input in place of their numbers, if given."""
+    """A function of (tokens, rows), its answers checked. It gets copies, which it may write into, and `identities` (B,)
+    of the rows in the user's input in place of their numbers, if given."""
 
     checks: ClassVar[bool] = True
 
@@ -178,7 +175,8 @@ class Batch:
         """The checked answers (K,) float64 of one of several rewards at `index` (K,); `skips` accepts None, as NaN."""
         function, here = parts[part], self.at(index)
         if isinstance(function, Combined | TextCombined):
-            values = function.rule(partial(here.ask, function.parts, function.rule.skips), torch.arange(len(here.rows)))
+            ask = partial(here.ask, function.parts, may_skip(function.rule))
+            values = function.rule(ask, torch.arange(len(here.rows)))
             return verified(values, here.rows, here.describe)
         with guarded(here.rows):
             if here.tokens is not None and (here.texts is None or _of_tokens(function)):
@@ -206,7 +204,7 @@ class Combined(Composable):
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         batch, everyone = Batch(rows, tokens), torch.arange(len(rows))
-        values = self.rule(partial(batch.ask, self.parts, self.rule.skips), everyone)  # as `ask`, a frame less
+        values = self.rule(partial(batch.ask, self.parts, may_skip(self.rule)), everyone)  # as `ask`, a frame less
         return verified(values, rows, batch.describe).to(tokens.device)
 
 
@@ -242,20 +240,17 @@ class Condition:
     test: Rule
     parts: tuple[Any, ...]
 
-    def __and__(self, other: Condition) -> Condition:
-        return self._joined(True, other)
+    def _joined(self, how: Callable[[Any, Any], Any], other: Condition) -> Condition:
+        return Condition(partial(join, how, (self.test, other.test), len(self.parts)), self.parts + other.parts)
 
-    def __or__(self, other: Condition) -> Condition:
-        return self._joined(False, other)
+    __and__ = partialmethod(_joined, operator.and_)
+    __or__ = partialmethod(_joined, operator.or_)
 
     def __invert__(self) -> Condition:
-        return Condition(Opposite(self.test), self.parts)
+        return Condition(partial(negate, self.test), self.parts)
 
     def __bool__(self) -> bool:
         raise TypeError("a condition on rewards is true or false of a text only: join two with & or |, and use where")
-
-    def _joined(self, every: bool, other: Condition) -> Condition:
-        return Condition(Joint(every, self.test, other.test, len(self.parts)), self.parts + other.parts)
 
 
 def combined(rule: Rule, parts: tuple[Any, ...]) -> Combined | TextCombined:
@@ -309,12 +304,6 @@ def _callable(reward: Any) -> Any:
 
 def _total(terms: tuple[tuple[float, Any], ...]) -> Combined | TextCombined:
     return combined(Sum(tuple(weight for weight, _ in terms)), tuple(part for _, part in terms))
-
-
-def _compared(reward: Any, symbol: Symbol, other: Any) -> Condition:
-    if callable(other):
-        return Condition(Compare(symbol, None), (reward, other))
-    return Condition(Compare(symbol, _number(other, "compared with")), (reward,))
 
 
 def _number(value: Any, purpose: str) -> float:

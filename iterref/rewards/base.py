@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import inf
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -46,9 +46,8 @@ def guarded(rows: Tensor) -> Iterator[None]:
         hint = "fix the reward, or return -inf for a text that it cannot judge"
         if isinstance(error, IndexError) and "string index" in str(error):
             hint = "a text may be empty; a function of messages says so by `completions: list[list[dict]]`"
-        raise RewardError(
-            f"the reward raised {type(error).__name__} ({error}) in a call for {name_rows(rows.tolist())}: {hint}"
-        ) from error
+        told = f"the reward raised {type(error).__name__} ({error}) in a call for {name_rows(rows.tolist())}"
+        raise RewardError(f"{told}: {hint}") from error
 
 
 def gather(answer: object) -> object:
@@ -59,22 +58,17 @@ def gather(answer: object) -> object:
 
 
 def verified(answer: object, rows: Tensor, describe: Callable[[int], str], skips: bool = False) -> Tensor:
-    """A gathered answer as (R,) float64, a copy, on the CPU.
-
-    Lists, numpy arrays and tensors of any real type are accepted. `skips` accepts None, which becomes NaN: the reward
-    does not judge that text. Raises `RewardError` naming row and text (`describe(index)`) for another number of values
-    than rows, what is not a number, NaN, +inf and numbers beyond `MOST`.
-    """
+    """A gathered answer, a list, array or tensor of any real type, as (R,) float64, a copy, on the CPU. `skips` accepts
+    None, which becomes NaN: the reward does not judge that text. Raises `RewardError` naming row and text
+    (`describe(index)`) for another number of values, what is no number, NaN, +inf and numbers beyond `MOST`."""
     expected, found = f"{len(rows)} numbers were", type(answer).__name__
     if isinstance(answer, Tensor | np.ndarray):
         expected, found = f"({len(rows)},) was", f"shape {tuple(answer.shape)}"
         answer = answer.tolist() if answer.shape == (len(rows),) else None
     if not isinstance(answer, list) or len(answer) != len(rows):
         found = f"{len(answer)} values" if isinstance(answer, list) else found
-        raise RewardError(
-            f"the reward gave {found} where {expected} expected, for {name_rows(rows.tolist())}: return one number a "
-            "text"
-        )
+        told = f"the reward gave {found} where {expected} expected, for {name_rows(rows.tolist())}"
+        raise RewardError(f"{told}: return one number a text")
     skipped = [index for index, value in enumerate(answer) if value is None] if skips else []
     for index in skipped:
         answer[index] = 0.0
@@ -83,17 +77,14 @@ def verified(answer: object, rows: Tensor, describe: Callable[[int], str], skips
         values = torch.frombuffer(array("d", answer), dtype=torch.float64) if answer else torch.zeros(0).double()
     except Exception as error:  # an object's own conversion may raise anything
         index = next(index for index, value in enumerate(answer) if not _is_number(value))
-        raise RewardError(
-            f"the reward gave {answer[index]!r} for row {int(rows[index])}, {describe(index)}, which is not a number: "
-            "return a float"
-        ) from error
+        told = f"the reward gave {answer[index]!r} for row {int(rows[index])}, {describe(index)}"
+        raise RewardError(f"{told}, which is not a number: return a float") from error
     low, high = map(float, values.aminmax()) if len(values) else (0.0, 0.0)  # NaN where there is one
     for index, value in enumerate(values.tolist() if not -MOST <= low <= high <= MOST else ()):
         if value != -inf and not abs(value) <= MOST:
-            raise RewardError(
-                f"the reward gave {'NaN' if value != value else f'{value:+g}'} for row {int(rows[index])}, "
-                f"{describe(index)}: return a number within +-{MOST:g}, or -inf to forbid a text"
-            )
+            found = "NaN" if value != value else f"{value:+g}"
+            told = f"the reward gave {found} for row {int(rows[index])}, {describe(index)}"
+            raise RewardError(f"{told}: return a number within +-{MOST:g}, or -inf to forbid a text")
     if skipped:
         values[skipped] = torch.nan
     return values
@@ -105,6 +96,12 @@ def _is_number(value: Any) -> bool:
     except Exception:
         return False
     return True
+
+
+def expect_choice(value: Any, choices: Any, lacks: str) -> None:
+    """Raises `ValueError`, a sentence that begins with `lacks`, for a value that is none of a `Literal`'s."""
+    if value not in get_args(choices):
+        raise ValueError(f"{lacks} {value!r}: use one of {', '.join(get_args(choices))}")
 
 
 def name_rows(rows: Iterable[int]) -> str:

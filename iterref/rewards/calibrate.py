@@ -35,10 +35,8 @@ class Calibration:
     samples: float
 
     def __str__(self) -> str:
-        return (
-            f"alpha {self.alpha:.4g}: KL {self.kl:.3g} nats, mean reward {self.reward:.4g}, "
-            f"estimated from {self.samples:g} samples that are worth {self.ess:.1f}"
-        )
+        told = f"alpha {self.alpha:.4g}: KL {self.kl:.3g} nats, mean reward {self.reward:.4g}"
+        return f"{told}, estimated from {self.samples:g} samples that are worth {self.ess:.1f}"
 
 
 def calibrate_alpha(
@@ -52,9 +50,9 @@ def calibrate_alpha(
     """The alpha whose target is `kl` nats from the model, or has mean reward `reward`: give one of the two.
 
     `pilot` holds the rewards of unguided samples: (n,) of one prompt, (B, n) of B prompts, or the `Result` of a run
-    without guidance. `rows` (n,) names the prompt of each where they are listed in one row, as in
-    `generate(prompts * 32, sampler="ancestral")` with `rows=list(range(B)) * 32`. KL, reward and ESS are then means
-    over prompts, each with a target of its own. Forbidden samples (-inf) have weight 0.
+    without guidance. `rows` (n,) names the prompt of each where they are listed in one row: `list(range(B)) * 32` for
+    `generate(prompts * 32, sampler="ancestral")`. KL, reward and ESS are means over prompts, each with a target of its
+    own. Forbidden samples (-inf) have weight 0.
 
     Raises ValueError for a level that no alpha has, for a prompt whose samples are all forbidden, and for a level at
     which the pilot's ESS is below `least` a prompt, saying how far it does reach.
@@ -65,29 +63,25 @@ def calibrate_alpha(
     name = "mean reward" if kl is None else "KL"
     if not np.isfinite(wanted):
         raise ValueError(f"the wanted {name} must be a finite number, got {wanted}")
-    tilt = _Tilt.of(pilot_rewards(pilot), rows)
+    tilt = _Tilt(pilot_rewards(pilot), rows)
     level = attrgetter("reward" if kl is None else "kl")
     low, high = tilt.bracket(least)
     most = tilt.at(high)
     floor, ceiling = level(tilt.at(0.0)), level(most)
     if wanted <= floor:
         forbidden = ", by what is forbidden alone," if kl is not None and floor > 0 else ""
-        raise ValueError(
-            f"the model has {name} {floor:.4g} without guidance{forbidden}: ask for more than that, got {wanted:g}"
-        )
+        told = f"the model has {name} {floor:.4g} without guidance{forbidden}"
+        raise ValueError(f"{told}: ask for more than that, got {wanted:g}")
     if wanted > ceiling:
-        raise ValueError(
-            f"the pilot supports a {name} up to {ceiling:.4g} (alpha {most.alpha:.3g}, where its {most.samples:g} "
-            f"samples a prompt are worth {most.ess:.3g}), not {wanted:g}: draw more, or ask for less"
-        )
+        where = f"alpha {most.alpha:.3g}, where its {most.samples:g} samples a prompt are worth {most.ess:.3g}"
+        told = f"the pilot supports a {name} up to {ceiling:.4g} ({where}), not {wanted:g}"
+        raise ValueError(f"{told}: draw more, or ask for less")
     return tilt.at(_root(lambda beta: level(tilt.at(beta)) - wanted, low, high))
 
 
 def pilot_rewards(pilot: Any) -> np.ndarray:
     """The rewards (n,) or (B, n) float64 of unguided samples: numbers, or the `Result` of a run without guidance.
-
-    Raises ValueError for a run that chose among samples by their reward, for no rewards, and for NaN or +inf.
-    """
+    Raises ValueError for a run that chose among samples by their reward, for no rewards, and for NaN or +inf."""
     sampler = getattr(pilot, "sampler", None)
     # a method that sees one reward a sample cannot have chosen by it: it only reports it
     if sampler is not None and sampler.cost().reward_calls > 1:
@@ -103,18 +97,10 @@ def pilot_rewards(pilot: Any) -> np.ndarray:
     return numbers
 
 
-@dataclass(frozen=True)
 class _Tilt:
-    """The targets of a pilot at any beta = 1 / alpha: `excess` (n,) below the best of each prompt, `group` (n,)."""
+    """The targets of a pilot of (n,) or (B, n) rewards, at any beta = 1 / alpha."""
 
-    excess: np.ndarray
-    group: np.ndarray
-    best: np.ndarray
-    count: np.ndarray
-
-    @classmethod
-    def of(cls, rewards: np.ndarray, rows: Sequence[Any] | None) -> _Tilt:
-        """Of (n,) or (B, n) rewards."""
+    def __init__(self, rewards: np.ndarray, rows: Sequence[Any] | None) -> None:
         if rewards.ndim not in (1, 2):
             raise ValueError(f"the pilot has shape {rewards.shape}: give (samples,) or (prompts, samples)")
         owners = np.repeat(np.arange(rewards.size // rewards.shape[-1]), rewards.shape[-1])
@@ -127,7 +113,8 @@ class _Tilt:
         if np.isneginf(best).any():
             prompt = names[int(np.isneginf(best).argmax())]
             raise ValueError(f"all samples of prompt {prompt} in the pilot are forbidden: draw more, or allow more")
-        return cls(values - best[group], group, best, np.bincount(group).astype(np.float64))
+        self.excess, self.group, self.best = values - best[group], group, best  # (n,) below the best of their prompts
+        self.count = np.bincount(group).astype(np.float64)
 
     def at(self, beta: float) -> Calibration:
         """What the pilot says about alpha = 1 / beta, the means over prompts."""
@@ -141,10 +128,8 @@ class _Tilt:
         return Calibration(1 / beta if beta else np.inf, *means)
 
     def bracket(self, least: float) -> tuple[float, float]:
-        """A beta at which nothing is tilted yet, and the last one whose ESS is `least` a prompt.
-
-        Raises ValueError where all rewards are equal, or the pilot is too small for any alpha.
-        """
+        """A beta at which nothing is tilted yet, and the last one whose ESS is `least` a prompt. Raises ValueError
+        where all rewards are equal, or the pilot is too small for any alpha."""
         below = -self.excess[(self.excess < 0) & np.isfinite(self.excess)]
         if not len(below):
             raise ValueError("all rewards of the pilot are equal within a prompt, so alpha changes nothing: draw more")

@@ -31,23 +31,16 @@ _PLAIN = (str, bytes, int, float, complex, bool, type(None))  # what nobody can 
 FILLED = ("rows", "prompt_index", "completion_ids")
 
 
-def _log_nothing(*args: Any, **kwargs: Any) -> None:
-    """Stands for a trainer's log."""
-
-
 # What trainers hand over beside the columns; outside of training nothing is logged and no step has been made.
 TRAINER: dict[str, Any] = {
     "trainer_state": SimpleNamespace(global_step=0, max_steps=0, epoch=0.0, num_train_epochs=0),
-    "log_extra": _log_nothing,
-    "log_metric": _log_nothing,
+    **dict.fromkeys(("log_extra", "log_metric"), lambda *args, **kwargs: None),
 }
 
 
 class TextFunction:
     """A function of texts that knows this library: its `**columns` are columns, and none of what only trainers pass.
-
-    One that calls other functions lists them in `functions` and needs what they need.
-    """
+    One that calls other functions lists them in `functions` and needs what they need."""
 
     functions: tuple[Callable[..., Any], ...] = ()
 
@@ -73,19 +66,15 @@ class Plan:
         return (completions,) if self.by_name is False else (), named
 
     def learn(self, error: TypeError) -> bool:
-        """Whether the function failed on texts as one does that reads `completion[0]["content"]`; it then gets
-        messages."""
-        if self.messages or "string indices must be" not in str(error):
-            return False
-        self.messages = True
-        return True
+        """Whether the function failed on texts as one that reads `completion[0]["content"]`; it gets messages then."""
+        reads_messages = not self.messages and "string indices must be" in str(error)
+        self.messages |= reads_messages
+        return reads_messages
 
 
 def plan(function: Callable[..., Any], table: Iterable[str]) -> Plan:
-    """How `function` is called where the values in `table` are at hand.
-
-    Raises `ValueError` for a function without a place for texts, or with one for a value that is not there.
-    """
+    """How `function` is called where the values in `table` are at hand. Raises `ValueError` for a function without a
+    place for texts, or with one for a value that is not there."""
     return _plan(Same(function), frozenset(table))
 
 
@@ -174,14 +163,11 @@ def _plan(key: Same, table: frozenset[str]) -> Plan:
             raise ValueError(f"{function!r} has no parameter for the texts: give it one called completions")
         by_name = None
     served = {"completions" if by_name else first, *(offered & named.keys())}
-    missing = [
-        one.name for one in known
-        if one.kind in {*_POSITIONAL, *_NAMEABLE} and one.default is Parameter.empty and one.name not in served
-    ]  # fmt: skip
+    needed = (one for one in known if one.kind in {*_POSITIONAL, *_NAMEABLE} and one.default is Parameter.empty)
+    missing = [one.name for one in needed if one.name not in served]
     if missing:
-        raise ValueError(
-            f"{function!r} needs {', '.join(missing)}, but there is only {sorted(table | {'rows'})}: add the column"
-        )
+        told = f"{function!r} needs {', '.join(missing)}"
+        raise ValueError(f"{told}, but there is only {sorted(table | {'rows'})}: add the column")
     everything = table | {"rows"} if own else table | {"rows", "completion_ids", *TRAINER}
     messages = "completions" in named and "dict" in str(named["completions"].annotation).lower()
     return Plan(by_name, frozenset((everything if takes_all else set()) | (offered & named.keys())), messages)

@@ -1,8 +1,7 @@
 """Checkpoints of reward models: networks and tokenizers in `transformers`' own format, read without running their code.
 
-A checkpoint is a folder, the name of a bundled one, or a name on the hub, with config.json and *.safetensors. Pickled
-weights are never opened, code of a checkpoint's own never runs, and a network is refused when the checkpoint lacks a
-part of it: a head of random numbers would be a reward too, and nobody would notice.
+A checkpoint is a folder, the name of a bundled one, or a name on the hub, with config.json and *.safetensors. A network
+is refused when the checkpoint lacks a part of it: a head of random numbers would be a reward too.
 """
 
 from __future__ import annotations
@@ -23,14 +22,13 @@ Device = torch.device | str
 WORDLISTS = ("*.json", "*.txt", "*.model")
 WANTED = (*WORDLISTS, "*.safetensors")
 UNWANTED = ("[!0-9]*/*",)
-# What a checkpoint may lack, by the part that it is read for: nothing looks at these.
-SPARE = {"encoder": ("pooler", "position_ids"), "CLIP": ("position_ids",)}
-WORDS = {
-    "SequenceClassification": "a sequence classifier",
-    "CausalLM": "a causal language model",
-    "encoder": "a text encoder",
-    "ImageClassification": "an image classifier",
-    "CLIP": "a CLIP model of images and texts",
+# By the kind of network: its name in words, the class that reads it, what a checkpoint may lack (nothing looks there).
+KINDS: dict[Kind, tuple[str, str, tuple[str, ...]]] = {
+    "SequenceClassification": ("a sequence classifier", "AutoModelForSequenceClassification", ()),
+    "CausalLM": ("a causal language model", "AutoModelForCausalLM", ()),
+    "encoder": ("a text encoder", "AutoModel", ("pooler", "position_ids")),
+    "ImageClassification": ("an image classifier", "AutoModelForImageClassification", ()),
+    "CLIP": ("a CLIP model of images and texts", "CLIPModel", ("position_ids",)),
 }
 
 
@@ -45,8 +43,7 @@ class Checkpoint:
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        device: torch.device = next(self.network.parameters()).device
-        return device
+        return torch.device(next(self.network.parameters()).device)
 
     @property
     def config(self) -> Any:
@@ -55,11 +52,9 @@ class Checkpoint:
 
 
 def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | str = "float32") -> Checkpoint:
-    """The network of a kind from a folder or a name on the hub; one that is loaded already stays where it is.
-
-    Raises `FileNotFoundError` for a folder or file that is missing, and `ValueError` for a checkpoint of pickles, an
-    architecture that `transformers` does not have, weights that lack a part, an unknown device, or too little memory.
-    """
+    """The network of a kind from a folder or a name on the hub; one that is loaded already stays where it is. Raises
+    `FileNotFoundError` for what is missing, and `ValueError` for a checkpoint of pickles, an architecture that
+    `transformers` does not have, weights that lack a part, an unknown device, or too little memory."""
     if not isinstance(source, str | Path):
         if not isinstance(source, torch.nn.Module):
             raise TypeError(f"a {type(source).__name__} is no checkpoint: give a folder, a hub name or a network")
@@ -70,29 +65,24 @@ def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | s
     config = hub.read_json(folder / "config.json", str(folder))
     _check_architecture(folder, config, kind)
     hub.expect_room(str(folder), hub.shapes(folder.glob("*.safetensors"), str(folder)), number, hub.device_of(device))
-    name = {"encoder": "AutoModel", "CLIP": "CLIPModel"}.get(kind, f"AutoModelFor{kind}")
+    words, name, spare = KINDS[kind]
+    safe = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
     with hub.quiet():
         try:
-            network, info = getattr(transformers, name).from_pretrained(
-                folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, output_loading_info=True
-            )
+            network, info = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, **safe)
         except Exception as error:  # whatever it is, one sentence says what to do
-            raise ValueError(f"{folder} cannot be read as {WORDS[kind]} ({hub.first_line(error)}): give one") from error
-    spare = SPARE.get(kind, ())
+            raise ValueError(f"{folder} cannot be read as {words} ({hub.first_line(error)}): give one") from error
     lacking = sorted(key for key in info["missing_keys"] if not any(part in key for part in spare))
     if lacking:
-        raise ValueError(
-            f"{folder} has no weights for {lacking[0]}{_more(lacking)}, so it is no {WORDS[kind].split(' ', 1)[1]}: "
-            "give a checkpoint that was trained as one"
-        )
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        told = f"{folder} has no weights for {lacking[0]}{more}, so it is no {words.split(' ', 1)[1]}"
+        raise ValueError(f"{told}: give a checkpoint that was trained as one")
     return Checkpoint(network.to(device=device, dtype=number).eval().requires_grad_(False), str(source), folder)
 
 
 def load_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> Any:
-    """The checkpoint's own tokenizer for None, the one of another folder or hub name, or a loaded one as it is.
-
-    Raises `ValueError` where there is none, or where it writes tokens that the network does not have.
-    """
+    """The checkpoint's own tokenizer for None, the one of another folder or hub name, or a loaded one as it is. Raises
+    `ValueError` where there is none, or where it writes tokens that the network does not have."""
     if tokenizer is None and checkpoint.folder is None:
         raise ValueError(f"the {checkpoint.name} was given as a loaded network: give its tokenizer=... too")
     if tokenizer is None or isinstance(tokenizer, str | Path):
@@ -101,9 +91,8 @@ def load_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> Any:
         tokenizer = _tokenizer_in(folder)
     known = vocabulary(checkpoint)
     if tokenizer.vocab_size > known:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens and {checkpoint.name} knows {known}: give its own"
-        )
+        told = f"the tokenizer has {tokenizer.vocab_size} tokens"
+        raise ValueError(f"{told} and {checkpoint.name} knows {known}: give its own")
     return tokenizer
 
 
@@ -134,10 +123,8 @@ def vocabulary(checkpoint: Checkpoint) -> int:
 
 
 def located(source: Source) -> Path:
-    """The folder of a checkpoint; that of a hub name is fetched, or found in the cache when offline.
-
-    Raises `FileNotFoundError` where there is neither, and for a folder without safetensors.
-    """
+    """The folder of a checkpoint; that of a hub name is fetched, or found in the cache when offline. Raises
+    `FileNotFoundError` where there is neither, and for a folder without safetensors."""
     folder = _folder(source, WANTED)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json: give a folder that save_pretrained wrote")
@@ -159,10 +146,9 @@ def _check_architecture(folder: Path, config: dict[str, Any], kind: Kind) -> Non
 
     architecture = config.get("model_type")
     if architecture not in CONFIG_MAPPING:
-        raise ValueError(
-            f"{folder} has the architecture {architecture!r}, which transformers {transformers.__version__} does not "
-            "have, and a checkpoint's own code is never run: update transformers, or take another checkpoint"
-        )
+        told = f"{folder} has the architecture {architecture!r}, which transformers {transformers.__version__} lacks"
+        how = "update transformers, or take another checkpoint"
+        raise ValueError(f"{told}, and a checkpoint's own code is never run: {how}")
     if kind == "CLIP" and architecture != "clip":
         raise ValueError(f"{folder} has the architecture {architecture!r}, so it is no CLIP model: give one")
 
@@ -172,7 +158,3 @@ def _number_type(dtype: torch.dtype | str) -> torch.dtype:
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ValueError(f"there is no number type {dtype!r} for weights: say 'float32', 'bfloat16' or 'float16'")
     return found
-
-
-def _more(keys: list[str]) -> str:
-    return f" and {len(keys) - 1} more" if len(keys) > 1 else ""

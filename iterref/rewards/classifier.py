@@ -10,15 +10,15 @@ p(x) p(label | x) (Dathathri et al. 2020, arXiv:1912.02164; Singhal et al. 2025,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from iterref.rewards.network import TextNetwork, numbers
+from iterref.rewards.base import expect_choice
+from iterref.rewards.network import TextNetwork
 
 Measure = Literal["log_probability", "probability", "logit"]
 
@@ -34,31 +34,20 @@ class Classifier(TextNetwork[float]):
 
     kind = "SequenceClassification"
 
-    model: Any = field(kw_only=False)
     label: str | int | None = field(default=None, kw_only=False)
     value: Measure = "log_probability"
 
     def __post_init__(self) -> None:
-        known_measure(self.value)
-        self.load(self.model)
+        expect_choice(self.value, Measure, "a classifier has no value")
+        super().__post_init__()
         config = self.checkpoint.config
         self.label = self._place = label_index(config, self.label, self.value)
         self.separate = has_sigmoids(config)
         config.get_text_config().pad_token_id = self.fill  # by which causal classifiers find the last token of a text
 
-    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
-        """R texts and the columns, each of R entries -> R numbers."""
-        return numbers(self.fetch(self.pairs(completions, columns)))
-
     def read(self, batch: dict[str, Tensor]) -> list[float]:
         logits = self.checkpoint.network(**batch).logits
         return judged(logits, self.value, self.separate)[:, self._place].tolist()
-
-
-def known_measure(value: str) -> None:
-    """Raises `ValueError` for a measure that is none."""
-    if value not in get_args(Measure):
-        raise ValueError(f"a classifier has no value {value!r}: use one of {', '.join(get_args(Measure))}")
 
 
 def judged(logits: Tensor, value: Measure, separate: bool = False) -> Tensor:
@@ -96,9 +85,8 @@ def label_index(config: Any, label: str | int | None, value: Measure) -> int:
     found = found or [index for index, name in names.items() if name.lower() == written.lower()]
     number = int(written) if written.isdecimal() and int(written) in names else None
     if isinstance(label, int) and found and number is not None and found != [number]:
-        raise ValueError(
-            f"label {label} is the number of {names[number]!r} and the name of number {found[0]}: give a string"
-        )
+        told = f"label {label} is the number of {names[number]!r} and the name of number {found[0]}"
+        raise ValueError(f"{told}: give a string")
     found = found or ([] if number is None else [number])
     if len(found) != 1:
         raise ValueError(f"there is no label {label!r}: choose one of {listed}, or a number below {len(names)}")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from iterref.rewards.algebra import TextComposable
+from iterref.rewards.base import expect_choice
 from iterref.rewards.memory import Memory
 from iterref.rewards.rouge import Kind, Measure, Targets, Tokenizer, by_group, expect_words, measure_index
 from iterref.rewards.words import Split, Splitting
@@ -22,12 +23,11 @@ class Consensus(TextComposable):
     """Mean ROUGE of a text against its row's pool of drafts, as a text reward `(completions, rows)`.
 
     `pools` holds, for every row of the problem, the drafts that the model itself wrote for it. Drafts of the same words
-    are compared once and weigh by their number; every pool is tokenised once. The latest `limit` answers are remembered
-    by (row, text). A candidate that is also a draft meets itself in the pool, as in sampling-based MBR: draw the pool
-    apart from the search if that is not wanted. `tokenizer` splits texts into words (`rewards.words`): "unicode", which
-    reads every script, and "characters" for a pool without any word, unless one is given.
+    are compared once and weigh by their number. The latest `limit` answers are remembered by (row, text). A candidate
+    that is also a draft meets itself in the pool, as in sampling-based MBR: draw the pool apart from the search if that
+    is not wanted. `tokenizer` is as for `Rouge`: "unicode", and "characters" for a pool without words, unless given.
 
-    Raises ValueError when a pool is empty, the kind or measure is unknown, or the given tokenizer finds no word in it.
+    Raises ValueError for an empty pool, an unknown kind or measure, and a given tokenizer that finds no word in a pool.
     """
 
     def __init__(
@@ -39,22 +39,20 @@ class Consensus(TextComposable):
         limit: int = 200_000,
         tokenizer: Splitting | Split | None = None,
     ) -> None:
-        self.kind, self.measure = kind, measure
-        self._pick = measure_index(measure)
+        expect_choice(kind, Kind, "there is no ROUGE called")
+        self.kind, self.measure, self._pick = kind, measure, measure_index(measure)
         self._memory: Memory[tuple[int, str], float] = Memory(limit)
-        self._targets: list[Targets] = []
-        self._weights: list[np.ndarray] = []
+        self._targets, self._weights = list[Targets](), list[np.ndarray]()
         for row, pool in enumerate(pools):
             if not pool:
                 raise ValueError(f"row {row} has an empty pool: give it at least one draft")
             tokenize = _tokenizer(pool, stem, tokenizer)
             # lines survive in the normal form, since rougeLsum reads them as sentences
             forms = ["\n".join(" ".join(tokenize(line)) for line in draft.split("\n")) for draft in pool]
-            counts = Counter(forms)
             # the drafts themselves go on, not their normal forms: a stem must not be stemmed again
             drafts = dict(zip(forms, pool, strict=True))
-            self._targets.append(Targets([drafts[form] for form in counts], kind, tokenize))
-            self._weights.append(np.array(list(counts.values()), dtype=np.float64) / len(pool))
+            self._targets.append(Targets(list(drafts.values()), kind, tokenize))
+            self._weights.append(np.array(list(Counter(forms).values()), dtype=np.float64) / len(pool))
 
     def __call__(self, completions: Sequence[str], rows: Sequence[int]) -> list[float]:
         """R texts and the R rows that they belong to -> R numbers in [0, 1]."""
@@ -70,8 +68,7 @@ class Consensus(TextComposable):
             raise ValueError(f"row {row} has no pool, there are {len(self._targets)}: add its drafts")
         scores = np.ascontiguousarray(self._targets[row].score(texts)[:, :, self._pick])
         # a sum over each row by itself, not a matrix product: a text's value must not depend on its neighbours
-        means: list[float] = (scores * self._weights[row]).sum(axis=1).tolist()
-        return means
+        return list(map(float, (scores * self._weights[row]).sum(axis=1)))
 
 
 def _tokenizer(pool: Sequence[str], stem: bool, tokenizer: Splitting | Split | None) -> Tokenizer:

@@ -1,8 +1,5 @@
-"""Rewards from a Python file of the user's own, which is imported as Python imports the modules beside a script.
-
-FILE.py:NAME      the file's folder goes on `sys.path`, and the module has the file's own name, by which data classes,
-                  pickles and process pools find it again
-"""
+"""Rewards from a Python file of the user's own, FILE.py:NAME, imported as Python imports the modules beside a script:
+its folder goes on `sys.path`, and by its own name data classes, pickles and process pools find it again."""
 
 from __future__ import annotations
 
@@ -54,14 +51,13 @@ def _module(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(name)
+    before = {name: sys.modules[name]} if name in sys.modules else {}
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
-        if before is not None:
-            sys.modules[name] = before
+        sys.modules.update(before)
         raise ValueError(f"{file} cannot be run ({type(error).__name__}: {error}): fix it") from error
     _LOADED[key] = module
     return module

@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from iterref.rewards.algebra import Composable
+from iterref.rewards.base import expect_choice
 from iterref.rewards.checkpoint import Device, Kind, load, load_tokenizer
-from iterref.rewards.classifier import Measure, has_sigmoids, judged, known_measure, label_index
-from iterref.rewards.network import padding
+from iterref.rewards.classifier import Measure, has_sigmoids, judged, label_index
+from iterref.rewards.network import padded, padding
 
 Render = Callable[[Tensor], Tensor]
 Filter = Literal["nearest", "bilinear", "bicubic"]
@@ -80,9 +81,8 @@ class Preprocessing:
         if self.crop is not None:
             top, left = (images.shape[2] - self.crop[0]) // 2, (images.shape[3] - self.crop[1]) // 2
             if top < 0 or left < 0:
-                raise ValueError(
-                    f"an image of {tuple(images.shape[2:])} is smaller than the crop {self.crop}: enlarge it"
-                )
+                told = f"an image of {tuple(images.shape[2:])}"
+                raise ValueError(f"{told} is smaller than the crop {self.crop}: enlarge it")
             images = images[:, :, top : top + self.crop[0], left : left + self.crop[1]]
         mean, sd = (torch.tensor(one, device=images.device).view(1, -1, 1, 1) for one in (self.mean, self.sd))
         return (images - mean) / sd
@@ -124,10 +124,8 @@ class ImageReward(Composable):
     def _pixels(self, tokens: Tensor) -> Tensor:
         images = self.render(tokens)
         if images.dim() != 4 or images.shape[:2] != (len(tokens), 3) or not images.is_floating_point():
-            raise ValueError(
-                f"render gave {images.dtype} of shape {tuple(images.shape)} for {len(tokens)} canvases: return floats "
-                "of shape (canvases, 3, height, width) in [0, 1]"
-            )
+            told = f"render gave {images.dtype} of shape {tuple(images.shape)} for {len(tokens)} canvases"
+            raise ValueError(f"{told}: return floats of shape (canvases, 3, height, width) in [0, 1]")
         outside = (images < 0) | (images > 1)
         if bool(outside.any()):
             row = int(outside.flatten(1).any(1).nonzero()[0, 0])
@@ -150,15 +148,15 @@ class ImageClassifier(ImageReward):
     value: Measure = "log_probability"
 
     def __post_init__(self) -> None:
-        known_measure(self.value)
+        expect_choice(self.value, Measure, "a classifier has no value")
         super().__post_init__()
-        self.separate, self.each = has_sigmoids(self.checkpoint.config), not isinstance(self.label, str | int)
+        self.separate = has_sigmoids(self.checkpoint.config)
         labels = [self.label] if isinstance(self.label, str | int) else self.label
         self.labels = torch.tensor([label_index(self.checkpoint.config, one, self.value) for one in labels])
 
     def judge(self, pixels: Tensor, rows: Tensor) -> Tensor:
         logits = self.checkpoint.network(pixel_values=pixels).logits
-        index = _within(rows, len(self.labels), "label") if self.each else torch.zeros_like(rows).cpu()
+        index = _places(rows, self.label, len(self.labels), "label")
         return judged(logits, self.value, self.separate).gather(1, self.labels[index, None].to(logits.device))[:, 0]
 
 
@@ -177,27 +175,25 @@ class ImageText(ImageReward):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.each = not isinstance(self.texts, str)
         self._texts = self._embedded([self.texts] if isinstance(self.texts, str) else list(self.texts))
 
     def judge(self, pixels: Tensor, rows: Tensor) -> Tensor:
         images = _features(self.checkpoint.network.get_image_features(pixel_values=pixels))
-        index = _within(rows, len(self._texts), "text") if self.each else torch.zeros_like(rows)
+        index = _places(rows, self.texts, len(self._texts), "text")
         return (images * self._texts[index.to(self._texts.device)]).sum(1)
 
     def _embedded(self, texts: list[str]) -> Tensor:
         """Embeddings (T, D) float64 of length 1."""
         tokenizer, network = load_tokenizer(self.tokenizer, self.checkpoint), self.checkpoint.network
         ids = tokenizer(texts, verbose=False)["input_ids"]
-        most, size = self.checkpoint.config.text_config.max_position_embeddings, max(map(len, ids))
-        if size > most:
-            row = next(row for row, one in enumerate(ids) if len(one) > most)
-            raise ValueError(f"text {row} has {len(ids[row])} tokens and the model reads {most}: shorten it")
-        fill = padding(tokenizer, self.checkpoint.config)
-        tokens = torch.tensor([one + [fill] * (size - len(one)) for one in ids], device=self.checkpoint.device)
-        mask = torch.tensor([[1] * len(one) + [0] * (size - len(one)) for one in ids], device=self.checkpoint.device)
+        most = self.checkpoint.config.text_config.max_position_embeddings
+        for row, one in enumerate(ids):
+            if len(one) > most:
+                raise ValueError(f"text {row} has {len(one)} tokens and the model reads {most}: shorten it")
+        encodings = [{"input_ids": one, "attention_mask": [1] * len(one)} for one in ids]
         with torch.inference_mode():
-            return _features(network.get_text_features(input_ids=tokens, attention_mask=mask))
+            batch = padded(encodings, padding(tokenizer, self.checkpoint.config), self.checkpoint.device)
+            return _features(network.get_text_features(**batch))
 
 
 def _features(answer: Any) -> Tensor:
@@ -206,7 +202,10 @@ def _features(answer: Any) -> Tensor:
     return normalize(features.double(), dim=1)
 
 
-def _within(rows: Tensor, size: int, name: str) -> Tensor:
+def _places(rows: Tensor, given: Any, size: int, name: str) -> Tensor:
+    """Where what belongs to rows (R,) stands among `size`: at the row, unless one, a string or a number, is for all."""
+    if isinstance(given, str | int):
+        return torch.zeros_like(rows).cpu()
     if len(rows) and int(rows.max()) >= size:
         raise ValueError(f"row {int(rows.max())} has no {name}, there are {size}: give one a row")
     return rows.cpu()

@@ -24,17 +24,16 @@ class Lexical(TextComposable):
     """Rules on the words and the length of a text, as a text reward: `Lexical(required=["orchard"], words=(5, 12))`.
 
     `required` and `forbidden` list words or phrases, found as whole words, in any case unless `case`, however their
-    accents are composed; in a script without blanks (Chinese, Japanese, Thai) a word is found wherever it stands.
-    `matches` and `rejects` list regular expressions that must, or must not, be found anywhere (case counts; write
-    `(?i)` where it must not). `words` and `characters` are bands (least, most), either of them None for no bound; a
-    word is a run without blanks. `required_column` and `forbidden_column` name columns whose entry, one word or
-    several, holds for that row's text only.
+    accents are composed; in a script without blanks (Chinese, Japanese, Thai) a word is found wherever it stands. The
+    entry, one word or several, of `required_column` and `forbidden_column` holds for its row's text only. `matches` and
+    `rejects` list regular expressions that must, or must not, be found anywhere (case counts). `words`, runs without
+    blanks, and `characters` are bands (least, most), either of them None for no bound.
 
     `hard` forbids every text that breaks a rule (-inf), and is 0 otherwise; `hard=False` counts violations, so that a
-    sampler can feel its way. Use it as a sum beside another reward, or as a condition: `fluent.where(rules >= 0)`.
+    sampler can feel its way. As a condition: `fluent.where(rules >= 0)`.
 
-    Raises ValueError for no rule at all, an empty word, a word both required and forbidden, a pattern that is none and
-    a band that nothing fits.
+    Raises ValueError for no rule, an empty word, one both required and forbidden, a pattern that is none, and a band
+    that nothing fits.
     """
 
     def __init__(

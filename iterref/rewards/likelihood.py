@@ -18,6 +18,7 @@ from torch import Tensor
 
 from iterref.denoiser import Denoiser
 from iterref.rewards.algebra import Composable
+from iterref.rewards.base import expect_choice
 
 Measure = Literal["mean", "sum"]
 
@@ -26,27 +27,19 @@ class SelfLikelihood(Composable):
     """The model's own pseudo-likelihood of a text, a reward of tokens: `SelfLikelihood(*model.prepare(prompts))`.
 
     `denoiser`, `canvas` (B, L) and `free` (B, L) bool are those of the problem that the reward is for; frozen positions
-    are read and not counted, nor are positions that hold one of the tokens `ignore`, such as what fills up the end.
-    `value` is the mean over the counted positions or their sum. `groups` bounds the NFE a text (all L unless given),
-    `max_rows` the sequences of one call. `passes` counts the NFE, which no method's budget holds.
+    do not count, nor do those that hold one of the tokens `ignore`, such as what fills up the end. `value` is the mean
+    over the counted positions or their sum. `groups` bounds the NFE a text (all L unless given), `max_rows` the
+    sequences of one call. `passes` counts the NFE, which no method's budget holds.
 
     A text with no counted position is forbidden, as is one that the model rules out. Raises ValueError for a denoiser
     under other noise that has no leave-one-out conditionals.
     """
 
     def __init__(
-        self,
-        denoiser: Denoiser,
-        canvas: Tensor,
-        free: Tensor,
-        *,
-        value: Measure = "mean",
-        groups: int | None = None,
-        ignore: Sequence[int] = (),
-        max_rows: int = 256,
-    ) -> None:
-        if value not in ("mean", "sum"):
-            raise ValueError(f"a likelihood has no value {value!r}: use mean or sum")
+        self, denoiser: Denoiser, canvas: Tensor, free: Tensor, *, value: Measure = "mean", groups: int | None = None,
+        ignore: Sequence[int] = (), max_rows: int = 256,
+    ) -> None:  # fmt: skip
+        expect_choice(value, Measure, "a likelihood has no value")
         if canvas.shape != free.shape or canvas.dim() != 2:
             raise ValueError(f"`free` has shape {tuple(free.shape)}, the canvas {tuple(canvas.shape)}: make them equal")
         if max_rows < 1 or (groups is not None and groups < 1):
@@ -62,43 +55,32 @@ class SelfLikelihood(Composable):
         if len(rows) and int(rows.max()) >= len(self.free):
             raise ValueError(f"row {int(rows.max())} has no canvas, there are {len(self.free)}: prepare its prompt")
         counted = self.free[rows] & ~torch.isin(tokens, self.ignore)
-        ask = self._leave_one_out if self.denoiser.has_leave_one_out else self._masked
-        cells = ask(tokens, counted, rows)
-        total, size = cells.sum(1), counted.sum(1)
+        total, size = self._cells(tokens, counted, rows).sum(1), counted.sum(1)
         value = total if self.value == "sum" else total / size.clamp_min(1)
         return torch.where(size > 0, value, -torch.inf)
 
-    def _leave_one_out(self, tokens: Tensor, counted: Tensor, rows: Tensor) -> Tensor:
-        """log p(x^i | x^{-i}) of the counted cells (R, L), 0 elsewhere, from the leave-one-out conditionals."""
-        cells = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
-        for i in torch.arange(len(tokens), device=tokens.device).split(self.max_rows):
-            log_p = self.denoiser.leave_one_out(tokens[i], counted[i], rows[i])
-            cells[i] = _placed(log_p, tokens[i], counted[i])
-            self.passes += len(i)
-        return cells
+    def _cells(self, tokens: Tensor, counted: Tensor, rows: Tensor) -> Tensor:
+        """log p(x^i | x^{-i}) of the counted cells (R, L) float64, 0 elsewhere.
 
-    def _masked(self, tokens: Tensor, counted: Tensor, rows: Tensor) -> Tensor:
-        """The same from masks: in copy g of a text, the counted positions i with i mod groups = g are masked."""
-        noise, mask = self.denoiser.noise, self.denoiser.noise.mask
-        assert mask is not None
-        group = torch.arange(tokens.shape[1], device=tokens.device) % self.groups
-        where = counted[:, None] & (group == torch.arange(self.groups, device=tokens.device)[:, None])  # (R, G, L)
+        Leave-one-out conditionals take one pass a text. Of masks, copy g of a text has the counted positions i with
+        i mod groups = g.
+        """
+        noise, mask, where = self.denoiser.noise, self.denoiser.noise.mask, counted[:, None]  # (R, G, L)
+        if not self.denoiser.has_leave_one_out:
+            group = torch.arange(tokens.shape[1], device=tokens.device) % self.groups
+            where = where & (group == torch.arange(self.groups, device=tokens.device)[:, None])
         text, copy = where.any(2).nonzero(as_tuple=True)
-        masked = where[text, copy]
-        shares = masked.sum(1) / self.free[rows[text]].sum(1)  # of the free positions: the time of such a state
+        where = where[text, copy]
+        shares = where.sum(1) / self.free[rows[text]].sum(1)  # of the free positions: the time of such a state
         times = noise.schedule.time(1 - shares.double())
         cells = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
         for i in torch.arange(len(text), device=tokens.device).split(self.max_rows):
-            clean, open_ = tokens[text[i]], masked[i]
-            log_p = self.denoiser(clean.masked_fill(open_, mask), times[i], open_, rows[text[i]])
-            row, position = open_.nonzero(as_tuple=True)
-            cells[text[i][row], position] = _placed(log_p, clean, open_)[row, position]
+            clean, opened, whose = tokens[text[i]], where[i], rows[text[i]]
+            if mask is None or self.denoiser.has_leave_one_out:
+                log_p = self.denoiser.leave_one_out(clean, opened, whose)
+            else:
+                log_p = self.denoiser(clean.masked_fill(opened, mask), times[i], opened, whose)
+            row, position = opened.nonzero(as_tuple=True)
+            cells[text[i][row], position] = log_p.gather(1, clean[opened][:, None])[:, 0].double()
             self.passes += len(i)
         return cells
-
-
-def _placed(log_p: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
-    """Packed log-probabilities (M, V) -> that of each text's own token at its cell (R, L) float64, 0 elsewhere."""
-    cells = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
-    cells[where] = log_p.gather(1, tokens[where][:, None])[:, 0].double()
-    return cells

@@ -10,8 +10,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -44,6 +44,7 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
 
     kind: ClassVar[Kind]
 
+    model: Any = field(kw_only=False)
     tokenizer: Any = None
     given: str | None = None
     device: Device = "cpu"
@@ -53,11 +54,10 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
     limit: int = 200_000
     lossy: bool = True
 
-    def load(self, model: Any) -> None:
-        """Reads the checkpoint; a reward's `__post_init__` calls it."""
+    def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"a batch of {self.batch} texts cannot be read: give at least 1")
-        self.checkpoint = load(self.kind, model, self.device, self.dtype)
+        self.checkpoint = load(self.kind, self.model, self.device, self.dtype)
         self.tokenizer = load_tokenizer(self.tokenizer, self.checkpoint)
         self.length = self._most = _length(self.checkpoint.network, self.tokenizer, self.length)
         self.asked = self.evaluated = self.truncated = 0
@@ -66,6 +66,10 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         self._known = vocabulary(self.checkpoint)
         self._reads = set(inspect.signature(self.checkpoint.network.forward).parameters)
         self._memory: Memory[Pair, Value | None] = Memory(self.limit)
+
+    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
+        """R texts and the columns, each of R entries -> R numbers; -inf for a text without a token."""
+        return numbers(self.fetch(self.pairs(completions, columns)))
 
     def pairs(self, completions: Sequence[str], columns: dict[str, Any]) -> list[Pair]:
         """The texts, each with its entry of the column `given`, if any. Raises ValueError naming the row."""
@@ -85,11 +89,11 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
 
     def encode(self, pairs: Sequence[Pair]) -> list[Encoding]:
         """The tokens of texts, with what the tokenizer puts around them, cut to `length`."""
-        encodings = self._tokens(pairs, {})
+        encodings = self._tokens(pairs)
         long = [place for place, encoding in enumerate(encodings) if len(encoding["input_ids"]) > self._most]
         if long:
             self.cut(pairs[long[0]][1], len(encodings[long[0]]["input_ids"]), len(long))
-            shorter = self._tokens([pairs[place] for place in long], {"truncation": True, "max_length": self._most})
+            shorter = self._tokens([pairs[place] for place in long], truncation=True, max_length=self._most)
             for place, encoding in zip(long, shorter, strict=True):
                 encodings[place] = encoding
         return encodings
@@ -110,31 +114,23 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
 
     def _values(self, pairs: list[Pair]) -> list[Value | None]:
         encodings = self.encode(pairs)
+        sizes = [len(encoding["input_ids"]) for encoding in encodings]
         self._expect_known(pairs, encodings)
+        for (_, text), encoding in zip(pairs, encodings, strict=True):
+            if (highest := max(encoding["input_ids"], default=0)) >= self._known:
+                told = f"the text {text[:40]!r} has token {highest} and {self.checkpoint.name} knows {self._known}"
+                raise ValueError(f"{told}: give the tokenizer that the model was trained with")
         values: list[Value | None] = [None] * len(pairs)
-        readable = [place for place, encoding in enumerate(encodings) if encoding["input_ids"]]
-        readable.sort(key=lambda place: len(encodings[place]["input_ids"]))  # texts of one batch need little padding
-        for places in self._batches(readable, [len(encoding["input_ids"]) for encoding in encodings]):
-            for place in places:
-                if (highest := max(encodings[place]["input_ids"])) >= self._known:
-                    raise ValueError(
-                        f"the text {pairs[place][1][:40]!r} has token {highest} and {self.checkpoint.name} knows "
-                        f"{self._known}: give the tokenizer that the model was trained with"
-                    )
+        left = sorted(filter(sizes.__getitem__, range(len(pairs))), key=sizes.__getitem__)  # little padding in a batch
+        while left:
+            places = left[: self.batch]
+            if self._blind is False:  # of one size where padding would be read
+                places = [place for place in places if sizes[place] == sizes[places[0]]]
+            left = left[len(places) :]
             for place, value in zip(places, self._ask([encodings[place] for place in places]), strict=True):
                 values[place] = value
         self.evaluated += len(pairs)
         return values
-
-    def _batches(self, places: list[int], sizes: list[int]) -> Iterator[list[int]]:
-        """Places of texts, sorted by their sizes, in batches: of one size each where padding would be read."""
-        start = 0
-        while start < len(places):
-            end = min(start + self.batch, len(places))
-            if self._blind is False:
-                end = next((at for at in range(start, end) if sizes[places[at]] != sizes[places[start]]), end)
-            yield places[start:end]
-            start = end
 
     def _ask(self, encodings: list[Encoding]) -> list[Value]:
         """One value a text, of texts sorted by their sizes."""
@@ -147,9 +143,8 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
                     return [self.read(self._padded([one]))[0] for one in encodings]
                 return self.read(self._padded(encodings))
         except torch.cuda.OutOfMemoryError as error:
-            raise ValueError(
-                f"{len(encodings)} texts at once are too many for the memory of {self.checkpoint.device}: lower batch="
-            ) from error
+            told = f"{len(encodings)} texts at once are too many for the memory of {self.checkpoint.device}"
+            raise ValueError(f"{told}: lower batch=") from error
 
     def _blind_to_padding(self, short: Encoding, long: Encoding) -> bool:
         """Whether a text's value is the same beside a longer one, up to rounding."""
@@ -164,15 +159,9 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         return bool(torch.allclose(alone, beside, rtol=rounding, atol=rounding))
 
     def _padded(self, encodings: list[Encoding]) -> dict[str, Tensor]:
-        fill = {"input_ids": self.fill}
-        size = max(len(encoding["input_ids"]) for encoding in encodings)
-        batch = {
-            key: torch.tensor([one[key] + [fill.get(key, 0)] * (size - len(one[key])) for one in encodings])
-            for key in encodings[0]
-        }
-        return {key: tensor.to(self.checkpoint.device) for key, tensor in batch.items()}
+        return padded(encodings, self.fill, self.checkpoint.device)
 
-    def _tokens(self, pairs: Sequence[Pair], options: dict[str, Any]) -> list[Encoding]:
+    def _tokens(self, pairs: Sequence[Pair], **options: Any) -> list[Encoding]:
         texts = [text for _, text in pairs]
         before = [prefix for prefix, _ in pairs if prefix is not None]
         order = (before, texts) if before else (texts,)
@@ -197,9 +186,17 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
             self._warned = True
 
 
-def numbers(values: Sequence[float | None]) -> list[float]:
+def numbers(values: Sequence[Any]) -> list[float]:
     """Values as rewards: a text without one is forbidden."""
     return [-float("inf") if value is None else value for value in values]
+
+
+def padded(encodings: list[Encoding], fill: int, device: torch.device) -> dict[str, Tensor]:
+    """Encodings as one batch, (R, T) each; the shorter ones are filled up behind, their `input_ids` by `fill`."""
+    size = max(len(encoding["input_ids"]) for encoding in encodings)
+    fills = {key: fill if key == "input_ids" else 0 for key in encodings[0]}
+    lines = {key: [one[key] + [fills[key]] * (size - len(one[key])) for one in encodings] for key in fills}
+    return {key: torch.tensor(line, device=device) for key, line in lines.items()}
 
 
 def padding(tokenizer: Any, config: Any = None) -> int:

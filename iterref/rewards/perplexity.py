@@ -10,15 +10,15 @@ Tokens are the language model's own, so its perplexity is not that of another mo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import exp
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from iterref.rewards.base import expect_choice
 from iterref.rewards.checkpoint import Checkpoint
-from iterref.rewards.network import Encoding, Pair, TextNetwork, numbers
+from iterref.rewards.network import Encoding, Pair, TextNetwork
 
 Measure = Literal["log_likelihood", "sum", "perplexity"]
 
@@ -36,21 +36,15 @@ class Perplexity(TextNetwork[float]):
 
     kind = "CausalLM"
 
-    model: Any = field(kw_only=False)
     value: Measure = "log_likelihood"
     start: bool = True
 
     def __post_init__(self) -> None:
-        if self.value not in get_args(Measure):
-            raise ValueError(f"a likelihood has no value {self.value!r}: use one of {', '.join(get_args(Measure))}")
-        self.load(self.model)
+        expect_choice(self.value, Measure, "a likelihood has no value")
+        super().__post_init__()
         first = self.tokenizer.bos_token_id if self.start else None
         self._start: list[int] = [] if first is None else [first]
         _check_causal(self.checkpoint, self._known)
-
-    def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
-        """R texts and the columns, each of R entries -> R numbers."""
-        return numbers(self.fetch(self.pairs(completions, columns)))
 
     def encode(self, pairs: Sequence[Pair]) -> list[Encoding]:
         """The tokens of texts behind the start and what is given; `counted` marks those whose likelihood counts."""
@@ -69,12 +63,8 @@ class Perplexity(TextNetwork[float]):
         picked = chosen.gather(1, tokens[counted][:, None])[:, 0].double()
         log_p[counted] = picked - chosen.logsumexp(-1).double()
         total, size = log_p.sum(1), counted.sum(1)
-        return [self._valued(one, int(n)) for one, n in zip(total.tolist(), size.tolist(), strict=True)]
-
-    def _valued(self, total: float, size: int) -> float:
-        if self.value == "sum":
-            return total
-        return total / size if self.value == "log_likelihood" else -exp(min(-total / size, 230.0))
+        values = total if self.value == "sum" else total / size
+        return (-values.neg().clamp_max(230.0).exp() if self.value == "perplexity" else values).tolist()
 
     def _encoding(self, written: str, prefix: list[int], text: list[int]) -> Encoding:
         size = len(self._start) + len(prefix) + len(text)

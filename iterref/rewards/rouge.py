@@ -10,9 +10,9 @@ Source: Lin 2004 (ROUGE, sections 2 and 3). The numbers are those of the `rouge-
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Literal, TypeVar, get_args
 
@@ -22,14 +22,13 @@ from rapidfuzz.process import cdist
 
 from iterref.columns import needed_column
 from iterref.rewards.algebra import TextComposable
+from iterref.rewards.base import expect_choice
 from iterref.rewards.memory import Memory
 from iterref.rewards.words import Split, Splitting, split_of
 
 Kind = Literal["rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum"]
 Measure = Literal["precision", "recall", "f"]
 Group = TypeVar("Group", bound=Hashable)
-
-_GRAM = re.compile("rouge([0-9])")
 
 
 class Tokenizer:
@@ -40,38 +39,28 @@ class Tokenizer:
 
     def __call__(self, text: str) -> list[str]:
         words = self.split(text)
-        return [stem for stem in map(_stem, words) if stem] if self.stem else words
-
-
-@lru_cache(maxsize=2**18)
-def _stem(word: str) -> str:
-    return word if len(word) <= 3 else str(_stemmer().stem(word))
+        return list(filter(None, map(_stemmer(), words))) if self.stem else words
 
 
 @cache
-def _stemmer() -> Any:
+def _stemmer() -> Callable[[str], str]:
     from nltk.stem.porter import PorterStemmer  # slow to import, and rarely asked for
 
-    return PorterStemmer()
+    stem = PorterStemmer().stem
+    return lru_cache(maxsize=2**18)(lambda word: word if len(word) <= 3 else str(stem(word)))
 
 
 class Targets:
-    """The texts that candidates of one row are compared with, tokenised and interned once.
+    """The texts that candidates of one row are compared with, tokenised once, and their words numbered from 1.
 
-    Only the targets' words get numbers. Every other word of a candidate is number 0, which no target holds: it counts
-    in the candidate's length and matches nothing.
+    Every other word of a candidate is number 0: it counts in the candidate's length and matches nothing.
     """
 
     def __init__(self, texts: Sequence[str], kind: Kind, tokenize: Tokenizer) -> None:
-        _known_kind(kind)
-        self._tokenize = tokenize
-        self._lines = kind == "rougeLsum"
-        gram = _GRAM.fullmatch(kind)
-        self._order = int(gram[1]) if gram else 0
-        self._number: dict[str, int] = {}
-        for text in texts:
-            for word in tokenize(text):
-                self._number.setdefault(word, len(self._number) + 1)
+        self._tokenize, self._lines = tokenize, kind == "rougeLsum"
+        self._order = int(kind[-1]) if kind[-1].isdecimal() else 0
+        words = dict.fromkeys(word for text in texts for word in tokenize(text))
+        self._number = {word: at for at, word in enumerate(words, 1)}
         self._targets = [self._intern(text) for text in texts]
         grams = list(map(self._grams, self._targets))
         self._column = {gram: place for place, gram in enumerate(dict.fromkeys(gram for one in grams for gram in one))}
@@ -117,48 +106,20 @@ class Targets:
         return np.minimum(self._counts[:, [*known]], np.array([*known.values()], dtype=np.int64)).sum(axis=1)
 
 
-def _known_kind(kind: str) -> None:
-    if kind not in get_args(Kind):
-        raise ValueError(f"there is no ROUGE called {kind!r}: use one of {', '.join(get_args(Kind))}")
-
-
 def union_hits(reference: Sequence[Sequence[Hashable]], candidate: Sequence[Sequence[Hashable]]) -> int:
-    """Hits of rougeLsum: words of each reference sentence in its subsequences with any candidate sentence.
+    """Hits of rougeLsum: words of each reference sentence in its subsequences with any candidate sentence. A word
+    counts at most as often as the whole candidate holds it (Lin 2004, section 3.2, as version 1.5.5 does it)."""
+    from rouge_score.rouge_scorer import lcs_ind  # imports nltk, which takes most of a second
 
-    A word counts at most as often as the whole candidate holds it (Lin 2004, section 3.2, as version 1.5.5 does it).
-    """
     left = Counter(word for sentence in candidate for word in sentence)
     hits = 0
     for sentence in reference:
-        places = {place for other in candidate for place in _subsequence(sentence, other)}
-        for place in sorted(places):
+        alike = (other for other in candidate if set(sentence) & set(other))
+        for place in sorted({place for other in alike for place in lcs_ind(sentence, other)}):
             if left[sentence[place]] > 0:
                 left[sentence[place]] -= 1
                 hits += 1
     return hits
-
-
-def _subsequence(first: Sequence[Hashable], second: Sequence[Hashable]) -> list[int]:
-    """Places in `first` of one longest common subsequence with `second`; ties are broken as `rouge-score` does."""
-    if not set(first) & set(second):
-        return []
-    lengths = [[0] * (len(second) + 1)]
-    for word in first:
-        above, row = lengths[-1], [0]
-        for column, other in enumerate(second):
-            row.append(above[column] + 1 if word == other else max(above[column + 1], row[column]))
-        lengths.append(row)
-    places: list[int] = []
-    end, column = len(first), len(second)
-    while end and column:
-        if first[end - 1] == second[column - 1]:
-            end, column = end - 1, column - 1
-            places.append(end)
-        elif lengths[end][column - 1] > lengths[end - 1][column]:
-            column -= 1
-        else:
-            end -= 1
-    return places
 
 
 def by_group(
@@ -175,41 +136,36 @@ def by_group(
     return values
 
 
+@dataclass(eq=False, repr=False)
 class Rouge(TextComposable):
     """ROUGE of a completion against its reference: an **upper bound** (an oracle), because it sees the answer.
 
-    Use it to learn what a search could reach, never as a result beside methods that do not see the reference. A text
-    reward in TRL's convention: `rouge(completions, reference=[...])`, the column's name being `references`; an entry is
-    one text or several, of which the one of the highest F counts. References are tokenised once and remembered (the
-    latest `limit` of them). `tokenizer` splits texts into words: "words" as `rouge-score` does (a-z and 0-9), "unicode"
-    for other scripts, "characters", or a function of a text.
+    Use it to learn what a search could reach, never as a result beside methods that do not see the reference. The
+    column of `references` has one text or several an entry, of which the one of the highest F counts; the latest
+    `limit` of them are remembered. `tokenizer` splits texts into words: "words" as `rouge-score` does (a-z and 0-9),
+    "unicode" for other scripts, "characters", or a function of a text.
 
-    Raises ValueError for an unknown kind or measure, a missing column or entry, and a reference in which the tokenizer
-    finds no word, against which every text would score 0.
+    Raises ValueError for an unknown kind or measure, a missing column or entry, and a reference without a word.
     """
 
-    def __init__(
-        self,
-        kind: Kind = "rougeL",
-        measure: Measure = "f",
-        references: str = "reference",
-        stem: bool = False,
-        limit: int = 10_000,
-        tokenizer: Splitting | Split = "words",
-    ) -> None:
-        _known_kind(kind)
-        self.kind, self.measure, self.references = kind, measure, references
-        self._pick = measure_index(measure)
-        self._tokenize = Tokenizer(stem, tokenizer)
-        self._memory: Memory[tuple[str, ...], Targets] = Memory(limit)
+    kind: Kind = "rougeL"
+    measure: Measure = "f"
+    references: str = "reference"
+    stem: bool = False
+    limit: int = 10_000
+    tokenizer: Splitting | Split = "words"
+
+    def __post_init__(self) -> None:
+        expect_choice(self.kind, Kind, "there is no ROUGE called")
+        self._pick, self._tokenize = measure_index(self.measure), Tokenizer(self.stem, self.tokenizer)
+        self._memory: Memory[tuple[str, ...], Targets] = Memory(self.limit)
 
     def __call__(self, completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers in [0, 1]."""
         column = needed_column(columns, self.references, len(completions), "ROUGE")
         entries = [reference_texts(entry, f"row {position}") for position, entry in enumerate(column)]
         targets = self._memory.fetch(entries, lambda new: [self._prepared(entries[position]) for position in new])
-        prepared = dict(zip(entries, targets, strict=True))
-        return by_group(entries, completions, lambda entry, texts: self._best(prepared[entry], texts))
+        return by_group(targets, completions, self._best)
 
     def against(self, references: Sequence[str | Sequence[str]]) -> RougeAgainst:
         """The same reward with its references bound, one entry a row: a callable (completions, rows)."""
@@ -224,32 +180,26 @@ class Rouge(TextComposable):
     def _best(self, targets: Targets, completions: Sequence[str]) -> list[float]:
         scores = targets.score(completions)
         best = scores[:, :, 2].argmax(axis=1)
-        chosen: list[float] = scores[np.arange(len(best)), best, self._pick].tolist()
-        return chosen
+        return list(map(float, scores[np.arange(len(best)), best, self._pick]))
 
 
 class RougeAgainst(TextComposable):
     """`Rouge` with one or several references bound to each row: an upper bound as well."""
 
     def __init__(self, rouge: Rouge, targets: list[Targets]) -> None:
-        self._rouge = rouge
-        self._targets = targets
+        self._rouge, self._targets = rouge, targets
 
     def __call__(self, completions: Sequence[str], rows: Sequence[int]) -> list[float]:
         """R texts and the R rows that they belong to -> R numbers in [0, 1]."""
-
-        def score(row: int, texts: list[str]) -> list[float]:
+        for row in rows:
             if not 0 <= row < len(self._targets):
                 raise ValueError(f"row {row} has no reference, there are {len(self._targets)}: add its reference")
-            return self._rouge._best(self._targets[row], texts)
-
-        return by_group(rows, completions, score)
+        return by_group([self._targets[row] for row in rows], completions, self._rouge._best)
 
 
 def measure_index(measure: str) -> int:
     """Where `Targets.score` keeps a measure on its last axis. Raises ValueError for an unknown one."""
-    if measure not in get_args(Measure):
-        raise ValueError(f"there is no measure called {measure!r}: use precision, recall or f")
+    expect_choice(measure, Measure, "there is no measure called")
     return get_args(Measure).index(measure)
 
 
@@ -284,11 +234,8 @@ def report_rouge_rows(
 
     if len(predictions) != len(references):
         raise ValueError(f"there are {len(predictions)} predictions for {len(references)} references: give one each")
-    scorer = RougeScorer(list(kinds), use_stemmer=stem)
-    rows = [
-        scorer.score_multi(reference_texts(entry, f"row {row}"), prediction)
-        for row, (prediction, entry) in enumerate(zip(predictions, references, strict=True))
-    ]
+    texts = [reference_texts(entry, f"row {row}") for row, entry in enumerate(references)]
+    rows = list(map(RougeScorer(list(kinds), use_stemmer=stem).score_multi, texts, predictions))
     return {kind: np.array([row[kind].fmeasure for row in rows], dtype=np.float64) for kind in kinds}
 
 

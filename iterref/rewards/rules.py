@@ -2,42 +2,31 @@
 
     values = rule(ask, index),      ask(k, index) = r_k of those texts of the call
 
-A rule knows neither tokens nor texts, and asks only for what it needs: a part of weight 0 is never asked, and what
-stands under a condition only for the texts that meet it.
+`index` (K,) long names texts of the call, and a rule gives (K,) float64, or bool for a test. It knows neither tokens
+nor texts, and asks only for what it needs: a part of weight 0 is never asked, and what stands under a condition only
+for the texts that meet it. All but `Sum` are functions whose first arguments `functools.partial` binds.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import ge, gt, le, lt
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 # Part k of a rule at some texts of the call, (K,) long -> (K,) float64.
 Ask = Callable[[int, Tensor], Tensor]
-Symbol = Literal[">", ">=", "<", "<="]
-_COMPARE = {">": gt, ">=": ge, "<": lt, "<=": le}
-
-
-class Rule(ABC):
-    """What makes one number a text out of those of several rewards; `skips`: a part may leave texts out, by NaN."""
-
-    skips: bool = False
-
-    @abstractmethod
-    def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        """Texts of the call (K,) long -> (K,) float64, or bool for a test."""
+Rule = Callable[[Ask, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Sum(Rule):
+class Sum:
     """sum_k weight_k r_k; a part of weight 0 is not asked.
 
-    With `skips`, the weights of the parts that judge a text grow to the total of |weight|; NaN where there are none.
+    With `skips`, a part may leave texts out, by NaN: the weights of those that judge a text grow to the total of
+    |weight|; NaN where there are none.
     """
 
     weights: tuple[float, ...]
@@ -56,79 +45,44 @@ class Sum(Rule):
         return torch.where(judged == everyone, total, total * (everyone / judged))
 
 
-@dataclass(frozen=True)
-class Clip(Rule):
+def may_skip(rule: Rule) -> bool:
+    """Whether the parts of a rule may leave texts out."""
+    return isinstance(rule, Sum) and rule.skips
+
+
+def clip(low: float, high: float, ask: Ask, index: Tensor) -> Tensor:
     """min(max(r, low), high), and -inf for -inf."""
-
-    low: float
-    high: float
-
-    def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        values = ask(0, index)
-        return torch.where(values.isneginf(), values, values.clamp(self.low, self.high))
+    values = ask(0, index)
+    return torch.where(values.isneginf(), values, values.clamp(low, high))
 
 
-@dataclass(frozen=True)
-class Standardise(Rule):
+def standardise(mean: float, sd: float, ask: Ask, index: Tensor) -> Tensor:
     """(r - mean) / sd."""
-
-    mean: float
-    sd: float
-
-    def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        return (ask(0, index) - self.mean) / self.sd
+    return (ask(0, index) - mean) / sd
 
 
-@dataclass(frozen=True)
-class Where(Rule):
+def where(test: Rule, otherwise: float | None, ask: Ask, index: Tensor) -> Tensor:
     """r_0 where the test of the last parts holds, `otherwise` or, for None, r_1 elsewhere."""
-
-    test: Rule
-    otherwise: float | None
-
-    def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        first = 2 if self.otherwise is None else 1
-        holds = self.test(lambda part, texts: ask(first + part, texts), index)
-        values = torch.full((len(index),), self.otherwise or 0.0, dtype=torch.float64, device=index.device)
-        if bool(holds.any()):
-            values[holds] = ask(0, index[holds])
-        if self.otherwise is None and not bool(holds.all()):
-            values[~holds] = ask(1, index[~holds])
-        return values
+    first = 2 if otherwise is None else 1
+    holds = test(lambda part, texts: ask(first + part, texts), index)
+    values = torch.full((len(index),), otherwise or 0.0, dtype=torch.float64, device=index.device)
+    if bool(holds.any()):
+        values[holds] = ask(0, index[holds])
+    if otherwise is None and not bool(holds.all()):
+        values[~holds] = ask(1, index[~holds])
+    return values
 
 
-@dataclass(frozen=True)
-class Compare(Rule):
-    """r_0 against a threshold or, for None, against r_1."""
-
-    symbol: Symbol
-    threshold: float | None
-
-    def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        other: Any = ask(1, index) if self.threshold is None else self.threshold
-        held: Tensor = _COMPARE[self.symbol](ask(0, index), other)
-        return held
+def compare(operator: Callable[[Any, Any], Any], threshold: float | None, ask: Ask, index: Tensor) -> Tensor:
+    """r_0 against a threshold or, for None, against r_1, by an operator such as `operator.gt`."""
+    return operator(ask(0, index), ask(1, index) if threshold is None else threshold)
 
 
-@dataclass(frozen=True)
-class Joint(Rule):
-    """Two tests together: both or either of them. The second's parts follow the `split` of the first."""
-
-    every: bool
-    first: Rule
-    second: Rule
-    split: int
-
-    def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        one, other = self.first(ask, index), self.second(lambda part, texts: ask(self.split + part, texts), index)
-        return one & other if self.every else one | other
+def join(operator: Callable[[Any, Any], Any], tests: tuple[Rule, Rule], split: int, ask: Ask, index: Tensor) -> Tensor:
+    """Two tests together, by `operator.and_` or `or_`. The second's parts follow the `split` of the first."""
+    return operator(tests[0](ask, index), tests[1](lambda part, texts: ask(split + part, texts), index))
 
 
-@dataclass(frozen=True)
-class Opposite(Rule):
+def negate(test: Rule, ask: Ask, index: Tensor) -> Tensor:
     """Where a test does not hold."""
-
-    test: Rule
-
-    def __call__(self, ask: Ask, index: Tensor) -> Tensor:
-        return ~self.test(ask, index)
+    return ~test(ask, index)

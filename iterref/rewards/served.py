@@ -8,15 +8,16 @@
     never     any other status, and JSON that is no answer: that will not be another one next time
     between   u min(pause 2^k, longest) seconds after try k = 0, 1, ..., u uniform in [1/2, 1], so that clients which
               failed together do not come back together; at least what `Retry-After` says, and at most `longest`
-
-The request holds what a function of texts gets by name, so such a function is served by answering with f(**request).
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -31,10 +32,9 @@ from iterref.hub import first_line
 from iterref.optional import require
 from iterref.rewards.algebra import TextComposable
 from iterref.rewards.base import RewardError, guarded, name_rows, verified
-from iterref.rewards.calling import FILLED, call, portions
+from iterref.rewards.calling import FILLED, call, finished, portions
 
 if TYPE_CHECKING:
-    import anyio
     import httpx2
 
 PASSING = {408, 425, 429}  # refusals that say: later
@@ -42,45 +42,39 @@ MOST = 2**24  # bytes of an answer; numbers for a batch need far less
 QUOTED = 200  # characters of an answer that an error quotes
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Served(TextComposable):
     """A reward of texts that a server computes: `batch` texts a request, at most `workers` requests at once.
 
-    For servers with a format of their own `write(completions, **columns)` makes the request's JSON, from the columns
-    that its signature names, and `read(answer)` takes R numbers out of the answer's JSON (None forbids a text). Unless
-    `write` is given, every column that has one entry a text is sent. `headers` go with each request and are never
-    logged. A batch ends, well or with an error, after at most `patience` seconds of tries and waits.
+    The request holds what a function of texts gets by name, every column that has one entry a text. For servers with a
+    format of their own `write(completions, **columns)` makes its JSON, from the columns that its signature names, and
+    `read(answer)` takes R numbers out of the answer's JSON (None forbids a text). `headers` go with each request and
+    are never logged. A batch ends, well or with an error, after at most `patience` seconds of tries and waits.
 
     The server has to judge every text on its own and the same way each time. Redirects are not followed; proxies are
-    those of the environment.
-
-    Raises ValueError for an address that is none, or numbers out of range. A call raises RewardError naming the rows,
-    the address and what it answered; the other requests of the call are then given up.
+    those of the environment. Raises ValueError for an address that is none, or numbers out of range. A call raises
+    RewardError naming the rows, the address and what it answered; its other requests are then given up.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        batch: int = 64,
-        workers: int = 4,
-        timeout: float = 10.0,
-        retries: int = 5,
-        pause: float = 0.5,
-        longest: float = 8.0,
-        headers: Mapping[str, str] | None = None,
-        write: Callable[..., Any] | None = None,
-        read: Callable[[Any], Any] | None = None,
-    ) -> None:
-        if batch < 1 or workers < 1 or retries < 0:
-            raise ValueError(f"batch={batch}, workers={workers}, retries={retries}: give at least 1, 1 and 0")
-        if not (0 < timeout < inf and 0 <= pause <= longest < inf):
-            raise ValueError(
-                f"timeout={timeout:g}, pause={pause:g}, longest={longest:g}: give 0 < timeout, pause <= longest"
-            )
-        self.url = _address(url)
-        self.batch, self.workers, self.timeout, self.retries = batch, workers, timeout, retries
-        self.pause, self.longest, self.headers = pause, longest, dict(headers or {})
-        self.write, self.read, self.functions = write, read or _read, () if write is None else (write,)
+    url: str = field(kw_only=False)
+    batch: int = 64
+    workers: int = 4
+    timeout: float = 10.0
+    retries: int = 5
+    pause: float = 0.5
+    longest: float = 8.0
+    headers: Mapping[str, str] | None = None
+    write: Callable[..., Any] | None = None
+    read: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.workers < 1 or self.retries < 0:
+            told = f"batch={self.batch}, workers={self.workers}, retries={self.retries}"
+            raise ValueError(f"{told}: give at least 1, 1 and 0")
+        if not (0 < self.timeout < inf and 0 <= self.pause <= self.longest < inf):
+            told = f"timeout={self.timeout:g}, pause={self.pause:g}, longest={self.longest:g}"
+            raise ValueError(f"{told}: give 0 < timeout, pause <= longest")
+        self.url, self.functions = _address(self.url), () if self.write is None else (self.write,)
 
     def __repr__(self) -> str:
         return f"Served({self.url!r})"
@@ -92,20 +86,13 @@ class Served(TextComposable):
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers."""
-        texts = list(completions)
-        if not texts:
-            return []
-        from anyio.from_thread import start_blocking_portal
-
         batches: list[_Batch] = []
-        for part, table, listed in portions(texts, columns, self.batch):
+        for part, table, listed in portions(list(completions), columns, self.batch):
             start = len(batches) * self.batch
             rows = table["rows"] if "rows" in listed else list(range(start, start + len(part)))
             batches.append(_Batch(part, rows, self._body(part, rows, table, listed)))
-        # A loop in a thread of its own: the caller may have a running one (a notebook), and Ctrl-C ends every request.
-        with start_blocking_portal() as portal:
-            answers: list[list[float]] = portal.call(self._answers, batches)
-        return [value for values in answers for value in values]
+        # on a loop in another thread: the caller may have a running one (a notebook), and Ctrl-C ends every request
+        return [value for values in finished(self._answers(batches)) for value in values]
 
     def _body(self, texts: list[str], rows: list[int], table: dict[str, Any], listed: set[str]) -> bytes:
         """The request of a batch, with the columns that are `listed` unless `write` says what it holds."""
@@ -114,50 +101,37 @@ class Served(TextComposable):
             request = {"completions": texts, **sent} if self.write is None else call(self.write, texts, table)
             return json.dumps(request, allow_nan=False).encode()
         except Exception as error:  # whatever a function of the user's raises, or an object that JSON cannot hold
-            raise RewardError(
-                f"the request for {name_rows(rows)} is no JSON ({first_line(error)}): say by write= what is sent"
-            ) from error
+            told = f"the request for {name_rows(rows)} is no JSON ({first_line(error)})"
+            raise RewardError(f"{told}: say by write= what is sent") from error
 
     async def _answers(self, batches: list[_Batch]) -> list[list[float]]:
         """The numbers of all batches; the first that fails ends the others."""
-        import anyio
         import httpx2
 
-        answers: list[list[float]] = [[] for _ in batches]
-        room = anyio.CapacityLimiter(self.workers)
+        room = asyncio.Semaphore(self.workers)
         verify = _trusted() if self.url.startswith("https:") else False  # in plain HTTP there is nothing to verify
-        headers = {"Accept": "application/json", "Content-Type": "application/json", **self.headers}
-        failed: list[RewardError] = []
+        headers = {"Accept": "application/json", "Content-Type": "application/json", **(self.headers or {})}
         async with httpx2.AsyncClient(verify=verify, timeout=None, headers=headers) as client:
-            async with anyio.create_task_group() as group:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(self._answer(client, room, batch)) for batch in batches]
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from failed.exceptions[0].__cause__
+        return [task.result() for task in tasks]
 
-                async def ask(place: int, batch: _Batch) -> None:
-                    try:
-                        answers[place] = self._values(batch, await self._answer(client, room, batch))
-                    except RewardError as error:
-                        failed.append(error)
-                        group.cancel_scope.cancel()
-
-                for place, batch in enumerate(batches):
-                    group.start_soon(ask, place, batch)
-        if failed:
-            raise failed[0]
-        return answers
-
-    async def _answer(self, client: httpx2.AsyncClient, room: anyio.CapacityLimiter, batch: _Batch) -> bytes:
-        """The JSON that the server says of a batch, after as many tries as it takes."""
-        import anyio
+    async def _answer(self, client: httpx2.AsyncClient, room: asyncio.Semaphore, batch: _Batch) -> list[float]:
+        """The numbers that the server says of a batch, after as many tries as it takes."""
         import httpx2
 
         failed: Exception | None = None
         seen, after = "", 0.0
         for attempt in range(self.retries + 1):
             if attempt:
-                await anyio.sleep(self._wait(attempt - 1, after))
+                await asyncio.sleep(self._wait(attempt - 1, after))
             after = 0.0
             try:
                 async with room:
-                    with anyio.fail_after(self.timeout):  # all of it: looking up, connecting, sending, reading
+                    async with asyncio.timeout(self.timeout):  # all of it: looking up, connecting, sending, reading
                         status, after, answer = await _posted(client, self.url, batch.body)
             except TimeoutError as error:
                 failed, seen = error, f"gave no whole answer within {self.timeout:g} s"
@@ -167,30 +141,29 @@ class Served(TextComposable):
             except httpx2.RequestError as error:
                 failed, seen = error, f"cannot be reached, or broke off ({first_line(error)})"
                 continue
-            if status == 200 and len(answer) <= MOST and _is_json(answer):
-                return answer
+            if status == 200 and len(answer) <= MOST:
+                with suppress(ValueError, RecursionError):  # of what is no JSON
+                    found = json.loads(answer)
+                    return self._values(batch, found, answer)
             failed, seen = None, f"answered {status}, {_quoted(answer)}"
             if (status != 200 and status not in PASSING and status < 500) or len(answer) > MOST:
-                raise RewardError(
-                    f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}: fix the address, the request "
-                    "(headers=, write=) or the server"
-                )
-        raise RewardError(
-            f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}, the last of {self.retries + 1} tries: "
-            "see that it is up, or raise retries= and timeout="
-        ) from failed
+                told = f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}"
+                raise RewardError(f"{told}: fix the address, the request (headers=, write=) or the server")
+        told = f"the reward server {self.url} {seen}, for {name_rows(batch.rows)}"
+        how = "see that it is up, or raise retries= and timeout="
+        raise RewardError(f"{told}, the last of {self.retries + 1} tries: {how}") from failed
 
     def _wait(self, attempt: int, after: float) -> float:
         """Seconds between a try that failed and the next, of which the server asked for `after`."""
         step = min(self.pause * 2.0 ** min(attempt, 60), self.longest) * (0.5 + 0.5 * SystemRandom().random())
         return min(max(step, after), self.longest)
 
-    def _values(self, batch: _Batch, answer: bytes) -> list[float]:
-        """The numbers of an answer. Raises RewardError that quotes it, and names the row."""
+    def _values(self, batch: _Batch, told: Any, answer: bytes) -> list[float]:
+        """The numbers in the JSON of an answer. Raises RewardError that quotes it, and names the row."""
         rows = torch.tensor(batch.rows)
         try:
             with guarded(rows):
-                found = self.read(json.loads(answer))
+                found = (self.read or _read)(told)
             if isinstance(found, list | tuple):
                 found = [-inf if value is None else value for value in found]
             values = verified(found, rows, lambda place: f"text {batch.texts[place]!r}")
@@ -228,8 +201,7 @@ def _read(answer: Any) -> Any:
 
 def _address(url: str) -> str:
     """An address as it is. Raises ValueError for what is none, or has a password in it, which would be shown."""
-    for module in ("anyio", "httpx2"):
-        require(module, "http", "a reward behind an address")
+    require("httpx2", "http", "a reward behind an address")
     import httpx2
 
     try:
@@ -260,14 +232,6 @@ def _seconds(after: str) -> float:
     except (ValueError, OverflowError):
         return 0.0
     return max(0.0, (date - datetime.now(UTC)).total_seconds()) if date.tzinfo else 0.0
-
-
-def _is_json(answer: bytes) -> bool:
-    try:
-        json.loads(answer)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _quoted(answer: bytes) -> str:

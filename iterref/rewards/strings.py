@@ -51,9 +51,8 @@ def reward_from_string(text: str, columns: Collection[str] | None = None) -> Any
     if "references" in entry.options and not {"references", "to"} & {*options} and columns is not None:
         field = next((column for column in REFERENCES if column in columns), None)
         if field is None:
-            raise ValueError(
-                f"the reward {name} needs a column `reference`: give JSON input with that field, or columns={{...}}"
-            )
+            told = f"the reward {name} needs a column `reference`"
+            raise ValueError(f"{told}: give JSON input with that field, or columns={{...}}")
         options["references"] = field
     return reward(**options)
 
@@ -71,10 +70,7 @@ def _options(reward: Any, name: str, head: str, given: Sequence[tuple[str, str]]
     values = head.rsplit(":", len(free) - 1) if head else []
     pairs = [*start, *zip(free, values, strict=False), *given]
     options = read(name, pairs, {option: hints[option] for option in parameters})
-    missing = [
-        one.name for one in parameters.values()
-        if one.default is Parameter.empty and one.name not in options and one.kind is Parameter.POSITIONAL_OR_KEYWORD
-    ]  # fmt: skip
+    missing = [option for option in placed if parameters[option].default is Parameter.empty and option not in options]
     if missing:
         raise ValueError(f"the reward {name} needs {missing[0]}: write {name}:{missing[0]}=VALUE")
     return options

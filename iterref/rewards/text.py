@@ -1,9 +1,9 @@
 """Text rewards: a function of texts, as people write for reward training, made a reward of tokens.
 
-r(x) = f(decode(x), prompt and columns of the row of x).
+r(x) = f(decode(x), prompt and columns of the row of x)
 
 A row has a place in the call, by which its prompt and columns are found, and an identity in the user's input, which is
-what every reward sees as `rows`: whatever job, chunk or worker a row is in, it is judged by what belongs to it.
+what every reward sees as `rows`, whatever job, chunk or worker the row is in.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from iterref.columns import read_columns
 from iterref.rewards.algebra import Batch, Composable, TextCombined, TokenReward, as_reward
 from iterref.rewards.base import Reward, RewardError, verified
 from iterref.rewards.calling import FILLED, judges_tokens, plan
+from iterref.rewards.rules import may_skip
 
 Decode = Callable[[Tensor], list[str]]
 
@@ -30,9 +31,8 @@ class TextReward(Composable):
     signature names, or everything with `**kwargs`. `decode` makes R texts of tokens (R, L) long; `prompts` and every
     column hold one entry a row. A parameter called `rows` gets the rows' `identities` (B,) in the user's input (their
     places unless given), `prompt_index` their places among the prompts, `completion_ids` the tokens of each text up to
-    its end, as `ids` (tokens (R, L), R texts -> R lists) cuts them. A mixture may have parts that judge the tokens.
-
-    Raises ValueError when the columns differ in length, use a reserved name, or the function needs one that is missing.
+    its end, as `ids` (tokens (R, L), R texts -> R lists) cuts them. Raises ValueError for columns of different lengths
+    or of a reserved name, and for one that is missing.
     """
 
     checks: ClassVar[bool] = True
@@ -78,17 +78,15 @@ class TextReward(Composable):
         batch, everyone = Batch(named, tokens, texts, table, self._listed), torch.arange(len(rows))
         function = self.function
         if isinstance(function, TextCombined):
-            ask = partial(batch.ask, function.parts, function.rule.skips)  # as `ask`, a frame less
+            ask = partial(batch.ask, function.parts, may_skip(function.rule))  # as `ask`, a frame less
             return verified(function.rule(ask, everyone), named, batch.describe).to(tokens.device)
         return batch.ask((function,), False, 0, everyone).to(tokens.device)
 
 
 def bind_reward(reward: Any, as_text: Callable[[Any], Reward], identities: Tensor | None) -> Reward:
     """A reward of tokens from whatever `generate` takes: a reward or function of tokens or texts, or a mixture.
-
     `as_text` makes the `TextReward` of a function; `identities` (B,) are those of the rows. Raises ValueError for a
-    function that needs a column that is not there, and for a network in place of a function.
-    """
+    function that needs a column that is not there, and for a network in place of a function."""
     if isinstance(reward, torch.nn.Module):
         raise ValueError(f"the reward is a network ({type(reward).__name__}): pass rewards.Classifier(network, ...)")
     if not isinstance(reward, Composable) and not judges_tokens(reward):

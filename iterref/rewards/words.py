@@ -62,15 +62,13 @@ _SPLITS: dict[str, Split] = {"words": ascii_words, "unicode": unicode_words, "ch
 
 def split_of(tokenizer: Splitting | Split) -> Split:
     """The function that splits texts: one of the three by name, or the user's own. Raises `ValueError` for others."""
-    if callable(tokenizer):
-        return tokenizer
-    if tokenizer not in _SPLITS:
+    if not callable(tokenizer) and tokenizer not in _SPLITS:
         raise ValueError(f"there is no tokenizer {tokenizer!r}: use one of {', '.join(_SPLITS)}, or a function")
-    return _SPLITS[tokenizer]
+    return tokenizer if callable(tokenizer) else _SPLITS[tokenizer]
 
 
 def joins(char: str) -> bool:
-    """Whether a character is a part of the word beside it: a letter, digit or mark of a script with blanks."""
+    """Whether a character is part of the word beside it: a letter, digit or mark of a script with blanks."""
     return (char == "_" or category(char)[0] in "LNM") and not UNSPACED.match(char)
 
 

@@ -5,7 +5,6 @@ train(TrainConfig(train=("mine.txt",), out="my-model"))          then iterref.ge
 
 from iterref.training.config import TrainConfig
 from iterref.training.loop import keep_freed_memory, train
-from iterref.training.losses import masked_loss, spread_times
-from iterref.training.trainer import Diverged
+from iterref.training.trainer import Diverged, masked_loss, spread_times
 
 __all__ = ["Diverged", "TrainConfig", "keep_freed_memory", "masked_loss", "spread_times", "train"]

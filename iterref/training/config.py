@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from math import isfinite
 from numbers import Integral, Real
+from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,18 @@ from iterref.models.transformer import TransformerOptions
 from iterref.training.data import MASK, PAD, SPECIALS
 
 WORDS = {"optimizer": ("muon", "adamw"), "precision": ("bfloat16", "float32")}
-ABOVE_ZERO = ("matrix_rate", "rate", "clip")
 LEAST = {
     "seed": 0, "steps": 1, "warmup": 0, "cooldown": 0, "batch": 1, "copies": 1, "length": 2, "source_length": 2,
     "vocab": len(SPECIALS) + 1, "width": 2, "heads": 1, "hidden": 1, "encoder_layers": 1, "decoder_layers": 1,
     "weight_decay": 0, "end_weight": 0, "keep_weight": 0, "ema": 0, "validation_every": 1, "validation_rows": 1,
     "checkpoint_minutes": 0, "threads": 1,
 }  # fmt: skip
-MOST = {"seed": 2**32 - 1, "threads": 1024}
+BOUNDS: dict[str, tuple[Callable[[Any, Any], Any], Mapping[str, float]]] = {
+    "at least": (ge, LEAST),
+    "at most": (le, {"seed": 2**32 - 1, "threads": 1024}),
+    "above": (gt, {"matrix_rate": 0, "rate": 0, "clip": 0}),
+    "below": (lt, {"ema": 1}),  # at 1 the first weights would stay
+}
 KINDS = {bool: "True or False", int: "a whole number", float: "a finite number", str: "a string"}
 
 
@@ -32,12 +37,12 @@ class TrainConfig:
     """What a training run is: `train` files and an optional `validation` file of JSON lines with `document` and
     `summary`, or of texts alone, one a line (.txt), packed (.gz) or not; and a folder `out`.
 
-    `normalise` brings raw text to the form in which the model will read it (`iterref.models.tiny_news`); without it
-    the texts must be in that form. The learning rates warm up over `warmup` steps, stay, and fall linearly to 0 over
-    the last `cooldown` steps. `optimizer` is "muon" (matrices at `matrix_rate`, the rest by AdamW at `rate`) or "adamw"
-    (all at `rate`); `precision` is "bfloat16" or "float32". `end_weight` scales the loss of repeated end tokens,
-    `keep_weight` that of the encoder's side task: to tell which source tokens the target keeps. `ema` is the decay of
-    the averaged weights, which are the ones exported. Raises `TypeError` or `ValueError` naming a bad option.
+    `normalise` brings raw text to the form in which the model will read it, which it must have otherwise. The learning
+    rates warm up over `warmup` steps, stay, and fall linearly to 0 over the last `cooldown` steps. `optimizer` is
+    "muon" (matrices at `matrix_rate`, the rest by AdamW at `rate`) or "adamw" (all at `rate`). `end_weight` scales the
+    loss of repeated end tokens, `keep_weight` that of the encoder's side task: to tell which source tokens the target
+    keeps. `ema` is the decay of the averaged weights, which are exported. Raises `TypeError` or `ValueError` naming a
+    bad option.
     """
 
     train: tuple[str, ...]
@@ -78,15 +83,16 @@ class TrainConfig:
         files = tuple(_path("train", file) for file in self.train)
         if not files:
             raise ValueError("train names no file: give files with a pair or a text a line")
-        twice = next((file for file in files if [*map(_real, files)].count(_real(file)) > 1), None)
+        real = [Path(file).resolve() for file in files]
+        twice = next((file for file, where in zip(files, real, strict=True) if real.count(where) > 1), None)
         if twice is not None:
             raise ValueError(f"train names {twice} twice: give every file once")
-        object.__setattr__(self, "train", files)
-        object.__setattr__(self, "out", _path("out", self.out))
+        known = {"train": files, "out": _path("out", self.out)}
         if self.validation is not None:
-            object.__setattr__(self, "validation", _path("validation", self.validation))
-        for field in fields(self)[3:]:
-            object.__setattr__(self, field.name, _typed(field.name, getattr(self, field.name), type(field.default)))
+            known["validation"] = _path("validation", self.validation)
+        known |= {one.name: _typed(one.name, getattr(self, one.name), type(one.default)) for one in fields(self)[3:]}
+        for name, value in known.items():
+            object.__setattr__(self, name, value)
         self._check_values()
 
     def _check_values(self) -> None:
@@ -96,17 +102,10 @@ class TrainConfig:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose {choices}")
         if self.optimizer == "muon" and not hasattr(torch.optim, "Muon"):
             raise ValueError(f"torch {torch.__version__} has no Muon, 2.9 and later have: choose optimizer='adamw'")
-        for name, least in LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name, most in MOST.items():
-            if getattr(self, name) > most:
-                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)}")
-        for name in ABOVE_ZERO:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if self.ema >= 1:
-            raise ValueError(f"ema must be below 1, got {self.ema}: at 1 the first weights would stay")
+        for how, (holds, bounds) in BOUNDS.items():
+            for name, bound in bounds.items():
+                if not holds(getattr(self, name), bound):
+                    raise ValueError(f"{name} must be {how} {bound}, got {getattr(self, name)}")
         if self.cooldown > self.steps:
             raise ValueError(f"cooldown {self.cooldown} must be between 0 and the {self.steps} steps")
         self.network(self.vocab)  # refuses a width that the heads do not divide
@@ -120,19 +119,13 @@ class TrainConfig:
 
     def rate_share(self, step: int) -> float:
         """The share of the peak learning rates at a step: warm-up, plateau, linear fall to 0."""
-        rise = min(1.0, (step + 1) / max(1, self.warmup))
-        fall = min(1.0, (self.steps - step) / max(1, self.cooldown))
-        return rise * fall
+        return min(1.0, (step + 1) / max(1, self.warmup)) * min(1.0, (self.steps - step) / max(1, self.cooldown))
 
 
 def _path(name: str, value: Any) -> str:
     if not isinstance(value, str | Path) or not str(value):
         raise TypeError(f"{name} is a path, got {value!r}: give a string or a Path")
     return str(value)
-
-
-def _real(file: str) -> Path:
-    return Path(file).resolve()
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:

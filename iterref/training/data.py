@@ -24,8 +24,7 @@ SPECIALS = ("<pad>", "<eos>", "<mask>", "<unk>")
 
 def read_pairs(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
     """(document, summary) pairs of JSON-lines files, and of text files (.txt or .txt.gz) the lines that are not blank,
-    each the summary of an empty document. Raises `ValueError` naming the file and line that lacks either, and for texts
-    among pairs."""
+    with an empty document. Raises `ValueError` naming a file and line that lacks either, and for texts among pairs."""
     pairs: list[tuple[str, str]] = []
     for path in map(Path, paths):
         if not path.is_file():
@@ -94,10 +93,8 @@ class Pairs:
                 canvases.append(target + [EOS] * (length - len(target)))
                 keeps.append(kept(source, target))
         if not sources:
-            raise ValueError(
-                f"no pair fits: a text needs 1 to {length - 1} tokens (length) and a document at most "
-                f"{source_length - 1} (source_length): raise them, or give shorter texts"
-            )
+            bounds = f"1 to {length - 1} tokens (length) and a document at most {source_length - 1} (source_length)"
+            raise ValueError(f"no pair fits: a text needs {bounds}: raise them, or give shorter texts")
         return cls(sources, torch.tensor(canvases), keeps)
 
     def batch(self, index: Sequence[int]) -> Batch:

@@ -3,8 +3,7 @@
     checkpoint.pt   options, texts' digest, tokenizer, weights, averages, optimizers, progress       replaced at once
     tokenizer.json, train_curve.csv, weights.safetensors, then config.json with their digests        the export
 
-Each file is replaced atomically (`iterref.files`), and an export that broke off between two of them is told from a
-whole one by the digests.
+Each file is replaced atomically, and an export that broke off is told from a whole one by the digests.
 """
 
 from __future__ import annotations
@@ -100,32 +99,26 @@ def changed_options(record: dict[str, Any], config: TrainConfig, texts: str) -> 
     folder, old = Path(config.out), record["options"]
     if record["texts"] != texts:
         raise ValueError(f"{folder} holds a run on other texts: {ANEW}")
-    differ = {
-        name: [old.get(name), value]
-        for name, value in {**asdict(config), "torch": str(torch.__version__)}.items()
-        if name not in UNCOMPARED and {**old, "torch": record["torch"]}.get(name) != value
-    }
+    then, now = {**old, "torch": record["torch"]}, {**asdict(config), "torch": str(torch.__version__)}
+    others = [name for name in now if name not in UNCOMPARED and then.get(name) != now[name]]
+    differ = {name: [then.get(name), now[name]] for name in others}
     fixed = {name: pair for name, pair in differ.items() if name not in (*FREE, "torch")}
     if fixed:
-        listed = ", ".join(f"{name} {then!r} and not {now!r}" for name, (then, now) in fixed.items())
+        listed = ", ".join(f"{name} {old!r} and not {new!r}" for name, (old, new) in fixed.items())
         raise ValueError(f"{folder} holds a run with {listed}: give the options it was begun with, or {ANEW}")
     step = record["state"]["step"]
     if config.steps < step:
         raise ValueError(f"{folder} holds a run of {step} steps, and steps is {config.steps}: raise steps, or {ANEW}")
     before = TrainConfig(**old)
     if any(before.rate_share(k) != config.rate_share(k) for k in range(step)):
-        raise ValueError(
-            f"at step {step} the learning rates would not be those of steps {config.steps} and cooldown "
-            f"{config.cooldown}: the fall had begun, or would have; give steps {before.steps} and cooldown "
-            f"{before.cooldown}, or {ANEW}"
-        )
+        new, old = (f"steps {one.steps} and cooldown {one.cooldown}" for one in (config, before))
+        raise ValueError(f"at step {step} the learning rates would not be those of {new}: give {old}, or {ANEW}")
     return differ
 
 
 def export(trainer: Trainer, folder: Path, tokenizer: Tokenizer, facts: dict[str, Any]) -> None:
-    """Writes a folder which `Summarizer.load` reads: averaged weights in float16, config.json, tokenizer.json and
-    train_curve.csv; and reads it back. `facts` about the run are recorded. Raises `OSError` where it cannot be written.
-    """
+    """Writes a folder of averaged weights in float16 which `Summarizer.load` reads, and reads it back. `facts` about
+    the run are recorded. Raises `OSError` where it cannot be written."""
     config = trainer.config
     curve = StringIO(newline="")
     writer = csv.writer(curve)
@@ -136,24 +129,14 @@ def export(trainer: Trainer, folder: Path, tokenizer: Tokenizer, facts: dict[str
         "train_curve.csv": curve.getvalue().encode(),
         "weights.safetensors": save({name: p.half().contiguous() for name, p in trainer.average.items()}),
     }
+    held_out = config.validation and Path(config.validation).name
+    names = {"train": [Path(file).name for file in config.train], "out": folder.name, "validation": held_out}
     record = {
-        "format": FORMAT,
-        "noise": "absorbing",
-        "eos": EOS,
-        "source_length": config.source_length,
-        "length": config.length,
-        "prompted": trainer.prompted,
-        "transformer": asdict(trainer.network.options),
-        "training": {
-            **asdict(config),
-            "out": folder.name,
-            "train": [Path(p).name for p in config.train],
-            "validation": config.validation and Path(config.validation).name,
-        },
-        "steps_done": trainer.step,
-        **facts,
+        "format": FORMAT, "noise": "absorbing", "eos": EOS, "source_length": config.source_length,
+        "length": config.length, "prompted": trainer.prompted, "transformer": asdict(trainer.network.options),
+        "training": asdict(config) | names, "steps_done": trainer.step, **facts,
         "sha256": {name: sha256(data).hexdigest() for name, data in files.items() if name != "train_curve.csv"},
-    }
+    }  # fmt: skip
     for name, data in files.items():
         write_whole(folder / name, data)
     write_whole(folder / "config.json", dumps(record, indent=1) + "\n")

@@ -31,17 +31,16 @@ FEW = 0.05  # texts that a corpus in the model's form may have in another: abbre
 
 
 def train(config: TrainConfig, resume: bool = True) -> Path:
-    """Trains a masked diffusion model of summaries, or of texts without prompts, and exports it to `config.out`, which
-    is returned.
+    """Trains a masked diffusion model of summaries, or of texts without prompts, and exports it to the folder
+    `config.out`, which is returned, as at every checkpoint (`iterref.training.folder`).
 
-    A run that finds a checkpoint.pt in the folder goes on from it unless `resume` is False. The folder ends with
-    weights.safetensors (float16), config.json, tokenizer.json and train_curve.csv, and is exported at every checkpoint.
-    Same files, seed, torch version and number of threads: the same weights, interrupted or not. Ctrl-C ends the step
-    under way, saves a checkpoint and raises `KeyboardInterrupt`.
+    A run that finds a checkpoint.pt in the folder goes on from it unless `resume` is False. Same files, seed, torch
+    version and number of threads: the same weights, interrupted or not. Ctrl-C ends the step under way, saves a
+    checkpoint and raises `KeyboardInterrupt`.
 
     Raises `ValueError` for files that cannot be used, for a folder that cannot be written, that another run holds, or
-    that holds a run of other texts or options, naming each; `Diverged` (a `RuntimeError`) for losses, gradients or
-    weights that are not finite, and `OSError` for a disk that is full. The last good checkpoint is kept either way.
+    that holds a run of other texts or options; `Diverged` (a `RuntimeError`) for losses, gradients or weights that are
+    not finite, and `OSError` for a full disk. The last good checkpoint is kept either way.
     """
     folder = Path(config.out)
     texts = _read(config, config.train)
@@ -134,10 +133,8 @@ def _read(config: TrainConfig, files: Sequence[str]) -> list[tuple[str, str]]:
         return pairs
     other = [text for pair in read for text in pair if normalise(text) != text]
     if other:
-        told = (
-            f"{len(other)} texts are not in the form in which the model will read them, as {other[0][:60]!r}, which it "
-            f"reads as {normalise(other[0])[:60]!r}"
-        )
+        told = f"{len(other)} texts are not in the form in which the model will read them, as {other[0][:60]!r}"
+        told += f", which it reads as {normalise(other[0])[:60]!r}"
         if len(other) > FEW * len(read):
             raise ValueError(f"{told}: leave out normalise=False (--no-normalise)")
         logger.warning("%s", told)
@@ -157,15 +154,13 @@ def _validation(
 ) -> Pairs:
     """The validation pairs. Raises `ValueError` for those of another kind, and where none fits."""
     if bool(held[0][0].strip()) != bool(texts[0][0].strip()):
-        raise ValueError(f"{config.validation} has documents where the training texts have none, or the other way "
-                         "about: validate on the kind that is trained on")  # fmt: skip
+        told = f"{config.validation} has documents where the training texts have none, or the other way about"
+        raise ValueError(f"{told}: validate on the kind that is trained on")
     known = {document or summary for document, summary in texts}
     both = sum((document or summary) in known for document, summary in held)
     if both:
-        logger.warning(
-            "%d of %d validation texts are among the training texts: their loss does not speak of new ones",
-            both, len(held),
-        )  # fmt: skip
+        told = "%d of %d validation texts are among the training texts: their loss does not speak of new ones"
+        logger.warning(told, both, len(held))
     try:
         return Pairs.encode(tokenizer, held, config.length, config.source_length)
     except ValueError as error:
@@ -173,15 +168,14 @@ def _validation(
 
 
 def keep_freed_memory() -> None:
-    """Asks glibc not to give large freed blocks back to the kernel: every step needs them again, and fetching them page
-    by page costs a third of a step. Does nothing where there is no glibc."""
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
-            mallopt(-4, 0)  # M_MMAP_MAX: no block from mmap
-            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's top is kept
-            mallopt(-2, 2**28)  # M_TOP_PAD: grow in large pieces
+    """Asks glibc, where there is one, not to give large freed blocks back to the kernel: every step needs them again,
+    and fetching them page by page costs a third of a step."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
+        mallopt(-4, 0)  # M_MMAP_MAX: no block from mmap
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap's top is kept
+        mallopt(-2, 2**28)  # M_TOP_PAD: grow in large pieces
 
 
 @contextmanager

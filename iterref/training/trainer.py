@@ -1,7 +1,12 @@
-"""Trainer: the state of a training run, its step and its validation.
+"""Trainer: the state of a training run, its loss, its step and its validation.
 
 gradient of   masked loss + keep_weight x (cross-entropy of which source tokens the target keeps)
 average    <- ema average + (1 - ema) weights              the averaged weights are validated and exported
+masked     =  E_t (1 / t) sum over masked i of -log p(x_0^i | x_t)    (Sahoo et al. 2024, arXiv:2406.07524, eq. 10)
+
+With a_t = 1 - t and t uniform, the number n of masked tokens of L is uniform on 0 .. L, and the loss equals
+(L + 1) E_n mean over masked i of -log p: the weight 1 / t becomes one over the realised number of masks, which has the
+same expectation and far less noise (Ou et al. 2025, arXiv:2406.03736).
 """
 
 from __future__ import annotations
@@ -14,10 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iterref.models.transformer import Transformer
+from iterref.models.transformer import Memory, Transformer
 from iterref.training.config import TrainConfig
-from iterref.training.data import Batch, Pairs
-from iterref.training.losses import masked_loss, token_weight
+from iterref.training.data import EOS, Batch, Pairs
 
 
 class Diverged(RuntimeError):
@@ -41,18 +45,15 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.average = {name: p.detach().clone() for name, p in self.network.named_parameters()}
-        matrices: list[torch.nn.Parameter] = []
-        others: list[torch.nn.Parameter] = []
-        for name, parameter in self.network.named_parameters():
-            inner = parameter.ndim == 2 and min(parameter.shape) > 1 and "table" not in name
-            (matrices if inner else others).append(parameter)
-        if self.config.optimizer == "adamw":
-            others, matrices = others + matrices, []
         # weight decay is for matrices only: gains, biases and the token table are left alone
-        plain = [p for p in others if p.ndim < 2 or p is self.network.table.weight]
-        decayed = [p for p in others if p.ndim == 2 and p is not self.network.table.weight]
+        plain, rows, matrices = list[torch.nn.Parameter](), list[torch.nn.Parameter](), list[torch.nn.Parameter]()
+        for p in self.network.parameters():
+            alone = p.ndim < 2 or p is self.network.table.weight
+            (plain if alone else matrices if min(p.shape) > 1 else rows).append(p)
+        if self.config.optimizer == "adamw":
+            rows, matrices = rows + matrices, []
         decay = self.config.weight_decay
-        groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": decay}]
+        groups = [{"params": plain, "weight_decay": 0.0}, {"params": rows, "weight_decay": decay}]
         self.optimizers = [torch.optim.AdamW(groups, lr=self.config.rate, betas=(0.9, 0.98))]
         if matrices:
             rate = self.config.matrix_rate
@@ -141,3 +142,32 @@ class Trainer:
 
 
 PROGRESS = ("step", "seconds", "mean", "curve")
+
+
+def spread_times(rows: int, generator: torch.Generator) -> Tensor:
+    """Times (rows,) in (0, 1], one in each of `rows` equal cells in random order: uniform, with little variance of the
+    batch's mean (Kingma et al. 2021, arXiv:2107.00630, appendix I.1)."""
+    cell = torch.randperm(rows, generator=generator)
+    return 1 - (cell + torch.rand(1, generator=generator)) / rows
+
+
+def masked_loss(
+    network: Transformer, memory: Memory, target: Tensor, weight: Tensor, generator: torch.Generator, copies: int = 1
+) -> Tensor:
+    """Masked diffusion loss, nats a token, of targets (B, L) long given their encoded sources.
+
+    Every target is masked in `copies` independent ways, which share the encoded source. `weight` (B, L) scales the
+    loss of each token, as for the repeated end tokens, which say nothing once the first is known.
+    """
+    x_0 = target.repeat_interleave(copies, dim=0)
+    t = spread_times(len(x_0), generator)[:, None]
+    where = torch.rand(x_0.shape, generator=generator) < t
+    states = network.decode(x_0.masked_fill(where, network.options.mask), memory)
+    log_p = network.target_log_probs(states, memory, where, x_0)
+    share = weight.repeat_interleave(copies, dim=0) * where / where.sum(1, keepdim=True).clamp_min(1)
+    return -(log_p * share[where]).sum() / len(x_0)
+
+
+def token_weight(target: Tensor, end_weight: float) -> Tensor:
+    """Weights (B, L): 1 up to and with the first EOS, `end_weight` on the repeated ones."""
+    return torch.where((target == EOS).cumsum(1) > 1, end_weight, 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from iterref.loading import load
 from iterref.models.dit import SCHEDULE, Dit, DitOptions
 from iterref.models.mdlm import MaskedDit
 from iterref.models.text.codec import Codec
-from iterref.models.text.prompted import PromptedModel, bound
+from iterref.models.text.prompted import Filling, PromptedModel
 from iterref.models.tiny_news import Summarizer
 from iterref.models.udlm import UniformDit
 from iterref.noise import Noise, absorbing, uniform
@@ -257,7 +257,7 @@ def trained(kind: str) -> Dit:
 
 @pytest.fixture(scope="module")
 def masked_dit() -> MaskedDit:
-    return MaskedDit(trained("absorbing"), absorbing(VOCAB + 2, VOCAB, SCHEDULE), True, torch.tensor([VOCAB + 1]))
+    return MaskedDit(trained("absorbing"), absorbing(VOCAB + 2, VOCAB, SCHEDULE), torch.tensor([VOCAB + 1]))
 
 
 @pytest.fixture(scope="module")
@@ -282,15 +282,15 @@ def test_a_wrong_mask_id_is_found(masked_dit):
 class Backwards(UniformDit):
     """Reads t = 0 as noise where the network is asked."""
 
-    def prediction(self, x_t: Tensor, t: Tensor, where: Tensor) -> Tensor:
-        return super().prediction(x_t, 1 - t, where)
+    def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        return super().logits(x_t, 1 - t, where, rows)
 
 
 class AsPosterior(UniformDit):
     """Takes the leave-one-out prediction for the posterior."""
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        return torch.log_softmax(self.prediction(x_t, t, where), -1)
+        return torch.log_softmax(self.logits(x_t, t, where, rows), -1)
 
 
 @pytest.mark.parametrize(("wrong", "finding"), [(Backwards, "direction"), (AsPosterior, "posterior")])
@@ -371,8 +371,8 @@ class Framed:
 def test_another_frame_that_fits_better_is_found(tmp_path, likes):
     made = small_tokenizer("words", ["the", "cat"])
     codec, noise = Codec.load(written(tmp_path, made)), absorbing(8, 4)
-    bind = partial(bound, Framed(likes), noise, length=6, impossible=NONE, tail=(3,))
-    model = PromptedModel(bind, noise, 6, codec, head=[2], ends=[3, 0], fill=0)
+    bind = Filling(Framed(likes), noise, NONE, 6, tail=(3,))
+    model = PromptedModel(bind, codec, bind.network, torch.device("cpu"), head=[2], ends=[3, 0], fill=0)
     texts = ["the cat the cat", "the cat the", "the cat"] * 4
     findings = {one.name: one for one in check_model(model, texts)}
     assert findings["frame"].passed == likes

@@ -134,7 +134,7 @@ def test_readme_s_example_runs_without_extras_and_shows_its_output(tmp_path: Pat
     assert README_EXAMPLE is not None
     hidden = {module for module, known in PACKAGES.items() if known & set().union(*USERS.values()) and not known & HARD}
     # What packages that are always needed bring along themselves stays: a hub client has filelock and an HTTP client.
-    hidden -= {"filelock", "httpx2", "anyio"}
+    hidden -= {"filelock", "httpx2"}
     code = f"HIDE, FOLDER = {hidden!r}, {str(tmp_path / 'out')!r}\n{HIDDEN}{README_EXAMPLE[1]}{REFUSED}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr

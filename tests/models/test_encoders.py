@@ -51,7 +51,7 @@ def says(model: Any, prompts: list[str], x_t: torch.Tensor, row: int = 0) -> tor
 def test_as_many_positions_are_read_as_a_class_has(tmp_path: Path, name: str) -> None:
     """The longest prompt that is taken runs, and one token more is refused by number, before anything runs."""
     network, model = encoder(tmp_path, name, sizes=CLASSES[name])
-    most = model.bind.keywords["most"]
+    most = model.bind.most
     room = most - 5 - 2
     denoiser, canvas, free = model.prepare(["cat " * room])
     law = denoiser(canvas, torch.ones(1), free, torch.zeros(1, dtype=torch.long))

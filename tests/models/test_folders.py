@@ -90,7 +90,7 @@ FOLDERS: dict[str, tuple[Change, str]] = {
     ),
     "other sizes": (
         lambda folder: rewritten(folder, lambda held: {name: one[..., :3] for name, one in held.items()}),
-        "config.json is of another network or of other sizes, so get both from one place",
+        "config.json is of another network than the weights, or of other sizes: get both from one place",
     ),
 }
 

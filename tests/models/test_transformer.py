@@ -131,17 +131,6 @@ def test_rotary_scores_depend_on_distance_only() -> None:
     assert abs(float(score[2, 5] - score[5, 2])) > 1e-3  # but they know left from right
 
 
-def test_only_a_timed_network_sees_the_time() -> None:
-    x_t, early, late = canvases(3), torch.full((3,), 0.1), torch.full((3,), 0.9)
-    for timed in (False, True):
-        model = network(replace(OPTIONS, timed=timed))
-        memory = model.encode(sources())
-        same = torch.equal(model.decode(x_t, memory, early), model.decode(x_t, memory, late))
-        assert same is not timed
-    with pytest.raises(ValueError, match="timed"):
-        model.decode(x_t, memory)
-
-
 def test_bad_shapes_are_named() -> None:
     with pytest.raises(ValueError, match="multiple"):
         replace(OPTIONS, width=18)

@@ -115,7 +115,7 @@ def test_it_passes_the_check_of_form(tmp_path, kind):
 def test_a_time_independent_one_reads_no_time(tmp_path):
     model, x = small(tmp_path, time_conditioning=False), noisy_tokens(2, 12, None)
     where = torch.ones_like(x, dtype=torch.bool)
-    early, late = (model.denoiser.prediction(x, ONE * t * torch.ones(2), where) for t in (0.1, 0.9))
+    early, late = (model.denoiser.logits(x, ONE * t * torch.ones(2), where, x[:, 0]) for t in (0.1, 0.9))
     assert torch.equal(early, late)
 
 
@@ -153,7 +153,7 @@ def test_labels_condition_and_guide(tmp_path):
     for label, denoiser in models.items():
         named = torch.full((3,), 2 if label is None else label)
         want = reference_logits(weights(12, 3), x, -torch.log(a(times)), named)
-        got = denoiser.prediction(x, times, where).view(3, LENGTH, 12)
+        got = denoiser.logits(x, times, where, rows).view(3, LENGTH, 12)
         torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=0)
     guided = ClassifierFreeGuidance(models[0], models[None], 2.0)
     assert guided(x, times, where, rows).shape == (3 * LENGTH, 12)

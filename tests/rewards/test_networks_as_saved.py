@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import save_file
 
 from iterref.rewards import Classifier, Perplexity, Similarity
-from iterref.rewards.pooling import Pooling
+from iterref.rewards.similarity import Pooling
 from tests.support import checkpoints
 
 TEXTS = ["rain", "a good day", "police arrested a man in the city on monday after a long chase .", "sun , sun", "bad"]

@@ -23,13 +23,14 @@ from iterref.registry import ROOMS
 
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("public_api.txt")
+MARK = re.compile(r"^(__all__ = |lazy.attach\()", re.MULTILINE)
 CODE = re.compile(r"^```(?:python|py)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def rooms() -> list[str]:
     """The package and its rooms that have an `__all__`."""
     home = Path(iterref.__file__).parent
-    marked = [file for file in sorted(home.rglob("*.py")) if "\n__all__ = " in file.read_text(encoding="utf-8")]
+    marked = [file for file in sorted(home.rglob("*.py")) if MARK.search(file.read_text(encoding="utf-8"))]
     paths = [("iterref", *file.relative_to(home).with_suffix("").parts) for file in marked]
     return [".".join(path).removesuffix(".__init__") for path in paths]
 

@@ -17,16 +17,15 @@ from iterref.models.tiny_news import Summarizer
 from iterref.models.transformer import Memory, Transformer, TransformerOptions
 from iterref.training import TrainConfig, masked_loss, spread_times, train
 from iterref.training.data import EOS, MASK, PAD, Pairs, batches, kept, read_pairs, train_tokenizer
-from iterref.training.losses import token_weight
-from iterref.training.trainer import Trainer
+from iterref.training.trainer import Trainer, token_weight
 from tests.support.training import small_run, write_pairs, write_sentences
 
 
-def tiny(timed: bool = False) -> Transformer:
+def tiny() -> Transformer:
     torch.manual_seed(0)
     return Transformer(
         TransformerOptions(
-            vocab=20, mask=MASK, pad=PAD, width=32, heads=2, hidden=32, encoder_layers=1, decoder_layers=1, timed=timed
+            vocab=20, mask=MASK, pad=PAD, width=32, heads=2, hidden=32, encoder_layers=1, decoder_layers=1
         )
     )
 

@@ -2,8 +2,7 @@
 
     text  <->  [start] pieces [end] [fill] ...
 
-Read without code of the checkpoint's (`iterref.models.text.files`). A text that would come back as another is refused
-(`iterref.models.text.reading`). The special tokens are those that
+A text that would come back as another is refused (`iterref.models.text.reading`). The special tokens are those that
 tokenizer_config.json or special_tokens_map.json names, else the usual names (`<|endoftext|>`, `[CLS]`, ...).
 """
 
@@ -75,8 +74,7 @@ class Codec:
     @property
     def size(self) -> int:
         """How many tokens the tokenizer was trained with, without those that were added later."""
-        size: int = self.tokenizer.get_vocab_size(with_added_tokens=False)
-        return size
+        return int(self.tokenizer.get_vocab_size(with_added_tokens=False))
 
     @cached_property
     def reach(self) -> int:
@@ -127,10 +125,8 @@ class Codec:
 
     def ids(self, texts: Sequence[str], what: str = "text", rows: Sequence[int] | None = None) -> list[list[int]]:
         """The pieces of texts, without start and end. A special token that is spelled out is text like any other.
-
         Raises `ValueError`, naming the text (`what` and its number, that in `rows` if given), for one that would lose
-        something (unless `lossy`), or that cannot be told from a special token.
-        """
+        something (unless `lossy`), or that cannot be told from a special token."""
         numbers = range(len(texts)) if rows is None else rows
         read = self._read(texts, numbers, what)
         back = self.tokenizer.decode_batch([one.ids for one in read], skip_special_tokens=False)
@@ -155,16 +151,13 @@ class Codec:
         with PLAIN:
             self.tokenizer.encode_special_tokens = True
             try:
-                found: list[Encoding] = self.tokenizer.encode_batch(list(map(str, texts)), add_special_tokens=False)
+                return list(self.tokenizer.encode_batch(list(map(str, texts)), add_special_tokens=False))
             finally:
                 self.tokenizer.encode_special_tokens = False
-        return found
 
     def chats(self, prompts: Sequence[str]) -> list[list[int]]:
         """Every prompt as what the user says in a chat whose answer is next; the template's special tokens are read.
-
-        Raises `ValueError`, naming the prompt, as `ids` does, and for one that spells a special token.
-        """
+        Raises `ValueError`, naming the prompt, as `ids` does, and for one that spells a special token."""
         self.ids(prompts, "prompt")
         with PLAIN:
             said, asked = (self.tokenizer.encode_batch(list(map(str, some)), add_special_tokens=False)
@@ -184,9 +177,8 @@ class Codec:
         try:
             return str(self._chat.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # a template is a program of the checkpoint's, run in Jinja's sandbox
-            raise ValueError(
-                f"the chat template cannot be filled in ({first_line(error)}): load with chat=False"
-            ) from None
+            told = f"the chat template cannot be filled in ({first_line(error)})"
+            raise ValueError(f"{told}: load with chat=False") from None
 
     @cached_property
     def _chat(self) -> Any:
@@ -199,8 +191,7 @@ class Codec:
 
     def text(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Pieces as texts, special tokens left out."""
-        found: list[str] = self.tokenizer.decode_batch([list(one) for one in ids], skip_special_tokens=True)
-        return found
+        return list(self.tokenizer.decode_batch([list(one) for one in ids], skip_special_tokens=True))
 
 
 def unwritten(codec: Codec | None, vocab: int) -> Tensor:
@@ -212,10 +203,8 @@ def unwritten(codec: Codec | None, vocab: int) -> Tensor:
 def mismatch(name: str, vocab: int, codec: Codec | None, besides: str = "") -> ValueError:
     """What to raise where a model of `vocab` tokens and a tokenizer do not fit."""
     known = "" if codec is None else f" and the tokenizer {codec.size}"
-    return ValueError(
-        f"{name} knows {vocab} tokens{known}{besides}: they do not fit, so load the model with the tokenizer of its "
-        "training (tokenizer=...)"
-    )
+    how = "load the model with the tokenizer of its training (tokenizer=...)"
+    return ValueError(f"{name} knows {vocab} tokens{known}{besides}: they do not fit, so {how}")
 
 
 def _frame(processor: Mapping[str, Any]) -> tuple[list[int], list[int]]:

@@ -22,17 +22,13 @@ ESM_FRAME = ("<cls>", "<eos>", "<unk>")
 
 
 def read_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Tokenizer:
-    """The tokenizer in a folder; `config` is its tokenizer_config.json.
-
-    Raises `FileNotFoundError` where there is none and `ValueError` for one that cannot be read.
-    """
+    """The tokenizer in a folder; `config` is its tokenizer_config.json. Raises `FileNotFoundError` where there is none
+    and `ValueError` for one that cannot be read."""
     form = next((form for form in FORMS if all((folder / file).is_file() for file in form)), None)
     model = next(iter(sorted(folder.glob("*.model"))), None)
     if form is None and model is None:
-        raise FileNotFoundError(
-            f"{name} has no tokenizer.json, vocab.txt, vocab.json with merges.txt, or sentencepiece *.model: name the "
-            "tokenizer of its training (tokenizer=, a folder or a hub name), or load without one (tokenizer='none')"
-        )
+        lacks = f"{name} has no tokenizer.json, vocab.txt, vocab.json with merges.txt, or sentencepiece *.model"
+        raise FileNotFoundError(f"{lacks}: name the tokenizer of its training (tokenizer=), or none (tokenizer='none')")
     found = " and ".join(form) if form else str(model and model.name)
     try:
         if form == FORMS[0]:

@@ -2,8 +2,7 @@
 
     canvas  =  [start] prompt  then free positions up to L           p(rest | prompt): infilling, the prompt is frozen
 
-Every canvas has the same L positions, so a prompt's length changes how many are free and needs no padding: a row's
-answer is the same whatever prompts stand beside it.
+Every canvas has the same L positions, so that prompts need no padding, and do not feel each other.
 """
 
 from __future__ import annotations
@@ -21,40 +20,30 @@ from iterref.models.text.tokenized import TokenizedModel
 
 
 class PrefixModel(TokenizedModel):
-    """Prompts in, a denoiser with canvases that begin with them out, and text to tokens and back.
+    """Prompts in, a denoiser with canvases that begin with them out, and whole texts (with prompts) to tokens and back.
 
     `denoiser` is the model of whole canvases, `length` their positions L (prompt and start token included). `framed`
-    says that the model's texts begin with the codec's start token. The texts that `encode` and `decode` know are whole:
-    prompt and continuation.
+    says that the model's texts begin with the codec's start token.
     """
 
     def __init__(
-        self,
-        denoiser: Denoiser,
-        length: int,
-        codec: Codec | None,
-        framed: bool = True,
+        self, denoiser: Denoiser, length: int, codec: Codec | None, framed: bool = True,
         device: torch.device | str = "cpu",
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(denoiser.noise, length, codec, device, getattr(denoiser, "network", None))
         self.denoiser, own = denoiser, self._codec
         self.begin = [own.start] if framed and own is not None and own.start is not None else []
         self.ends = [] if own is None or own.end is None else [own.end]
 
     def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
-        """B prompts -> the denoiser, canvases (B, L) long, and their free positions (B, L) bool. "" is no prompt.
-
-        Raises `ValueError` for no prompts, or one that leaves nothing free, naming the row.
-        """
+        """As `TextModel.prepare`; "" is no prompt, and one that leaves nothing free is refused."""
         canvas = self._blank(prompts)
         free = torch.ones_like(canvas, dtype=torch.bool)
         for row, ids in enumerate(self.codec.ids(prompts, "prompt")):
             ids = self.begin + ids
             if len(ids) >= self.length:
-                raise ValueError(
-                    f"prompt {row} takes {len(ids)} of the canvas' {self.length} positions, which leaves nothing to "
-                    "write: shorten it, or load the model with a greater length= (--length)"
-                )
+                told = f"prompt {row} takes {len(ids)} of the canvas' {self.length} positions"
+                raise ValueError(f"{told}, which leaves nothing to write: shorten it, or load with a greater length=")
             canvas[row, : len(ids)] = torch.tensor(ids, dtype=torch.long, device=self.device)
             free[row, : len(ids)] = False
         return self.denoiser, canvas, free

@@ -2,16 +2,15 @@
 
     network input  =  prompt  answer  [tail]  padding            L free positions, whatever the prompt's length
 
-Unequal prompts are padded behind the answer and the padding is hidden, so that every position keeps the number that it
-has alone. The input has the same shape in every call of a run.
+Unequal prompts are padded behind the answer, hidden: every position keeps the number that it has alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,41 +19,63 @@ from iterref.denoiser import Denoiser
 from iterref.models.base import Masked, TextModel
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.text.codec import Codec
-from iterref.models.text.tokenized import Compiles, TokenizedModel
+from iterref.models.text.tokenized import TokenizedModel
 from iterref.noise import Noise
 
 
 @dataclass(frozen=True, eq=False)
-class Answering(Masked):
-    """The masked denoiser of B prompts' answers.
+class Filling:
+    """How a network that fills in is asked for answers of `length` positions: of B prompts it makes their denoiser.
 
-    `given` (B, T) long is the whole input with room for the answer, which begins at `begins` (B,) and which `tail` (K,)
-    follows; `size` (B,) is how much of it is no padding. `filler` is a token that a network never saw in training, None
-    where it did: behind an answer it is hidden, and the tail stands right behind the answer.
+    `impossible` (K,) lists the tokens that stand in no answer. `tail` stands behind every answer, `pad` fills up
+    shorter inputs, `most` is the number of positions that the network has, if bounded. `filler` is a token that it
+    never saw in training, None where it did: behind an answer it is hidden, and the tail stands right behind it.
     """
 
     network: Bidirectional
     noise: Noise
     impossible: Tensor
-    given: Tensor
-    begins: Tensor
-    size: Tensor
-    tail: Tensor
+    length: int
+    tail: Sequence[int] = ()
+    pad: int = 0
+    most: int | None = None
     filler: int | None = None
+
+    def __call__(self, prompts: Sequence[Sequence[int]]) -> Answering:
+        """The denoiser of the answers to B prompts, token ids. Raises `ValueError` for one that leaves no room for its
+        answer, naming the row."""
+        expect_positions(prompts, self.length, self.most, len(self.tail))
+        behind = [*[self.noise.mask] * self.length, *self.tail]
+        given = torch.full((len(prompts), max(map(len, prompts)) + len(behind)), self.pad)
+        for row, ids in enumerate(prompts):
+            given[row, : len(ids) + len(behind)] = torch.tensor([*ids, *behind], dtype=torch.long)
+        device = self.impossible.device
+        return Answering(self, given.to(device), torch.tensor(list(map(len, prompts)), device=device))
+
+
+class Answering(Masked):
+    """The masked denoiser of B prompts' answers: `given` (B, T) long is the whole input with room for the answer, which
+    begins at `begins` (B,)."""
 
     time_independent = True
 
+    def __init__(self, how: Filling, given: Tensor, begins: Tensor) -> None:
+        self.how, self.network, self.noise, self.impossible = how, how.network, how.noise, how.impossible
+        self.given, self.begins = given, begins
+        self.tail = torch.tensor(how.tail, dtype=torch.long, device=given.device)
+
     def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """As `Masked.logits`, given the prompts."""
-        begins, size = self.begins[rows][:, None], self.size[rows]
-        place = begins + torch.arange(x_t.shape[1], device=x_t.device)
+        begins, length = self.begins[rows], x_t.shape[1]
+        place = begins[:, None] + torch.arange(length, device=x_t.device)
         ids = self.given[rows].scatter(1, place, x_t)
         opened = torch.zeros_like(ids, dtype=torch.bool).scatter(1, place, where)
-        if self.filler is not None:
-            long, ended = written(x_t, self.filler, self.tail)
-            ends = (begins[:, 0] + long)[:, None] + torch.arange(len(self.tail), device=x_t.device)
+        size = begins + length + len(self.tail)
+        if self.how.filler is not None:
+            long, ended = written(x_t, self.how.filler, self.tail)
+            ends = (begins + long)[:, None] + torch.arange(len(self.tail), device=x_t.device)
             ids = ids.scatter(1, ends, self.tail.expand(len(ids), -1))
-            size = begins[:, 0] + long + torch.where(ended, 0, len(self.tail))
+            size = begins + long + torch.where(ended, 0, len(self.tail))
         return self._logits(ids, size, opened)
 
     def _logits(self, ids: Tensor, size: Tensor, opened: Tensor) -> Tensor:
@@ -86,35 +107,21 @@ def written(x_t: Tensor, filler: int, tail: Tensor) -> tuple[Tensor, Tensor]:
 class PromptedModel(TokenizedModel):
     """Prompts in, a denoiser of answers with empty canvases out, and answers to tokens and back.
 
-    `bind` makes the denoiser of B prompts given as token ids, with answers of `length` positions, at most `room` if
-    that is bounded. `head` stands before every prompt that is no chat, `ends` are the tokens that end an answer, `fill`
-    what stands behind the end. A codec with a chat template puts each prompt into it as a user's message, unless `chat`
-    is False; "" is no prompt at all.
+    `bind` is a data class with a `noise` and the answers' `length`, at most `room` if that is bounded; called with B
+    prompts as token ids, it makes their denoiser. `head` stands before every prompt that is no chat, `ends` are the
+    tokens that end an answer, `fill` what stands behind the end. A codec with a chat template puts each prompt into it
+    as a user's message, unless `chat` is False; "" is no prompt at all.
     """
 
     def __init__(
-        self,
-        bind: Callable[..., Denoiser],
-        noise: Noise,
-        length: int,
-        codec: Codec | None,
-        *,
-        network: Compiles | None = None,
-        head: Sequence[int] = (),
-        ends: Sequence[int] = (),
-        fill: int = 0,
-        chat: bool | None = None,
-        fixed_length: bool = False,
-        device: torch.device | str = "cpu",
-        ranks: int = 1,
-        room: int | None = None,
-    ) -> None:
+        self, bind: Any, codec: Codec | None, network: Any, device: torch.device, *, head: Sequence[int] = (),
+        ends: Sequence[int] = (), fill: int = 0, chat: bool | None = None, room: int | None = None,
+    ) -> None:  # fmt: skip
         if chat and (codec is None or codec.template is None):
             raise ValueError("this model has no chat template: leave chat=True out, its prompts are plain texts")
-        super().__init__(noise, length, codec, device, network)
+        super().__init__(bind.noise, bind.length, codec, device, network)
         self.bind, self.head, self.ends, self.fill, self.room = bind, list(head), list(ends), fill, room
         self.chat = codec is not None and codec.template is not None if chat is None else chat
-        self.ranks, self.fixed_length = ranks, fixed_length
 
     def with_length(self, max_new_tokens: int) -> PromptedModel:
         """The same network with answers of at most so many tokens."""
@@ -122,14 +129,11 @@ class PromptedModel(TokenizedModel):
             most = f", at most {self.room}" if self.room else ""
             raise ValueError(f"an answer has at least one token{most}: got max_new_tokens={max_new_tokens}")
         other = copy(self)
-        other.length, other.bind = max_new_tokens, partial(self.bind, length=max_new_tokens)
+        other.length, other.bind = max_new_tokens, replace(self.bind, length=max_new_tokens)
         return other
 
     def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
-        """B prompts -> their denoiser, empty canvases (B, L) long, and free positions (B, L) bool, all of them.
-
-        Raises `ValueError` for no prompts, or one that is longer than the model reads, naming the row.
-        """
+        """As `TextModel.prepare`; all positions of the canvases (B, L) are free."""
         canvas = self._blank(prompts)
         return self.bind(self.ids(prompts)), canvas, torch.ones_like(canvas, dtype=torch.bool)
 
@@ -142,13 +146,13 @@ class PromptedModel(TokenizedModel):
     def readings(self) -> Mapping[str, TextModel]:
         """Without the special tokens around a text, and with its filler in sight where that is hidden."""
         others: dict[str, TextModel] = {}
-        told = self.bind.keywords if isinstance(self.bind, partial) else {}
-        if (self.head or told.get("tail")) and not self.chat and "tail" in told:
+        how = self.bind if isinstance(self.bind, Filling) else None
+        if how is not None and (self.head or how.tail) and not self.chat:
             others["without special tokens around it"] = bare = copy(self)
-            bare.head, bare.bind = [], partial(self.bind, tail=())
-        if told.get("filler") is not None:
+            bare.head, bare.bind = [], replace(how, tail=())
+        if how is not None and how.filler is not None:
             others["with the filler in sight"] = filled = copy(self)
-            filled.bind = partial(self.bind, filler=None)
+            filled.bind = replace(how, filler=None)
         return others
 
 
@@ -161,31 +165,3 @@ def expect_positions(prompts: Sequence[Sequence[int]], length: int, most: int | 
                 f"prompt {row} takes {len(ids)} positions and its answer {length}, and the model reads {most}: shorten "
                 "the prompt, or load with a smaller length= (--length)"
             )
-
-
-def bound(
-    network: Bidirectional,
-    noise: Noise,
-    prompts: Sequence[Sequence[int]],
-    length: int,
-    impossible: Tensor,
-    *,
-    tail: Sequence[int] = (),
-    pad: int = 0,
-    most: int | None = None,
-    filler: int | None = None,
-) -> Answering:
-    """The denoiser of the answers to B prompts, token ids; `tail` stands behind every answer, `pad` fills up shorter
-    rows, `most` is the number of positions that the network has, if bounded; `filler` as in `Answering`.
-
-    Raises `ValueError` for a prompt that leaves no room for its answer, naming the row.
-    """
-    expect_positions(prompts, length, most, len(tail))
-    sizes, device = [len(ids) for ids in prompts], impossible.device
-    given = torch.full((len(prompts), max(sizes) + length + len(tail)), pad)
-    for row, ids in enumerate(prompts):
-        line = [*ids, *[noise.mask] * length, *tail]
-        given[row, : len(line)] = torch.tensor(line, dtype=torch.long)
-    begins, last = torch.tensor(sizes, device=device), torch.tensor(tail, dtype=torch.long, device=device)
-    size = begins + length + len(tail)
-    return Answering(network, noise, impossible, given.to(device), begins, size, last, filler)

@@ -68,8 +68,7 @@ def _dropped(tokenizer: Tokenizer, character: str) -> bool:
 
 
 def _normal(tokenizer: Tokenizer, text: str) -> str:
-    normal: str = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer is not None else text
-    return normal
+    return text if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(text)
 
 
 def _bare(text: str) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from iterref.hub import read_json
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.text.codec import Codec, mismatch, unwritten
-from iterref.models.text.prompted import PromptedModel, bound
+from iterref.models.text.prompted import Filling, PromptedModel
 from iterref.noise import Schedule, absorbing
 
 
@@ -37,11 +36,9 @@ class Roles:
 
 
 def roles(checkpoint: Checkpoint, codec: Codec | None, vocab: int, mask: str, chat: bool) -> Roles:
-    """The roles in a checkpoint whose network knows `vocab` tokens and whose family calls its mask `mask`.
-
-    An answer in a `chat` ends with its turn. Raises `ValueError` where nothing says what the mask is, and for a
-    tokenizer that does not fit.
-    """
+    """The roles in a checkpoint whose network knows `vocab` tokens and whose family calls its mask `mask`. An answer in
+    a `chat` ends with its turn. Raises `ValueError` where nothing says what the mask is, and for a tokenizer that does
+    not fit."""
     hidden = _mask(checkpoint, codec, vocab, mask)
     turns, known = ([], []) if codec is None else (codec.turns if chat else [], codec.ends)
     ends = list(dict.fromkeys([*turns, *_ends(checkpoint), *known]))
@@ -52,18 +49,10 @@ def roles(checkpoint: Checkpoint, codec: Codec | None, vocab: int, mask: str, ch
 
 
 def answers(
-    network: Bidirectional,
-    role: Roles,
-    codec: Codec | None,
-    *,
-    length: int,
-    chat: bool | None,
-    head: Sequence[int] = (),
-    tail: Sequence[int] = (),
-    pad: int | None = None,
-    most: int | None = None,
+    network: Bidirectional, role: Roles, codec: Codec | None, *, length: int, chat: bool | None,
+    head: Sequence[int] = (), tail: Sequence[int] = (), pad: int | None = None, most: int | None = None,
     endless: bool = False,
-) -> PromptedModel:
+) -> PromptedModel:  # fmt: skip
     """The text model of a network that fills in answers: under absorbing noise, a_t = 1 - t, as all of these were
     trained. `head` and `tail` stand around a text that is no chat; padding is `pad`, or what fills up an answer. A
     network that is `endless` was trained without ends and filler within texts: it writes none, and sees none."""
@@ -71,15 +60,13 @@ def answers(
     never = [] if codec is None or not endless else list(codec.special)
     impossible = torch.tensor(sorted({*role.impossible.tolist(), *never} - {role.mask}), dtype=torch.long)
     ends = list(dict.fromkeys([*tail, *codec.ends])) if endless and codec is not None else role.ends
-    bind = partial(
-        bound, network, noise, length=length, impossible=impossible.to(network.device), tail=tail,
-        pad=role.fill if pad is None else pad, most=most, filler=role.fill if endless else None,
+    how = Filling(
+        network, noise, impossible.to(network.device), length, tail=tail, pad=role.fill if pad is None else pad,
+        most=most, filler=role.fill if endless else None,
     )  # fmt: skip
-    return PromptedModel(
-        bind, noise, length, codec, network=network, head=head, ends=ends, fill=role.fill, chat=chat,
-        device=network.device, ranks=network.ranks,
-        fixed_length=endless,
-    )  # fmt: skip
+    made = PromptedModel(how, codec, network, network.device, head=head, ends=ends, fill=role.fill, chat=chat)
+    made.ranks, made.fixed_length = network.ranks, endless
+    return made
 
 
 def talks(codec: Codec | None, chat: bool | None) -> bool:
@@ -95,10 +82,8 @@ def _mask(checkpoint: Checkpoint, codec: Codec | None, vocab: int, name: str) ->
     known = [written if isinstance(written, int) else None, own, None if codec is None else codec.mask]
     mask: int | None = next((one for one in known if one is not None), None)
     if mask is None:
-        raise ValueError(
-            f"nothing says which token of {checkpoint.name} is the mask: write mask_token_id into its config.json, or "
-            "name the tokenizer of its training (tokenizer=...)"
-        )
+        how = "write mask_token_id into its config.json, or name the tokenizer of its training (tokenizer=...)"
+        raise ValueError(f"nothing says which token of {checkpoint.name} is the mask: {how}")
     fits = 0 <= mask < vocab and (codec is None or mask < codec.reach <= vocab)
     if not fits or own not in (None, mask):
         raise mismatch(checkpoint.name, vocab, codec, f", with the mask {mask}")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,21 +16,15 @@ from iterref.models.text.codec import Codec
 from iterref.noise import Noise
 
 
-class Compiles(Protocol):
-    """What torch can compile: a network."""
-
-    def compile(self, *, dynamic: bool, mode: str | None) -> None: ...
-
-
 class TokenizedModel(TextModel):
     """A text model of `length` positions under a noise, with a `codec`, or None for a model of tokens alone.
 
-    `network` is what `compile` compiles, `begin` what a canvas begins with, `ends` are the tokens that end a text (what
+    `network` has a `compile`, if any, `begin` is what a canvas begins with, `ends` are the tokens that end a text (what
     is written is first), `fill` is what stands behind the end.
     """
 
     def __init__(
-        self, noise: Noise, length: int, codec: Codec | None, device: torch.device | str, network: Compiles | None
+        self, noise: Noise, length: int, codec: Codec | None, device: torch.device | str, network: Any
     ) -> None:
         if length < 1:
             raise ValueError(f"a canvas needs at least one position, got length={length}")
@@ -72,10 +66,8 @@ class TokenizedModel(TextModel):
         """The finished canvas of a text; one that fills it has no end."""
         ids = self.begin + pieces
         if len(ids) > self.length:
-            raise ValueError(
-                f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it"
-                + self._longer(len(ids))
-            )
+            told = f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it"
+            raise ValueError(told + self._longer(len(ids)))
         ids = [*ids, *self.ends[:1]][: self.length]
         return ids + [self.fill] * (self.length - len(ids))
 
