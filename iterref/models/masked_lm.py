@@ -65,9 +65,10 @@ def recognised(config: Mapping[str, Any]) -> bool:
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, chat: bool | None = None
 ) -> PromptedModel:
-    """The text model of a masked language model; `length` positions of an answer.
+    """The text model of a masked language model; `length` positions of an answer, those that config.json calls
+    `canvas_length` or else 64 unless given.
 
     `chat` False leaves a chat template unused. Raises `ValueError` for a tokenizer without a mask, or one that does not
     belong to the model.
@@ -75,6 +76,7 @@ def load(
     import transformers
 
     kind = str(checkpoint.config.get("model_type"))
+    length = length or int(checkpoint.config.get("canvas_length") or LENGTH)
     causal = decoder(kind) is not None
     if codec is None or codec.mask is None:
         raise ValueError(
