@@ -39,6 +39,7 @@ def convert(files: Sequence[Path], head: str = "", labels: Sequence[str] = ()) -
     held = torch.load(weights, map_location="cpu", weights_only=True)
     kept = {name: weight for name, weight in held.items() if name.startswith("bert.") and "position_ids" not in name}
     written = {**json.loads(config.read_text(encoding="utf-8")), "mask_token_id": 4, "canvas_length": LENGTH}
+    written.pop("_name_or_path", None)  # a folder of the trainers
     if head:
         kept |= {f"classifier.{part}": held[f"cls.{head}.{part}"] for part in ("weight", "bias")}
         written |= {"architectures": ["BertForSequenceClassification"], "problem_type": "single_label_classification"}

@@ -88,8 +88,9 @@ class Packaged:
         if self.convert is None:
             return paths[0].parent
         converter = getattr(self.convert, "func", self.convert)  # of a partial
-        written = Path(str(sys.modules[converter.__module__].__file__)).read_bytes()
-        made = sha256("".join(self.files.values()).encode() + written).hexdigest()
+        code = {Path(str(sys.modules[converter.__module__].__file__)), *Path(__file__).parent.glob("*.py")}
+        parts = [*self.files.values(), *map(hash_of, sorted(code))]
+        made = sha256("".join(parts).encode()).hexdigest()
         place = cache() / f"{self.name}-{made[:12]}"
         if not _whole(place):
             try:
