@@ -1,9 +1,9 @@
 """Antibodies: heavy chains redesigned in part by published weights; every residue outside of the part is kept.
 
-    case       written anew                    reward                                    judge
-    cdr-h3     the third loop (IMGT 105-117)   charge, hydropathy and motifs that        mean log p(residue | the rest) of
-               of 7 antibodies                 degrade (`benchmarks.rewards.residues`)   Sapiens over what is written anew
-    humanise   the framework of 4 murine       log p(human), AntiBERTy's own             the same
+    case       written anew                    reward                                  judge
+    cdr-h3     the third loop (IMGT 105-117)   charge, hydropathy, motifs that         mean log p(residue | the rest) of
+               of 7 antibodies                 degrade (`benchmarks.rewards.residues`) Sapiens over what is written
+    humanise   the framework of 4 murine       log p(human), AntiBERTy's own           the same
                chains, their loops kept        classifier
 
 The model is AntiBERTy, a masked language model of natural antibodies. Sapiens learned from human chains alone, and
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from benchmarks.frame.task import Direction, Task
 from benchmarks.rewards.residues import developability
+from iterref import packaged
 from iterref.budget import Budget
 from iterref.generation import RECOMMENDED
 from iterref.loading import load
@@ -159,7 +160,7 @@ class Antibodies(Task):
         return sample(sampler_from_string(method), problem, seed=seed, rows=rows, budget=budget, decode=decode)
 
     def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:
-        """Measures of every chain, (R,) float64 each. Raises `ValueError` where a residue changed that is to be kept."""
+        """Measures of every chain, (R,) float64 each. Raises `ValueError` for a residue that was to be kept."""
         texts, known = result.texts or [], self.texts(case, rows)
         free = self.free(case, rows, result.tokens.shape[1])
         same = np.array([[a == b for a, b in zip(*two, strict=True)] + [True] * (free.shape[1] - len(two[0]))
@@ -231,5 +232,6 @@ def task(
         raise ValueError(f"antibodies needs at least 2 steps, got {steps}")
     made = Antibodies(("cdr-h3",) if quick else tuple(CASES), dtype, model=model, judged_by=judge,
                       steps=steps if steps is not None else 4 if quick else None)  # fmt: skip
-    _ = made._network, made._judge
+    for name in (model, judge, "antiberty-species"):
+        packaged.located(name)  # refuses a package that is not installed
     return made

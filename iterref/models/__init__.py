@@ -11,7 +11,7 @@ from iterref import lazy
 
 if TYPE_CHECKING:
     from iterref.loading import load
-    from iterref.models import amused, diffusion_gemma, dream, duo, llada, masked_lm, mdlm, sedd, tiny_news, udlm
+    from iterref.models import amused, diffusion_gemma, dream, duo, llada, masked_lm, mdlm, sdar, sedd, tiny_news, udlm
 
 __all__ = [
     "amused",
@@ -22,6 +22,7 @@ __all__ = [
     "load",
     "masked_lm",
     "mdlm",
+    "sdar",
     "sedd",
     "tiny_news",
     "udlm",

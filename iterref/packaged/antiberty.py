@@ -1,6 +1,6 @@
 """AntiBERTy: a BERT of antibody sequences, heavy and light chains, with heads for the species and the chain.
 
-    iterref.load("antiberty")            Classifier("antiberty-species", "Human")         Classifier("antiberty-chain", 0)
+    iterref.load("antiberty")      Classifier("antiberty-species", "Human")      Classifier("antiberty-chain", "Heavy")
 
 Ruffolo, Gray, Sulam 2021, arXiv:2112.07782: 8 layers of 512, 26M parameters, 558M natural sequences; MIT licence.
 Compared with the package's own class: tests/packaged/test_antiberty.py.
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from iterref.packaged.residues import tokenizer
-from iterref.packaged.source import Converted, Packaged
+from iterref.packaged.source import Converted, Packaged, unpickled
 
 SPECIAL = {
     "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
@@ -26,17 +26,17 @@ FILES = {
     "trained_models/AntiBERTy_md_smooth/pytorch_model.bin": (
         "f1ae33eac8cc8784a7d4be5a600141d2fa7bc7d8d5b3f5324d64a6a63bd0f137"
     ),
-    "trained_models/AntiBERTy_md_smooth/config.json": "e199c1692b5f0246ebc5522102044d6e900ffc7d56fa5932fdd5b3d56ef487e9",
+    "trained_models/AntiBERTy_md_smooth/config.json": (
+        "e199c1692b5f0246ebc5522102044d6e900ffc7d56fa5932fdd5b3d56ef487e9"
+    ),
     "trained_models/vocab.txt": "6db8c6cd6361eb233005b2dfe665d40d7f1ba78951bdf0fe61fa670ce192419a",
 }
 
 
 def convert(files: Sequence[Path], head: str = "", labels: Sequence[str] = ()) -> Converted:
     """The language model, or the classifier of a `head` with its `labels`."""
-    import torch
-
     weights, config, vocabulary = files
-    held = torch.load(weights, map_location="cpu", weights_only=True)
+    held = unpickled(weights)
     kept = {name: weight for name, weight in held.items() if name.startswith("bert.") and "position_ids" not in name}
     written = {**json.loads(config.read_text(encoding="utf-8")), "mask_token_id": 4, "canvas_length": LENGTH}
     written.pop("_name_or_path", None)  # a folder of the trainers

@@ -9,11 +9,12 @@ MIT licence. Written by fairseq, which is not needed here; its figures are met: 
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from iterref.packaged.residues import tokenizer
-from iterref.packaged.source import Converted, Packaged
+from iterref.packaged.source import Converted, Packaged, unpickled
 
 SPECIAL = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
 # What fairseq calls a part, and `RobertaForMaskedLM`; its padding's number is 1, and places are counted from behind it.
@@ -38,13 +39,10 @@ DICTIONARY = "8ff5c1d10c4e921ffb6c4ef6161e55880c1d9efb1c7c74fa3b39654470118dcd"
 
 def convert(files: Sequence[Path]) -> Converted:
     """The language model in a checkpoint of fairseq, whose options are a plain namespace."""
-    from argparse import Namespace
-
     import torch
 
     weights, dictionary = files
-    with torch.serialization.safe_globals([Namespace]):
-        held = torch.load(weights, map_location="cpu", weights_only=True)
+    held = unpickled(weights, Namespace)
     kept = {_renamed(name): weight for name, weight in held["model"].items()}
     asked, (vocab, width) = held["args"], kept["roberta.embeddings.word_embeddings.weight"].shape
     kept["roberta.embeddings.token_type_embeddings.weight"] = torch.zeros(1, width)  # it has none

@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from iterref.optional import MissingExtra
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 WEIGHTS, RECORD = "model.safetensors", "source.json"
 
 
-class Converted(NamedTuple):
+@dataclass(frozen=True)
+class Converted:
     """A checkpoint in `transformers`' form: config.json, the weights by the names of its class, and the content of
     tokenizer.json and tokenizer_config.json."""
 
@@ -101,6 +102,15 @@ class Packaged:
                     "written by ITERREF_CACHE"
                 ) from None
         return place
+
+
+def unpickled(file: Path, *allowed: type) -> Any:
+    """What a file of `torch.save` holds, on the CPU: tensors in plain containers, and objects of the types `allowed`.
+    Raises `pickle.UnpicklingError` for anything else, before it could run."""
+    import torch
+
+    with torch.serialization.safe_globals(list(allowed)):
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def cache() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from importlib.util import find_spec
@@ -151,3 +152,22 @@ def test_marked_residues_alone_are_written_anew() -> None:
 def test_the_cached_configuration_names_no_path_of_the_trainers() -> None:
     written = json.loads((located("antiberty") / "config.json").read_text())
     assert written["architectures"] == ["BertForMaskedLM"] and "_name_or_path" not in written
+
+
+def test_the_page_s_five_statements_redesign_a_loop_and_keep_the_framework(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From an empty folder, as docs/antibodies.md shows them."""
+    page = (Path(__file__).parents[2] / "docs" / "antibodies.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(import iterref\n.*?)```", page, re.DOTALL)[:1]
+    assert len(ast.parse(code).body) == 5
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(code, "page", "exec"), names)
+    text = capsys.readouterr().out.strip()
+    before, old, after = re.split(r"[\[\]]", names["chain"])
+    assert text == names["done"].texts[0] and text.startswith(before) and text.endswith(after)
+    loop = text[len(before) : len(text) - len(after)]
+    assert len(loop) == len(old) and loop != old
+    assert names["done"].rewards[0] > names["basic"]([before + old + after])[0]
+    assert list(tmp_path.iterdir()) == []

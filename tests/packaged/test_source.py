@@ -19,24 +19,21 @@ from iterref import packaged
 from iterref.cli import main
 from iterref.optional import MissingExtra
 from iterref.packaged.residues import tokenizer
-from iterref.packaged.source import Converted, Packaged, cache, hash_of
+from iterref.packaged.source import Converted, Packaged, cache, hash_of, unpickled
 
 SPECIAL = {"pad_token": "-", "unk_token": "?", "cls_token": "<", "sep_token": ">", "mask_token": "_"}
 VOCABULARY = [*SPECIAL.values(), *"ACGT"]
 MINE = '''
 import json
 from iterref.packaged.residues import tokenizer
-from iterref.packaged.source import Converted, Packaged
+from iterref.packaged.source import Converted, Packaged, unpickled
 
 SPECIAL = {special!r}
 
 
 def convert(files):
-    import torch
-
     weights, config = files
-    held = torch.load(weights, map_location="cpu", weights_only=True)
-    return Converted(json.loads(config.read_text()), held, tokenizer({vocabulary!r}, SPECIAL), SPECIAL)
+    return Converted(json.loads(config.read_text()), unpickled(weights), tokenizer({vocabulary!r}, SPECIAL), SPECIAL)
 
 
 CHECKPOINTS = (
@@ -106,9 +103,20 @@ def test_other_bytes_than_the_converter_was_written_for_are_not_opened(mine: Pat
             return (Path.touch, (mine / "exploded",))
 
     (mine / "weights.bin").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ValueError, match="weights.bin of the installed tiny-dna-weights is not the file that 'tiny-dna'"):
+    with pytest.raises(ValueError, match="weights.bin of the installed tiny-dna-weights is not the file that '"):
         iterref.load("tiny-dna")
     assert not (mine / "exploded").exists() and not cache().exists()
+
+
+def test_a_pickle_that_would_run_is_refused_even_under_the_right_hash(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "exploded",))
+
+    torch.save({"a": torch.zeros(2), "b": Bomb()}, tmp_path / "weights.bin")
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        unpickled(tmp_path / "weights.bin")
+    assert not (tmp_path / "exploded").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
