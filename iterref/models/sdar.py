@@ -141,6 +141,8 @@ class BlockDenoiser(Masked):
                 used[names[at]] = tuple((keys[row : row + 1], values[row : row + 1]) for keys, values in layers)
         used |= {name: self.kept[name] for name in names if name not in used}
         held = self._joined([used[name] for name in names])
+        if len(names) == 1:
+            return tuple((keys.expand(len(ids), -1, -1, -1), values.expand(len(ids), -1, -1, -1)) for keys, values in held)
         return tuple((keys[which], values[which]) for keys, values in held)
 
     def _known(self, ids: Tensor) -> int:

@@ -192,7 +192,8 @@ def dangers(name: str, source: str) -> list[str]:
         called, given = ast.unparse(node.func), {one.arg: ast.unparse(one.value) for one in node.keywords}
         if called in RUNNING or (called.endswith("exec_module") and name != OWN_FUNCTIONS):
             found.append(called)
-        if called == "torch.load" and (name not in (OWN_CHECKPOINT, OF_PACKAGES) or given.get("weights_only") != "True"):
+        restricted = name in (OWN_CHECKPOINT, OF_PACKAGES) and given.get("weights_only") == "True"
+        if called == "torch.load" and not restricted:
             found.append(called)
         if given.get("trust_remote_code", "False") != "False" or given.get("weights_only", "True") != "True":
             found.append(f"{called} of remote code")
