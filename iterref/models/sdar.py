@@ -55,14 +55,15 @@ class InBlocks(Bidirectional):
         from transformers import DynamicCache
 
         begin = past[0][0].shape[2] if past else 0
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         for layer, (keys, values) in enumerate(past):
             cache.update(keys, values, layer)
         places = torch.arange(begin + ids.shape[1], device=ids.device)
         block = places // self.block
         sees = (block <= block[begin:, None]) & (places < begin + size[:, None])[:, None]  # (R, T, P + T)
         sees |= places == places[begin:, None]  # padding sees itself, so that no row of the softmax is empty
-        self._chosen = where.nonzero(as_tuple=True)
+        row, place = where.nonzero(as_tuple=True)
+        self._chosen = row, place
         try:
             logits = self.model(
                 input_ids=ids, attention_mask=sees[:, None], position_ids=places[None, begin:], past_key_values=cache,
@@ -142,7 +143,8 @@ class BlockDenoiser(Masked):
         used |= {name: self.kept[name] for name in names if name not in used}
         held = self._joined([used[name] for name in names])
         if len(names) == 1:
-            return tuple((keys.expand(len(ids), -1, -1, -1), values.expand(len(ids), -1, -1, -1)) for keys, values in held)
+            whole = (len(ids), -1, -1, -1)
+            return tuple((keys.expand(whole), values.expand(whole)) for keys, values in held)
         return tuple((keys[which], values[which]) for keys, values in held)
 
     def _known(self, ids: Tensor) -> int:
@@ -203,8 +205,8 @@ def load(
         for row, (ids, size) in enumerate(zip(prompts, sizes, strict=True)):
             given[row, :size] = torch.tensor([*ids, *[role.mask] * (size - len(ids))])
         begins = torch.tensor([len(ids) for ids in prompts], device=network.device)
-        size = torch.tensor(sizes, device=network.device)
-        return BlockDenoiser(network, noise, never, given.to(network.device), begins, size, cached)
+        whole = torch.tensor(sizes, device=network.device)
+        return BlockDenoiser(network, noise, never, given.to(network.device), begins, whole, cached)
 
     made = PromptedModel(
         bind, noise, length, codec, network=network, head=[], ends=role.ends, fill=role.fill, chat=chat,
