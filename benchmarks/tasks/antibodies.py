@@ -123,6 +123,7 @@ class Antibodies(Task):
         return [
             f"ancestral:steps={self.plain(case)}", f"best_of_n:{half}", f"smc:{half},objective=maximise",
             f"svdd:{half},objective=maximise", f"select_refine:{half}", RECOMMENDED,
+            f"{RECOMMENDED},chains=4,decisions=1",  # starts spread over modes
         ]  # fmt: skip
 
     def ours(self, case: str) -> str:
