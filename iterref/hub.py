@@ -18,6 +18,8 @@ from warnings import catch_warnings, simplefilter
 
 import torch
 
+from iterref import packaged
+
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
 STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state)")  # of a training run, and no weights
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -26,10 +28,10 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 def fetched(
     name: str | Path, files: Sequence[str], *, revision: str | None = None, besides: Sequence[str] = (), hint: str = ""
 ) -> Path:
-    """The folder itself, or the local copy of a hub name, of which only these files (patterns) are fetched and none of
-    `besides`; `hint` is what else a user may do.
+    """The folder itself, that of a checkpoint inside a Python package (`iterref.packaged`), or the local copy of a hub
+    name, of which only these files (patterns) are fetched and none of `besides`; `hint` is what else a user may do.
 
-    Raises `FileNotFoundError` where there is neither, with the hub's reason, and `ValueError` for a file.
+    Raises `FileNotFoundError` where there is none, with the hub's reason, and `ValueError` for a file.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -38,6 +40,9 @@ def fetched(
         raise ValueError(f"{folder} is a file: give the folder that holds it, with its config.json")
     if folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1:
         raise FileNotFoundError(f"there is no folder {folder}: give one that save_pretrained wrote, or a hub name")
+    inside = packaged.located(name)
+    if inside is not None:
+        return inside
     from huggingface_hub import constants, snapshot_download
 
     try:

@@ -14,6 +14,7 @@ from iterref.models.base import TextModel
 from iterref.random import Rng
 
 ROWS = 8  # canvases where no text is given
+ANSWER = 8  # positions of an answer that prompts are compared by, where a canvas is as long as a text
 
 
 def check(
@@ -64,6 +65,7 @@ def check_model(
         findings.append(unequal(model, several, tolerance))
     if texts is not None:
         findings.append(frame(model, texts, named, seed))
+        free = unended(model, tokens, free) if model.fixed_length else free
     return findings + check(
         denoiser, tokens, free, rows, real=texts is not None, forbidden=forbidden, seed=seed, tolerance=tolerance
     )
@@ -125,18 +127,26 @@ def likelihood(model: TextModel, texts: Sequence[str], prompts: Sequence[str], s
     """The mean log-probability of every text's own tokens where some are masked, (R,) float64."""
     denoiser, canvas, free = model.prepare(prompts)
     tokens, rows = model.encode(texts), torch.arange(len(canvas), device=canvas.device)
-    over = torch.isin(tokens, torch.tensor(list(model.ends), dtype=torch.long, device=tokens.device)) & free
-    own = free & (over.cumsum(1) == 0)
+    own = unended(model, tokens, free)
     probe = Probe(denoiser, tokens, own, rows, torch.zeros(0, dtype=torch.long), seed, 0.0)
     with torch.inference_mode():
         return torch.stack([probe.predicted(answer, where) for _, where, answer in map(probe.at, TIMES)]).mean(0)
 
 
+def unended(model: TextModel, tokens: Tensor, free: Tensor) -> Tensor:
+    """The free positions (R, L) bool in front of the end of every text. A model that knows no end writes no others."""
+    over = torch.isin(tokens, torch.tensor(list(model.ends), dtype=torch.long, device=tokens.device)) & free
+    return free & (over.cumsum(1) == 0)
+
+
 def unequal(model: TextModel, prompts: Sequence[str], tolerance: float) -> Finding:
     """A prompt's answer is the same alone and in a batch with longer and shorter ones."""
-    words = [prompt.split() for prompt in prompts]
+    between = " " if not model.fixed_length or any(" " in prompt for prompt in prompts) else ""  # residues have none
+    words = [prompt.split() if between else list(prompt) for prompt in prompts]
     # the first, which is asked alone too, among the shortest
-    prompts = [" ".join(some[: max(1, len(some) // (4 - row % 3))]) for row, some in enumerate(words)]
+    prompts = [between.join(some[: max(1, len(some) // (4 - row % 3))]) for row, some in enumerate(words)]
+    if model.fixed_length:  # whole texts that leave no room for as long an answer
+        model = model.with_length(min(model.length, ANSWER))
     with torch.inference_mode():
         alone, together = opening(model, prompts[:1]), opening(model, prompts)
     off = apart(alone, together[: len(alone)])

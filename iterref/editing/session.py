@@ -175,7 +175,7 @@ class Editing:
         regions, problem, model = self._regions(marked, length, marks), self.context.problem, self.context.model
         ends = {*([] if self.context.blank is None else self.context.blank.tolist()), *getattr(model, "ends", ())}
         problem = replace(
-            problem, canvas=regions.canvas, free=regions.open & problem.may_change,
+            problem, canvas=regions.canvas, free=regions.open,
             forbidden=sorted({*map(int, problem.forbidden), *ends}),
             reward=Remembered(Around(problem.reward, model.decode, regions.frames)),
         )  # fmt: skip
@@ -328,7 +328,11 @@ class Editing:
             raise ValueError("infilling needs the model's encode to take an empty text, which shows its padding")
         lengths, begins = text_lengths(self.tokens, blank).tolist(), problem.may_change.int().argmax(1).tolist()
         regions = place(self.context.model, blank, self.tokens, lengths, read_texts, length, begins)
-        closed = ~problem.may_change & (regions.open | (regions.canvas != problem.canvas))
+        may_change = problem.may_change
+        if getattr(self.context.model, "fixed_length", False):  # where regions get other sizes, the text's end moves
+            behind = (regions.open | (regions.canvas != blank)).flip(1).cumsum(1).flip(1)
+            may_change = may_change | (behind > 0)
+        closed = ~may_change & (regions.open | (regions.canvas != problem.canvas))
         if bool(closed.any()):
             row, position = closed.nonzero()[0].tolist()
             raise ValueError(

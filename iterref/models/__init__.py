@@ -11,6 +11,6 @@ from iterref import lazy
 
 if TYPE_CHECKING:
     from iterref.loading import load
-    from iterref.models import amused, diffusion_gemma, dream, duo, llada, masked_lm, mdlm, sedd, tiny_news, udlm
+    from iterref.models import amused, diffusion_gemma, dream, duo, llada, masked_lm, mdlm, sdar, sedd, tiny_news, udlm
 
 lazy.attach(__name__)

@@ -65,13 +65,15 @@ def recognised(config: Mapping[str, Any]) -> bool:
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, chat: bool | None = None
 ) -> PromptedModel:
-    """The text model of a masked language model; `length` positions of an answer. `chat` False leaves a chat template
-    unused. Raises `ValueError` for a tokenizer without a mask, or one that does not belong to the model."""
+    """The text model of a masked language model; `length` positions of an answer, those that config.json calls
+    `canvas_length` or else 64 unless given. `chat` False leaves a chat template unused. Raises `ValueError` for a
+    tokenizer without a mask, or one that does not belong to the model."""
     import transformers
 
     kind = str(checkpoint.config.get("model_type"))
+    length = int(checkpoint.config.get("canvas_length") or LENGTH) if length is None else length
     causal = decoder(kind) is not None
     if codec is None or codec.mask is None:
         how = "it is an autoregressive model, none that fills in: load another" if causal else "name its tokenizer="

@@ -16,6 +16,7 @@ from venv import create
 import pytest
 
 import iterref
+from iterref import packaged
 from iterref.optional import MissingExtra, require
 from iterref.rewards.served import Served
 
@@ -100,7 +101,8 @@ def test_every_extra_that_is_named_is_there() -> None:
     ]
     for _, extra, *_ in called:
         assert isinstance(extra, ast.Constant) and extra.value in USERS
-    assert {ast.literal_eval(args[1]) for args in called} == set(USERS)
+    of_packages = {one.extra for one in packaged.checkpoints().values() if one.extra}  # whose weights are wanted
+    assert {ast.literal_eval(args[1]) for args in called} | of_packages == set(USERS)
 
 
 def test_what_is_absent_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,12 @@ from typing import Any
 import nbformat
 import pytest
 
+from tests.support.packages import needs
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 DOUBLED = {"sentiment": "tour"}  # slow ones, and where the same calls are made
+NEEDS = {"meaning": [needs("minilm")]}  # checkpoints inside packages
 NOTEBOOK = ROOT / "examples" / "tour.ipynb"
 # A notebook's kernel is a process of its own, and so is its client here: what they open and warn of is not ours.
 KERNEL = """
@@ -36,7 +39,10 @@ def run(script: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize(
     "script",
-    [pytest.param(file, id=file.stem, marks=[pytest.mark.slow] * (file.stem in DOUBLED)) for file in EXAMPLES],
+    [
+        pytest.param(file, id=file.stem, marks=[pytest.mark.slow] * (file.stem in DOUBLED) + NEEDS.get(file.stem, []))
+        for file in EXAMPLES
+    ],
 )
 def test_example_runs(
     script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -23,8 +23,9 @@ MOST_LINES = 350
 # From the ground up: a room may import the rooms above it in this list, and itself. `samplers.base` says what a method
 # is; moves import it, and methods import moves.
 ORDER = [
-    {"columns", "fence", "files", "hub", "interrupts", "legacy", "lines", "optional", "paired", "progress", "sources"},
-    {"forms", "registry"},
+    {"columns", "fence", "files", "interrupts", "legacy", "lines", "optional", "paired", "progress", "sources"},
+    {"packaged"},
+    {"forms", "hub", "registry"},
     {"lazy", "strings", "random"},
     {"noise"},
     {"denoiser"},
