@@ -11,6 +11,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator
+from math import isfinite, isnan
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -72,6 +73,17 @@ def parsed(text: str, place: Place, how: str = "write one object a line") -> Any
     for string in strings:
         _expect_unicode(string, place)
     return found
+
+
+def as_json(value: Any) -> Any:
+    """A value as JSON holds it: what is no number is null, and what JSON has no form for, as a date, is its text."""
+    if isinstance(value, float) and not isfinite(value):
+        return None if isnan(value) else str(value)
+    if isinstance(value, dict):
+        return {str(name): as_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def _expect_unicode(text: str, place: Place) -> None:

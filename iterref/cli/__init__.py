@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, BinaryIO
@@ -20,12 +20,13 @@ import click
 from iterref import __version__
 from iterref.cli.compare import compare
 from iterref.cli.config import configured
-from iterref.cli.edit import STRENGTH, edit_texts, goes_on, identity, infill, left_by, refine
+from iterref.cli.edit import infill, refine
 from iterref.cli.engine import ENGINE, engine_of, generate_many
 from iterref.cli.listed import list_all
 from iterref.cli.options import COUNT, PLACE, RUN, place_of
 from iterref.cli.reading import Input, read_budget, read_prompts, read_reward
-from iterref.cli.refusals import WrongUse, kept, refusals, resuming
+from iterref.cli.refusals import WrongUse, refusals, resuming
+from iterref.cli.runs import Run
 from iterref.cli.writing import (
     FILE,
     JSON_FILE,
@@ -33,11 +34,8 @@ from iterref.cli.writing import (
     printing_to_stderr,
     watched,
     write_json,
-    write_result,
 )  # fmt: skip
 from iterref.sources import HOME, declared
-
-RESUMED: dict[str, Any] = {"strength": STRENGTH, "room": None}  # how `generate` goes on from texts
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -84,6 +82,7 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
 @main.command()
 @click.argument("file", type=click.File("rb"), default="-")
 @COUNT
+@click.option("--max-new-tokens", type=click.IntRange(min=1), help="Of an answer, where a model writes any length.")
 @click.option("--start", type=click.Choice(["drafts"]), help="Refine the best of the consensus' own drafts.")
 @ENGINE
 @RUN
@@ -99,17 +98,11 @@ def generate(file: BinaryIO, count: int | None, as_json: bool, out: str, html: s
 
 
 def _generate(given: Input, as_json: bool, out: str, html: str | None, options: dict[str, Any]) -> None:
-    """All texts in one run; one that broke off goes on from the texts that it had reached."""
+    """All texts, a part of them in one run; one that broke off goes on with what is not finished."""
     expect_outputs(out, html)
-    run = identity("generate", given, options)
-    if left_by(run, out, len(given)) is not None:
-        from iterref.editing import refine as goes_on_by
-
-        del options["start"]
-        edit_texts("generate", goes_on_by, given, as_json=as_json, out=out, html=html, run=run, **options, **RESUMED)
-        return
+    run = Run("generate", given, options, as_json, out, whole=html is not None)
     place = place_of(options)
-    name, method, budget, reward = (options.pop(each) for each in ("model", "method", "budget", "reward"))
+    name, method, budget, reward, size = map(options.pop, ("model", "method", "budget", "reward", "max_new_tokens"))
     limit = None if budget is None else read_budget(budget)
     with printing_to_stderr():
         asked = read_reward(reward, given.columns)
@@ -117,20 +110,16 @@ def _generate(given: Input, as_json: bool, out: str, html: str | None, options: 
     from iterref.generation import method_of
     from iterref.loading import load
 
-    prompts = given.prompts or []
     model, method = method_of(load(name, **place), method)
-    refines = hasattr(method, "span")  # or else the same command cannot go on from texts
-    more = [{"unfinished": run}] * len(given) if refines else []
+    model = model if size is None else model.with_length(size)
+    if len(given) > run.size:
+        model.prepare(given.prompts)  # refuses a prompt of a later part now
+    options |= {"watch": watched(html, given.fields), "progress": sys.stderr.isatty()}
 
-    def write(result: Any) -> bool:
-        return write_result(given, result, as_json, out, html, more)
+    def work(rows: Sequence[int]) -> Any:
+        return make(model, **given.part(rows), reward=asked, sampler=method, budget=limit, **options)
 
-    with kept(write, goes_on(as_json, out, refines)), printing_to_stderr():
-        result = make(
-            model, prompts, reward=asked, sampler=method, budget=limit, columns=given.columns,
-            watch=watched(html, prompts), progress=sys.stderr.isatty(), **options,
-        )  # fmt: skip
-    write_result(given, result, as_json, out, html)
+    run.make(work, html)
 
 
 def _train_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf, isnan
 from typing import Any, BinaryIO
 
@@ -51,13 +53,19 @@ class Input:
     def __len__(self) -> int:
         return len(self.fields)
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, list[Any]]:
         """What all lines have beside prompt and text, as arguments of a reward."""
         apart = {self.prompt, *([] if self.texts is None else [self.text]), *CARRIED}
         names = sorted(self.fields[0].keys() - apart) if self.fields else []
         found = {name: [line.get(name) for line in self.fields] for name in names}
         return {name: column for name, column in found.items() if not any(map(_missing, column))}
+
+    def part(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Prompts, columns and identities of some rows, as arguments of the library; "" is no prompt."""
+        prompts = self.prompts or [""] * len(self)
+        columns = {name: [column[row] for row in rows] for name, column in self.columns.items()}
+        return {"prompts": [prompts[row] for row in rows], "columns": columns, "rows": rows}
 
 
 def _read(file: BinaryIO, wanted: tuple[str, ...], what: str) -> Input:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import click
 
@@ -44,18 +43,3 @@ def resuming(told: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         raise click.ClickException(f"interrupted; {told}") from error
-
-
-@contextmanager
-def kept(write: Callable[[Any], bool], goes_on: str) -> Iterator[None]:
-    """Writes what a run had reached when its reward fails or Ctrl-C stops it, the error's `partial` result, and says
-    on Ctrl-C how it goes on."""
-    try:
-        yield
-    except (RuntimeError, KeyboardInterrupt) as error:
-        partial = getattr(error, "partial", None)
-        if partial is None or not write(partial):
-            goes_on = "no text was finished and none is written: start again"
-        if not isinstance(error, KeyboardInterrupt):
-            raise
-        raise click.ClickException(f"interrupted; {goes_on}") from error

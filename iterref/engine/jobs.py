@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from iterref.columns import read_column, read_columns
 
 Record = dict[str, Any]
-COLUMNS = ("row", "document", "text", "reward", "best", "asked", "error")  # of a record
+COLUMNS = ("row", "document", "text", "reward", "best", "asked", "tokens", "error")  # of a record
 NAME = re.compile(r"(\d{10})-(\d{10})", re.ASCII)
 
 
@@ -106,11 +106,11 @@ class Batch:
         columns = {name: column[rows] for name, column in self.columns.items()}
         return Batch(self.rows[rows], self.prompts[rows], columns)
 
-    def hashes(self) -> list[str]:
-        """A hash of every row: its prompt and its columns."""
+    def hashes(self, fields: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+        """A hash of every row: its prompt, its columns, and the fields that its line has besides."""
         names = sorted(self.columns)
-        rows = zip(self.prompts, *(self.columns[name] for name in names), strict=True)
-        lines = (json.dumps([names, *row], default=str).encode() for row in rows)
+        rows = zip(self.prompts, fields or [{}] * len(self), *(self.columns[name] for name in names), strict=True)
+        lines = (json.dumps([names, *row], default=str, sort_keys=True).encode() for row in rows)
         return [blake2b(line, digest_size=8).hexdigest() for line in lines]
 
 

@@ -21,7 +21,7 @@ import iterref
 
 ROWS = "rows.txt"
 CODE = "reward.code"
-FORMAT = "iterref results 2"
+FORMAT = "iterref results 3"
 PACE = "made_with"  # written, and not compared
 # What a network is made of, its tokenizer included: settings and weights, and vocabularies by name.
 PARTS = (".json", ".safetensors", ".model", ".jinja")

@@ -76,11 +76,12 @@ def texts(model: Any, reward: Any, options: Mapping[str, Any], batch: Batch) -> 
         raise Poison(said(error.__cause__ or error)) from error
     except (ValueError, TypeError) as error:
         raise Poison(said(error), again=False) from error
-    found = zip(result.texts or [], result.rewards.tolist(), result.best.reward.tolist(), strict=True)
+    values = (result.rewards.tolist(), result.best.reward.tolist(), result.tokens.tolist())
+    found = zip(result.texts or [], *values, strict=True)
     asked = {name: float(value) for name, value in vars(result.asked).items()}
     return [
-        record(row, prompt, text=text, reward=_finite(value), best=_finite(best), asked=asked)
-        for row, prompt, (text, value, best) in zip(rows, prompts, found, strict=True)
+        record(row, prompt, text=text, reward=_finite(value), best=_finite(best), asked=asked, tokens=tokens)
+        for row, prompt, (text, value, best, tokens) in zip(rows, prompts, found, strict=True)
     ]
 
 
@@ -96,6 +97,8 @@ def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -
     from iterref.generation import begun, fitted, method_of, pose
 
     reward, given = checked_reward(reward, 1), dict(options)
+    if (size := given.pop("max_new_tokens", None)) is not None:
+        model = model.with_length(size)
     method, pool = begun(method_of(model, given.pop("sampler", None))[1], reward, given.pop("start", None))
     fitted(method, given.pop("budget", None), pool)
     left: dict[str, Any] = {"alpha": 0.1, "temperature": 1.0, "forbidden": (), "max_rows": None, "seed": 0}

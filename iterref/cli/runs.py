@@ -1,0 +1,146 @@
+"""Runs: the texts of all lines of a command, in parts, so that one that broke off goes on.
+
+    part      up to `PART` rows in one run of the library; its lines are finished together
+    rerun     finished lines stay; every other row is made again from its own seed: the file is the undisturbed run's
+
+In a file of --json, which is written after every part, the lines that are not finished have a mark `unfinished` that
+says of which command they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iterref import __version__
+from iterref.cli.reading import Input
+from iterref.cli.writing import deliver, output_line, printing_to_stderr, save_page
+
+PART = 64  # rows; those of one part are in one batch of the network
+PACE = ("max_rows", "device", "device_map", "max_memory")  # set the pace alone, and may differ
+
+
+class Run:
+    """The run of a `command` on an input, whose output is the file `out`, or standard output for "-".
+
+    `options` are all that its texts follow from. `whole` makes it one part. Raises `ValueError` where the file holds
+    the unfinished texts of another run.
+    """
+
+    def __init__(
+        self, command: str, given: Input, options: dict[str, Any], as_json: bool, out: str, *, whole: bool
+    ) -> None:
+        self.given, self.as_json, self.out, self.name = given, as_json, out, ""
+        self.size = len(given) if whole else min(PART, options.get("max_rows") or PART)
+        self.lines: list[dict[str, Any] | None] = [None] * len(given)
+        if as_json and out != "-":
+            self.name = _identity(command, given, options)
+            self.lines = _left_by(self.name, out, len(given))
+        self.reached = dict[int, dict[str, Any]]()  # lines that are not finished
+        if any(self.lines):
+            click.echo(f"going on with the texts in {out}", err=True)
+
+    @property
+    def parts(self) -> Iterator[list[int]]:
+        """The rows to make, part by part."""
+        for first in range(0, len(self.lines), self.size):
+            rows = range(first, min(first + self.size, len(self.lines)))
+            if left := [row for row in rows if self.lines[row] is None]:
+                yield left
+
+    def make(self, work: Callable[[list[int]], Any], html: str | None = None) -> None:
+        """Has every part made by `work`, from its rows to a result, and writes all texts in order, with
+        the page of a run that is one part.
+
+        What was reached is written when the reward fails, and on Ctrl-C, which is told how to go on.
+        """
+        parts = list(self.parts)
+        for number, rows in enumerate(parts, 1):
+            try:
+                with printing_to_stderr():
+                    result = work(rows)
+            except (RuntimeError, KeyboardInterrupt) as error:
+                if (partial := getattr(error, "partial", None)) is not None:
+                    self._take(rows, partial)
+                known = (*filter(None, self.lines), *self.reached.values())
+                written = any(line[self.given.text] is not None for line in known)
+                if written:
+                    self._write()
+                if not isinstance(error, KeyboardInterrupt):
+                    raise
+                told = self._goes_on() if written else "no text was finished and none is written: start again"
+                raise click.ClickException(f"interrupted; {told}") from error
+            self._take(rows, result)
+            if number == len(parts) or self.as_json and self.out != "-":
+                self._write()
+            if html is not None:
+                save_page(result, html)
+            for line in result.warnings(rows):
+                click.echo(line, err=True)
+        if not parts:
+            self._write()
+
+    def _take(self, rows: Sequence[int], result: Any) -> None:
+        """Keeps the lines of a result, or of what one that broke off had reached."""
+        for place, row in enumerate(rows):
+            line = output_line(self.given, row, result, place)
+            if result.finished:
+                self.lines[row] = line
+            else:
+                self.reached[row] = line
+
+    def _write(self) -> None:
+        """Writes what there is of all lines."""
+        mark = {"unfinished": self.name} if self.name else {}
+        written = []
+        for row, line in enumerate(self.lines):
+            line = line or {**(self.reached.get(row) or output_line(self.given, row)), **mark}
+            if self.as_json:
+                written.append(json.dumps(line, ensure_ascii=False))
+            else:
+                written.append(" ".join((line[self.given.text] or "").splitlines()))
+        deliver(self.out, "".join(f"{line}\n" for line in written))
+
+    def _goes_on(self) -> str:
+        """How to go on after Ctrl-C."""
+        if not self.as_json:
+            return "the texts so far are written: with --json --out FILE a rerun of the command would resume"
+        if self.out == "-":
+            return "the texts so far are written: go on from these lines with `iterref refine`"
+        return f"the texts so far are written to {self.out}: rerun the command to resume"
+
+
+def _identity(command: str, given: Input, options: dict[str, Any]) -> str:
+    """What a run is: a hash of the command, its input, its options, and the files of the model and the reward."""
+    from iterref.engine.manifest import model_told, reward_told
+
+    told = {name: value for name, value in options.items() if name not in PACE}
+    files = [model_told(options["model"]), reward_told(options["reward"])]
+    whole = [__version__, command, given.prompts, given.texts, given.fields, told, files]
+    return blake2b(json.dumps(whole, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+def _left_by(run: str, out: str, rows: int) -> list[dict[str, Any] | None]:
+    """The finished lines that a run which broke off left in its output, None for the others; none where the output is
+    something else. Raises `ValueError` for those of another run, which would be lost."""
+    nothing: list[dict[str, Any] | None] = [None] * rows
+    if out == "-" or not Path(out).is_file():
+        return nothing
+    try:
+        lines = [json.loads(line) for line in Path(out).read_bytes().splitlines()]
+    except (ValueError, RecursionError):
+        return nothing
+    marks = [line.get("unfinished") if isinstance(line, dict) else None for line in lines]
+    if not any(marks):
+        return nothing
+    if {*marks} - {None} != {run} or len(lines) != rows:
+        raise ValueError(
+            f"{out} holds the unfinished texts of another command: give the options, input and files that it was "
+            "begun with, or another --out"
+        )
+    return [line if mark is None else None for line, mark in zip(lines, marks, strict=True)]
