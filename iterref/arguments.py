@@ -55,6 +55,10 @@ def checked_reward(
     """The reward, by its name too (`reward_from_string`), or the weighted sum of a list of them; `columns` are the
     names that it may ask for. Raises `ValueError` or `TypeError` for what is none, or belongs to other prompts."""
     if isinstance(reward, list | tuple):
+        if not reward:
+            raise ValueError("the reward is an empty list: pass at least one reward")
+        for place, weight in enumerate(() if weights is None else weights):
+            number(f"reward_weights[{place}]", weight, "give one number a reward")
         return weighted([checked_reward(one, batch, columns) for one in reward], weights)
     if weights is not None:
         raise ValueError("reward_weights= belong to a list of rewards: pass reward=[...], one weight each")
@@ -194,6 +198,12 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
+def _callback(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}= is {shown(value)}: pass a function of an `iterref.sampling.Progress`")
+    return value
+
+
 def _start(name: str, value: Any) -> Any:
     if value is None or value == "drafts" and isinstance(value, str):
         return value
@@ -242,4 +252,5 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "watch": checked_watch,
     "progress": _flag,
     "start": _start,
+    "callback": _callback,
 }

@@ -57,7 +57,7 @@ def expect_writable(path: str | Path) -> None:
     """Raises `ValueError` for a file that cannot be written, saying why; leaves what is there as it is."""
     place = Path(path)
     try:
-        if place.is_dir():
+        if place.is_dir() or str(path).endswith(("/", os.sep)):
             raise IsADirectoryError(errno.EISDIR, "")
         if place.exists() and not place.is_file():
             if place.is_char_device():

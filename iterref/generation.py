@@ -114,7 +114,7 @@ def generate(
     options = checked_options(
         seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
     )
-    given = checked_options(sampler=sampler, budget=budget, start=start, watch=watch)
+    given = checked_options(sampler=sampler, budget=budget, start=start, watch=watch, callback=callback)
     copies = whole_number("num_return_sequences", num_return_sequences, "pass how many texts a prompt is to have")
     if copies < 1:
         raise ValueError(f"num_return_sequences must be at least 1, got {copies}")

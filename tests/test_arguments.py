@@ -68,6 +68,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("reward", [1.0, 2.0], "the reward is a float (1.0): pass a function of texts"),
     ("reward", Rouge, "the reward is the class Rouge: pass one of its objects, Rouge(...)"),
     ("reward", "rogue", "unknown reward 'rogue': did you mean 'rouge'"),
+    ("reward", [], "the reward is an empty list: pass at least one reward"),
+    ("callback", "x", "callback= is a str ('x'): pass a function of an"),
     ("alpha", "0.1", "alpha= is a str ('0.1') and no number"),
     ("alpha", True, "alpha= is a bool (True) and no number"),
     ("alpha", [0.1], "alpha= is a list and no number"),

@@ -99,7 +99,7 @@ def generate(file: BinaryIO, count: int | None, as_json: bool, out: str, html: s
 
 def _generate(given: Input, as_json: bool, out: str, html: str | None, options: dict[str, Any]) -> None:
     """All texts, a part of them in one run; one that broke off goes on with what is not finished."""
-    expect_outputs(out, html)
+    expect_outputs(out, html, source=given.source)
     run = Run("generate", given, options, as_json, out, whole=html is not None)
     place = place_of(options)
     name, method, budget, reward, size = map(options.pop, ("model", "method", "budget", "reward", "max_new_tokens"))

@@ -55,7 +55,7 @@ def edit_texts(
     as_json: bool, out: str, html: str | None, region: int | None = None, **options: Any,
 ) -> None:  # fmt: skip
     """One step of editing on all texts, which are written in order."""
-    expect_outputs(out, html)
+    expect_outputs(out, html, source=given.source)
     marked = command == "infill"  # whose regions are refused by the run itself: it is one part
     run = Run(command, given, {**options, "region": region}, as_json, out, whole=html is not None or marked)
     from iterref.loading import load

@@ -24,18 +24,30 @@ STDOUT = "standard output"
 OF_ENGINES = ("best", "asked", "error")  # what an engine says of a row beside text, tokens and reward
 
 # `expect_outputs` checks them, in one sentence for all; "-" is standard output, and tables go to standard error then
-FILE = click.Path(readable=False)
-JSON_FILE = click.Path(readable=False, allow_dash=True)
+class Output(click.Path):
+    """A file to write, as it is named where the command begins: a reward may go to another folder."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        """The path from the root, but for "-"."""
+        found = str(super().convert(value, parameter, context))
+        return found if found in ("", "-") else os.path.join(os.getcwd(), found)
+
+
+FILE = Output(readable=False)
+JSON_FILE = Output(readable=False, allow_dash=True)
 PAGE = click.option("--html", type=FILE, help=f"A page of the run, too, with steps of the first {WATCHED} texts.")
 OUT = click.option("--out", type=JSON_FILE, default="-", help="The file to write.  [default: standard output]")
 
 
-def expect_outputs(*paths: str | None) -> None:
-    """Raises `ValueError` for an output that cannot be written, or that is named twice; "-" is standard output."""
+def expect_outputs(*paths: str | None, source: str = "") -> None:
+    """Raises `ValueError` for an output that cannot be written, that is named twice, or that is the input, a file
+    called `source`; "-" is standard output."""
     given = [path for path in paths if path is not None]
     for path in given:
         if given.count(path) > 1:
             raise ValueError(f"{STDOUT if path == '-' else path} is to be written twice: name two files")
+        if source and os.path.exists(path) and os.path.samefile(source, path):
+            raise ValueError(f"{path} is the input, which would be lost: name another file to write")
         if path != "-":
             expect_writable(path)
             continue

@@ -153,11 +153,17 @@ def _modules(file: Path, found: list[Path]) -> list[Path]:
         nodes = list(ast.walk(ast.parse(file.read_bytes())))
     except (SyntaxError, ValueError):
         return found  # running it says what is wrong
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-    for name in names:
-        place = file.parent / name.partition(".")[0]
-        for other in (place.with_suffix(".py"), *(place.rglob("*.py") if name and place.is_dir() else ())):
+    root = next(one for one in file.parents if not (one / "__init__.py").is_file())  # of the file's package
+    names = [(root, alias.name) for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [(file.parent, name) for _, name in names]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            above = [file.parents[node.level - 1]] if node.level else [root, file.parent]
+            written = [node.module] if node.module else [alias.name for alias in node.names]
+            names += [(folder, name) for folder in above for name in written]
+    for folder, name in names:
+        place = folder / name.partition(".")[0]
+        for other in (place.with_suffix(".py"), *(place.rglob("*.py") if place.is_dir() else ())):
             if other.is_file() and other not in found:
                 _modules(other, found)
     return found

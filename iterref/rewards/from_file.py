@@ -1,11 +1,13 @@
 """Rewards from a Python file of the user's own, which is imported as Python imports the modules beside a script.
 
 FILE.py:NAME      the file's folder goes on `sys.path`, and the module has the file's own name, by which data classes,
-                  pickles and process pools find it again
+                  pickles and process pools find it again; a file of a package (a folder with __init__.py) is
+                  imported as that, so that it may import its neighbours relatively
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import sys
@@ -47,16 +49,21 @@ def _module(file: Path) -> ModuleType:
     key = (str(file), state.st_mtime_ns, state.st_size)
     if key in _LOADED:
         return _LOADED[key]
-    folder = str(file.parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    name = _name(file)
+    root = file.parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    for folder in dict.fromkeys((str(file.parent), str(root))):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    name = _name(file) if root == file.parent else ".".join(file.relative_to(root).with_suffix("").parts)
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     before = sys.modules.get(name)
     sys.modules[name] = module
     try:
+        if "." in name:
+            importlib.import_module(name.rpartition(".")[0])
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)

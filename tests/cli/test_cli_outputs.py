@@ -103,6 +103,48 @@ def test_a_file_that_may_not_be_written_is_refused(
     refused(call("generate", *both, text="one\n"), "is to be written twice: name two files")
 
 
+OUTPUTS = ["generate --out", "generate --html", "refine --out", "infill --out", "compare --out"]
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+def test_the_input_is_no_output(no_model: None, command: str, tmp_path: Path) -> None:
+    """Before, it was overwritten."""
+    name, option = command.split()
+    file, link = tmp_path / "texts.jsonl", tmp_path / "link.jsonl"
+    link.symlink_to(file)
+    content = line(document="one", text="[alpha]")
+    file.write_text(content)
+    more = ("--method", "iterref", "--method", "smc", "--budget", "4") if name == "compare" else ()
+    for path in (file, link):
+        refused(call(name, str(file), option, str(path), *more), "is the input, which would be lost: name another file")
+    assert file.read_text() == content
+    refused(call("generate", option, f"{tmp_path}/new/", text="one\n") if name == "generate" else call(name, str(file),
+            option, f"{tmp_path}/new/", *more), "it is a folder): name a file in it")  # fmt: skip
+
+
+def test_a_reward_that_goes_to_another_folder_takes_no_output_along(
+    fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    file = tmp_path / "moving.py"
+    body = f"    os.chdir({str(there)!r})\n    return [1.0] * len(completions)\n"
+    file.write_text(f"import os\ndef f(completions):\n{body}")
+    done = call("generate", "--method", METHOD, "--reward", f"{file}:f", "--out", "out.txt", text="one\n")
+    assert done.exit_code == 0, done.output
+    assert os.listdir(here) == ["out.txt"] and os.listdir(there) == []
+
+
+def test_a_reward_that_ends_the_process_is_an_error(fake: None, tmp_path: Path) -> None:
+    """Before, the command ended with exit code 0 and without texts."""
+    file = tmp_path / "ending.py"
+    file.write_text("import sys\ndef f(completions):\n    sys.exit(0)\n")
+    done = call("generate", "--method", METHOD, "--reward", f"{file}:f", text="one\n")
+    refused(done, "the reward raised SystemExit (0) in a call for row 0", code=1)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_disk_that_fills_up_during_the_run_loses_nothing(
     fake: None, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -207,7 +249,7 @@ def stopping(folder: Path, call: int, error: str = "KeyboardInterrupt") -> tuple
     return f"{file}:stopping", quiet
 
 
-@pytest.mark.parametrize("error", ["KeyboardInterrupt", "SystemExit(9)"])  # the latter as a kill, which writes nothing
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "GeneratorExit"])  # the latter as a kill, which writes nothing
 @pytest.mark.parametrize("name", RUNS)
 def test_a_rerun_after_ctrl_c_gives_the_file_of_the_undisturbed_run(
     fake: None, name: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -224,15 +266,15 @@ def test_a_rerun_after_ctrl_c_gives_the_file_of_the_undisturbed_run(
     quiet.unlink()
     out.unlink()
     from_file._LOADED.clear()
-    done = call(*command, text=text)
-    if name == "infill" and "Exit" in error:
-        return  # one part: a kill leaves no file
-    reached = entries(out.read_text())
-    if "Exit" in error:
-        assert done.exit_code == 9 and sum("unfinished" in each for each in reached) == 3
+    if error != "KeyboardInterrupt":
+        with pytest.raises(GeneratorExit):
+            call(*command, text=text)
+        if name == "infill":
+            return  # one part: a kill leaves no file
+        assert sum("unfinished" in each for each in entries(out.read_text())) == 3
     else:
-        refused(done, f"the texts so far are written to {out}: rerun the command to resume", code=1)
-        finished = 0 if name == "infill" else 2
+        refused(call(*command, text=text), f"the texts so far are written to {out}: rerun the command to resume", code=1)
+        reached, finished = entries(out.read_text()), 0 if name == "infill" else 2
         assert [("unfinished" in each, each["text"] is None) for each in reached[: finished + 2]] == [
             (row >= finished, False) for row in range(finished + 2)
         ]
