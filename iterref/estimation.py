@@ -31,6 +31,7 @@ from iterref.drafts import Drafts, OwnDrafts, pools_in
 from iterref.evaluation import KEEP
 from iterref.generation import begun, fitted, method_of, text_model, token_reward, unrewarded
 from iterref.noise import absorbing, uniform
+from iterref.numbers import whole_number
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.rewards.algebra import replaced
@@ -85,6 +86,7 @@ def estimate(what: Any, given: Any, *, batch: int | None = None, **options: Any)
 
     Raises as `sample` and `generate` do, before anything runs, and `ValueError` for a batch that is not positive.
     """
+    batch = None if batch is None else whole_number("batch", batch, "pass how many prompts there are")
     of = _of_problem if isinstance(given, Problem) else _of_texts
     return of(what, given, batch, **options)
 

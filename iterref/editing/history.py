@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iterref.arguments import whole_number
 from iterref.budget import Cost
 from iterref.files import write_whole
 from iterref.hub import first_line
 from iterref.lines import objects, opened, readable
+from iterref.numbers import whole_number
 from iterref.random import MASK, derive
 from iterref.result import Result
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from iterref.arguments import number
+from iterref.numbers import number
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
 

@@ -273,7 +273,8 @@ def test_a_rerun_after_ctrl_c_gives_the_file_of_the_undisturbed_run(
             return  # one part: a kill leaves no file
         assert sum("unfinished" in each for each in entries(out.read_text())) == 3
     else:
-        refused(call(*command, text=text), f"the texts so far are written to {out}: rerun the command to resume", code=1)
+        told = f"the texts so far are written to {out}: rerun the command to resume"
+        refused(call(*command, text=text), told, code=1)
         reached, finished = entries(out.read_text()), 0 if name == "infill" else 2
         assert [("unfinished" in each, each["text"] is None) for each in reached[: finished + 2]] == [
             (row >= finished, False) for row in range(finished + 2)

@@ -24,7 +24,7 @@ MOST_LINES = 350
 # is; moves import it, and methods import moves.
 ORDER = [
     {"columns", "fence", "files", "hub", "interrupts", "legacy", "lines", "optional", "paired", "progress", "sources"},
-    {"forms", "registry"},
+    {"forms", "registry", "numbers"},
     {"lazy", "strings", "random"},
     {"noise"},
     {"denoiser"},
