@@ -29,11 +29,7 @@ from iterref.samplers.base import Sampler
 
 def checked_options(**given: Any) -> dict[str, Any]:
     """Options by name, each as `CHECKS` returns it; those of other names stay as they are."""
-    return {name: CHECKS.get(name, _as_it_is)(name, value) for name, value in given.items()}
-
-
-def _as_it_is(name: str, value: Any) -> Any:
-    return value
+    return {name: CHECKS[name](name, value) if name in CHECKS else value for name, value in given.items()}
 
 
 def checked_prompts(prompts: Iterable[str], what: str = "prompt") -> list[str]:

@@ -142,14 +142,13 @@ def _stated(
     method, (given, length), cuda = methods[-1], problem.canvas.shape, problem.canvas.is_cuda
     limit = problem.max_rows or max(1, CELLS[cuda] // (length * problem.noise.vocab))
     index = spread(problem, min(given, limit, -(-MEASURED // length)))
-    clean, ((size, more), (time, longer)) = _measured(problem, index)
-    seconds, calls, scored = 0.0, set[tuple[float, ...]](), 0.0
-    for one in methods:
-        counted = Counting(problem)
-        times = counted.run(one, started and one is method)
+    clean, ((size, time), (more, longer)) = _measured(problem, index)
+    seconds = method.cost().reward_calls * _timed(lambda: reward(clean, index), cuda) / len(index)
+    runs = [(counted := Counting(problem), counted.run(one, started and one is method)) for one in methods]
+    for counted, times in runs:
         seconds += times * sum(time * sequences + longer * cells for sequences, cells, *_ in counted.calls)
-        calls, scored = calls | set(counted.calls), max(scored, counted.scored)
-    seconds += method.cost().reward_calls * _timed(lambda: reward(clean, index), cuda) / len(index)
+    calls = {call for counted, _ in runs for call in counted.calls}
+    scored = max(counted.scored for counted, _ in runs)
     answer = NUMBER * problem.noise.vocab
 
     def bytes_at(rows: int, at_once: int) -> float:
@@ -165,14 +164,15 @@ def _stated(
     return Estimate(method, batch, limit, cost, seconds * batch, sum(weights.values()), bytes_at)
 
 
-def _measured(problem: Problem, index: Tensor) -> tuple[Tensor, list[tuple[float, float]]]:
-    """Random texts of some prompts; and the bytes, and the seconds, of a draw for a sequence and an open position."""
+def _measured(problem: Problem, index: Tensor) -> tuple[Tensor, list[list[float]]]:
+    """Random texts of some prompts; and the bytes and the seconds of a draw, for a sequence and for an open position:
+    the line through a call with three quarters of the positions open and one with a quarter."""
     length, device, noise = problem.canvas.shape[1], problem.canvas.device, problem.noise
     rng, free = Rng.seeded(0, len(index), device), problem.may_change[index]
     random = (rng.uniform(length) * (noise.vocab - 1)).long()  # no two alike, or one would stand for both
     random += random >= (noise.vocab if noise.mask is None else noise.mask)
     run = Run(replace(problem.only(index), remember=False))
-    clean, prior, taken = torch.where(free, random, problem.canvas[index]), run.prior(rng), list[tuple[float, ...]]()
+    clean, prior, cells, taken = torch.where(free, random, problem.canvas[index]), run.prior(rng), [], []
     quarter = torch.arange(length, device=device) % 4 == 0
     for where in (free & ~quarter, free & quarter):
 
@@ -180,10 +180,10 @@ def _measured(problem: Problem, index: Tensor) -> tuple[Tensor, list[tuple[float
             return run.draw(torch.where(where, prior, clean), 0.5, where, 1, rng)[0]
 
         with torch.inference_mode():  # the first call is slower, so another one is timed
-            taken.append((int(where.sum()), peak_memory(call, device), _timed(call, device.type == "cuda")))
-    (cells, *many), (fewer, *few) = taken
-    slopes = [max(0.0, a - b) / max(1, cells - fewer) for a, b in zip(many, few, strict=True)]
-    return clean, [(max(0.0, b - by * fewer) / len(index), by) for b, by in zip(few, slopes, strict=True)]
+            cells.append([len(index), int(where.sum())])
+            taken.append([peak_memory(call, device), _timed(call, device.type == "cuda")])
+    cost = torch.linalg.lstsq(torch.tensor(cells, dtype=torch.float64), torch.tensor(taken, dtype=torch.float64))
+    return clean, cost.solution.clamp_min(0.0).tolist()
 
 
 class Counting(Denoiser):

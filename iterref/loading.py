@@ -93,7 +93,9 @@ def load(
             checkpoint: Checkpoint | None = in_memory
             config = in_memory.config
         else:
-            checkpoint, config = None, _configuration(name, revision)
+            where = fetched(_source(name), (PIPELINE, "config.json"), revision=revision)
+            config = read_json(where / (PIPELINE if (where / PIPELINE).is_file() else "config.json"), str(name))
+            checkpoint = None
         if family is not None:
             registry.entry("models", family)  # refuses one that there is not
         kind = family or family_of(config, str(name))
@@ -156,12 +158,6 @@ def _undisturbed(name: str | Path, place: torch.device | DeviceMap) -> Iterator[
         if isinstance(place, DeviceMap):
             where, other = "where device_map puts it", "or say less in max_memory"
         raise ValueError(f"{name} does not fit {where}: load it with dtype='bfloat16', {other}") from None
-
-
-def _configuration(name: str | Path, revision: str | None) -> Mapping[str, Any]:
-    """What a checkpoint says that it is: its config.json, or a pipeline's model_index.json."""
-    folder = fetched(_source(name), (PIPELINE, "config.json"), revision=revision)
-    return read_json(folder / (PIPELINE if (folder / PIPELINE).is_file() else "config.json"), str(name))
 
 
 def family_of(config: Mapping[str, Any], name: str) -> str:

@@ -146,23 +146,14 @@ def _missing(value: Any) -> bool:
 def read_budget(text: str) -> Any:
     """A budget a sample from "256", "256,1024" (NFE and reward calls), or "total=512,price=0.1,depth=64"."""
     from iterref.budget import Budget
-    from iterref.strings import MOST
+    from iterref.strings import MOST, read, split
 
-    names, once = ("nfe", "reward_calls", "total", "price", "depth"), {"denoiser": "nfe", "reward": "reward_calls"}
-    bounds: dict[str, float] = {}
-    for place, part in enumerate(text.split(",")):
-        name, equals, value = part.partition("=")
-        name, value = (once.get(name.strip(), name.strip()), value) if equals else (names[min(place, 2)], name)
-        if name in bounds:
-            raise ValueError(f"the budget {text!r} gives {name} twice: give it once")
-        try:
-            bounds[name] = float(value) if name in names and (equals or place < 2) else bounds[""]
-            bounds[name] = bounds[name] if bounds[name] == bounds[name] else bounds[""]  # not NaN
-        except (ValueError, KeyError):
-            raise ValueError(
-                f"the budget {text!r} cannot be read: write NFE or NFE,REWARD_CALLS, or name the bounds, as in "
-                "total=512,depth=64"
-            ) from None
+    once = {"denoiser": "nfe", "reward": "reward_calls"}
+    placed, given = split(text)
+    pairs = [(once.get(name, name), value) for name, value in given]
+    if placed:
+        pairs += zip(("nfe", "reward_calls", "a third number"), placed.split(","), strict=False)
+    bounds = read("the budget", pairs, dict.fromkeys(("nfe", "reward_calls", "total", "price", "depth"), float))
     if any(MOST < value < inf for value in bounds.values()):
         raise ValueError(f"the budget {text!r} is for more than {MOST} calls a text, which no method plans: say less")
     return Budget(**bounds)

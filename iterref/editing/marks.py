@@ -244,7 +244,8 @@ def _tokens(
     sides of a mark (a number that becomes one sign) the two overlap, and what lies between them is the region.
     """
     before, upto, after = marked.text[: region[0]], marked.text[: region[1]], marked.text[region[1] :]
-    left, behind = int(Prefix.similarity(reading(before), whole)), _end_shared(reading(after), whole)
+    left, shared = int(Prefix.similarity(reading(before), whole)), int(Postfix.similarity(reading(after), whole))
+    behind = len(whole) - shared
     right = len(reading(upto)) if whole.startswith(reading(upto)) else behind
     start, end = _trimmed(whole, left, right)
     if start >= end and (left > behind or reading(marked.text[region[0] : region[1]])):  # it is within one token
@@ -276,11 +277,6 @@ def _laid_out(
             "give a region fewer, by length= or --tokens"
         )
     return new + blank[len(new) :], free + [False] * (len(blank) - len(free))
-
-
-def _end_shared(text: str, whole: str) -> int:
-    """Where the longest end that a text shares with the whole begins in the whole."""
-    return len(whole) - int(Postfix.similarity(text, whole))
 
 
 def _trimmed(whole: str, start: int, end: int) -> tuple[int, int]:

@@ -172,13 +172,11 @@ def _modules(file: Path, found: list[Path]) -> list[Path]:
 def _hash_of(files: Sequence[Path], folder: Path | None = None) -> str:
     """A hash of the names, or the paths in a folder, and the bytes of files."""
     names = [one.relative_to(folder).as_posix() if folder else one.name for one in files]
-    return _hash("".join(f"{name} {file_hash(one)}\n" for name, one in zip(names, files, strict=True)).encode())
-
-
-def file_hash(file: Path) -> str:
-    """A hash of a file's bytes."""
-    with open(file, "rb") as opened:
-        return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
+    lines = ""
+    for name, file in zip(names, files, strict=True):
+        with open(file, "rb") as opened:
+            lines += f"{name} {file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()}\n"
+    return _hash(lines.encode())
 
 
 def _hash(content: bytes) -> str:
