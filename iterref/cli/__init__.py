@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any, BinaryIO
@@ -24,17 +24,10 @@ from iterref.cli.edit import infill, refine
 from iterref.cli.engine import ENGINE, engine_of, generate_many
 from iterref.cli.listed import list_all
 from iterref.cli.options import COUNT, PLACE, RUN, place_of
-from iterref.cli.reading import Input, read_budget, read_prompts, read_reward
+from iterref.cli.reading import Input, read_prompts
 from iterref.cli.refusals import WrongUse, refusals, resuming
 from iterref.cli.runs import Run
-from iterref.cli.writing import (
-    FILE,
-    JSON_FILE,
-    expect_outputs,
-    printing_to_stderr,
-    watched,
-    write_json,
-)  # fmt: skip
+from iterref.cli.writing import FILE, JSON_FILE, expect_outputs, write_json
 from iterref.sources import HOME, declared
 
 
@@ -86,40 +79,30 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
 @click.option("--start", type=click.Choice(["drafts"]), help="Refine the best of the consensus' own drafts.")
 @ENGINE
 @RUN
-def generate(file: BinaryIO, count: int | None, as_json: bool, out: str, html: str | None, **options: Any) -> None:
+def generate(file: BinaryIO, count: int | None, **options: Any) -> None:
     """Texts for prompts: one prompt a line of FILE or standard input, or JSON lines (an array, CSV, TSV, Parquet) with
     a field `document` or `prompt`."""
     with refusals():
         engine, given = engine_of(options), read_prompts(file, count)
         if engine is not None:
-            generate_many(given, out, html=html, engine=engine, options=options)
+            generate_many(given, engine, options)
         else:
-            _generate(given, as_json, out, html, options)
+            _generate(given, options)
 
 
-def _generate(given: Input, as_json: bool, out: str, html: str | None, options: dict[str, Any]) -> None:
+def _generate(given: Input, options: dict[str, Any]) -> None:
     """All texts, a part of them in one run; one that broke off goes on with what is not finished."""
-    expect_outputs(out, html, source=given.source)
-    run = Run("generate", given, options, as_json, out, whole=html is not None)
-    place = place_of(options)
-    name, method, budget, reward, size = map(options.pop, ("model", "method", "budget", "reward", "max_new_tokens"))
-    limit = None if budget is None else read_budget(budget)
-    with printing_to_stderr():
-        asked = read_reward(reward, given.columns)
+    method, size = options.get("method"), options.get("max_new_tokens")
+    run = Run("generate", given, options)
     from iterref.generation import generate as make
     from iterref.generation import method_of
-    from iterref.loading import load
 
-    model, method = method_of(load(name, **place), method)
-    model = model if size is None else model.with_length(size)
-    if len(given) > run.size:
-        model.prepare(given.prompts)  # refuses a prompt of a later part now
-    options |= {"watch": watched(html, given.fields), "progress": sys.stderr.isatty()}
-
-    def work(rows: Sequence[int]) -> Any:
-        return make(model, **given.part(rows), reward=asked, sampler=method, budget=limit, **options)
-
-    run.make(work, html)
+    model = run.model = run.model if size is None else run.model.with_length(size)
+    sampler = method_of(model, method)[1]
+    run.refuse()
+    for name in ("method", "max_new_tokens"):
+        del options[name]
+    run.make(lambda rows: make(model, sampler=sampler, **given.part(rows), **options))
 
 
 def _train_options(command: Callable[..., None]) -> Callable[..., None]:

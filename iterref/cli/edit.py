@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO
 
 import click
 
-from iterref.cli.options import RUN, place_of
-from iterref.cli.reading import Input, read_budget, read_reward, read_texts
+from iterref.cli.options import RUN
+from iterref.cli.reading import Input, read_texts
 from iterref.cli.refusals import refusals
 from iterref.cli.runs import Run
-from iterref.cli.writing import expect_outputs, printing_to_stderr, watched
 
 
 @click.command()
@@ -26,7 +24,7 @@ def refine(file: BinaryIO, **options: Any) -> None:
     with refusals():
         from iterref import editing
 
-        edit_texts("refine", editing.refine, read_texts(file), **options)
+        edit_texts("refine", editing.refine, read_texts(file), options)
 
 
 @click.command()
@@ -47,46 +45,34 @@ def infill(file: BinaryIO, tokens: int | None, **options: Any) -> None:
         for row, marked in enumerate(read(text, row) for row, text in enumerate(given.texts or [])):
             if tokens is None and not all(marked.text[start:end].strip() for start, end in marked.regions):
                 raise ValueError(f"text {row} has an empty region: say how many tokens it is to have, by --tokens")
-        edit_texts("infill", editing.infill, given, region=tokens, **options)
+        edit_texts("infill", editing.infill, given, {**options, "region": tokens})
 
 
-def edit_texts(
-    command: str, operation: Callable[..., Any], given: Input, *,
-    as_json: bool, out: str, html: str | None, region: int | None = None, **options: Any,
-) -> None:  # fmt: skip
+def edit_texts(command: str, operation: Callable[..., Any], given: Input, options: dict[str, Any]) -> None:
     """One step of editing on all texts, which are written in order."""
-    expect_outputs(out, html, source=given.source)
     marked = command == "infill"  # whose regions are refused by the run itself: it is one part
-    run = Run(command, given, {**options, "region": region}, as_json, out, whole=html is not None or marked)
-    from iterref.loading import load
-
-    name, method, budget, reward = (options.pop(each) for each in ("model", "method", "budget", "reward"))
-    limit, texts = None if budget is None else read_budget(budget), given.texts or []
-    with printing_to_stderr():
-        asked = read_reward(reward, given.columns)
-    model = load(name, **place_of(options))
-    if given.prompts is None and getattr(model, "prompted", False):
+    name, texts = options["model"], given.texts or []
+    run = Run(command, given, options, whole=marked)
+    if given.prompts is None and getattr(run.model, "prompted", False):
         raise ValueError(
             f"{name} summarises documents: give JSON lines with `text` and `document`, or take a model of texts "
             "without prompts, such as --model tiny-books"
         )
-    options |= {key: one for key, one in (("sampler", method), ("length", region)) if one is not None}
-    options |= {"watch": watched(html, given.fields), "progress": sys.stderr.isatty()}
-    tokens = canvases(model, given, marked)
-    if len(given) > run.size:
-        model.prepare(given.prompts or [""])  # refuses what a later part would, now
-        model.encode(texts)
+    renamed = {"sampler": options.pop("method"), "length": options.pop("region", None)}
+    options |= {key: one for key, one in renamed.items() if one is not None}
+    tokens = canvases(run.model, given, marked)
+    run.refuse(texts)
 
     def work(rows: Sequence[int]) -> Any:
         carried = None if tokens is None else tokens[list(rows)]
         some = [texts[row] for row in rows] if marked or carried is None else carried
         more = {"tokens": carried} if marked else {}
-        chain = operation(model, some, **given.part(rows), budget=limit, reward=asked, **more, **options)
+        chain = operation(run.model, some, **given.part(rows), **more, **options)
         # what was computed, the pool of drafts and the reward of the first texts included
         cost = chain.history[0].cost + chain.result.cost
         return replace(chain.result, texts=chain.texts, tokens=chain.tokens, rewards=chain.rewards, cost=cost)
 
-    run.make(work, html)
+    run.make(work)
 
 
 def canvases(model: Any, given: Input, marked: bool = False) -> Any:

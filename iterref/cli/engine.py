@@ -51,8 +51,9 @@ def engine_of(options: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str, Any], options: dict[str, Any]) -> None:
-    """Makes, or goes on making, the results of all prompts in the folder `out`; `options` are the command's own."""
+def generate_many(given: Input, engine: dict[str, Any], options: dict[str, Any]) -> None:
+    """Makes, or goes on making, the results of all prompts in a folder; `options` are the command's own."""
+    out, html, _ = map(options.pop, ("out", "html", "as_json"))
     place = place_of(options, ranks=True)
     model, method, budget, reward = (options.pop(each) for each in ("model", "method", "budget", "reward"))
     columns = given.columns

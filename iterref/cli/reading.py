@@ -84,8 +84,8 @@ def _read(file: BinaryIO, wanted: tuple[str, ...], what: str) -> Input:
         if empty is not None:
             raise ValueError(f"line {empty} is empty: give every line a {what}, or take the line out")
         blank: list[dict[str, Any]] = [{} for _ in lines]
-        both = (lines, None) if wanted == PROMPT else (None, lines)
-        return Input(*both, blank, source=source)
+        prompted, texted = (lines, None) if wanted == PROMPT else (None, lines)
+        return Input(prompted, texted, blank, source=source)
     entries = [entry for entry in found if not isinstance(entry, str)]
     own = _field(entries, wanted) or wanted[0]
     both = next((place for place, entry in entries if all(not _missing(entry.get(name)) for name in PROMPT)), None)

@@ -10,6 +10,7 @@ says of which command they are.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -18,32 +19,49 @@ from typing import Any
 import click
 
 from iterref import __version__
-from iterref.cli.reading import Input
-from iterref.cli.writing import deliver, output_line, printing_to_stderr, save_page
+from iterref.cli.options import place_of
+from iterref.cli.reading import Input, read_budget, read_reward
+from iterref.cli.writing import deliver, expect_outputs, output_line, printing_to_stderr, save_page, watched
 
 PART = 64  # rows; those of one part are in one batch of the network
 PACE = ("max_rows", "device", "device_map", "max_memory")  # set the pace alone, and may differ
 
 
 class Run:
-    """The run of a `command` on an input, whose output is the file `out`, or standard output for "-".
+    """The run of a `command` on an input, with all that its `options` say.
 
-    `options` are all that its texts follow from. `whole` makes it one part. Raises `ValueError` where the file holds
+    `model` is loaded, `options` are left as the library takes them: budget, reward, bar and watched rows are read.
+    `whole` makes it one part, as a page does. Raises `ValueError` for an output that cannot be written, or that holds
     the unfinished texts of another run.
     """
 
-    def __init__(
-        self, command: str, given: Input, options: dict[str, Any], as_json: bool, out: str, *, whole: bool
-    ) -> None:
-        self.given, self.as_json, self.out, self.name = given, as_json, out, ""
-        self.size = len(given) if whole else min(PART, options.get("max_rows") or PART)
+    def __init__(self, command: str, given: Input, options: dict[str, Any], *, whole: bool = False) -> None:
+        self.out, self.html, self.as_json = map(options.pop, ("out", "html", "as_json"))
+        expect_outputs(self.out, self.html, source=given.source)
+        self.given, self.options, self.identity = given, options, ""
+        self.size = len(given) if whole or self.html else min(PART, options["max_rows"] or PART)
         self.lines: list[dict[str, Any] | None] = [None] * len(given)
-        if as_json and out != "-":
-            self.name = _identity(command, given, options)
-            self.lines = _left_by(self.name, out, len(given))
         self.reached = dict[int, dict[str, Any]]()  # lines that are not finished
+        if self.as_json and self.out != "-":
+            self.identity = _identity(command, given, options)
+            self.lines = _left_by(self.identity, self.out, len(given))
         if any(self.lines):
-            click.echo(f"going on with the texts in {out}", err=True)
+            click.echo(f"going on with the texts in {self.out}", err=True)
+        place, budget = place_of(options), options.pop("budget")
+        options["budget"] = None if budget is None else read_budget(budget)
+        with printing_to_stderr():
+            options["reward"] = read_reward(options["reward"], given.columns)
+        options |= {"watch": watched(self.html, given.fields), "progress": sys.stderr.isatty()}
+        from iterref.loading import load
+
+        self.model: Any = load(options.pop("model"), **place)
+
+    def refuse(self, texts: Sequence[str] | None = None) -> None:
+        """Refuses prompts, and `texts`, of later parts before the first one; those of that are refused by itself."""
+        if len(self.given) > self.size:
+            self.model.prepare(self.given.prompts or [""])
+            if texts is not None:
+                self.model.encode(texts)
 
     @property
     def parts(self) -> Iterator[list[int]]:
@@ -53,9 +71,8 @@ class Run:
             if left := [row for row in rows if self.lines[row] is None]:
                 yield left
 
-    def make(self, work: Callable[[list[int]], Any], html: str | None = None) -> None:
-        """Has every part made by `work`, from its rows to a result, and writes all texts in order, with
-        the page of a run that is one part.
+    def make(self, work: Callable[[list[int]], Any]) -> None:
+        """Has every part made by `work`, from its rows to a result, and writes all texts in order.
 
         What was reached is written when the reward fails, and on Ctrl-C, which is told how to go on.
         """
@@ -78,8 +95,8 @@ class Run:
             self._take(rows, result)
             if number == len(parts) or self.as_json and self.out != "-":
                 self._write()
-            if html is not None:
-                save_page(result, html)
+            if self.html is not None:
+                save_page(result, self.html)
             for line in result.warnings(rows):
                 click.echo(line, err=True)
         if not parts:
@@ -96,7 +113,7 @@ class Run:
 
     def _write(self) -> None:
         """Writes what there is of all lines."""
-        mark = {"unfinished": self.name} if self.name else {}
+        mark = {"unfinished": self.identity} if self.identity else {}
         written = []
         for row, line in enumerate(self.lines):
             line = line or {**(self.reached.get(row) or output_line(self.given, row)), **mark}

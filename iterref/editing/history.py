@@ -174,8 +174,9 @@ def _node(entry: dict[str, Any]) -> Node:
     """A node as it was written."""
     found = {name: entry[name] for name in PLAIN} | {name: Cost(*entry[name]) for name in ("cost", "spent")}
     found |= {name: None if entry[name] is None else tuple(entry[name]) for name in ("path", "kept", "sources")}
-    numbers = (torch.tensor([*map(float, entry[name])], dtype=torch.float64) for name in ("rewards", "drift"))
-    return Node(**found, tokens=torch.tensor(entry["tokens"]), **dict(zip(("rewards", "drift"), numbers, strict=True)))
+    for name in ("rewards", "drift"):
+        found[name] = torch.tensor([*map(float, entry[name])], dtype=torch.float64)
+    return Node(**found, tokens=torch.tensor(entry["tokens"]))
 
 
 def _digest(text: str) -> str:

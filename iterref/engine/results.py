@@ -37,30 +37,24 @@ class Lines(NamedTuple):
     prompt: str = "document"
     text: str = "text"
 
-    @property
-    def names(self) -> list[str]:
-        """The columns of the views: those of a record under the input's names, after the input's own."""
-        named = [{"document": self.prompt, "text": self.text}.get(name, name) for name in COLUMNS]
-        own = dict.fromkeys(name for line in self.fields for name in line)
-        return ["row", *(name for name in own if name not in named), *named[1:]]
-
     def line(self, found: Record) -> Record:
-        """A record with the fields of its row."""
+        """A record under the input's names, with the fields of its row."""
         own = self.fields[found["row"]] if self.fields else {}
-        record = {{"document": self.prompt, "text": self.text}.get(name, name): one for name, one in found.items()}
-        return {"row": found["row"], **own, **record}
+        return {"row": found["row"], **own, **{self._called(name): one for name, one in found.items()}}
 
     def schema(self) -> pa.Schema:
         """The columns of the Parquet file; a field of mixed types is text, as JSON writes it."""
         import pyarrow as pa
 
-        asked = pa.struct([(name, pa.float64()) for name in ASKED])
-        types = dict(zip(COLUMNS, (pa.int64(), pa.string(), pa.string(), pa.float64(), pa.float64(), asked,
-                                   pa.list_(pa.int64()), pa.string()), strict=True))  # fmt: skip
-        types |= {self.prompt: pa.string(), self.text: pa.string()}
-        own = [name for name in self.names if name not in types]
-        types |= {name: _type([line.get(name) for line in self.fields]) for name in own}
-        return pa.schema([pa.field(name, types[name], nullable=name != "row") for name in self.names])
+        asked, text, number = pa.struct([(name, pa.float64()) for name in ASKED]), pa.string(), pa.float64()
+        kinds = (text, text, number, number, asked, pa.list_(pa.int64()), text)
+        found = dict(zip(map(self._called, COLUMNS[1:]), kinds, strict=True))
+        own = dict.fromkeys(name for line in self.fields for name in line if name not in {"row", *found})
+        types = {name: _type([line.get(name) for line in self.fields]) for name in own} | found
+        return pa.schema([pa.field("row", pa.int64(), nullable=False), *types.items()])
+
+    def _called(self, name: str) -> str:
+        return {"document": self.prompt, "text": self.text}.get(name, name)
 
 
 PLAIN = Lines()
