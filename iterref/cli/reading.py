@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import inf, isnan
 from typing import Any, BinaryIO
 
@@ -56,7 +55,7 @@ class Input:
     def __len__(self) -> int:
         return len(self.fields)
 
-    @cached_property
+    @property
     def columns(self) -> dict[str, list[Any]]:
         """What all lines have beside prompt and text, as arguments of a reward."""
         apart = {self.prompt, *([] if self.texts is None else [self.text]), *CARRIED}

@@ -42,7 +42,8 @@ class Run:
         self.size = len(given) if whole or self.html else min(PART, options["max_rows"] or PART)
         self.lines: list[dict[str, Any] | None] = [None] * len(given)
         self.reached = dict[int, dict[str, Any]]()  # lines that are not finished
-        if self.as_json and self.out != "-":
+        # a pipe or a device takes every line once
+        if self.as_json and self.out != "-" and (Path(self.out).is_file() or not Path(self.out).exists()):
             self.identity = _identity(command, given, options)
             self.lines = _left_by(self.identity, self.out, len(given))
         if any(self.lines):
@@ -93,7 +94,7 @@ class Run:
                 told = self._goes_on() if written else "no text was finished and none is written: start again"
                 raise click.ClickException(f"interrupted; {told}") from error
             self._take(rows, result)
-            if number == len(parts) or self.as_json and self.out != "-":
+            if number == len(parts) or self.identity:
                 self._write()
             if self.html is not None:
                 save_page(result, self.html)
@@ -127,7 +128,7 @@ class Run:
         """How to go on after Ctrl-C."""
         if not self.as_json:
             return "the texts so far are written: with --json --out FILE a rerun of the command would resume"
-        if self.out == "-":
+        if not self.identity:
             return "the texts so far are written: go on from these lines with `iterref refine`"
         return f"the texts so far are written to {self.out}: rerun the command to resume"
 

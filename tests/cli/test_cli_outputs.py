@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -283,6 +284,26 @@ def test_a_rerun_after_ctrl_c_gives_the_file_of_the_undisturbed_run(
     done = call(*command, text=text)
     assert done.exit_code == 0 and ("going on with the texts" in done.stderr) is (name != "infill"), done.output
     assert out.read_bytes() == undisturbed
+
+
+def test_a_pipe_takes_every_line_once(fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "PART", 2)
+    command, text = ("generate", "--json", *SMALL), "one\n" * 5
+    pipe, found = tmp_path / "pipe", list[str]()
+    os.mkfifo(pipe)
+
+    def read() -> None:
+        for _ in range(2):  # whoever reads a pipe again would see what is written again
+            with open(pipe) as file:
+                found.append(file.read())
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    assert call(*command, "--out", str(pipe), text=text).exit_code == 0
+    with open(pipe, "w") as file:
+        file.write("the end")
+    reader.join(10)
+    assert found == [call(*command, text=text).stdout, "the end"]
 
 
 def test_another_run_does_not_go_on_in_the_file(fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
