@@ -140,9 +140,6 @@ def test_mistakes_are_named() -> None:
         Rouge("rouge1", "f1")
     with pytest.raises(ValueError, match="needs the column 'reference'"):
         Rouge()(["a"], summary=["a"])
-    for empty in ("", "  ", ["", " "]):
-        with pytest.raises(ValueError, match="row 1 has an empty reference, by which every text scores 0"):
-            Rouge().against(["a", empty])
     with pytest.raises(ValueError, match="row 1 has an empty list of references"):
         Rouge().against(["a", []])
     with pytest.raises(ValueError, match="has 2 entries for 1 completions"):
