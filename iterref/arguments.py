@@ -81,7 +81,8 @@ def checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence
     wrong = [row for row in checked_watch("watch", watch) if not 0 <= row < batch]
     if wrong:
         raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
-    return Rng.seeded(checked_seed("seed", seed), torch.tensor(list(given))).rows  # refuses an identity out of range
+    identities = torch.tensor(list(given), device="cpu")
+    return Rng.seeded(checked_seed("seed", seed), identities).rows  # refuses an identity out of range
 
 
 def checked_model(model: Any) -> Any:

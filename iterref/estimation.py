@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import Any
 from weakref import finalize
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,6 +30,7 @@ from iterref.columns import read_columns
 from iterref.denoiser import Denoiser
 from iterref.drafts import Drafts, OwnDrafts, pools_in
 from iterref.evaluation import KEEP
+from iterref.fence import fenced
 from iterref.generation import begun, fitted, method_of, text_model, token_reward, unrewarded
 from iterref.noise import absorbing, uniform
 from iterref.numbers import whole_number
@@ -77,6 +79,7 @@ class Estimate:
         )
 
 
+@fenced(torch.device("cpu"))
 def estimate(what: Any, given: Any, *, batch: int | None = None, **options: Any) -> Estimate:
     """What a run will take: `estimate(sampler, problem)` of `sample`, `estimate(model, prompts)` of `generate`.
 
@@ -182,8 +185,7 @@ def _measured(problem: Problem, index: Tensor) -> tuple[Tensor, list[list[float]
         with torch.inference_mode():  # the first call is slower, so another one is timed
             cells.append([len(index), int(where.sum())])
             taken.append([peak_memory(call, device), _timed(call, device.type == "cuda")])
-    cost = torch.linalg.lstsq(torch.tensor(cells, dtype=torch.float64), torch.tensor(taken, dtype=torch.float64))
-    return clean, cost.solution.clamp_min(0.0).tolist()
+    return clean, np.linalg.lstsq(np.array(cells, float), np.array(taken, float))[0].clip(0.0).tolist()
 
 
 class Counting(Denoiser):

@@ -16,6 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from iterref.arguments import (
@@ -40,6 +41,7 @@ from iterref.drafts import (
     pools_in,
     tempered,
 )  # fmt: skip
+from iterref.fence import fenced
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
@@ -152,6 +154,7 @@ class Posed:
         return sum((pool.asked for pool in self.pools), Cost())
 
 
+@fenced(torch.device("cpu"))
 def pose(
     model: TextModel | str | Path | None, prompts: Sequence[str], reward: Callable[..., Any],
     columns: Mapping[str, Sequence[Any]], identities: Tensor, *, seed: int, temperature: float, progress: bool,
@@ -209,6 +212,7 @@ def draw_drafts(
     return draw(drafts, problem, model, Rng.seeded(int(seed), identities, device=problem.canvas.device), progress)
 
 
+@fenced(torch.device("cpu"))
 def unrewarded(model: TextModel, prompts: Sequence[str], temperature: float = 1.0, **options: Any) -> Problem:
     """The problem of B checked prompts without a reward; `options` are those of `Problem`."""
     denoiser, canvas, free = model.prepare(prompts)
