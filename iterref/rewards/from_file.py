@@ -1,12 +1,13 @@
 """Rewards from a Python file of the user's own, which is imported as Python imports the modules beside a script.
 
 FILE.py:NAME      the file's folder goes on `sys.path`, and the module has the file's own name, by which data classes,
-                  pickles and process pools find it again; a file of a package (a folder with __init__.py) is
-                  imported as that, so that it may import its neighbours relatively
+                  pickles and process pools find it again; one that imports relatively is imported as a part of the
+                  package that it is in
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -50,7 +51,7 @@ def _module(file: Path) -> ModuleType:
     if key in _LOADED:
         return _LOADED[key]
     root = file.parent
-    while (root / "__init__.py").is_file():
+    while _relative(file) and (root / "__init__.py").is_file():
         root = root.parent
     for folder in dict.fromkeys((str(file.parent), str(root))):
         if folder not in sys.path:
@@ -62,8 +63,10 @@ def _module(file: Path) -> ModuleType:
     before = sys.modules.get(name)
     sys.modules[name] = module
     try:
-        if "." in name:
-            importlib.import_module(name.rpartition(".")[0])
+        if root != file.parent:
+            package = importlib.import_module(name.rpartition(".")[0])
+            if str(file.parent) not in package.__path__:
+                raise ImportError(f"another package is called {package.__name__}: rename one")
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
@@ -72,6 +75,15 @@ def _module(file: Path) -> ModuleType:
         raise ValueError(f"{file} cannot be run ({type(error).__name__}: {error}): fix it") from error
     _LOADED[key] = module
     return module
+
+
+def _relative(file: Path) -> bool:
+    """Whether a file imports from its own package, as in `from .near import judge`."""
+    try:
+        nodes = ast.walk(ast.parse(file.read_bytes()))
+    except (SyntaxError, ValueError):
+        return False  # running it says what is wrong
+    return any(isinstance(node, ast.ImportFrom) and node.level for node in nodes)
 
 
 def _name(file: Path) -> str:

@@ -87,6 +87,17 @@ def test_a_file_of_a_package_imports_its_neighbours_relatively_and_they_are_hash
         told = changed
 
 
+def test_a_package_s_own_code_is_run_for_relative_imports_alone(write: Callable[[str, str], Path]) -> None:
+    write("broken_of_a_test/__init__.py", "raise RuntimeError('not yet')\n")
+    body = "def judge(completions):\n    return [1.0]\n"
+    assert function_from_file(write("broken_of_a_test/alone.py", body), "judge")([""]) == [1.0]
+    with pytest.raises(ValueError, match=r"cannot be run \(RuntimeError: not yet\)"):
+        function_from_file(write("broken_of_a_test/near.py", "from . import alone\n" + body), "judge")
+    write("json/__init__.py", "")
+    with pytest.raises(ValueError, match="another package is called json: rename one"):
+        function_from_file(write("json/mine.py", "from . import other\n" + body), "judge")
+
+
 def test_a_file_is_run_once_and_anew_when_it_has_changed(write: Callable[[str, str], Path]) -> None:
     file = write("changing.py", "def f(completions):\n    return [1.0]\n")
     first = function_from_file(file, "f")
