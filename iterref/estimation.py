@@ -53,10 +53,8 @@ PROMPTS, TOKENS, DEEPEST = 4, 64, 256  # of the run that counts calls; of a deep
 @dataclass(frozen=True)
 class Estimate:
     """What a run of `sampler` on `rows` prompts takes, where one call of the denoiser holds `max_rows` sequences.
-
     `cost` is a sample's NFE and reward calls, `seconds` the time of the whole run; `weights` are the bytes of the
-    model, `bytes_at(rows, max_rows)` those of the tensors that a run has alive at once besides.
-    """
+    model, `bytes_at(rows, max_rows)` those of the tensors that a run has alive at once besides."""
 
     sampler: Sampler
     rows: int
@@ -81,14 +79,11 @@ class Estimate:
 
 @fenced(torch.device("cpu"))
 def estimate(what: Any, given: Any, *, batch: int | None = None, **options: Any) -> Estimate:
-    """What a run will take: `estimate(sampler, problem)` of `sample`, `estimate(model, prompts)` of `generate`.
-
-    The options are those of `sample` (`budget`, `start`) and `generate` (`reward`, `sampler`, `alpha`, `budget`,
+    """What a run will take: `estimate(sampler, problem)` of `sample`, `estimate(model, prompts)` of `generate`. The
+    options are those of `sample` (`budget`, `start`) and `generate` (`reward`, `sampler`, `alpha`, `budget`,
     `temperature`, `forbidden`, `start`, `max_rows`, `columns`) that matter here. `batch` is the number of prompts, as
-    many as are given unless said: a few can stand for many like them. Nothing that is given is changed.
-
-    Raises as `sample` and `generate` do, before anything runs, and `ValueError` for a batch that is not positive.
-    """
+    many as are given unless said: a few can stand for many like them. Nothing that is given is changed. Raises as
+    `sample` and `generate` do, before anything runs, and `ValueError` for a batch that is not positive."""
     batch = None if batch is None else whole_number("batch", batch, "pass how many prompts there are")
     of = _of_problem if isinstance(given, Problem) else _of_texts
     return of(what, given, batch, **options)

@@ -21,9 +21,7 @@ ROOM = 2**16  # bytes that have to fit on the disk before a run begins
 @contextmanager
 def whole(path: str | Path) -> Iterator[IO[bytes]]:
     """A file to write that gets its name when all of it is on the disk; what was there before stays where that fails.
-
-    Devices and pipes are written as they are, and so is a file in a folder that takes no other.
-    """
+    Devices and pipes are written as they are, and so is a file in a folder that takes no other."""
     path = Path(os.path.realpath(path))
     begun = path.with_name(f".{path.name[:200]}.{token_hex(4)}")
     try:

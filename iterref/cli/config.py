@@ -51,10 +51,8 @@ def _defaults(context: click.Context, parameter: click.Parameter, file: Path | N
 
 
 def _checked(value: Any, option: click.Option, where: str) -> Any:
-    """A value as the option takes it: a list where it may be given several times, for which one value will do.
-
-    Refuses another type than the option's; click itself would read true as 1, and a list as text.
-    """
+    """A value as the option takes it: a list where it may be given several times, for which one value will do. Refuses
+    another type than the option's; click itself would read true as 1, and a list as text."""
     if option.multiple and isinstance(value, list):
         return [_checked(each, option, where)[0] for each in value]
     name = "flag" if option.is_flag else option.type.name.partition(" ")[0]

@@ -77,9 +77,7 @@ def edit_texts(command: str, operation: Callable[..., Any], given: Input, option
 
 def canvases(model: Any, given: Input, marked: bool = False) -> Any:
     """The texts as the tokens (B, L) that their lines carry, where those still read as the text; others are encoded.
-
-    None where no line has any, or where they belong to another model.
-    """
+    None where no line has any, or where they belong to another model."""
     import torch
 
     from iterref.editing.marks import read

@@ -37,10 +37,8 @@ ENGINE = together(
 
 
 def engine_of(options: dict[str, Any]) -> dict[str, Any] | None:
-    """The options of the engine, taken out of all of a command's; None where no engine is asked for.
-
-    Raises `ValueError` for those of an engine without one.
-    """
+    """The options of the engine, taken out of all of a command's; None where no engine is asked for. Raises
+    `ValueError` for those of an engine without one."""
     names = ("workers", "job_rows", "retries", "retry_failed", "job_timeout", "threads", "gpus", "ray_address")
     found = {name: options.pop(name) for name in ("engine", *names)}
     if found["engine"] is not None:

@@ -40,10 +40,8 @@ def read_texts(file: BinaryIO) -> Input:
 @dataclass(frozen=True)
 class Input:
     """What a command reads: `prompts` and `texts` by line, None where the lines have none, and all `fields` of each.
-
     `prompt` and `text` are the names that the fields have, or that they get where there were none; `source` is the file
-    that they come from, if it has a name.
-    """
+    that they come from, if it has a name."""
 
     prompts: list[str] | None
     texts: list[str] | None

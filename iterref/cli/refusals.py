@@ -17,10 +17,8 @@ class WrongUse(click.ClickException):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What is refused before a run becomes exit code 2, what fails later exit code 1; neither shows a traceback.
-
-    A warning is one sentence, too, without the line of the source that it came from.
-    """
+    """What is refused before a run becomes exit code 2, what fails later exit code 1; neither shows a traceback. A
+    warning is one sentence, too, without the line of the source that it came from."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)

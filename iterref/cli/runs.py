@@ -28,12 +28,9 @@ PACE = ("max_rows", "device", "device_map", "max_memory")  # set the pace alone,
 
 
 class Run:
-    """The run of a `command` on an input, with all that its `options` say.
-
-    `model` is loaded, `options` are left as the library takes them: budget, reward, bar and watched rows are read.
-    `whole` makes it one part, as a page does. Raises `ValueError` for an output that cannot be written, or that holds
-    the unfinished texts of another run.
-    """
+    """The run of a `command` on an input, with all that its `options` say. `model` is loaded, `options` are left as the
+    library takes them: budget, reward, bar and watched rows are read. `whole` makes it one part, as a page does. Raises
+    `ValueError` for an output that cannot be written, or that holds the unfinished texts of another run."""
 
     def __init__(self, command: str, given: Input, options: dict[str, Any], *, whole: bool = False) -> None:
         self.out, self.html, self.as_json = map(options.pop, ("out", "html", "as_json"))
@@ -73,10 +70,8 @@ class Run:
                 yield left
 
     def make(self, work: Callable[[list[int]], Any]) -> None:
-        """Has every part made by `work`, from its rows to a result, and writes all texts in order.
-
-        What was reached is written when the reward fails, and on Ctrl-C, which is told how to go on.
-        """
+        """Has every part made by `work`, from its rows to a result, and writes all texts in order. What was reached is
+        written when the reward fails, and on Ctrl-C, which is told how to go on."""
         parts = list(self.parts)
         for number, rows in enumerate(parts, 1):
             try:

@@ -74,10 +74,8 @@ def save_page(result: Any, path: str) -> None:
 
 def output_line(given: Input, row: int, result: Any = None, place: int = 0) -> dict[str, Any]:
     """A line of JSON: all fields of the input's row, the text, its tokens, the reward and the cost, which stand at a
-    `place` of a result; null without one.
-
-    A row without a finished text has null for it, a text that no reward has judged null for that.
-    """
+    `place` of a result; null without one. A row without a finished text has null for it, a text that no reward has
+    judged null for that."""
     fields = own_fields(given.fields[row])
     found: dict[str, Any] = {given.text: None, "reward": None, "cost": None, "tokens": None}
     if result is not None:
@@ -97,11 +95,8 @@ def own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def deliver(path: str, text: str) -> None:
-    """Writes a text to a file, whole or not at all, or to standard output for "-".
-
-    Where that fails, as on a disk that has become full, the text is saved elsewhere. Raises `ClickException` then,
-    saying where.
-    """
+    """Writes a text to a file, whole or not at all, or to standard output for "-". Where that fails, as on a disk that
+    has become full, the text is saved elsewhere. Raises `ClickException` then, saying where."""
     try:
         if path == "-":
             click.echo(text, nl=False)

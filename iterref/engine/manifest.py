@@ -62,11 +62,9 @@ class Manifest:
         return json.dumps(told, indent=1, ensure_ascii=False, default=str).encode() + b"\n"
 
     def goes_on(self, path: Path, *, code_may_differ: bool = False) -> bool:
-        """Whether the manifest of a folder is the same but for the reward's code, which differs if it may.
-
-        Raises `ValueError` for that of another run, saying what differs, and `Changed` where nothing does but the data
-        of some rows.
-        """
+        """Whether the manifest of a folder is the same but for the reward's code, which differs if it may. Raises
+        `ValueError` for that of another run, saying what differs, and `Changed` where nothing does but the data of some
+        rows."""
         try:
             there, here = _flat(json.loads(path.read_bytes())), _flat(json.loads(self.written()))
         except (ValueError, AttributeError):
@@ -96,10 +94,8 @@ def changed(file: Path, hashes: Sequence[str]) -> list[int]:
 
 
 def model_told(name: str, revision: str | None = None) -> dict[str, Any]:
-    """A model by its name, and by the hash of its files or the hub's revision.
-
-    Raises `FileNotFoundError` for one that is not there.
-    """
+    """A model by its name, and by the hash of its files or the hub's revision. Raises `FileNotFoundError` for one that
+    is not there."""
     return {"name": name, **_network(name, "models", revision)}
 
 

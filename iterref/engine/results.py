@@ -79,20 +79,16 @@ def _type(values: list[Any]) -> pa.DataType:
 
 
 class Results:
-    """The folder of one run, open for one driver; a context manager, leaving which lets another go on.
-
-    `share` (rank, of how many) are the jobs that this driver makes: every n-th of the grid. The views have the fields
-    of the `given` input, too.
-    """
+    """The folder of one run, open for one driver; a context manager, leaving which lets another go on. `share` (rank,
+    of how many) are the jobs that this driver makes: every n-th of the grid. The views have the fields of the `given`
+    input, too."""
 
     def __init__(
         self, folder: Path, told: manifest.Manifest, *,
         share: tuple[int, int] = (0, 1), retry: bool = False, given: Lines = PLAIN,
     ) -> None:  # fmt: skip
-        """Begins a run, or goes on with it; with `retry` rows that were set aside are missing again.
-
-        Raises `ValueError` for a folder of another run, or of something else, and for one that is written to.
-        """
+        """Begins a run, or goes on with it; with `retry` rows that were set aside are missing again. Raises
+        `ValueError` for a folder of another run, or of something else, and for one that is written to."""
         for module in ("pyarrow", "filelock"):
             require(module, "data", "a folder of results")
         from filelock import FileLock, Timeout
@@ -166,10 +162,8 @@ class Results:
         self.write(job, [record(row, prompt, error=error.encode("utf-8", "replace").decode())])
 
     def merge(self) -> int | None:
-        """Makes the views, and returns how many rows were set aside; None, and no view, while rows are missing.
-
-        Raises `ValueError` for a damaged part.
-        """
+        """Makes the views, and returns how many rows were set aside; None, and no view, while rows are missing. Raises
+        `ValueError` for a damaged part."""
         if missing(self.rows, self.size, self.done()):
             return None
         import pyarrow as pa

@@ -22,12 +22,9 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Texts:
-    """The work of `generate`.
-
-    `model` and `place` go to `iterref.load`; `reward` is a function without arguments that makes the reward in the
-    worker; `options` go to `iterref.generate`; `sample` are a few rows by which the options are checked before any job.
-    `gpus` are those of a worker alone, 0 where something else hands them out.
-    """
+    """The work of `generate`. `model` and `place` go to `iterref.load`; `reward` is a function without arguments that
+    makes the reward in the worker; `options` go to `iterref.generate`; `sample` are a few rows by which the options are
+    checked before any job. `gpus` are those of a worker alone, 0 where something else hands them out."""
 
     model: str
     place: Mapping[str, Any]
@@ -87,9 +84,7 @@ def texts(model: Any, reward: Any, options: Mapping[str, Any], batch: Batch) -> 
 
 def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -> None:
     """Raises `ValueError` for options that fit no row: an unknown method, a budget too small, a column that lacks.
-
-    Prompts of the sample that the model refuses are passed over.
-    """
+    Prompts of the sample that the model refuses are passed over."""
     import torch
 
     from iterref.arguments import checked_reward
