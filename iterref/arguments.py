@@ -2,7 +2,7 @@
 
     what the user passed  ->  the value that the library works with, or one sentence that names argument and remedy
 
-Scalars of numpy and of torch are numbers; True and False are not. Raises `TypeError` for a value of a wrong type and
+Raises `TypeError` for a value of a wrong type and
 `ValueError` for one out of range; ranges that belong to a method or a problem are checked there.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import isnan
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from iterref.budget import Budget, BudgetLike
 from iterref.columns import brief, read_column, shown
 from iterref.drafts import Drafts, pools_in
 from iterref.models.base import Text
+from iterref.numbers import entries, flag, number, whole_number, whole_numbers
 from iterref.random import Rng
 from iterref.rewards.algebra import weighted
 from iterref.rewards.strings import reward_from_string
@@ -29,11 +29,7 @@ from iterref.samplers.base import Sampler
 
 def checked_options(**given: Any) -> dict[str, Any]:
     """Options by name, each as `CHECKS` returns it; those of other names stay as they are."""
-    return {name: CHECKS.get(name, _as_it_is)(name, value) for name, value in given.items()}
-
-
-def _as_it_is(name: str, value: Any) -> Any:
-    return value
+    return {name: CHECKS[name](name, value) if name in CHECKS else value for name, value in given.items()}
 
 
 def checked_prompts(prompts: Iterable[str], what: str = "prompt") -> list[str]:
@@ -55,6 +51,10 @@ def checked_reward(
     """The reward, by its name too (`reward_from_string`), or the weighted sum of a list of them; `columns` are the
     names that it may ask for. Raises `ValueError` or `TypeError` for what is none, or belongs to other prompts."""
     if isinstance(reward, list | tuple):
+        if not reward:
+            raise ValueError("the reward is an empty list: pass at least one reward")
+        for place, weight in enumerate(() if weights is None else weights):
+            number(f"reward_weights[{place}]", weight, "give one number a reward")
         return weighted([checked_reward(one, batch, columns) for one in reward], weights)
     if weights is not None:
         raise ValueError("reward_weights= belong to a list of rewards: pass reward=[...], one weight each")
@@ -81,7 +81,8 @@ def checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence
     wrong = [row for row in checked_watch("watch", watch) if not 0 <= row < batch]
     if wrong:
         raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
-    return Rng.seeded(checked_seed("seed", seed), torch.tensor(list(given))).rows  # refuses an identity out of range
+    identities = torch.tensor(list(given), device="cpu")
+    return Rng.seeded(checked_seed("seed", seed), identities).rows  # refuses an identity out of range
 
 
 def checked_model(model: Any) -> Any:
@@ -134,7 +135,7 @@ def checked_budget(name: str, value: Any) -> BudgetLike | None:
 
 def checked_forbidden(name: str, value: Any) -> list[int]:
     """Token ids. Raises `TypeError` for words, which only a tokenizer knows the ids of."""
-    word = value if isinstance(value, str) else next((one for one in _entries(value) if isinstance(one, str)), None)
+    word = value if isinstance(value, str) else next((one for one in entries(value) if isinstance(one, str)), None)
     if word is not None:
         raise TypeError(
             f"{name}= lists token ids, and has the string {word!r}: look its ids up in the tokenizer, as in "
@@ -151,34 +152,6 @@ def checked_watch(name: str, value: Any) -> list[int]:
     return whole_numbers(name, value, "list the rows whose states are kept, as in watch=[0, 1]")
 
 
-def number(name: str, value: Any, hint: str, kind: type = Real, noun: str = "number") -> Any:
-    """A real number, a scalar of numpy or torch too."""
-    value = _scalar(value)
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise TypeError(f"{name}= is {shown(value)} and no {noun}: {hint}")
-    known: Any = value
-    return known if kind is Integral else float(known)
-
-
-def whole_number(name: str, value: Any, hint: str) -> int:
-    """A whole number, a scalar of numpy or torch too."""
-    return int(number(name, value, hint, Integral, "whole number"))
-
-
-def whole_numbers(name: str, value: Any, hint: str) -> list[int]:
-    """Several whole numbers: a list, a tuple, a range, an array or tensor of one axis."""
-    return [whole_number(f"{name}[{place}]", one, hint) for place, one in enumerate(_entries(value, name, hint))]
-
-
-def _entries(value: Any, name: str = "", hint: str = "") -> list[Any]:
-    value = value.tolist() if hasattr(value, "tolist") else value  # of numpy and torch
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        if not name:
-            return []
-        raise TypeError(f"{name}= is {shown(value)}: {hint}")
-    return list(value)
-
-
 def _number(name: str, value: Any) -> float | None:
     return None if value is None else number(name, value, f"pass one such as {name}=0.3")
 
@@ -187,10 +160,9 @@ def _whole(name: str, value: Any) -> int | None:
     return None if value is None else whole_number(name, value, f"pass one such as {name}=4")
 
 
-def _flag(name: str, value: Any) -> bool:
-    value = _scalar(value)
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}= is {shown(value)}: pass True or False")
+def _callback(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name}= is {shown(value)}: pass a function of an `iterref.sampling.Progress`")
     return value
 
 
@@ -201,13 +173,6 @@ def _start(name: str, value: Any) -> Any:
         f"{name}={brief(value)} is no start: pass {name}='drafts', with a consensus reward, or leave it out (existing "
         "texts are refined by iterref.refine)"
     )
-
-
-def _scalar(value: Any) -> Any:
-    """A scalar of numpy or torch as Python's own; anything else as it is."""
-    if hasattr(value, "item") and getattr(value, "shape", None) in ((), torch.Size()):
-        return value.item()
-    return value
 
 
 def _text(value: Any, where: str) -> str:
@@ -240,6 +205,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "sampler": checked_sampler,
     "forbidden": checked_forbidden,
     "watch": checked_watch,
-    "progress": _flag,
+    "progress": flag,
     "start": _start,
+    "callback": _callback,
 }

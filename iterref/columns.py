@@ -32,10 +32,8 @@ def read_column(column: Any, name: str) -> list[Any]:
 
 
 def read_columns(columns: Any, batch: int) -> dict[str, list[Any]]:
-    """The columns of a mapping or a table, each of `batch` entries, by name.
-
-    Raises `TypeError` for what is neither, and `ValueError` for a column of another length.
-    """
+    """The columns of a mapping or a table, each of `batch` entries, by name. Raises `TypeError` for what is neither,
+    and `ValueError` for a column of another length."""
     if columns is None:
         return {}
     names = list(columns) if isinstance(columns, Mapping) else table_columns(columns)

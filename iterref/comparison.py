@@ -271,7 +271,7 @@ def _budgets(budgets: BudgetLike | Sequence[BudgetLike]) -> dict[str, BudgetLike
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """The seeds. Raises `ValueError` for none, or one twice, and `TypeError` for another type."""
-    if not isinstance(seeds, int | Sequence) or isinstance(seeds, str):
+    if not isinstance(seeds, int | Sequence) or isinstance(seeds, str | bool):
         raise TypeError(f"seeds={seeds!r}: give a whole number of seeds, or a list of them")
     found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not found or len(set(found)) < len(found):

@@ -21,6 +21,7 @@ from iterref.denoiser import Denoiser
 from iterref.fence import fenced
 from iterref.guidance import Tempered
 from iterref.models.base import TextModel
+from iterref.numbers import number, whole_number
 from iterref.particles import pick
 from iterref.problem import Problem
 from iterref.progress import Bar, told_nfe
@@ -69,6 +70,10 @@ class OwnDrafts(Pooled):
     bound: float = 0.1
 
     def __post_init__(self) -> None:
+        for name in ("n", "steps", "block_length"):
+            whole_number(name, getattr(self, name), "give a whole number of drafts, steps or tokens")
+        if self.temperature is not None:
+            number("temperature", self.temperature, "give one such as temperature=1.0, or None for the run's own")
         if self.n < 1 or self.steps < 1:
             raise ValueError(f"a pool needs a draft of at least one step, got n={self.n} and steps={self.steps}")
         try:

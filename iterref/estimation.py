@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import Any
 from weakref import finalize
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,8 +30,10 @@ from iterref.columns import read_columns
 from iterref.denoiser import Denoiser
 from iterref.drafts import Drafts, OwnDrafts, pools_in
 from iterref.evaluation import KEEP
+from iterref.fence import fenced
 from iterref.generation import begun, fitted, method_of, text_model, token_reward, unrewarded
 from iterref.noise import absorbing, uniform
+from iterref.numbers import whole_number
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.rewards.algebra import replaced
@@ -50,10 +53,8 @@ PROMPTS, TOKENS, DEEPEST = 4, 64, 256  # of the run that counts calls; of a deep
 @dataclass(frozen=True)
 class Estimate:
     """What a run of `sampler` on `rows` prompts takes, where one call of the denoiser holds `max_rows` sequences.
-
     `cost` is a sample's NFE and reward calls, `seconds` the time of the whole run; `weights` are the bytes of the
-    model, `bytes_at(rows, max_rows)` those of the tensors that a run has alive at once besides.
-    """
+    model, `bytes_at(rows, max_rows)` those of the tensors that a run has alive at once besides."""
 
     sampler: Sampler
     rows: int
@@ -76,15 +77,14 @@ class Estimate:
         )
 
 
+@fenced(torch.device("cpu"))
 def estimate(what: Any, given: Any, *, batch: int | None = None, **options: Any) -> Estimate:
-    """What a run will take: `estimate(sampler, problem)` of `sample`, `estimate(model, prompts)` of `generate`.
-
-    The options are those of `sample` (`budget`, `start`) and `generate` (`reward`, `sampler`, `alpha`, `budget`,
+    """What a run will take: `estimate(sampler, problem)` of `sample`, `estimate(model, prompts)` of `generate`. The
+    options are those of `sample` (`budget`, `start`) and `generate` (`reward`, `sampler`, `alpha`, `budget`,
     `temperature`, `forbidden`, `start`, `max_rows`, `columns`) that matter here. `batch` is the number of prompts, as
-    many as are given unless said: a few can stand for many like them. Nothing that is given is changed.
-
-    Raises as `sample` and `generate` do, before anything runs, and `ValueError` for a batch that is not positive.
-    """
+    many as are given unless said: a few can stand for many like them. Nothing that is given is changed. Raises as
+    `sample` and `generate` do, before anything runs, and `ValueError` for a batch that is not positive."""
+    batch = None if batch is None else whole_number("batch", batch, "pass how many prompts there are")
     of = _of_problem if isinstance(given, Problem) else _of_texts
     return of(what, given, batch, **options)
 
@@ -140,14 +140,13 @@ def _stated(
     method, (given, length), cuda = methods[-1], problem.canvas.shape, problem.canvas.is_cuda
     limit = problem.max_rows or max(1, CELLS[cuda] // (length * problem.noise.vocab))
     index = spread(problem, min(given, limit, -(-MEASURED // length)))
-    clean, ((size, more), (time, longer)) = _measured(problem, index)
-    seconds, calls, scored = 0.0, set[tuple[float, ...]](), 0.0
-    for one in methods:
-        counted = Counting(problem)
-        times = counted.run(one, started and one is method)
+    clean, ((size, time), (more, longer)) = _measured(problem, index)
+    seconds = method.cost().reward_calls * _timed(lambda: reward(clean, index), cuda) / len(index)
+    runs = [(counted := Counting(problem), counted.run(one, started and one is method)) for one in methods]
+    for counted, times in runs:
         seconds += times * sum(time * sequences + longer * cells for sequences, cells, *_ in counted.calls)
-        calls, scored = calls | set(counted.calls), max(scored, counted.scored)
-    seconds += method.cost().reward_calls * _timed(lambda: reward(clean, index), cuda) / len(index)
+    calls = {call for counted, _ in runs for call in counted.calls}
+    scored = max(counted.scored for counted, _ in runs)
     answer = NUMBER * problem.noise.vocab
 
     def bytes_at(rows: int, at_once: int) -> float:
@@ -163,14 +162,15 @@ def _stated(
     return Estimate(method, batch, limit, cost, seconds * batch, sum(weights.values()), bytes_at)
 
 
-def _measured(problem: Problem, index: Tensor) -> tuple[Tensor, list[tuple[float, float]]]:
-    """Random texts of some prompts; and the bytes, and the seconds, of a draw for a sequence and an open position."""
+def _measured(problem: Problem, index: Tensor) -> tuple[Tensor, list[list[float]]]:
+    """Random texts of some prompts; and the bytes and the seconds of a draw, for a sequence and for an open position:
+    the line through a call with three quarters of the positions open and one with a quarter."""
     length, device, noise = problem.canvas.shape[1], problem.canvas.device, problem.noise
     rng, free = Rng.seeded(0, len(index), device), problem.may_change[index]
     random = (rng.uniform(length) * (noise.vocab - 1)).long()  # no two alike, or one would stand for both
     random += random >= (noise.vocab if noise.mask is None else noise.mask)
     run = Run(replace(problem.only(index), remember=False))
-    clean, prior, taken = torch.where(free, random, problem.canvas[index]), run.prior(rng), list[tuple[float, ...]]()
+    clean, prior, cells, taken = torch.where(free, random, problem.canvas[index]), run.prior(rng), [], []
     quarter = torch.arange(length, device=device) % 4 == 0
     for where in (free & ~quarter, free & quarter):
 
@@ -178,10 +178,9 @@ def _measured(problem: Problem, index: Tensor) -> tuple[Tensor, list[tuple[float
             return run.draw(torch.where(where, prior, clean), 0.5, where, 1, rng)[0]
 
         with torch.inference_mode():  # the first call is slower, so another one is timed
-            taken.append((int(where.sum()), peak_memory(call, device), _timed(call, device.type == "cuda")))
-    (cells, *many), (fewer, *few) = taken
-    slopes = [max(0.0, a - b) / max(1, cells - fewer) for a, b in zip(many, few, strict=True)]
-    return clean, [(max(0.0, b - by * fewer) / len(index), by) for b, by in zip(few, slopes, strict=True)]
+            cells.append([len(index), int(where.sum())])
+            taken.append([peak_memory(call, device), _timed(call, device.type == "cuda")])
+    return clean, np.linalg.lstsq(np.array(cells, float), np.array(taken, float))[0].clip(0.0).tolist()
 
 
 class Counting(Denoiser):

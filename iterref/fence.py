@@ -1,21 +1,25 @@
 """Fence: what a caller set torch to is kept out of what runs inside: a seed gives one text whatever stands around it.
 
-    with fenced(device):      float32 by default, on the CPU unless said, no autocast, no gradients
+    with fenced(device):      float32 by default and in products, on the CPU unless said, no autocast, no gradients
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
 
 @contextmanager
 def fenced(device: torch.device) -> Iterator[None]:
-    """Keeps the caller's autocast, default dtype, default device and grad mode out of what runs inside."""
-    dtype = torch.get_default_dtype()
+    """Keeps the caller's autocast, default dtype, default device, precision of products and grad mode out of what runs
+    inside."""
+    dtype, products = torch.get_default_dtype(), _rounded()
     torch.set_default_dtype(torch.float32)
+    for backend, _ in products:
+        backend.fp32_precision = "ieee"
     try:
         with ExitStack() as stack:
             if torch.get_default_device().type != "cpu":  # or every call of torch would pay for the context
@@ -26,3 +30,12 @@ def fenced(device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
+        for backend, precision in products:
+            backend.fp32_precision = precision
+
+
+def _rounded() -> list[tuple[Any, str]]:
+    """The backends that multiply float32 in fewer bits, as `torch.set_float32_matmul_precision` lets them, with how."""
+    backends = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+    found = [(backend, getattr(backend, "fp32_precision", "none")) for backend in backends]
+    return [(backend, precision) for backend, precision in found if precision not in ("none", "ieee")]

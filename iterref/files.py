@@ -21,9 +21,7 @@ ROOM = 2**16  # bytes that have to fit on the disk before a run begins
 @contextmanager
 def whole(path: str | Path) -> Iterator[IO[bytes]]:
     """A file to write that gets its name when all of it is on the disk; what was there before stays where that fails.
-
-    Devices and pipes are written as they are, and so is a file in a folder that takes no other.
-    """
+    Devices and pipes are written as they are, and so is a file in a folder that takes no other."""
     path = Path(os.path.realpath(path))
     begun = path.with_name(f".{path.name[:200]}.{token_hex(4)}")
     try:
@@ -57,7 +55,7 @@ def expect_writable(path: str | Path) -> None:
     """Raises `ValueError` for a file that cannot be written, saying why; leaves what is there as it is."""
     place = Path(path)
     try:
-        if place.is_dir():
+        if place.is_dir() or str(path).endswith(("/", os.sep)):
             raise IsADirectoryError(errno.EISDIR, "")
         if place.exists() and not place.is_file():
             if place.is_char_device():

@@ -55,11 +55,9 @@ WORD = re.compile(r"[A-Za-z_][\w .-]*")
 
 
 def rows(file: BinaryIO, name: str, fields: Sequence[str]) -> list[Row] | list[str]:
-    """The rows of an open file called `name`: places with fields, or texts alone where there is one a line.
-
-    `fields` are names that a table's header is known by. Raises `ValueError` for other forms and for what cannot be
-    read, naming the line.
-    """
+    """The rows of an open file called `name`: places with fields, or texts alone where there is one a line. `fields`
+    are names that a table's header is known by. Raises `ValueError` for other forms and for what cannot be read, naming
+    the line."""
     reader: Any = file if hasattr(file, "peek") else BufferedReader(file)
     suffixes = [suffix.lower().removeprefix(".") for suffix in PurePath(name).suffixes]
     try:
@@ -145,14 +143,12 @@ def _json(text: str, name: str, must: bool) -> list[Row] | list[str]:
 
 
 def _table(lines: Iterator[str], delimiter: str, skipped: int) -> Iterator[Row]:
-    """The rows of a table whose first line names its columns."""
+    """The rows of a table whose first line names its columns; an empty cell is no value."""
     before = csv.field_size_limit(MOST)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
-        twice = next((cell for cell in header if header.count(cell) > 1), None)
-        if twice is not None:
-            raise ValueError(f"the header names the column {twice!r} twice: rename one")
+        _expect_once(header)
         begun = reader.line_num
         for cells in reader:
             place, begun = f"line {skipped + begun + 1}", reader.line_num
@@ -163,7 +159,7 @@ def _table(lines: Iterator[str], delimiter: str, skipped: int) -> Iterator[Row]:
                     f"{place} has {len(cells)} cells and the header {len(header)}: put cells that hold "
                     f"{DELIMITERS[delimiter]} into quotes"
                 )
-            yield place, dict(zip(header, cells, strict=True))
+            yield place, {name: cell or None for name, cell in zip(header, cells, strict=True)}
     except csv.Error as error:
         raise ValueError(f"line {skipped + reader.line_num} is no line of a table ({error}): fix it") from None
     finally:
@@ -176,10 +172,18 @@ def _parquet(content: bytes, name: str) -> list[Row]:
     from pyarrow import ArrowException, parquet
 
     try:
+        _expect_once(parquet.read_schema(BytesIO(content)).names)
         found = parquet.read_table(BytesIO(content)).to_pylist()
     except (ArrowException, OSError) as error:
         raise ValueError(f"{name} is no whole Parquet file ({str(error).splitlines()[0]}): get it again") from None
     return [(f"row {at}", row) for at, row in enumerate(found)]
+
+
+def _expect_once(names: list[str]) -> None:
+    """Refuses two columns of one name."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"the table names the column {twice!r} twice: rename one")
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -16,6 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from iterref.arguments import (
@@ -41,6 +42,7 @@ from iterref.drafts import (
     pools_in,
     tempered,
 )  # fmt: skip
+from iterref.fence import fenced
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
@@ -114,7 +116,7 @@ def generate(
     options = checked_options(
         seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
     )
-    given = checked_options(sampler=sampler, budget=budget, start=start, watch=watch)
+    given = checked_options(sampler=sampler, budget=budget, start=start, watch=watch, callback=callback)
     copies = whole_number("num_return_sequences", num_return_sequences, "pass how many texts a prompt is to have")
     if copies < 1:
         raise ValueError(f"num_return_sequences must be at least 1, got {copies}")
@@ -152,6 +154,7 @@ class Posed:
         return sum((pool.asked for pool in self.pools), Cost())
 
 
+@fenced(torch.device("cpu"))
 def pose(
     model: TextModel | str | Path | None, prompts: Sequence[str], reward: Callable[..., Any],
     columns: Mapping[str, Sequence[Any]], identities: Tensor, *, seed: int, temperature: float, progress: bool,
@@ -209,6 +212,7 @@ def draw_drafts(
     return draw(drafts, problem, model, Rng.seeded(int(seed), identities, device=problem.canvas.device), progress)
 
 
+@fenced(torch.device("cpu"))
 def unrewarded(model: TextModel, prompts: Sequence[str], temperature: float = 1.0, **options: Any) -> Problem:
     """The problem of B checked prompts without a reward; `options` are those of `Problem`."""
     denoiser, canvas, free = model.prepare(prompts)

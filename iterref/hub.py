@@ -30,9 +30,7 @@ def fetched(
 ) -> Path:
     """The folder itself, that of a checkpoint inside a Python package (`iterref.packaged`), or the local copy of a hub
     name, of which only these files (patterns) are fetched and none of `besides`; `hint` is what else a user may do.
-
-    Raises `FileNotFoundError` where there is none, with the hub's reason, and `ValueError` for a file.
-    """
+    Raises `FileNotFoundError` where there is none, with the hub's reason, and `ValueError` for a file."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -74,9 +72,7 @@ def read_json(file: Path, name: str) -> dict[str, Any]:
 
 def casing(folder: Path, config: Mapping[str, Any]) -> dict[str, bool]:
     """`do_lower_case` for a vocab.txt alone whose tokenizer_config.json, `config`, does not tell; else nothing.
-
-    `transformers` lower-cases unless it is told otherwise, and a cased vocabulary shows by its entries what it is.
-    """
+    `transformers` lower-cases unless it is told otherwise, and a cased vocabulary shows by its entries what it is."""
     if "do_lower_case" in config or (folder / "tokenizer.json").is_file() or not (folder / "vocab.txt").is_file():
         return {}
     lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")

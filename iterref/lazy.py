@@ -31,8 +31,10 @@ class Package(ModuleType):
             value = module if home == f"{self.__name__}.{name}" and name not in vars(module) else getattr(module, name)
         elif name in legacy.RENAMED and self.__name__ == "iterref" and legacy.RENAMED[name] in self.homes:
             return legacy.renamed(name, getattr(self, legacy.RENAMED[name]))
-        elif name.startswith("_") or room not in registry.ROOMS or (value := _added(room, name)) is None:
+        elif name.startswith("_") or room not in registry.ROOMS or (one := _targets(room).get(name)) is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        else:
+            value = import_module(one.module) if room == "models" else one.load()
         self.__dict__[name] = value
         return value
 
@@ -71,7 +73,3 @@ def _targets(room: str) -> dict[str, registry.Entry]:
     """What a room offers by the names of its objects, and model families by their own."""
     return {name if room == "models" else one.target: one for name, one in registry.entries(room).items()}
 
-
-def _added(room: str, name: str) -> Any:
-    one = _targets(room).get(name)
-    return None if one is None else import_module(one.module) if room == "models" else one.load()

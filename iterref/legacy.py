@@ -38,10 +38,8 @@ def renamed(old: str, value: Value) -> Value:
 
 def translated(text: str, options_of: Callable[[str], Collection[str]]) -> tuple[str, str | None]:
     """A method's string as it is written now, and the sentence to warn by; None for a string that is new already.
-
     `options_of` gives the options of a method by name, none for one that is not there. What its kernel never read is
-    left out, and the sentence says so.
-    """
+    left out, and the sentence says so."""
     name, _, written = text.partition(":")
     parts = (item.partition("=") for item in written.split(",") if item.strip())
     old, items = name.strip(), [(option.strip(), equals, value.strip()) for option, equals, value in parts]

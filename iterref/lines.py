@@ -10,7 +10,9 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
+from math import isfinite, isnan
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -61,8 +63,10 @@ def objects(lines: Iterable[str], name: str = "") -> Iterator[tuple[Place, dict[
 def parsed(text: str, place: Place, how: str = "write one object a line") -> Any:
     """A JSON value. Raises `ValueError` for what is none, saying `how` to write it, and for what no file could hold."""
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_object)
         strings = list(_texts(found)) if "\\u" in text else []  # an escape may write half of a surrogate pair
+    except Twice as error:
+        raise ValueError(f"{place} has the field {str(error)!r} twice: rename one, or take it out") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{place} is no JSON ({error.msg}): {how}") from None
     except ValueError:
@@ -72,6 +76,35 @@ def parsed(text: str, place: Place, how: str = "write one object a line") -> Any
     for string in strings:
         _expect_unicode(string, place)
     return found
+
+
+class Twice(ValueError):
+    """A field that an object has twice, by its name."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise Twice(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+def as_json(value: Any) -> Any:
+    """A value as JSON holds it: what is no number is null, and what JSON has no form for is its text: a date in ISO's
+    form, bytes as UTF-8 or else in base64."""
+    if isinstance(value, float) and not isfinite(value):
+        return None if isnan(value) else str(value)
+    if isinstance(value, dict):
+        return {str(name): as_json(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return b64encode(value).decode()
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def _expect_unicode(text: str, place: Place) -> None:

@@ -26,6 +26,7 @@ from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec
+from iterref.numbers import flag, whole_number
 from iterref.padding import compile_static
 
 PIPELINE = "model_index.json"  # in the place of config.json where a checkpoint is a pipeline of several parts
@@ -68,6 +69,12 @@ def load(
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
     """
+    length = None if length is None else whole_number("length", length, "pass how many positions a canvas has")
+    if length is not None and length < 1:
+        raise ValueError(f"a canvas needs at least one position, got length={length}")
+    lossy = flag("lossy", lossy)
+    if compile != "static":
+        compile = flag("compile", compile)
     if model is not None or not isinstance(name, str | Path | None):
         if model is not None and name is not None or device_map is not None or revision is not None:
             raise ValueError("a model= in memory has no name, revision or device_map: give either, device= for a place")
@@ -86,8 +93,10 @@ def load(
             checkpoint: Checkpoint | None = in_memory
             config = in_memory.config
         else:
-            checkpoint, config = None, _configuration(name, revision)
-        if family:
+            where = fetched(_source(name), (PIPELINE, "config.json"), revision=revision)
+            config = read_json(where / (PIPELINE if (where / PIPELINE).is_file() else "config.json"), str(name))
+            checkpoint = None
+        if family is not None:
             registry.entry("models", family)  # refuses one that there is not
         kind = family or family_of(config, str(name))
         module: Any = import_module(f"iterref.models.{kind}")
@@ -149,12 +158,6 @@ def _undisturbed(name: str | Path, place: torch.device | DeviceMap) -> Iterator[
         if isinstance(place, DeviceMap):
             where, other = "where device_map puts it", "or say less in max_memory"
         raise ValueError(f"{name} does not fit {where}: load it with dtype='bfloat16', {other}") from None
-
-
-def _configuration(name: str | Path, revision: str | None) -> Mapping[str, Any]:
-    """What a checkpoint says that it is: its config.json, or a pipeline's model_index.json."""
-    folder = fetched(_source(name), (PIPELINE, "config.json"), revision=revision)
-    return read_json(folder / (PIPELINE if (folder / PIPELINE).is_file() else "config.json"), str(name))
 
 
 def family_of(config: Mapping[str, Any], name: str) -> str:

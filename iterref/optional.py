@@ -7,9 +7,11 @@ Whoever uses one asks here first, inside of a function, so that its absence is o
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.util import find_spec
 
-PACKAGES = {"PIL": "pillow"}  # what a module's package is called, where it has another name
+# What a module's package is called, where it has another name.
+PACKAGES = {"PIL": "pillow", "google.protobuf": "protobuf"}
 
 
 class MissingExtra(ImportError, ValueError):
@@ -18,6 +20,7 @@ class MissingExtra(ImportError, ValueError):
 
 def require(module: str, extra: str, what: str, otherwise: str = "") -> None:
     """Raises `MissingExtra` unless a module is there: what needs it, and `otherwise`, which ends the sentence."""
-    if find_spec(module) is None:
-        name = PACKAGES.get(module, module)
-        raise MissingExtra(f"{what} needs {name}: pip install 'iterref[{extra}]'{otherwise}")
+    with suppress(ModuleNotFoundError):  # of the package that a module is in
+        if find_spec(module) is not None:
+            return
+    raise MissingExtra(f"{what} needs {PACKAGES.get(module, module)}: pip install 'iterref[{extra}]'{otherwise}")

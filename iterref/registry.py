@@ -73,10 +73,8 @@ def bundled(room: str) -> dict[str, Path]:
 
 
 def family_of(config: Mapping[str, Any]) -> str | None:
-    """The family that reads a checkpoint, by its configuration (config.json, or a pipeline's model_index.json).
-
-    What the configuration is called counts before patterns, and its keys only where it has no name.
-    """
+    """The family that reads a checkpoint, by its configuration (config.json, or a pipeline's model_index.json). What
+    the configuration is called counts before patterns, and its keys only where it has no name."""
     kinds, families = kinds_of(config), entries("models")
     for match in (str.__eq__, fnmatchcase):
         for kind in kinds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib import import_module
@@ -101,10 +102,12 @@ class Result:
             lines.append(f"  [{float(self.rewards[row]):.3f}] {text}")
         return "\n".join(lines)
 
-    def warnings(self) -> list[str]:
-        """What a reader of the results should know about rows for which the reward forbade texts (-inf)."""
-        none = (self.rewards == -torch.inf).nonzero()[:, 0].tolist()
-        stuck = self.trace.stuck_rows() if self.finished else []
+    def warnings(self, rows: Sequence[int] | None = None) -> list[str]:
+        """What a reader of the results should know about rows for which the reward forbade texts (-inf); `rows` are
+        what to call them, 0 .. B - 1 unless given."""
+        names = range(len(self.tokens)) if rows is None else rows
+        none = [names[row] for row in (self.rewards == -torch.inf).nonzero()[:, 0].tolist()]
+        stuck = [names[row] for row in self.trace.stuck_rows()] if self.finished else []
         lines = []
         if none:
             lines.append(f"{name_rows(none)}: the reward forbade every text (-inf), so the text is one of these")

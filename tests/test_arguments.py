@@ -10,11 +10,11 @@ import numpy
 import pytest
 import torch
 
-from iterref import edit, generate, infill, refine
+from iterref import OwnDrafts, compare, edit, estimate, generate, infill, refine, rewards
 from iterref.budget import Budget
 from iterref.rewards import Rouge
 from iterref.samplers.best_of_n import BestOfN
-from tests.support.fakes import FakeModel
+from tests.support.fakes import FakeModel, beta
 
 NAN, INF = float("nan"), float("inf")
 SMALL = "iterref:steps=2,moves=2,tries=2"
@@ -68,6 +68,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("reward", [1.0, 2.0], "the reward is a float (1.0): pass a function of texts"),
     ("reward", Rouge, "the reward is the class Rouge: pass one of its objects, Rouge(...)"),
     ("reward", "rogue", "unknown reward 'rogue': did you mean 'rouge'"),
+    ("reward", [], "the reward is an empty list: pass at least one reward"),
+    ("callback", "x", "callback= is a str ('x'): pass a function of an"),
     ("alpha", "0.1", "alpha= is a str ('0.1') and no number"),
     ("alpha", True, "alpha= is a bool (True) and no number"),
     ("alpha", [0.1], "alpha= is a list and no number"),
@@ -217,3 +219,21 @@ def test_numbers_of_numpy_and_torch_are_numbers() -> None:
 
     assert run(**plain) == run(**as_numpy) == run(**as_torch)
     assert run(**plain) == run(**(plain | {"budget": Budget(nfe=8)}))
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: OwnDrafts(n=True), r"n= is a bool \(True\) and no whole number"),
+        (lambda: OwnDrafts(n=2.5), r"n= is a float \(2.5\) and no whole number"),
+        (lambda: OwnDrafts(temperature="1"), "temperature= is a str"),
+        (lambda: rewards.Length(True), "words= is a bool"),
+        (lambda: estimate(FakeModel(), ["one"], reward=beta, batch=2.5), "batch= is a float"),
+        (lambda: compare(FakeModel(), ["one"], ["smc", "svdd"], reward=beta, budgets=8, seeds=True), "seeds"),
+        (lambda: generate(FakeModel(), ["one"], reward=[beta, beta], reward_weights=[True, 1]), "weights.0.="),
+    ],
+)
+def test_numbers_of_other_places_are_whole_numbers_too(make: Any, told: str) -> None:
+    """Before, True was 1 and 2.5 went on."""
+    with pytest.raises(TypeError, match=told):
+        make()

@@ -219,7 +219,7 @@ def test_the_command_writes_a_table_csv_json_and_a_picture(monkeypatch: pytest.M
         (["--method", "smc", "--method", "svdd"], "Missing option '--budget'"),
         (["--method", "smc", "--budget", "4"], "at least two methods"),
         (["--method", "smc", "--method", "svdd", "--budget", "4", "--out", "nowhere/a.csv"], "cannot be written"),
-        (["--method", "smc", "--method", "svdd", "--budget", "x"], "the budget 'x' cannot be read"),
+        (["--method", "smc", "--method", "svdd", "--budget", "x"], "the budget:nfe needs a number, got 'x'"),
     ],
 )
 def test_the_command_refuses_in_a_sentence(

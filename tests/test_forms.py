@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from iterref.cli.reading import Input, read_prompts, read_texts
 from iterref.forms import rows
+from iterref.lines import as_json
 
 DOCUMENTS = ["A lorry, with oranges.", 'She said "no".', "two\nlines", "naïve 中"]
 TABLE = [{"document": text, "reference": f"ref {row}"} for row, text in enumerate(DOCUMENTS)]
@@ -75,19 +77,27 @@ def test_a_table_s_other_delimiters_and_an_array_of_texts() -> None:
     assert read_prompts(one).prompts == ["one", "two, three"]
 
 
+def twice() -> bytes:
+    """A Parquet file with two columns of one name."""
+    columns = [pa.array(["a"]), pa.array(["b"])]
+    packed = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(columns, names=["document", "document"]), packed)
+    return packed.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
         ("x.csv", b"id,article\n1,foo\n", "line 2 has no text in a field `document` (it has 'id', 'article'): add it"),
         ("x.csv", b"document,b\none,a\ntwo\n", "line 3 has 1 cells and the header 2: put cells that hold a comma"),
-        ("x.csv", b"document,document\na,b\n", "the header names the column 'document' twice"),
+        ("x.csv", b"document,document\na,b\n", "the table names the column 'document' twice"),
         ("x.csv", b'document,a\n"one"two,b\n', "line 2 is no line of a table"),
         ("x.csv", b"", "the input is empty"),
         ("x.csv", b"document,a\n", "the input is empty"),
         ("<stdin>", b"id,article\n1,foo\n2,bar\n", "looks like a table with the columns 'id', 'article': name one of"),
         ("<stdin>", b"a\tb\nc\td\n", "looks like a table with the columns 'a', 'b'"),
         ("<stdin>", b"document\none\ntwo\n", "begins with the word 'document' alone, as the header of a table"),
-        ("x.json", b'{"document": ["a", "b"]}', "line 1 has no text in a field `document`"),
+        ("x.json", b'{"document": ["a", "b"]}', "line 1 has a list in `document` and no text"),
         ("x.json", b'{\n "data": []\n}', "holds one JSON object over several lines"),
         ("x.json", b"[1, 2]", "is JSON and no array of objects or texts"),
         ("x.json", b'[{"document": "a"}, "b"]', "is JSON and no array of objects or texts"),
@@ -109,6 +119,16 @@ def test_a_table_s_other_delimiters_and_an_array_of_texts() -> None:
         ("<stdin>", b'{"document": "a", "n": null}\n{"document": "b", "n": 1}\n', "line 1 has null `n`, which line 2"),
         ("<stdin>", b'{"document": "a", "n": NaN}\n{"document": "b", "n": 1}\n', "line 1 has null `n`, which line 2"),
         ("<stdin>", b'{"prompt": [{"role": "user", "content": "a"}, {"role": "x", "content": "b"}]}', "has 2 messages"),
+        ("<stdin>", b'{"prompt": [{"role": "system", "content": "a"}]}', "'system' in `prompt`, where the user asks"),
+        ("<stdin>", b'{"prompt": [{"content": [{"type": "text"}]}]}', "line 1 has a list in `prompt` and no text"),
+        ("<stdin>", b'{"prompt": 5}', "line 1 has an int (5) in `prompt` and no text: write a string"),
+        ("<stdin>", b'{"document": "a", "prompt": "b"}', "line 1 has both `document` and `prompt`"),
+        ("<stdin>", b'{"document": "a", "document": "b"}', "line 1 has the field 'document' twice"),
+        ("x.json", b'[{"document": "a", "x": {"y": 1, "y": 2}}]', "has the field 'y' twice"),
+        ("x.csv", b'document,tone\none,dry\ntwo,\n', "line 3 has null `tone`, which line 2 has: fill it in"),
+        ("x.tsv", b'document\ttone\none\t""\ntwo\tdry\n', "line 2 has null `tone`, which line 3 has"),
+        ("x.csv", b'document,tone\n,dry\n', "line 2 has no text in a field `document`"),
+        ("x.parquet", twice(), "the table names the column 'document' twice"),
     ],
 )  # fmt: skip
 def test_what_is_no_list_of_prompts_is_refused(name: str, content: bytes, sentence: str) -> None:
@@ -146,6 +166,14 @@ def test_fields_have_trl_s_names_too() -> None:
     assert data.text == "text" and data.columns == {"completion": ["gold"]}
     ours = read_texts(named(b'{"document": "a", "text": "b", "reward": null, "tokens": [1], "error": null}'))
     assert ours.columns == {} and ours.fields[0]["tokens"] == [1]
+
+
+def test_an_empty_column_of_a_table_is_no_value_and_bytes_are_written_as_text() -> None:
+    found = read_prompts(named(b"document,note\none,\ntwo,\n", "x.csv"))
+    assert found.columns == {} and [line["note"] for line in found.fields] == [None, None]
+    assert as_json([b"\xc3\xa9", b"\xff", date(2024, 1, 2), float("nan"), {"a": (1, True)}]) == [
+        "\u00e9", "/w==", "2024-01-02", None, {"a": [1, True]},
+    ]  # fmt: skip
 
 
 def test_a_line_of_an_engine_without_a_text_says_why() -> None:

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.frame.names import SPACED
 from benchmarks.frame.task import Direction, Task
 from benchmarks.rewards.residues import developability
 from iterref import packaged
 from iterref.budget import Budget
-from iterref.generation import RECOMMENDED
 from iterref.loading import load
 from iterref.models.base import TextModel
 from iterref.problem import Problem
@@ -122,13 +122,13 @@ class Antibodies(Task):
         half = f"steps={self.plain(case) // 2}"
         return [
             f"ancestral:steps={self.plain(case)}", f"best_of_n:{half}", f"smc:{half},objective=maximise",
-            f"svdd:{half},objective=maximise", f"select_refine:{half}", RECOMMENDED,
-            f"{RECOMMENDED},chains=4,decisions=1",  # starts spread over modes
+            f"svdd:{half},objective=maximise", f"select_refine:{half}", SPACED,
+            f"{SPACED},chains=4,decisions=1",  # starts spread over modes
         ]  # fmt: skip
 
     def ours(self, case: str) -> str:
         """The method that claims are about: the default."""
-        return RECOMMENDED
+        return SPACED
 
     def texts(self, case: str, rows: Tensor) -> list[str]:
         """The chain of every row (R,), as it is known."""

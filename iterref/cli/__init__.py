@@ -20,24 +20,15 @@ import click
 from iterref import __version__
 from iterref.cli.compare import compare
 from iterref.cli.config import configured
-from iterref.cli.edit import STRENGTH, edit_texts, goes_on, identity, infill, left_by, refine
+from iterref.cli.edit import infill, refine
 from iterref.cli.engine import ENGINE, engine_of, generate_many
 from iterref.cli.listed import list_all
 from iterref.cli.options import COUNT, PLACE, RUN, place_of
-from iterref.cli.reading import Input, read_budget, read_prompts, read_reward
-from iterref.cli.refusals import WrongUse, kept, refusals, resuming
-from iterref.cli.writing import (
-    FILE,
-    JSON_FILE,
-    expect_outputs,
-    printing_to_stderr,
-    watched,
-    write_json,
-    write_result,
-)  # fmt: skip
+from iterref.cli.reading import Input, read_prompts
+from iterref.cli.refusals import WrongUse, refusals, resuming
+from iterref.cli.runs import Run
+from iterref.cli.writing import FILE, JSON_FILE, expect_outputs, write_json
 from iterref.sources import HOME, declared
-
-RESUMED: dict[str, Any] = {"strength": STRENGTH, "room": None}  # how `generate` goes on from texts
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -84,53 +75,34 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
 @main.command()
 @click.argument("file", type=click.File("rb"), default="-")
 @COUNT
+@click.option("--max-new-tokens", type=click.IntRange(min=1), help="Of an answer, where a model writes any length.")
 @click.option("--start", type=click.Choice(["drafts"]), help="Refine the best of the consensus' own drafts.")
 @ENGINE
 @RUN
-def generate(file: BinaryIO, count: int | None, as_json: bool, out: str, html: str | None, **options: Any) -> None:
+def generate(file: BinaryIO, count: int | None, **options: Any) -> None:
     """Texts for prompts: one prompt a line of FILE or standard input, or JSON lines (an array, CSV, TSV, Parquet) with
     a field `document` or `prompt`."""
     with refusals():
         engine, given = engine_of(options), read_prompts(file, count)
         if engine is not None:
-            generate_many(given, out, html=html, engine=engine, options=options)
+            generate_many(given, engine, options)
         else:
-            _generate(given, as_json, out, html, options)
+            _generate(given, options)
 
 
-def _generate(given: Input, as_json: bool, out: str, html: str | None, options: dict[str, Any]) -> None:
-    """All texts in one run; one that broke off goes on from the texts that it had reached."""
-    expect_outputs(out, html)
-    run = identity("generate", given, options)
-    if left_by(run, out, len(given)) is not None:
-        from iterref.editing import refine as goes_on_by
-
-        del options["start"]
-        edit_texts("generate", goes_on_by, given, as_json=as_json, out=out, html=html, run=run, **options, **RESUMED)
-        return
-    place = place_of(options)
-    name, method, budget, reward = (options.pop(each) for each in ("model", "method", "budget", "reward"))
-    limit = None if budget is None else read_budget(budget)
-    with printing_to_stderr():
-        asked = read_reward(reward, given.columns)
+def _generate(given: Input, options: dict[str, Any]) -> None:
+    """All texts, a part of them in one run; one that broke off goes on with what is not finished."""
+    method, size = options.get("method"), options.get("max_new_tokens")
+    run = Run("generate", given, options)
     from iterref.generation import generate as make
     from iterref.generation import method_of
-    from iterref.loading import load
 
-    prompts = given.prompts or []
-    model, method = load(name, **place), method_of(method)
-    refines = hasattr(method, "span")  # or else the same command cannot go on from texts
-    more = [{"unfinished": run}] * len(given) if refines else []
-
-    def write(result: Any) -> bool:
-        return write_result(given, result, as_json, out, html, more)
-
-    with kept(write, goes_on(as_json, out, refines)), printing_to_stderr():
-        result = make(
-            model, prompts, reward=asked, sampler=method, budget=limit, columns=given.columns,
-            watch=watched(html, prompts), progress=sys.stderr.isatty(), **options,
-        )  # fmt: skip
-    write_result(given, result, as_json, out, html)
+    model = run.model = run.model if size is None else run.model.with_length(size)
+    sampler = method_of(method)
+    run.refuse()
+    for name in ("method", "max_new_tokens"):
+        del options[name]
+    run.make(lambda rows: make(model, sampler=sampler, **given.part(rows), **options))
 
 
 def _train_options(command: Callable[..., None]) -> Callable[..., None]:

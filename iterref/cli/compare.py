@@ -11,8 +11,7 @@ from iterref.cli.config import configured
 from iterref.cli.options import COUNT, MODEL, place_of
 from iterref.cli.reading import read_budget, read_prompts, read_reward
 from iterref.cli.refusals import refusals, resuming
-from iterref.cli.writing import printing_to_stderr, write_json
-from iterref.files import expect_writable
+from iterref.cli.writing import FILE, expect_outputs, printing_to_stderr, write_json
 
 
 @click.command()
@@ -24,8 +23,8 @@ from iterref.files import expect_writable
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs under seeds 0, 1, ...")
 @MODEL
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of the table, with all rewards and texts.")
-@click.option("--out", type=click.Path(dir_okay=False), help="Write the table as CSV, too.")
-@click.option("--picture", type=click.Path(dir_okay=False), help="Draw reward against NFE, too: PNG, PDF or SVG.")
+@click.option("--out", type=FILE, help="Write the table as CSV, too.")
+@click.option("--picture", type=FILE, help="Draw reward against NFE, too: PNG, PDF or SVG.")
 @configured
 def compare(
     file: BinaryIO, count: int | None, methods: tuple[str, ...], budgets: tuple[str, ...], reward: str, model: str,
@@ -34,11 +33,9 @@ def compare(
     """Methods at equal cost on the same prompts (a line of FILE each, or JSON lines with `document`) and seeds: paired
     differences to the baseline, with 95 % intervals."""
     with refusals(), resuming("a comparison is made in one go: start again"):
-        for path in (out, picture):
-            if path is not None:
-                expect_writable(path)
         place = place_of(options)
         given = read_prompts(file, count)
+        expect_outputs(out, picture, source=given.source)
         limits = [read_budget(text) for text in budgets]
         with printing_to_stderr():
             asked = read_reward(reward, given.columns)

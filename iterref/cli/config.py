@@ -14,6 +14,11 @@ import click
 from iterref.cli.refusals import refusals
 from iterref.registry import nearest
 
+# What a value is called, and the types that it may have, by click's names of them; a string else.
+KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "flag": ("true or false", (bool,)), "integer": ("a whole number", (int,)), "float": ("a number", (int, float)),
+}  # fmt: skip
+
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option `--config FILE`, whose keys are all its other options."""
@@ -46,21 +51,12 @@ def _defaults(context: click.Context, parameter: click.Parameter, file: Path | N
 
 
 def _checked(value: Any, option: click.Option, where: str) -> Any:
-    """A value as the option takes it: a list where it may be given several times, for which one value will do.
-
-    Refuses another type than the option's; click itself would read true as 1, and a list as text.
-    """
+    """A value as the option takes it: a list where it may be given several times, for which one value will do. Refuses
+    another type than the option's; click itself would read true as 1, and a list as text."""
     if option.multiple and isinstance(value, list):
         return [_checked(each, option, where)[0] for each in value]
-    types: tuple[type, ...]
-    if option.is_flag:
-        kind, types = "true or false", (bool,)
-    elif isinstance(option.type, click.types.IntParamType):
-        kind, types = "a whole number", (int,)
-    elif isinstance(option.type, click.types.FloatParamType):
-        kind, types = "a number", (int, float)
-    else:
-        kind, types = "a string", (str, int, float)  # a budget is a string that may be a number
+    name = "flag" if option.is_flag else option.type.name.partition(" ")[0]
+    kind, types = KINDS.get(name, ("a string", (str, int, float)))  # a budget is a string that may be a number
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise ValueError(f"{where} is {kind}, got {value!r}")
     if isinstance(value, int) and value.bit_length() > 64:  # click would read it as a float, and fail

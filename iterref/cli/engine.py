@@ -12,6 +12,7 @@ import click
 from iterref.cli.options import RANKS, place_of, together
 from iterref.cli.reading import Input, read_budget, read_reward
 from iterref.cli.refusals import resuming
+from iterref.cli.writing import own_fields
 
 ENGINES = ("local", "ray", "rank")
 SAMPLE = 8  # rows by which a worker checks the options
@@ -36,10 +37,8 @@ ENGINE = together(
 
 
 def engine_of(options: dict[str, Any]) -> dict[str, Any] | None:
-    """The options of the engine, taken out of all of a command's; None where no engine is asked for.
-
-    Raises `ValueError` for those of an engine without one.
-    """
+    """The options of the engine, taken out of all of a command's; None where no engine is asked for. Raises
+    `ValueError` for those of an engine without one."""
     names = ("workers", "job_rows", "retries", "retry_failed", "job_timeout", "threads", "gpus", "ray_address")
     found = {name: options.pop(name) for name in ("engine", *names)}
     if found["engine"] is not None:
@@ -50,8 +49,9 @@ def engine_of(options: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str, Any], options: dict[str, Any]) -> None:
-    """Makes, or goes on making, the results of all prompts in the folder `out`; `options` are the command's own."""
+def generate_many(given: Input, engine: dict[str, Any], options: dict[str, Any]) -> None:
+    """Makes, or goes on making, the results of all prompts in a folder; `options` are the command's own."""
+    out, html, _ = map(options.pop, ("out", "html", "as_json"))
     place = place_of(options, ranks=True)
     model, method, budget, reward = (options.pop(each) for each in ("model", "method", "budget", "reward"))
     columns = given.columns
@@ -64,7 +64,7 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
     from iterref.engine.drive import drive, share_of
     from iterref.engine.group import Group
     from iterref.engine.jobs import Job, read_table
-    from iterref.engine.results import Results
+    from iterref.engine.results import Lines, Results
     from iterref.engine.texts import Texts
 
     table, folder = read_table(given.prompts, columns), Path(out)
@@ -76,7 +76,7 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
         },
         model=manifest.model_told(model),
         reward=manifest.reward_told(reward),
-        hashes=table.hashes(),
+        hashes=table.hashes(given.fields),
         job_rows=engine["job_rows"] or 64,
     )  # fmt: skip
     work = Texts(
@@ -84,6 +84,7 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
         {"sampler": method, "budget": None if budget is None else read_budget(budget), **options},
         table.of(Job(0, min(SAMPLE, len(table)))), threads, 0 if name == "ray" else int(gpus or 0),
     )  # fmt: skip
+    own = Lines([own_fields(line) for line in given.fields], given.prompt, given.text)
     retries = 2 if engine["retries"] is None else engine["retries"]
     share = share_of() if name == "rank" else (0, 1)
     shown = sys.stderr.isatty() and share[0] == 0  # one bar of all ranks
@@ -95,7 +96,7 @@ def generate_many(given: Input, out: str, *, html: str | None, engine: dict[str,
         share = (0, 1)
     with (
         resuming(f"what is finished is kept in {folder}: rerun the command to resume"),
-        Results(folder, told, share=share, retry=engine["retry_failed"]) as results,
+        Results(folder, told, share=share, retry=engine["retry_failed"], given=own) as results,
         (Group(work) if sliced else _started(name, work, workers, threads, engine)) as crew,
     ):
         for note in results.notes:

@@ -57,13 +57,13 @@ RUN = together(
 
 
 def place_of(options: dict[str, Any], ranks: bool = False) -> dict[str, Any]:
-    """The options of `iterref.load`, taken out of all of a command's.
-
-    Raises `ValueError` for limits without a name, and for slices over ranks unless the command is one of `ranks`.
-    """
+    """The options of `iterref.load`, taken out of all of a command's. Raises `ValueError` for limits without a name,
+    for two lengths, and for slices over ranks unless the command is one of `ranks`."""
     place = {name: options.pop(name) for name in NAMES}
     if place["device_map"] == RANKS and not ranks:
         raise ValueError(f"--device-map {RANKS} is for ranks: say generate --engine rank --out FOLDER, under torchrun")
+    if place["length"] is not None and options.get("max_new_tokens") is not None:
+        raise ValueError("both say how long an answer may be: say one of --length and --max-new-tokens")
     if place["max_memory"] is not None:
         place["max_memory"] = dict(map(_limit, place["max_memory"].split(",")))
     return place

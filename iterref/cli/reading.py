@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 from typing import Any, BinaryIO
 
+from iterref.columns import shown
 from iterref.forms import Row, rows
 from iterref.lines import Place
 from iterref.rewards.strings import reward_from_string as read_reward
@@ -38,15 +40,15 @@ def read_texts(file: BinaryIO) -> Input:
 @dataclass(frozen=True)
 class Input:
     """What a command reads: `prompts` and `texts` by line, None where the lines have none, and all `fields` of each.
-
-    `prompt` and `text` are the names that the fields have, or that they get where there were none.
-    """
+    `prompt` and `text` are the names that the fields have, or that they get where there were none; `source` is the file
+    that they come from, if it has a name."""
 
     prompts: list[str] | None
     texts: list[str] | None
     fields: list[dict[str, Any]]
     prompt: str = PROMPT[0]
     text: str = TEXT[0]
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.fields)
@@ -59,10 +61,17 @@ class Input:
         found = {name: [line.get(name) for line in self.fields] for name in names}
         return {name: column for name, column in found.items() if not any(map(_missing, column))}
 
+    def part(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Prompts, columns and identities of some rows, as arguments of the library; "" is no prompt."""
+        prompts = self.prompts or [""] * len(self)
+        columns = {name: [column[row] for row in rows] for name, column in self.columns.items()}
+        return {"prompts": [prompts[row] for row in rows], "columns": columns, "rows": rows}
+
 
 def _read(file: BinaryIO, wanted: tuple[str, ...], what: str) -> Input:
     """The lines of a file whose text of `what` kind is in the first of the `wanted` fields that they have."""
-    name = "the input" if getattr(file, "name", "<stdin>") in ("<stdin>", "-") else str(file.name)
+    source = "" if getattr(file, "name", "<stdin>") in ("<stdin>", "-") else str(file.name)
+    name = source or "the input"
     found = rows(file, name, (*PROMPT, *TEXT))
     if not any(not isinstance(line, str) or line.strip() for line in found):
         raise ValueError(f"the input is empty: give one {what} a line")
@@ -72,17 +81,21 @@ def _read(file: BinaryIO, wanted: tuple[str, ...], what: str) -> Input:
         if empty is not None:
             raise ValueError(f"line {empty} is empty: give every line a {what}, or take the line out")
         blank: list[dict[str, Any]] = [{} for _ in lines]
-        return Input(lines, None, blank) if wanted == PROMPT else Input(None, lines, blank)
+        prompted, texted = (lines, None) if wanted == PROMPT else (None, lines)
+        return Input(prompted, texted, blank, source=source)
     entries = [entry for entry in found if not isinstance(entry, str)]
     own = _field(entries, wanted) or wanted[0]
+    both = next((place for place, entry in entries if all(not _missing(entry.get(name)) for name in PROMPT)), None)
+    if both is not None:
+        raise ValueError(f"{both} has both `document` and `prompt`, and either is a prompt: rename one")
     partner = _field(entries, PROMPT) if wanted == TEXT else None
     texts, *prompts = ([_string(place, entry, name) for place, entry in entries] for name in (own, partner) if name)
     _expect_whole(entries)
     fields = [entry for _, entry in entries]
     if wanted == TEXT:
-        return Input(prompts[0] if prompts else None, texts, fields, partner or PROMPT[0], own)
+        return Input(prompts[0] if prompts else None, texts, fields, partner or PROMPT[0], own, source)
     trl = own == "prompt" and not any("completion" in entry for entry in fields)  # a data set's own stays
-    return Input(texts, None, fields, own, "completion" if trl else "text")
+    return Input(texts, None, fields, own, "completion" if trl else "text", source)
 
 
 def _field(entries: list[Row], names: tuple[str, ...]) -> str | None:
@@ -96,10 +109,15 @@ def _string(place: Place, entry: dict[str, Any], name: str) -> str:
     if isinstance(value, list) and value and all(isinstance(part, dict) and "content" in part for part in value):
         if len(value) > 1:
             raise ValueError(f"{place} has {len(value)} messages in `{name}`: give the text of one alone")
+        role, said = ("user", "asks") if name in PROMPT else ("assistant", "answers")
+        if value[0].get("role", role) != role:
+            raise ValueError(f"{place} has a message of role {value[0]['role']!r} in `{name}`, where the {role} {said}")
         value = value[0]["content"]
     if not isinstance(value, str):
         if name in TEXT and entry.get("error"):
             raise ValueError(f"{place} was set aside and has no text ({entry['error']}): leave it out or make it")
+        if not _missing(value):
+            raise ValueError(f"{place} has {shown(value)} in `{name}` and no text: write a string, one object a line")
         there = [other for other in entry if isinstance(entry[other], str)]
         told = f" (it has {', '.join(map(repr, there[:6]))})" if there and name not in entry else ""
         raise ValueError(f"{place} has no text in a field `{name}`{told}: add it")
@@ -125,21 +143,14 @@ def _missing(value: Any) -> bool:
 def read_budget(text: str) -> Any:
     """A budget a sample from "256", "256,1024" (NFE and reward calls), or "total=512,price=0.1,depth=64"."""
     from iterref.budget import Budget
-    from iterref.strings import MOST
+    from iterref.strings import MOST, read, split
 
-    names, once = ("nfe", "reward_calls", "total", "price", "depth"), {"denoiser": "nfe", "reward": "reward_calls"}
-    bounds: dict[str, float] = {}
-    for place, part in enumerate(text.split(",")):
-        name, equals, value = part.partition("=")
-        name, value = (once.get(name.strip(), name.strip()), value) if equals else (names[min(place, 2)], name)
-        try:
-            bounds[name] = float(value) if name in names and (equals or place < 2) else bounds[""]
-            bounds[name] = bounds[name] if bounds[name] == bounds[name] else bounds[""]  # not NaN
-        except (ValueError, KeyError):
-            raise ValueError(
-                f"the budget {text!r} cannot be read: write NFE or NFE,REWARD_CALLS, or name the bounds, as in "
-                "total=512,depth=64"
-            ) from None
+    once = {"denoiser": "nfe", "reward": "reward_calls"}
+    placed, given = split(text)
+    pairs = [(once.get(name, name), value) for name, value in given]
+    if placed:
+        pairs += zip(("nfe", "reward_calls", "a third number"), placed.split(","), strict=False)
+    bounds = read("the budget", pairs, dict.fromkeys(("nfe", "reward_calls", "total", "price", "depth"), float))
     if any(MOST < value < inf for value in bounds.values()):
         raise ValueError(f"the budget {text!r} is for more than {MOST} calls a text, which no method plans: say less")
     return Budget(**bounds)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import click
 
@@ -18,10 +17,8 @@ class WrongUse(click.ClickException):
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What is refused before a run becomes exit code 2, what fails later exit code 1; neither shows a traceback.
-
-    A warning is one sentence, too, without the line of the source that it came from.
-    """
+    """What is refused before a run becomes exit code 2, what fails later exit code 1; neither shows a traceback. A
+    warning is one sentence, too, without the line of the source that it came from."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
@@ -44,18 +41,3 @@ def resuming(told: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         raise click.ClickException(f"interrupted; {told}") from error
-
-
-@contextmanager
-def kept(write: Callable[[Any], bool], goes_on: str) -> Iterator[None]:
-    """Writes what a run had reached when its reward fails or Ctrl-C stops it, the error's `partial` result, and says
-    on Ctrl-C how it goes on."""
-    try:
-        yield
-    except (RuntimeError, KeyboardInterrupt) as error:
-        partial = getattr(error, "partial", None)
-        if partial is None or not write(partial):
-            goes_on = "no text was finished and none is written: start again"
-        if not isinstance(error, KeyboardInterrupt):
-            raise
-        raise click.ClickException(f"interrupted; {goes_on}") from error

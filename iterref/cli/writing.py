@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import UnsupportedOperation
 from pathlib import Path
@@ -17,23 +17,37 @@ import click
 
 from iterref.cli.reading import CARRIED, Input
 from iterref.files import expect_room, expect_writable, reason, whole
+from iterref.lines import as_json
 
 WATCHED = 8  # texts whose steps a page shows
 STDOUT = "standard output"
+OF_ENGINES = ("best", "asked", "error")  # what an engine says of a row beside text, tokens and reward
 
 # `expect_outputs` checks them, in one sentence for all; "-" is standard output, and tables go to standard error then
-FILE = click.Path(readable=False)
-JSON_FILE = click.Path(readable=False, allow_dash=True)
+class Output(click.Path):
+    """A file to write, as it is named where the command begins: a reward may go to another folder."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        """The path from the root, but for "-"."""
+        found = str(super().convert(value, parameter, context))
+        return found if found in ("", "-") else os.path.join(os.getcwd(), found)
+
+
+FILE = Output(readable=False)
+JSON_FILE = Output(readable=False, allow_dash=True)
 PAGE = click.option("--html", type=FILE, help=f"A page of the run, too, with steps of the first {WATCHED} texts.")
 OUT = click.option("--out", type=JSON_FILE, default="-", help="The file to write.  [default: standard output]")
 
 
-def expect_outputs(*paths: str | None) -> None:
-    """Raises `ValueError` for an output that cannot be written, or that is named twice; "-" is standard output."""
+def expect_outputs(*paths: str | None, source: str = "") -> None:
+    """Raises `ValueError` for an output that cannot be written, that is named twice, or that is the input, a file
+    called `source`; "-" is standard output."""
     given = [path for path in paths if path is not None]
     for path in given:
         if given.count(path) > 1:
             raise ValueError(f"{STDOUT if path == '-' else path} is to be written twice: name two files")
+        if source and os.path.exists(path) and os.path.samefile(source, path):
+            raise ValueError(f"{path} is the input, which would be lost: name another file to write")
         if path != "-":
             expect_writable(path)
             continue
@@ -49,55 +63,40 @@ def watched(html: str | None, texts: Sequence[Any]) -> range:
     return range(0 if html is None else min(WATCHED, len(texts)))
 
 
-def write_result(
-    given: Input, result: Any, as_json: bool, out: str, html: str | None, more: Sequence[dict[str, Any]] = ()
-) -> bool:
-    """Writes the texts, the page where one was asked for, and on standard error the rows that found nothing allowed.
-
-    A line of JSON has all fields of the input, the text, its tokens, the reward and the cost, and what `more` says of
-    the row. Of a run that broke off without any text nothing is written, which is what the answer says.
-    """
-    lines = [_line(given, result, row) | (more[row] if more else {}) for row in range(len(given))]
-    if not any(line[given.text] is not None for line in lines):
-        return False
-    if as_json:
-        written = [json.dumps(line, ensure_ascii=False, default=str) for line in lines]
-    else:
-        written = [" ".join((line[given.text] or "").splitlines()) for line in lines]
-    deliver(out, "".join(f"{line}\n" for line in written))
-    if html is not None:
-        try:
-            result.save_html(html)
-        except OSError as error:
-            raise click.ClickException(f"{html} cannot be written ({reason(error, Path(html))}") from error
-        click.echo(f"written: {html}", err=True)
-    for line in result.warnings():
-        click.echo(line, err=True)
-    return True
+def save_page(result: Any, path: str) -> None:
+    """Writes a run's page, and says so on standard error. Raises `ClickException` where it cannot be written."""
+    try:
+        result.save_html(path)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written ({reason(error, Path(path))}") from error
+    click.echo(f"written: {path}", err=True)
 
 
-def _line(given: Input, result: Any, row: int) -> dict[str, Any]:
-    """A line: a row without a finished text has null for it, a text that no reward has judged null for that."""
-    text, reward, tokens = result.texts[row], float(result.rewards[row]), result.tokens[row].tolist()
-    judged = reward > float("-inf")
-    seen = result.finished or judged or bool(text.strip()) and result.mask not in tokens
-    fields = {name: None if value != value else value for name, value in given.fields[row].items()}  # NaN is no JSON
-    return {
-        **{name: value for name, value in fields.items() if name not in CARRIED},
-        **({} if given.prompts is None else {given.prompt: fields.get(given.prompt, given.prompts[row])}),
-        given.text: text if seen else None,
-        "reward": reward if judged else None,
-        "cost": vars(result.cost),
-        "tokens": tokens if seen else None,
-    }
+def output_line(given: Input, row: int, result: Any = None, place: int = 0) -> dict[str, Any]:
+    """A line of JSON: all fields of the input's row, the text, its tokens, the reward and the cost, which stand at a
+    `place` of a result; null without one. A row without a finished text has null for it, a text that no reward has
+    judged null for that."""
+    fields = own_fields(given.fields[row])
+    found: dict[str, Any] = {given.text: None, "reward": None, "cost": None, "tokens": None}
+    if result is not None:
+        text, reward, tokens = result.texts[place], float(result.rewards[place]), result.tokens[place].tolist()
+        judged = reward > float("-inf")
+        seen = result.finished or judged or bool(text.strip()) and result.mask not in tokens
+        found |= {"reward": reward if judged else None, "cost": vars(result.cost)}
+        found |= {given.text: text, "tokens": tokens} if seen else {}
+    prompt = {} if given.prompts is None else {given.prompt: fields.get(given.prompt, given.prompts[row])}
+    return {**fields, **prompt, **found}
+
+
+def own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line of the input has itself, as JSON knows it, without what a run before left in it."""
+    engines = OF_ENGINES if {*OF_ENGINES} <= fields.keys() else ()
+    return {name: as_json(value) for name, value in fields.items() if name not in (*CARRIED, *engines)}
 
 
 def deliver(path: str, text: str) -> None:
-    """Writes a text to a file, whole or not at all, or to standard output for "-".
-
-    Where that fails, as on a disk that has become full, the text is saved elsewhere. Raises `ClickException` then,
-    saying where.
-    """
+    """Writes a text to a file, whole or not at all, or to standard output for "-". Where that fails, as on a disk that
+    has become full, the text is saved elsewhere. Raises `ClickException` then, saying where."""
     try:
         if path == "-":
             click.echo(text, nl=False)

@@ -214,6 +214,8 @@ def _checked_texts(texts: Sequence[str] | Tensor | History, batch: int) -> list[
     """The first texts, one a prompt. Raises `ValueError`, or `TypeError` for a wrong type, naming the row."""
     if isinstance(texts, History) and not len(texts):
         raise ValueError("the history is empty: give texts to start from")
+    if isinstance(texts, Tensor) and (texts.dim() != 2 or texts.is_floating_point() or texts.dtype == torch.bool):
+        raise TypeError(f"the texts are a tensor {tuple(texts.shape)} of {texts.dtype}: give token ids (B, L)")
     found = texts if isinstance(texts, Tensor | History) else checked_prompts(texts, "text")
     count = len(found[0].texts if isinstance(found, History) else found)
     if count != batch:

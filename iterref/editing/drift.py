@@ -31,11 +31,9 @@ SLACK = 1e-9
 
 @dataclass(frozen=True)
 class Drift:
-    """The distance from the first texts `first` (B, L), over the positions `free` (B, L) that may change.
-
-    `blank` (L,) is the canvas of an empty text where the model has one; "edit" leaves out the padding that it shows.
-    Raises `ValueError` for an unknown distance.
-    """
+    """The distance from the first texts `first` (B, L), over the positions `free` (B, L) that may change. `blank` (L,)
+    is the canvas of an empty text where the model has one; "edit" leaves out the padding that it shows. Raises
+    `ValueError` for an unknown distance."""
 
     first: Tensor
     free: Tensor

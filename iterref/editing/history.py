@@ -12,22 +12,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field, replace
-from math import inf, isfinite
+from hashlib import blake2b
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from iterref.arguments import whole_number
 from iterref.budget import Cost
 from iterref.files import write_whole
-from iterref.hub import first_line
-from iterref.lines import objects, opened, readable
+from iterref.numbers import whole_number
 from iterref.random import MASK, derive
 from iterref.result import Result
 
-FORMAT = "iterref-history-2"
+FORMAT = "iterref-history-3"
 PLAIN = ("id", "parent", "operation", "options", "texts", "path", "kept", "sources")
 
 
@@ -143,71 +142,45 @@ class History:
         return self.tree(0 if self.nodes and len(self.nodes[0].texts) == 1 else None)
 
     def save(self, path: str | Path) -> None:
-        """Writes a head line and one line a node, whole or not at all; a reward of -inf is the string "-inf"."""
-        lines: list[dict[str, Any]] = [{"format": FORMAT, "nodes": len(self.nodes), "about": self.about}]
-        for node in self.nodes[: lines[0]["nodes"]]:
+        """Writes a head line, one line a node and a digest of them all, whole or not at all; a reward of -inf is the
+        string "-inf"."""
+        lines: list[dict[str, Any]] = [{"format": FORMAT, "about": self.about}]
+        for node in list(self.nodes):  # while others add to them
             entry = {name: getattr(node, name) for name in PLAIN}
             entry |= {"tokens": node.tokens.tolist(), "drift": node.drift.tolist()}
             entry["rewards"] = [str(value) if value == -inf else value for value in node.rewards.tolist()]
-            entry |= {name: astuple(getattr(node, name)) for name in ("cost", "spent")}
-            lines.append(entry)
-        write_whole(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            lines.append(entry | {"cost": astuple(node.cost), "spent": astuple(node.spent)})
+        body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_whole(Path(path), body + json.dumps({"digest": _digest(body)}) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> History:
-        """Reads what `save` wrote. Raises `ValueError` for a file that is no history, or a damaged one."""
-        path, damaged = Path(path), "restore a copy, or begin a session with the texts"
+        """Reads what `save` wrote. Raises `ValueError` for a file that is no history, or not as it was written."""
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        *lines, last = text.removesuffix("\n").split("\n")  # and not where else `str.splitlines` cuts
         try:
-            with opened(path) as file:
-                head, *entries = [line for _, line in objects(readable(file, path.name), path.name)] or [{}]
-        except ValueError as error:
-            raise ValueError(f"{path} is no history or a damaged one ({error}): {damaged}") from None
-        if "format" not in head:
-            raise ValueError(f"{path} is no history: give a file that a history's save wrote")
-        if head["format"] != FORMAT:
-            known = head["format"]
-            raise ValueError(f"{path} is written as {known!r}, which is not {FORMAT!r}: begin a session with its texts")
-        history = cls(about=head.get("about", {}))
-        try:
-            for entry in entries:
-                history._take(entry)
-            if len(history) != head["nodes"] or not isinstance(history.about, dict):
-                raise ValueError(f"{head['nodes']} nodes were written")
-        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-            raise ValueError(
-                f"{path} is damaged at node {len(history)} ({first_line(error)}): {damaged}"
-            ) from None
-        return history
+            head, digest = json.loads(lines[0] if lines else last), json.loads(last).get("digest")
+            form = head["format"]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise ValueError(f"{path} is no history or damaged: give a file that a history's save wrote") from None
+        if form != FORMAT:
+            raise ValueError(f"{path} is written as {form!r}, which is not {FORMAT!r}: begin a session with its texts")
+        if digest != _digest("".join(f"{line}\n" for line in lines)):
+            raise ValueError(f"{path} is damaged: restore a copy, or begin a session with the texts")
+        return cls(list(map(_node, map(json.loads, lines[1:]))), head["about"])
 
-    def _take(self, entry: dict[str, Any]) -> None:
-        """Adds a node that was written. Raises one of several errors for one that no session made."""
-        tokens = torch.tensor(entry["tokens"])
-        rewards, drift = (
-            torch.tensor([-inf if value == "-inf" else _number(value) for value in entry[name]], dtype=torch.float64)
-            for name in ("rewards", "drift")
-        )
-        cost, spent = (Cost(*map(_number, entry[name])) for name in ("cost", "spent"))
-        kept, sources = tuple(entry["kept"]), None if entry["sources"] is None else tuple(entry["sources"])
-        operation, options, texts = entry["operation"], entry["options"], entry["texts"]
-        node = Node(
-            0, entry["parent"], operation, options, tokens, texts, rewards, drift, cost=cost, kept=kept, sources=sources
-        )
-        batch, first = len(texts), (self.nodes or [node])[0]
-        for holds, what in (
-            (tokens.dtype == torch.long and tokens.shape == first.tokens.shape and tokens.dim() == 2, "tokens"),
-            (batch == len(tokens) and all(isinstance(text, str) for text in texts), "texts"),
-            (rewards.shape == drift.shape == (batch,), "rewards"),
-            (node.parent in range(len(self)) if self.nodes else node.parent is None, "parent"),
-            (isinstance(operation, str) and isinstance(options, dict), "operation"),
-            (all(row in range(batch) for row in kept), "kept rows"),
-            (sources is None or len(sources) == batch and all(k in range(len(self)) for k in sources), "sources"),
-        ):
-            if not holds:
-                raise ValueError(f"its {what} are no session's")
-        made = self.add(node)
-        if (made.id, list(made.path), made.spent) != (entry["id"], entry["path"], spent):
-            self.nodes.pop()
-            raise ValueError("its place in the tree is another")
+
+def _node(entry: dict[str, Any]) -> Node:
+    """A node as it was written."""
+    found = {name: entry[name] for name in PLAIN} | {name: Cost(*entry[name]) for name in ("cost", "spent")}
+    found |= {name: None if entry[name] is None else tuple(entry[name]) for name in ("path", "kept", "sources")}
+    for name in ("rewards", "drift"):
+        found[name] = torch.tensor([*map(float, entry[name])], dtype=torch.float64)
+    return Node(**found, tokens=torch.tensor(entry["tokens"]))
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def node_seed(seed: int, path: tuple[int, ...]) -> int:
@@ -216,12 +189,6 @@ def node_seed(seed: int, path: tuple[int, ...]) -> int:
     for place in path:
         key = derive(key, place)
     return key[0] | key[1] << 32
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not isfinite(value):
-        raise TypeError(f"{value!r} stands where a number is to be")
-    return value
 
 
 def _figures(node: Node, row: int | None) -> str:

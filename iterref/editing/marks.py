@@ -28,11 +28,9 @@ ESCAPE = "\\"
 
 @dataclass(frozen=True)
 class Marked:
-    """A text without its marks, and where the marked characters were: (first, one after the last), in order.
-
-    `outside` are the strings before, between and behind the regions as they were written; `masks` are the numbers of
-    the regions that were masks, of one token each.
-    """
+    """A text without its marks, and where the marked characters were: (first, one after the last), in order. `outside`
+    are the strings before, between and behind the regions as they were written; `masks` are the numbers of the regions
+    that were masks, of one token each."""
 
     text: str
     regions: tuple[tuple[int, int], ...]
@@ -101,10 +99,8 @@ class Around(Allowing):
 
 def read(marked: str, row: int, marks: Marks = BRACKETS, masks: Sequence[str] = MASKS) -> Marked:
     """A marked text read: `marks` open and close a region, a backslash before a mark makes it a literal one. Each of
-    `masks`, which stand for one token, is a region too; the blank before it belongs to the text around it.
-
-    Raises `ValueError`, naming the row, for marks that do not pair up, and for text that marks nothing.
-    """
+    `masks`, which stand for one token, is a region too; the blank before it belongs to the text around it. Raises
+    `ValueError`, naming the row, for marks that do not pair up, and for text that marks nothing."""
     opening, closing = marks
     if not opening or not closing or opening == closing:
         raise ValueError(f"marks are two different strings, one that opens and one that closes, got {marks!r}")
@@ -146,12 +142,10 @@ def place(
     length: int | None = None, begins: Sequence[int] | None = None,
 ) -> Regions:  # fmt: skip
     """The regions of marked texts in their canvases (B, L), whose texts take up `lengths` positions; None marks none.
-    Nothing is put in before the positions `begins`, where the rows' start tokens are.
-
-    `blank` (L,) is the canvas of the empty text. With `length` every region gets that many tokens, what follows moves
-    and an empty region is a place to insert; without, a region keeps its number. Raises `ValueError`, naming the row,
-    for a marked text that is not the row's own, an empty region without `length`, or no room left.
-    """
+    Nothing is put in before the positions `begins`, where the rows' start tokens are. `blank` (L,) is the canvas of the
+    empty text. With `length` every region gets that many tokens, what follows moves and an empty region is a place to
+    insert; without, a region keeps its number. Raises `ValueError`, naming the row, for a marked text that is not the
+    row's own, an empty region without `length`, or no room left."""
     pieces = [
         piece
         for marked in filter(None, texts)
@@ -238,13 +232,12 @@ def _ends(model: TextModel, blank: Tensor, ids: Tensor, length: int) -> list[int
 def _tokens(
     reading: _Reading, marked: Marked, region: tuple[int, int], whole: str, ends: Sequence[int], begin: int
 ) -> tuple[int, int]:
-    """The tokens of a region, as (first, one after the last) of the row's.
-
-    Before a region the text reads as the beginning of the whole, behind it as the end. Where the reading joins both
-    sides of a mark (a number that becomes one sign) the two overlap, and what lies between them is the region.
-    """
+    """The tokens of a region, as (first, one after the last) of the row's. Before a region the text reads as the
+    beginning of the whole, behind it as the end. Where the reading joins both sides of a mark (a number that becomes
+    one sign) the two overlap, and what lies between them is the region."""
     before, upto, after = marked.text[: region[0]], marked.text[: region[1]], marked.text[region[1] :]
-    left, behind = int(Prefix.similarity(reading(before), whole)), _end_shared(reading(after), whole)
+    left, shared = int(Prefix.similarity(reading(before), whole)), int(Postfix.similarity(reading(after), whole))
+    behind = len(whole) - shared
     right = len(reading(upto)) if whole.startswith(reading(upto)) else behind
     start, end = _trimmed(whole, left, right)
     if start >= end and (left > behind or reading(marked.text[region[0] : region[1]])):  # it is within one token
@@ -276,11 +269,6 @@ def _laid_out(
             "give a region fewer, by length= or --tokens"
         )
     return new + blank[len(new) :], free + [False] * (len(blank) - len(free))
-
-
-def _end_shared(text: str, whole: str) -> int:
-    """Where the longest end that a text shares with the whole begins in the whole."""
-    return len(whole) - int(Postfix.similarity(text, whole))
 
 
 def _trimmed(whole: str, start: int, end: int) -> tuple[int, int]:

@@ -26,9 +26,8 @@ SAMPLED = 64  # numbers of every weight tensor that a model is known by
 
 
 def resumed(context: Context, saved: History, about: dict[str, Any], asked: Cost) -> Editing:
-    """The session at the newest node of a saved history; `asked` is what its pool of drafts took a sample.
-
-    Raises `ValueError` for a history of another model or other prompts, and `RewardError` where the reward fails."""
+    """The session at the newest node of a saved history; `asked` is what its pool of drafts took a sample. Raises
+    `ValueError` for a history of another model or other prompts, and `RewardError` where the reward fails."""
     for name in ("model", "prompts"):
         if saved.about.get(name, about[name]) != about[name]:
             raise ValueError(f"the history was made with another {name}: give the {name} of that session")

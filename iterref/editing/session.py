@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from iterref.arguments import checked_budget, checked_options, checked_sampler, checked_watch, number, whole_number
+from iterref.arguments import checked_budget, checked_options, checked_sampler, checked_watch
 from iterref.budget import BudgetLike, Cost
+from iterref.columns import read_column, shown
 from iterref.editing.drift import Drift, text_lengths
 from iterref.editing.history import History, Node, node_seed
 from iterref.editing.marks import BRACKETS, Around, Frame, Marks, Regions, place, read
 from iterref.editing.strength import strengthened
 from iterref.generation import fitted, method_of
 from iterref.models.base import MASKS, TextModel
+from iterref.numbers import flag, number, whole_number
 from iterref.problem import Problem
 from iterref.result import Best, Interrupted, Result
 from iterref.rewards.base import RewardError
@@ -207,7 +209,7 @@ class Editing:
         if take not in ("best", "first"):
             raise ValueError(f"take is 'best' or 'first', got {take!r}")
         strength = number("strength", strength, "pass one in (0, 1]")
-        n = whole_number("n", n, "pass how many alternatives to make")
+        n, parent = whole_number("n", n, "pass how many alternatives to make"), flag("parent", parent)
         if n < 1:
             raise ValueError(f"vary makes at least one alternative, got n={n}")
         method = self._method(sampler, strength, budget)
@@ -270,7 +272,7 @@ class Editing:
         try:
             result = sample(
                 method, problem, seed=seed, rows=identities, start=start, watch=checked_watch("watch", watch),
-                decode=context.model.decode, show=context.model, progress=progress,
+                decode=context.model.decode, show=context.model, progress=flag("progress", progress),
             )  # fmt: skip
         except (RewardError, Interrupted) as error:
             # what is handed out in the session's place is the best copy of a row, and has cost what the session has
@@ -316,9 +318,12 @@ class Editing:
         return self._at(self.history.add(node))
 
     def _regions(self, marked: Sequence[str | None], length: int | None, marks: Marks) -> Regions:
-        if isinstance(marked, str) or len(marked) != len(self.texts):
-            given = "one string" if isinstance(marked, str) else f"{len(marked)} texts"
-            raise ValueError(f"infill got {given} for {len(self.texts)} rows: give a text a row, or None")
+        marked = [None if text != text else text for text in read_column(marked, "marked=")]  # NaN is None
+        if len(marked) != len(self.texts):
+            raise ValueError(f"infill got {len(marked)} texts for {len(self.texts)} rows: give a text a row, or None")
+        wrong = next((row for row, text in enumerate(marked) if not isinstance(text, str | None)), None)
+        if wrong is not None:
+            raise TypeError(f"the marked text {wrong} is {shown(marked[wrong])}: give a string, or None")
         masks = getattr(self.context.model, "masks", MASKS)
         read_texts = [None if text is None else read(text, row, marks, masks) for row, text in enumerate(marked)]
         if not any(read_texts):

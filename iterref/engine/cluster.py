@@ -28,10 +28,8 @@ AHEAD = 2  # jobs that an actor holds: one to make, one that is there when it is
 
 class Cluster:
     """An engine of `workers` actors with `gpus` and `cpus` each (parts of a GPU are allowed), on a cluster's `address`
-    (or RAY_ADDRESS in the environment), or on one that is started within this process; a context manager.
-
-    Raises `ValueError` where Ray is not installed, and `RuntimeError` where there is no cluster at the address.
-    """
+    (or RAY_ADDRESS in the environment), or on one that is started within this process; a context manager. Raises
+    `ValueError` where Ray is not installed, and `RuntimeError` where there is no cluster at the address."""
 
     def __init__(
         self, work: Work, workers: int = 1, *,
@@ -67,10 +65,8 @@ class Cluster:
             ray.shutdown()
 
     def make(self, jobs: Iterable[Job], batch: Callable[[Job], Batch], tries: Tries) -> Iterator[Outcome]:
-        """Every row of the jobs once, made or given up alone.
-
-        Raises `ValueError` where the work refuses to be opened or no machine has room for a worker, and `RuntimeError`
-        where workers die again and again before they are ready.
+        """Every row of the jobs once, made or given up alone. Raises `ValueError` where the work refuses to be opened
+        or no machine has room for a worker, and `RuntimeError` where workers die again and again before they are ready.
         """
         from ray import data
 
@@ -96,10 +92,8 @@ class Cluster:
             yield outcome
 
     def _expect_room(self) -> None:
-        """Ray waits without a word for a machine that may come: says so, or refuses where none can.
-
-        Raises `ValueError` on a cluster of this machine alone.
-        """
+        """Ray waits without a word for a machine that may come: says so, or refuses where none can. Raises `ValueError`
+        on a cluster of this machine alone."""
         import ray
 
         asked = {"CPU": self.cpus, "GPU": self.gpus}

@@ -45,11 +45,9 @@ class Tally:
 
 
 def drive(results: Results, table: Batch, engine: Engine, *, retries: int = 2, shown: bool = False) -> Tally:
-    """Makes every missing row of this driver's share; then, where no share lacks any, the views in row order.
-
-    `shown` draws a bar of all shares' rows. Raises `RuntimeError` where as many rows as a job has were set aside before
-    a single one was made: no row is the cause of that. What is finished stays in the folder however this ends.
-    """
+    """Makes every missing row of this driver's share; then, where no share lacks any, the views in row order. `shown`
+    draws a bar of all shares' rows. Raises `RuntimeError` where as many rows as a job has were set aside before a
+    single one was made: no row is the cause of that. What is finished stays in the folder however this ends."""
     done, shares = results.done(), results.share[1]
     before = sum(map(len, done))
     tally, begun, crew = Tally(), monotonic(), engine.workers * shares

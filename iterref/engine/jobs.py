@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from iterref.columns import read_column, read_columns
 
 Record = dict[str, Any]
-COLUMNS = ("row", "document", "text", "reward", "best", "asked", "error")  # of a record
+COLUMNS = ("row", "document", "text", "reward", "best", "asked", "tokens", "error")  # of a record
 NAME = re.compile(r"(\d{10})-(\d{10})", re.ASCII)
 
 
@@ -62,10 +62,8 @@ def grid(rows: int, size: int) -> list[Job]:
 
 
 def missing(rows: int, size: int, done: Iterable[Job]) -> list[Job]:
-    """The largest jobs of the tree that hold every row which no finished job holds, in order.
-
-    Raises `ValueError` for a finished job that is none of the tree.
-    """
+    """The largest jobs of the tree that hold every row which no finished job holds, in order. Raises `ValueError` for a
+    finished job that is none of the tree."""
     jobs = grid(rows, size)
     below: dict[int, set[Job]] = {}
     for job in done:
@@ -106,19 +104,17 @@ class Batch:
         columns = {name: column[rows] for name, column in self.columns.items()}
         return Batch(self.rows[rows], self.prompts[rows], columns)
 
-    def hashes(self) -> list[str]:
-        """A hash of every row: its prompt and its columns."""
+    def hashes(self, fields: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+        """A hash of every row: its prompt, its columns, and the fields that its line has besides."""
         names = sorted(self.columns)
-        rows = zip(self.prompts, *(self.columns[name] for name in names), strict=True)
-        lines = (json.dumps([names, *row], default=str).encode() for row in rows)
+        rows = zip(self.prompts, fields or [{}] * len(self), *(self.columns[name] for name in names), strict=True)
+        lines = (json.dumps([names, *row], default=str, sort_keys=True).encode() for row in rows)
         return [blake2b(line, digest_size=8).hexdigest() for line in lines]
 
 
 def read_table(prompts: Any, columns: Any) -> Batch:
-    """All rows of a run: prompts, and columns of further fields.
-
-    Raises `ValueError` for no rows, a column of another length, and for a prompt that no file can hold.
-    """
+    """All rows of a run: prompts, and columns of further fields. Raises `ValueError` for no rows, a column of another
+    length, and for a prompt that no file can hold."""
     found = read_column(prompts, "prompts=")
     if not found:
         raise ValueError("there are no prompts: pass at least one")
@@ -183,11 +179,9 @@ Run = Callable[[deque[Job], Callable[[Job], Batch]], Iterator[Outcome]]
 
 @dataclass(frozen=True)
 class Tries:
-    """What fails is tried again, halved, and at last given up row by row.
-
-    A job of the `size` of the grid, or of one row, is tried `retries` times again; a half once. A row that is refused
-    (a prompt too long) is not tried again. With n rows in a job, a poison row is found in about 2 log2 n further jobs.
-    """
+    """What fails is tried again, halved, and at last given up row by row. A job of the `size` of the grid, or of one
+    row, is tried `retries` times again; a half once. A row that is refused (a prompt too long) is not tried again. With
+    n rows in a job, a poison row is found in about 2 log2 n further jobs."""
 
     size: int
     retries: int = 2

@@ -28,11 +28,8 @@ PATIENCE = 5.0  # seconds until a worker that has fallen silent is taken for dea
 
 
 class Local:
-    """An engine of `workers` processes; a context manager, leaving which ends them.
-
-    `timeout` is the most seconds that a job may take; the worker is killed then. `first` is the number of the first
-    worker's slot on this machine.
-    """
+    """An engine of `workers` processes; a context manager, leaving which ends them. `timeout` is the most seconds that
+    a job may take; the worker is killed then. `first` is the number of the first worker's slot on this machine."""
 
     def __init__(self, work: Work, workers: int = 1, *, timeout: float | None = None, first: int = 0) -> None:
         if workers < 1:
@@ -65,11 +62,9 @@ class Local:
         return tries.settle(self.run, jobs, batch)
 
     def run(self, queue: deque[Job], batch: Callable[[Job], Batch]) -> Iterator[Outcome]:
-        """Makes the jobs of a queue, to which more may be added between outcomes, and yields them as they end.
-
-        Raises `ValueError` where the work refuses to be opened, and `RuntimeError` where workers die again and again
-        before they are ready.
-        """
+        """Makes the jobs of a queue, to which more may be added between outcomes, and yields them as they end. Raises
+        `ValueError` where the work refuses to be opened, and `RuntimeError` where workers die again and again before
+        they are ready."""
         while queue or self._busy():
             self._start(len(queue))
             self._hand_out(queue, batch)

@@ -21,7 +21,7 @@ import iterref
 
 ROWS = "rows.txt"
 CODE = "reward.code"
-FORMAT = "iterref results 2"
+FORMAT = "iterref results 3"
 PACE = "made_with"  # written, and not compared
 # What a network is made of, its tokenizer included: settings and weights, and vocabularies by name.
 PARTS = (".json", ".safetensors", ".model", ".jinja")
@@ -62,11 +62,9 @@ class Manifest:
         return json.dumps(told, indent=1, ensure_ascii=False, default=str).encode() + b"\n"
 
     def goes_on(self, path: Path, *, code_may_differ: bool = False) -> bool:
-        """Whether the manifest of a folder is the same but for the reward's code, which differs if it may.
-
-        Raises `ValueError` for that of another run, saying what differs, and `Changed` where nothing does but the data
-        of some rows.
-        """
+        """Whether the manifest of a folder is the same but for the reward's code, which differs if it may. Raises
+        `ValueError` for that of another run, saying what differs, and `Changed` where nothing does but the data of some
+        rows."""
         try:
             there, here = _flat(json.loads(path.read_bytes())), _flat(json.loads(self.written()))
         except (ValueError, AttributeError):
@@ -96,10 +94,8 @@ def changed(file: Path, hashes: Sequence[str]) -> list[int]:
 
 
 def model_told(name: str, revision: str | None = None) -> dict[str, Any]:
-    """A model by its name, and by the hash of its files or the hub's revision.
-
-    Raises `FileNotFoundError` for one that is not there.
-    """
+    """A model by its name, and by the hash of its files or the hub's revision. Raises `FileNotFoundError` for one that
+    is not there."""
     return {"name": name, **_network(name, "models", revision)}
 
 
@@ -153,11 +149,17 @@ def _modules(file: Path, found: list[Path]) -> list[Path]:
         nodes = list(ast.walk(ast.parse(file.read_bytes())))
     except (SyntaxError, ValueError):
         return found  # running it says what is wrong
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-    for name in names:
-        place = file.parent / name.partition(".")[0]
-        for other in (place.with_suffix(".py"), *(place.rglob("*.py") if name and place.is_dir() else ())):
+    root = next(one for one in file.parents if not (one / "__init__.py").is_file())  # of the file's package
+    names = [(root, alias.name) for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [(file.parent, name) for _, name in names]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            above = [file.parents[node.level - 1]] if node.level else [root, file.parent]
+            written = [node.module] if node.module else [alias.name for alias in node.names]
+            names += [(folder, name) for folder in above for name in written]
+    for folder, name in names:
+        place = folder / name.partition(".")[0]
+        for other in (place.with_suffix(".py"), *(place.rglob("*.py") if place.is_dir() else ())):
             if other.is_file() and other not in found:
                 _modules(other, found)
     return found
@@ -166,13 +168,11 @@ def _modules(file: Path, found: list[Path]) -> list[Path]:
 def _hash_of(files: Sequence[Path], folder: Path | None = None) -> str:
     """A hash of the names, or the paths in a folder, and the bytes of files."""
     names = [one.relative_to(folder).as_posix() if folder else one.name for one in files]
-    return _hash("".join(f"{name} {file_hash(one)}\n" for name, one in zip(names, files, strict=True)).encode())
-
-
-def file_hash(file: Path) -> str:
-    """A hash of a file's bytes."""
-    with open(file, "rb") as opened:
-        return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
+    lines = ""
+    for name, file in zip(names, files, strict=True):
+        with open(file, "rb") as opened:
+            lines += f"{name} {file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()}\n"
+    return _hash(lines.encode())
 
 
 def _hash(content: bytes) -> str:

@@ -11,12 +11,11 @@ point leaves a part or none. The bytes of the views follow from the rows alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iterref.engine import manifest
 from iterref.engine.jobs import COLUMNS, Batch, Job, Record, missing, record
@@ -30,32 +29,71 @@ GROUP = 8192  # rows of a group of the merged Parquet file
 ASKED = ("nfe", "reward_calls", "depth")
 
 
-@cache
-def schema() -> pa.Schema:
-    """The columns of the Parquet files."""
+class Lines(NamedTuple):
+    """What the lines of the input have: their own `fields` by row, which the views carry, and the names under which
+    they have prompts and texts."""
+
+    fields: Sequence[Mapping[str, Any]] = ()
+    prompt: str = "document"
+    text: str = "text"
+
+    def line(self, found: Record) -> Record:
+        """A record under the input's names, with the fields of its row."""
+        own = self.fields[found["row"]] if self.fields else {}
+        return {"row": found["row"], **own, **{self._called(name): one for name, one in found.items()}}
+
+    def schema(self) -> pa.Schema:
+        """The columns of the Parquet file; a field of mixed types is text, as JSON writes it."""
+        import pyarrow as pa
+
+        asked, text, number = pa.struct([(name, pa.float64()) for name in ASKED]), pa.string(), pa.float64()
+        kinds = (text, text, number, number, asked, pa.list_(pa.int64()), text)
+        found = dict(zip(map(self._called, COLUMNS[1:]), kinds, strict=True))
+        own = dict.fromkeys(name for line in self.fields for name in line if name not in {"row", *found})
+        types = {name: _type([line.get(name) for line in self.fields]) for name in own} | found
+        return pa.schema([pa.field("row", pa.int64(), nullable=False), *types.items()])
+
+    def _called(self, name: str) -> str:
+        return {"document": self.prompt, "text": self.text}.get(name, name)
+
+
+PLAIN = Lines()
+
+
+def _texts(line: Record, names: Sequence[str]) -> Record:
+    """A line whose values of some names are text."""
+    others = {name: line[name] for name in names if not isinstance(line.get(name), str | None)}
+    return line | {name: json.dumps(one, ensure_ascii=False) for name, one in others.items()}
+
+
+def _type(values: list[Any]) -> pa.DataType:
+    """The type of a column, that of text where Parquet would not give back its values."""
     import pyarrow as pa
 
-    asked = pa.struct([(name, pa.float64()) for name in ASKED])
-    others = zip(COLUMNS[1:], (pa.string(), pa.string(), pa.float64(), pa.float64(), asked, pa.string()), strict=True)
-    return pa.schema([pa.field("row", pa.int64(), nullable=False), *others])
+    try:
+        column = pa.array(values)
+        kept = column.to_pylist() == values and "struct<>" not in str(column.type)
+    except (pa.ArrowException, OverflowError):
+        kept = False
+    return column.type if kept else pa.string()
 
 
 class Results:
-    """The folder of one run, open for one driver; a context manager, leaving which lets another go on.
+    """The folder of one run, open for one driver; a context manager, leaving which lets another go on. `share` (rank,
+    of how many) are the jobs that this driver makes: every n-th of the grid. The views have the fields of the `given`
+    input, too."""
 
-    `share` (rank, of how many) are the jobs that this driver makes: every n-th of the grid.
-    """
-
-    def __init__(self, folder: Path, told: manifest.Manifest, *, share: tuple[int, int] = (0, 1), retry: bool = False):
-        """Begins a run, or goes on with it; with `retry` rows that were set aside are missing again.
-
-        Raises `ValueError` for a folder of another run, or of something else, and for one that is written to.
-        """
+    def __init__(
+        self, folder: Path, told: manifest.Manifest, *,
+        share: tuple[int, int] = (0, 1), retry: bool = False, given: Lines = PLAIN,
+    ) -> None:  # fmt: skip
+        """Begins a run, or goes on with it; with `retry` rows that were set aside are missing again. Raises
+        `ValueError` for a folder of another run, or of something else, and for one that is written to."""
         for module in ("pyarrow", "filelock"):
             require(module, "data", "a folder of results")
         from filelock import FileLock, Timeout
 
-        self.folder, self.rows, self.size, self.share = folder, told.rows, told.job_rows, share
+        self.folder, self.rows, self.size, self.share, self.given = folder, told.rows, told.job_rows, share, given
         self._parts = folder / "parts"
         self.notes: list[str] = []  # what has changed since the run was begun
         try:
@@ -124,23 +162,22 @@ class Results:
         self.write(job, [record(row, prompt, error=error.encode("utf-8", "replace").decode())])
 
     def merge(self) -> int | None:
-        """Makes the views, and returns how many rows were set aside; None, and no view, while rows are missing.
-
-        Raises `ValueError` for a damaged part.
-        """
+        """Makes the views, and returns how many rows were set aside; None, and no view, while rows are missing. Raises
+        `ValueError` for a damaged part."""
         if missing(self.rows, self.size, self.done()):
             return None
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        aside: list[bytes] = []
+        aside, schema = list[bytes](), self.given.schema()
+        text = [name for name, kind in zip(schema.names, schema.types, strict=True) if kind == pa.string()]
         lines, table, failed = (self.folder / name for name in ("results.jsonl", "results.parquet", "failed.jsonl"))
         with self._expect_room():
-            with whole(table) as packed, whole(lines) as file, pq.ParquetWriter(packed, schema()) as writer:
-                rows = chain.from_iterable(map(self._read, self.done()))
+            with whole(table) as packed, whole(lines) as file, pq.ParquetWriter(packed, schema) as writer:
+                rows = map(self.given.line, chain.from_iterable(map(self._read, self.done())))
                 while group := list(islice(rows, GROUP)):
                     file.writelines(map(_line, group))
-                    writer.write_table(pa.Table.from_pylist(group, schema()))
+                    writer.write_table(pa.Table.from_pylist([_texts(each, text) for each in group], schema))
                     aside += [_line(each) for each in group if each["error"] is not None]
             failed.unlink(missing_ok=True)
             if aside:

@@ -22,12 +22,9 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Texts:
-    """The work of `generate`.
-
-    `model` and `place` go to `iterref.load`; `reward` is a function without arguments that makes the reward in the
-    worker; `options` go to `iterref.generate`; `sample` are a few rows by which the options are checked before any job.
-    `gpus` are those of a worker alone, 0 where something else hands them out.
-    """
+    """The work of `generate`. `model` and `place` go to `iterref.load`; `reward` is a function without arguments that
+    makes the reward in the worker; `options` go to `iterref.generate`; `sample` are a few rows by which the options are
+    checked before any job. `gpus` are those of a worker alone, 0 where something else hands them out."""
 
     model: str
     place: Mapping[str, Any]
@@ -76,19 +73,18 @@ def texts(model: Any, reward: Any, options: Mapping[str, Any], batch: Batch) -> 
         raise Poison(said(error.__cause__ or error)) from error
     except (ValueError, TypeError) as error:
         raise Poison(said(error), again=False) from error
-    found = zip(result.texts or [], result.rewards.tolist(), result.best.reward.tolist(), strict=True)
+    values = (result.rewards.tolist(), result.best.reward.tolist(), result.tokens.tolist())
+    found = zip(result.texts or [], *values, strict=True)
     asked = {name: float(value) for name, value in vars(result.asked).items()}
     return [
-        record(row, prompt, text=text, reward=_finite(value), best=_finite(best), asked=asked)
-        for row, prompt, (text, value, best) in zip(rows, prompts, found, strict=True)
+        record(row, prompt, text=text, reward=_finite(value), best=_finite(best), asked=asked, tokens=tokens)
+        for row, prompt, (text, value, best, tokens) in zip(rows, prompts, found, strict=True)
     ]
 
 
 def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -> None:
     """Raises `ValueError` for options that fit no row: an unknown method, a budget too small, a column that lacks.
-
-    Prompts of the sample that the model refuses are passed over.
-    """
+    Prompts of the sample that the model refuses are passed over."""
     import torch
 
     from iterref.arguments import checked_reward
@@ -96,6 +92,8 @@ def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -
     from iterref.generation import begun, fitted, method_of, pose
 
     reward, given = checked_reward(reward, 1), dict(options)
+    if (size := given.pop("max_new_tokens", None)) is not None:
+        model = model.with_length(size)
     method, pool = begun(method_of(given.pop("sampler", None)), reward, given.pop("start", None))
     fitted(method, given.pop("budget", None), pool)
     left: dict[str, Any] = {"alpha": None, "temperature": 1.0, "forbidden": (), "max_rows": None, "seed": 0}

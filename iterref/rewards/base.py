@@ -42,7 +42,7 @@ def guarded(rows: Tensor) -> Iterator[None]:
         yield
     except RewardError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # one that ends the process would end a command without a word
         hint = "fix the reward, or return -inf for a text that it cannot judge"
         if isinstance(error, IndexError) and "string index" in str(error):
             hint = "a text may be empty; a function of messages says so by `completions: list[list[dict]]`"

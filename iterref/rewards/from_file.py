@@ -1,8 +1,14 @@
-"""Rewards from a Python file of the user's own, FILE.py:NAME, imported as Python imports the modules beside a script:
-its folder goes on `sys.path`, and by its own name data classes, pickles and process pools find it again."""
+"""Rewards from a Python file of the user's own, which is imported as Python imports the modules beside a script.
+
+FILE.py:NAME      the file's folder goes on `sys.path`, and the module has the file's own name, by which data classes,
+                  pickles and process pools find it again; one that imports relatively is imported as a part of the
+                  package that it is in
+"""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 import re
 import sys
@@ -44,16 +50,23 @@ def _module(file: Path) -> ModuleType:
     key = (str(file), state.st_mtime_ns, state.st_size)
     if key in _LOADED:
         return _LOADED[key]
-    folder = str(file.parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    name = _name(file)
+    root = file.parent
+    while _relative(file) and (root / "__init__.py").is_file():
+        root = root.parent
+    for folder in dict.fromkeys((str(file.parent), str(root))):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    name = _name(file) if root == file.parent else ".".join(file.relative_to(root).with_suffix("").parts)
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     before = {name: sys.modules[name]} if name in sys.modules else {}
     sys.modules[name] = module
     try:
+        if root != file.parent:
+            package = importlib.import_module(name.rpartition(".")[0])
+            if str(file.parent) not in package.__path__:
+                raise ImportError(f"another package is called {package.__name__}: rename one")
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
@@ -61,6 +74,15 @@ def _module(file: Path) -> ModuleType:
         raise ValueError(f"{file} cannot be run ({type(error).__name__}: {error}): fix it") from error
     _LOADED[key] = module
     return module
+
+
+def _relative(file: Path) -> bool:
+    """Whether a file imports from its own package, as in `from .near import judge`."""
+    try:
+        nodes = ast.walk(ast.parse(file.read_bytes()))
+    except (SyntaxError, ValueError):
+        return False  # running it says what is wrong
+    return any(isinstance(node, ast.ImportFrom) and node.level for node in nodes)
 
 
 def _name(file: Path) -> str:

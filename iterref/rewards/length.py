@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from iterref.numbers import whole_number
 from iterref.rewards.algebra import TextComposable
 
 
@@ -17,7 +18,7 @@ class Length(TextComposable):
     words: int = 8
 
     def __post_init__(self) -> None:
-        if self.words < 1:
+        if whole_number("words", self.words, "give a number of words") < 1:
             raise ValueError(f"length is nearness to a number of words, got {self.words}: give at least 1")
 
     def __call__(self, completions: list[str]) -> list[float]:

@@ -16,11 +16,9 @@ from iterref.strings import read, split
 
 
 def sampler_from_string(text: str | Sampler) -> Sampler:
-    """A sampler from "name" or "name:option=value,option=value"; one that is built already is returned as it is.
-
-    Raises `ValueError` for an unknown name or option, with the nearest known one, and for a value that cannot be read,
-    and `TypeError` for what is neither a string nor a sampler.
-    """
+    """A sampler from "name" or "name:option=value,option=value"; one that is built already is returned as it is. Raises
+    `ValueError` for an unknown name or option, with the nearest known one, and for a value that cannot be read, and
+    `TypeError` for what is neither a string nor a sampler."""
     if isinstance(text, Sampler):
         return text
     if not isinstance(text, str):

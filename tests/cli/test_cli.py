@@ -155,7 +155,7 @@ def test_generate_takes_a_function_of_the_users(fake: None, tmp_path: Path) -> N
         (["--reward", "rouge"], "one", "needs a column `reference`: give JSON input"),
         (["--alpha", "0"], "one", "alpha must be positive"),
         (["--temperature", "-1"], "one", "temperature must be positive"),
-        (["--budget", "lots"], "one", "cannot be read"),
+        (["--budget", "lots"], "one", "needs a number, got 'lots'"),
         (["--budget", "2"], "one", "leaves no room after the 128 NFE of the drafts"),
         (["--budget", "0"], "one", "a budget needs a positive NFE"),
         (["--nonsense"], "one", "No such option"),

@@ -127,7 +127,7 @@ def test_infill_inserts_in_an_empty_region(fake: None) -> None:
         ("refine", ["--method", "ancestral"], lines("alpha"), "ancestral"),
         ("refine", ["--reward", "consensu"], lines("alpha"), "did you mean 'consensus'"),
         ("refine", ["--alpha", "0"], lines("alpha"), "alpha must be positive"),
-        ("refine", ["--budget", "lots"], lines("alpha"), "cannot be read"),
+        ("refine", ["--budget", "lots"], lines("alpha"), "needs a number, got 'lots'"),
         ("refine", ["--budget", "2"], lines("alpha"), "leaves no room after the 128 NFE of the drafts"),
         ("infill", [], lines("alpha"), "text 0 marks nothing"),
         ("infill", [], lines("alpha [beta]", "alpha [beta"), "text 1 leaves a region open"),

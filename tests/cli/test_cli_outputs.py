@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 import torch
 
 from iterref import cli, editing, files, loading
-from iterref.cli import edit, writing
+from iterref.cli import runs, writing
 from iterref.files import expect_writable, whole
+from iterref.rewards import from_file
 from tests.support.commands import call, refused
 from tests.support.fakes import FakeModel
 
@@ -102,6 +104,48 @@ def test_a_file_that_may_not_be_written_is_refused(
     refused(call("generate", *both, text="one\n"), "is to be written twice: name two files")
 
 
+OUTPUTS = ["generate --out", "generate --html", "refine --out", "infill --out", "compare --out"]
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+def test_the_input_is_no_output(no_model: None, command: str, tmp_path: Path) -> None:
+    """Before, it was overwritten."""
+    name, option = command.split()
+    file, link = tmp_path / "texts.jsonl", tmp_path / "link.jsonl"
+    link.symlink_to(file)
+    content = line(document="one", text="[alpha]")
+    file.write_text(content)
+    more = ("--method", "iterref", "--method", "smc", "--budget", "4") if name == "compare" else ()
+    for path in (file, link):
+        refused(call(name, str(file), option, str(path), *more), "is the input, which would be lost: name another file")
+    assert file.read_text() == content
+    refused(call("generate", option, f"{tmp_path}/new/", text="one\n") if name == "generate" else call(name, str(file),
+            option, f"{tmp_path}/new/", *more), "it is a folder): name a file in it")  # fmt: skip
+
+
+def test_a_reward_that_goes_to_another_folder_takes_no_output_along(
+    fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    file = tmp_path / "moving.py"
+    body = f"    os.chdir({str(there)!r})\n    return [1.0] * len(completions)\n"
+    file.write_text(f"import os\ndef f(completions):\n{body}")
+    done = call("generate", "--method", METHOD, "--reward", f"{file}:f", "--out", "out.txt", text="one\n")
+    assert done.exit_code == 0, done.output
+    assert os.listdir(here) == ["out.txt"] and os.listdir(there) == []
+
+
+def test_a_reward_that_ends_the_process_is_an_error(fake: None, tmp_path: Path) -> None:
+    """Before, the command ended with exit code 0 and without texts."""
+    file = tmp_path / "ending.py"
+    file.write_text("import sys\ndef f(completions):\n    sys.exit(0)\n")
+    done = call("generate", "--method", METHOD, "--reward", f"{file}:f", text="one\n")
+    refused(done, "the reward raised SystemExit (0) in a call for row 0", code=1)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_disk_that_fills_up_during_the_run_loses_nothing(
     fake: None, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -179,59 +223,146 @@ def test_tokens_that_a_text_came_with_are_taken_and_those_of_another_text_are_no
 # --- what broke off ---------------------------------------------------------------------------------------------------
 
 STOPPING = """
+from pathlib import Path
+
 calls = []
 
 def stopping(completions):
     calls.append(1)
-    if len(calls) == {call}:
-        raise KeyboardInterrupt
+    if len(calls) == {call} and not Path({quiet!r}).exists():
+        raise {error}
     return [0.5 * len(text) for text in completions]
 """
 LONG = "iterref:steps=2,moves=9,tries=2,decisions=1,early=0"
+EDITED = [line(document="one", text="[alpha] beta", id=row) for row in range(5)]
 RUNS = {
-    "generate": (LONG, line(document="one", id=1) + line(document="one two", id=2)),
-    "refine": ("iterref:moves=9,tries=2", line(document="one", text="alpha") + line(document="one two", text="gamma")),
-    "infill": (LONG, line(document="one", text="[alpha] beta") + line(document="one two", text="gamma [alpha] gamma")),
+    "generate": (LONG, [line(document=" ".join(["one"] * (1 + row % 3)), id=row) for row in range(5)]),
+    "refine": ("iterref:moves=9,tries=2", [each.replace("[", "").replace("]", "") for each in EDITED]),
+    "infill": (LONG, EDITED),
 }
 
 
+def stopping(folder: Path, call: int, error: str = "KeyboardInterrupt") -> tuple[str, Path]:
+    """A reward that breaks off at a call, unless a file is there, which is no part of its code."""
+    file, quiet = folder / "mine.py", folder / "quiet"
+    file.write_text(STOPPING.format(call=call, quiet=str(quiet), error=error))
+    from_file._LOADED.clear()  # calls are counted from the first one
+    return f"{file}:stopping", quiet
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "GeneratorExit"])  # the latter as a kill, which writes nothing
 @pytest.mark.parametrize("name", RUNS)
-def test_after_ctrl_c_the_same_command_goes_on_from_its_file(fake: None, name: str, tmp_path: Path) -> None:
-    file, out, (method, text) = tmp_path / "mine.py", tmp_path / "out.jsonl", RUNS[name]
-    file.write_text(STOPPING.format(call=5))
-    options = ("--json", "--method", method, "--out", str(out))
-    command = (name, *options, "--reward", f"{file}:stopping")
-    refused(call(*command, text=text), f"the texts so far are written to {out}: rerun the command to resume", code=1)
-    reached = entries(out.read_text())
-    assert all(each["unfinished"] and each["text"] and each["tokens"] for each in reached)
-    file.write_text(STOPPING.format(call=0))
-    refused(call(*command, "--seed", "1", text=text), "holds the unfinished texts of another command", code=2)
-    refused(call(*command, text=text.replace("two", "three")), "holds the unfinished texts of another command")
-    assert entries(out.read_text()) == reached  # a refusal leaves them alone
+def test_a_rerun_after_ctrl_c_gives_the_file_of_the_undisturbed_run(
+    fake: None, name: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "PART", 2)
+    out, (method, lines) = tmp_path / "out.jsonl", RUNS[name]
+    reward, quiet = stopping(tmp_path, 5 if name == "infill" else 17, error)
+    command = (name, "--json", "--method", method, "--out", str(out), "--reward", reward)
+    text = "".join(lines)
+    quiet.touch()
+    assert call(*command, text=text).exit_code == 0
+    undisturbed = out.read_bytes()
+    assert call(*command, text=text).stderr == "" and out.read_bytes() == undisturbed  # what is finished is made anew
+    quiet.unlink()
+    out.unlink()
+    from_file._LOADED.clear()
+    if error != "KeyboardInterrupt":
+        with pytest.raises(GeneratorExit):
+            call(*command, text=text)
+        if name == "infill":
+            return  # one part: a kill leaves no file
+        assert sum("unfinished" in each for each in entries(out.read_text())) == 3
+    else:
+        told = f"the texts so far are written to {out}: rerun the command to resume"
+        refused(call(*command, text=text), told, code=1)
+        reached, finished = entries(out.read_text()), 0 if name == "infill" else 2
+        assert [("unfinished" in each, each["text"] is None) for each in reached[: finished + 2]] == [
+            (row >= finished, False) for row in range(finished + 2)
+        ]
+    quiet.touch()
     done = call(*command, text=text)
-    assert done.exit_code == 0 and f"going on from the texts in {out}" in done.stderr, done.output
-    found = entries(out.read_text())
-    for new, old, own in zip(found, reached, entries(text), strict=True):
-        assert new["reward"] >= old["reward"] and new["cost"]["nfe"] > old["cost"]["nfe"]
-        assert "unfinished" not in new and "marked" not in new and own.keys() <= new.keys()
-    if name == "infill":
-        assert found[0]["text"].endswith(" beta") and found[1]["text"].startswith("gamma ")
-    assert call(*command, text=text).stderr == ""  # what is finished is made anew
+    assert done.exit_code == 0 and ("going on with the texts" in done.stderr) is (name != "infill"), done.output
+    assert out.read_bytes() == undisturbed
+
+
+def test_a_pipe_takes_every_line_once(fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "PART", 2)
+    command, text = ("generate", "--json", *SMALL), "one\n" * 5
+    pipe, found = tmp_path / "pipe", list[str]()
+    os.mkfifo(pipe)
+
+    def read() -> None:
+        for _ in range(2):  # whoever reads a pipe again would see what is written again
+            with open(pipe) as file:
+                found.append(file.read())
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    assert call(*command, "--out", str(pipe), text=text).exit_code == 0
+    with open(pipe, "w") as file:
+        file.write("the end")
+    reader.join(10)
+    assert found == [call(*command, text=text).stdout, "the end"]
+
+
+def test_another_run_does_not_go_on_in_the_file(fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options, input, a reward's code, a model's weights."""
+    model, out = tmp_path / "model", tmp_path / "out.jsonl"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    reward, quiet = stopping(tmp_path, 5)
+    command = ("generate", "--json", "--method", LONG, "--out", str(out), "--model", str(model), "--reward", reward)
+    text = line(document="one") + line(document="one two")
+    assert call(*command, text=text).exit_code == 1
+    reached, told = out.read_bytes(), "holds the unfinished texts of another command"
+    quiet.touch()
+    refused(call(*command, "--seed", "1", text=text), told)
+    refused(call(*command, "--max-new-tokens", "2", text=text), told)
+    refused(call(*command, text=text.replace("two", "three")), told)
+    refused(call("refine", *command[1:], text=line(document="one", text="alpha") * 2), told)
+    (model / "model.safetensors").write_bytes(b"other weights")
+    refused(call(*command, text=text), told)
+    (model / "model.safetensors").write_bytes(b"weights")
+    file = tmp_path / "mine.py"
+    code = file.read_text()
+    file.write_text(code.replace("0.5", "0.6"))
+    refused(call(*command, text=text), told)
+    assert out.read_bytes() == reached  # a refusal leaves them alone
+    file.write_text(code)
+    assert call(*command, "--max-rows", "1", text=text).exit_code == 0  # the pace may change
+
+
+def test_a_prompt_of_a_later_part_is_refused_first(
+    fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And rows are called by their places in the input, whatever their part."""
+    monkeypatch.setattr(runs, "PART", 2)
+    file = tmp_path / "mine.py"
+    file.write_text("def never(completions, prompts):\n"
+                    "    return [float('-inf') if 'two' in prompt else 1.0 for prompt in prompts]\n")  # fmt: skip
+    command = ("--method", METHOD, "--reward", f"{file}:never")
+    refused(call("generate", *command, text="one\n" * 3 + "much too long a prompt for this\n"), "prompt 3 has 7 words")
+    texts = line(document="one", text="alpha") * 3 + line(document="one " * 7, text="alpha")
+    refused(call("refine", *command, text=texts), "prompt 3 has 7 words")
+    done = call("generate", *command, text="one\n" * 3 + "one two\n")
+    assert done.exit_code == 0 and "row 3: the reward forbade every text" in done.stderr
 
 
 def test_a_run_that_broke_off_within_its_drafts_keeps_them(fake: None, tmp_path: Path) -> None:
     """No reward has judged a text yet: before, nothing was written."""
-    file = tmp_path / "mine.py"
     for method in ("iterref:steps=3,moves=9", "smc:particles=2,steps=4"):
-        file.write_text(STOPPING.format(call=1))
-        command = ("generate", "--json", "--method", method, "--reward", f"{file}:stopping")
+        reward, quiet = stopping(tmp_path, 1)
+        quiet.unlink(missing_ok=True)
+        command = ("generate", "--json", "--method", method, "--reward", reward)
         done = call(*command, text="one\none two\n")
         refused(done, "interrupted; the texts so far are written: go on from these lines with `iterref refine`", code=1)
         found = entries(done.stdout)
         assert [each["document"] for each in found] == ["one", "one two"]
         assert all(each["text"] is not None and each["reward"] is None for each in found)
-        file.write_text(STOPPING.format(call=0))  # and the advice works
-        command = ("refine", "--json", "--method", "iterref:moves=2", "--reward", f"{file}:stopping")
+        quiet.touch()  # and the advice works
+        command = ("refine", "--json", "--method", "iterref:moves=2", "--reward", reward)
         again = call(*command, text=done.stdout)
         assert again.exit_code == 0 and all(each["reward"] is not None for each in entries(again.stdout)), again.output
 
@@ -248,29 +379,6 @@ def test_the_pool_s_drafts_are_kept_before_the_method_has_any(
     done = call("generate", "--json", "--method", METHOD, "--reward", "consensus:n=3", text="one\none two\n")
     assert done.exit_code == 1 and "the texts so far are written" in done.stderr, done.output
     assert all(each["reward"] is None and each["tokens"] for each in entries(done.stdout))
-
-
-def test_a_method_that_cannot_start_from_texts_says_so(fake: None, tmp_path: Path) -> None:
-    file, out = tmp_path / "mine.py", tmp_path / "out.jsonl"
-    file.write_text(STOPPING.format(call=2))
-    command = ("generate", "--json", "--method", "smc:particles=2,steps=4", "--out", str(out))
-    done = call(*command, "--reward", f"{file}:stopping", text="one\n")
-    refused(done, f"the texts so far are written to {out}: go on from them with `iterref refine {out}`", code=1)
-    assert "unfinished" not in entries(out.read_text())[0]
-    file.write_text(STOPPING.format(call=0))
-    assert call("refine", str(out), "--method", METHOD, "--reward", f"{file}:stopping").exit_code == 0
-
-
-def test_marks_come_back_around_what_the_regions_hold() -> None:
-    for marked, text, wanted in (
-        ("police [arrest two] men", "police find some men", "police [find some] men"),
-        ("[a] cat [sat]", "the cat lay down", "[the] cat [lay down]"),
-        ("a [b] c", "a  c", "a []c"),  # the blank belongs to what is kept
-        (r"\[x\] [b]", "[x] d", r"\[x\] [d]"),
-        ("a [b]", "other", None),
-    ):
-        found = edit.remarked(marked, text)
-        assert (found and " ".join(found.split())) == (wanted and " ".join(wanted.split()))
 
 
 def test_every_command_that_writes_checks_its_outputs() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -350,7 +351,7 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: session().back([0]), "1 nodes for 2 rows"),
     (lambda: session().history.tree(5), "there is no row 5"),
     (lambda: session().infill(["[alpha] gamma"]), "1 texts for 2 rows"),
-    (lambda: session().infill("[alpha] gamma"), "one string for 2 rows"),
+    (lambda: session().infill("[alpha] gamma"), "marked= is one string: pass a list"),
     (lambda: session().infill([None, None]), "every row is None"),
     (lambda: session().infill([None, "[beta] alpha"]), "text 1 reads 'beta alpha' without its marks"),
     (lambda: session().infill(["alpha [] gamma", None], length=0), "at least 1 token"),
@@ -396,3 +397,22 @@ def test_the_bundled_model_keeps_the_text_outside_the_marks():
     held = edit(tiny_news(), done.tokens, prompts=DOCUMENTS, reward=lambda completions: [0.0] * len(completions),
                 drift=0.3).refine(strength=0.3, sampler="iterref:moves=3,tries=2")  # fmt: skip
     assert float(held.drift.max()) <= 0.3
+
+
+def test_texts_of_other_types_are_refused_and_columns_are_read_by_position() -> None:
+    """Before: a float tensor was cut to whole numbers, `parent="no"` was true, a Series of marked texts a traceback."""
+    def begun(texts: Any = ("alpha", "beta gamma")) -> Editing:
+        return edit(FakeModel(), texts, prompts=["one", "one two"], reward=beta, room=None)
+
+    for wrong in (torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), torch.zeros(2, 3, dtype=torch.bool)):
+        with pytest.raises(TypeError, match=r"the texts are a tensor \(2.*: give token ids \(B, L\)"):
+            begun(wrong)
+    with pytest.raises(TypeError, match="parent= is a str .'no'.: pass True or False"):
+        begun().vary(2, parent="no", sampler="iterref:moves=1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="progress= is a str"):
+        begun().refine(progress="no", sampler="iterref:moves=1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the marked text 0 is a bytes"):
+        begun().infill([b"[alpha]", None])  # type: ignore[list-item]
+    marked, method = ["[alpha]", None], "iterref:steps=2,moves=1"
+    series = pd.Series(marked, index=[1, 0])
+    assert begun().infill(series, sampler=method).texts == begun().infill(marked, sampler=method).texts

@@ -290,4 +290,4 @@ def test_damaged_parts_are_named(tmp_path: Path) -> None:
 
 
 def test_the_schema_has_the_columns_of_records() -> None:
-    assert tuple(results.schema().names) == jobs.COLUMNS
+    assert tuple(results.PLAIN.schema().names) == jobs.COLUMNS

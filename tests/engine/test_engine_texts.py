@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -21,6 +22,7 @@ from iterref.engine import local, manifest
 from iterref.engine.jobs import Batch, Poison, grid, read_table
 from iterref.engine.texts import VISIBLE, Texts, own_gpus
 from iterref.generation import generate
+from tests.support import families
 from tests.support.commands import METHOD, call, refused
 from tests.support.engine_runs import NEWS, REAL, lines, objects, same_as_alone
 from tests.support.engine_work import Here
@@ -200,6 +202,65 @@ def test_the_command_writes_a_folder_and_goes_on_in_it(fake: None, tmp_path: Pat
     refused(seeded, "holds a run with options.seed 0 and not 1: give the options")
     other = call(*command, "--reward", "length:2", text=lines(*PROMPTS[:4], "two"))
     refused(other, "the data of row 4 of the input are not")
+
+
+FIELDS = [
+    {"prompt": "one", "id": "a7", "place": 1, "tags": ["x", 1], "mixed": 1, "huge": 2**70, "at": {"b": None}, "row": 9},
+    {"prompt": "one two", "id": "b8", "place": 2, "tags": [], "mixed": "two", "huge": 1, "at": {}, "row": 8},
+    {"prompt": "one", "id": "\u2028", "place": 3, "tags": [None], "mixed": 2.5, "huge": 0, "at": {"c": [1]}, "row": 7},
+]
+
+
+def test_the_folder_carries_all_fields_and_the_next_command_reads_it(fake: None, tmp_path: Path) -> None:
+    """As `--json` does: ids and columns, TRL's names, tokens; a field of mixed types is JSON in the Parquet file."""
+    text = "".join(json.dumps(line) + "\n" for line in FIELDS)
+    common = ("--method", METHOD, "--reward", "length:2")
+    out = tmp_path / "out"
+    done = call("generate", "--engine", "local", "--out", str(out), "--job-rows", "2", *common, text=text)
+    assert done.exit_code == 0, done.output
+    found, plain = objects(out / "results.jsonl"), call("generate", "--json", *common, text=text)
+    for row, (line, own, one) in enumerate(zip(found, FIELDS, read(plain.stdout), strict=True)):
+        assert {**own, "row": row}.items() <= line.items() and "document" not in line and "text" not in line
+        assert {name: line[name] for name in ("completion", "reward", "tokens")}.items() <= one.items()
+        assert FakeModel().decode(torch.tensor([line["tokens"]])) == [line["completion"]]
+    packed = pq.read_table(out / "results.parquet").to_pylist()
+    texts = ("tags", "mixed", "huge", "at")
+    assert [{**line, **{name: json.loads(line[name]) if not isinstance(line[name], str) or line[name] != "two"
+                        else "two" for name in texts}} for line in packed] == found  # fmt: skip
+    for file in ("results.jsonl", "results.parquet"):
+        again = call("refine", str(out / file), "--json", "--method", "iterref:moves=2", "--reward", "length:2")
+        assert again.exit_code == 0, again.output
+        for line, own in zip(read(again.stdout), FIELDS, strict=True):
+            assert line["id"] == own["id"] and line["place"] == own["place"]
+            assert not {"best", "asked", "error"} & {*line}  # said of the run before
+    other = text.replace("a7", "a8")
+    refused(call("generate", "--engine", "local", "--out", str(out), "--job-rows", "2", *common, text=other), "row 0")
+
+
+def read(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
+def test_an_engine_s_answers_have_at_most_the_new_tokens_of_generate_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, text = families.folder(tmp_path, "llada"), "cat\nthe dog ran the cat\n"
+    command = ["generate", "--model", str(model), "--method", "best_of_n:steps=2,n=2", "--reward", "length:2"]
+    plain = call(*command, "--json", "--max-new-tokens", "3", text=text)
+    assert plain.exit_code == 0, plain.output
+    assert [len(json.loads(line)["tokens"]) for line in plain.stdout.splitlines()] == [3, 3]
+    monkeypatch.setattr(local, "Local", lambda work, workers, **options: Here(work))
+    engine = [*command, "--engine", "local", "--out", str(tmp_path / "out")]
+    assert call(*engine, "--max-new-tokens", "3", text=text).exit_code == 0
+    found = objects(tmp_path / "out" / "results.jsonl")
+    assert [each["text"] for each in found] == [json.loads(line)["text"] for line in plain.stdout.splitlines()]
+    told = "holds a run with options.max_new_tokens 3 and not 4"
+    refused(call(*engine, "--max-new-tokens", "4", text=text), told)
+    refused(call(*engine, "--max-new-tokens", "0", text=text), "0 is not in the range x>=1")
+    other = [*engine[:-1], str(tmp_path / "other"), "--max-new-tokens", "3"]
+    refused(call(*other, "--length", "5", text="a\n"), "say one of --length and --max-new-tokens")
+    refused(call(*other, "--model", "tiny-news", text="a\n"), "max_new_tokens= is for models that")
+    refused(call(*command, "--model", "tiny-news", "--max-new-tokens", "3", text="a\n"), "max_new_tokens= is for")
 
 
 def test_rows_that_were_set_aside_make_exit_code_1_and_can_be_tried_again(fake: None, tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def test_what_is_absent_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None
     for kind in (ValueError, ImportError, MissingExtra):
         with pytest.raises(kind, match=r"^a page with pictures needs pillow: pip install 'iterref\[images\]'$"):
             require("PIL", "images", "a page with pictures")
+    with pytest.raises(MissingExtra, match="^a tokenizer needs nowhere.x: pip install"):
+        require("nowhere.x", "sentencepiece", "a tokenizer")
     require("torch", "data", "everything")
 
 

@@ -25,7 +25,7 @@ MOST_LINES = 350
 ORDER = [
     {"columns", "fence", "files", "interrupts", "legacy", "lines", "optional", "paired", "progress", "sources"},
     {"packaged"},
-    {"forms", "hub", "registry"},
+    {"forms", "hub", "registry", "numbers"},
     {"lazy", "strings", "random"},
     {"noise"},
     {"denoiser"},

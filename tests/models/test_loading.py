@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import numpy as np
 import pytest
 
 from iterref import loading
@@ -124,3 +126,21 @@ def test_a_pipeline_of_images_is_recognised_by_its_index(tmp_path):
             load(folder, **wrong)
     with pytest.raises(ValueError, match="consensus compares texts"):
         generate(model, ["a bird"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"length": True}, r"length= is a bool \(True\) and no whole number"),
+        ({"length": "48"}, "length= is a str .'48'. and no whole number"),
+        ({"length": 32.0}, "length= is a float"),
+        ({"length": 0}, "a canvas needs at least one position, got length=0"),
+        ({"lossy": "no"}, "lossy= is a str .'no'.: pass True or False"),
+        ({"compile": "yes"}, "compile= is a str .'yes'.: pass True or False"),
+        ({"family": ""}, "unknown model family ''"),
+    ],
+)
+def test_options_of_another_type_are_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=told):
+        load("tiny-books", **options)
+    assert load("tiny-books", length=np.int64(32)).length == 32

@@ -105,8 +105,32 @@ def test_a_load_is_fenced_from_the_caller_s_torch(tmp_path: Path, family: str) -
     prompts = PROMPTS if family in FAMILIES else prompts
     run = {"reward": ending, "sampler": METHOD, "seed": 3}
     wanted_texts = iterref.generate(plain, prompts, **run).texts
-    with hostile("cpu"):
+    with hostile():
         assert iterref.generate(model, prompts, **run).texts == wanted_texts
+        assert iterref.estimate(model, prompts, reward=ending, sampler=METHOD).cost.nfe == 4
+
+
+@pytest.mark.parametrize("family", ["tiny-books", "dream"])
+@pytest.mark.parametrize("state", ["medium", "high", "bf16"])
+def test_float32_is_multiplied_in_float32_whatever_the_caller_allows(tmp_path: Path, family: str, state: str) -> None:
+    """Before, `torch.set_float32_matmul_precision` changed texts for the same seed, on CPUs that have bfloat16."""
+    model = load(small(tmp_path, family), length=6)
+    run = {"reward": ending, "sampler": "iterref:steps=2,moves=3,tries=2", "seed": 3}
+    prompts = PROMPTS if family == "dream" else ["", ""]
+    wanted, own = iterref.generate(model, prompts, **run), torch.backends.mkldnn.matmul
+    before = own.fp32_precision
+    try:
+        if state == "bf16":
+            own.fp32_precision = state
+        else:
+            torch.set_float32_matmul_precision(state)
+        set_to = own.fp32_precision
+        found = iterref.generate(model, prompts, **run)
+        assert found.tokens.equal(wanted.tokens) and found.rewards.equal(wanted.rewards)
+        assert own.fp32_precision == set_to  # and comes back
+    finally:
+        own.fp32_precision = before
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_a_load_without_the_fence_would_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

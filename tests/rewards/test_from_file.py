@@ -46,7 +46,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
     def written(name: str, text: str) -> Path:
         file = tmp_path / name
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(exist_ok=True, parents=True)
         file.write_text(text)
         return file
 
@@ -64,6 +64,38 @@ def test_data_classes_neighbours_pickles_and_processes(write: Callable[[str, str
         assert pickle.loads(pickle.dumps(reward))(["abc"]) == [6.0]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         assert pool.submit(read_reward(f"{file}:judge", {}), ["abc"]).result() == [6.0]
+
+
+def test_a_file_of_a_package_imports_its_neighbours_relatively_and_they_are_hashed(
+    write: Callable[[str, str], Path],
+) -> None:
+    """Before, it was refused, and a module of `from . import` was no part of the code that a run is known by."""
+    for name in ("judges_of_a_test/__init__.py", "judges_of_a_test/inner/__init__.py"):
+        write(name, "")
+    write("judges_of_a_test/shared.py", "SCALE = 2.0\n")
+    write("judges_of_a_test/inner/near.py", "PLUS = 1.0\n")
+    source = "from . import near\nfrom ..shared import SCALE\nfrom judges_of_a_test.inner.near import PLUS\n"
+    source += "def judge(completions):\n    return [SCALE * len(text) + near.PLUS for text in completions]\n"
+    file = write("judges_of_a_test/inner/mine_of_a_package.py", source)
+    judge = read_reward(f"{file}:judge", {})
+    assert judge(["abc"]) == [7.0] and pickle.loads(pickle.dumps(judge))(["abc"]) == [7.0]
+    told = reward_told(f"{file}:judge")
+    for name, text in (("shared.py", "SCALE = 3.0\n"), ("inner/near.py", "PLUS = 9\n")):
+        write(f"judges_of_a_test/{name}", text)
+        changed = reward_told(f"{file}:judge")
+        assert changed != told
+        told = changed
+
+
+def test_a_package_s_own_code_is_run_for_relative_imports_alone(write: Callable[[str, str], Path]) -> None:
+    write("broken_of_a_test/__init__.py", "raise RuntimeError('not yet')\n")
+    body = "def judge(completions):\n    return [1.0]\n"
+    assert function_from_file(write("broken_of_a_test/alone.py", body), "judge")([""]) == [1.0]
+    with pytest.raises(ValueError, match=r"cannot be run \(RuntimeError: not yet\)"):
+        function_from_file(write("broken_of_a_test/near.py", "from . import alone\n" + body), "judge")
+    write("json/__init__.py", "")
+    with pytest.raises(ValueError, match="another package is called json: rename one"):
+        function_from_file(write("json/mine.py", "from . import other\n" + body), "judge")
 
 
 def test_a_file_is_run_once_and_anew_when_it_has_changed(write: Callable[[str, str], Path]) -> None:

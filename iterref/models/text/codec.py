@@ -152,8 +152,19 @@ class Codec:
             self.tokenizer.encode_special_tokens = True
             try:
                 return list(self.tokenizer.encode_batch(list(map(str, texts)), add_special_tokens=False))
+            except Exception as error:  # of the library: a word for which there is no token, not even an unknown one
+                row = next((row for row, text in zip(numbers, texts, strict=True) if self._fails(text)), 0)
+                told = f"{what} {row} holds what its tokenizer has no token for ({first_line(error)}): take it out"
+                raise ValueError(told) from None
             finally:
                 self.tokenizer.encode_special_tokens = False
+
+    def _fails(self, text: str) -> bool:
+        try:
+            self.tokenizer.encode(str(text), add_special_tokens=False)
+        except Exception:
+            return True
+        return False
 
     def chats(self, prompts: Sequence[str]) -> list[list[int]]:
         """Every prompt as what the user says in a chat whose answer is next; the template's special tokens are read.

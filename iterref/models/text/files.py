@@ -15,6 +15,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from iterref.hub import casing, first_line, quiet, read_json
+from iterref.optional import require
 
 # Byte pairs of Qwen2's kind, which Dream's repositories hold beside code of their own.
 BYTE_PAIRS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer")
@@ -29,14 +30,22 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Tokeni
     if form is None and model is None:
         lacks = f"{name} has no tokenizer.json, vocab.txt, vocab.json with merges.txt, or sentencepiece *.model"
         raise FileNotFoundError(f"{lacks}: name the tokenizer of its training (tokenizer=), or none (tokenizer='none')")
-    found = " and ".join(form) if form else str(model and model.name)
+    found = f"{' and '.join(form) if form else str(model and model.name)} of {name}"
+    if form is None:
+        require("sentencepiece", "sentencepiece", found)
+        require("google.protobuf", "sentencepiece", found)
+        if not _class(folder, config):
+            raise ValueError(
+                f"{found} may belong to any model: write its class into tokenizer_config.json, as in "
+                '{"tokenizer_class": "T5Tokenizer"}'
+            )
     try:
         if form == FORMS[0]:
             made = Tokenizer.from_file(str(folder / form[0]))
         else:
             made = converted(folder, config, form)
     except Exception as error:  # the library's parser raises bare Exceptions
-        raise ValueError(f"{found} of {name} cannot be read ({first_line(error)}): get it again") from None
+        raise ValueError(f"{found} cannot be read ({first_line(error)}): get it again") from None
     made.no_truncation()
     made.no_padding()
     return made
@@ -49,8 +58,7 @@ def converted(folder: Path, config: Mapping[str, Any], form: tuple[str, ...] | N
     """The tokenizer that the class of `transformers` makes of its files. Raises what reading raises."""
     import transformers
 
-    about = read_json(folder / "config.json", str(folder)) if (folder / "config.json").is_file() else {}
-    kind = str(config.get("tokenizer_class") or about.get("model_type") or "")
+    kind = _class(folder, config)
     if kind in BYTE_PAIRS:
         shipped: Any = transformers  # its lazy module does not declare every alias
         return numbered(shipped.Qwen2TokenizerFast.from_pretrained(folder).backend_tokenizer, config)
@@ -65,12 +73,16 @@ def converted(folder: Path, config: Mapping[str, Any], form: tuple[str, ...] | N
         else:  # nothing says what it is: the files themselves do
             words = read_json(folder / "vocab.json", str(folder)) if form == FORMS[1] else {}
             usual = "BertTokenizer" if lines else "RobertaTokenizer" if "<s>" in words else "GPT2Tokenizer"
-            if form is None:
-                raise ValueError("neither config.json nor tokenizer_config.json says which model it belongs to")
             made = getattr(transformers, usual).from_pretrained(folder, **options)
     if not hasattr(made, "backend_tokenizer"):
         raise ValueError(f"transformers has no fast tokenizer for {type(made).__name__}")
     return made.backend_tokenizer
+
+
+def _class(folder: Path, config: Mapping[str, Any]) -> str:
+    """The class of a tokenizer, or the kind of model that it belongs to; "" where nothing says it."""
+    about = read_json(folder / "config.json", str(folder)) if (folder / "config.json").is_file() else {}
+    return str(config.get("tokenizer_class") or about.get("model_type") or "")
 
 
 def numbered(tokenizer: Tokenizer, config: Mapping[str, Any]) -> Tokenizer:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, processors
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 import iterref
 from iterref.models.base import Text
@@ -32,6 +32,16 @@ def codecs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Codec]:
 
 def solid(text: str) -> str:
     return "".join(text.split())
+
+
+def test_what_a_vocabulary_without_an_unknown_token_lacks_is_refused_naming_the_row(tmp_path: Path) -> None:
+    """Before, the library's bare Exception came through."""
+    made = Tokenizer(models.WordLevel({"[PAD]": 0, "[MASK]": 1, "the": 2, "cat": 3}, unk_token="none"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    read = Codec.load(written(tmp_path, made))
+    assert read.ids(["the cat"]) == [[2, 3]]
+    with pytest.raises(ValueError, match="^text 1 holds what its tokenizer has no token for .*: take it out$"):
+        read.ids(["the cat", "the dog"])
 
 
 # 1: settings that were stored with a tokenizer
