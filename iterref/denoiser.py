@@ -25,6 +25,7 @@ class Denoiser(ABC):
     change is not evaluated again at another time. `uses_prompts`: `rows` matters, so that equal sequences of two
     prompts are evaluated apart. `passes`: network evaluations that one sequence takes. `has_leave_one_out`:
     `leave_one_out` is known. `has_probabilities`: `probabilities` is quicker than the exponential of a call.
+    `block_length`: how many positions it was trained to write at a time, from the left; 0 is all of them.
     """
 
     noise: Noise
@@ -33,6 +34,7 @@ class Denoiser(ABC):
     passes: int = 1
     has_leave_one_out: bool = False
     has_probabilities: bool = False
+    block_length: int = 0
 
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
@@ -58,6 +60,7 @@ class Wrapped(Denoiser):
         self.denoiser, self.noise, self.passes = denoiser, denoiser.noise, denoiser.passes
         self.time_independent, self.uses_prompts = denoiser.time_independent, denoiser.uses_prompts
         self.has_leave_one_out, self.has_probabilities = denoiser.has_leave_one_out, denoiser.has_probabilities
+        self.block_length = denoiser.block_length
 
 
 def carry_over(log_p: Tensor, x_t: Tensor, where: Tensor, mask: int) -> Tensor:

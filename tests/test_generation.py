@@ -11,13 +11,11 @@ from torch import Tensor
 
 import iterref
 from iterref.drafts import Drafts, OwnDrafts
-from iterref.generation import RECOMMENDED, draw_drafts, fitted, generate, recommended
+from iterref.generation import draw_drafts, fitted, generate
 from iterref.guidance import ClassifierFreeGuidance
-from iterref.models.tiny_news import COPYING
 from iterref.rewards import Consensus, Rouge, TextReward
 from iterref.rewards.base import RewardError
 from iterref.samplers.strings import sampler_from_string
-from tests.support.bundled import tiny_news
 from tests.support.fakes import PROMPTS, SMALL, FakeDenoiser, FakeModel, beta, fails_after
 
 DRAFTS_OF_ONE = Drafts([["a"]], torch.zeros(1, 1, 3), "rougeL", iterref.Cost(), iterref.Cost(), 0.0)
@@ -282,14 +280,16 @@ def test_a_method_is_fitted_to_what_the_pool_leaves() -> None:
     assert fitted(sampler_from_string("ancestral"), None, pool) == sampler_from_string("ancestral")
 
 
-def test_a_model_says_what_suits_it() -> None:
+def test_auto_is_the_default_everywhere() -> None:
     model, reward = FakeModel(), lambda texts: [float(len(text)) for text in texts]
-    plain = generate(model, ["a b"], reward=reward)
-    assert plain.sampler == sampler_from_string(RECOMMENDED)
-    model.recommended = "iterref:moves=2"
-    assert generate(model, ["a b"], reward=reward).sampler == sampler_from_string("iterref:moves=2")
+    assert generate(model, ["a b"], reward=reward).sampler == sampler_from_string("auto")
     filled = iterref.infill(model, ["[alpha] ."], prompts=["a b"], reward=reward)
-    assert filled.result is not None and filled.result.sampler == sampler_from_string("iterref:moves=2")
+    assert filled.result is not None and filled.result.sampler == sampler_from_string("auto")
     assert str(generate(model, ["a b"], reward=reward, sampler="ancestral").sampler) == "ancestral"
-    # large spans drawn at once suit summaries and break free text, so only the former get them
-    assert recommended(tiny_news()) == COPYING and recommended(iterref.load("tiny-books")) == RECOMMENDED
+
+
+def test_the_reward_of_an_edit_pays_for_drafts_only_where_it_has_some() -> None:
+    model, options = FakeModel(), {"prompts": ["a b"], "strength": 0.5, "budget": 20}
+    assert iterref.refine(model, ["alpha"], reward="length:1", **options).texts
+    with pytest.raises(ValueError, match="drafts"):
+        iterref.refine(model, ["alpha"], reward="consensus", **options)

@@ -205,9 +205,12 @@ def infill(
 def _affordable(method: Sampler, budget: BudgetLike | None, settings: Settings) -> Sampler:
     """The method with the options that spend what the session's first node leaves of the budget."""
     reward = settings.get("reward", "consensus")
-    reward = OwnDrafts() if isinstance(reward, str) else reward  # `edit` checks it
+    if isinstance(reward, str):  # `edit` reads it; the consensus alone has a pool
+        pool = pool_cost(OwnDrafts()) if "consensus" in reward else Cost()
+    else:
+        pool = pool_cost(reward)
     limit = None if budget is None else budget_of(budget).less(Cost(0, 1))  # the reward of the first texts
-    return fitted(method, limit, pool_cost(reward))
+    return fitted(method, limit, pool)
 
 
 def _checked_texts(texts: Sequence[str] | Tensor | History, batch: int) -> list[str] | Tensor | History:

@@ -5,7 +5,8 @@
 
 A Qwen3 of `transformers` under a mask by blocks; TraDo comes in the same format. In training every block was noisy and
 all before it were clean. So the first block that holds a mask is predicted as it was learned, and a later one, while
-masks stand before it, is a guess of the network: let blocks open in turn (`block_length=b`, what `recommended` says).
+masks stand before it, is a guess of the network: let blocks open in turn (`block_length=b`, as
+`auto` and `beam` do by themselves).
 Tokens behind a position never reach it: a move on an earlier block does not weigh what follows, so refine the open
 blocks (the last ones free, `Problem.free`) where the distribution counts.
 
@@ -95,7 +96,7 @@ class BlockDenoiser(Masked):
     time_independent = True
 
     def __post_init__(self) -> None:
-        block = self.network.block
+        self.block_length = block = self.network.block
         ends = (self.begins // block * block).tolist()
         self.prompts = {name_of(ids[:end]) for ids, end in zip(self.given, ends, strict=True) if end}
 
@@ -168,6 +169,31 @@ class BlockDenoiser(Masked):
         )
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """Prompts to their denoiser: answers of `length` positions, up to the end of a block; at most `most` in all."""
+
+    network: InBlocks
+    noise: Noise
+    length: int
+    fill: int
+    never: Tensor
+    most: int
+    cached: bool
+
+    def __call__(self, prompts: Sequence[Sequence[int]]) -> BlockDenoiser:
+        """The denoiser of the answers to B prompts, token ids."""
+        expect_positions(prompts, self.length, self.most)
+        block, device = self.network.block, self.network.device
+        sizes = [-(-(len(ids) + self.length) // block) * block for ids in prompts]
+        given = torch.full((len(prompts), max(sizes)), self.fill)
+        for row, (ids, size) in enumerate(zip(prompts, sizes, strict=True)):
+            given[row, :size] = torch.tensor([*ids, *[self.noise.mask] * (size - len(ids))])
+        begins = torch.tensor([len(ids) for ids in prompts], device=device)
+        whole = torch.tensor(sizes, device=device)
+        return BlockDenoiser(self.network, self.noise, self.never, given.to(device), begins, whole, self.cached)
+
+
 def name_of(ids: Tensor) -> bytes:
     """By what the keys and values of tokens (P,) are kept."""
     return bytes(ids.cpu().numpy().tobytes())
@@ -195,22 +221,5 @@ def load(
     network = InBlocks(pretrained.network(Qwen3ForCausalLM, config, checkpoint), block)
     noise = absorbing(network.vocab, role.mask, Schedule("linear"))
     never = role.impossible[role.impossible != role.mask].to(network.device)
-    most = config.max_position_embeddings
-
-    def bind(prompts: Sequence[Sequence[int]], length: int = length) -> BlockDenoiser:
-        """The denoiser of the answers to B prompts, token ids."""
-        expect_positions(prompts, length, most)
-        sizes = [-(-(len(ids) + length) // block) * block for ids in prompts]  # up to the end of a block
-        given = torch.full((len(prompts), max(sizes)), role.fill)
-        for row, (ids, size) in enumerate(zip(prompts, sizes, strict=True)):
-            given[row, :size] = torch.tensor([*ids, *[role.mask] * (size - len(ids))])
-        begins = torch.tensor([len(ids) for ids in prompts], device=network.device)
-        whole = torch.tensor(sizes, device=network.device)
-        return BlockDenoiser(network, noise, never, given.to(network.device), begins, whole, cached)
-
-    made = PromptedModel(
-        bind, noise, length, codec, network=network, head=[], ends=role.ends, fill=role.fill, chat=chat,
-        device=network.device,
-    )  # fmt: skip
-    made.recommended = f"iterref:objective=maximise,block_length={block},reward_draft=false"
-    return made
+    bind = Blocks(network, noise, length, role.fill, never, config.max_position_embeddings, cached)
+    return PromptedModel(bind, codec, network, network.device, ends=role.ends, fill=role.fill, chat=chat)

@@ -117,7 +117,7 @@ class Auto(Sampler):
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One step of the arm whose turn it is, or, after the race, of every arm that has rows."""
         assert isinstance(state, Racing)
-        racing, turn = _racing(self, run.noise.mask is not None), state.step
+        racing, turn = _racing(self, run.noise.mask is not None, run.denoiser.block_length), state.step
         for place, arm in enumerate(racing):
             if turn < arm.first.iterations:
                 return self._raced(run, state, place, arm, turn, rng.fork(arm.first.name))
@@ -221,6 +221,6 @@ class Auto(Sampler):
 
 
 @lru_cache(maxsize=64)
-def _racing(auto: Auto, masked: bool = True) -> tuple[Arm, ...]:
-    """The methods that race, as the budget allows; what they cost does not hang on the noise."""
-    return arms(auto.limit, auto.race, auto.steps, auto.span, auto.spread, masked)
+def _racing(auto: Auto, masked: bool = True, block: int = 0) -> tuple[Arm, ...]:
+    """The methods that race, as the budget allows; what they cost does not depend on the model."""
+    return arms(auto.limit, auto.race, auto.steps, auto.span, auto.spread, masked, block)

@@ -87,7 +87,7 @@ class Beam(Sampler):
     spread: where the problem does not give alpha, which share it is of the standard deviation of the rewards that one
     evaluation's guesses have, the first whose rewards differ, a row.
     sure: the probability from which a token is revealed whatever the step. block_length: free positions that are
-    written at a time, from the left; 0 is all of them.
+    written at a time, from the left; 0 is as the model was trained, which is all of them for most.
     """
 
     name: ClassVar[str] = "beam"
@@ -163,7 +163,8 @@ class Beam(Sampler):
             return ended, chains.together(info, self.chains)
         score = sure + carried(wide, ahead, (number, parent), found, self.probes) / state.alpha[:, None]
         flat = (state.wrote.repeat(w, 1), sure.flatten(0, 1), score.flatten(0, 1))
-        spare, block = (now.steps, now.steps - now.k, self.sure), blocks(wide.free.repeat(w, 1), self.block_length)
+        spare = (now.steps, now.steps - now.k, self.sure)
+        block = blocks(wide.free.repeat(w, 1), self.block_length or run.denoiser.block_length)
         kept = held(wide.repeat(w), x_t.flatten(0, 1), t, *flat, *spare, block).view(score.shape)
         x_u = torch.where(kept, x_0, x_t if run.noise.mask is not None else _noise(wide, w, streams).movedim(1, 0))
         gained = torch.where(kept, sure, 0.0).cumsum(-1)[..., -1]

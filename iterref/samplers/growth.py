@@ -28,7 +28,7 @@ from iterref.budget import Budget, Cost
 from iterref.decoding import grid
 from iterref.moves.lookahead import follow, look, onward, scored
 from iterref.random import Rng
-from iterref.run import Run
+from iterref.run import Run, Time
 from iterref.samplers.base import State
 from iterref.samplers.trajectory import Recorded, Trajectory
 
@@ -80,7 +80,7 @@ class Growth(Trajectory):
     def _marks(self, state: State) -> list[Tensor]:
         return [state.values, state.chosen] if isinstance(state, Grown) else []
 
-    def _log_weight(self, reward: Tensor, marks: list[Tensor], alpha: float) -> Tensor:
+    def _log_weight(self, reward: Tensor, marks: list[Tensor], alpha: Time) -> Tensor:
         """log W: the sum over the steps of log mean psi, less log psi of what was followed on the way."""
         values, chosen = marks
         mean = (values / alpha).logsumexp(-1) - log(self.candidates)
@@ -88,7 +88,7 @@ class Growth(Trajectory):
         return mean.cumsum(-1)[..., -1] - torch.nn.functional.pad(followed, (1, 0)).cumsum(-1)[..., -1]
 
     def _tails(
-        self, run: Run, x: Tensor, start: int, before: list[Tensor], n: int, alpha: float, rng: Rng
+        self, run: Run, x: Tensor, start: int, before: list[Tensor], n: int, alpha: Time, rng: Rng
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """As `trajectory`'s, by candidates."""
         times, x = grid(self.steps), x.expand(n, *x.shape)

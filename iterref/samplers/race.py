@@ -50,10 +50,13 @@ def judging(method: Sampler) -> Cost:
     return Cost() if isinstance(method, Beam) and method.judged else Cost(JUDGED, 0, JUDGED)
 
 
-def arms(limit: Budget, race: float, steps: int, span: Spans, spread: float, masked: bool) -> tuple[Arm, ...]:
+def arms(
+    limit: Budget, race: float, steps: int, span: Spans, spread: float, masked: bool, block: int
+) -> tuple[Arm, ...]:
     """The arms of a race within a share `race` of a budget: as many as it has room for, at least one.
 
-    Whole decodings have `steps` grid steps, or as many as fit; 0 starts from finished texts.
+    Whole decodings have `steps` grid steps, or as many as fit; 0 starts from finished texts. `masked` says that the
+    noise has a mask, `block` how many positions the model writes at a time; what an arm costs depends on neither.
     """
     if not steps and min(limit.nfe, limit.total) > JUDGED:
         limit = limit.less(Cost(JUDGED, 1))
@@ -63,11 +66,12 @@ def arms(limit: Budget, race: float, steps: int, span: Spans, spread: float, mas
         least = min(steps, LEAST if count > 1 else 1)
         for fewer in range(steps, least - 1, -1):
             alone = count == 1 and steps > 0
-            firsts = [_within(_template(name, fewer, span, spread, masked), share, alone) for name in names]
+            firsts = [_within(_template(name, fewer, span, spread, masked, block), share, alone) for name in names]
             fitting = [first for first in firsts if first is not None]
             if len(fitting) == count:
                 return _continued(fitting, limit)
-    only = _template("iterref", min(steps, 1), span, spread, masked)  # dearer than the budget, which is refused for it
+    # dearer than the budget, which is refused for it
+    only = _template("iterref", min(steps, 1), span, spread, masked, block)
     only = replace(only, moves=0 if steps else 1)
     return (Arm(only, only),)
 
@@ -104,11 +108,16 @@ def _with_moves(first: Any, left: Budget) -> Any:
     return replace(first, moves=most(lambda n: bound.allows(replace(first, moves=n).cost()), first.moves))
 
 
-def _template(name: str, steps: int, span: Spans, spread: float, masked: bool) -> Any:
+def _template(name: str, steps: int, span: Spans, spread: float, masked: bool, block: int) -> Any:
     """An arm before its budget is known."""
     if name == "beam":
         return Beam(steps=steps, span=span, spread=spread)
     if name == "trajectory":
         order = "confidence" if masked else "random"
-        return Trajectory(steps=steps, order=order, tries=1, span=(0.75, 1.0), objective="maximise")
-    return IterRef(steps=min(steps, 4), early=0.0, span=(0.5, 0.25), objective="maximise")
+        return Trajectory(
+            steps=steps, order=order, block_length=block, tries=1, span=(0.75, 1.0), objective="maximise"
+        )
+    steps = min(steps, 4)  # a draft that competes by reward has no blocks
+    return IterRef(
+        steps=steps, reward_draft=not block, block_length=block, early=0.0, span=(0.5, 0.25), objective="maximise"
+    )

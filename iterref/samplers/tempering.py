@@ -92,7 +92,7 @@ class Tempering(Aimed, Refining):
 
     def _alpha(self, run: Run, index: int | None) -> Time:
         """Every chain's own."""
-        return self.ladder(run.alpha).to(run.canvas.device).repeat_interleave(run.batch)
+        return self.ladder(run.problem.alpha).to(run.canvas.device).repeat_interleave(run.batch)
 
     def _after(self, run: Run, before: State, state: State, info: Info, rng: Rng) -> tuple[State, Info]:
         """One round of swaps; what is said of the moves is of chain 0."""
@@ -100,7 +100,8 @@ class Tempering(Aimed, Refining):
             # Which pairs are tried depends on the round alone.
             first = before.step % min(2, self.chains - 1)
             reward = state.reward.view(self.chains, -1)
-            state = state.take(chains.sequences(exchange(reward, self.ladder(run.alpha), first, rng.fork("swap"))))
+            places = exchange(reward, self.ladder(run.problem.alpha), first, rng.fork("swap"))
+            state = state.take(chains.sequences(places))
         return state, _cold(info, run.batch)
 
 

@@ -24,7 +24,7 @@ from iterref.decision import Decision
 from iterref.decoding import grid
 from iterref.particles import adopt, pick
 from iterref.random import Rng
-from iterref.run import Run
+from iterref.run import Run, Time
 from iterref.samplers.base import Aimed, Decoded, Info, Output, Paired, State
 from iterref.samplers.spans import GridSpans, Spans, check_spans, turns
 
@@ -145,12 +145,12 @@ class Trajectory(Aimed, Decoded):
         """What a path keeps of every step besides its states, (R, K, *): nothing here, see `growth`."""
         return []
 
-    def _log_weight(self, reward: Tensor, marks: list[Tensor], alpha: float) -> Tensor:
+    def _log_weight(self, reward: Tensor, marks: list[Tensor], alpha: Time) -> Tensor:
         """The log-weights of tails whose ends have a `reward` (*), and which keep `marks` (*, k, ...) of each step."""
         return reward / alpha
 
     def _tails(
-        self, run: Run, x: Tensor, start: int, before: list[Tensor], n: int, alpha: float, rng: Rng
+        self, run: Run, x: Tensor, start: int, before: list[Tensor], n: int, alpha: Time, rng: Rng
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """N tails from (R, L) to the end, whose heads keep the marks `before` (R, start, *): their states
         (N, R, k, L), the rewards of their ends (N, R), and what they keep of their steps."""

@@ -95,10 +95,10 @@ class WasteFree(Aimed):
         k, (t, u) = state.step + 1, grid(self.steps)[state.step : state.step + 2]
         cloud = state.particles if state.step else self._first(run, state.particles, rng.fork("first"))
         cloud = self._down(run, cloud, t, u, rng.fork("down"))
-        cloud = cloud.weighed((self.strength(k) - self.strength(k - 1)) / run.alpha * cloud.rewards)
+        cloud = cloud.weighed((self.strength(k) - self.strength(k - 1)) / run.problem.alpha * cloud.rewards)
         ess = cloud.ess()
         parents = SCHEMES[self.resampling](cloud.by_row, rng.fork("resample"), self.chains).T
-        cloud, info = self._moved(run, cloud.take(parents), u, run.alpha / self.strength(k), rng.fork("move"))
+        cloud, info = self._moved(run, cloud.take(parents), u, run.problem.alpha / self.strength(k), rng.fork("move"))
         index = torch.zeros(len(rng), dtype=torch.long, device=cloud.x_t.device)
         if u == 0:
             index = cloud.rewards.argmax(0) if self.maximises else rng.fork("one").choose(cloud.by_row)

@@ -172,7 +172,7 @@ def ends_late(completions: list[str], **columns: object) -> list[float]:
 
 def test_texts_are_written_in_blocks_the_same_with_the_cache_and_without(made: tuple[Path, Any]) -> None:
     model = opened(made[0], 2 * BLOCK)
-    assert model.recommended == f"iterref:objective=maximise,block_length={BLOCK},reward_draft=false"
+    assert model.prepare([""])[0].block_length == BLOCK
     runs = [
         iterref.generate(one, ["a dog", "the cat saw"], reward=ends_late, budget=12, seed=1)
         for one in (model, opened(made[0], 2 * BLOCK, cached=False))
