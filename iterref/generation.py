@@ -78,6 +78,7 @@ def generate(
     watch: Sequence[int] = (),
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
+    log_likelihood: bool = False,
 ) -> Result:
     """Refined texts of B prompts: a `Result` whose `texts` and `rewards` hold one entry a prompt.
 
@@ -99,7 +100,8 @@ def generate(
     never written, `start="drafts"` refines, with all the NFE that the pool leaves, the draft that agrees most with the
     others, in place of a draft of the method's own. `columns` holds further arguments of the reward, one entry a prompt
     each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the trace keeps, and `callback`
-    is called with a `Progress` after every step.
+    is called with a `Progress` after every step. `log_likelihood` has the model's own log-likelihood of the texts
+    reported in the result, outside the budget.
 
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, saying which row and what to do, and
     `RewardError` where the reward fails (on Ctrl-C `iterref.result.Interrupted`), with what the run had reached as the
@@ -133,6 +135,7 @@ def generate(
             method, posed.problem.repeated(copies), seed=options["seed"], rows=identities, copies=copies,
             start=None if texts is None else texts.repeat_interleave(copies, 0), watch=given["watch"],
             decode=posed.model.decode, show=posed.model, progress=progress, callback=callback,
+            log_likelihood=log_likelihood,
         )  # fmt: skip
     except (RewardError, Interrupted) as error:
         error.partial = _charged(_with_drafts(error.partial, posed, copies), posed.pools, judged, copies)

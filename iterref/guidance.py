@@ -17,6 +17,11 @@ from iterref.denoiser import Denoiser, Wrapped
 LEAST = -1e4
 
 
+def untempered(denoiser: Denoiser) -> Denoiser:
+    """The model itself, of one that was sharpened or smoothed."""
+    return denoiser.denoiser if isinstance(denoiser, Tempered) else denoiser
+
+
 class Tempered(Wrapped):
     """A denoiser at another temperature: log-probabilities divided by it and normalised again.
 

@@ -71,7 +71,8 @@ class Result:
     `seconds` in all, `parts` those inside the denoiser and the reward. `particles` are all copies with their weights,
     for methods that keep several a row. `mask` is the token that stands for noise, or None where the noise has none.
     `finished` is False for what was saved from a run that broke off. `show` is what says how tokens are shown: a model,
-    a tokenizer, or a function from a token's id to its text.
+    a tokenizer, or a function from a token's id to its text. `log_likelihood` (B,) is the model's own, in nats, where
+    it was asked for.
     """
 
     tokens: Tensor
@@ -88,6 +89,7 @@ class Result:
     mask: int | None = None
     finished: bool = True
     show: Any = None
+    log_likelihood: Tensor | None = None
 
     def __repr__(self) -> str:
         rows = "1 row" if len(self.tokens) == 1 else f"{len(self.tokens)} rows"
@@ -153,9 +155,13 @@ class Result:
     def _rows(self) -> list[dict[str, Any]]:
         rewards, best = self.rewards.tolist(), self.best.reward.tolist()
         name, values = ("tokens", self.tokens.tolist()) if self.texts is None else ("text", self.texts)
-        return [
+        rows = [
             {"row": row, name: value, "reward": rewards[row], "best": best[row]} for row, value in enumerate(values)
         ]
+        if self.log_likelihood is not None:
+            for row, likely in zip(rows, self.log_likelihood.tolist(), strict=True):
+                row["log_likelihood"] = likely
+        return rows
 
 
 class Interrupted(KeyboardInterrupt):

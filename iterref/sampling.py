@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iterref import likelihood
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
 from iterref.fence import fenced
+from iterref.guidance import untempered
 from iterref.particles import Particles
 from iterref.problem import Problem
 from iterref.progress import Bar, told_nfe, told_reward
@@ -53,6 +55,7 @@ def sample(
     show: Any = None,
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
+    log_likelihood: bool = False,
 ) -> Result:
     """Runs a method on a problem.
 
@@ -61,8 +64,10 @@ def sample(
     row, side by side, with streams of their own (`Problem.repeated`). `budget` refits the method's options
     (`fit_budget`): a number of NFE a sample, (NFE, reward calls), or a `Budget`. `start` (B, L) are finished texts to
     refine in place of a draft; the NFE of the draft are not spent then. `watch` names rows whose states and proposals
-    the trace keeps, `show` is kept with the result. `callback` is called after every step with a `Progress`. The
-    caller's autocast, default dtype and device, and grad mode do not reach the run.
+    the trace keeps, `show` is kept with the result. `callback` is called after every step with a `Progress`.
+    `log_likelihood` has the model's own log-likelihood of the texts reported (`iterref.likelihood`: 8 evaluations a
+    text outside the budget, at the model's own temperature). The caller's autocast, default dtype and device, and grad
+    mode do not reach the run.
 
     Raises `RewardError` where the reward fails, and `Interrupted` (a `KeyboardInterrupt`) on Ctrl-C; the error's
     `partial` is then a `Result` of what the run had reached.
@@ -111,7 +116,13 @@ def sample(
             interrupted = Interrupted("interrupted; what was reached is this error's `partial`")
             interrupted.partial = result()
             raise interrupted from error
-        return result()
+        found = result()
+        if log_likelihood:
+            with torch.inference_mode():
+                own = Run(replace(problem, denoiser=untempered(problem.denoiser)))
+                likely = likelihood.log_likelihood(own, found.tokens)
+            found = replace(found, log_likelihood=likely.clone())
+        return found
 
 
 def _result(

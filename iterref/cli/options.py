@@ -39,7 +39,7 @@ COUNT = click.option("--count", type=click.IntRange(1, 2**20), help="So many tex
 MODEL = together(
     click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME; see `ls`."),
     click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer."),
-    click.option("--alpha", type=float, help="Smaller means more reward; found in the run unless given."),
+    click.option("--alpha", type=float, default=None, help="Smaller means more reward; found in the run unless given."),
     click.option("--model", default="tiny-news", show_default=True, help="Or a folder, or a hub name; see `ls`."),
     PLACE,
     click.option("--max-rows", type=click.IntRange(min=1), help="Most sequences in one call of the model."),

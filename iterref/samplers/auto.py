@@ -30,7 +30,7 @@ from iterref.particles import adopt
 from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.base import Info, Sampler, State
-from iterref.samplers.beam import JUDGED, STEPS, Beamed
+from iterref.samplers.beam import JUDGED, Beamed
 from iterref.samplers.race import Arm, arms
 from iterref.samplers.spans import Spans, check_spans
 
@@ -41,7 +41,7 @@ CALLS = 32  # reward calls that go with an NFE where nothing bounds them
 class Racing(State):
     """The arms' states, as far as they have begun, with the rows (R,) that each has; the text of highest J so far
     `text` (B, L), its `reward` and log-likelihood `likely` (B,); the arm `leader` (B,) that came to the highest J,
-    `lead` (B,); and `alpha` (B,)."""
+    `lead` (B,); `alpha` (B,); and the `floor` (B,) that a new text's reward is above, that of a given text."""
 
     states: tuple[State, ...]
     rows: tuple[Tensor, ...]
@@ -51,6 +51,7 @@ class Racing(State):
     lead: Tensor
     leader: Tensor
     alpha: Tensor
+    floor: Tensor
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
         """The text of highest J so far and its reward."""
@@ -74,7 +75,7 @@ class Auto(Sampler):
     calls: int = 0
     total: int = 0
     price: float = 1.0
-    steps: int = STEPS
+    steps: int = 16
     race: float = 0.5
     span: Spans = (0.3, 0.15, 1.0)
     spread: float = 0.1
@@ -111,7 +112,7 @@ class Auto(Sampler):
         return replace(self, steps=0)
 
     def resume(self, run: Run, tokens: Tensor) -> State:
-        """Every arm begins at the given text, which is left only for one of higher J."""
+        """Every arm begins at the given text, which is left only for one of higher reward and higher J."""
         return self._begun(run, tokens, run.reward_of(tokens, final=True), log_likelihood(run, tokens, JUDGED))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
@@ -123,7 +124,7 @@ class Auto(Sampler):
                 return self._raced(run, state, place, arm, turn, rng.fork(arm.first.name))
             turn -= arm.first.iterations
         if not turn:
-            state = self._split(state)
+            state = _split(state)
         parts, shown, info = list(state.states), state.text.clone(), Info()
         moved = replace(state, step=state.step + 1)
         for place, arm in enumerate(racing):
@@ -137,6 +138,11 @@ class Auto(Sampler):
             if turn == arm.steps_left - 1:
                 moved = self._judged(view, moved, place, parts[place], rows)
         return replace(moved, t=0.0, x_t=shown, states=tuple(parts)), info
+
+    def output(self, run: Run, state: State) -> Output:
+        """The text of highest J; what is declared counts as asked for, whichever arms the rows followed."""
+        run.meter.declare(self.cost(), run.batch)
+        return super().output(run, state)
 
     def cost(self) -> Cost:
         """The race, what the dearest arm has left, and judging; the meter counts less for rows of cheaper arms."""
@@ -168,7 +174,8 @@ class Auto(Sampler):
         leader, rows = torch.zeros_like(alpha, dtype=torch.long), torch.arange(run.batch, device=text.device)
         low = torch.full_like(alpha, -torch.inf)
         everyone = (rows,) * len(_racing(self))
-        return Racing(0, 1.0, text, (), everyone, text, reward.to(text.device), likely, low, leader, alpha)
+        reward = reward.to(text.device)
+        return Racing(0, 1.0, text, (), everyone, text, reward, likely, low, leader, alpha, reward)
 
     def _raced(self, run: Run, state: Racing, place: int, arm: Arm, turn: int, rng: Rng) -> tuple[State, Info]:
         """One step of an arm in the race; the last one judges its text."""
@@ -193,7 +200,8 @@ class Auto(Sampler):
             state = replace(state, alpha=state.alpha.index_copy(0, rows, now.alpha))
         value = reward / state.alpha[rows] + likely
         before = state.reward[rows] / state.alpha[rows] + state.likely[rows]
-        better, ahead = (value > before) | state.reward[rows].isneginf(), value > state.lead[rows]
+        better = (value > before) & (reward > state.floor[rows]) | state.reward[rows].isneginf()
+        ahead = value > state.lead[rows]
 
         def put(old: Tensor, new: Tensor, where: Tensor) -> Tensor:
             return old.index_copy(0, rows, adopt(where, new, old[rows]))
@@ -213,14 +221,16 @@ class Auto(Sampler):
             return torch.zeros(len(text), dtype=torch.float64, device=text.device)
         return log_likelihood(run, text, JUDGED)
 
-    def _split(self, state: Racing) -> Racing:
-        """The rows go on with the arm that leads."""
-        rows = tuple((state.leader == place).nonzero()[:, 0] for place in range(len(state.states)))
-        parts = tuple(part.take(index) for part, index in zip(state.states, rows, strict=True))
-        return replace(state, rows=rows, states=parts)
 
 
 @lru_cache(maxsize=64)
 def _racing(auto: Auto, masked: bool = True, block: int = 0) -> tuple[Arm, ...]:
     """The methods that race, as the budget allows; what they cost does not depend on the model."""
     return arms(auto.limit, auto.race, auto.steps, auto.span, auto.spread, masked, block)
+
+
+def _split(state: Racing) -> Racing:
+    """The rows go on with the arm that leads."""
+    rows = tuple((state.leader == place).nonzero()[:, 0] for place in range(len(state.states)))
+    parts = tuple(part.take(index) for part, index in zip(state.states, rows, strict=True))
+    return replace(state, rows=rows, states=parts)

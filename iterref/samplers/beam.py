@@ -56,7 +56,8 @@ class Planned(NamedTuple):
 class Beamed(State):
     """Chains of W states each, `beam` (R, W, L), of which `wrote` (R, L) is being written, and the log-probabilities
     `log_p` (R, W) of what has been; the best finished `text` (R, L) so far, its `reward` and log-likelihood `likely`
-    (R,), and each chain's `alpha` (R,) and whether it was `found` (R,) in the run."""
+    (R,), and each chain's `alpha` (R,) and whether it was `found` (R,) in the run. A
+    new text has a reward above `floor` (R,), that of a given text."""
 
     beam: Tensor
     log_p: Tensor
@@ -66,6 +67,7 @@ class Beamed(State):
     likely: Tensor
     alpha: Tensor
     found: Tensor
+    floor: Tensor
 
     @property
     def value(self) -> Tensor:
@@ -129,7 +131,7 @@ class Beam(Sampler):
         return replace(self, steps=0)
 
     def resume(self, run: Run, tokens: Tensor) -> State:
-        """Every chain begins at the given text, which is left only for one of higher J."""
+        """Every chain begins at the given text, which is left only for one of higher reward and higher J."""
         wide = run.repeat(self.chains)
         x = tokens.repeat(self.chains, 1)
         beam = x[:, None].expand(-1, self.width, -1)
@@ -175,13 +177,14 @@ class Beam(Sampler):
     def output(self, run: Run, state: State) -> Output:
         """The text of highest J among the chains of every row."""
         assert isinstance(state, Beamed)
+        run.meter.declare(self.cost(), run.batch)  # without a mask a text is judged by fewer evaluations
         best = state.take(chains.in_front(self.chains, state.value.view(self.chains, -1).argmax(0)))
         return Output(best.text[: run.batch], best.reward[: run.batch])
 
     def cost(self) -> Cost:
         """An NFE a state and step, its guesses and probes (the last step probes nothing), and 4 NFE to judge a text.
 
-        Under noise without a mask a text is judged by 1 NFE, so a run asks for less.
+        Under noise without a mask a text is judged by 1 NFE, so a run makes fewer.
         """
         lengths = [self._steps(share) for share in turns(self.span)]
         rounds, rest = divmod(self.moves, len(lengths))
@@ -237,7 +240,7 @@ def _begun(run: Run, t: float, beam: Tensor, reward: Tensor, likely: Tensor) -> 
     alpha = torch.as_tensor(run.alpha, dtype=torch.float64, device=beam.device).expand(len(beam)).clone()
     found = torch.zeros_like(alpha, dtype=torch.bool)
     log_p = torch.zeros(beam.shape[:2], dtype=torch.float64, device=beam.device)
-    return Beamed(0, t, beam[:, 0], beam, log_p, run.free, beam[:, 0], reward, likely, alpha, found)
+    return Beamed(0, t, beam[:, 0], beam, log_p, run.free, beam[:, 0], reward, likely, alpha, found, reward)
 
 
 def _noise(run: Run, width: int, rng: Rng) -> Tensor:
@@ -259,7 +262,7 @@ def _ended(
     run: Run, state: Beamed, x_0: Tensor, reward: Tensor, likely: Tensor, chosen: Decision
 ) -> tuple[Beamed, Info]:
     """The end of a writing: texts (R, L) with their rewards (R,), kept where their J is the highest so far."""
-    better = (reward / state.alpha + likely > state.value) | state.reward.isneginf()
+    better = (reward / state.alpha + likely > state.value) & (reward > state.floor) | state.reward.isneginf()
     text = adopt(better, x_0, state.text)
     moved = replace(
         state, step=state.step + 1, t=0.0, x_t=text, text=text, reward=adopt(better, reward, state.reward),

@@ -86,7 +86,7 @@ def test_the_cost_counts_the_pool_and_the_reward_of_the_first_texts(fake: None) 
 
 
 def test_texts_without_prompts_are_plain_lines_for_models_that_have_none() -> None:
-    options = ("--model", "tiny-books", "--reward", "length:12", "--budget", "2", "--length", "32")
+    options = ("--model", "tiny-books", "--reward", "length:12", "--budget", "12", "--length", "32")
     done = call("refine", *options, text="once upon a time there was a king\nthe film was long .\n")
     assert done.exit_code == 0 and len(done.stdout.splitlines()) == 2, done.output
     as_json = call("refine", "--json", *options, text="the film was long .\n")

@@ -338,8 +338,10 @@ def test_the_decoder_is_compiled_on_demand(tmp_path, monkeypatch):
 
 def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
     folder = folder_with_text(tmp_path)
-    for length in (0, 7, -1):
-        with pytest.raises(ValueError, match=f"denoises a canvas of 6 positions, got length={length}"):
+    with pytest.raises(ValueError, match="denoises a canvas of 6 positions, got length=7"):
+        loading.load(folder, length=7)
+    for length in (0, -1):
+        with pytest.raises(ValueError, match=f"at least one position, got length={length}"):
             loading.load(folder, length=length)
     with pytest.raises(ValueError, match="self_condition counts passes before the last, got -1"):
         loading.load(folder, self_condition=-1)

@@ -178,7 +178,7 @@ def test_texts_are_written_in_blocks_the_same_with_the_cache_and_without(made: t
         for one in (model, opened(made[0], 2 * BLOCK, cached=False))
     ]
     assert runs[0].texts == runs[1].texts and len(runs[0].texts or []) == 2
-    assert torch.equal(runs[0].rewards, runs[1].rewards) and str(runs[0].sampler).count(f"block_length={BLOCK}")
+    assert torch.equal(runs[0].rewards, runs[1].rewards)
 
 
 def test_blocks_open_in_turn_where_a_prompt_ends_with_one(made: tuple[Path, Any]) -> None:
