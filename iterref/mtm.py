@@ -35,9 +35,8 @@ class Verdict:
 
 def select(log_w: Tensor, rng: Rng) -> Verdict:
     """Importance resampling: one of (R, N) log-weights, always accepted (a stuck row takes the first)."""
-    stuck = torch.isneginf(log_w).all(-1)
-    choice = rng.choose(torch.where(stuck[:, None], _first_only(log_w), log_w))
-    return Verdict(choice, torch.ones_like(stuck), stuck)
+    log_w, stuck = _usable(log_w)
+    return Verdict(rng.choose(log_w), torch.ones_like(stuck), stuck)
 
 
 def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
@@ -46,12 +45,13 @@ def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
     Leaves the distribution proportional to prior times weight invariant, and is reversible, whenever current state and
     candidates are exchangeable under the prior given what they share. It needs no reference set.
     """
-    log_w = log_w.contiguous()  # a sum's last bits depend on strides, and strides on the batch
-    stuck = torch.isneginf(log_w).all(-1)
-    choice = rng.fork("choose").choose(torch.where(stuck[:, None], _first_only(log_w), log_w))
-    log_others = torch.cat([log_w_current[:, None], log_w.scatter(1, choice[:, None], -torch.inf)], 1).logsumexp(1)
-    log_ratio = torch.where(stuck, -torch.inf, log_w.logsumexp(1)) - torch.where(stuck, 0.0, log_others)
-    accepted = rng.fork("accept").bernoulli(log_ratio.clamp_max(0).exp())
+    log_w, stuck = _usable(log_w)
+    choice = rng.fork("choose").choose(log_w)
+    peak = log_w.amax(1)
+    w = (log_w - peak[:, None]).exp()
+    total = w.cumsum(1)[:, -1]  # never below one of its terms, so that what is left of it never falls below zero
+    others = total - w.gather(1, choice[:, None])[:, 0] + (log_w_current - peak).exp()
+    accepted = rng.fork("accept").bernoulli((total / others).clamp_max(1))
     return Verdict(choice, accepted & ~stuck, stuck)
 
 
@@ -85,8 +85,12 @@ def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
     return Verdict(passed.long().argmax(1), passed.any(1), stuck)
 
 
-def _first_only(log_w: Tensor) -> Tensor:
-    """Log-weights that put everything on the first candidate, shaped as the (R, N) given."""
-    only = torch.full_like(log_w, -torch.inf)
-    only[:, 0] = 0.0
-    return only
+def _usable(log_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Contiguous log-weights (R, N), with everything on the first candidate of rows that are stuck, and which are.
+
+    (A sum's last bits depend on strides, and strides on the batch.)
+    """
+    stuck = log_w.amax(1) == -torch.inf
+    log_w = log_w.clone(memory_format=torch.contiguous_format)
+    log_w[:, 0].masked_fill_(stuck, 0.0)
+    return log_w, stuck

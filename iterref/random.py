@@ -1,42 +1,32 @@
 """Random numbers: one independent counter-based stream a row; every random choice of the library is made here.
 
-    block(key, counter) = Philox4x32-10,   key 64 bits,   counter = (position, draw // 2, row, branch), 32 bits each
-    u = (53 bits of two of the block's four words) / 2^53,   so draw 2k and draw 2k + 1 share a block
+    u = half draw % 2 of the block of `iterref.philox` with the counter (position, draw // 2, row, branch)
     token = min {v : p_0 + ... + p_v > u (p_0 + ... + p_V-1)}       inverse of the distribution function (float64 sums)
 
 A number is a function of (seed, fork path, row, branch, position, draw) and of nothing else, so a sample is the same
 bits however rows and positions are batched, packed, chunked or spread over devices. A stream has no memory: a method
 called twice gives the same numbers twice, so `fork` before each use.
-
-Salmon, Moraes, Dror, Shaw (2011), "Parallel random numbers: as easy as 1, 2, 3", section 3.3 and table 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
+from functools import lru_cache
 from math import prod
-from operator import index as as_int
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-WORD = 2**32
-MASK = WORD - 1
-MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-WEYL = (0x9E3779B9, 0xBB67AE85)
-ROUNDS = 10
-# A draw never has this pair number, so the blocks that make new keys and the blocks that make numbers are disjoint.
-KEY_PAIR = MASK
+from iterref.philox import MASK, WORD, Path, derive, derive_all, doubles
+
 # How many float64 numbers are worked on at once, on a CPU and on a GPU; results do not depend on it.
 BLOCK = (2**19, 2**26)
 # Vocabularies from WIDE tokens on are searched by groups of GROUP tokens; what is drawn does not depend on the number
 # of draws.
 WIDE, GROUP = 4096, 32
-INT_ITEM, TEXT_ITEM = 0, 1
 
 
 class Undrawable(ValueError):
@@ -47,41 +37,13 @@ class Undrawable(ValueError):
         self.cell = cell
 
 
-def philox(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
-    """The four output words of Philox4x32-10 for four counter words and two key words, each in [0, 2^32).
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What is known of the forks of a stream: their `keys`, and `numbers` (R, K) float64 of those by whose path there
+    are any."""
 
-    Counter words are Python ints, or int64 tensors or arrays of shapes that broadcast. A product of two words overflows
-    int64 by wrapping, which keeps all 64 bits; words are cut back to 32 bits only where the next product needs it.
-    """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(ROUNDS):
-        product_0, product_1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
-        c0 = (product_1 >> 32) ^ c1
-        c0 ^= k0
-        c0 &= MASK
-        c2 = (product_0 >> 32) ^ c3
-        c2 ^= k1
-        c2 &= MASK
-        c1, c3 = product_1, product_0
-        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
-    return c0, c1 & MASK, c2, c3 & MASK
-
-
-def derive(key: tuple[int, int], item: int | str) -> tuple[int, int]:
-    """A new key (two words) from a key and an item: the item's 64 bits are encrypted under the old key.
-
-    A string counts as the 8 bytes of its BLAKE2b digest (UTF-8, little-endian), an int as its two's complement; the
-    kind is part of the block, so that 5 and any string differ. Raises `ValueError` for an int outside 64 bits.
-    """
-    if isinstance(item, str):
-        kind, value = TEXT_ITEM, int.from_bytes(blake2b(item.encode(), digest_size=8).digest(), "little")
-    else:
-        kind, value = INT_ITEM, as_int(item)
-        if not -(2**63) <= value < 2**63:
-            raise ValueError(f"a fork key must fit in 64 bits, got {value}: use a string for longer keys")
-    word_0, word_1, _, _ = philox((kind, KEY_PAIR, value & MASK, (value >> 32) & MASK), key)
-    return word_0, word_1
+    keys: Mapping[Path, tuple[int, int]]
+    numbers: Mapping[Path, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +54,8 @@ class Rng:
     rows: Tensor
     branch: Tensor
     branches: int = 1
+    prepared: Prepared | None = None
+    path: Path = ()  # from where numbers were prepared to here
 
     @classmethod
     def seeded(cls, seed: int, rows: Tensor | int, device: torch.device | str = "cpu") -> Rng:
@@ -115,10 +79,26 @@ class Rng:
 
     def fork(self, *key: int | str) -> Rng:
         """The same rows for a fresh, independent purpose; `fork(a, b)` is `fork(a).fork(b)`."""
+        if self.prepared is not None and (known := self.prepared.keys.get((*self.path, *key))) is not None:
+            return Rng(known, self.rows, self.branch, self.branches, self.prepared, (*self.path, *key))
         new = self.key
         for item in key:
             new = derive(new, item)
         return Rng(new, self.rows, self.branch, self.branches)
+
+    def prepare(self, sizes: Mapping[Path, int]) -> Rng:
+        """The same streams with the first numbers of some forks at hand: of `fork(*path)` as many a row as `sizes`
+        says.
+
+        They are the numbers that the forks make by themselves, in one call in place of one a fork.
+        """
+        lanes, of, places = _layout(tuple(sizes.values()))
+        keys = derive_all(self.key, tuple(sizes))
+        words = np.array([keys[path] for path in sizes], dtype=np.int64)[of]
+        counter = (torch.from_numpy(lanes).to(self.rows.device), 0, self.rows[:, None], self.branch[:, None])
+        pairs = doubles(counter, (words[:, 0], words[:, 1]), 2).flatten(1)
+        numbers = {path: pairs[:, place] for path, place in zip(sizes, places, strict=True)}
+        return Rng(self.key, self.rows, self.branch, self.branches, Prepared(keys, numbers))
 
     def take(self, index: Tensor) -> Rng:
         """The streams of some of the rows, index (R',) long."""
@@ -138,9 +118,12 @@ class Rng:
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers (R, *shape), float64 in [0, 1), 53 bits; the position is the index in the flattened shape."""
         size = prod(shape)
+        held = None if self.prepared is None else self.prepared.numbers.get(self.path)
+        if held is not None and held.shape[1] >= size:
+            return held[:, :size].reshape(len(self), *shape)
         # Every position has one draw, so two neighbours can share a block: position 2k is half 0 and 2k + 1 half 1.
         lane = torch.arange((size + 1) // 2, device=self.rows.device)
-        pairs = _doubles((lane, 0, self.rows[:, None], self.branch[:, None]), self.key, 2)
+        pairs = doubles((lane, 0, self.rows[:, None], self.branch[:, None]), self.key, 2)
         return pairs.flatten(1)[:, :size].reshape(len(self), *shape)
 
     def bernoulli(self, p: Tensor) -> Tensor:
@@ -178,7 +161,7 @@ class Rng:
             cells = slice(begin, begin + step)
             of = row[cells]
             counter = (position[cells, None], pair, self.rows[of, None], self.branch[of, None])
-            u = _doubles(counter, self.key, min(n, 2)).flatten(1)[:, :n]
+            u = doubles(counter, self.key, min(n, 2)).flatten(1)[:, :n]
             if one_for_all:
                 drawn[:, cells] = _inverse(p, u.reshape(1, -1), name, log=log).view(len(u), n).T
             else:
@@ -188,7 +171,11 @@ class Rng:
     def choose(self, log_w: Tensor) -> Tensor:
         """One choice a row, (R,) long, from log-weights (R, K). Raises `ValueError` as `categorical` does."""
         self._expect(log_w, "choose")
-        return _inverse(log_w, self.uniform(1), lambda row: f"row {row}").squeeze(1)
+        total_to = _weights(log_w).cumsum(1, dtype=torch.float64)
+        total = total_to[:, -1:]
+        _refuse(total, log_w, lambda row: f"row {row}", 0, True)
+        # A number is at most 1 - 2^-53, so that its product with the total rounds to less than the total.
+        return torch.searchsorted(total_to, self.uniform(1) * total, right=True).squeeze(1)
 
     def order(self, length: int) -> Tensor:
         """Ranks (R, length) long of a uniform random permutation a row; which of i, j comes first is the same for
@@ -200,19 +187,6 @@ class Rng:
             raise ValueError(f"{method} got shape {tuple(given.shape)} for {len(self)} rows: give one entry a row")
 
 
-def _doubles(counter: tuple[Any, Any, Any, Any], key: tuple[int, int], halves: int) -> Tensor:
-    """Uniform numbers (*, halves) in [0, 1) of blocks (*): the 32 bits of one word above 21 bits of the next."""
-    on_cpu = counter[-1].device.type == "cpu"
-    if on_cpu:  # many small operations, which numpy begins sooner: 3.5 times as fast for 128 rows, 1.7 for large blocks
-        counter = tuple(word.numpy() if isinstance(word, Tensor) else word for word in counter)  # type: ignore[assignment]
-    words = philox(counter, key)
-    pairs = zip(words[0 : 2 * halves : 2], words[1 : 2 * halves : 2], strict=True)
-    bits = [(high << 21) | (low >> 11) for high, low in pairs]
-    if on_cpu:
-        return torch.from_numpy(np.stack(bits, axis=-1) * 2.0**-53)
-    return torch.stack(bits, dim=-1).double().mul_(2.0**-53)
-
-
 def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, log: bool = True) -> Tensor:
     """Tokens (M, n) where the distribution function of log-weights, or weights, (M, V) passes uniform numbers u (M, n).
 
@@ -222,14 +196,7 @@ def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, l
     vocab = p.shape[1]
     wide = vocab >= WIDE
     mass = _grouped(p, log) if wide else _weights(p) if log else p
-    total = mass.sum(1)  # NaN for a softmax without a finite peak
-    wrong = ~((total > 0) & total.isfinite())
-    if bool(wrong.any()):
-        cell = int(wrong.nonzero()[0, 0])
-        value = float(p[cell].amax() if log else total[cell].log())
-        what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
-        told = f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf"
-        raise Undrawable(told, first + cell)
+    _refuse(mass.sum(1), p, name, first, log)
     place, beyond = _passed(mass, u)
     if not wide:
         return place
@@ -243,6 +210,18 @@ def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, l
         inside = inside.masked_fill_(before, -torch.inf if log else 0.0)
     inside = _weights(inside) if log else inside
     return begin + _passed(inside, beyond[..., None])[0][..., 0]
+
+
+def _refuse(total: Tensor, p: Tensor, name: Callable[[int], str], first: int, log: bool) -> None:
+    """Raises `Undrawable` unless the sums (M,) of all weights are positive and finite: NaN for a softmax without a
+    finite peak, 0 or infinite for weights that were given as they are."""
+    right = total > 0 if log else (total > 0) & total.isfinite()
+    if not bool(right.all()):
+        cell = int((~right).nonzero()[0, 0])
+        value = float(p[cell].amax() if log else total[cell].log())
+        what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
+        told = f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf"
+        raise Undrawable(told, first + cell)
 
 
 def _weights(p: Tensor) -> Tensor:
@@ -276,3 +255,13 @@ def _passed(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     place = torch.searchsorted(total_to, below, right=True)
     own = weight.gather(-1, place).double()
     return place, ((below - total_to.gather(-1, place) + own) / own).clamp_(0.0, 1.0)
+
+
+@lru_cache(maxsize=256)
+def _layout(sizes: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[slice, ...]]:
+    """The blocks of several streams side by side: their lanes, the stream of each, and where a stream's numbers are."""
+    counts = [(size + 1) // 2 for size in sizes]
+    begin = [2 * sum(counts[:k]) for k in range(len(counts))]
+    lanes = np.concatenate([np.arange(count) for count in counts])
+    places = tuple(slice(at, at + size) for at, size in zip(begin, sizes, strict=True))
+    return lanes, np.repeat(np.arange(len(counts)), counts), places

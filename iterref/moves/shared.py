@@ -24,6 +24,7 @@ from iterref.budget import Cost
 from iterref.decision import Decision
 from iterref.moves.renoise import Excursion, Renoised, partition, renoise, spaced
 from iterref.particles import adopt, pick
+from iterref.philox import Path
 from iterref.random import Rng
 from iterref.run import Run, Time
 from iterref.samplers.base import Info, Paired, State
@@ -69,26 +70,40 @@ class Shared:
             first = Paired(state.step, state.t, state.x_t, pick(new.x_0, verdict.choice), pick(reward, verdict.choice))
             decided = (Decision(new.x_0, reward, verdict.choice, verdict.accepted),)
             return first, Info(verdict.accepted.double(), verdict.stuck, decisions=decided)
-        x_t, x_0, now = state.x_t, state.x_0, state.reward
-        part = partition(new.where, self.decisions, rng.fork("blocks")) if self.decisions > 1 else None
-        taken, stuck, made = torch.zeros_like(now), torch.ones_like(now, dtype=torch.bool), []
-        for k in range(self.decisions):
-            here = None if part is None else part == k
-            new_t = new.x_t if here is None else torch.where(here, new.x_t, x_t)
+        x_t, x_0, now, alike = state.x_t, state.x_0, state.reward, new.x_t is new.x_0
+        streams, parts = self._parts(new.where, rng)
+        log_now, verdicts, made = now / alpha, [], []
+        for k, here in enumerate(parts):
             new_0 = new.x_0 if here is None else torch.where(here, new.x_0, x_0)
             reward = run.reward_of(new_0, final=state.t == 0)
-            verdict = mtm.metropolised(now / alpha, (reward / alpha).T, rng.fork("decide", k))
+            log_w = reward / alpha
+            verdict = mtm.metropolised(log_now, log_w.T, streams.fork("decide", k))
             made.append(Decision(new.x_0, reward, verdict.choice, verdict.accepted, here, x_0))
-            x_t = adopt(verdict.accepted, pick(new_t, verdict.choice), x_t)
+            verdicts.append(verdict)
+            if not alike:
+                new_t = new.x_t if here is None else torch.where(here, new.x_t, x_t)
+                x_t = adopt(verdict.accepted, pick(new_t, verdict.choice), x_t)
             x_0 = adopt(verdict.accepted, pick(new_0, verdict.choice), x_0)
-            now = adopt(verdict.accepted, pick(reward, verdict.choice), now)
-            taken, stuck = taken + verdict.accepted, stuck & verdict.stuck
-        info = Info(taken / self.decisions, stuck, (x_0 != state.x_0).sum(1), decisions=tuple(made))
-        return replace(state, x_t=x_t, x_0=x_0, reward=now), info
+            now = torch.where(verdict.accepted, pick(reward, verdict.choice), now)
+            log_now = torch.where(verdict.accepted, pick(log_w, verdict.choice), log_now)
+        taken = torch.stack([verdict.accepted for verdict in verdicts]).double().mean(0)
+        stuck = torch.stack([verdict.stuck for verdict in verdicts]).all(0)
+        info = Info(taken, stuck, (x_0 != state.x_0).sum(1), decisions=tuple(made))
+        return replace(state, x_t=x_0 if alike else x_t, x_0=x_0, reward=now), info
 
     def cost(self, steps: int) -> Cost:
         """What one move with that many denoising steps takes."""
         return Cost(1 + (steps - 1) * self.tries, self.tries * self.decisions, steps)
+
+    def _parts(self, where: Tensor, rng: Rng) -> tuple[Rng, list[Tensor | None]]:
+        """The streams of a move's decisions, their numbers made in one call, and the part of (R, L) `where` that each
+        decides about; None is all of it."""
+        sizes: dict[Path, int] = {("decide", k, of): 1 for k in range(self.decisions) for of in ("choose", "accept")}
+        if self.decisions == 1:
+            return rng.prepare(sizes), [None]
+        streams = rng.prepare({("blocks",): where.shape[1], **sizes})
+        part = partition(where, self.decisions, streams.fork("blocks"))
+        return streams, list((part == torch.arange(self.decisions, device=part.device)[:, None, None]).unbind())
 
     def _denoised(self, run: Run, noisy: Renoised, trip: Excursion, rng: Rng) -> Candidates:
         """Candidates drawn back from one x_s over the denoising steps of the excursion."""

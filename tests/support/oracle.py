@@ -7,7 +7,7 @@ split by the outcomes of the first call that it had no decision for. A move with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 from math import factorial
@@ -91,6 +91,9 @@ class Enumerator:
         return len(self.of)
 
     def fork(self, *key: int | str) -> Enumerator:
+        return self
+
+    def prepare(self, sizes: Mapping[tuple[int | str, ...], int]) -> Enumerator:
         return self
 
     def take(self, index: Tensor) -> Enumerator:
