@@ -20,7 +20,7 @@ from iterref.decoding import Confidence, confidence
 from iterref.evaluation import KEEP, Known, Question, portions, rearranged
 from iterref.problem import Problem
 from iterref.random import Rng, Undrawable
-from iterref.result import Best
+from iterref.result import Best, Seen
 from iterref.rewards.algebra import as_reward
 from iterref.rewards.memory import Remembered
 
@@ -42,13 +42,19 @@ class Run:
         self.problem, self.denoiser, self.noise, self.alpha = problem, denoiser, problem.noise, problem.alpha
         self.canvas, self.free, self.copies = canvas, problem.may_change, 1
         self.rows = torch.arange(len(canvas), device=canvas.device)
-        self.meter, self.best = Meter(passes=denoiser.passes), Best.none(canvas)
+        self.meter, self._seen = Meter(passes=denoiser.passes), Seen(Best.none(canvas))
         # a reward that comes with a memory keeps it
         remember = problem.remember and not isinstance(problem.reward, Remembered)
         self.reward = Remembered(problem.reward) if remember else as_reward(problem.reward)
         self._posteriors = Known() if problem.remember and denoiser.time_independent else None
         self._conditionals = Known() if problem.remember else None
         self._views: dict[int, Run] = {1: self}
+        self._several: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def best(self) -> Best:
+        """The best text seen of every row."""
+        return self._seen.settled()
 
     @property
     def batch(self) -> int:
@@ -63,7 +69,7 @@ class Run:
         if n not in self._views:
             view = copy(self)
             view.canvas, view.free, view.rows = self.canvas.repeat(n, 1), self.free.repeat(n, 1), self.rows.repeat(n)
-            view.copies, view._views = self.copies * n, {}
+            view.copies, view._views, view._several = self.copies * n, {}, {}
             view._views[1] = view
             self._views[n] = view
         return self._views[n]
@@ -134,11 +140,14 @@ class Run:
     def reward_of(self, x_0: Tensor, final: bool) -> Tensor:
         """Rewards of clean samples (R, L) -> (R,) or (N, R, L) -> (N, R), float64. `final` ones are finished texts and
         may become the best."""
-        start = perf_counter()
-        x, rows = x_0.reshape(-1, x_0.shape[-1]), self.rows.repeat(x_0.shape[0]) if x_0.dim() > 2 else self.rows
-        self.best.latest, prompts = (x, rows), self._prompts(rows)
+        start, n = perf_counter(), x_0.shape[0] if x_0.dim() > 2 else 1
+        if n not in self._several:
+            rows = self.rows if n == 1 else self.rows.repeat(n)
+            self._several[n] = rows, self._prompts(rows)
+        x, (rows, prompts) = x_0.reshape(-1, x_0.shape[-1]), self._several[n]
+        self._seen.latest(x, rows)
         size = self.problem.max_rows or len(x)
-        parts = zip(x.split(size), prompts.split(size), strict=True)
+        parts = [(x, prompts)] if len(x) <= size else zip(x.split(size), prompts.split(size), strict=True)
         memory = self.reward if isinstance(self.reward, Remembered) else None
         before, values = memory.evaluated if memory else 0, []
         for tokens, named in parts:  # a loop, which is no frame of its own
@@ -148,12 +157,12 @@ class Run:
         self.meter.asked_reward_calls += len(x)
         self.meter.seconds["reward"] += perf_counter() - start
         if final:
-            self.best.see(x, reward, rows)
+            self._seen.add(x, reward, rows)
         return reward.view(x_0.shape[:-1])
 
     def see(self, x_0: Tensor, reward: Tensor) -> None:
         """Takes note of finished texts (R, L) with known rewards (R,), which may be the best."""
-        self.best.see(x_0, reward, self.rows)
+        self._seen.add(x_0, reward, self.rows)
 
     def _prompts(self, rows: Tensor | None = None) -> Tensor:
         """The numbers by which denoiser and reward know rows (R,), those of the sequences unless given."""
