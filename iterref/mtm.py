@@ -18,7 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from iterref.arrays import arrays, tensor
 from iterref.random import Rng
+
+# The logarithm of a weight that is as good as infinite against those that are at most one.
+LARGEST = 700.0
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,15 @@ def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
     Leaves the distribution proportional to prior times weight invariant, and is reversible, whenever current state and
     candidates are exchangeable under the prior given what they share. It needs no reference set.
     """
-    log_w, stuck = _usable(log_w)
-    choice = rng.fork("choose").choose(log_w)
-    peak = log_w.amax(1)
-    w = (log_w - peak[:, None]).exp()
-    total = w.cumsum(1)[:, -1]  # never below one of its terms, so that what is left of it never falls below zero
-    others = total - w.gather(1, choice[:, None])[:, 0] + (log_w_current - peak).exp()
-    accepted = rng.fork("accept").bernoulli((total / others).clamp_max(1))
+    given, stuck = _usable(log_w)
+    choice = rng.fork("choose").choose(given)
+    xp, now, log_w, chosen = arrays(log_w_current, given, choice[:, None])
+    peak = xp.amax(log_w)
+    w = xp.exp(log_w - peak[:, None])
+    total = xp.cumsum(w)[:, -1]  # never below one of its terms, so that what is left of it never falls below zero
+    kept = xp.exp(xp.most(now - peak, LARGEST))
+    others = total - (w * (xp.arange(w.shape[1], w) == chosen)).sum(1) + kept
+    accepted = rng.fork("accept").bernoulli(tensor(total / xp.maximum(others, total)))
     return Verdict(choice, accepted & ~stuck, stuck)
 
 
@@ -86,11 +92,9 @@ def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
 
 
 def _usable(log_w: Tensor) -> tuple[Tensor, Tensor]:
-    """Contiguous log-weights (R, N), with everything on the first candidate of rows that are stuck, and which are.
-
-    (A sum's last bits depend on strides, and strides on the batch.)
-    """
-    stuck = log_w.amax(1) == -torch.inf
-    log_w = log_w.clone(memory_format=torch.contiguous_format)
-    log_w[:, 0].masked_fill_(stuck, 0.0)
-    return log_w, stuck
+    """A contiguous copy of log-weights (R, N), with everything on the first candidate of rows that are stuck, and which
+    are. (A sum's last bits depend on strides, and strides on the batch.)"""
+    xp, given = arrays(log_w.clone(memory_format=torch.contiguous_format))
+    stuck = xp.amax(given) == -torch.inf
+    given[:, 0] = xp.where(stuck, 0.0, given[:, 0])
+    return tensor(given), tensor(stuck)

@@ -10,17 +10,16 @@ called twice gives the same numbers twice, so `fork` before each use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from iterref.philox import MASK, WORD, Path, derive, derive_all, doubles
+from iterref.arrays import arrays, tensor
+from iterref.philox import MASK, WORD, Path, derive, doubles
+from iterref.prepared import Origin, Prepared, Sizes
 
 # How many float64 numbers are worked on at once, on a CPU and on a GPU; results do not depend on it.
 BLOCK = (2**19, 2**26)
@@ -38,15 +37,6 @@ class Undrawable(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """What is known of the forks of a stream: their `keys`, and `numbers` (R, K) float64 of those by whose path there
-    are any."""
-
-    keys: Mapping[Path, tuple[int, int]]
-    numbers: Mapping[Path, Tensor]
-
-
-@dataclass(frozen=True, eq=False)
 class Rng:
     """One stream a row: `rows` (R,) int64 identities in [0, 2^32), `branch` (R,) int64 copy numbers < `branches`."""
 
@@ -54,8 +44,11 @@ class Rng:
     rows: Tensor
     branch: Tensor
     branches: int = 1
+    # How these streams came from their origin, and what of theirs is at hand.
+    origin: Origin | None = None
+    path: Path = ()
+    copies: tuple[int, ...] = ()
     prepared: Prepared | None = None
-    path: Path = ()  # from where numbers were prepared to here
 
     @classmethod
     def seeded(cls, seed: int, rows: Tensor | int, device: torch.device | str = "cpu") -> Rng:
@@ -72,37 +65,32 @@ class Rng:
         if len(outside):
             at = int(outside[0, 0])
             raise ValueError(f"row {at} has identity {int(rows[at])}: give identities in [0, 2^32)")
-        return cls((seed & MASK, seed >> 32), rows, torch.zeros_like(rows))
+        key = seed & MASK, seed >> 32
+        return cls(key, rows, torch.zeros_like(rows), origin=Origin(key))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def fork(self, *key: int | str) -> Rng:
         """The same rows for a fresh, independent purpose; `fork(a, b)` is `fork(a).fork(b)`."""
-        if self.prepared is not None and (known := self.prepared.keys.get((*self.path, *key))) is not None:
-            return Rng(known, self.rows, self.branch, self.branches, self.prepared, (*self.path, *key))
-        new = self.key
-        for item in key:
-            new = derive(new, item)
-        return Rng(new, self.rows, self.branch, self.branches)
+        path = (*self.path, *key)
+        new = self.origin.keys.get(path) if self.origin is not None else None
+        if new is None:
+            new = self.key
+            for item in key:
+                new = derive(new, item)
+        return Rng(new, self.rows, self.branch, self.branches, self.origin, path, self.copies, self.prepared)
 
-    def prepare(self, sizes: Mapping[Path, int]) -> Rng:
-        """The same streams with the first numbers of some forks at hand: of `fork(*path)` as many a row as `sizes`
-        says.
-
-        They are the numbers that the forks make by themselves, in one call in place of one a fork.
-        """
-        lanes, of, places = _layout(tuple(sizes.values()))
-        keys = derive_all(self.key, tuple(sizes))
-        words = np.array([keys[path] for path in sizes], dtype=np.int64)[of]
-        counter = (torch.from_numpy(lanes).to(self.rows.device), 0, self.rows[:, None], self.branch[:, None])
-        pairs = doubles(counter, (words[:, 0], words[:, 1]), 2).flatten(1)
-        numbers = {path: pairs[:, place] for path, place in zip(sizes, places, strict=True)}
-        return Rng(self.key, self.rows, self.branch, self.branches, Prepared(keys, numbers))
+    def prepare(self, sizes: Sizes) -> Rng:
+        """The same streams with the first numbers of some forks at hand, of `fork(*path)` as many a row as stand beside
+        the path: the numbers that the forks make by themselves, in one call for these and the steps to come."""
+        origin, path = (Origin(self.key), ()) if self.origin is None else (self.origin, self.path)
+        made = origin.prepared(path, sizes, self.copies, self.rows, self.branch)
+        return Rng(self.key, self.rows, self.branch, self.branches, origin, path, self.copies, made)
 
     def take(self, index: Tensor) -> Rng:
         """The streams of some of the rows, index (R',) long."""
-        return Rng(self.key, self.rows[index], self.branch[index], self.branches)
+        return Rng(self.key, self.rows[index], self.branch[index], self.branches, Origin(self.key))
 
     def repeat(self, n: int) -> Rng:
         """`n` independent copies of each row, (n * R) streams, copy-major: copy i of row r sits at i * R + r.
@@ -111,16 +99,19 @@ class Rng:
         """
         if n < 1 or self.branches * n > WORD:
             raise ValueError(f"{n} copies of {self.branches} branches a row: keep the product between 1 and 2^32")
+        if n == 1:
+            return self
         copy = torch.arange(n, device=self.branch.device)[:, None]
         branch = (self.branch * n + copy).flatten()
-        return Rng(self.key, self.rows.repeat(n), branch, self.branches * n)
+        copies = (*self.copies, n)
+        return Rng(self.key, self.rows.repeat(n), branch, self.branches * n, self.origin, self.path, copies)
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers (R, *shape), float64 in [0, 1), 53 bits; the position is the index in the flattened shape."""
         size = prod(shape)
-        held = None if self.prepared is None else self.prepared.numbers.get(self.path)
-        if held is not None and held.shape[1] >= size:
-            return held[:, :size].reshape(len(self), *shape)
+        place = None if self.prepared is None else self.prepared.places.get(self.path)
+        if self.prepared is not None and place is not None and place.stop - place.start >= size:
+            return self.prepared.numbers[:, place.start : place.start + size].reshape(len(self), *shape)
         # Every position has one draw, so two neighbours can share a block: position 2k is half 0 and 2k + 1 half 1.
         lane = torch.arange((size + 1) // 2, device=self.rows.device)
         pairs = doubles((lane, 0, self.rows[:, None], self.branch[:, None]), self.key, 2)
@@ -132,9 +123,10 @@ class Rng:
         Raises `ValueError` for a wrong number of rows or a NaN.
         """
         self._expect(p, "bernoulli")
-        if bool(p.isnan().any()):
+        xp, chance, u = arrays(p, self.uniform(*p.shape[1:]))
+        if bool(xp.isnan(chance).any()):
             raise ValueError(f"row {int(p.isnan().nonzero()[0, 0])} has a NaN probability: give numbers in [0, 1]")
-        return self.uniform(*p.shape[1:]) < p
+        return tensor(u < chance)
 
     def categorical(self, p: Tensor, where: Tensor, n: int = 1, log: bool = True) -> Tensor:
         """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major.
@@ -171,11 +163,15 @@ class Rng:
     def choose(self, log_w: Tensor) -> Tensor:
         """One choice a row, (R,) long, from log-weights (R, K). Raises `ValueError` as `categorical` does."""
         self._expect(log_w, "choose")
-        total_to = _weights(log_w).cumsum(1, dtype=torch.float64)
-        total = total_to[:, -1:]
-        _refuse(total, log_w, lambda row: f"row {row}", 0, True)
+        xp, log_w, u = arrays(log_w.double(), self.uniform(1))
+        peak = xp.amax(log_w)
+        if not bool(xp.isfinite(peak).all()):
+            wrong = ~xp.isfinite(peak)
+            row = int(wrong.nonzero()[0][0])
+            raise _undrawable(float(peak[row]), f"row {row}", row)
+        total_to = xp.cumsum(xp.exp(log_w - peak[:, None]))
         # A number is at most 1 - 2^-53, so that its product with the total rounds to less than the total.
-        return torch.searchsorted(total_to, self.uniform(1) * total, right=True).squeeze(1)
+        return tensor((total_to <= u * total_to[:, -1:]).sum(1))
 
     def order(self, length: int) -> Tensor:
         """Ranks (R, length) long of a uniform random permutation a row; which of i, j comes first is the same for
@@ -196,10 +192,16 @@ def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, l
     vocab = p.shape[1]
     wide = vocab >= WIDE
     mass = _grouped(p, log) if wide else _weights(p) if log else p
-    _refuse(mass.sum(1), p, name, first, log)
-    place, beyond = _passed(mass, u)
+    total_to = mass.cumsum(1, dtype=torch.float64)
+    total = total_to[:, -1]  # NaN for a softmax without a finite peak
+    right = total > 0 if log else (total > 0) & total.isfinite()
+    if not bool(right.all()):
+        cell = int((~right).nonzero()[0, 0])
+        value = float(p[cell].amax() if log else total[cell].log())
+        raise _undrawable(value, name(first + cell), first + cell)
     if not wide:
-        return place
+        return torch.searchsorted(total_to, u * total[:, None], right=True)
+    place, beyond = _passed(mass, total_to, u)
     # Windows of GROUP tokens; the last one reaches back into the group before, where that is not wanted.
     begin = (place * GROUP).clamp_max_(vocab - GROUP)
     windows = p.reshape(-1).unfold(0, GROUP, 1)
@@ -209,19 +211,13 @@ def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, l
         before = torch.arange(GROUP, device=p.device) < (place * GROUP - begin)[..., None]
         inside = inside.masked_fill_(before, -torch.inf if log else 0.0)
     inside = _weights(inside) if log else inside
-    return begin + _passed(inside, beyond[..., None])[0][..., 0]
+    return begin + _passed(inside, inside.cumsum(-1, dtype=torch.float64), beyond[..., None])[0][..., 0]
 
 
-def _refuse(total: Tensor, p: Tensor, name: Callable[[int], str], first: int, log: bool) -> None:
-    """Raises `Undrawable` unless the sums (M,) of all weights are positive and finite: NaN for a softmax without a
-    finite peak, 0 or infinite for weights that were given as they are."""
-    right = total > 0 if log else (total > 0) & total.isfinite()
-    if not bool(right.all()):
-        cell = int((~right).nonzero()[0, 0])
-        value = float(p[cell].amax() if log else total[cell].log())
-        what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
-        told = f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf"
-        raise Undrawable(told, first + cell)
+def _undrawable(value: float, name: str, cell: int) -> Undrawable:
+    """Says what is wrong with the largest log-weight of a cell."""
+    what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
+    return Undrawable(f"{name} has {what}: give it at least one finite log-weight and no NaN or +inf", cell)
 
 
 def _weights(p: Tensor) -> Tensor:
@@ -242,26 +238,15 @@ def _grouped(p: Tensor, log: bool) -> Tensor:
     return torch.cat(parts)
 
 
-def _passed(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the running sum of weights (*, K) passes the share u (*, n) of the total, (*, n) long, and the share of
-    that place's own weight that it passes by.
+def _passed(weight: Tensor, total_to: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the running sum `total_to` of weights (*, K) passes the share u (*, n) of the total, (*, n) long, and the
+    share of that place's own weight that it passes by.
 
     Sums are float64 throughout: in float32 a tail of many weights of 1e-9 each would vanish.
     """
-    total_to = weight.cumsum(-1, dtype=torch.float64)
     total = total_to[..., -1:]
     # Below the total even after rounding, so that the search ends inside.
     below = torch.minimum(u * total, total.nextafter(torch.zeros_like(total)))
     place = torch.searchsorted(total_to, below, right=True)
     own = weight.gather(-1, place).double()
     return place, ((below - total_to.gather(-1, place) + own) / own).clamp_(0.0, 1.0)
-
-
-@lru_cache(maxsize=256)
-def _layout(sizes: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[slice, ...]]:
-    """The blocks of several streams side by side: their lanes, the stream of each, and where a stream's numbers are."""
-    counts = [(size + 1) // 2 for size in sizes]
-    begin = [2 * sum(counts[:k]) for k in range(len(counts))]
-    lanes = np.concatenate([np.arange(count) for count in counts])
-    places = tuple(slice(at, at + size) for at, size in zip(begin, sizes, strict=True))
-    return lanes, np.repeat(np.arange(len(counts)), counts), places

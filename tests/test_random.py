@@ -49,7 +49,7 @@ def test_host_and_device_make_the_same_words():
 def test_prepared_numbers_are_those_of_the_forks():
     rng = Rng.seeded(5, torch.tensor([3, 8])).repeat(2)
     sizes = {("order",): 5, ("decide", 0, "choose"): 1, ("decide", 1, "choose"): 2, ("decide", -3): 4}
-    ready = rng.fork("move").prepare(sizes)
+    ready = rng.fork("move").prepare(tuple(sizes.items()))
     for path, size in sizes.items():
         for one in (ready.fork(*path), ready.fork(*path[:1]).fork(*path[1:])):
             for shape in [(size,), (size + 3,), (), (1,), (2, size)]:
@@ -246,7 +246,7 @@ def test_impossible_tokens_are_never_drawn(monkeypatch):
     rng = Rng.seeded(0, 3)
     assert rng.categorical(log_p, where, 1000).eq(1).all()
     for u in (0.0, 1 - 2.0**-53):
-        monkeypatch.setattr(random, "doubles", lambda counter, key, halves, u=u: torch.full((3, 1, 2), u).double() * 1)
+        monkeypatch.setattr(random, "doubles", lambda counter, key, halves, u=u: torch.full((3, 1, 2), u, dtype=torch.float64))
         for scale in (1.0, 1 + 2.0**-52, 1.7, 3.0):
             weights = torch.tensor([[0.0, scale, 0.0, scale / 3, 0.0]], dtype=torch.float64).expand(3, -1)
             assert rng.categorical(weights.log(), where).eq(1 if u == 0 else 3).all()

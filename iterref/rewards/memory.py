@@ -110,24 +110,25 @@ def digests(tokens: Tensor, rows: Tensor) -> list[bytes]:
     below 2^-90 for token ids below 2^17, over the choice of the numbers: each sum checks the other.
     """
     tokens, rows = tokens.long(), rows.long()
-    by = _multipliers(tokens.shape[1] + 2)
+    by = _multipliers(tokens.shape[1])
     if tokens.is_cuda:  # what goes to the host are the digests alone
         factors = torch.from_numpy(by).to(tokens.device)
-        sums = (tokens[..., None] * factors[2:]).sum(1) + rows.to(tokens.device)[:, None] * factors[0]
-        table: NDArray[np.int64] = _on_host(sums + factors[1] * tokens.shape[1]).numpy()
+        row, length, positions = factors[:, 0], factors[:, 1], factors[:, 2:].T
+        sums = (tokens[..., None] * positions).sum(1) + rows.to(tokens.device)[:, None] * row
+        table: NDArray[np.int64] = _on_host(sums + length * tokens.shape[1]).numpy()
     else:
-        canvas, table = tokens.numpy(), np.multiply.outer(rows.cpu().numpy(), by[0]) + by[1] * tokens.shape[1]
-        for k in range(2):
-            table[:, k] += canvas @ np.ascontiguousarray(by[2:, k])
-    line = np.ascontiguousarray(table).tobytes()
+        canvas, named, table = tokens.numpy(), rows.cpu().numpy(), np.empty((len(rows), 2), np.int64)
+        for k, numbers in enumerate(by):
+            table[:, k] = canvas.dot(numbers[2:]) + (named * numbers[:1] + numbers[1:2] * canvas.shape[1])
+    line = table.tobytes()
     return [line[at : at + 16] for at in range(0, len(line), 16)]
 
 
 @lru_cache(maxsize=64)
-def _multipliers(n: int) -> NDArray[np.int64]:
-    """Two columns of `n` odd numbers of 64 random bits (n, 2), those of a smaller n first, always the same."""
-    bits = np.random.Generator(np.random.PCG64(1)).integers(-(2**63), 2**63, (n, 2), dtype=np.int64)
-    return bits | 1
+def _multipliers(length: int) -> NDArray[np.int64]:
+    """Two rows of odd numbers of 64 random bits (2, 2 + length), for row, length and positions, always the same."""
+    bits = np.random.Generator(np.random.PCG64(1)).integers(-(2**63), 2**63, (2 + length, 2), dtype=np.int64)
+    return np.ascontiguousarray((bits | 1).T)
 
 
 def _on_host(found: Tensor) -> Tensor:

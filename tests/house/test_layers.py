@@ -25,7 +25,8 @@ MOST_LINES = 350
 ORDER = [
     {"columns", "fence", "files", "hub", "interrupts", "legacy", "lines", "optional", "paired", "progress", "sources"},
     {"forms", "registry"},
-    {"lazy", "strings", "philox"},
+    {"arrays", "lazy", "strings", "philox"},
+    {"prepared"},
     {"random"},
     {"noise"},
     {"denoiser"},
@@ -53,7 +54,7 @@ TOP = {"drafts", "loading", "check", *set().union(*ORDER[LEVEL["arguments"] : LE
 ENDS = {"problem", "run", "result", "sampling"}
 CORE = ENDS | {"samplers.base", "samplers", "moves", "chains", "decoding", "evaluation"}
 OF_REWARDS = ENDS, {"rewards.base", "rewards.algebra", "rewards.memory"}
-PURE = CORE | {"philox", "random", "noise", "denoiser", "mtm", "particles", "potentials", "resample", "decision", "trace"}
+PURE = CORE | {"arrays", "philox", "prepared", "random", "noise", "denoiser", "mtm", "particles", "potentials", "resample", "decision", "trace"}
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
 # Names of types alone, under TYPE_CHECKING, and of a facade.
 TYPED = {("decoding", "run"), ("result", "samplers.base"), ("trace", "samplers.base"), ("models", "loading")}

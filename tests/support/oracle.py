@@ -7,7 +7,7 @@ split by the outcomes of the first call that it had no decision for. A move with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 from math import factorial
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from iterref.denoiser import Denoiser
+from iterref.prepared import Sizes
 from iterref.problem import Problem
 from iterref.run import Run
 from iterref.samplers.base import Paired
@@ -93,7 +94,7 @@ class Enumerator:
     def fork(self, *key: int | str) -> Enumerator:
         return self
 
-    def prepare(self, sizes: Mapping[tuple[int | str, ...], int]) -> Enumerator:
+    def prepare(self, sizes: Sizes) -> Enumerator:
         return self
 
     def take(self, index: Tensor) -> Enumerator:
