@@ -14,6 +14,7 @@ Gagnon, Maire and Zanella (2022), arXiv:2211.11613.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from iterref.random import Rng
 
 # The logarithm of a weight that is as good as infinite against those that are at most one.
 LARGEST = 700.0
+# Above all log-weights that are no mistake: from an infinite one it leaves an infinite weight, which is refused.
+FINITE = 1e300
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Verdict:
 
 def select(log_w: Tensor, rng: Rng) -> Verdict:
     """Importance resampling: one of (R, N) log-weights, always accepted (a stuck row takes the first)."""
-    log_w, stuck = _usable(log_w)
-    return Verdict(rng.choose(log_w), torch.ones_like(stuck), stuck)
+    w, _, stuck = _weights(log_w)
+    return Verdict(rng.choose(tensor(w), log=False), torch.ones(len(log_w), dtype=torch.bool, device=log_w.device), stuck)
 
 
 def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
@@ -49,11 +52,9 @@ def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
     Leaves the distribution proportional to prior times weight invariant, and is reversible, whenever current state and
     candidates are exchangeable under the prior given what they share. It needs no reference set.
     """
-    given, stuck = _usable(log_w)
-    choice = rng.fork("choose").choose(given)
-    xp, now, log_w, chosen = arrays(log_w_current, given, choice[:, None])
-    peak = xp.amax(log_w)
-    w = xp.exp(log_w - peak[:, None])
+    w, peak, stuck = _weights(log_w)
+    choice = rng.fork("choose").choose(tensor(w), log=False)
+    xp, now, chosen = arrays(log_w_current, choice[:, None])
     total = xp.cumsum(w)[:, -1]  # never below one of its terms, so that what is left of it never falls below zero
     kept = xp.exp(xp.most(now - peak, LARGEST))
     others = total - (w * (xp.arange(w.shape[1], w) == chosen)).sum(1) + kept
@@ -91,10 +92,13 @@ def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
     return Verdict(passed.long().argmax(1), passed.any(1), stuck)
 
 
-def _usable(log_w: Tensor) -> tuple[Tensor, Tensor]:
-    """A contiguous copy of log-weights (R, N), with everything on the first candidate of rows that are stuck, and which
-    are. (A sum's last bits depend on strides, and strides on the batch.)"""
-    xp, given = arrays(log_w.clone(memory_format=torch.contiguous_format))
-    stuck = xp.amax(given) == -torch.inf
-    given[:, 0] = xp.where(stuck, 0.0, given[:, 0])
-    return tensor(given), tensor(stuck)
+def _weights(log_w: Tensor) -> tuple[Any, Any, Tensor]:
+    """Weights (R, N) of log-weights over their largest (R,), as arrays, and which rows are stuck: these have everything
+    on the first candidate. A copy is made because a sum's last bits depend on strides, and strides on the batch."""
+    xp, given = arrays(log_w.to(torch.float64, copy=True, memory_format=torch.contiguous_format))
+    peak = xp.amax(given)
+    stuck = peak == -torch.inf
+    peak = xp.where(stuck, 0.0, xp.most(peak, FINITE))
+    w = xp.exp(given - peak[:, None])
+    w[:, 0] += stuck
+    return w, peak, tensor(stuck)

@@ -128,11 +128,14 @@ class Rng:
             raise ValueError(f"row {int(p.isnan().nonzero()[0, 0])} has a NaN probability: give numbers in [0, 1]")
         return tensor(u < chance)
 
-    def categorical(self, p: Tensor, where: Tensor, n: int = 1, log: bool = True) -> Tensor:
+    def categorical(
+        self, p: Tensor, where: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
+    ) -> Tensor:
         """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major.
 
         With `log` False they are the weights themselves, which saves an exponential each. (1, V) is one distribution
-        for all cells. One cumulative sum a distribution serves all of its draws; draw j is the same for every n > j.
+        for all cells. One cumulative sum a distribution serves all of its draws; draw j is the same for every n > j, and
+        those from `first` on, a number or one a row (R,), are the same as if all before them had been made.
         Weights need no normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of
         the total. Raises `ValueError` for shapes that do not match, and its kind `Undrawable` for a cell with no finite
         weight, a NaN or a +inf. """
@@ -145,33 +148,40 @@ class Rng:
         def name(cell: int) -> str:
             return f"packed row {cell} (row {int(row[cell])}, position {int(position[cell])})"
 
-        pair = torch.arange((n + 1) // 2, device=row.device)
         drawn = torch.empty(n, len(row), dtype=torch.int64, device=row.device)
         # Blocks of cells that fit a cache: the sums of all cells at once mostly cost page faults.
         step = max(1, BLOCK[row.is_cuda] // max(GROUP * n, p.shape[1] if p.shape[1] < WIDE else 0))
         for begin in range(0, len(row), step):
             cells = slice(begin, begin + step)
-            of = row[cells]
-            counter = (position[cells, None], pair, self.rows[of, None], self.branch[of, None])
-            u = doubles(counter, self.key, min(n, 2)).flatten(1)[:, :n]
+            u = self._numbers(row[cells], position[cells], n, first)
             if one_for_all:
                 drawn[:, cells] = _inverse(p, u.reshape(1, -1), name, log=log).view(len(u), n).T
             else:
                 drawn[:, cells] = _inverse(p[cells], u, name, begin, log).T
         return drawn
 
-    def choose(self, log_w: Tensor) -> Tensor:
-        """One choice a row, (R,) long, from log-weights (R, K). Raises `ValueError` as `categorical` does."""
+    def _numbers(self, row: Tensor, position: Tensor, n: int, first: Tensor | int) -> Tensor:
+        """The numbers (M, n) of draws first, first + 1, ... of cells (M,)."""
+        at = (position[:, None], self.rows[row, None], self.branch[row, None])
+        if isinstance(first, int) and first % 2 == 0:  # whole blocks, both of whose halves are wanted
+            pair = torch.arange(first // 2, first // 2 + (n + 1) // 2, device=row.device)
+            return doubles((at[0], pair, *at[1:]), self.key, min(n, 2)).flatten(1)[:, :n]
+        number = torch.as_tensor(first, device=row.device).expand(len(self))[row, None]
+        number = number + torch.arange(n, device=row.device)
+        pairs = doubles((at[0], number // 2, *at[1:]), self.key, 2)
+        return pairs.gather(2, (number % 2)[..., None])[..., 0]
+
+    def choose(self, log_w: Tensor, log: bool = True) -> Tensor:
+        """One choice a row, (R,) long, from log-weights (R, K), or from weights. Raises `ValueError` as `categorical`
+        does."""
         self._expect(log_w, "choose")
-        xp, log_w, u = arrays(log_w.double(), self.uniform(1))
-        peak = xp.amax(log_w)
-        if not bool(xp.isfinite(peak).all()):
-            wrong = ~xp.isfinite(peak)
-            row = int(wrong.nonzero()[0][0])
-            raise _undrawable(float(peak[row]), f"row {row}", row)
-        total_to = xp.cumsum(xp.exp(log_w - peak[:, None]))
+        xp, w, u = arrays(_weights(log_w) if log else log_w, self.uniform(1))
+        total_to = xp.cumsum(w)
+        total = total_to[:, -1:]
+        if not bool(((total > 0) & (total < torch.inf)).all()):
+            _refuse(log_w, tensor(total)[:, 0], lambda row: f"row {row}", 0, log)
         # A number is at most 1 - 2^-53, so that its product with the total rounds to less than the total.
-        return tensor((total_to <= u * total_to[:, -1:]).sum(1))
+        return tensor((total_to <= u * total).sum(1))
 
     def order(self, length: int) -> Tensor:
         """Ranks (R, length) long of a uniform random permutation a row; which of i, j comes first is the same for
@@ -194,11 +204,7 @@ def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, l
     mass = _grouped(p, log) if wide else _weights(p) if log else p
     total_to = mass.cumsum(1, dtype=torch.float64)
     total = total_to[:, -1]  # NaN for a softmax without a finite peak
-    right = total > 0 if log else (total > 0) & total.isfinite()
-    if not bool(right.all()):
-        cell = int((~right).nonzero()[0, 0])
-        value = float(p[cell].amax() if log else total[cell].log())
-        raise _undrawable(value, name(first + cell), first + cell)
+    _refuse(p, total, name, first, log)
     if not wide:
         return torch.searchsorted(total_to, u * total[:, None], right=True)
     place, beyond = _passed(mass, total_to, u)
@@ -214,10 +220,16 @@ def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, l
     return begin + _passed(inside, inside.cumsum(-1, dtype=torch.float64), beyond[..., None])[0][..., 0]
 
 
-def _undrawable(value: float, name: str, cell: int) -> Undrawable:
-    """Says what is wrong with the largest log-weight of a cell."""
-    what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
-    return Undrawable(f"{name} has {what}: give it at least one finite log-weight and no NaN or +inf", cell)
+def _refuse(p: Tensor, total: Tensor, name: Callable[[int], str], first: int, log: bool) -> None:
+    """Raises `Undrawable` unless the sums (M,) of all weights are positive and finite: NaN for a softmax without a
+    finite peak, 0 or infinite for weights that were given as they are."""
+    right = total > 0 if log else (total > 0) & total.isfinite()
+    if not bool(right.all()):
+        cell = int((~right).nonzero()[0, 0])
+        value = float(p[cell].amax() if log else total[cell].log())
+        what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
+        told = f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf"
+        raise Undrawable(told, first + cell)
 
 
 def _weights(p: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from iterref.budget import Meter
 from iterref.decoding import Confidence, confidence
+from iterref.draws import Draws
 from iterref.evaluation import KEEP, Known, Question, portions, rearranged
 from iterref.problem import Problem
 from iterref.random import Rng, Undrawable
@@ -111,23 +112,23 @@ class Run:
         from distributions (M, V) and draws (N, M): its log-probability unless given (see `Decoder.confidence`); 0
         outside `where`. No more than a chunk's (M, V) probabilities are held at a time.
         """
-        samples = x_t.expand(n, *x_t.shape).clone()
-        sure = torch.zeros(n, *x_t.shape, dtype=torch.float64, device=x_t.device)
-        logs = not self.denoiser.has_probabilities
+        made = self.draws(x_t, t, where, n, rng, score)
+        return made.samples, made.sure
+
+    def draws(
+        self, x_t: Tensor, t: Time, where: Tensor, n: int, rng: Rng, score: Confidence = confidence, *,
+        later: int = 0, modes: bool = False,
+    ) -> Draws:  # fmt: skip
+        """As `draw`, with `later` further samples of every sequence to be asked for when it is known whose are wanted,
+        and on request the likeliest tokens (`iterref.draws`)."""
+        made = Draws(x_t, where, rng, score, n, later)
         question = self._posterior(x_t, t, where, check=False)  # draws check for themselves, a pass over (M, V) less
-        for i, p in portions(question, self._portion(where), self.meter, self._posteriors):
-            row, position = where[i].nonzero(as_tuple=True)
-            try:
-                drawn = rng.take(i).categorical(p, where[i], n, log=logs)
-            except Undrawable as error:
-                raise self._undefined(i[row[error.cell]]) from error
-            samples[:, i[row], position] = drawn
-            if logs or score is not confidence:
-                value = score(p if logs else p.log(), drawn)
-            else:  # of the drawn tokens alone
-                value = confidence(p, drawn).log()
-            sure[:, i[row], position] = value.to(sure.dtype)
-        return samples, sure
+        found = portions(question, self._portion(where), self.meter, self._posteriors)
+        try:
+            made.fill(found, not self.denoiser.has_probabilities, modes)
+        except Undrawable as error:
+            raise self._undefined(torch.tensor(error.cell)) from error
+        return made
 
     def renoise(self, x_t: Tensor, a_t: Time, a_s: Time, rng: Rng) -> Tensor:
         """x_s ~ q(x_s | x_t) at the free positions, (R, L) -> (R, L)."""

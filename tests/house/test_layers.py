@@ -33,6 +33,7 @@ ORDER = [
     {"guidance", "padding", "budget", "mtm", "particles", "potentials", "resample", "decision"},
     {"models", "rewards"},
     {"problem", "evaluation", "decoding", "trace"},
+    {"draws"},
     {"result"},
     {"run"},
     {"samplers.base"},
@@ -52,7 +53,7 @@ LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 # Who may import a model, and which rewards the core may import.
 TOP = {"drafts", "loading", "check", *set().union(*ORDER[LEVEL["arguments"] : LEVEL["cli"] + 1])}
 ENDS = {"problem", "run", "result", "sampling"}
-CORE = ENDS | {"samplers.base", "samplers", "moves", "chains", "decoding", "evaluation"}
+CORE = ENDS | {"samplers.base", "samplers", "moves", "chains", "decoding", "evaluation", "draws"}
 OF_REWARDS = ENDS, {"rewards.base", "rewards.algebra", "rewards.memory"}
 PURE = CORE | {"arrays", "philox", "prepared", "random", "noise", "denoiser", "mtm", "particles", "potentials", "resample", "decision", "trace"}
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}

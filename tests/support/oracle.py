@@ -110,14 +110,17 @@ class Enumerator:
         laws = torch.stack([1 - cells.flatten(), cells.flatten()], 1)
         return self.script.call(laws, of).view(p.shape).bool()
 
-    def categorical(self, law: Tensor, where: Tensor, n: int = 1, log: bool = True) -> Tensor:
+    def categorical(
+        self, law: Tensor, where: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
+    ) -> Tensor:
         of = self.of[where.nonzero()[:, 0]]
         laws = law.double().softmax(-1) if log else law.double() / law.double().sum(-1, keepdim=True)
         laws = laws.expand(len(of), -1)  # one law may be given for all cells
         return self.script.call(laws.repeat(n, 1), of.repeat(n)).view(n, -1)
 
-    def choose(self, log_w: Tensor) -> Tensor:
-        return self.script.call(log_w.double().softmax(-1), self.of)
+    def choose(self, log_w: Tensor, log: bool = True) -> Tensor:
+        w = log_w.double().softmax(-1) if log else log_w.double()
+        return self.script.call(w / w.sum(-1, keepdim=True), self.of)
 
     def order(self, length: int) -> Tensor:
         table = torch.tensor(list(permutations(range(length))))
