@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 
 
+# Where numpy computes.
+HOST = "cpu"
+
+
 class Host:
     """Numpy's functions, by way of its ufuncs, which have the least to do before they begin."""
 
@@ -37,7 +41,7 @@ class Device:
 
 def arrays(*tensors: Tensor) -> tuple[Any, ...]:
     """`Host` and numpy's arrays of tensors on a host, `Device` and the tensors themselves on a device."""
-    if tensors[0].device.type == "cpu":
+    if tensors[0].device.type == HOST:
         return Host, *[x.numpy() for x in tensors]
     return Device, *tensors
 

@@ -53,12 +53,14 @@ def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
     candidates are exchangeable under the prior given what they share. It needs no reference set.
     """
     w, peak, stuck = _weights(log_w)
-    choice = rng.fork("choose").choose(tensor(w), log=False)
-    xp, now, chosen = arrays(log_w_current, choice[:, None])
-    total = xp.cumsum(w)[:, -1]  # never below one of its terms, so that what is left of it never falls below zero
+    xp, now = arrays(log_w_current)
     kept = xp.exp(xp.most(now - peak, LARGEST))
+    w[:, 0] += 0.0 * kept  # a NaN among the current weights is found with those among the candidates'
+    choice = rng.fork("choose").choose(tensor(w), log=False)
+    chosen = arrays(choice[:, None])[1]
+    total = xp.cumsum(w)[:, -1]  # never below one of its terms, so that what is left of it never falls below zero
     others = total - (w * (xp.arange(w.shape[1], w) == chosen)).sum(1) + kept
-    accepted = rng.fork("accept").bernoulli(tensor(total / xp.maximum(others, total)))
+    accepted = rng.fork("accept").bernoulli(tensor(total / xp.maximum(others, total)), checked=True)
     return Verdict(choice, accepted & ~stuck, stuck)
 
 

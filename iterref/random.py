@@ -117,14 +117,15 @@ class Rng:
         pairs = doubles((lane, 0, self.rows[:, None], self.branch[:, None]), self.key, 2)
         return pairs.flatten(1)[:, :size].reshape(len(self), *shape)
 
-    def bernoulli(self, p: Tensor) -> Tensor:
+    def bernoulli(self, p: Tensor, checked: bool = False) -> Tensor:
         """Coin tosses (R, *) bool of probabilities (R, *): p <= 0 never comes up, p >= 1 always does.
 
-        Raises `ValueError` for a wrong number of rows or a NaN.
+        Raises `ValueError` for a wrong number of rows or a NaN; `checked` ones are known to have none, and a device is
+        not waited for.
         """
         self._expect(p, "bernoulli")
         xp, chance, u = arrays(p, self.uniform(*p.shape[1:]))
-        if bool(xp.isnan(chance).any()):
+        if not checked and bool(xp.isnan(chance).any()):
             raise ValueError(f"row {int(p.isnan().nonzero()[0, 0])} has a NaN probability: give numbers in [0, 1]")
         return tensor(u < chance)
 

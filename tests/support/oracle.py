@@ -103,7 +103,7 @@ class Enumerator:
     def repeat(self, n: int) -> Enumerator:
         return replace(self, of=self.of.repeat(n))
 
-    def bernoulli(self, p: Tensor) -> Tensor:
+    def bernoulli(self, p: Tensor, checked: bool = False) -> Tensor:
         p = p.double().clamp(0, 1)
         cells = p.reshape(len(self), -1)
         of = self.of[:, None].expand(cells.shape).flatten()
