@@ -34,7 +34,13 @@ METHODS = (
     "waste_free:steps=2,moves=2",
 )
 # Vocabulary, positions, and rows in a batch.
-SIZES = ((1_024, 128, (1, 8, 64)), (50_258, 128, (1, 8)), (50_258, 16, (64,)), (126_464, 32, (1, 8)))
+SIZES = (
+    (1_024, 128, (1, 8)),
+    (50_258, 128, (1, 8)),
+    (126_464, 32, (1,)),
+    (1_024, 32, (64,)),
+    (50_258, 16, (64,)),
+)
 QUICK = ((1_024, 32, (1, 8)),)
 # What grows: a name, the method by its size, the two sizes, the vocabulary, positions and rows by size.
 Growth = tuple[str, Callable[[int], str], tuple[int, int], Callable[[int], tuple[int, int, int]]]
