@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 # Where numpy computes.
 HOST = "cpu"
 

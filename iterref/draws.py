@@ -26,8 +26,8 @@ class Draws:
     """Draws at the open positions `where` (R, L) of states `x_t` (R, L) by streams of R rows.
 
     `samples` (now, R, L) are the first draws, `x_t` outside `where`; `sure` (now, R, L) float64 says how confident
-    `score` is of each token, 0 outside; `modes` (R, L) are the likeliest tokens, on request. Up to `later` further draws
-    can be asked for (`of`).
+    `score` is of each token, 0 outside; `modes` (R, L) are the likeliest tokens, on request. Up to `later` further
+    draws can be asked for (`of`).
     """
 
     def __init__(self, x_t: Tensor, where: Tensor, rng: Rng, score: Confidence, now: int, later: int = 0) -> None:

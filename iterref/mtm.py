@@ -43,7 +43,7 @@ class Verdict:
 def select(log_w: Tensor, rng: Rng) -> Verdict:
     """Importance resampling: one of (R, N) log-weights, always accepted (a stuck row takes the first)."""
     w, _, stuck = _weights(log_w)
-    return Verdict(rng.choose(tensor(w), log=False), torch.ones(len(log_w), dtype=torch.bool, device=log_w.device), stuck)
+    return Verdict(rng.choose(tensor(w), log=False), torch.ones_like(stuck), stuck)
 
 
 def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:

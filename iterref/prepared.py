@@ -53,7 +53,8 @@ class Origin:
         if block is None or step not in steps:
             several = NUMBERS // max(1, len(rows) * sum(size for _, size in sizes)) if counts else 1
             steps = range(step, step + min(max(several, 1), STEPS))
-            block = self._made([(*path[:at], k, *path[at + 1 :]) for k in steps] if counts else [path], sizes, rows, branch)
+            paths = [(*path[:at], k, *path[at + 1 :]) for k in steps] if counts else [path]
+            block = self._made(paths, sizes, rows, branch)
             self._blocks[pattern] = steps, block
             self.keys = {path: key for _, held in self._blocks.values() for path, key in held.keys.items()}
         return block

@@ -135,9 +135,9 @@ class Rng:
         """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major.
 
         With `log` False they are the weights themselves, which saves an exponential each. (1, V) is one distribution
-        for all cells. One cumulative sum a distribution serves all of its draws; draw j is the same for every n > j, and
-        those from `first` on, a number or one a row (R,), are the same as if all before them had been made.
-        Weights need no normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of
+        for all cells. One cumulative sum a distribution serves all of its draws; draw j is the same for every n > j,
+        and those from `first` on, a number or one a row (R,), are the same as if all before them had been made. Weights
+        need no normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of
         the total. Raises `ValueError` for shapes that do not match, and its kind `Undrawable` for a cell with no finite
         weight, a NaN or a +inf. """
         self._expect(where, "categorical")

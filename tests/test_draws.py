@@ -15,7 +15,7 @@ ROWS, LENGTH, VOCAB, NOW, LATER = 5, 6, 7, 2, 4
 
 
 def made(logs: bool, now: int = NOW, later: int = LATER, modes: bool = True) -> tuple[Draws, Tensor, Tensor]:
-    """Draws of sequences in two portions, of which one has nothing open, with their distributions and open positions."""
+    """Draws of sequences in two portions, one of them never open, with their distributions and open positions."""
     generator = torch.Generator().manual_seed(1)
     where = torch.rand(ROWS, LENGTH, generator=generator) < 0.5
     where[3] = False

@@ -38,7 +38,8 @@ def test_known_answers(counter, key, words):
 def test_host_and_device_make_the_same_words():
     """For shapes that broadcast, and a key a counter."""
     generator = np.random.default_rng(3)
-    for shapes in [((5,), (), (3, 1), (3, 1)), ((), (), (), ()), ((4, 1), (2,), (4, 1), (4, 1)), ((0,), (), (2, 1), ())]:
+    tall = (4, 1)
+    for shapes in [((5,), (), tall, tall), ((), (), (), ()), (tall, (2,), tall, tall), ((0,), (), tall, ())]:
         counter = tuple(generator.integers(0, 2**32, shape) for shape in shapes)
         for key in [(7, ONES), tuple(generator.integers(0, 2**32, (2, *shapes[0])))]:
             tensors = tuple(torch.as_tensor(word) for word in counter), tuple(torch.as_tensor(word) for word in key)
@@ -54,7 +55,7 @@ def test_prepared_numbers_are_those_of_the_forks():
         for one in (ready.fork(*path), ready.fork(*path[:1]).fork(*path[1:])):
             for shape in [(size,), (size + 3,), (), (1,), (2, size)]:
                 assert torch.equal(one.uniform(*shape), rng.fork("move", *path).uniform(*shape)), (path, shape)
-    for path in [("else",), ("decide", 0), ("decide", 0, "accept"), ("order", "again")]:  # nothing was prepared for these
+    for path in [("else",), ("decide", 0), ("decide", 0, "accept"), ("order", "again")]:  # not prepared
         assert torch.equal(ready.fork(*path).uniform(3), rng.fork("move", *path).uniform(3))
     some = torch.tensor([2, 0])  # other rows have other numbers
     assert torch.equal(ready.fork("order").take(some).uniform(5), rng.fork("move", "order").uniform(5)[some])
@@ -246,7 +247,8 @@ def test_impossible_tokens_are_never_drawn(monkeypatch):
     rng = Rng.seeded(0, 3)
     assert rng.categorical(log_p, where, 1000).eq(1).all()
     for u in (0.0, 1 - 2.0**-53):
-        monkeypatch.setattr(random, "doubles", lambda counter, key, halves, u=u: torch.full((3, 1, 2), u, dtype=torch.float64))
+        given = torch.full((3, 1, 2), u, dtype=torch.float64)
+        monkeypatch.setattr(random, "doubles", lambda counter, key, halves, given=given: given)
         for scale in (1.0, 1 + 2.0**-52, 1.7, 3.0):
             weights = torch.tensor([[0.0, scale, 0.0, scale / 3, 0.0]], dtype=torch.float64).expand(3, -1)
             assert rng.categorical(weights.log(), where).eq(1 if u == 0 else 3).all()

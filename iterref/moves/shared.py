@@ -149,5 +149,6 @@ def _knows_conditionals(run: Run) -> bool:
 @lru_cache(maxsize=64)
 def _numbers(decisions: int, length: int) -> Sizes:
     """The random numbers of a move's decisions: one to choose and one to accept each, and where parts begin."""
-    sizes: list[tuple[Path, int]] = [(("decide", k, what), 1) for k in range(decisions) for what in ("choose", "accept")]
-    return tuple(sizes) if decisions == 1 else ((("blocks",), length), *sizes)
+    paths: list[Path] = [("decide", k, what) for k in range(decisions) for what in ("choose", "accept")]
+    sizes = tuple((path, 1) for path in paths)
+    return sizes if decisions == 1 else ((("blocks",), length), *sizes)

@@ -44,10 +44,11 @@ class SMC(Aimed, Decoded):
     potential: `difference`, `max` or `sum`, how intermediate rewards are spent. x0_samples: clean samples of a particle
     at each scored time, a reward call each. every: every `every`-th grid time is scored, pure noise left out. fresh:
     whether a particle is weighed by the mean of its samples and goes on from new ones, or follows one of them, chosen
-    by reward. value: what a particle is worth, the reward of its clean samples or (`mode`) that of the likeliest token
-    everywhere, as in `svdd`; it goes on from new samples then. threshold: resample a row where its effective number of particles is below this share of them; 0 never
-    does. resampling: `systematic`, `stratified`, `residual` or `multinomial`. objective: `sample` draws one particle by
-    weight, `maximise` returns the best text seen. All are kept, with their weights, in `Result.particles`.
+    by reward. threshold: resample a row where its effective number of particles is below this share of them; 0 never
+    does. resampling: `systematic`, `stratified`, `residual` or `multinomial`. value: what a particle is worth, the
+    reward of its clean samples, or with `mode` that of the likeliest tokens; it goes on from new samples then.
+    objective: `sample` draws one particle by weight, `maximise` returns the best text seen. All are kept, with their
+    weights, in `Result.particles`.
     """
 
     name: ClassVar[str] = "smc"
@@ -58,9 +59,9 @@ class SMC(Aimed, Decoded):
     x0_samples: int = 1
     every: int = 1
     fresh: bool = False
-    value: Literal["sample", "mode"] = "sample"
     threshold: float = 0.5
     resampling: Literal["systematic", "stratified", "residual", "multinomial"] = "systematic"
+    value: Literal["sample", "mode"] = "sample"
 
     def __post_init__(self) -> None:
         super().__post_init__()

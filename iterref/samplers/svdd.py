@@ -8,7 +8,8 @@
 
 "mode" is what the authors' code does. It and "posterior" evaluate the denoiser at every candidate; the chosen one's
 evaluation also makes the samples of the next step, so a run takes 1 + N (steps - 1) NFE. "sample" takes `steps`. At the
-last step candidates are finished texts and v is their reward. With `greedy` the best candidate is chosen, the paper's alpha -> 0.
+last step candidates are finished texts and v is their reward. With `greedy` the best candidate is chosen, the paper's
+alpha -> 0.
 
 The distribution. N = 1 is plain sampling. With "posterior", as N and the samples grow, each step tends to the
 optimal policy  p(x_u | x_t) E[exp(r(x_0) / alpha) | x_u],  and the run to the tilted distribution wherever the drawn
@@ -52,10 +53,10 @@ class Drawn(Paired):
 class SVDD(Aimed, Decoded):
     """Soft value-based decoding.
 
-    tries: candidates N of a grid step. value: what a candidate is worth, the reward of the likeliest tokens (`mode`), of
-    drawn clean samples (`posterior`), or of the one that it came from (`sample`). x0_samples: how many
-    clean samples estimate the value of a candidate (`posterior`). greedy: the candidate of highest value, in place of
-    a weighted choice. objective: `sample` returns the last state, `maximise` the best of the finished candidates.
+    tries: candidates N of a grid step. value: what a candidate is worth, the reward of the likeliest tokens (`mode`),
+    of drawn clean samples (`posterior`), or of the one that it came from (`sample`). x0_samples: how many clean samples
+    estimate the value of a candidate (`posterior`). greedy: the candidate of highest value, in place of a weighted
+    choice. objective: `sample` returns the last state, `maximise` the best of the finished candidates.
     """
 
     name: ClassVar[str] = "svdd"

@@ -55,7 +55,8 @@ TOP = {"drafts", "loading", "check", *set().union(*ORDER[LEVEL["arguments"] : LE
 ENDS = {"problem", "run", "result", "sampling"}
 CORE = ENDS | {"samplers.base", "samplers", "moves", "chains", "decoding", "evaluation", "draws"}
 OF_REWARDS = ENDS, {"rewards.base", "rewards.algebra", "rewards.memory"}
-PURE = CORE | {"arrays", "philox", "prepared", "random", "noise", "denoiser", "mtm", "particles", "potentials", "resample", "decision", "trace"}
+PURE = CORE | {"arrays", "philox", "prepared", "random", "noise", "denoiser", "mtm", "particles", "potentials"}
+PURE |= {"resample", "decision", "trace"}
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
 # Names of types alone, under TYPE_CHECKING, and of a facade.
 TYPED = {("decoding", "run"), ("result", "samplers.base"), ("trace", "samplers.base"), ("models", "loading")}

@@ -16,7 +16,6 @@ from torch import Tensor
 from benchmarks.shapes import Case
 from iterref import arrays
 from iterref.denoiser import Wrapped
-from iterref.problem import Problem
 from iterref.run import Run
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample

@@ -157,7 +157,9 @@ def test_greedy_takes_the_highest_value():
     assert torch.equal(soft.best.reward, greedy.best.reward) and not torch.equal(soft.rewards, greedy.rewards)
 
 
-@pytest.mark.parametrize("options", [{}, {"greedy": True}, {"value": "sample"}, {"value": "posterior", "x0_samples": 3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"greedy": True}, {"value": "sample"}, {"value": "posterior", "x0_samples": 3}]
+)
 def test_hard_constraints(options):
     """Rewards of -inf are never chosen beside a possible candidate, and a row without one is told as stuck."""
     model, _, _ = world(6, 4)
@@ -176,7 +178,14 @@ def test_hard_constraints(options):
 
 @pytest.mark.parametrize(
     "options",
-    [{"value": "prior"}, {"objective": "win"}, {"value": "sample", "x0_samples": 2}, {"x0_samples": 2}, {"tries": 0}, {"steps": 0}],
+    [
+        {"value": "prior"},
+        {"objective": "win"},
+        {"value": "sample", "x0_samples": 2},
+        {"x0_samples": 2},
+        {"tries": 0},
+        {"steps": 0},
+    ],
 )
 def test_options_without_a_meaning_are_refused(options):
     with pytest.raises(ValueError, match="svdd: "):
