@@ -29,6 +29,9 @@ Time = float | Tensor
 # How many log-probabilities one call of the denoiser returns at the most, on a CPU and on a GPU, unless `max_rows` says
 # otherwise: larger blocks leave the caches. Results do not depend on it.
 CELLS = (2**25, 2**30)
+# How many positions of all sequences one call holds at the most, likewise: with more, what a layer passes on leaves the
+# caches, and a call for twice as many sequences takes 2.4 times as long.
+POSITIONS = (2**12, 2**24)
 
 
 class Run:
@@ -172,7 +175,7 @@ class Run:
 
     def _portion(self, where: Tensor) -> int:
         """How many sequences one call may hold."""
-        return self.problem.max_rows or max(1, CELLS[where.is_cuda] // (where.shape[1] * self.noise.vocab))
+        return self.problem.max_rows or most_rows(where.shape[1], self.noise.vocab, where.is_cuda)
 
     def _posterior(self, x_t: Tensor, t: Time, where: Tensor, check: bool) -> Question:
         """What the denoiser is asked at these states and times; log-probabilities, or probabilities if it has them."""
@@ -230,6 +233,11 @@ class Run:
             f"row {int(self._prompts()[sequence])}: the denoiser gives no probability to any allowed token at an open "
             "position; check its outputs for NaN, or forbid fewer tokens"
         )
+
+
+def most_rows(length: int, vocab: int, cuda: bool) -> int:
+    """How many sequences one call holds, where nothing is said."""
+    return max(1, min(CELLS[cuda] // (length * vocab), POSITIONS[cuda] // length))
 
 
 def _column(value: Time) -> Tensor:
