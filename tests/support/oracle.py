@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 from math import factorial
 
+import pytest
 import torch
 from torch import Tensor
 
+from iterref import run as production
 from iterref.denoiser import Denoiser
 from iterref.prepared import Sizes
 from iterref.problem import Problem
@@ -133,6 +135,12 @@ def enumerate_outcomes(run: Callable[[Tensor, Enumerator], Tensor], starts: int)
 
     `run` gets the start (R,) of every row. Returns (R,) starts, (R,) probabilities and the (R, *) results.
     """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(production, "POSITIONS", production.CELLS)  # all outcomes in one call of the denoiser
+        return _enumerated(run, starts)
+
+
+def _enumerated(run: Callable[[Tensor, Enumerator], Tensor], starts: int) -> tuple[Tensor, Tensor, Tensor]:
     start = torch.arange(starts)
     probability = torch.ones(starts, dtype=torch.float64)
     decisions: list[tuple[tuple[int, ...], ...]] = [() for _ in range(starts)]
