@@ -50,7 +50,7 @@ class Draws:
             here = self.where[i].nonzero(as_tuple=True)
             at = i[here[0]], here[1]
             if modes:
-                self.modes[at] = p.argmax(1)
+                self.modes[at] = likeliest(p)
             if not count:
                 continue
             for into, made in zip((self.samples, self.sure), drawn := self._drawn(p, i, count, 0), strict=True):
@@ -68,18 +68,18 @@ class Draws:
         if self._further is not None:
             each = number + torch.arange(n, device=number.device)[:, None]
             return self._further[0][each, sequences], self._further[1][each, sequences]
-        live = where.any(1).nonzero()[:, 0]
-        if not len(live):
-            return samples, sure
-        rows, p = (torch.cat(parts) for parts in zip(*self._held, strict=True))
-        place = torch.full((len(self.x_t),), -1, device=rows.device)
-        place[rows] = torch.arange(len(rows), device=rows.device)
-        p = rearranged(p, self.where[rows].sum(1), place[sequences[live]])
-        here = where[live].nonzero(as_tuple=True)
-        at = live[here[0]], here[1]
-        drawn = self._drawn(p, sequences[live], n, number[live] + self.now)
-        for into, made in zip((samples, sure), drawn, strict=True):
-            into[:, at[0], at[1]] = made
+        place = torch.full((len(self.x_t),), -1, device=x.device)
+        for rows, p in self._held:  # portion by portion: nothing is copied but what is drawn from
+            place.fill_(-1)[rows] = torch.arange(len(rows), device=rows.device)
+            live = (where.any(1) & (place[sequences] >= 0)).nonzero()[:, 0]
+            if not len(live):
+                continue
+            wanted = rearranged(p, self.where[rows].sum(1), place[sequences[live]])
+            here = where[live].nonzero(as_tuple=True)
+            at = live[here[0]], here[1]
+            drawn = self._drawn(wanted, sequences[live], n, number[live] + self.now)
+            for into, made in zip((samples, sure), drawn, strict=True):
+                into[:, at[0], at[1]] = made
         return samples, sure
 
     def _drawn(self, p: Tensor, sequences: Tensor, n: int, first: Tensor | int) -> tuple[Tensor, Tensor]:
@@ -100,3 +100,10 @@ class Draws:
     def _blank(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """`n` copies of states (R, L), and nothing said of them."""
         return x.expand(n, *x.shape).clone(), torch.zeros(n, *x.shape, dtype=torch.float64, device=x.device)
+
+
+def likeliest(p: Tensor) -> Tensor:
+    """The first of the most probable tokens of distributions (M, V), (M,) long: by numpy on a host, which looks at
+    several numbers at once."""
+    plain = not p.is_cuda and p.dtype in (torch.float32, torch.float64)
+    return torch.from_numpy(p.numpy().argmax(1)) if plain else p.argmax(1)
