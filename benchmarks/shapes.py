@@ -11,7 +11,7 @@ The reward is `free` (counts a token) or `rouge`: agreement with 16 texts a row,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -48,7 +48,8 @@ DRAFTS = 16
 @dataclass(frozen=True)
 class Case:
     """A model to time: its `name`, the positions of a canvas (the shape's own unless given), where it runs, in which
-    precision, whether it is compiled, for sizes of any kind or for a few (`static`), and the reward that judges.
+    precision, whether it is compiled, for sizes of any kind or for a few (`static`), the reward that judges, and the
+    tokens that a DiT writes with (the shape's own unless given).
 
     Raises `ValueError` for an unknown name, or for `rouge` or a length where they make no sense.
     """
@@ -59,6 +60,7 @@ class Case:
     dtype: str = "float32"
     judge: Judge = "free"
     compiled: Compiled = ""
+    vocab: int | None = None
 
     def __post_init__(self) -> None:
         if self.name not in LENGTHS:
@@ -67,6 +69,8 @@ class Case:
             raise ValueError(f"{self.name} has random weights and no texts to compare: time rouge with tiny-news")
         if self.name == "tiny-news" and self.length is not None:
             raise ValueError("tiny-news has its own length: leave it out")
+        if self.vocab is not None and self.name not in DITS:
+            raise ValueError(f"{self.name} has its own vocabulary: leave it out")
 
     @property
     def positions(self) -> int:
@@ -89,7 +93,11 @@ class Case:
         device, dtype = torch.device(self.device), getattr(torch, self.dtype)
         if self.name == "tiny-news":
             return Summarizer.load(None, device, "bfloat16" if self.dtype == "bfloat16" else "float32")
-        made = llada(self.positions, dtype, device) if self.name == "llada-8b" else dit(DITS[self.name], dtype, device)
+        if self.name == "llada-8b":
+            made = llada(self.positions, dtype, device)
+        else:
+            own = DITS[self.name]
+            made = dit(replace(own, vocab=self.vocab or own.vocab), dtype, device)
         if self.compiled:
             made.network.compile(dynamic=self.compiled == "dynamic", mode=self._graphs)
         return Padded(made) if self.compiled == "static" else made

@@ -73,9 +73,13 @@ def carry_over(log_p: Tensor, x_t: Tensor, where: Tensor, mask: int) -> Tensor:
 
 
 def carry_over_(logits: Tensor, x_t: Tensor, where: Tensor, mask: int, log: bool = True) -> Tensor:
-    """`carry_over` of predictions that may be overwritten; the probabilities themselves unless `log`."""
+    """`carry_over` of predictions that are overwritten; the probabilities themselves unless `log`.
+
+    In place, since a second copy of (M, V) numbers costs more than the exponentials do: its pages are new every time.
+    """
     logits[:, mask] = -torch.inf
-    p = torch.log_softmax(logits, -1) if log else torch.softmax(logits, -1)
+    normalised = torch.log_softmax if log else torch.softmax
+    p = normalised(logits, -1) if logits.requires_grad else normalised(logits, -1, out=logits)
     seen = x_t[where]
     revealed = (seen != mask).nonzero()[:, 0]
     p[revealed] = -torch.inf if log else 0.0

@@ -38,7 +38,7 @@ from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.rewards.algebra import replaced
 from iterref.rewards.consensus import Consensus
-from iterref.run import CELLS, Run
+from iterref.run import Run, most_rows
 from iterref.samplers.base import Sampler
 from iterref.samplers.best_of_n import BestOfN
 from iterref.samplers.strings import sampler_from_string
@@ -138,7 +138,7 @@ def _stated(
     if batch is not None and batch < 1:
         raise ValueError(f"a batch has at least one row, got batch={batch}")
     method, (given, length), cuda = methods[-1], problem.canvas.shape, problem.canvas.is_cuda
-    limit = problem.max_rows or max(1, CELLS[cuda] // (length * problem.noise.vocab))
+    limit = problem.max_rows or most_rows(length, problem.noise.vocab, cuda)
     index = spread(problem, min(given, limit, -(-MEASURED // length)))
     clean, ((size, time), (more, longer)) = _measured(problem, index)
     seconds = method.cost().reward_calls * _timed(lambda: reward(clean, index), cuda) / len(index)

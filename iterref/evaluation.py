@@ -58,6 +58,8 @@ class Question:
         """The first row of every different question among rows (K,), ascending (U,) long; which of them each row asks,
         (K,) long in 0 .. U - 1; and the digests (U,)."""
         keys = self.keys(rows)
+        if len(rows) == 1:
+            return rows, torch.zeros_like(rows), keys
         unique, of = keys.unique(return_inverse=True)
         every = torch.arange(len(rows), device=rows.device)
         first = torch.full_like(unique, len(rows)).scatter_reduce(0, of, every, "amin")

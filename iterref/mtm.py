@@ -14,11 +14,18 @@ Gagnon, Maire and Zanella (2022), arXiv:2211.11613.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from iterref.arrays import arrays, tensor
 from iterref.random import Rng
+
+# The logarithm of a weight that is as good as infinite against those that are at most one.
+LARGEST = 700.0
+# Above all log-weights that are no mistake: from an infinite one it leaves an infinite weight, which is refused.
+FINITE = 1e300
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,8 @@ class Verdict:
 
 def select(log_w: Tensor, rng: Rng) -> Verdict:
     """Importance resampling: one of (R, N) log-weights, always accepted (a stuck row takes the first)."""
-    stuck = torch.isneginf(log_w).all(-1)
-    choice = rng.choose(torch.where(stuck[:, None], _first_only(log_w), log_w))
-    return Verdict(choice, torch.ones_like(stuck), stuck)
+    w, _, stuck = _weights(log_w)
+    return Verdict(rng.choose(tensor(w), log=False), torch.ones_like(stuck), stuck)
 
 
 def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
@@ -46,12 +52,15 @@ def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
     Leaves the distribution proportional to prior times weight invariant, and is reversible, whenever current state and
     candidates are exchangeable under the prior given what they share. It needs no reference set.
     """
-    log_w = log_w.contiguous()  # a sum's last bits depend on strides, and strides on the batch
-    stuck = torch.isneginf(log_w).all(-1)
-    choice = rng.fork("choose").choose(torch.where(stuck[:, None], _first_only(log_w), log_w))
-    log_others = torch.cat([log_w_current[:, None], log_w.scatter(1, choice[:, None], -torch.inf)], 1).logsumexp(1)
-    log_ratio = torch.where(stuck, -torch.inf, log_w.logsumexp(1)) - torch.where(stuck, 0.0, log_others)
-    accepted = rng.fork("accept").bernoulli(log_ratio.clamp_max(0).exp())
+    w, peak, stuck = _weights(log_w)
+    xp, now = arrays(log_w_current)
+    kept = xp.exp(xp.most(now - peak, LARGEST))
+    w[:, 0] += 0.0 * kept  # a NaN among the current weights is found with those among the candidates'
+    choice = rng.fork("choose").choose(tensor(w), log=False)
+    chosen = arrays(choice[:, None])[1]
+    total = xp.cumsum(w)[:, -1]  # never below one of its terms, so that what is left of it never falls below zero
+    others = total - (w * (xp.arange(w.shape[1], w) == chosen)).sum(1) + kept
+    accepted = rng.fork("accept").bernoulli(tensor(total / xp.maximum(others, total)), checked=True)
     return Verdict(choice, accepted & ~stuck, stuck)
 
 
@@ -85,8 +94,13 @@ def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
     return Verdict(passed.long().argmax(1), passed.any(1), stuck)
 
 
-def _first_only(log_w: Tensor) -> Tensor:
-    """Log-weights that put everything on the first candidate, shaped as the (R, N) given."""
-    only = torch.full_like(log_w, -torch.inf)
-    only[:, 0] = 0.0
-    return only
+def _weights(log_w: Tensor) -> tuple[Any, Any, Tensor]:
+    """Weights (R, N) of log-weights over their largest (R,), as arrays, and which rows are stuck: these have everything
+    on the first candidate. A copy is made because a sum's last bits depend on strides, and strides on the batch."""
+    xp, given = arrays(log_w.to(torch.float64, copy=True, memory_format=torch.contiguous_format))
+    peak = xp.amax(given)
+    stuck = peak == -torch.inf
+    peak = xp.where(stuck, 0.0, xp.most(peak, FINITE))
+    w = xp.exp(given - peak[:, None])
+    w[:, 0] += stuck
+    return w, peak, tensor(stuck)

@@ -1,42 +1,31 @@
 """Random numbers: one independent counter-based stream a row; every random choice of the library is made here.
 
-    block(key, counter) = Philox4x32-10,   key 64 bits,   counter = (position, draw // 2, row, branch), 32 bits each
-    u = (53 bits of two of the block's four words) / 2^53,   so draw 2k and draw 2k + 1 share a block
+    u = half draw % 2 of the block of `iterref.philox` with the counter (position, draw // 2, row, branch)
     token = min {v : p_0 + ... + p_v > u (p_0 + ... + p_V-1)}       inverse of the distribution function (float64 sums)
 
 A number is a function of (seed, fork path, row, branch, position, draw) and of nothing else, so a sample is the same
 bits however rows and positions are batched, packed, chunked or spread over devices. A stream has no memory: a method
 called twice gives the same numbers twice, so `fork` before each use.
-
-Salmon, Moraes, Dror, Shaw (2011), "Parallel random numbers: as easy as 1, 2, 3", section 3.3 and table 2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from math import prod
-from operator import index as as_int
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-WORD = 2**32
-MASK = WORD - 1
-MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-WEYL = (0x9E3779B9, 0xBB67AE85)
-ROUNDS = 10
-# A draw never has this pair number, so the blocks that make new keys and the blocks that make numbers are disjoint.
-KEY_PAIR = MASK
+from iterref.arrays import arrays, tensor
+from iterref.philox import MASK, WORD, Path, derive, doubles
+from iterref.prepared import Origin, Prepared, Sizes
+
 # How many float64 numbers are worked on at once, on a CPU and on a GPU; results do not depend on it.
 BLOCK = (2**19, 2**26)
 # Vocabularies from WIDE tokens on are searched by groups of GROUP tokens; what is drawn does not depend on the number
 # of draws.
 WIDE, GROUP = 4096, 32
-INT_ITEM, TEXT_ITEM = 0, 1
 
 
 class Undrawable(ValueError):
@@ -47,43 +36,6 @@ class Undrawable(ValueError):
         self.cell = cell
 
 
-def philox(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
-    """The four output words of Philox4x32-10 for four counter words and two key words, each in [0, 2^32).
-
-    Counter words are Python ints, or int64 tensors or arrays of shapes that broadcast. A product of two words overflows
-    int64 by wrapping, which keeps all 64 bits; words are cut back to 32 bits only where the next product needs it.
-    """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(ROUNDS):
-        product_0, product_1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
-        c0 = (product_1 >> 32) ^ c1
-        c0 ^= k0
-        c0 &= MASK
-        c2 = (product_0 >> 32) ^ c3
-        c2 ^= k1
-        c2 &= MASK
-        c1, c3 = product_1, product_0
-        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
-    return c0, c1 & MASK, c2, c3 & MASK
-
-
-def derive(key: tuple[int, int], item: int | str) -> tuple[int, int]:
-    """A new key (two words) from a key and an item: the item's 64 bits are encrypted under the old key.
-
-    A string counts as the 8 bytes of its BLAKE2b digest (UTF-8, little-endian), an int as its two's complement; the
-    kind is part of the block, so that 5 and any string differ. Raises `ValueError` for an int outside 64 bits.
-    """
-    if isinstance(item, str):
-        kind, value = TEXT_ITEM, int.from_bytes(blake2b(item.encode(), digest_size=8).digest(), "little")
-    else:
-        kind, value = INT_ITEM, as_int(item)
-        if not -(2**63) <= value < 2**63:
-            raise ValueError(f"a fork key must fit in 64 bits, got {value}: use a string for longer keys")
-    word_0, word_1, _, _ = philox((kind, KEY_PAIR, value & MASK, (value >> 32) & MASK), key)
-    return word_0, word_1
-
-
 @dataclass(frozen=True, eq=False)
 class Rng:
     """One stream a row: `rows` (R,) int64 identities in [0, 2^32), `branch` (R,) int64 copy numbers < `branches`."""
@@ -92,6 +44,11 @@ class Rng:
     rows: Tensor
     branch: Tensor
     branches: int = 1
+    # How these streams came from their origin, and what of theirs is at hand.
+    origin: Origin | None = None
+    path: Path = ()
+    copies: tuple[int, ...] = ()
+    prepared: Prepared | None = None
 
     @classmethod
     def seeded(cls, seed: int, rows: Tensor | int, device: torch.device | str = "cpu") -> Rng:
@@ -108,21 +65,32 @@ class Rng:
         if len(outside):
             at = int(outside[0, 0])
             raise ValueError(f"row {at} has identity {int(rows[at])}: give identities in [0, 2^32)")
-        return cls((seed & MASK, seed >> 32), rows, torch.zeros_like(rows))
+        key = seed & MASK, seed >> 32
+        return cls(key, rows, torch.zeros_like(rows), origin=Origin(key))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def fork(self, *key: int | str) -> Rng:
         """The same rows for a fresh, independent purpose; `fork(a, b)` is `fork(a).fork(b)`."""
-        new = self.key
-        for item in key:
-            new = derive(new, item)
-        return Rng(new, self.rows, self.branch, self.branches)
+        path = (*self.path, *key)
+        new = self.origin.keys.get(path) if self.origin is not None else None
+        if new is None:
+            new = self.key
+            for item in key:
+                new = derive(new, item)
+        return Rng(new, self.rows, self.branch, self.branches, self.origin, path, self.copies, self.prepared)
+
+    def prepare(self, sizes: Sizes) -> Rng:
+        """The same streams with the first numbers of some forks at hand, of `fork(*path)` as many a row as stand beside
+        the path: the numbers that the forks make by themselves, in one call for these and the steps to come."""
+        origin, path = (Origin(self.key), ()) if self.origin is None else (self.origin, self.path)
+        made = origin.prepared(path, sizes, self.copies, self.rows, self.branch)
+        return Rng(self.key, self.rows, self.branch, self.branches, origin, path, self.copies, made)
 
     def take(self, index: Tensor) -> Rng:
         """The streams of some of the rows, index (R',) long."""
-        return Rng(self.key, self.rows[index], self.branch[index], self.branches)
+        return Rng(self.key, self.rows[index], self.branch[index], self.branches, Origin(self.key))
 
     def repeat(self, n: int) -> Rng:
         """`n` independent copies of each row, (n * R) streams, copy-major: copy i of row r sits at i * R + r.
@@ -131,34 +99,45 @@ class Rng:
         """
         if n < 1 or self.branches * n > WORD:
             raise ValueError(f"{n} copies of {self.branches} branches a row: keep the product between 1 and 2^32")
+        if n == 1:
+            return self
         copy = torch.arange(n, device=self.branch.device)[:, None]
         branch = (self.branch * n + copy).flatten()
-        return Rng(self.key, self.rows.repeat(n), branch, self.branches * n)
+        copies = (*self.copies, n)
+        return Rng(self.key, self.rows.repeat(n), branch, self.branches * n, self.origin, self.path, copies)
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers (R, *shape), float64 in [0, 1), 53 bits; the position is the index in the flattened shape."""
         size = prod(shape)
+        place = None if self.prepared is None else self.prepared.places.get(self.path)
+        if self.prepared is not None and place is not None and place.stop - place.start >= size:
+            return self.prepared.numbers[:, place.start : place.start + size].reshape(len(self), *shape)
         # Every position has one draw, so two neighbours can share a block: position 2k is half 0 and 2k + 1 half 1.
         lane = torch.arange((size + 1) // 2, device=self.rows.device)
-        pairs = _doubles((lane, 0, self.rows[:, None], self.branch[:, None]), self.key, 2)
+        pairs = doubles((lane, 0, self.rows[:, None], self.branch[:, None]), self.key, 2)
         return pairs.flatten(1)[:, :size].reshape(len(self), *shape)
 
-    def bernoulli(self, p: Tensor) -> Tensor:
+    def bernoulli(self, p: Tensor, checked: bool = False) -> Tensor:
         """Coin tosses (R, *) bool of probabilities (R, *): p <= 0 never comes up, p >= 1 always does.
 
-        Raises `ValueError` for a wrong number of rows or a NaN.
+        Raises `ValueError` for a wrong number of rows or a NaN; `checked` ones are known to have none, and a device is
+        not waited for.
         """
         self._expect(p, "bernoulli")
-        if bool(p.isnan().any()):
+        xp, chance, u = arrays(p, self.uniform(*p.shape[1:]))
+        if not checked and bool(xp.isnan(chance).any()):
             raise ValueError(f"row {int(p.isnan().nonzero()[0, 0])} has a NaN probability: give numbers in [0, 1]")
-        return self.uniform(*p.shape[1:]) < p
+        return tensor(u < chance)
 
-    def categorical(self, p: Tensor, where: Tensor, n: int = 1, log: bool = True) -> Tensor:
+    def categorical(
+        self, p: Tensor, where: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
+    ) -> Tensor:
         """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major.
 
         With `log` False they are the weights themselves, which saves an exponential each. (1, V) is one distribution
-        for all cells. One cumulative sum a distribution serves all of its draws; draw j is the same for every n > j.
-        Weights need no normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of
+        for all cells. One cumulative sum a distribution serves all of its draws; draw j is the same for every n > j,
+        and those from `first` on, a number or one a row (R,), are the same as if all before them had been made. Weights
+        need no normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of
         the total. Raises `ValueError` for shapes that do not match, and its kind `Undrawable` for a cell with no finite
         weight, a NaN or a +inf. """
         self._expect(where, "categorical")
@@ -170,25 +149,40 @@ class Rng:
         def name(cell: int) -> str:
             return f"packed row {cell} (row {int(row[cell])}, position {int(position[cell])})"
 
-        pair = torch.arange((n + 1) // 2, device=row.device)
         drawn = torch.empty(n, len(row), dtype=torch.int64, device=row.device)
         # Blocks of cells that fit a cache: the sums of all cells at once mostly cost page faults.
         step = max(1, BLOCK[row.is_cuda] // max(GROUP * n, p.shape[1] if p.shape[1] < WIDE else 0))
         for begin in range(0, len(row), step):
             cells = slice(begin, begin + step)
-            of = row[cells]
-            counter = (position[cells, None], pair, self.rows[of, None], self.branch[of, None])
-            u = _doubles(counter, self.key, min(n, 2)).flatten(1)[:, :n]
+            u = self._numbers(row[cells], position[cells], n, first)
             if one_for_all:
                 drawn[:, cells] = _inverse(p, u.reshape(1, -1), name, log=log).view(len(u), n).T
             else:
                 drawn[:, cells] = _inverse(p[cells], u, name, begin, log).T
         return drawn
 
-    def choose(self, log_w: Tensor) -> Tensor:
-        """One choice a row, (R,) long, from log-weights (R, K). Raises `ValueError` as `categorical` does."""
+    def _numbers(self, row: Tensor, position: Tensor, n: int, first: Tensor | int) -> Tensor:
+        """The numbers (M, n) of draws first, first + 1, ... of cells (M,)."""
+        at = (position[:, None], self.rows[row, None], self.branch[row, None])
+        if isinstance(first, int) and first % 2 == 0:  # whole blocks, both of whose halves are wanted
+            pair = torch.arange(first // 2, first // 2 + (n + 1) // 2, device=row.device)
+            return doubles((at[0], pair, *at[1:]), self.key, min(n, 2)).flatten(1)[:, :n]
+        number = torch.as_tensor(first, device=row.device).expand(len(self))[row, None]
+        number = number + torch.arange(n, device=row.device)
+        pairs = doubles((at[0], number // 2, *at[1:]), self.key, 2)
+        return pairs.gather(2, (number % 2)[..., None])[..., 0]
+
+    def choose(self, log_w: Tensor, log: bool = True) -> Tensor:
+        """One choice a row, (R,) long, from log-weights (R, K), or from weights. Raises `ValueError` as `categorical`
+        does."""
         self._expect(log_w, "choose")
-        return _inverse(log_w, self.uniform(1), lambda row: f"row {row}").squeeze(1)
+        xp, w, u = arrays(_weights(log_w) if log else log_w, self.uniform(1))
+        total_to = xp.cumsum(w)
+        total = total_to[:, -1:]
+        if not bool(((total > 0) & (total < torch.inf)).all()):
+            _refuse(log_w, tensor(total)[:, 0], lambda row: f"row {row}", 0, log)
+        # A number is at most 1 - 2^-53, so that its product with the total rounds to less than the total.
+        return tensor((total_to <= u * total).sum(1))
 
     def order(self, length: int) -> Tensor:
         """Ranks (R, length) long of a uniform random permutation a row; which of i, j comes first is the same for
@@ -200,19 +194,6 @@ class Rng:
             raise ValueError(f"{method} got shape {tuple(given.shape)} for {len(self)} rows: give one entry a row")
 
 
-def _doubles(counter: tuple[Any, Any, Any, Any], key: tuple[int, int], halves: int) -> Tensor:
-    """Uniform numbers (*, halves) in [0, 1) of blocks (*): the 32 bits of one word above 21 bits of the next."""
-    on_cpu = counter[-1].device.type == "cpu"
-    if on_cpu:  # many small operations, which numpy begins sooner: 3.5 times as fast for 128 rows, 1.7 for large blocks
-        counter = tuple(word.numpy() if isinstance(word, Tensor) else word for word in counter)  # type: ignore[assignment]
-    words = philox(counter, key)
-    pairs = zip(words[0 : 2 * halves : 2], words[1 : 2 * halves : 2], strict=True)
-    bits = [(high << 21) | (low >> 11) for high, low in pairs]
-    if on_cpu:
-        return torch.from_numpy(np.stack(bits, axis=-1) * 2.0**-53)
-    return torch.stack(bits, dim=-1).double().mul_(2.0**-53)
-
-
 def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, log: bool = True) -> Tensor:
     """Tokens (M, n) where the distribution function of log-weights, or weights, (M, V) passes uniform numbers u (M, n).
 
@@ -222,17 +203,12 @@ def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, l
     vocab = p.shape[1]
     wide = vocab >= WIDE
     mass = _grouped(p, log) if wide else _weights(p) if log else p
-    total = mass.sum(1)  # NaN for a softmax without a finite peak
-    wrong = ~((total > 0) & total.isfinite())
-    if bool(wrong.any()):
-        cell = int(wrong.nonzero()[0, 0])
-        value = float(p[cell].amax() if log else total[cell].log())
-        what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
-        told = f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf"
-        raise Undrawable(told, first + cell)
-    place, beyond = _passed(mass, u)
+    total_to = mass.cumsum(1, dtype=torch.float64)
+    total = total_to[:, -1]  # NaN for a softmax without a finite peak
+    _refuse(p, total, name, first, log)
     if not wide:
-        return place
+        return torch.searchsorted(total_to, u * total[:, None], right=True)
+    place, beyond = _passed(mass, total_to, u)
     # Windows of GROUP tokens; the last one reaches back into the group before, where that is not wanted.
     begin = (place * GROUP).clamp_max_(vocab - GROUP)
     windows = p.reshape(-1).unfold(0, GROUP, 1)
@@ -242,7 +218,19 @@ def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, l
         before = torch.arange(GROUP, device=p.device) < (place * GROUP - begin)[..., None]
         inside = inside.masked_fill_(before, -torch.inf if log else 0.0)
     inside = _weights(inside) if log else inside
-    return begin + _passed(inside, beyond[..., None])[0][..., 0]
+    return begin + _passed(inside, inside.cumsum(-1, dtype=torch.float64), beyond[..., None])[0][..., 0]
+
+
+def _refuse(p: Tensor, total: Tensor, name: Callable[[int], str], first: int, log: bool) -> None:
+    """Raises `Undrawable` unless the sums (M,) of all weights are positive and finite: NaN for a softmax without a
+    finite peak, 0 or infinite for weights that were given as they are."""
+    right = total > 0 if log else (total > 0) & total.isfinite()
+    if not bool(right.all()):
+        cell = int((~right).nonzero()[0, 0])
+        value = float(p[cell].amax() if log else total[cell].log())
+        what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
+        told = f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf"
+        raise Undrawable(told, first + cell)
 
 
 def _weights(p: Tensor) -> Tensor:
@@ -263,13 +251,12 @@ def _grouped(p: Tensor, log: bool) -> Tensor:
     return torch.cat(parts)
 
 
-def _passed(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the running sum of weights (*, K) passes the share u (*, n) of the total, (*, n) long, and the share of
-    that place's own weight that it passes by.
+def _passed(weight: Tensor, total_to: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the running sum `total_to` of weights (*, K) passes the share u (*, n) of the total, (*, n) long, and the
+    share of that place's own weight that it passes by.
 
     Sums are float64 throughout: in float32 a tail of many weights of 1e-9 each would vanish.
     """
-    total_to = weight.cumsum(-1, dtype=torch.float64)
     total = total_to[..., -1:]
     # Below the total even after rounding, so that the search ends inside.
     below = torch.minimum(u * total, total.nextafter(torch.zeros_like(total)))

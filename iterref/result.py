@@ -22,6 +22,9 @@ from iterref.trace import Trace
 if TYPE_CHECKING:
     from iterref.samplers.base import Sampler
 
+# Tokens of finished texts that may wait to be compared with the best.
+WAITING = 2**20
+
 
 @dataclass
 class Best:
@@ -59,6 +62,35 @@ class Best:
         distribution, so of texts with one reward the last is the likeliest."""
         self.see(tokens, reward, torch.arange(len(tokens), device=tokens.device))
         self.tokens = torch.where((reward == self.reward)[:, None], tokens, self.tokens)
+
+
+@dataclass
+class Seen:
+    """Finished texts that a run has seen, compared with the best so far when somebody asks: the decisions of a move
+    are one comparison then, in place of one each."""
+
+    best: Best
+    waiting: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    tokens: int = 0
+
+    def latest(self, tokens: Tensor, rows: Tensor) -> None:
+        """Takes note of clean samples (R, L) that belong to (R,) rows, before they are judged."""
+        self.best.latest = tokens, rows
+
+    def add(self, tokens: Tensor, reward: Tensor, rows: Tensor) -> None:
+        """As `Best.see`, later."""
+        self.waiting.append((tokens, reward, rows))
+        self.tokens += tokens.numel()
+        if self.tokens > WAITING:
+            self.settled()
+
+    def settled(self) -> Best:
+        """The best of all texts seen."""
+        if self.waiting:
+            tokens, reward, rows = (torch.cat(parts) for parts in zip(*self.waiting, strict=True))
+            self.waiting, self.tokens = [], 0
+            self.best.see(tokens, reward, rows)
+        return self.best
 
 
 @dataclass(frozen=True, repr=False)

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from iterref.budget import Meter
 from iterref.decoding import Confidence, confidence
+from iterref.draws import Draws
 from iterref.evaluation import KEEP, Known, Question, portions, rearranged
 from iterref.problem import Problem
 from iterref.random import Rng, Undrawable
-from iterref.result import Best
+from iterref.result import Best, Seen
 from iterref.rewards.algebra import as_reward
 from iterref.rewards.memory import Remembered
 
@@ -28,6 +29,9 @@ Time = float | Tensor
 # How many log-probabilities one call of the denoiser returns at the most, on a CPU and on a GPU, unless `max_rows` says
 # otherwise: larger blocks leave the caches. Results do not depend on it.
 CELLS = (2**25, 2**30)
+# How many positions of all sequences one call holds at the most, likewise: with more, what a layer passes on leaves the
+# caches, and a call for twice as many sequences takes 2.4 times as long.
+POSITIONS = (2**12, 2**24)
 
 
 class Run:
@@ -43,13 +47,19 @@ class Run:
         self.alpha: Time = problem.alpha
         self.canvas, self.free, self.copies = canvas, problem.may_change, 1
         self.rows = torch.arange(len(canvas), device=canvas.device)
-        self.meter, self.best = Meter(passes=denoiser.passes), Best.none(canvas)
+        self.meter, self._seen = Meter(passes=denoiser.passes), Seen(Best.none(canvas))
         # a reward that comes with a memory keeps it
         remember = problem.remember and not isinstance(problem.reward, Remembered)
         self.reward = Remembered(problem.reward) if remember else as_reward(problem.reward)
         self._posteriors = Known() if problem.remember and denoiser.time_independent else None
         self._conditionals = Known() if problem.remember else None
         self._views: dict[int, Run] = {1: self}
+        self._several: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def best(self) -> Best:
+        """The best text seen of every row."""
+        return self._seen.settled()
 
     @property
     def batch(self) -> int:
@@ -74,7 +84,7 @@ class Run:
         view = copy(self)
         view.canvas, view.free, view.rows = self.canvas[index], self.free[index], self.rows[index]
         own = self.alpha[index] if isinstance(self.alpha, Tensor) else self.alpha
-        view.alpha, view._views = own if alpha is None else alpha, {}
+        view.alpha, view._views, view._several = own if alpha is None else alpha, {}, {}
         view._views[1] = view
         return view
 
@@ -115,23 +125,23 @@ class Run:
         from distributions (M, V) and draws (N, M): its log-probability unless given (see `Decoder.confidence`); 0
         outside `where`. No more than a chunk's (M, V) probabilities are held at a time.
         """
-        samples = x_t.expand(n, *x_t.shape).clone()
-        sure = torch.zeros(n, *x_t.shape, dtype=torch.float64, device=x_t.device)
-        logs = not self.denoiser.has_probabilities
+        made = self.draws(x_t, t, where, n, rng, score)
+        return made.samples, made.sure
+
+    def draws(
+        self, x_t: Tensor, t: Time, where: Tensor, n: int, rng: Rng, score: Confidence = confidence, *,
+        later: int = 0, modes: bool = False,
+    ) -> Draws:  # fmt: skip
+        """As `draw`, with `later` further samples of every sequence to be asked for when it is known whose are wanted,
+        and on request the likeliest tokens (`iterref.draws`)."""
+        made = Draws(x_t, where, rng, score, n, later)
         question = self._posterior(x_t, t, where, check=False)  # draws check for themselves, a pass over (M, V) less
-        for i, p in portions(question, self._portion(where), self.meter, self._posteriors):
-            row, position = where[i].nonzero(as_tuple=True)
-            try:
-                drawn = rng.take(i).categorical(p, where[i], n, log=logs)
-            except Undrawable as error:
-                raise self._undefined(i[row[error.cell]]) from error
-            samples[:, i[row], position] = drawn
-            if logs or score is not confidence:
-                value = score(p if logs else p.log(), drawn)
-            else:  # of the drawn tokens alone
-                value = confidence(p, drawn).log()
-            sure[:, i[row], position] = value.to(sure.dtype)
-        return samples, sure
+        found = portions(question, self._portion(where), self.meter, self._posteriors)
+        try:
+            made.fill(found, not self.denoiser.has_probabilities, modes)
+        except Undrawable as error:
+            raise self._undefined(torch.tensor(error.cell)) from error
+        return made
 
     def renoise(self, x_t: Tensor, a_t: Time, a_s: Time, rng: Rng) -> Tensor:
         """x_s ~ q(x_s | x_t) at the free positions, (R, L) -> (R, L)."""
@@ -144,11 +154,14 @@ class Run:
     def reward_of(self, x_0: Tensor, final: bool) -> Tensor:
         """Rewards of clean samples (R, L) -> (R,) or (N, R, L) -> (N, R), float64. `final` ones are finished texts and
         may become the best."""
-        start = perf_counter()
-        x, rows = x_0.reshape(-1, x_0.shape[-1]), self.rows.repeat(x_0.shape[0]) if x_0.dim() > 2 else self.rows
-        self.best.latest, prompts = (x, rows), self._prompts(rows)
+        start, n = perf_counter(), x_0.shape[0] if x_0.dim() > 2 else 1
+        if n not in self._several:
+            rows = self.rows if n == 1 else self.rows.repeat(n)
+            self._several[n] = rows, self._prompts(rows)
+        x, (rows, prompts) = x_0.reshape(-1, x_0.shape[-1]), self._several[n]
+        self._seen.latest(x, rows)
         size = self.problem.max_rows or len(x)
-        parts = zip(x.split(size), prompts.split(size), strict=True)
+        parts = [(x, prompts)] if len(x) <= size else zip(x.split(size), prompts.split(size), strict=True)
         memory = self.reward if isinstance(self.reward, Remembered) else None
         before, values = memory.evaluated if memory else 0, []
         for tokens, named in parts:  # a loop, which is no frame of its own
@@ -158,12 +171,12 @@ class Run:
         self.meter.asked_reward_calls += len(x)
         self.meter.seconds["reward"] += perf_counter() - start
         if final:
-            self.best.see(x, reward, rows)
+            self._seen.add(x, reward, rows)
         return reward.view(x_0.shape[:-1])
 
     def see(self, x_0: Tensor, reward: Tensor) -> None:
         """Takes note of finished texts (R, L) with known rewards (R,), which may be the best."""
-        self.best.see(x_0, reward, self.rows)
+        self._seen.add(x_0, reward, self.rows)
 
     def _prompts(self, rows: Tensor | None = None) -> Tensor:
         """The numbers by which denoiser and reward know rows (R,), those of the sequences unless given."""
@@ -172,7 +185,7 @@ class Run:
 
     def _portion(self, where: Tensor) -> int:
         """How many sequences one call may hold."""
-        return self.problem.max_rows or max(1, CELLS[where.is_cuda] // (where.shape[1] * self.noise.vocab))
+        return self.problem.max_rows or most_rows(where.shape[1], self.noise.vocab, where.is_cuda)
 
     def _posterior(self, x_t: Tensor, t: Time, where: Tensor, check: bool) -> Question:
         """What the denoiser is asked at these states and times; log-probabilities, or probabilities if it has them."""
@@ -230,6 +243,11 @@ class Run:
             f"row {int(self._prompts()[sequence])}: the denoiser gives no probability to any allowed token at an open "
             "position; check its outputs for NaN, or forbid fewer tokens"
         )
+
+
+def most_rows(length: int, vocab: int, cuda: bool) -> int:
+    """How many sequences one call holds, where nothing is said."""
+    return max(1, min(CELLS[cuda] // (length * vocab), POSITIONS[cuda] // length))
 
 
 def _column(value: Time) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from iterref import random
 from iterref.noise import uniform
-from iterref.random import Rng, derive, philox
+from iterref.philox import derive, philox, philox_host
+from iterref.random import Rng
 
 ONES = 0xFFFFFFFF
 VECTORS = [
@@ -31,6 +32,35 @@ def test_known_answers(counter, key, words):
     assert philox(counter, key) == words
     as_tensors = tuple(torch.tensor([[word]]) for word in counter)
     assert tuple(int(word) for word in philox(as_tensors, key)) == words
+    assert tuple(int(word) for word in philox_host(counter, key)) == words
+
+
+def test_host_and_device_make_the_same_words():
+    """For shapes that broadcast, and a key a counter."""
+    generator = np.random.default_rng(3)
+    tall = (4, 1)
+    for shapes in [((5,), (), tall, tall), ((), (), (), ()), (tall, (2,), tall, tall), ((0,), (), tall, ())]:
+        counter = tuple(generator.integers(0, 2**32, shape) for shape in shapes)
+        for key in [(7, ONES), tuple(generator.integers(0, 2**32, (2, *shapes[0])))]:
+            tensors = tuple(torch.as_tensor(word) for word in counter), tuple(torch.as_tensor(word) for word in key)
+            for host, device in zip(philox_host(counter, key), philox(*tensors), strict=True):
+                assert host.tolist() == device.broadcast_to(host.shape).tolist()
+
+
+def test_prepared_numbers_are_those_of_the_forks():
+    rng = Rng.seeded(5, torch.tensor([3, 8])).repeat(2)
+    sizes = {("order",): 5, ("decide", 0, "choose"): 1, ("decide", 1, "choose"): 2, ("decide", -3): 4}
+    ready = rng.fork("move").prepare(tuple(sizes.items()))
+    for path, size in sizes.items():
+        for one in (ready.fork(*path), ready.fork(*path[:1]).fork(*path[1:])):
+            for shape in [(size,), (size + 3,), (), (1,), (2, size)]:
+                assert torch.equal(one.uniform(*shape), rng.fork("move", *path).uniform(*shape)), (path, shape)
+    for path in [("else",), ("decide", 0), ("decide", 0, "accept"), ("order", "again")]:  # not prepared
+        assert torch.equal(ready.fork(*path).uniform(3), rng.fork("move", *path).uniform(3))
+    some = torch.tensor([2, 0])  # other rows have other numbers
+    assert torch.equal(ready.fork("order").take(some).uniform(5), rng.fork("move", "order").uniform(5)[some])
+    assert torch.equal(ready.fork("order").repeat(2).uniform(5), rng.fork("move", "order").repeat(2).uniform(5))
+    assert torch.equal(ready.uniform(2), rng.fork("move").uniform(2))
 
 
 def test_derived_keys_are_fixed_and_distinct():
@@ -179,7 +209,7 @@ def test_draws_pass_the_distribution_function(vocab, kind):
     share = torch.softmax(log_p.double(), 1).cumsum(1)
     position = torch.zeros(40, 1, dtype=torch.long)
     counter = (position, torch.arange(32), rng.rows[:, None], rng.branch[:, None])
-    u = random._doubles(counter, rng.key, 2).flatten(1).T
+    u = random.doubles(counter, rng.key, 2).flatten(1).T
     above = share.gather(1, drawn.T).T
     below = above - torch.softmax(log_p.double(), 1).gather(1, drawn.T).T
     slack = 1e-6 if kind == torch.float32 else 1e-12
@@ -217,7 +247,8 @@ def test_impossible_tokens_are_never_drawn(monkeypatch):
     rng = Rng.seeded(0, 3)
     assert rng.categorical(log_p, where, 1000).eq(1).all()
     for u in (0.0, 1 - 2.0**-53):
-        monkeypatch.setattr(random, "_doubles", lambda counter, key, halves, u=u: torch.full((3, 1, 2), u).double() * 1)
+        given = torch.full((3, 1, 2), u, dtype=torch.float64)
+        monkeypatch.setattr(random, "doubles", lambda counter, key, halves, given=given: given)
         for scale in (1.0, 1 + 2.0**-52, 1.7, 3.0):
             weights = torch.tensor([[0.0, scale, 0.0, scale / 3, 0.0]], dtype=torch.float64).expand(3, -1)
             assert rng.categorical(weights.log(), where).eq(1 if u == 0 else 3).all()

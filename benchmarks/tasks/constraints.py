@@ -43,7 +43,8 @@ from iterref.sampling import sample
 # x_0 samples of a state, for budgets in which rewards are cheap.
 METHODS = (
     "ancestral", "best_of_n", "smc", "smc:potential=max", "smc:objective=maximise",
-    "smc:x0_samples=8,objective=maximise", "svdd", "svdd:x0_samples=8,objective=maximise", "remdm", "particle_gibbs",
+    "smc:x0_samples=8,objective=maximise", "svdd", "svdd:value=posterior,x0_samples=8,objective=maximise",
+    "remdm", "particle_gibbs",
     "particle_gibbs:objective=maximise", "iterref", SPACED, SPANS,
 )  # fmt: skip
 # The surest cell first is how people solve puzzles, and needs no reward: whoever has a base decoder may use it, too.

@@ -10,23 +10,24 @@
     batch_512_over_8  time a row with 512 rows in a batch / with 8
     gumbel_over_draws time of n Gumbel passes over all positions and tokens / of n draws at the open positions
 
-Each is given as least, median and largest over repetitions. On a CPU seconds are the process's own (what others do on
-the machine would be in the clock's), on a GPU the clock's, which waits for the device.
+Each is given as least, median and largest over repetitions. With --methods the same ratio, and the milliseconds beyond
+the calls, are measured for several methods in their default configuration, and how run time grows when a size doubles
+(`benchmarks.overheads`). --baseline FILE puts the figures of an earlier --json FILE beside each of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from statistics import median
-from time import perf_counter, process_time
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import click
 import torch
-from torch import Tensor
 
+from benchmarks import overheads
 from benchmarks.shapes import Case, usual
+from benchmarks.timing import Range, Recorder, ranged, timed, told
 from iterref.cli.config import configured
 from iterref.cli.refusals import refusals, resuming
 from iterref.cli.writing import JSON_FILE, write_json
@@ -35,42 +36,12 @@ from iterref.estimation import peak_memory
 from iterref.hub import device_of, precision
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.result import Result
 from iterref.rewards.base import Reward
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 PLAN = "iterref:steps={steps},moves={moves},tries={tries},decisions=1,span=1.0+0.5,spacing=0,early=0"
 DRAWN = (8, 128, 50_258)  # rows, positions and tokens of the distributions that are drawn from
-Range = dict[str, float]
-Q = ("min", "median", "max")
-
-
-@dataclass
-class Recorder:
-    """Keeps what a denoiser or a reward was asked, to ask it again; it is both."""
-
-    asked: Any
-    calls: list[tuple[Callable[..., Any], tuple[Tensor, ...]]] = field(default_factory=list)
-
-    def __call__(self, *given: Tensor, **named: Tensor) -> Any:
-        return self._noted(self.asked)(*given, *named.values())
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.asked, name)
-        return self._noted(found) if name == "probabilities" else found
-
-    def again(self) -> None:
-        """All calls once more."""
-        for ask, given in self.calls:
-            ask(*given)
-
-    def _noted(self, ask: Callable[..., Any]) -> Callable[..., Any]:
-        def noted(*given: Tensor) -> Any:
-            self.calls.append((ask, tuple(one.clone() for one in given)))
-            return ask(*given)
-
-        return noted
 
 
 @dataclass(frozen=True)
@@ -118,22 +89,22 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
 
 
-def table(measured: Sequence[dict[str, Any]]) -> str:
-    """A table in markdown: a figure a line, a case a column, medians with least and largest."""
+def table(measured: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]] = ()) -> str:
+    """A table in markdown: a figure a line, a case a column, medians with least and largest; and the medians of the
+    same cases `before`."""
     names = list(dict.fromkeys(name for row in measured for name, value in row.items() if isinstance(value, dict)))
     told_by = ("case", "positions", "reward", "dtype")
-    heads = [" ".join(str(row[key]) for key in told_by if key in row) for row in measured]
+
+    def head(row: dict[str, Any]) -> str:
+        return " ".join(str(row[key]) for key in told_by if key in row)
+
+    heads, earlier = [head(row) for row in measured], {head(row): row for row in before}
     lines = [f"| figure | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name in names:
-        cells = [told(row[name]) if name in row else "" for row in measured]
+        old = [earlier.get(each, {}).get(name) for each in heads]
+        cells = [told(row[name], past) if name in row else "" for row, past in zip(measured, old, strict=True)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def told(value: Range) -> str:
-    """A median with its range, at three digits."""
-    low, middle, high = (f"{value[key]:.3g}" if value[key] < 1e4 else f"{value[key]:,.0f}" for key in Q)
-    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def overhead(problem: Problem, plan: Plan) -> dict[str, Range]:
@@ -207,28 +178,6 @@ def run_seconds(method: Any, problem: Problem) -> float:
     return timed(lambda: sample(method, problem, seed=0), problem.canvas.device)[0]
 
 
-def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Result]:
-    """Seconds that some work takes, to the end of what it leaves the device to do, and its result."""
-    with torch.inference_mode():
-        clock = process_time if device.type == "cpu" else perf_counter
-        settle(device)
-        start = clock()
-        made = work()
-        settle(device)
-        return clock() - start, made
-
-
-def settle(device: torch.device) -> None:
-    """Waits for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def ranged(values: Sequence[float]) -> Range:
-    """Least, median and largest of some figures."""
-    return dict(zip(Q, (min(values), median(values), max(values)), strict=True))
-
-
 @click.command("speed", help=__doc__.partition("\n")[0])
 @click.option("--quick", is_flag=True, help="Small batches and few repetitions, within a minute.")
 @click.option("--json", "as_json", type=JSON_FILE, help="Write all figures as JSON, too; - is standard output.")
@@ -241,8 +190,12 @@ def ranged(values: Sequence[float]) -> Range:
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of torch, on a CPU.")
 @click.option("--rows", type=click.IntRange(min=1), help="Samples side by side.  [default: 64]")
 @click.option("--repeats", type=click.IntRange(min=1), help="Of every timing.  [default: 5]")
+@click.option("--methods", is_flag=True, help="Time several methods instead, by batch and vocabulary (on a CPU).")
+@click.option("--baseline", type=click.File(encoding="utf-8"), help="JSON of an earlier commit, put beside it.")
 @configured
-def command(quick: bool, as_json: str | None, cases: tuple[str, ...], threads: int, **options: Any) -> None:
+def command(
+    quick: bool, as_json: str | None, cases: tuple[str, ...], threads: int, methods: bool, baseline: Any, **options: Any
+) -> None:
     """What a run costs beyond its calls, against the very same calls alone; and what more candidates cost."""
     with refusals(), resuming("timings are made in one go: start again, with fewer of them by --case and --repeats"):
         plan = QUICK if quick else Plan()
@@ -255,11 +208,20 @@ def command(quick: bool, as_json: str | None, cases: tuple[str, ...], threads: i
         judge, lengths = options.pop("reward"), options.pop("lengths") or (None,)
         named = [Case(name, length, judge=judge, **options) for name in cases for length in lengths]
         torch.set_num_threads(threads)
+        before = json.load(baseline) if baseline else {}
+        if methods:
+            sizes = overheads.QUICK if quick else overheads.SIZES
+            found = {"methods": overheads.overheads(sizes, overheads.METHODS, plan.repeats),
+                     "growth": overheads.growths(plan.repeats)}  # fmt: skip
+            write_json(as_json, {**found, "torch": torch.__version__})
+            click.echo(overheads.tables(found, before), err=as_json == "-")
+            return
         timings = []
         for case in named or usual(device):
             click.echo(f"timing {case.name} ({case.judge})", err=True)
             timings.append(measure(case, plan))
         drawn = draws(torch.device(device), 1 if quick else plan.repeats)
         write_json(as_json, {"cases": timings, "draws": drawn, "torch": torch.__version__})
-        row = {"case": "5 draws of", "positions": " x ".join(map(str, DRAWN)), **drawn}
-        click.echo(table([*timings, row]), err=as_json == "-")
+        of = {"case": "5 draws of", "positions": " x ".join(map(str, DRAWN))}
+        past = [*before.get("cases", ()), {**of, **before.get("draws", {})}]
+        click.echo(table([*timings, {**of, **drawn}], past), err=as_json == "-")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from iterref import mtm
 from iterref.decoding import Decoder
+from iterref.draws import Draws
 from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, spent, value_of
 from iterref.random import Rng
@@ -29,11 +30,13 @@ from iterref.run import Run
 @dataclass(frozen=True)
 class Ahead:
     """Of N particles at x_t (N, B, L): `draws` (J, N, B, L) of clean samples and how sure they are, `sure` (J, N, B, L)
-    float64."""
+    float64; the likeliest tokens `modes` (N, B, L) and draws for `later`, where they were asked for."""
 
     x_t: Tensor
     draws: Tensor
     sure: Tensor
+    modes: Tensor | None = None
+    later: Draws | None = None
 
     def after(self, n: int) -> Ahead:
         """The same without the first n draws."""
@@ -51,12 +54,18 @@ class Choice:
     gain: Tensor
 
 
-def look(run: Run, x_t: Tensor, t: float, draws: int, decoder: Decoder, rng: Rng) -> Ahead:
-    """Draws of every particle (N, B, L) from one evaluation each: N NFE a row."""
+def look(
+    run: Run, x_t: Tensor, t: float, draws: int, decoder: Decoder, rng: Rng, later: int = 0, modes: bool = False
+) -> Ahead:
+    """Draws of every particle (N, B, L) from one evaluation each: N NFE a row. `later` ones can be made for the chosen
+    particles alone, and `modes` are the likeliest tokens."""
     n = len(x_t)
     wide, x = run.repeat(n), x_t.flatten(0, 1)
-    drawn, sure = wide.draw(x, t, wide.undetermined(x, t), draws, rng.repeat(n), decoder.confidence)
-    return Ahead(x_t, drawn.unflatten(1, (n, -1)), sure.unflatten(1, (n, -1)))
+    where, streams = wide.undetermined(x, t), rng.repeat(n)
+    made = wide.draws(x, t, where, draws, streams, decoder.confidence, later=later, modes=modes)
+    likeliest = made.modes.unflatten(0, (n, -1)) if modes else None
+    drawn, sure = made.samples.unflatten(1, (n, -1)), made.sure.unflatten(1, (n, -1))
+    return Ahead(x_t, drawn, sure, likeliest, made if later else None)
 
 
 def look_towards(
@@ -115,9 +124,14 @@ def follow(ahead: Ahead, log_v: Tensor, rng: Rng, held: bool = False) -> Choice:
 def onward(run: Run, ahead: Ahead, parents: Tensor, t: float, u: float, decoder: Decoder, rng: Rng) -> Tensor:
     """Children x_u (n, B, L) of parents (n, B), by one step of the decoder: slot j takes draw j of its parent, or the
     only one there is."""
-    slot = torch.arange(len(parents), device=parents.device).clamp_max(len(ahead.draws) - 1)[:, None]
+    slot = torch.arange(len(parents), device=parents.device)[:, None]
     row = torch.arange(parents.shape[1], device=parents.device)
-    x_0, sure = (of[slot, parents, row].flatten(0, 1) for of in (ahead.draws, ahead.sure))
+    if ahead.later is None:
+        slot = slot.clamp_max(len(ahead.draws) - 1)
+        x_0, sure = (of[slot, parents, row].flatten(0, 1) for of in (ahead.draws, ahead.sure))
+    else:
+        sequences = (parents * parents.shape[1] + row).flatten()
+        x_0, sure = (of[0] for of in ahead.later.of(sequences, 1, slot.expand(parents.shape).flatten()))
     n, x_t = len(parents), pick(ahead.x_t, parents).flatten(0, 1)
     x_u = decoder.reveal(run.repeat(n), x_t, x_0, sure, t, u, rng.repeat(n))
     return x_u.unflatten(0, (len(parents), -1))

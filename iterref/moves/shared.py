@@ -14,6 +14,7 @@ and decisions x N reward calls.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from einops import repeat
@@ -23,7 +24,9 @@ from iterref import mtm
 from iterref.budget import Cost
 from iterref.decision import Decision
 from iterref.moves.renoise import Excursion, Renoised, partition, renoise, spaced
-from iterref.particles import adopt, pick
+from iterref.particles import pick
+from iterref.philox import Path
+from iterref.prepared import Sizes
 from iterref.random import Rng
 from iterref.run import Run, Time
 from iterref.samplers.base import Info, Paired, State
@@ -48,8 +51,11 @@ class Shared:
 
     def propose(self, run: Run, state: Paired, trip: Excursion, rng: Rng) -> Candidates:
         """Candidates from one noisier state."""
+        length = state.x_t.shape[1]
         if self.spacing and trip.t == 0 and len(trip.times) == 1 and _knows_conditionals(run):
-            return self._gibbs(run, state.x_0, trip, rng)
+            return self._gibbs(run, state.x_0, trip, rng.prepare(((("sites",), length), (("draw",), 0))))
+        if self.spacing and run.noise.mask is not None:
+            rng = rng.prepare(((("reopen",), length), (("denoise", "draw", 0), 0)))
         noisy = renoise(run, state.x_t, trip, self.spacing, rng.fork("reopen"))
         return self._denoised(run, noisy, trip, rng.fork("denoise"))
 
@@ -69,26 +75,38 @@ class Shared:
             first = Paired(state.step, state.t, state.x_t, pick(new.x_0, verdict.choice), pick(reward, verdict.choice))
             decided = (Decision(new.x_0, reward, verdict.choice, verdict.accepted),)
             return first, Info(verdict.accepted.double(), verdict.stuck, decisions=decided)
-        x_t, x_0, now = state.x_t, state.x_0, state.reward
-        part = partition(new.where, self.decisions, rng.fork("blocks")) if self.decisions > 1 else None
-        taken, stuck, made = torch.zeros_like(now), torch.ones_like(now, dtype=torch.bool), []
-        for k in range(self.decisions):
-            here = None if part is None else part == k
-            new_t = new.x_t if here is None else torch.where(here, new.x_t, x_t)
+        x_t, x_0, now, alike = state.x_t, state.x_0, state.reward, new.x_t is new.x_0
+        streams, parts = self._parts(new.where, rng)
+        row, verdicts, made = torch.arange(len(now), device=now.device), [], []
+        for k, here in enumerate(parts):
             new_0 = new.x_0 if here is None else torch.where(here, new.x_0, x_0)
             reward = run.reward_of(new_0, final=state.t == 0)
-            verdict = mtm.metropolised(now / alpha, (reward / alpha).T, rng.fork("decide", k))
+            verdict = mtm.metropolised(now / alpha, (reward / alpha).T, streams.fork("decide", k))
             made.append(Decision(new.x_0, reward, verdict.choice, verdict.accepted, here, x_0))
-            x_t = adopt(verdict.accepted, pick(new_t, verdict.choice), x_t)
-            x_0 = adopt(verdict.accepted, pick(new_0, verdict.choice), x_0)
-            now = adopt(verdict.accepted, pick(reward, verdict.choice), now)
-            taken, stuck = taken + verdict.accepted, stuck & verdict.stuck
-        info = Info(taken / self.decisions, stuck, (x_0 != state.x_0).sum(1), decisions=tuple(made))
-        return replace(state, x_t=x_t, x_0=x_0, reward=now), info
+            verdicts.append(verdict)
+            taken, chosen = verdict.accepted[:, None], (verdict.choice, row)
+            if not alike:
+                new_t = new.x_t if here is None else torch.where(here, new.x_t, x_t)
+                x_t = torch.where(taken, new_t[chosen], x_t)
+            x_0 = torch.where(taken, new_0[chosen], x_0)
+            now = torch.where(verdict.accepted, reward[chosen], now)
+        share = torch.stack([verdict.accepted for verdict in verdicts]).double().mean(0)
+        stuck = torch.stack([verdict.stuck for verdict in verdicts]).all(0)
+        info = Info(share, stuck, (x_0 != state.x_0).sum(1), decisions=tuple(made))
+        return replace(state, x_t=x_0 if alike else x_t, x_0=x_0, reward=now), info
 
     def cost(self, steps: int) -> Cost:
         """What one move with that many denoising steps takes."""
         return Cost(1 + (steps - 1) * self.tries, self.tries * self.decisions, steps)
+
+    def _parts(self, where: Tensor, rng: Rng) -> tuple[Rng, list[Tensor | None]]:
+        """The streams of a move's decisions, their numbers made in one call, and the part of (R, L) `where` that each
+        decides about; None is all of it."""
+        streams = rng.prepare(_numbers(self.decisions, where.shape[1]))
+        if self.decisions == 1:
+            return streams, [None]
+        part = partition(where, self.decisions, streams.fork("blocks"))
+        return streams, list((part == torch.arange(self.decisions, device=part.device)[:, None, None]).unbind())
 
     def _denoised(self, run: Run, noisy: Renoised, trip: Excursion, rng: Rng) -> Candidates:
         """Candidates drawn back from one x_s over the denoising steps of the excursion."""
@@ -126,3 +144,11 @@ class Shared:
 def _knows_conditionals(run: Run) -> bool:
     """Whether a clean text's tokens can be redrawn by their Gibbs conditionals, one evaluation for all of them."""
     return run.noise.mask is None and run.denoiser.has_leave_one_out
+
+
+@lru_cache(maxsize=64)
+def _numbers(decisions: int, length: int) -> Sizes:
+    """The random numbers of a move's decisions: one to choose and one to accept each, and where parts begin."""
+    paths: list[Path] = [("decide", k, what) for k in range(decisions) for what in ("choose", "accept")]
+    sizes = tuple((path, 1) for path in paths)
+    return sizes if decisions == 1 else ((("blocks",), length), *sizes)

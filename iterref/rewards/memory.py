@@ -3,63 +3,79 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from iterref.rewards.algebra import Composable, as_reward
 from iterref.rewards.base import Reward
 
-Key = TypeVar("Key")
+Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
+
+# The bytes that a remembered number takes at the most, key and all: `limit` of them bound a memory.
+ENTRY = 280
 
 
 class Memory(Generic[Key, Value]):
-    """Answers by key, at most `limit` of them: the one used longest ago is forgotten first."""
+    """Answers by key, at most `limit` of them: the one used longest ago is forgotten first.
+
+    Keys are kept as digests of 16 bytes, so that an answer that is a number takes `ENTRY` bytes, however long the text
+    is that it belongs to.
+    """
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
             raise ValueError(f"a memory of {limit} entries cannot work: give a limit of at least 1")
         self.limit = limit
-        self._known: OrderedDict[Key, Value] = OrderedDict()
+        self._known: OrderedDict[bytes, Value] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def look_up(self, keys: Sequence[Key]) -> tuple[dict[Key, Value], list[int]]:
-        """What is known of the keys, and the positions of the others, each once, in order of appearance."""
-        # the last write wins, so reading backwards leaves the first position of every key
-        first = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))
-        known = {key: self._known[key] for key in first if key in self._known}
-        for key in known:
-            self._known.move_to_end(key)
-        return known, sorted(position for key, position in first.items() if key not in known)
+    def look_up(self, keys: Sequence[bytes]) -> tuple[dict[bytes, Value], list[int]]:
+        """What is known of the digests, and the positions of the others, each once, in order of appearance."""
+        known, new, seen = {}, [], set[bytes]()
+        for position, key in enumerate(keys):
+            if key in known or key in seen:
+                continue
+            if key in self._known:
+                known[key] = self._known[key]
+                self._known.move_to_end(key)
+            else:
+                seen.add(key)
+                new.append(position)
+        return known, new
 
-    def store(self, answers: dict[Key, Value]) -> None:
-        """Remembers answers."""
+    def store(self, answers: dict[bytes, Value]) -> None:
+        """Remembers answers by digest."""
         self._known.update(answers)
         while len(self._known) > self.limit:
             self._known.popitem(last=False)
 
     def fetch(self, keys: Sequence[Key], evaluate: Callable[[list[int]], Iterable[Value]]) -> list[Value]:
         """One value a key; `evaluate` gets the positions of the new ones. Nothing is stored when it raises."""
-        known, new = self.look_up(keys)
+        short = [blake2b(repr(key).encode(), digest_size=16).digest() for key in keys]
+        known, new = self.look_up(short)
         if new:
-            fresh = dict(zip((keys[position] for position in new), evaluate(new), strict=True))
+            fresh = dict(zip((short[position] for position in new), evaluate(new), strict=True))
             self.store(fresh)
             known |= fresh
-        return [known[key] for key in keys]
+        return [known[key] for key in short]
 
 
 class Remembered(Composable):
     """A reward that is asked once for each different (row, tokens) pair: deterministic, and judging each by itself.
 
-    The latest `limit` pairs are remembered. A pair takes about 200 bytes whatever the texts' length: its key is a
-    16-byte BLAKE2b digest (two of a million pairs collide with a probability of 1e-27). `asked` counts the texts that
-    came in, `evaluated` those that reached the reward.
+    The latest `limit` pairs are remembered, each by 16 bytes (`digests`), so that they take at most limit x `ENTRY`
+    bytes, 56 MB, whatever the texts' length. `asked` counts the texts that came in, `evaluated` those that reached the
+    reward.
     """
 
     checks: ClassVar[bool] = True
@@ -74,20 +90,45 @@ class Remembered(Composable):
         keys = digests(tokens, rows)
         known, new = self._memory.look_up(keys)
         if new:
-            index = torch.tensor(new, device=tokens.device)
-            values = self.reward(tokens[index], rows[index.to(rows.device)])
+            if len(new) < len(keys):
+                index = torch.tensor(new, device=tokens.device)
+                values = self.reward(tokens[index], rows[index.to(rows.device)])
+            else:
+                values = self.reward(tokens, rows)
             self.evaluated += len(new)
             fresh = dict(zip((keys[position] for position in new), values.tolist(), strict=True))
             self._memory.store(fresh)
-            known |= fresh
+            known = known | fresh if known else fresh
         self.asked += len(keys)
-        return torch.tensor([known[key] for key in keys], dtype=torch.float64, device=tokens.device)
+        return torch.from_numpy(np.array([known[key] for key in keys], dtype=np.float64)).to(tokens.device)
 
 
 def digests(tokens: Tensor, rows: Tensor) -> list[bytes]:
-    """16 bytes for each of (R, L) tokens and (R,) rows."""
-    table = _on_host(torch.cat([rows.to(tokens.device)[:, None], tokens], dim=1).long()).contiguous().numpy()
-    return [blake2b(line, digest_size=16).digest() for line in table]
+    """16 bytes for each of (R, L) tokens and (R,) rows: two sums, modulo 2^64, of products with odd random numbers.
+
+    Texts that differ in one token never have the same digest. Two others of one length have it with a probability
+    below 2^-90 for token ids below 2^17, over the choice of the numbers: each sum checks the other.
+    """
+    tokens, rows = tokens.long(), rows.long()
+    by = _multipliers(tokens.shape[1])
+    if tokens.is_cuda:  # what goes to the host are the digests alone
+        factors = torch.from_numpy(by).to(tokens.device)
+        row, length, positions = factors[:, 0], factors[:, 1], factors[:, 2:].T
+        sums = (tokens[..., None] * positions).sum(1) + rows.to(tokens.device)[:, None] * row
+        table: NDArray[np.int64] = _on_host(sums + length * tokens.shape[1]).numpy()
+    else:
+        canvas, named, table = tokens.numpy(), rows.cpu().numpy(), np.empty((len(rows), 2), np.int64)
+        for k, numbers in enumerate(by):
+            table[:, k] = canvas.dot(numbers[2:]) + (named * numbers[:1] + numbers[1:2] * canvas.shape[1])
+    line = table.tobytes()
+    return [line[at : at + 16] for at in range(0, len(line), 16)]
+
+
+@lru_cache(maxsize=64)
+def _multipliers(length: int) -> NDArray[np.int64]:
+    """Two rows of odd numbers of 64 random bits (2, 2 + length), for row, length and positions, always the same."""
+    bits = np.random.Generator(np.random.PCG64(1)).integers(-(2**63), 2**63, (2 + length, 2), dtype=np.int64)
+    return np.ascontiguousarray((bits | 1).T)
 
 
 def _on_host(found: Tensor) -> Tensor:

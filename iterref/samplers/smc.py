@@ -10,7 +10,7 @@ So for the distribution P of the decoder that is really run (any order, correlat
 threshold and N:  E[Z^] = E_P[exp(r / alpha)]  and  E[Z^ sum_n W_n f(x^n)] = E_P[f exp(r / alpha)],  exactly. A single
 draw by weight has the tilted distribution as N grows; `particle_gibbs` makes it exact for finite N.
 
-Guesses and steps come from one evaluation a particle (`iterref.kernels.ahead`): N NFE a grid step. `fresh` is FK
+Guesses and steps come from one evaluation a particle (`iterref.moves.lookahead`): N NFE a grid step. `fresh` is FK
 steering as published; what it resamples by is then a clean sample that is thrown away, which says little of the text
 that the particle goes on to, so following the clean sample is the default. Singhal et al. (2025), arXiv:2501.06848; Del
 Moral, Doucet, Jasra (2012) on thresholds; Naesseth, Lindsten, Schoen (2015), arXiv:1502.02536, on choosing within a
@@ -45,8 +45,10 @@ class SMC(Aimed, Decoded):
     at each scored time, a reward call each. every: every `every`-th grid time is scored, pure noise left out. fresh:
     whether a particle is weighed by the mean of its samples and goes on from new ones, or follows one of them, chosen
     by reward. threshold: resample a row where its effective number of particles is below this share of them; 0 never
-    does. resampling: `systematic`, `stratified`, `residual` or `multinomial`. objective: `sample` draws one particle by
-    weight, `maximise` returns the best text seen. All are kept, with their weights, in `Result.particles`.
+    does. resampling: `systematic`, `stratified`, `residual` or `multinomial`. value: what a particle is worth, the
+    reward of its clean samples, or with `mode` that of the likeliest tokens; it goes on from new samples then.
+    objective: `sample` draws one particle by weight, `maximise` returns the best text seen. All are kept, with their
+    weights, in `Result.particles`.
     """
 
     name: ClassVar[str] = "smc"
@@ -59,16 +61,24 @@ class SMC(Aimed, Decoded):
     fresh: bool = False
     threshold: float = 0.5
     resampling: Literal["systematic", "stratified", "residual", "multinomial"] = "systematic"
+    value: Literal["sample", "mode"] = "sample"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=1, particles=1, x0_samples=1, every=1)
-        self._among(potential=POTENTIALS, resampling=SCHEMES)
+        self._among(potential=POTENTIALS, resampling=SCHEMES, value=("sample", "mode"))
+        if self.value == "mode" and (self.fresh or self.x0_samples > 1):
+            raise ValueError("smc: value=mode weighs by the likeliest tokens, so leave out x0_samples and fresh")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"smc: threshold is a share of the particles in [0, 1], got {self.threshold}")
 
         if not self.threshold and self.resampling != "systematic":
             raise ValueError(f"smc: threshold=0 never resamples, so leave out resampling={self.resampling}")
+
+    @property
+    def renews(self) -> bool:
+        """Whether particles go on from other samples than those that weighed them."""
+        return self.fresh or self.value == "mode"
 
     @property
     def iterations(self) -> int:
@@ -85,7 +95,7 @@ class SMC(Aimed, Decoded):
         """One grid step: look ahead, weigh and resample where it is due, step on; the last one weighs and draws."""
         assert isinstance(state, Cloud)
         t, u = grid(self.steps)[state.step : state.step + 2]
-        if u == 0 and not self.fresh:
+        if u == 0 and not self.renews:
             return self._followed(run, state.particles, t, rng)
         particles, parents, ahead, info = self._looked(run, state, t, rng)
         x = onward(run, ahead, parents, t, u, self.decoder, rng.fork("onward"))
@@ -97,7 +107,7 @@ class SMC(Aimed, Decoded):
 
     def cost(self) -> Cost:
         """An NFE a particle and grid step, a reward call a clean sample; the last samples are the finished texts."""
-        if self.fresh:
+        if self.renews:
             rewards = self.x0_samples * times_due(self.steps, self.every) + 1
         else:
             rewards = self.x0_samples * (times_due(self.steps - 1, self.every) + 1)
@@ -110,13 +120,13 @@ class SMC(Aimed, Decoded):
         parents, n, streams = own(particles), self.particles, rng.fork("look")
         if not due(state.step, self.every):
             return particles, parents, look(run, particles.x_t, t, 1, self.decoder, streams), Info()
-        draws = self.x0_samples + (n if self.fresh else 0)
-        ahead = look(run, particles.x_t, t, draws, self.decoder, streams)
-        samples = ahead.draws[: self.x0_samples]
+        modes, later = self.value == "mode", n if self.renews else 0
+        ahead = look(run, particles.x_t, t, 0 if modes else self.x0_samples, self.decoder, streams, later, modes)
+        samples = ahead.draws if ahead.modes is None else ahead.modes[None]
         reward = scored(run, samples, final=False)
         log_v = reward / run.alpha
-        if self.fresh:
-            particles, ahead = weighed(particles, value_of(log_v), self.potential), ahead.after(self.x0_samples)
+        if self.renews:
+            particles = weighed(particles, value_of(log_v), self.potential)
         else:
             choice = follow(ahead, settled(particles, log_v), rng.fork("follow"))
             particles = weighed(particles, choice.value, self.potential).weighed(choice.gain)

@@ -2,14 +2,16 @@
 
     x_0^n ~ p(. | x_t),  x_u^n ~ q(x_u | x_t, x_0^n),  n = 1 .. N from one evaluation;   choose n ~ exp(v_n / alpha)
 
-    value="posterior"   v_n = alpha log mean_g exp(r(x_0^ng) / alpha),  x_0^ng ~ p(. | x_u^n)           (SVDD-PM)
+    value="mode"        v_n = r(x^_0^n), the likeliest token of p(. | x_u^n) at every position          (SVDD-PM)
+    value="posterior"   v_n = alpha log mean_g exp(r(x_0^ng) / alpha),  x_0^ng ~ p(. | x_u^n)
     value="sample"      v_n = r(x_0^n), the reward of the very clean sample that the candidate came from
 
-"posterior" evaluates the denoiser at every candidate; the chosen one's evaluation also makes the samples of the next
-step, so a run takes 1 + N (steps - 1) NFE. "sample" takes `steps`. At the last step candidates are finished
-texts and v is their reward. With `greedy` the best candidate is chosen, the paper's alpha -> 0.
+"mode" is what the authors' code does. It and "posterior" evaluate the denoiser at every candidate; the chosen one's
+evaluation also makes the samples of the next step, so a run takes 1 + N (steps - 1) NFE. "sample" takes `steps`. At the
+last step candidates are finished texts and v is their reward. With `greedy` the best candidate is chosen, the paper's
+alpha -> 0.
 
-The distribution. N = 1 is plain sampling. As N grows (and, for "posterior", as the samples do) each step tends to the
+The distribution. N = 1 is plain sampling. With "posterior", as N and the samples grow, each step tends to the
 optimal policy  p(x_u | x_t) E[exp(r(x_0) / alpha) | x_u],  and the run to the tilted distribution wherever the drawn
 joint distribution is the true conditional. For finite N it samples *neither* distribution but one between, tilted too
 little: nothing corrects for the choice among few. That is what `smc` does with weights and `iterref` with an accept
@@ -35,7 +37,7 @@ from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.base import Aimed, Decoded, Info, Paired, State
 
-VALUES = ("posterior", "sample")
+VALUES = ("mode", "posterior", "sample")
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,17 @@ class Drawn(Paired):
 class SVDD(Aimed, Decoded):
     """Soft value-based decoding.
 
-    tries: candidates N of a grid step. value: `posterior` or `sample`, what a candidate is worth. x0_samples: how many
-    clean samples estimate the value of a candidate (`posterior`). greedy: the candidate of highest value, in place of
-    a weighted choice. objective: `sample` returns the last state, `maximise` the best of the finished candidates.
+    tries: candidates N of a grid step. value: what a candidate is worth, the reward of the likeliest tokens (`mode`),
+    of drawn clean samples (`posterior`), or of the one that it came from (`sample`). x0_samples: how many clean samples
+    estimate the value of a candidate (`posterior`). greedy: the candidate of highest value, in place of a weighted
+    choice. objective: `sample` returns the last state, `maximise` the best of the finished candidates.
     """
 
     name: ClassVar[str] = "svdd"
     knob: ClassVar[str] = "tries"
 
     tries: int = 8
-    value: Literal["posterior", "sample"] = "posterior"
+    value: Literal["mode", "posterior", "sample"] = "mode"
     x0_samples: int = 1
     greedy: bool = False
 
@@ -68,8 +71,8 @@ class SVDD(Aimed, Decoded):
         super().__post_init__()
         self._require(steps=1, tries=1, x0_samples=1)
         self._among(value=VALUES)
-        if self.value == "sample" and self.x0_samples > 1:
-            raise ValueError("svdd: x0_samples > 1 needs value=posterior: with value=sample there is one")
+        if self.value != "posterior" and self.x0_samples > 1:
+            raise ValueError(f"svdd: x0_samples > 1 needs value=posterior: with value={self.value} there is one")
 
     @property
     def iterations(self) -> int:
@@ -91,15 +94,14 @@ class SVDD(Aimed, Decoded):
             draws, sure = run.draw(state.x_t, t, where, n, rng.fork("draw"), self.decoder.confidence)
         x_t, x_0, how = state.x_t.repeat(n, 1), draws.flatten(0, 1), sure.flatten(0, 1)
         x_u = self.decoder.reveal(wide, x_t, x_0, how, t, u, streams.fork("reveal"))
-        further = u > 0 and self.value == "posterior"
+        further = u > 0 and self.value != "sample"
         if not further:  # a finished text is the clean sample that it came from
             valued = draws[None]
         else:
-            where, count = wide.undetermined(x_u, u), self.x0_samples + n
-            drawn, sure = wide.draw(x_u, u, where, count, streams.fork("value"), self.decoder.confidence)
-            drawn, sure = drawn.unflatten(1, (n, -1)), sure.unflatten(1, (n, -1))
-            # What values a candidate is not what it goes on from: that would be chosen twice.
-            valued, rest, rest_sure = drawn[: self.x0_samples], drawn[self.x0_samples :], sure[self.x0_samples :]
+            where, modes = wide.undetermined(x_u, u), self.value == "mode"
+            count, score = 0 if modes else self.x0_samples, self.decoder.confidence
+            made = wide.draws(x_u, u, where, count, streams.fork("value"), score, later=n, modes=modes)
+            valued = (made.modes[None] if modes else made.samples).unflatten(1, (n, -1))
         reward = run.reward_of(valued.flatten(0, 1), final=u == 0).view(len(valued), n, -1)
         log_w = (reward / run.alpha).permute(2, 1, 0).contiguous().logsumexp(2)  # up to the number of samples
         verdict = self._choose(log_w, rng.fork("choose"))
@@ -110,10 +112,12 @@ class SVDD(Aimed, Decoded):
         info = Info(stuck=verdict.stuck, ess=ess, decisions=decided)
         if not further:
             return chosen, info
-        return Drawn(**vars(chosen), draws=_of(rest, choice), sure=_of(rest_sure, choice)), info
+        # What values a candidate is not what it goes on from: that would be chosen twice.
+        draws, sure = made.of(choice * len(choice) + torch.arange(len(choice), device=choice.device), n)
+        return Drawn(**vars(chosen), draws=draws, sure=sure), info
 
     def cost(self) -> Cost:
-        """`posterior`: every candidate but the finished ones is evaluated. `sample`: one evaluation a step."""
+        """`sample`: one evaluation a step. Else every candidate but the finished ones is evaluated."""
         between = self.steps - 1
         if self.value == "sample":
             return Cost(self.steps, self.tries * self.steps, self.steps)
@@ -125,9 +129,3 @@ class SVDD(Aimed, Decoded):
             return mtm.select(log_w, rng)
         best = log_w.argmax(1)
         return mtm.Verdict(best, torch.ones_like(best, dtype=torch.bool), torch.isneginf(log_w).all(1))
-
-
-def _of(draws: Tensor, choice: Tensor) -> Tensor:
-    """All draws of the chosen candidate of every row: (K, N, B, L), (B,) -> (K, B, L)."""
-    return draws[:, choice, torch.arange(len(choice), device=draws.device)]
-

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import shapes
+from benchmarks import overheads, shapes
 from benchmarks.__main__ import main
 from benchmarks.tasks import speed
 from iterref.denoiser import Wrapped
@@ -18,6 +18,7 @@ from iterref.estimation import peak_memory
 from iterref.models.dit import DitOptions
 
 SMALL = speed.Plan(rows=4, tries=3, repeats=2, steps=1, moves=4, batches=(2, 4))
+GROWN = overheads.growths
 KEYS = {"overhead", "tries_64_over_1", "tries_128_over_64", "rows_per_second", "reward_over_denoiser",
         "head_rows_saved", "peak_bytes"}  # fmt: skip
 
@@ -93,6 +94,32 @@ def test_the_command_writes_a_table_and_json(tmp_path: Any) -> None:
     found = json.loads(file.read_text())
     assert set(found["cases"][0]) >= KEYS and set(found["draws"]) == {"gumbel_over_draws", "draw_seconds"}
     assert "| overhead |" in run.output
+
+
+def test_methods_are_timed_and_stand_beside_an_earlier_commit(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = ("iterref:tries=2,steps=1,moves=2", "svdd:tries=2,steps=2")
+    monkeypatch.setattr(overheads, "METHODS", few)
+    monkeypatch.setattr(overheads, "QUICK", ((50, 6, (1, 2)),))
+    grows = ("tries", lambda n: f"iterref:tries={n},steps=1,moves=2", (2, 4), overheads.fixed(50, 6, 2))
+    monkeypatch.setattr(overheads, "growths", lambda repeats: GROWN(repeats, [grows]))
+    file = tmp_path / "speed.json"
+    arguments = ["speed", "--quick", "--methods", "--repeats", "1"]
+    run = CliRunner().invoke(main, [*arguments, "--json", str(file)])
+    assert run.exit_code == 0, run.output
+    found = json.loads(file.read_text())
+    assert [(row["method"], row["rows"]) for row in found["methods"]] == [(text, n) for n in (1, 2) for text in few]
+    assert all(row["overhead"]["median"] > 0 for row in found["methods"]) and found["growth"][0]["ratio"]["median"] > 0
+    found["methods"][0]["overhead"] = {"min": 7.5, "median": 7.5, "max": 7.5}
+    file.write_text(json.dumps(found))
+    run = CliRunner().invoke(main, [*arguments, "--baseline", str(file)])
+    assert run.exit_code == 0 and "before 7.5 |" in run.output, run.output
+
+
+def test_cases_stand_beside_an_earlier_commit() -> None:
+    row = {"case": "random-2", "positions": 6, "overhead": {"min": 1.0, "median": 1.5, "max": 2.0}}
+    line = speed.table([row], [{**row, "overhead": {"min": 3.0, "median": 3.0, "max": 3.0}}]).splitlines()[-1]
+    assert line == "| overhead | 1.5 (1 to 2), before 3 |"
+    assert speed.table([row], [{**row, "case": "another"}]).endswith("| overhead | 1.5 (1 to 2) |")
 
 
 @pytest.mark.parametrize(

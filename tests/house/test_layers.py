@@ -26,12 +26,15 @@ ORDER = [
     {"columns", "fence", "files", "interrupts", "legacy", "lines", "optional", "paired", "progress", "sources"},
     {"packaged"},
     {"forms", "hub", "registry", "numbers"},
-    {"lazy", "strings", "random"},
+    {"arrays", "lazy", "strings", "philox"},
+    {"prepared"},
+    {"random"},
     {"noise"},
     {"denoiser"},
     {"guidance", "padding", "budget", "mtm", "particles", "potentials", "resample", "decision"},
     {"models", "rewards"},
     {"problem", "evaluation", "decoding", "trace"},
+    {"draws"},
     {"result"},
     {"run"},
     {"likelihood"},
@@ -52,9 +55,10 @@ LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 # Who may import a model, and which rewards the core may import.
 TOP = {"drafts", "loading", "check", *set().union(*ORDER[LEVEL["arguments"] : LEVEL["cli"] + 1])}
 ENDS = {"problem", "run", "result", "sampling"}
-CORE = ENDS | {"samplers.base", "samplers", "moves", "chains", "decoding", "evaluation"}
+CORE = ENDS | {"samplers.base", "samplers", "moves", "chains", "decoding", "evaluation", "draws"}
 OF_REWARDS = ENDS, {"rewards.base", "rewards.algebra", "rewards.memory"}
-PURE = CORE | {"random", "noise", "denoiser", "mtm", "particles", "potentials", "resample", "decision", "trace"}
+PURE = CORE | {"arrays", "philox", "prepared", "random", "noise", "denoiser", "mtm", "particles", "potentials"}
+PURE |= {"resample", "decision", "trace"}
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
 # Names of types alone, under TYPE_CHECKING, and of a facade.
 TYPED = {("decoding", "run"), ("result", "samplers.base"), ("trace", "samplers.base"), ("models", "loading")}

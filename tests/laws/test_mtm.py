@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iterref import mtm
+from iterref import arrays, mtm
 from iterref.random import Rng
 from tests.support.oracle import Enumerator, balance_error, enumerate_outcomes, stationarity_error
 
@@ -196,6 +196,40 @@ def test_metropolis_first_with_zero_weights():
     for ratio in (-INF, float("nan")):  # NaN: the current state is forbidden too
         verdict = mtm.metropolis_first(log([ratio, ratio]).expand(5, -1), Rng.seeded(0, 5))
         assert bool(verdict.stuck.all()) and not bool(verdict.accepted.any())
+
+
+def test_what_is_no_weight_is_refused():
+    good, rng = torch.zeros(2, 3, dtype=torch.float64), Rng.seeded(0, 2)
+    for value in (INF, float("nan")):
+        bad = good.clone()
+        bad[1, 2] = value
+        with pytest.raises(ValueError, match="row 1 has a log-weight"):
+            mtm.metropolised(good[:, 0], bad, rng)
+    with pytest.raises(ValueError, match="row 1 has a log-weight of nan"):
+        mtm.metropolised(log([0.0, float("nan")]), good, rng)
+
+
+def test_extreme_weights_overflow_nowhere():
+    """A current state that outweighs all candidates beyond any number stays; one that weighs nothing goes."""
+    rng = Rng.seeded(0, 2)
+    for scale in (1e3, 1e99):
+        verdict = mtm.metropolised(log([scale, -scale]), torch.zeros(2, 3, dtype=torch.float64), rng)
+        assert verdict.accepted.tolist() == [False, True]
+        verdict = mtm.metropolised(log([0.0, -INF]), log([[scale, -scale], [-scale, -INF]]), rng)
+        assert verdict.accepted.tolist() == [True, True] and verdict.choice.tolist() == [0, 0]
+
+
+def test_a_device_decides_as_the_host_does(monkeypatch):
+    """The formulas by torch, as a device computes them, and by numpy."""
+    generator = torch.Generator().manual_seed(4)
+    log_w = torch.randn(500, 6, generator=generator, dtype=torch.float64) * 3
+    log_w[::7] = -INF
+    now, rng = torch.randn(500, generator=generator, dtype=torch.float64), Rng.seeded(6, 500)
+    host = mtm.metropolised(now, log_w, rng)
+    monkeypatch.setattr(arrays, "HOST", "nowhere")
+    device = mtm.metropolised(now, log_w, rng)
+    assert torch.equal(host.choice, device.choice) and torch.equal(host.accepted, device.accepted)
+    assert torch.equal(host.stuck, device.stuck) and 50 < int(host.accepted.sum()) < 450
 
 
 def test_a_row_is_decided_alike_in_every_batch():

@@ -56,6 +56,7 @@ def test_smc_is_unbiased_for_every_scheme_and_potential(resampling, potential):
     options = dict(order="left", particles=2, potential=potential, threshold=1.0, resampling=resampling)
     assert error(SMC(3, **options), *correlated()) < EXACT
     assert error(SMC(2, fresh=True, **options), *correlated("early")) < EXACT
+    assert error(SMC(2, value="mode", **options), *correlated("early")) < EXACT
 
 
 @pytest.mark.parametrize("order", ["confidence", "margin", "entropy", "bounded"])
@@ -83,6 +84,7 @@ def test_smc_is_unbiased_for_the_reverse_process_under_both_noises(kind, potenti
     options = dict(particles=2, threshold=1.0, potential=potential)
     assert error(SMC(3, **options), *one_token("absorbing")) < EXACT
     assert error(SMC(2, fresh=True, **options), *one_token(kind)) < EXACT
+    assert error(SMC(2, value="mode", **options), *one_token(kind)) < EXACT
 
 
 @pytest.mark.parametrize("potential", POTENTIALS)
@@ -204,9 +206,13 @@ def test_a_clean_sample_that_pays_and_is_chosen_among_the_fresh_is_detected(monk
     """Fresh: each child goes on from the best of two clean samples, in place of one that nobody looked at."""
 
     def best(run: Run, ahead: Ahead, *rest: object) -> Tensor:
-        reward = scored(run, ahead.draws, final=False)
-        top = reward.argmax(0, keepdim=True)[..., None].expand(-1, -1, -1, ahead.draws.shape[-1])
-        return onward(run, replace(ahead, draws=ahead.draws.gather(0, top), sure=ahead.sure.gather(0, top)), *rest)
+        if ahead.later is None:
+            return onward(run, ahead, *rest)
+        drawn = ahead.later.of(torch.arange(ahead.x_t[..., 0].numel()), 2)
+        draws, sure = (of.unflatten(1, ahead.x_t.shape[:2]) for of in drawn)
+        top = scored(run, draws, final=False).argmax(0, keepdim=True)[..., None].expand(-1, -1, -1, draws.shape[-1])
+        chosen = replace(ahead, draws=draws.gather(0, top), sure=sure.gather(0, top), later=None)
+        return onward(run, chosen, *rest)
 
     assert error(SMC(2, "left", particles=2, threshold=1.0, fresh=True), *correlated("early")) < EXACT
     monkeypatch.setattr(module, "onward", best)

@@ -18,7 +18,7 @@ from iterref import generate
 from iterref.problem import Problem
 from iterref.rewards import Composable, Remembered, RewardError, TextReward, checked, weighted
 from iterref.rewards import base as rewards_base
-from iterref.rewards.memory import digests
+from iterref.rewards.memory import ENTRY, Memory, digests
 from iterref.run import Run
 from tests.support.word_model import WordModel
 
@@ -94,13 +94,36 @@ def test_a_remembered_pair_takes_few_bytes_whatever_its_length() -> None:
     reward(tokens, torch.zeros(count, dtype=torch.long))
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert size / count < 300 and reward.evaluated == count  # the tokens alone would take 4096
+    assert size / count < ENTRY and reward.evaluated == count  # the tokens alone would take 4096
+
+
+def test_a_remembered_text_takes_few_bytes_whatever_its_length() -> None:
+    memory, count = Memory[tuple[int, str], float](10_000), 2000
+    tracemalloc.start()
+    for begin in range(0, count, 100):
+        keys = [(0, f"text {place} " * 500) for place in range(begin, begin + 100)]
+        memory.fetch(keys, lambda new: [float(place) for place in new])
+    del keys
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert size / count < ENTRY and len(memory) == count  # a text alone takes 4500
 
 
 def test_keys_tell_rows_tokens_and_lengths_apart() -> None:
     table = torch.cartesian_prod(torch.arange(3), torch.arange(3), torch.arange(3))
     assert len({*digests(table[:, 1:], table[:, 0]), *digests(table[:, :1], table[:, 1])}) == 27 + 9
     assert all(len(key) == 16 for key in digests(table, table[:, 0]))
+
+
+def test_texts_that_differ_in_one_token_never_share_a_key() -> None:
+    """An odd number times a difference below 2^64 is no multiple of 2^64, so either sum tells them apart."""
+    place = torch.arange(400)
+    texts, rows = torch.arange(40).repeat(401, 1), torch.zeros(401, dtype=torch.long)
+    texts[place + 1, place % 40] += 2 ** (place % 60) * (1 + 2 * (place // 80))
+    first, *others = digests(texts, rows)
+    assert all(key[:8] != first[:8] and key[8:] != first[8:] for key in others)
+    many = torch.randint(0, 2, (200_000, 24), generator=torch.Generator().manual_seed(0))
+    assert len(set(digests(many, torch.zeros(len(many))))) == len({line.tobytes() for line in many.numpy()})
 
 
 # --- copies -----------------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ TEXTS = [
             "trajectory:order=confidence,span=0.5",
             "smc:particles=4",
             "svdd:tries=4",
+            "svdd:tries=4,value=posterior",
             "best_of_n:order=confidence",
             "particle_gibbs:particles=4",
             "tempering",

@@ -59,9 +59,11 @@ def by_recursion(table: Table, reward: TableReward, steps: int, n: int, value: s
 
     def draws(x: tuple[int, ...]) -> list[tuple[tuple[int, ...], float]]:
         """All clean samples from a product of the posterior's marginals."""
+        return [(y, prod(float(marginals(x)[i][v]) for i, v in enumerate(y))) for y in clean]
+
+    def marginals(x: tuple[int, ...]) -> list[Tensor]:
         posterior = table.log_posterior(torch.tensor([x]), torch.tensor([0.5])).exp()[0]
-        marginal = [torch.zeros(table.tokens).double().index_add_(0, at, posterior) for at in table.states().T]
-        return [(y, prod(float(marginal[i][v]) for i, v in enumerate(y))) for y in clean]
+        return [torch.zeros(table.tokens).double().index_add_(0, at, posterior) for at in table.states().T]
 
     law = torch.zeros(len(states), dtype=torch.float64)
     law[key[(mask,) * table.length]] = 1
@@ -81,6 +83,9 @@ def by_recursion(table: Table, reward: TableReward, steps: int, n: int, value: s
                     u = tuple(v if s else now for v, now, s in zip(y, x, shown, strict=True))
                     if p and (value == "sample" or k == steps - 1):
                         outcomes.append((key[u], p, float(weight[clean[y]])))
+                    elif p and value == "mode":
+                        likeliest = tuple(int(law.argmax()) for law in marginals(u))
+                        outcomes.append((key[u], p, float(weight[clean[likeliest]])))
                     elif p:
                         outcomes += [(key[u], p * p_z, float(weight[clean[z]])) for z, p_z in draws(u)]
             index, p, w = zip(*outcomes, strict=True)
@@ -90,7 +95,7 @@ def by_recursion(table: Table, reward: TableReward, steps: int, n: int, value: s
     return law[[key[x] for x in clean]]
 
 
-@pytest.mark.parametrize("value", ["posterior", "sample"])
+@pytest.mark.parametrize("value", ["mode", "posterior", "sample"])
 @pytest.mark.parametrize("forbid", [False, True])
 def test_the_law_of_two_steps_is_the_documented_one(value, forbid):
     table, reward = random_table("absorbing", 1, 3, 5, coupling=1), random_reward(1, 3, 5, forbid)
@@ -107,7 +112,7 @@ def test_the_law_of_two_tied_tokens_is_the_documented_one():
 
 
 @pytest.mark.parametrize("kind", ["absorbing", "uniform"])
-@pytest.mark.parametrize("value", ["posterior", "sample"])
+@pytest.mark.parametrize("value", ["mode", "posterior", "sample"])
 def test_one_candidate_is_plain_sampling(kind, value):
     table = random_table(kind, 2 if kind == "absorbing" else 1, 2, 5, coupling=1.5)
     reward = random_reward(table.length, 2, 5)
@@ -129,7 +134,7 @@ def test_finite_n_is_tilted_too_little(kind):
     assert shares[0] < shares[1] < float(target[1])
 
 
-@pytest.mark.parametrize("value", ["posterior", "sample"])
+@pytest.mark.parametrize("value", ["mode", "posterior", "sample"])
 @pytest.mark.parametrize("noise", ["absorbing", "uniform"])
 def test_more_candidates_are_worth_more(noise, value):
     model, reward, _ = world(12, 4, noise=noise)
@@ -152,7 +157,9 @@ def test_greedy_takes_the_highest_value():
     assert torch.equal(soft.best.reward, greedy.best.reward) and not torch.equal(soft.rewards, greedy.rewards)
 
 
-@pytest.mark.parametrize("options", [{}, {"greedy": True}, {"value": "sample"}, {"x0_samples": 3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"greedy": True}, {"value": "sample"}, {"value": "posterior", "x0_samples": 3}]
+)
 def test_hard_constraints(options):
     """Rewards of -inf are never chosen beside a possible candidate, and a row without one is told as stuck."""
     model, _, _ = world(6, 4)
@@ -171,7 +178,14 @@ def test_hard_constraints(options):
 
 @pytest.mark.parametrize(
     "options",
-    [{"value": "prior"}, {"objective": "win"}, {"value": "sample", "x0_samples": 2}, {"tries": 0}, {"steps": 0}],
+    [
+        {"value": "prior"},
+        {"objective": "win"},
+        {"value": "sample", "x0_samples": 2},
+        {"x0_samples": 2},
+        {"tries": 0},
+        {"steps": 0},
+    ],
 )
 def test_options_without_a_meaning_are_refused(options):
     with pytest.raises(ValueError, match="svdd: "):

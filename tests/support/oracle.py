@@ -12,10 +12,13 @@ from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 from math import factorial
 
+import pytest
 import torch
 from torch import Tensor
 
+from iterref import run as production
 from iterref.denoiser import Denoiser
+from iterref.prepared import Sizes
 from iterref.problem import Problem
 from iterref.run import Run
 from iterref.samplers.base import Paired
@@ -93,27 +96,33 @@ class Enumerator:
     def fork(self, *key: int | str) -> Enumerator:
         return self
 
+    def prepare(self, sizes: Sizes) -> Enumerator:
+        return self
+
     def take(self, index: Tensor) -> Enumerator:
         return replace(self, of=self.of[index])
 
     def repeat(self, n: int) -> Enumerator:
         return replace(self, of=self.of.repeat(n))
 
-    def bernoulli(self, p: Tensor) -> Tensor:
+    def bernoulli(self, p: Tensor, checked: bool = False) -> Tensor:
         p = p.double().clamp(0, 1)
         cells = p.reshape(len(self), -1)
         of = self.of[:, None].expand(cells.shape).flatten()
         laws = torch.stack([1 - cells.flatten(), cells.flatten()], 1)
         return self.script.call(laws, of).view(p.shape).bool()
 
-    def categorical(self, law: Tensor, where: Tensor, n: int = 1, log: bool = True) -> Tensor:
+    def categorical(
+        self, law: Tensor, where: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
+    ) -> Tensor:
         of = self.of[where.nonzero()[:, 0]]
         laws = law.double().softmax(-1) if log else law.double() / law.double().sum(-1, keepdim=True)
         laws = laws.expand(len(of), -1)  # one law may be given for all cells
         return self.script.call(laws.repeat(n, 1), of.repeat(n)).view(n, -1)
 
-    def choose(self, log_w: Tensor) -> Tensor:
-        return self.script.call(log_w.double().softmax(-1), self.of)
+    def choose(self, log_w: Tensor, log: bool = True) -> Tensor:
+        w = log_w.double().softmax(-1) if log else log_w.double()
+        return self.script.call(w / w.sum(-1, keepdim=True), self.of)
 
     def order(self, length: int) -> Tensor:
         table = torch.tensor(list(permutations(range(length))))
@@ -126,6 +135,12 @@ def enumerate_outcomes(run: Callable[[Tensor, Enumerator], Tensor], starts: int)
 
     `run` gets the start (R,) of every row. Returns (R,) starts, (R,) probabilities and the (R, *) results.
     """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(production, "POSITIONS", production.CELLS)  # all outcomes in one call of the denoiser
+        return _enumerated(run, starts)
+
+
+def _enumerated(run: Callable[[Tensor, Enumerator], Tensor], starts: int) -> tuple[Tensor, Tensor, Tensor]:
     start = torch.arange(starts)
     probability = torch.ones(starts, dtype=torch.float64)
     decisions: list[tuple[tuple[int, ...], ...]] = [() for _ in range(starts)]

@@ -67,15 +67,18 @@ VARIANTS: dict[str, list[str]] = {
         "steps=3,fresh=true,x0_samples=2,resampling=residual",
         "steps=1,x0_samples=2",
         "steps=1,fresh=true,objective=maximise",
+        "steps=4,value=mode,particles=3",
         "steps=3,particles=1,threshold=0.0",
         "order=bounded,bound=0.9,steps=3",
     ],
     "svdd": [
         "value=sample,steps=3",
-        "x0_samples=2,steps=3",
+        "value=posterior",
+        "value=posterior,x0_samples=2,steps=3",
+        "value=posterior,greedy=true",
         "greedy=true",
         "objective=maximise,steps=1",
-        "tries=1,steps=3",
+        "value=posterior,tries=1,steps=3",
         "value=sample,order=bounded,bound=0.9,objective=maximise",
     ],
     "tempering": [
@@ -131,6 +134,7 @@ MASKED: dict[str, list[str]] = {
         "order=left,steps=4,x0_samples=2",
     ],
     "svdd": [
+        "value=posterior,order=confidence,steps=3",
         "order=confidence,steps=3",
         "value=sample,order=margin,block_length=2,steps=3",
         "order=left",

@@ -1,0 +1,109 @@
+"""Draws: clean samples from one evaluation, some of them at once and the others when it is known whose are wanted.
+
+    x_0^nj ~ p(. | x_t^n),  j = 0 .. J - 1      the j-th draw of a sequence is the same, whenever it is made
+
+Where particles are chosen by what a few draws say, each of N chosen ones needs draws of its own: N in all, and not N of
+every particle. So distributions are held until the choice is made, if they fit; if not, all that may be wanted are
+drawn at once, which then costs little beside the network that made so many numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from iterref.decoding import Confidence, confidence
+from iterref.evaluation import rearranged
+from iterref.random import Rng, Undrawable
+
+# How many numbers are held until it is known whose draws are wanted, on a CPU and on a GPU.
+HELD = (2**25, 2**30)
+
+
+class Draws:
+    """Draws at the open positions `where` (R, L) of states `x_t` (R, L) by streams of R rows.
+
+    `samples` (now, R, L) are the first draws, `x_t` outside `where`; `sure` (now, R, L) float64 says how confident
+    `score` is of each token, 0 outside; `modes` (R, L) are the likeliest tokens, on request. Up to `later` further
+    draws can be asked for (`of`).
+    """
+
+    def __init__(self, x_t: Tensor, where: Tensor, rng: Rng, score: Confidence, now: int, later: int = 0) -> None:
+        self.x_t, self.where, self.rng, self.score, self.now, self.later = x_t, where, rng, score, now, later
+        self.modes, self._held, self._logs = x_t, list[tuple[Tensor, Tensor]](), False
+        self.samples, self.sure = self._blank(x_t, now)
+        self._further: tuple[Tensor, Tensor] | None = None
+
+    def fill(self, found: Iterable[tuple[Tensor, Tensor]], logs: bool, modes: bool = False) -> None:
+        """Makes the first draws from distributions (M, V) of portions of the sequences, (K,): log-probabilities, or
+        probabilities. Raises `Undrawable`, whose cell is a sequence, where nothing can be drawn."""
+        self._logs, count = logs, self.now
+        self.modes = self.x_t.clone() if modes else self.x_t
+        cells = int(self.where.sum()) if self.later else 0
+        for i, p in found:
+            if self.later and cells * p.shape[1] <= HELD[p.is_cuda]:
+                self._held.append((i, p))
+            elif self.later and self._further is None:
+                self._further, count = self._blank(self.x_t, self.later), self.now + self.later
+            here = self.where[i].nonzero(as_tuple=True)
+            at = i[here[0]], here[1]
+            if modes:
+                self.modes[at] = likeliest(p)
+            if not count:
+                continue
+            for into, made in zip((self.samples, self.sure), drawn := self._drawn(p, i, count, 0), strict=True):
+                into[:, at[0], at[1]] = made[: self.now]
+            if self._further is not None:
+                for into, made in zip(self._further, drawn, strict=True):
+                    into[:, at[0], at[1]] = made[self.now :]
+
+    def of(self, sequences: Tensor, n: int, first: Tensor | int = 0) -> tuple[Tensor, Tensor]:
+        """`n` of the later draws of some sequences, (K,) long, from number `first` on, one for all or (K,) long:
+        tokens (n, K, L) and how sure they are, (n, K, L)."""
+        number = torch.as_tensor(first, device=sequences.device).expand(len(sequences))
+        x, where = self.x_t[sequences], self.where[sequences]
+        samples, sure = self._blank(x, n)
+        if self._further is not None:
+            each = number + torch.arange(n, device=number.device)[:, None]
+            return self._further[0][each, sequences], self._further[1][each, sequences]
+        place = torch.full((len(self.x_t),), -1, device=x.device)
+        for rows, p in self._held:  # portion by portion: nothing is copied but what is drawn from
+            place.fill_(-1)[rows] = torch.arange(len(rows), device=rows.device)
+            live = (where.any(1) & (place[sequences] >= 0)).nonzero()[:, 0]
+            if not len(live):
+                continue
+            wanted = rearranged(p, self.where[rows].sum(1), place[sequences[live]])
+            here = where[live].nonzero(as_tuple=True)
+            at = live[here[0]], here[1]
+            drawn = self._drawn(wanted, sequences[live], n, number[live] + self.now)
+            for into, made in zip((samples, sure), drawn, strict=True):
+                into[:, at[0], at[1]] = made
+        return samples, sure
+
+    def _drawn(self, p: Tensor, sequences: Tensor, n: int, first: Tensor | int) -> tuple[Tensor, Tensor]:
+        """Draws (n, M) of sequences (K,) from their distributions (M, V), and how sure they are."""
+        where = self.where[sequences]
+        try:
+            drawn = self.rng.take(sequences).categorical(p, where, n, log=self._logs, first=first)
+        except Undrawable as error:
+            error.cell = int(sequences[where.nonzero()[error.cell, 0]])
+            raise
+        if self._logs or self.score is not confidence:
+            value = self.score(p if self._logs else p.log(), drawn)
+        else:  # of the drawn tokens alone
+            value = confidence(p, drawn).log()
+        return drawn, value.to(self.sure.dtype)
+
+    @staticmethod
+    def _blank(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """`n` copies of states (R, L), and nothing said of them."""
+        return x.expand(n, *x.shape).clone(), torch.zeros(n, *x.shape, dtype=torch.float64, device=x.device)
+
+
+def likeliest(p: Tensor) -> Tensor:
+    """The first of the most probable tokens of distributions (M, V), (M,) long: by numpy on a host, which looks at
+    several numbers at once."""
+    plain = not p.is_cuda and p.dtype in (torch.float32, torch.float64)
+    return torch.from_numpy(p.numpy().argmax(1)) if plain else p.argmax(1)
