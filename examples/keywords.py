@@ -18,7 +18,8 @@ def main() -> None:
     wanted = Lexical(required_column="keep", hard=False)
     fluent = Perplexity("prose")
     columns = {"keep": WORDS}
-    methods = {"unsteered": "ancestral:steps=16", "best of n": "best_of_n:steps=16", "refined": "iterref"}
+    plain = "steps=16,order=confidence"
+    methods = {"unsteered": f"ancestral:{plain}", "best of n": f"best_of_n:{plain}", "auto": "auto"}
     runs = {
         name: generate(
             "tiny-books", PROMPTS, reward=wanted, columns=columns, sampler=sampler,
@@ -34,7 +35,7 @@ def main() -> None:
         likelihood = sum(fluent(texts)) / len(texts)
         print(f"{name:10} {missing:g} of 4 words missing, {complete} of 2 complete, log-likelihood {likelihood:.2f}")
     print()
-    for keep, text in zip(WORDS, runs["refined"].texts or [], strict=True):
+    for keep, text in zip(WORDS, runs["auto"].texts or [], strict=True):
         print(f"{' + '.join(keep):14} {text}")
 
 

@@ -19,11 +19,11 @@ def nothing(completions: list[str], **columns: object) -> list[float]:
     return [0.0] * len(completions)
 
 
-def main(budget: int = 32) -> None:
+def main(budget: int = 64) -> None:
     """Prints each opening's stories, with their cosines to both sentences."""
     model = load("tiny-books", length=20)
     judges = [Similarity("minilm", to=meaning) for meaning in MEANINGS]
-    options = {"budget": Budget(nfe=budget, reward_calls=6 * budget), "alpha": 0.03, "temperature": 0.7}
+    options = {"budget": Budget(nfe=budget, reward_calls=8 * budget), "temperature": 0.7}
     print("".join(f"{meaning[:18]:>22}" for meaning in MEANINGS))
     for aim, reward in zip(["nothing", *MEANINGS], [nothing, *judges], strict=True):
         texts = generate(model, OPENINGS, reward=reward, **options).texts or []

@@ -128,10 +128,10 @@ class Meter:
         return Cost(self.asked_nfe * self.passes / batch, self.asked_reward_calls / batch, self.depth)
 
     def declare(self, cost: Cost, batch: int) -> None:
-        """Counts as asked for what a method declares, where its samples take different amounts of it."""
-        self.asked_nfe = max(self.asked_nfe, round(cost.nfe * batch))
-        self.asked_reward_calls = max(self.asked_reward_calls, round(cost.reward_calls * batch))
-        self.depth = max(self.depth, int(cost.depth))
+        """Counts as asked for what a method declares, where samples take different amounts of it, so that a sample's
+        cost does not depend on the others."""
+        self.asked_nfe, self.asked_reward_calls = round(cost.nfe * batch), round(cost.reward_calls * batch)
+        self.depth = int(cost.depth)
 
     def made(self, batch: int) -> Cost:
         """Calls computed for a sample, in a batch of `batch` samples."""

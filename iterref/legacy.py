@@ -19,6 +19,7 @@ RENAMED = {
     "tune": "select_sampler",
 }
 KERNELS = {"shared": "iterref", "independent": "mtm", "trajectory": "trajectory", "published": "published"}
+LATER = {"growth"}  # methods that no release wrote otherwise
 OPTIONS = {
     "blocks": "decisions", "block": "block_length", "guided": "reward_draft", "guesses": "x0_samples",
     "width": "chains",
@@ -51,7 +52,7 @@ def translated(text: str, options_of: Callable[[str], Collection[str]]) -> tuple
     for option, equals, value in items:
         if option not in known and OPTIONS.get(option) in known:
             option = OPTIONS[option]
-        if option == "span" and "span_steps" in known:
+        if option == "span" and "span_steps" in known and method not in LATER:
             now.append(_span(value, next((steps for name, _, steps in items if name == "steps"), "")))
         elif (split or option == "late") and option in ONCE and option not in known:
             left.append(option)

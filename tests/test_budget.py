@@ -16,7 +16,7 @@ from iterref.samplers.iterref import IterRef
 from iterref.samplers.strings import sampler_from_string
 
 METHODS = [
-    *names(),
+    *(name for name in names() if name != "auto"),  # whose options are the bounds themselves
     "ancestral:order=confidence",
     "best_of_n:steps=3",
     "metropolis:steps=2",

@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass, field, replace
 from hashlib import blake2b
 from math import inf
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -195,3 +196,19 @@ def _figures(node: Node, row: int | None) -> str:
     if row is None:
         return f"reward {float(node.rewards.mean()):.3f}  drift {float(node.drift.mean()):.2f}"
     return f"reward {float(node.rewards[row]):.3f}  drift {float(node.drift[row]):.2f}  {node.texts[row]}"
+
+
+class Turn:
+    """A lock that lets the operations of one session take turns; a copy has a lock of its own."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[Turn], tuple[()]]:
+        return Turn, ()

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -24,7 +23,7 @@ from iterref.arguments import checked_budget, checked_options, checked_sampler, 
 from iterref.budget import BudgetLike, Cost
 from iterref.columns import read_column, shown
 from iterref.editing.drift import Drift, text_lengths
-from iterref.editing.history import History, Node, node_seed
+from iterref.editing.history import History, Node, Turn, node_seed
 from iterref.editing.marks import BRACKETS, Around, Frame, Marks, Regions, place, read
 from iterref.editing.strength import strengthened
 from iterref.generation import fitted, method_of
@@ -41,26 +40,10 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class Turn:
-    """A lock that lets the operations of one session take turns; a copy has a lock of its own."""
-
-    def __init__(self) -> None:
-        self._lock = RLock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
-
-    def __reduce__(self) -> tuple[type[Turn], tuple[()]]:
-        return Turn, ()
-
-
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What stays the same through a session: the model, the first texts' `problem` with the free positions and the
-    reward of all states, the rows' `identities`, the seed, the `drift`, and the empty canvas `blank` (L,) if known."""
+    """What stays the same: the model, the first texts' `problem` with the free positions and the reward of all states,
+    the rows' `identities`, the seed, the `drift`, and the empty canvas `blank` (L,) if known."""
 
     model: TextModel
     problem: Problem
@@ -212,7 +195,8 @@ class Editing:
         n, parent = whole_number("n", n, "pass how many alternatives to make"), flag("parent", parent)
         if n < 1:
             raise ValueError(f"vary makes at least one alternative, got n={n}")
-        method = self._method(sampler, strength, budget)
+        # `auto` leaves a text only for a better one: alternatives are wanted where there is none, too
+        method = self._method("iterref:objective=maximise" if sampler is None else sampler, strength, budget)
         if not method.iterations:
             raise ValueError("alternatives without a move are all the same: raise the budget or the method's moves")
         with self.context.turn:
@@ -254,8 +238,7 @@ class Editing:
 
     def _method(self, sampler: Sampler | str | None, strength: float | None, budget: BudgetLike | None) -> Sampler:
         sampler, budget = checked_sampler("sampler", sampler), checked_budget("budget", budget)
-        method = method_of(sampler)
-        method = method if strength is None else strengthened(method, strength)
+        method = method_of(sampler) if strength is None else strengthened(method_of(sampler), strength)
         return fitted(method, budget, Cost(), self.context.problem.denoiser.passes)
 
     def _run(

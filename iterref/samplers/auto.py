@@ -29,7 +29,7 @@ from iterref.likelihood import log_likelihood
 from iterref.particles import adopt
 from iterref.random import Rng
 from iterref.run import Run
-from iterref.samplers.base import Info, Sampler, State
+from iterref.samplers.base import Info, Output, Sampler, State
 from iterref.samplers.beam import JUDGED, Beamed
 from iterref.samplers.race import Arm, arms
 from iterref.samplers.spans import Spans, check_spans
@@ -105,7 +105,8 @@ class Auto(Sampler):
         """The first arm's beginning."""
         if not self.steps:
             raise ValueError("auto: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
-        return self._begun(run, run.canvas, torch.full((run.batch,), -torch.inf, dtype=torch.float64), None)
+        nothing = torch.full((run.batch,), -torch.inf, dtype=torch.float64)
+        return _begun(run, run.canvas, nothing, None, len(_racing(self)))
 
     def refining(self) -> Sampler:
         """The arms that start from finished texts."""
@@ -113,7 +114,8 @@ class Auto(Sampler):
 
     def resume(self, run: Run, tokens: Tensor) -> State:
         """Every arm begins at the given text, which is left only for one of higher reward and higher J."""
-        return self._begun(run, tokens, run.reward_of(tokens, final=True), log_likelihood(run, tokens, JUDGED))
+        reward, likely = run.reward_of(tokens, final=True), log_likelihood(run, tokens, JUDGED)
+        return _begun(run, tokens, reward, likely, len(_racing(self)))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One step of the arm whose turn it is, or, after the race, of every arm that has rows."""
@@ -136,7 +138,7 @@ class Auto(Sampler):
             shown[rows] = parts[place].x_t
             info = told if len(rows) == run.batch else info
             if turn == arm.steps_left - 1:
-                moved = self._judged(view, moved, place, parts[place], rows)
+                moved = _judged(view, moved, place, arm, parts[place], rows, False)
         return replace(moved, t=0.0, x_t=shown, states=tuple(parts)), info
 
     def output(self, run: Run, state: State) -> Output:
@@ -167,16 +169,6 @@ class Auto(Sampler):
         calls = min(budget.reward_calls, CALLS * nfe, (budget.total - nfe) / budget.price if budget.price else inf)
         return replace(self, nfe=max(1, int(nfe)), calls=max(1, int(calls)))
 
-    def _begun(self, run: Run, text: Tensor, reward: Tensor, likely: Tensor | None) -> Racing:
-        """The state before the race."""
-        alpha = torch.as_tensor(run.alpha, dtype=torch.float64, device=text.device).expand(run.batch).clone()
-        likely = torch.zeros_like(alpha) if likely is None else likely
-        leader, rows = torch.zeros_like(alpha, dtype=torch.long), torch.arange(run.batch, device=text.device)
-        low = torch.full_like(alpha, -torch.inf)
-        everyone = (rows,) * len(_racing(self))
-        reward = reward.to(text.device)
-        return Racing(0, 1.0, text, (), everyone, text, reward, likely, low, leader, alpha, reward)
-
     def _raced(self, run: Run, state: Racing, place: int, arm: Arm, turn: int, rng: Rng) -> tuple[State, Info]:
         """One step of an arm in the race; the last one judges its text."""
         view = run.take(state.rows[place], state.alpha)
@@ -189,38 +181,8 @@ class Auto(Sampler):
         moved = replace(state, step=state.step + 1, t=now.t, x_t=now.x_t[: run.batch], states=tuple(parts))
         if turn < arm.first.iterations - 1:
             return moved, info
-        return self._judged(view, moved, place, now, state.rows[place]), info
-
-    def _judged(self, run: Run, state: Racing, place: int, now: State, rows: Tensor) -> Racing:
-        """The text that an arm came to, weighed against the best of its rows (R',) so far."""
-        text, reward = now.clean()
-        assert reward is not None
-        likely = self._likely(run, now, text)
-        if isinstance(now, Beamed):
-            state = replace(state, alpha=state.alpha.index_copy(0, rows, now.alpha))
-        value = reward / state.alpha[rows] + likely
-        before = state.reward[rows] / state.alpha[rows] + state.likely[rows]
-        better = (value > before) & (reward > state.floor[rows]) | state.reward[rows].isneginf()
-        ahead = value > state.lead[rows]
-
-        def put(old: Tensor, new: Tensor, where: Tensor) -> Tensor:
-            return old.index_copy(0, rows, adopt(where, new, old[rows]))
-
-        return replace(
-            state, text=put(state.text, text, better), reward=put(state.reward, reward, better),
-            likely=put(state.likely, likely, better), lead=put(state.lead, value, ahead),
-            leader=put(state.leader, torch.full_like(rows, place), ahead),
-        )  # fmt: skip
-
-    def _likely(self, run: Run, now: State, text: Tensor) -> Tensor:
-        """The log-likelihood of an arm's texts, for which a beam that judges has paid; a single draft competes with
-        nothing."""
-        if isinstance(now, Beamed) and bool(now.likely.any()):
-            return now.likely
-        if len(_racing(self)) == 1 and self.steps:
-            return torch.zeros(len(text), dtype=torch.float64, device=text.device)
-        return log_likelihood(run, text, JUDGED)
-
+        alone = self.steps > 0 and len(_racing(self)) == 1
+        return _judged(view, moved, place, arm, now, state.rows[place], alone), info
 
 
 @lru_cache(maxsize=64)
@@ -234,3 +196,41 @@ def _split(state: Racing) -> Racing:
     rows = tuple((state.leader == place).nonzero()[:, 0] for place in range(len(state.states)))
     parts = tuple(part.take(index) for part, index in zip(state.states, rows, strict=True))
     return replace(state, rows=rows, states=parts)
+
+
+def _begun(run: Run, text: Tensor, reward: Tensor, likely: Tensor | None, arms: int) -> Racing:
+    """The state before the race."""
+    alpha = torch.as_tensor(run.alpha, dtype=torch.float64, device=text.device).expand(run.batch).clone()
+    likely = torch.zeros_like(alpha) if likely is None else likely
+    leader, rows = torch.zeros_like(alpha, dtype=torch.long), torch.arange(run.batch, device=text.device)
+    low = torch.full_like(alpha, -torch.inf)
+    everyone = (rows,) * arms
+    reward = reward.to(text.device)
+    return Racing(0, 1.0, text, (), everyone, text, reward, likely, low, leader, alpha, reward)
+
+
+def _judged(
+    run: Run, state: Racing, place: int, arm: Arm, now: State, rows: Tensor, alone: bool
+) -> Racing:
+    """The text that an arm came to, weighed against the best of its rows (R',) so far."""
+    text, reward = now.clean()
+    assert reward is not None
+    if isinstance(now, Beamed) and arm.whole.judged:
+        likely = now.likely
+    else:  # a single draft competes with nothing
+        likely = torch.zeros_like(reward) if alone else log_likelihood(run, text, JUDGED)
+    if isinstance(now, Beamed):
+        state = replace(state, alpha=state.alpha.index_copy(0, rows, now.alpha))
+    value = reward / state.alpha[rows] + likely
+    before = state.reward[rows] / state.alpha[rows] + state.likely[rows]
+    better = (value > before) & (reward > state.floor[rows]) | state.reward[rows].isneginf()
+    ahead = value > state.lead[rows]
+
+    def put(old: Tensor, new: Tensor, where: Tensor) -> Tensor:
+        return old.index_copy(0, rows, adopt(where, new, old[rows]))
+
+    return replace(
+        state, text=put(state.text, text, better), reward=put(state.reward, reward, better),
+        likely=put(state.likely, likely, better), lead=put(state.lead, value, ahead),
+        leader=put(state.leader, torch.full_like(rows, place), ahead),
+    )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,9 @@ def no_run() -> Iterator[None]:
 
 def refusal(*arguments: str, text: str = "one\none two\n") -> str:
     """What a command that cannot finish says: one sentence behind exit code 2."""
-    result = CliRunner().invoke(cli.main, list(arguments), input=text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # names of before are still read
+        result = CliRunner().invoke(cli.main, list(arguments), input=text)
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 2, result.output
     head, said, sentence = result.stderr.rstrip("\n").partition("Error: ")

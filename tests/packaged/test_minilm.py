@@ -57,4 +57,4 @@ def test_stories_follow_the_meaning_and_are_others_without_the_reward(capsys: py
     for at, group in enumerate(steered):
         for (_, text), (_, other), opening in zip(group, plain, example["OPENINGS"], strict=True):
             assert text != other and text.startswith(opening) and other.startswith(opening)
-        assert mean(group, at) > mean(plain, at) + 0.05 and mean(group, at) > mean(group, 1 - at) + 0.05
+        assert mean(group, at) > mean(plain, at) + 0.1 and mean(group, at) > mean(group, 1 - at) + 0.05
