@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from iterref.samplers.iterref import IterRef
 from iterref.samplers.spans import Spans
 from iterref.samplers.trajectory import Trajectory
 
-LEAST = 12  # grid steps of a whole decoding, below which fewer arms race
+LEAST, HASTY = 12, 8  # grid steps of a whole decoding, below which fewer arms race, or none
 # Which methods race, the most while there is room for them.
 DRAFTING = (("beam", "trajectory", "iterref"), ("beam", "trajectory"), ("beam",), ("iterref",))
 REFINING = (("beam", "iterref"), ("beam",), ("iterref",))
@@ -60,10 +60,9 @@ def arms(
     """
     if not steps and min(limit.nfe, limit.total) > JUDGED:
         limit = limit.less(Cost(JUDGED, 1))
-    for names in DRAFTING if steps else REFINING:
-        count = len(names)
-        share = limit.times(race / count) if count > 1 else limit
-        least = min(steps, LEAST if count > 1 else 1)
+    for names, taken, fewest in _rounds(race, steps):
+        count, least = len(names), min(steps, fewest)
+        share = limit.times(taken / count) if count > 1 else limit
         for fewer in range(steps, least - 1, -1):
             alone = count == 1 and steps > 0
             firsts = [_within(_template(name, fewer, span, spread, masked, block), share, alone) for name in names]
@@ -74,6 +73,15 @@ def arms(
     only = _template("iterref", min(steps, 1), span, spread, masked, block)
     only = replace(only, moves=0 if steps else 1)
     return (Arm(only, only),)
+
+
+def _rounds(race: float, steps: int) -> Iterator[tuple[tuple[str, ...], float, int]]:
+    """Who may race, within which share of the budget, by decodings of how many steps at the least: more arms first, and
+    before one of them runs alone two draft with all there is."""
+    for names in DRAFTING if steps else REFINING:
+        if len(names) == 1 and names[0] == "beam" and steps:
+            yield DRAFTING[1], 1.0, HASTY
+        yield names, race, LEAST if len(names) > 1 else 1
 
 
 def _within(method: Sampler, share: Budget, alone: bool) -> Sampler | None:
