@@ -16,9 +16,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from iterref.decoding import negentropy
 from iterref.run import Run
 
 EVALUATIONS = 8
+TIE = 0.03  # what a nat of log-likelihood counts for beside the reward and typicality
 
 
 def log_likelihood(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int = 0) -> Tensor:
@@ -27,18 +29,57 @@ def log_likelihood(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: 
     `evaluations` K are the groups under absorbing noise, at most as many as are needed; `offset` says which position
     belongs to the first. Costs K evaluations a text, counted by the run's meter; under other noise one.
     """
+    return _sums(run, x, evaluations, offset)[0]
+
+
+def typicality(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int = 0) -> Tensor:
+    """By how much finished texts (R, L) are likelier than texts of the model's are in the same contexts -> (R,).
+
+    sum_i log p(x^i | c_i) + H(p(. | c_i)), contexts and costs as for `log_likelihood`: 0 in the mean for the model's
+    own texts, however long, and below where tokens do not fit. Locally typical sampling: Meister et al. (2023),
+    arXiv:2202.00666.
+    """
+    log_p, negative_entropy = _sums(run, x, evaluations, offset)
+    return log_p - negative_entropy
+
+
+def fluency(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int = 0) -> Tensor:
+    """What finished texts (R, L) are worth beside their reward: `weighed` typicality and log-likelihood -> (R,)."""
+    log_p, negative_entropy = _sums(run, x, evaluations, offset)
+    return weighed(log_p - negative_entropy, log_p)
+
+
+def weighed(typical: Tensor, log_p: Tensor) -> Tensor:
+    """All that a text lacks in typicality, and a little of its log-likelihood, which decides between equal rewards.
+
+    Maximising log p itself writes short and dull texts: a text must fit, and need not be likelier than the model's own.
+    """
+    return typical.clamp_max(0) + TIE * log_p
+
+
+def _sums(run: Run, x: Tensor, evaluations: int, offset: int) -> tuple[Tensor, Tensor]:
+    """The log-probabilities of own tokens and the negative entropies, summed over the free positions, (R,) each."""
+
+    def added(log_p: Tensor, where: Tensor) -> Tensor:
+        cells = torch.zeros(2, *x.shape, dtype=torch.float64, device=x.device)
+        if len(log_p):
+            own = x[where]
+            cells[0, where] = log_p.gather(1, own[:, None])[:, 0].double()
+            cells[1, where] = negentropy(log_p, own[None])[0]
+        return cells.cumsum(-1)[..., -1]  # in one order, whatever else is in the batch
+
     if run.noise.mask is None:
-        return _summed(run.conditionals(x, run.free), x, run.free)
+        log_p, negative_entropy = added(run.conditionals(x, run.free), run.free)
+        return log_p, negative_entropy
     place = (run.free.cumsum(1) - 1 + offset) % evaluations
     group = torch.tensor(interleaved(evaluations), device=x.device)[place].where(run.free, -1)
     count = run.free.sum(1).clamp_min(1)
-    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    total = torch.zeros(2, len(x), dtype=torch.float64, device=x.device)
     for k in range(evaluations):
         here, hidden = group == k, group >= k
         t = run.noise.schedule.time(1 - hidden.sum(1).double() / count)
-        log_p = run.predict(torch.where(hidden, run.noise.mask, x), t, here)
-        total += _summed(log_p, x, here)
-    return total
+        total += added(run.predict(torch.where(hidden, run.noise.mask, x), t, here), here)
+    return total[0], total[1]
 
 
 @lru_cache(maxsize=64)
@@ -47,10 +88,3 @@ def interleaved(n: int) -> tuple[int, ...]:
     bits = max(n - 1, 1).bit_length()
     order = sorted(range(n), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
     return tuple(order.index(i) for i in range(n))
-
-
-def _summed(log_p: Tensor, x: Tensor, where: Tensor) -> Tensor:
-    """The log-probabilities (M, V) of the texts' own tokens, summed a text, (R,)."""
-    own = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
-    own[where] = log_p.gather(1, x[where][:, None])[:, 0].double()
-    return own.cumsum(1)[:, -1]  # in one order, whatever else is in the batch

@@ -8,7 +8,7 @@ import torch
 from iterref.drafts import no_reward
 from iterref.exact.markov import world
 from iterref.exact.table import Table
-from iterref.likelihood import interleaved, log_likelihood
+from iterref.likelihood import TIE, fluency, interleaved, log_likelihood, typicality
 from iterref.noise import uniform
 from iterref.problem import Problem
 from iterref.random import Rng
@@ -62,6 +62,21 @@ def test_without_a_mask_it_is_the_pseudo_likelihood():
         expected += joint - torch.stack([joint[where].logsumexp(0) for where in same])
     assert torch.allclose(log_likelihood(run, x), expected, atol=1e-9)
     assert run.meter.asked_nfe == len(x)
+
+
+def test_the_model_s_own_texts_are_typical_and_others_are_not():
+    model, x, run = texts(rows=400)
+    own = typicality(run, x, 12)
+    assert abs(float(own.mean())) < 4 * float(own.std()) / 400**0.5
+    shuffled = x[:, torch.randperm(12, generator=torch.Generator().manual_seed(0))]
+    assert float(typicality(run, shuffled, 12).mean()) < -3
+
+
+def test_what_is_above_the_typical_does_not_count_but_for_ties():
+    _, x, run = texts(rows=60)
+    typical, log_p = typicality(run, x, 4), log_likelihood(run, x, 4)
+    assert bool((typical > 0).any()) and bool((typical < 0).any())
+    assert torch.allclose(fluency(run, x, 4), torch.where(typical < 0, typical, 0.0) + TIE * log_p)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8])

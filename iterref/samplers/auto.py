@@ -1,6 +1,6 @@
 """Auto: several methods race on every row within the budget, and the one that leads goes on.
 
-    race    each arm runs within its share of the budget; J = r / alpha + log p of the text that it comes to
+    race    each arm runs within its share of the budget; J of the text that it comes to, the objective of `beam`
     go on   every row follows the arm of its highest J, from where that arm stopped, with all that is left
     end     the text of highest J among all that the arms came to
 
@@ -10,8 +10,8 @@
 
 No arm is best everywhere, and which one is shows on the row itself within a few evaluations. A row's choice looks at
 nothing but the row, so results stay a function of (seed, prompt). It maximises J, and is no sample of the tilted
-distribution. alpha is found as `beam` finds it, where nobody gives one; `log p` is that of `iterref.likelihood`, by 4
-evaluations. Rice (1976), Advances in Computers 15, on choosing algorithms; Karnin, Koren, Somekh (2013) on halving.
+distribution. alpha is found as `beam` finds it, where nobody gives one. Rice (1976), Advances in Computers 15, on
+choosing algorithms; Karnin, Koren, Somekh (2013) on halving.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import FAR, Budget, Cost
-from iterref.likelihood import log_likelihood
+from iterref.likelihood import fluency
 from iterref.particles import adopt
 from iterref.random import Rng
 from iterref.run import Run
@@ -40,14 +40,14 @@ CALLS = 32  # reward calls that go with an NFE where nothing bounds them
 @dataclass(frozen=True)
 class Racing(State):
     """The arms' states, as far as they have begun, with the rows (R,) that each has; the text of highest J so far
-    `text` (B, L), its `reward` and log-likelihood `likely` (B,); the arm `leader` (B,) that came to the highest J,
+    `text` (B, L), its `reward` and fluency `fluent` (B,); the arm `leader` (B,) that came to the highest J,
     `lead` (B,); `alpha` (B,); and the `floor` (B,) that a new text's reward is above, that of a given text."""
 
     states: tuple[State, ...]
     rows: tuple[Tensor, ...]
     text: Tensor
     reward: Tensor
-    likely: Tensor
+    fluent: Tensor
     lead: Tensor
     leader: Tensor
     alpha: Tensor
@@ -75,7 +75,7 @@ class Auto(Sampler):
     calls: int = 0
     total: int = 0
     price: float = 1.0
-    steps: int = 16
+    steps: int = 12
     race: float = 0.5
     span: Spans = (0.3, 0.15, 1.0)
     spread: float = 0.1
@@ -114,8 +114,8 @@ class Auto(Sampler):
 
     def resume(self, run: Run, tokens: Tensor) -> State:
         """Every arm begins at the given text, which is left only for one of higher reward and higher J."""
-        reward, likely = run.reward_of(tokens, final=True), log_likelihood(run, tokens, JUDGED)
-        return _begun(run, tokens, reward, likely, len(_racing(self)))
+        reward, fluent = run.reward_of(tokens, final=True), fluency(run, tokens, JUDGED)
+        return _begun(run, tokens, reward, fluent, len(_racing(self)))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One step of the arm whose turn it is, or, after the race, of every arm that has rows."""
@@ -198,15 +198,15 @@ def _split(state: Racing) -> Racing:
     return replace(state, rows=rows, states=parts)
 
 
-def _begun(run: Run, text: Tensor, reward: Tensor, likely: Tensor | None, arms: int) -> Racing:
+def _begun(run: Run, text: Tensor, reward: Tensor, fluent: Tensor | None, arms: int) -> Racing:
     """The state before the race."""
     alpha = torch.as_tensor(run.alpha, dtype=torch.float64, device=text.device).expand(run.batch).clone()
-    likely = torch.zeros_like(alpha) if likely is None else likely
+    fluent = torch.zeros_like(alpha) if fluent is None else fluent
     leader, rows = torch.zeros_like(alpha, dtype=torch.long), torch.arange(run.batch, device=text.device)
     low = torch.full_like(alpha, -torch.inf)
     everyone = (rows,) * arms
     reward = reward.to(text.device)
-    return Racing(0, 1.0, text, (), everyone, text, reward, likely, low, leader, alpha, reward)
+    return Racing(0, 1.0, text, (), everyone, text, reward, fluent, low, leader, alpha, reward)
 
 
 def _judged(
@@ -216,13 +216,13 @@ def _judged(
     text, reward = now.clean()
     assert reward is not None
     if isinstance(now, Beamed) and arm.whole.judged:
-        likely = now.likely
+        fluent = now.fluent
     else:  # a single draft competes with nothing
-        likely = torch.zeros_like(reward) if alone else log_likelihood(run, text, JUDGED)
+        fluent = torch.zeros_like(reward) if alone else fluency(run, text, JUDGED)
     if isinstance(now, Beamed):
         state = replace(state, alpha=state.alpha.index_copy(0, rows, now.alpha))
-    value = reward / state.alpha[rows] + likely
-    before = state.reward[rows] / state.alpha[rows] + state.likely[rows]
+    value = reward / state.alpha[rows] + fluent
+    before = state.reward[rows] / state.alpha[rows] + state.fluent[rows]
     better = (value > before) & (reward > state.floor[rows]) | state.reward[rows].isneginf()
     ahead = value > state.lead[rows]
 
@@ -231,6 +231,6 @@ def _judged(
 
     return replace(
         state, text=put(state.text, text, better), reward=put(state.reward, reward, better),
-        likely=put(state.likely, likely, better), lead=put(state.lead, value, ahead),
+        fluent=put(state.fluent, fluent, better), lead=put(state.lead, value, ahead),
         leader=put(state.leader, torch.full_like(rows, place), ahead),
     )  # fmt: skip

@@ -1,19 +1,22 @@
-"""Beam: whole decodings under the reward, in the order of the tilted model, and the likeliest text that has it.
+"""Beam: whole decodings under the reward, in the order of the tilted model, by texts that the model would write.
 
     look      x_0^n ~ p(. | x_t), n = 1 .. G, from one evaluation of each of the W states; r(x_0^n)
-    keep      the W guesses of highest   r(x_0) / alpha + log p(x_0 | x_t) + log p(x_t)
+    keep      the W guesses of highest   J = r / alpha + min(d, 0) + 0.03 log p
     probe     r(x_0) - r(x_0 with token i changed)  =  what token i carries of the reward
     reveal    the tokens of highest      log p(x_0^i | x_t) + (what it carries) / alpha
-    moves     write a stretch of the text, or all of it, anew; keep what has the higher   J = r / alpha + log p
+    moves     write a stretch of the text, or all of it, anew; keep what has the higher J
 
 Decoding in confidence order writes the best sentences and meets the reward's tokens too late, when the rest of the text
 has left no room for them; drawing them early at random, among many others, breaks the text. A token's confidence under
 the tilted model p exp(r / alpha) settles both: what carries the reward is revealed first, and the rest is written
 around it. Where the noise has no mask, the tokens of highest confidence are kept and the others are noise again.
 
-It maximises J, and is no sample of the tilted distribution. `log p` is that of `iterref.likelihood`, by 4 evaluations.
-Where nobody gives alpha, it is a share of the spread of the first rewards that differ, a row. Beam search:
-Lowerre (1976); the order of confidence: Chang et al. (2022), arXiv:2202.04200.
+d is the typicality of a text (`iterref.likelihood`): its log-likelihood less that of the model's own texts in the same
+contexts; of a finished text by 4 evaluations, of a guess along its path. So tokens that do not fit cost what they are
+unlikely, and being likelier than the model's own texts decides between equal rewards alone: log p itself is highest for
+short and dull texts. It maximises J, and is no sample of the tilted distribution. Where nobody gives alpha, it is a
+share of the spread of the first rewards that differ, a row. Beam search: Lowerre (1976); the order of confidence: Chang
+et al. (2022), arXiv:2202.04200; typicality: Meister et al. (2023), arXiv:2202.00666.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from iterref import chains
 from iterref.budget import Budget, Cost
 from iterref.decision import Decision
 from iterref.decoding import Decoder, blocks
-from iterref.likelihood import log_likelihood
+from iterref.likelihood import fluency, weighed
 from iterref.moves.lookahead import look, scored
 from iterref.moves.tilted import carried, deviation, held, highest
 from iterref.particles import adopt
@@ -55,16 +58,16 @@ class Planned(NamedTuple):
 @dataclass(frozen=True)
 class Beamed(State):
     """Chains of W states each, `beam` (R, W, L), of which `wrote` (R, L) is being written, and the log-probabilities
-    `log_p` (R, W) of what has been; the best finished `text` (R, L) so far, its `reward` and log-likelihood `likely`
-    (R,), and each chain's `alpha` (R,) and whether it was `found` (R,) in the run. A
-    new text has a reward above `floor` (R,), that of a given text."""
+    `log_p` (R, W) of what has been; the best finished `text` (R, L) so far with its `reward` and fluency `fluent` (R,);
+    each chain's `alpha` (R,), and whether it was `found` (R,) in the run. A new text has a reward above `floor` (R,),
+    that of a given text."""
 
     beam: Tensor
     log_p: Tensor
     wrote: Tensor
     text: Tensor
     reward: Tensor
-    likely: Tensor
+    fluent: Tensor
     alpha: Tensor
     found: Tensor
     floor: Tensor
@@ -72,7 +75,7 @@ class Beamed(State):
     @property
     def value(self) -> Tensor:
         """J of the best text so far, (R,)."""
-        return self.reward / self.alpha + self.likely
+        return self.reward / self.alpha + self.fluent
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
         """The best finished text so far and its reward."""
@@ -135,7 +138,7 @@ class Beam(Sampler):
         wide = run.repeat(self.chains)
         x = tokens.repeat(self.chains, 1)
         beam = x[:, None].expand(-1, self.width, -1)
-        return _begun(wide, 0.0, beam, wide.reward_of(x, final=True), log_likelihood(wide, x, JUDGED))
+        return _begun(wide, 0.0, beam, wide.reward_of(x, final=True), fluency(wide, x, JUDGED))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step of all states; the last of a writing ends in texts, which may be the best so far."""
@@ -151,8 +154,9 @@ class Beam(Sampler):
             spread = deviation(reward[:, 0])
             alpha = torch.where(~state.found & (spread > 0), self.spread * spread, state.alpha)
             state = replace(state, alpha=alpha, found=state.found | (spread > 0))
-        likely = ahead.sure.cumsum(-1)[..., -1] + log_p
-        value = (reward / state.alpha + likely).flatten(0, 1)
+        usual = ahead.sure.mean(0)  # minus the entropies, by the guesses
+        fit = log_p + (ahead.sure - usual).cumsum(-1)[..., -1]
+        value = (reward / state.alpha + weighed(fit, ahead.sure.cumsum(-1)[..., -1])).flatten(0, 1)
         top = highest(value, w)
         number, parent, row = top // w, top % w, torch.arange(len(wide.rows), device=x.device)
         x_0, sure, x_t = ahead.draws[number, parent, row], ahead.sure[number, parent, row], x[parent, row]
@@ -160,8 +164,8 @@ class Beam(Sampler):
         taken = torch.ones_like(row, dtype=torch.bool)
         chosen = Decision(ahead.draws.flatten(0, 1), reward.flatten(0, 1), top[0], taken)
         if last:
-            likely = log_likelihood(wide, x_0[0], JUDGED) if self.judged else torch.zeros_like(found[0])
-            ended, info = _ended(wide, state, x_0[0], found[0], likely, chosen)
+            fluent = fluency(wide, x_0[0], JUDGED) if self.judged else torch.zeros_like(found[0])
+            ended, info = _ended(wide, state, x_0[0], found[0], fluent, chosen)
             return ended, chains.together(info, self.chains)
         score = sure + carried(wide, ahead, (number, parent), found, self.probes) / state.alpha[:, None]
         flat = (state.wrote.repeat(w, 1), sure.flatten(0, 1), score.flatten(0, 1))
@@ -169,7 +173,7 @@ class Beam(Sampler):
         block = blocks(wide.free.repeat(w, 1), self.block_length or run.denoiser.block_length)
         kept = held(wide.repeat(w), x_t.flatten(0, 1), t, *flat, *spare, block).view(score.shape)
         x_u = torch.where(kept, x_0, x_t if run.noise.mask is not None else _noise(wide, w, streams).movedim(1, 0))
-        gained = torch.where(kept, sure, 0.0).cumsum(-1)[..., -1]
+        gained = torch.where(kept, sure - usual[parent, row], 0.0).cumsum(-1)[..., -1]
         log_p = log_p.gather(0, parent) + gained if run.noise.mask is not None else torch.zeros_like(log_p)
         moved = replace(state, step=state.step + 1, t=t, x_t=x_u[0], beam=x_u.movedim(1, 0), log_p=log_p.T)
         return moved, chains.together(Info(decisions=(chosen,)), self.chains)
@@ -235,12 +239,12 @@ def _planned(steps: int, first: int, moves: tuple[tuple[float, int], ...]) -> tu
     )  # fmt: skip
 
 
-def _begun(run: Run, t: float, beam: Tensor, reward: Tensor, likely: Tensor) -> Beamed:
+def _begun(run: Run, t: float, beam: Tensor, reward: Tensor, fluent: Tensor) -> Beamed:
     """The state before the first step."""
     alpha = torch.as_tensor(run.alpha, dtype=torch.float64, device=beam.device).expand(len(beam)).clone()
     found = torch.zeros_like(alpha, dtype=torch.bool)
     log_p = torch.zeros(beam.shape[:2], dtype=torch.float64, device=beam.device)
-    return Beamed(0, t, beam[:, 0], beam, log_p, run.free, beam[:, 0], reward, likely, alpha, found, reward)
+    return Beamed(0, t, beam[:, 0], beam, log_p, run.free, beam[:, 0], reward, fluent, alpha, found, reward)
 
 
 def _noise(run: Run, width: int, rng: Rng) -> Tensor:
@@ -259,13 +263,13 @@ def _opened(run: Run, state: Beamed, share: float, rng: Rng) -> Beamed:
 
 
 def _ended(
-    run: Run, state: Beamed, x_0: Tensor, reward: Tensor, likely: Tensor, chosen: Decision
+    run: Run, state: Beamed, x_0: Tensor, reward: Tensor, fluent: Tensor, chosen: Decision
 ) -> tuple[Beamed, Info]:
     """The end of a writing: texts (R, L) with their rewards (R,), kept where their J is the highest so far."""
-    better = (reward / state.alpha + likely > state.value) & (reward > state.floor) | state.reward.isneginf()
+    better = (reward / state.alpha + fluent > state.value) & (reward > state.floor) | state.reward.isneginf()
     text = adopt(better, x_0, state.text)
     moved = replace(
         state, step=state.step + 1, t=0.0, x_t=text, text=text, reward=adopt(better, reward, state.reward),
-        likely=adopt(better, likely, state.likely),
+        fluent=adopt(better, fluent, state.fluent),
     )  # fmt: skip
     return moved, Info(better.double(), reward.isneginf(), (text != state.text).sum(1), decisions=(chosen,))

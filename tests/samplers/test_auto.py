@@ -56,7 +56,7 @@ def test_more_budget_lets_more_arms_race():
 def test_rows_follow_arms_of_their_own_and_the_best_of_all_is_returned():
     method, state, run = ended(128, 40)
     assert len(state.leader.unique()) > 1  # no arm is best everywhere
-    value = state.reward / state.alpha + state.likely
+    value = state.reward / state.alpha + state.fluent
     assert bool((value >= state.lead - 1e-9).all())
     assert torch.equal(method.output(run, state).tokens, state.text)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iterref.decoding import Decoder
 from iterref.exact.markov import world
-from iterref.likelihood import log_likelihood
+from iterref.likelihood import fluency
 from iterref.moves.lookahead import Ahead
 from iterref.moves.tilted import carried, deviation, highest
 from iterref.problem import Problem
@@ -92,14 +92,14 @@ def test_a_reward_of_zero_costs_no_likelihood():
 @pytest.mark.parametrize("noise", ["absorbing", "uniform"])
 @pytest.mark.parametrize("method", [Beam(moves=3), Auto(nfe=40)], ids=str)
 def test_a_given_text_is_left_only_for_one_of_higher_value(noise, method):
-    """J = r / alpha + log p, alpha as the problem gives it; both figures by the method's own estimate."""
+    """J, alpha as the problem gives it; all by the method's own estimate."""
     problem = replace(problem_of(noise), finds_alpha=False, alpha=0.3)
     start = sample(Ancestral(steps=12), problem).tokens
     result = sample(method, problem, start=start)
     run = Run(problem)
 
     def value(tokens: Tensor) -> Tensor:
-        return reward(tokens, run.rows) / 0.3 + log_likelihood(run, tokens, 4)
+        return reward(tokens, run.rows) / 0.3 + fluency(run, tokens, 4)
 
     assert bool((value(result.tokens) >= value(start) - 1e-9).all())
     assert bool((result.tokens != start).any())
