@@ -4,7 +4,7 @@
 
 Every folder of the given one that is named after a task, or after a task and more (`images-realism`), is reported
 anew from its CSV files; nothing is run. What stands between `<!-- results: FOLDER -->` and `<!-- end -->` was written
-by this; `overview` is the README's table, the held-out figures at equal NFE, and `duels` in how many settings (case,
+by this; `overview` has the held-out figures at equal NFE, and `duels` in how many settings (case,
 budget) of each task ours is ahead of whom.
 """
 
@@ -161,6 +161,6 @@ def command(folder: Path, pictures: bool) -> None:
         mark = f"x | {plan.task.main} |"
         ours = [line for line in lines if "| nfe | " in line and mark in line]
         overview += [line.replace("| ", f"| {plan.name}: ", 1) for line in ours]
-    put(HOME / "README.md", "overview", table(overview))
+    put(HOME / "docs" / "benchmarks.md", "overview", table(overview))
     head = ["task", "equal", "measure", *(f"significantly ahead of {name}" for name in SHOWN.values())]
     put(HOME / "docs" / "benchmarks.md", "duels", [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *scores])

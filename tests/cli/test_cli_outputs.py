@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -300,6 +301,10 @@ def test_a_pipe_takes_every_line_once(fake: None, tmp_path: Path, monkeypatch: p
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     assert call(*command, "--out", str(pipe), text=text).exit_code == 0
+    for _ in range(1000):  # the first reading has ended before the next writer comes
+        if found:
+            break
+        time.sleep(0.01)
     with open(pipe, "w") as file:
         file.write("the end")
     reader.join(10)

@@ -162,5 +162,5 @@ def test_a_fresh_environment_with_nothing_else_runs_the_example(tmp_path: Path) 
     run("-m", "pip", "install", "--quiet", "-c", str(home / "constraints.txt"), str(home))
     there = {one["name"].lower().replace("_", "-") for one in json.loads(run("-m", "pip", "list", "--format=json"))}
     assert there >= HARD and not there & {"matplotlib", "datasets", "pyarrow", "pandas", "pillow", "ray", "accelerate"}
-    assert README_EXAMPLE is not None and "bridge" in run("-c", README_EXAMPLE[1])
+    assert README_EXAMPLE is not None and "caldwick" in run("-c", README_EXAMPLE[1])
     run("-c", f"FOLDER = {str(tmp_path / 'out')!r}\n{REFUSED}")

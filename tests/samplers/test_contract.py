@@ -120,7 +120,8 @@ def test_a_row_is_the_same_in_every_batch_and_chunking(noise, text):
 @every
 def test_another_seed_is_another_sample(noise, text):
     result, other = whole(noise, text), run(noise, sampler_from_string(text), seed=2)
-    assert not torch.equal(result.trace.table()["clean"], other.trace.table()["clean"])
+    tables = result.trace.table(), other.trace.table()  # who maximises may well find the same text
+    assert not all(torch.equal(tables[0][name], tables[1][name]) for name in ("clean", "watched"))
     assert torch.equal(result.tokens[3], other.tokens[3])  # the row without a free position
 
 
