@@ -1,4 +1,4 @@
-"""Results: all tables and pictures of the benchmark tasks from their CSV files, into the documentation and the README.
+"""Results: all tables and pictures of the benchmark tasks from their CSV files, into the documentation.
 
     python -m benchmarks results benchmarks/results        make results
 
