@@ -149,6 +149,9 @@ class Beam(Sampler):
         t, last, w = self._time(wide, now), now.k == now.steps - 1, self.width
         x, log_p = state.beam.movedim(1, 0), state.log_p.T
         ahead = look(wide, x, t, self.guesses, Decoder("confidence"), streams.fork("look"))
+        if run.noise.mask is None:  # which would draw all free tokens anew, and not the stretch alone
+            draws, sure = torch.where(state.wrote, ahead.draws, x), torch.where(state.wrote, ahead.sure, 0.0)
+            ahead = replace(ahead, draws=draws, sure=sure)
         reward = scored(wide, ahead.draws, final=last)
         if run.problem.finds_alpha:
             spread = deviation(reward[:, 0])
@@ -200,7 +203,7 @@ class Beam(Sampler):
         return Cost(self.width * steps + judged, self.width * calls, steps + judged).wide(self.chains)
 
     def spend(self, budget: Budget) -> Beam:
-        """Guesses and probes for the reward calls that go with an NFE, then the chains or moves that fit."""
+        """Guesses and probes for the reward calls that go with an NFE, then the moves that fit."""
         if budget.total < inf:
             ratio = 1 / budget.price if budget.price else inf
         else:

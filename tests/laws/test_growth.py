@@ -135,7 +135,7 @@ class Unweighted(Growth):
 class Redrawn(Growth):
     """Negative control: the old path's weight is taken of fresh candidates, and not of those it competed with."""
 
-    def _tails(self, run, x, start, before, n, alpha, rng: Rng):  # type: ignore[no-untyped-def]
+    def _tails(self, run, x, start, before, n, alpha, rng: Rng):
         tails, reward, made = super()._tails(run, x, start, before, n, alpha, rng)
         return tails, reward, [made[0].sort(-1).values, made[1]]
 

@@ -105,8 +105,9 @@ def test_a_given_text_is_left_only_for_one_of_higher_value(noise, method):
     assert bool((result.tokens != start).any())
 
 
-def test_only_the_written_stretch_changes():
-    problem = problem_of()
+@pytest.mark.parametrize("noise", ["absorbing", "uniform"])
+def test_only_the_written_stretch_changes(noise):
+    problem = problem_of(noise)
     start = sample(Ancestral(steps=12), problem).tokens
     result = sample(Beam(moves=1, span=0.25), problem, start=start)
     place = (result.tokens != start).nonzero()
