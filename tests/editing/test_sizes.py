@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iterref import infill
+from iterref import infill, refine
 from iterref.editing import edit, sizes
 from iterref.editing.drift import text_lengths
 from iterref.editing.sizes import MOST, checked_length, layouts
+from iterref.guidance import ClassifierFreeGuidance
 from tests.support.bundled import tiny_news
+from tests.support.fakes import FakeModel, beta
 from tests.support.tokenizers import KINDS, codec, knowing_nothing
 
 METHOD = "iterref:steps=2,moves=1,tries=2"
@@ -143,3 +146,20 @@ def test_a_session_goes_on_from_a_text_of_another_size(tmp_path: Path) -> None:
 def test_what_is_no_length_is_refused(length: Any, kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
         checked_length("length", length)
+
+
+class Guided(FakeModel):
+    """A text model whose sequences take two evaluations each."""
+
+    def prepare(self, prompts: Sequence[str]) -> tuple[Any, torch.Tensor, torch.Tensor]:
+        denoiser, canvas, free = super().prepare(prompts)
+        return ClassifierFreeGuidance(denoiser, denoiser, 2.0), canvas, free
+
+
+@pytest.mark.parametrize("size", [None, (1, 2)])
+def test_a_budget_counts_both_passes_of_a_guided_model(size: Any) -> None:
+    """Before: `refine` and `infill` with a budget took twice of it."""
+    options: dict[str, Any] = {"prompts": ["one"], "reward": beta, "budget": 64}
+    done = infill(Guided(), ["alpha [gamma]"], length=size, **options)
+    assert 32 < done.cost.nfe <= 64
+    assert refine(Guided(), ["alpha gamma"], sampler="iterref", **options).cost.nfe <= 64
