@@ -55,7 +55,7 @@ models: $(BIN)/.dev
 	$(BIN)/python -m benchmarks.models.tiny_books --data $(DATA) --work out/tiny-books --out iterref/models/weights \
 		--uniform-out benchmarks/models/weights
 	$(BIN)/python -m benchmarks.models.train_digits --out benchmarks
-	$(BIN)/python -m benchmarks.models.train_sudoku --out benchmarks/models/weights/sudoku
+	$(BIN)/python -m benchmarks.models.train_sudoku --out iterref/demo/weights
 
 # Tables and pictures of the benchmark tasks from their CSV files; nothing is run.
 results: $(BIN)/.run

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.models.sudoku import load
-from benchmarks.puzzles import Surplus, broken, puzzle
 from iterref import Problem, sample
+from iterref.demo.grids import load
+from iterref.demo.puzzles import Surplus, broken, puzzle
 from iterref.samplers.strings import sampler_from_string
 
 SIDE, GIVENS, PUZZLES = 4, 4, 24

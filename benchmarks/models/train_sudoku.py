@@ -1,6 +1,6 @@
 """Trains the bundled Sudoku models: masked diffusion on grids that are made up as they are needed, on one core.
 
-    python -m benchmarks.models.train_sudoku --out benchmarks/models/weights/sudoku --seed 0      (about ten minutes)
+    python -m benchmarks.models.train_sudoku --out iterref/demo/weights --seed 0      (about ten minutes)
 
     x_0    a grid by backtracking, its digits renamed, its rows, columns, bands, stacks and diagonal shuffled
     x_t    every cell masked with probability t, t uniform on (0, 1]
@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.models.sudoku import GridNetwork, GridOptions, save
-from benchmarks.puzzles import grids
+from iterref.demo.grids import GridNetwork, GridOptions, save
+from iterref.demo.puzzles import grids
 
 logger = logging.getLogger(__name__)
 WARMUP, AVERAGE, VALIDATION = 100, 0.998, 512

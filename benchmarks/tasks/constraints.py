@@ -27,9 +27,9 @@ from torch import Tensor
 from benchmarks.frame.names import SPACED, SPANS
 from benchmarks.frame.task import Direction, Task
 from benchmarks.models.brackets import Unmatched, chain, rest, written
-from benchmarks.models.sudoku import load, sizes
-from benchmarks.puzzles import SIDES, Puzzle, Surplus, broken, puzzle, solutions
 from iterref.budget import Budget
+from iterref.demo.grids import load, sizes
+from iterref.demo.puzzles import SIDES, Puzzle, Surplus, broken, puzzle, solutions
 from iterref.denoiser import Denoiser
 from iterref.lines import opened, readable
 from iterref.noise import absorbing, uniform

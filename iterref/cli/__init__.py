@@ -40,36 +40,31 @@ def main() -> None:
 @main.command()
 @click.option("--out", type=FILE, default="iterref-demo.png", help="The picture to write.")
 @click.option("--html", type=FILE, default="iterref-demo.html", help="The page to write.")
-@click.option("--json", "as_json", type=JSON_FILE, help="Write the table as JSON, too.")
+@click.option("--json", "as_json", type=JSON_FILE, help="Write the tables as JSON, too.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--budget", type=click.FloatRange(min=1), help="NFE a sentence, drafts included.")
+@click.option("--budget", type=click.IntRange(min=1), help="NFE a text.  [default: 96]")
 @configured
-def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budget: float | None) -> None:
-    """Four methods on the bundled model and sentences, at one budget; a picture, and a run as a page."""
+def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budget: int | None) -> None:
+    """Three short stories with the bundled models: a rule, a tone, a puzzle; a picture, and a run as a page."""
     tell = partial(click.echo, err=as_json == "-")
     with refusals(), resuming("a demo is made in one go: start again"):
         expect_outputs(out, html, as_json)
         from iterref import demo as show
         from iterref.loading import load
         from iterref.optional import require
-        from iterref.report.plots import reward_against_budget
 
         require("matplotlib", "plots", "the demo's picture")
-        model, rows = load(device=device), show.sentences()
-        budget = show.BUDGET if budget is None else budget
-        pool = show.DRAFTS.cost().nfe
-        tell(f"{len(rows)} sentences, {budget:g} NFE each; guided methods spend {pool:g} of them on")
-        tell("the model's own drafts, agreement with which is the reward\n")
-        found = show.compare(model, rows, budget=budget, seed=seed, progress=sys.stderr.isatty())
-        tell(show.table(found))
-        tell("\none sentence; `nfe` counts the NFE spent so far, changed words stand in [brackets]\n")
-        tell(show.story(found, model))
+        nfe = show.NFE if budget is None else budget
+        tell(f"three stories; every method may use {nfe} NFE and {show.CALLS * nfe} reward calls a text;")
+        tell("J = reward / alpha + log p says what a text is worth: reward and language together, in nats\n")
+        found = show.run_demo(load(device=device), nfe=nfe, seed=seed, progress=sys.stderr.isatty())
+        tell(show.report(found))
+        tell(f"\n{show.verdict(found)} (95 % intervals of paired differences, seed {seed})")
         write_json(as_json, show.as_json(found))
-        title = f"tiny-news, {len(rows)} sentences: mean and standard error"
-        tell(f"\nreward against budget: {reward_against_budget(found.points, out, title, 'consensus reward')}")
-        found.story.save_html(html)
-        tell(f"{found.methods[show.STORY].partition(':')[0]} step by step, to open in a browser: {html}")
+        tell(f"drawn in {show.save_picture(found, out)}")
+        found[0].runs[show.OURS].result.save_html(html)
+        tell(f"the first story step by step, to open in a browser: {html}")
 
 
 @main.command()

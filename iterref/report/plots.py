@@ -4,6 +4,7 @@
     effect                    reward and acceptance against the values of an option, such as tries or moves
     panels                    several such pictures above one another, on a logarithmic x axis, with the exact values
     acceptance                share of accepted decisions, span and reward along a run
+    differences               paired differences to several baselines, with their intervals around 0
     effective                 effective number of particles along the runs of particle methods
 
 Each writes a file, of the format that its ending names (PNG, PDF, SVG), and returns its path. It raises `ValueError`
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from iterref.optional import require
+from iterref.paired import Mean
 from iterref.result import Result
 from iterref.trace import Trace
 
@@ -155,6 +157,29 @@ def effective(traces: Mapping[str, Trace], path: str | Path, particles: int | No
     return _write(_named(figure, axes, title, "NFE a sample"), path)
 
 
+def differences(panels: Mapping[str, tuple[Mapping[str, Mean], str]], path: str | Path, title: str = "") -> Path:
+    """One panel a title: `({baseline: mean}, unit)`, every mean with its 95 % interval, right of 0 where it is better;
+    filled where the interval excludes 0."""
+    if not any(bars for bars, _ in panels.values()):
+        raise ValueError("there are no differences to draw: give at least one baseline")
+    figure, axes = _figure(len(panels), shared=False)
+    for axis, (name, (bars, unit)) in zip(axes, panels.items(), strict=True):
+        for place, by in enumerate(bars.values()):
+            colour = "0.45" if not by.significant else COLOURS[0] if by.value > 0 else COLOURS[1]
+            half = by.half if isfinite(by.half) else 0.0
+            axis.errorbar(
+                by.value, place, xerr=half, color=colour, marker="o", markersize=7, lw=2, capsize=4,
+                markerfacecolor=colour if by.significant else "white",
+            )  # fmt: skip
+        axis.axvline(0, color="0.35", lw=1.0)
+        axis.set_yticks(range(len(bars)), list(bars))
+        axis.set_ylim(len(bars) - 0.5, -0.5)
+        axis.set_xlabel(unit)
+        axis.set_title(name, loc="left", fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return _write(figure, path)
+
+
 def _level(axis: Axes, name: str, value: float, dash: Any) -> None:
     """A named value drawn across."""
     axis.axhline(value, color="0.35", lw=1.0, ls=dash, zorder=1)
@@ -196,15 +221,16 @@ def _lines(axis: Axes, series: Mapping[str, Sequence[Point]], names: Sequence[st
         )  # fmt: skip
 
 
-def _figure(count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with panels above one another that share the x axis; bound to a canvas of its own, not to pyplot."""
+def _figure(count: int, shared: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure with panels above one another that share the x axis, if `shared`; bound to a canvas of its own, not to
+    pyplot."""
     require("matplotlib", "plots", "a picture")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 2.2 + 2.0 * count), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
+    axes = list(figure.subplots(count, 1, sharex=shared, squeeze=False)[:, 0])
     for axis in axes:
         axis.grid(color="0.9", lw=0.7)
         axis.set_axisbelow(True)

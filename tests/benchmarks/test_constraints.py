@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from benchmarks.frame.names import SPACED, SPANS
-from benchmarks.models import sudoku
 from benchmarks.models.brackets import Unmatched, chain, opening_rates, rest, written
-from benchmarks.models.sudoku import GridNetwork, GridOptions, load
-from benchmarks.puzzles import Surplus, broken, grids, puzzle, solutions, units
 from benchmarks.tasks.constraints import METHODS, Constraints, read, task
 from iterref.budget import Budget
+from iterref.demo import grids as sudoku
+from iterref.demo.grids import GridNetwork, GridOptions, load
+from iterref.demo.puzzles import Surplus, broken, grids, puzzle, solutions, units
 from iterref.noise import absorbing, uniform
 from iterref.samplers.strings import sampler_from_string
 

@@ -132,7 +132,7 @@ def test_help_is_0_and_wrong_use_is_2(path: tuple[str, ...]) -> None:
 
 
 FAILING = {
-    ("demo",): ("iterref.demo", "compare", []),
+    ("demo",): ("iterref.demo", "run_demo", []),
     ("train",): ("iterref.training", "train", [__file__, "--out", "model"]),
     ("check",): ("iterref.check", "check_model", ["tiny-news", "pairs.jsonl"]),
     ("compare",): ("iterref.comparison", "compare", ["prompts.txt", "--method", "smc", "--budget", "4"]),
@@ -230,14 +230,15 @@ def test_checks_are_json_too() -> None:
     assert findings and all(set(finding) == {"name", "passed", "sentence"} for finding in findings)
 
 
-def test_a_demo_in_a_pipe_is_json_alone(fake: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    demo = import_module("iterref.demo")
-    monkeypatch.setattr(demo, "sentences", lambda: [{"document": "one two", "summary": "Alpha beta."}])
+def test_a_demo_in_a_pipe_is_json_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    done = call("demo", "--json", "-", "--budget", "80")
-    assert done.exit_code == 0 and set(json.loads(done.stdout)) == {"methods"}, done.output
-    assert "ROUGE-L" in done.stderr
+    done = call("demo", "--json", "-", "--budget", "16")
+    assert done.exit_code == 0, done.output
+    assert set(json.loads(done.stdout)["stories"]) == {"a rule", "a tone", "a puzzle"}
+    assert "auto is significantly ahead in" in done.stderr and "1. A rule: " in done.stderr
     assert (tmp_path / "iterref-demo.html").read_text().startswith("<!DOCTYPE html>")
+    assert (tmp_path / "iterref-demo.png").read_bytes().startswith(b"\x89PNG")
+    refused(call("demo", "--budget", "8"), "a budget of 8 NFE is too small for the demo")
 
 
 # --- config files -----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from iterref.exact.markov import world
+from iterref.paired import Mean
 from iterref.problem import Problem
 from iterref.report import plots
 from iterref.report.plots import (
@@ -180,3 +182,34 @@ def test_pictures_of_the_documentation_are_small():
     files = sorted(file.name for file in folder.glob("*.png"))
     assert {"budget.png", "acceptance.png", "particles.png", "tries.png", "moves.png"} <= set(files)
     assert all((folder / name).stat().st_size < 60_000 for name in files)
+
+
+def test_differences_are_drawn_where_they_are(drawn, tmp_path):
+    """A panel a story: every mean at its place with its interval, hollow where that holds 0."""
+    panels = {"one": ({"a": Mean(2.0, 1.0), "b": Mean(-0.5, 1.0)}, "nats"), "two": ({"a": Mean(-2.0, 1.0)}, "share")}
+    plots.differences(panels, tmp_path / "x.png", "ahead of")
+    [figure] = drawn
+    assert [axis.get_xlabel() for axis in figure.axes] == ["nats", "share"]
+    points = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
+    assert [float(line.get_xdata()[0]) for line in points] == [2.0, -0.5]
+    assert [line.get_markerfacecolor() == "white" for line in points] == [False, True]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b"]
+
+
+def test_pictures_are_written_without_touching_global_state(tmp_path):
+    backend = matplotlib.rcParams._get_backend_or_none() if hasattr(matplotlib.rcParams, "_get_backend_or_none") else 0
+    points = {"one": [Point(20, 0.6, 0.01), Point(10, 0.5, 0.02)], "two": [Point(10, 0.4)], "none": []}
+    path = reward_against_budget(points, tmp_path / "new" / "budget.png", "title", "consensus")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    after = matplotlib.rcParams._get_backend_or_none() if hasattr(matplotlib.rcParams, "_get_backend_or_none") else 0
+    assert backend == after
+    assert (reward_against_budget(points, tmp_path / "b.svg")).read_text().startswith("<?xml")
+
+
+def test_there_must_be_something_to_draw(tmp_path):
+    with pytest.raises(ValueError, match="no runs to draw"):
+        reward_against_budget({"one": []}, tmp_path / "x.png")
+    with pytest.raises(ValueError, match="no step"):
+        acceptance(Trace(), tmp_path / "x.png")
+    with pytest.raises(ValueError, match="no differences to draw"):
+        plots.differences({"one": ({}, "nats")}, tmp_path / "x.png")

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from iterref.denoiser import Denoiser, carry_over_
 from iterref.noise import Noise, absorbing
 
-WEIGHTS = Path(__file__).parent / "weights" / "sudoku"
+WEIGHTS = Path(__file__).parent / "weights"
 FORMAT = "iterref-sudoku-1"
 KINDS = 3  # of units: rows, columns, boxes, a head each
 
