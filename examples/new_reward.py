@@ -1,6 +1,6 @@
-"""Eight words that keep one: a reward of your own, in the form that TRL's trainers take too.
+"""Words that must be kept: a reward of your own, in the form that TRL's trainers take too.
 
-Summaries of about eight words, and a hard constraint: every document names a word that its summary must keep, and a
+Summaries of about eight words, and a hard constraint: every article names a word that its summary must keep, and a
 summary without it has reward -inf, which is weight zero.
 """
 
@@ -10,11 +10,10 @@ import math
 
 from iterref import generate
 
-DOCUMENTS = {
-    "The village of Aldmere has won a national prize for its community orchard, where more than sixty kinds of apple "
-    "are grown by volunteers.": "orchard",
-    "Engineers working through the night have repaired the damaged railway bridge at Stoke Ferry, and trains will run "
-    "again from Tuesday morning.": "bridge",
+ARTICLES = {
+    "The orchestra of Aldmere will play on the roof of the market hall on Saturday.": "saturday",
+    "A fire destroyed a warehouse near the harbour in Eastmere late on Monday, officials said.": "monday",
+    "Heavy snow closed schools and several mountain roads in the valleys of Arrin on Friday.": "valleys",
 }
 
 
@@ -28,21 +27,14 @@ def eight_words_that_keep(completions: list[str], keep: list[str], **columns: li
 
 
 def main() -> None:
-    """Prints a summary a document, with its reward and whether a row met forbidden candidates only."""
+    """Prints a summary of every article, with its reward."""
     result = generate(
-        "tiny-news",
-        list(DOCUMENTS),
-        reward=eight_words_that_keep,
-        columns={"keep": list(DOCUMENTS.values())},
-        sampler="iterref:tries=16,span=0.3",
-        budget=48,
-        alpha=0.05,
-        temperature=0.7,
+        "tiny-news", list(ARTICLES), reward=eight_words_that_keep, columns={"keep": list(ARTICLES.values())}, budget=96
     )
     assert result.texts is not None
-    for document, text, reward in zip(DOCUMENTS, result.texts, result.rewards.tolist(), strict=True):
-        print(f"{document}\n  must keep {DOCUMENTS[document]!r}\n  {reward:.3f}  {text}\n")
-    print(result)
+    for article, text, reward in zip(ARTICLES, result.texts, result.rewards.tolist(), strict=True):
+        print(f"{article}\n  must keep {ARTICLES[article]!r}\n  {reward:.3f}  {text}\n")
+    print(f"{result.asked.nfe:g} NFE and {result.asked.reward_calls:g} reward calls a text")
 
 
 if __name__ == "__main__":

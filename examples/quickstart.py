@@ -1,42 +1,40 @@
-"""Quickstart: three news sentences, summarised by the bundled model alone and then refined by its own consensus.
+"""Quickstart: summaries with exactly the words asked for and a name that must be in, before and after.
 
-No reference is needed: a summary is good where it agrees with what the model writes again and again.
+The reward is a function of texts in the form that TRL's trainers take. Nothing else is needed: no training, no options.
 """
 
 from __future__ import annotations
 
-from iterref import OwnDrafts, generate
+from iterref import generate
 
-SENTENCES = [
-    "The museum in Harrowgate will close for eighteen months from January while its leaking roof is replaced, the "
-    "director said on Wednesday.",
-    "A lorry carrying nine tonnes of fresh oranges overturned on the coast road near Penmoor early on Friday, blocking "
-    "traffic in both directions.",
-    "Midfielder Ana Loredo has signed a new three-year contract with Westbury, the club announced on its website on "
-    "Monday evening.",
-]
+ARTICLES = {  # with the number of words and the name that the summary is to have
+    "The village of Aldmere has won a national prize for its orchard, where volunteers grow apples.": (9, "aldmere"),
+    "The orchestra of Aldmere will play on the roof of the market hall on Saturday.": (9, "aldmere"),
+    "The central bank left its main interest rate unchanged at 4 percent on Thursday, analysts said.": (8, "bank"),
+}
+
+
+def keeps_the_rule(completions: list[str], words: list[int], name: list[str], **columns: object) -> list[float]:
+    """Minus the words too many or too few, and 2 where the name is missing: 0 is a rule that is kept."""
+    rewards = []
+    for text, size, needed in zip(completions, words, name, strict=True):
+        told = text.rstrip(" .").split()
+        rewards.append(-abs(len(told) - size) - 2.0 * (needed not in told))
+    return rewards
 
 
 def main() -> None:
-    """Prints every sentence, its plain summary and its refined one, and what both cost."""
-    drafts = OwnDrafts(n=8, steps=8, temperature=1.0)
-    before = generate("tiny-news", SENTENCES, reward=drafts, sampler="ancestral:steps=16", temperature=0.5)
-    after = generate(
-        "tiny-news",
-        SENTENCES,
-        reward=drafts,
-        start="drafts",  # refine the draft that agrees most with the others
-        budget=96,  # NFE a sentence, the drafts included
-        alpha=0.01,
-        temperature=0.5,
-    )
-    assert before.texts is not None and after.texts is not None
-    for row, sentence in enumerate(SENTENCES):
-        print(sentence)
-        print(f"  before  {float(before.rewards[row]):.3f}  {before.texts[row]}")
-        print(f"  after   {float(after.rewards[row]):.3f}  {after.texts[row]}\n")
-    print(f"{after.sampler}: {after.asked.nfe:g} NFE a sentence, of which the drafts took")
-    print(f"{drafts.cost().nfe:g}, and {after.asked.reward_calls:g} reward calls; {after.seconds:.1f} s for all")
+    """Prints every article, its plain summary and the one with the reward, at the same NFE."""
+    words, names = zip(*ARTICLES.values(), strict=True)
+    options = {"reward": keeps_the_rule, "columns": {"words": words, "name": names}, "budget": 96, "alpha": 0.25}
+    plain = generate("tiny-news", list(ARTICLES), sampler="ancestral:order=confidence", **options)
+    best = generate("tiny-news", list(ARTICLES), **options)
+    for row, (article, (size, name)) in enumerate(ARTICLES.items()):
+        print(f"{article}\n  asked for {size} words with {name.title()!r}")
+        for title, result in (("before", plain), ("after", best)):
+            assert result.texts is not None
+            print(f"  {title:7} {float(result.rewards[row]):5.1f}  {result.texts[row]}")
+    print(f"\n{best.asked.nfe:g} NFE and {best.asked.reward_calls:g} reward calls a text")
 
 
 if __name__ == "__main__":
