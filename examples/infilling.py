@@ -1,7 +1,7 @@
 """Infilling with a locked phrase: only what stands in brackets is written anew, every other token is frozen.
 
 The locked phrase is no part of the reward: its positions are never opened, so that it stands in every candidate. The
-reward says what the rest should be, here words of the article, in its order.
+reward says what the rest should be, here words of the article in its order, and the day. A region has 3 to 6 tokens.
 """
 
 from __future__ import annotations
@@ -12,24 +12,29 @@ from iterref import infill
 
 ARTICLES = [
     "A lorry overturned on the coast road near Penmoor early on Friday, blocking traffic in both directions.",
-    "The orchestra of Aldmere will play on the roof of the market hall on Saturday.",
+    "Thousands of people danced in the streets of Westmark on Saturday as the spring festival returned.",
 ]
-MARKED = ["[a vehicle had an accident] on the coast road [in some place] .", "[some people] will play on the roof [of it] ."]
-LOCKED = ["on the coast road", "will play on the roof"]
+MARKED = [
+    "a lorry overturned [at some time and place] .",
+    "thousands of people danced [at some time and place] .",
+]
+DAYS = ["friday", "saturday"]
+LOCKED = ["a lorry overturned", "thousands of people danced"]
 
 
-def words_of_the_article(completions: list[str], prompts: list[str], **columns: object) -> list[float]:
-    """The words that a text takes from its article in the order in which they stand there, less all its others."""
+def its_words_and_the_day(completions: list[str], prompts: list[str], day: list[str], **columns: object) -> list[float]:
+    """Minus the words that the article does not have in its order, and 3 where the day is missing."""
     rewards = []
-    for text, prompt in zip(completions, prompts, strict=True):
+    for text, prompt, word in zip(completions, prompts, day, strict=True):
         words, known = text.rstrip(" .").split(), prompt.lower().replace(",", "").rstrip(".").split()
-        rewards.append(float(2 * LCSseq.similarity(words, known) - len(words)))
+        rewards.append(LCSseq.similarity(words, known) - len(words) - 3.0 * (word not in words))
     return rewards
 
 
 def main() -> None:
     """Prints every text before and after, its reward, and that the phrase stands where it stood."""
-    filled = infill("tiny-news", MARKED, prompts=ARTICLES, reward=words_of_the_article, budget=96)
+    given = {"prompts": ARTICLES, "columns": {"day": DAYS}}
+    filled = infill("tiny-news", MARKED, reward=its_words_and_the_day, length=(3, 6), budget=192, **given)
     for marked, phrase, text, reward in zip(MARKED, LOCKED, filled.texts, filled.rewards.tolist(), strict=True):
         if phrase not in text:
             raise SystemExit(f"the locked phrase is gone: {text}")

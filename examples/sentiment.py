@@ -14,24 +14,27 @@ from iterref.rewards import Classifier
 
 SENTENCES = [
     "A happy couple was married in the ugly hall of a school in Ashby.",
-    "A charming cafe was opened in the dirty main street of Westmark on Friday.",
+    "A beautiful island will be ruined by an ugly airport, residents said on Friday.",
     "A wonderful party was held in the dull office of the mayor on Friday.",
 ]
 
 
 def own_words(completions: list[str], prompts: list[str], **columns: object) -> list[float]:
     """Minus the words of a summary that its sentence does not have, in its order."""
-    pairs = [(text.rstrip(" .").split(), prompt.lower().split()) for text, prompt in zip(completions, prompts, strict=True)]
-    return [float(LCSseq.similarity(words, known) - len(words)) for words, known in pairs]
+    rewards = []
+    for text, prompt in zip(completions, prompts, strict=True):
+        words, known = text.rstrip(" .").split(), prompt.lower().replace(",", "").rstrip(".").split()
+        rewards.append(float(LCSseq.similarity(words, known) - len(words)))
+    return rewards
 
 
 def main() -> None:
     """Prints every sentence with its summaries, and what judge and model say of them."""
     judge = Classifier("sentiment-judge", "positive", value="probability")
     good = Classifier("sentiment", "positive") + own_words
-    budget = Budget(nfe=80, reward_calls=640)
+    options = {"reward": good, "budget": Budget(nfe=128, reward_calls=1024), "alpha": 0.1, "log_likelihood": True}
     results = {
-        name: generate("tiny-news", SENTENCES, reward=good, sampler=method, budget=budget, alpha=0.15, log_likelihood=True)
+        name: generate("tiny-news", SENTENCES, sampler=method, **options)
         for name, method in {"as it comes": "ancestral:order=confidence", "good news": "auto"}.items()
     }
     for row, sentence in enumerate(SENTENCES):

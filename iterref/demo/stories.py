@@ -35,7 +35,7 @@ from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 
 # What the demo says and does, all in one place.
-NFE, CALLS = 80, 8  # network evaluations a text, and reward calls that go with each
+NFE, CALLS = 96, 8  # network evaluations a text, and reward calls that go with each
 LEAST = 16  # NFE: a smaller budget leaves some method nothing to do
 OURS, PLAIN = "auto", "plain decoding"
 METHODS = {
@@ -59,11 +59,9 @@ ARTICLES = (  # with the words that a summary is to have, and the name that it m
     ("Firefighters in Santa Merla fought for nine hours to control a grass fire, the mayor said.", 8, "santa"),
     ("A lorry carrying oranges overturned on the coast road near Penmoor early on Friday.", 9, "penmoor"),
     ("The airline Norwind has cancelled all of its flights to the islands after pilots voted to strike.", 8, "norwind"),
-    ("The novelist Petra Lindqvane has won the Silver Quill prize for a story set on a whaling ship.", 10, "petra"),
 )  # fmt: skip
 SENTENCES = (
     "A happy couple was married in the ugly hall of a school in Ashby.",
-    "A lovely picture was found in the dirty cellar of a museum in Eastmere.",
     "A charming cafe was opened in the dirty main street of Westmark on Friday.",
     "A beautiful garden was opened behind the ugly library of Aldmere on Monday.",
     "A brilliant singer won the boring contest in Caldwick on Saturday.",

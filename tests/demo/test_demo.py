@@ -67,7 +67,7 @@ def test_intervals_are_paired(found: list[Told]) -> None:
     by = one.ahead()[PLAIN]
     gaps = one.runs[OURS].worth - one.runs[PLAIN].worth
     assert by.value == pytest.approx(gaps.mean())
-    assert by.half == pytest.approx(2.3646 * gaps.std(ddof=1) / len(gaps) ** 0.5, rel=1e-3)  # t of 7 degrees
+    assert by.half == pytest.approx(2.4469 * gaps.std(ddof=1) / len(gaps) ** 0.5, rel=1e-3)  # t of 6 degrees
 
 
 def test_json_holds_plain_numbers_and_texts(found: list[Told]) -> None:

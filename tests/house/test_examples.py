@@ -1,10 +1,13 @@
-"""Every example runs, offline and from any folder, and prints something; so does the notebook, cell by cell."""
+"""Every example runs, offline and from any folder, and prints what is stored; so does the notebook, cell by cell.
+
+Without its reward an example shows other texts, and with it texts that its model finds likely: within `MARGIN` nats a
+text of plain decoding's. Nothing is left behind in the folder but what git ignores.
+"""
 
 from __future__ import annotations
 
 import ast
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +17,21 @@ import nbformat
 import pytest
 
 from tests.support.packages import needs
+from tests.support.shown import (
+    BASELINES,
+    OUTPUTS,
+    behind_plain,
+    output,
+    recorded,
+    texts_of,
+    without_rewards,
+)
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-DOUBLED = {"sentiment": "tour"}  # slow ones, and where the same calls are made
+SLOW = {"sentiment", "summaries", "meaning"}  # whose calls others make, too
+NO_TEXT = {"new_sampler"}  # shows figures of a world without texts
+MARGIN = 6.0  # nats a text
 NEEDS = {"meaning": [needs("minilm")]}  # checkpoints inside packages
 NOTEBOOK = ROOT / "examples" / "tour.ipynb"
 # A notebook's kernel is a process of its own, and so is its client here: what they open and warn of is not ours.
@@ -31,34 +45,72 @@ for cell in notebook.cells:
 """
 
 
-def run(script: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a script prints. In this process, which has torch already; every warning is an error."""
-    runpy.run_path(str(script), run_name="__main__")
-    return capsys.readouterr().out
+def marked(file: Path, *more: Any) -> Any:
+    return pytest.param(file, id=file.stem, marks=[*more, *NEEDS.get(file.stem, [])])
+
+
+@pytest.mark.parametrize("script", [marked(file, *[pytest.mark.slow] * (file.stem in SLOW)) for file in EXAMPLES])
+def test_an_example_shows_what_is_stored_in_likely_texts_and_leaves_nothing_behind(
+    script: Path, tmp_path: Path
+) -> None:
+    with recorded() as found:
+        shown = output(script, tmp_path)
+    stored = OUTPUTS / f"{script.stem}.txt"
+    assert shown == stored.read_text(encoding="utf-8"), f"python -m tests.support.shown {script.stem} stores it anew"
+    assert len(script.read_text(encoding="utf-8").splitlines()) <= 60
+    left = [path.name for path in tmp_path.iterdir()]
+    known = [line.removeprefix("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()]
+    assert all(name in known for name in left), left
+    for problem, result in found:
+        if result.sampler.name not in BASELINES and result.show is not None:
+            assert behind_plain(problem, result.tokens) < MARGIN, result.texts
 
 
 @pytest.mark.parametrize(
     "script",
-    [
-        pytest.param(file, id=file.stem, marks=[pytest.mark.slow] * (file.stem in DOUBLED) + NEEDS.get(file.stem, []))
-        for file in EXAMPLES
-    ],
+    [marked(file, *[pytest.mark.slow] * (file.stem in SLOW)) for file in EXAMPLES if file.stem not in NO_TEXT],
 )
-def test_example_runs(
-    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert len(run(script, capsys).splitlines()) >= 3
-    assert len(script.read_text(encoding="utf-8").splitlines()) <= 60
+def test_an_example_shows_other_texts_without_its_reward(script: Path, tmp_path: Path) -> None:
+    with without_rewards():
+        shown = output(script, tmp_path)
+    assert texts_of(shown) != texts_of((OUTPUTS / f"{script.stem}.txt").read_text(encoding="utf-8"))
 
 
-def test_there_are_examples_and_a_broken_one_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+BROKEN = """
+import iterref
+reward = lambda completions, **columns: [{reward}] * len(completions)
+print(iterref.generate("tiny-news", ["A fire destroyed a mill, police said."], reward=reward, budget=8).texts)
+"""
+
+
+def test_a_reward_that_does_nothing_is_noticed(tmp_path: Path) -> None:
+    """The negative control: figures alone are no other text."""
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN.format(reward="2.5"))
+    with without_rewards():
+        without = output(script, tmp_path)
+    assert texts_of(without) == texts_of(output(script, tmp_path))
+    assert texts_of("reward 2.50 a") == texts_of("reward 0.00 a") != texts_of("reward 0.00 b")
+
+
+def test_a_text_that_its_model_finds_impossible_is_noticed(tmp_path: Path) -> None:
+    """The negative control: letters at any price."""
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN.format(reward="0.0"))
+    with recorded() as found:
+        output(script, tmp_path)
+    [(problem, result)] = found
+    assert behind_plain(problem, result.tokens) < MARGIN
+    assert behind_plain(problem, result.tokens.flip(1)) > MARGIN
+
+
+def test_there_are_examples_and_a_broken_one_is_noticed(tmp_path: Path) -> None:
     wanted = "quickstart sentiment summaries infilling keywords new_reward new_sampler new_model digits".split()
-    assert set(wanted) <= {script.stem for script in EXAMPLES}
+    assert set(wanted) <= {script.stem for script in EXAMPLES} == {file.stem for file in OUTPUTS.glob("*.txt")}
     broken = tmp_path / "broken.py"
     broken.write_text("import iterref\niterref.generate(None, [])\n")
     with pytest.raises(ValueError, match="there are no prompts"):
-        run(broken, capsys)
+        output(broken, tmp_path)
 
 
 def execute(notebook: Path) -> None:
