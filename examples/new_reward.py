@@ -1,4 +1,4 @@
-"""Words that must be kept: a reward of your own, in the form that TRL's trainers take too.
+"""Eight words that keep one: a reward of your own, in the form that TRL's trainers take too.
 
 Summaries of about eight words, and a hard constraint: every article names a word that its summary must keep, and a
 summary without it has reward -inf, which is weight zero.

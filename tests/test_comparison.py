@@ -201,7 +201,8 @@ def test_the_command_writes_a_table_csv_json_and_a_picture(monkeypatch: pytest.M
     monkeypatch.setattr(loading, "load", lambda name=None, **place: FakeModel())
     (tmp_path / "mine.py").write_text("def long(completions):\n    return [len(text) / 10 for text in completions]\n")
     reward = ["--reward", f"{tmp_path / 'mine.py'}:long"]
-    asked = [*reward, "--method", "ancestral:steps=2", "--method", "best_of_n:steps=2", "--budget", "4", "--seeds", "2"]
+    methods = ["--sampler", "ancestral:steps=2", "--sampler", "best_of_n:steps=2"]
+    asked = [*reward, *methods, "--budget", "4", "--seeds", "2"]
     files = ["--out", str(tmp_path / "table.csv"), "--picture", str(tmp_path / "compared.png")]
     done = call("compare", *asked, *files, text=STDIN)
     assert done.exit_code == 0, done.output
@@ -216,10 +217,10 @@ def test_the_command_writes_a_table_csv_json_and_a_picture(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["--method", "smc", "--method", "svdd"], "Missing option '--budget'"),
-        (["--method", "smc", "--budget", "4"], "at least two methods"),
-        (["--method", "smc", "--method", "svdd", "--budget", "4", "--out", "nowhere/a.csv"], "cannot be written"),
-        (["--method", "smc", "--method", "svdd", "--budget", "x"], "the budget:nfe needs a number, got 'x'"),
+        (["--sampler", "smc", "--sampler", "svdd"], "Missing option '--budget'"),
+        (["--sampler", "smc", "--budget", "4"], "at least two methods"),
+        (["--sampler", "smc", "--sampler", "svdd", "--budget", "4", "--out", "nowhere/a.csv"], "cannot be written"),
+        (["--sampler", "smc", "--sampler", "svdd", "--budget", "x"], "the budget:nfe needs a number, got 'x'"),
     ],
 )
 def test_the_command_refuses_in_a_sentence(

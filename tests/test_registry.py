@@ -123,7 +123,7 @@ def test_added_files_are_listed_and_taken_on_the_command_line(added: Path, tmp_p
     assert told["models"]["five-letters"] == {"summary": "words of five letters", "bundled": True}
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(json.dumps({"document": "", "keep": "apple"}) + "\n")
-    command = ["generate", str(prompts), "--model", "five-letters", "--method", "independent:steps=2,proposals=2"]
+    command = ["generate", str(prompts), "--model", "five-letters", "--sampler", "independent:steps=2,proposals=2"]
     done = CliRunner().invoke(main, [*command, "--reward", "eight_words_that_keep", "--json"])
     assert done.exit_code == 0 and len(json.loads(done.stdout)["text"]) == 5, done.output
     wrong = CliRunner().invoke(main, [*command, "--reward", "eight_words_that_kept"])

@@ -19,7 +19,7 @@ import click
 
 from iterref import __version__
 from iterref.cli.compare import compare
-from iterref.cli.config import configured
+from iterref.cli.config import configured, renamed_in
 from iterref.cli.edit import infill, refine
 from iterref.cli.engine import ENGINE, engine_of, generate_many
 from iterref.cli.listed import list_all
@@ -31,7 +31,17 @@ from iterref.cli.writing import FILE, JSON_FILE, expect_outputs, write_json
 from iterref.sources import HOME, declared
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Commands(click.Group):
+    """Commands whose options of before still work."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The command that is called, its arguments with the names of now."""
+        name, command, rest = super().resolve_command(ctx, args)
+        known = command is not None and any("--sampler" in option.opts for option in command.params)
+        return name, command, renamed_in(rest) if known else rest
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="iterref")
 def main() -> None:
     """Reward-guided test-time refinement for discrete diffusion models."""

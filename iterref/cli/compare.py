@@ -17,7 +17,7 @@ from iterref.cli.writing import FILE, expect_outputs, printing_to_stderr, write_
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
 @COUNT
-@click.option("--method", "methods", multiple=True, required=True, help="NAME:option=value,...; give it twice or more.")
+@click.option("--sampler", "methods", multiple=True, required=True, help="NAME:option=value,...; twice or more.")
 @click.option("--budget", "budgets", multiple=True, required=True, help="NFE a text, or total=CALLS; again for more.")
 @click.option("--baseline", help="The method that the others are compared to.  [default: the first]")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs under seeds 0, 1, ...")

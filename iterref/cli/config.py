@@ -1,6 +1,6 @@
 """Config files: a command's options from a TOML file, under the names that they have on the command line, which wins.
 
-budget = 64      max-rows = 32      reward = "length:12"      json = true      method = ["smc", "iterref:tries=16"]
+budget = 64      max-rows = 32      reward = "length:12"      json = true      sampler = ["smc", "iterref:tries=16"]
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import click
 
 from iterref.cli.refusals import refusals
 from iterref.registry import nearest
+
+RENAMED = {"method": "sampler"}  # options of before, which still work for one release
 
 # What a value is called, and the types that it may have, by click's names of them; a string else.
 KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
@@ -29,6 +31,23 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     return option(command)
 
 
+def renamed(name: str, kind: str = "option --") -> str:
+    """The name of an option as it is now, with a warning where it was another."""
+    if name in RENAMED:
+        click.echo(f"the {kind}{name} is called {RENAMED[name]} now: use that", err=True)
+    return RENAMED.get(name, name)
+
+
+def renamed_in(arguments: list[str]) -> list[str]:
+    """The arguments of a command with its options as they are called now."""
+    found = []
+    for place, argument in enumerate(arguments):
+        name, equals, value = argument.removeprefix("--").partition("=")
+        told = argument.startswith("--") and name in RENAMED and "--" not in arguments[:place]
+        found.append(f"--{renamed(name)}{equals}{value}" if told else argument)
+    return found
+
+
 def _defaults(context: click.Context, parameter: click.Parameter, file: Path | None) -> None:
     """Makes a file's values the defaults of the command, whose own types and ranges still hold."""
     if file is None:
@@ -42,7 +61,7 @@ def _defaults(context: click.Context, parameter: click.Parameter, file: Path | N
             written = tomllib.loads(file.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of what is nested without end
             raise ValueError(f"{file} is no TOML ({error}): write lines of KEY = VALUE") from error
-        read = {key.replace("_", "-"): value for key, value in written.items()}
+        read = {renamed(key.replace("_", "-"), "key "): value for key, value in written.items()}
         for key, value in read.items():
             if key not in known:
                 raise ValueError(f"{file}: unknown key {key!r}: did you mean {nearest(key, known)!r}?")

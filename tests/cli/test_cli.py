@@ -9,11 +9,10 @@ import sys
 import warnings
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from iterref import __version__, cli, demo, loading
+from iterref import __version__, cli, loading
 from iterref.cli import options as shared
 from iterref.cli import reading
 from iterref.drafts import OwnDrafts
@@ -57,7 +56,7 @@ def test_version() -> None:
 
 
 def test_a_warning_is_a_sentence_without_a_line_of_source() -> None:
-    line = ["generate", "--method", "iterref:kernel=shared,tries=2", "--budget", "4", "--reward", "length:words=4"]
+    line = ["generate", "--sampler", "iterref:kernel=shared,tries=2", "--budget", "4", "--reward", "length:words=4"]
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         done = call(*line, text="A fire destroyed a mill.\n")
@@ -93,20 +92,20 @@ def test_defaults_are_those_of_generate() -> None:
 def test_generate_writes_one_text_a_line(fake: None, tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("one\none two\none two three\n", encoding="utf-8")
-    from_file = call("generate", str(file), "--method", METHOD, "--reward", "length:2")
-    from_stdin = call("generate", "-", "--method", METHOD, "--reward", "length:2", text=file.read_text())
+    from_file = call("generate", str(file), "--sampler", METHOD, "--reward", "length:2")
+    from_stdin = call("generate", "-", "--sampler", METHOD, "--reward", "length:2", text=file.read_text())
     assert from_file.exit_code == 0, from_file.output
     assert len(from_file.stdout.splitlines()) == 3
     assert from_file.stdout == from_stdin.stdout
     assert from_file.stderr == ""  # no progress bar away from a terminal
-    other = call("generate", str(file), "--method", METHOD, "--reward", "length:2", "--seed", "1")
+    other = call("generate", str(file), "--sampler", METHOD, "--reward", "length:2", "--seed", "1")
     assert other.stdout != from_file.stdout
 
 
 def test_generate_writes_json_with_text_reward_and_cost(fake: None) -> None:
     lines = [{"document": "one", "reference": "alpha beta"}, {"document": "one two", "reference": "beta"}]
     text = "\n".join(map(json.dumps, lines))
-    done = call("generate", "--json", "--method", METHOD, "--reward", "rouge", "--budget", "6,40", text=text)
+    done = call("generate", "--json", "--sampler", METHOD, "--reward", "rouge", "--budget", "6,40", text=text)
     assert done.exit_code == 0, done.output
     entries = [json.loads(line) for line in done.stdout.splitlines()]
     assert [entry["document"] for entry in entries] == ["one", "one two"]
@@ -116,20 +115,20 @@ def test_generate_writes_json_with_text_reward_and_cost(fake: None) -> None:
 
 
 def test_generate_with_consensus_counts_the_pool(fake: None) -> None:
-    done = call("generate", "--json", "--method", METHOD, "--reward", "consensus:n=3", text="one two\n")
+    done = call("generate", "--json", "--sampler", METHOD, "--reward", "consensus:n=3", text="one two\n")
     assert json.loads(done.stdout)["cost"]["nfe"] > 3 * 2
 
 
 def test_generate_takes_networks_as_rewards(fake: None) -> None:
     for reward in ("classifier:sentiment:negative", "perplexity:prose"):
-        done = call("generate", "--method", METHOD, "--reward", reward, text="one\n")
+        done = call("generate", "--sampler", METHOD, "--reward", reward, text="one\n")
         assert done.exit_code == 0 and len(done.stdout.splitlines()) == 1, done.output
 
 
 def test_generate_takes_a_function_of_the_users(fake: None, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def beta(completions):\n    return [text.count('beta') for text in completions]\n")
-    done = call("generate", "--json", "--method", METHOD, "--reward", f"{file}:beta", text="one\n")
+    done = call("generate", "--json", "--sampler", METHOD, "--reward", f"{file}:beta", text="one\n")
     entry = json.loads(done.stdout)
     assert entry["reward"] == entry["text"].count("beta")
     refused(call("generate", "--reward", f"{file}:gamma", text="one"), "has no function 'gamma'")
@@ -146,8 +145,8 @@ def test_generate_takes_a_function_of_the_users(fake: None, tmp_path: Path) -> N
         ([], '{"document": "one"}\n{oops\n', "line 2 is no JSON"),
         ([], '{"text": "one"}\n', "line 1 has no text in a field `document`"),
         ([], "one\nmuch too long for this model of six words\n", "prompt 1 has 9 words"),
-        (["--method", "iteref"], "one", "did you mean 'iterref'"),
-        (["--method", "iterref:tris=2"], "one", "did you mean 'tries'"),
+        (["--sampler", "iteref"], "one", "did you mean 'iterref'"),
+        (["--sampler", "iterref:tris=2"], "one", "did you mean 'tries'"),
         (["--reward", "consensu"], "one", "did you mean 'consensus'"),
         (["--reward", "consensus:n=few"], "one", "consensus:n needs a whole number, got 'few'"),
         (["--reward", "consensus:n=0"], "one", "a pool needs a draft"),
@@ -196,11 +195,11 @@ def test_a_reward_that_fails_exits_with_1_and_loses_nothing(fake: None, tmp_path
     body = "calls = []\n\ndef late(completions):\n    calls.append(1)\n    assert len(calls) < 5, 'tired'\n"
     file.write_text(body + "    return [0.5 * len(text) for text in completions]\n")
     method = "iterref:steps=2,moves=30,tries=2,decisions=1,early=0"
-    result = call("generate", "--method", method, "--reward", f"{file}:late", text="one\none two\n")
+    result = call("generate", "--sampler", method, "--reward", f"{file}:late", text="one\none two\n")
     refused(result, "the reward raised AssertionError (tired)", code=1)
     assert len(result.stdout.splitlines()) == 2
     file.write_text("def late(completions):\n    raise OSError('at once')\n")
-    result = call("generate", "--method", method, "--reward", f"{file}:late", text="one\none two\n")
+    result = call("generate", "--sampler", method, "--reward", f"{file}:late", text="one\none two\n")
     refused(result, "at once", code=1)
     assert len(result.stdout.splitlines()) == 2  # the drafts, which no reward has judged
 
@@ -208,7 +207,7 @@ def test_a_reward_that_fails_exits_with_1_and_loses_nothing(fake: None, tmp_path
 def test_rows_that_are_stuck_are_named(fake: None, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def never(completions):\n    return [float('-inf')] * len(completions)\n")
-    result = call("generate", "--json", "--method", METHOD, "--reward", f"{file}:never", text="one\n")
+    result = call("generate", "--json", "--sampler", METHOD, "--reward", f"{file}:never", text="one\n")
     assert result.exit_code == 0 and "rows 0: some step found only forbidden" in result.stderr
     assert json.loads(result.stdout)["reward"] is None
 
@@ -245,25 +244,6 @@ def test_train_hands_its_options_over(monkeypatch: pytest.MonkeyPatch, tmp_path:
 )
 def test_train_refuses_wrong_use(arguments: list[str], sentence: str) -> None:
     refused(call("train", *arguments), sentence)
-
-
-def test_demo_prints_a_table_a_story_and_writes_its_files(
-    fake: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    rows = [{"document": "one two", "summary": "Alpha beta."}, {"document": "one", "summary": "Gamma."}]
-    monkeypatch.setattr(demo, "sentences", lambda: rows)
-    out, table = tmp_path / "picture.png", tmp_path / "table.json"
-    page = tmp_path / "run.html"
-    result = call("demo", "--out", str(out), "--html", str(page), "--json", str(table), "--budget", "90")
-    assert result.exit_code == 0, result.output
-    assert out.read_bytes().startswith(b"\x89PNG")
-    found: dict[str, Any] = json.loads(table.read_text())
-    assert set(found) == {"methods"} and set(found["methods"]) == {"ancestral", "best_of_n", "metropolis", "iterref"}
-    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    for text in ("ROUGE-L", "acceptance", "document", "draft", str(out), str(page)):
-        assert text in result.stdout
-    refused(call("demo", "--out", str(out), "--budget", "20"), "leaves no room after the")
-    refused(call("demo", "--out", str(out), "--budget", "none"), "not a valid float")
 
 
 def test_check_tells_whether_a_model_keeps_the_conventions() -> None:

@@ -21,7 +21,7 @@ LORRY = (
     "traffic in both directions."
 )
 METHOD = "iterref:moves=3,tries=3"
-SMALL = ("--method", METHOD, "--reward", "length:2")
+SMALL = ("--sampler", METHOD, "--reward", "length:2")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_refined_json_lines_can_be_refined_again(fake: None) -> None:
 
 
 def test_the_cost_counts_the_pool_and_the_reward_of_the_first_texts(fake: None) -> None:
-    done = call("refine", "--json", "--method", METHOD, "--reward", "consensus:n=3", text=lines("alpha gamma"))
+    done = call("refine", "--json", "--sampler", METHOD, "--reward", "consensus:n=3", text=lines("alpha gamma"))
     chain = editing.refine(
         FakeModel(), ["alpha gamma"], prompts=["one"], reward=OwnDrafts(n=3), sampler=sampler_from_string(METHOD)
     )  # fmt: skip
@@ -131,7 +131,7 @@ def test_a_region_grows_on_the_command_line(fake: None, words: int) -> None:
         ("refine", [], lines("alpha") + '\n{"text": "beta"}', "line 2 has no text in a field `document`"),
         ("refine", [], '{"text": "beta"}\n' + lines("alpha"), "line 1 has no text in a field `document`"),
         ("refine", ["--strength", "0"], lines("alpha"), "strength must lie in (0, 1]"),
-        ("refine", ["--method", "ancestral"], lines("alpha"), "ancestral"),
+        ("refine", ["--sampler", "ancestral"], lines("alpha"), "ancestral"),
         ("refine", ["--reward", "consensu"], lines("alpha"), "did you mean 'consensus'"),
         ("refine", ["--alpha", "0"], lines("alpha"), "alpha must be positive"),
         ("refine", ["--budget", "lots"], lines("alpha"), "needs a number, got 'lots'"),
@@ -160,14 +160,14 @@ def test_wrong_use_exits_with_2_and_a_sentence(
 def test_rows_that_are_stuck_are_named(fake: None, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def never(completions):\n    return [float('-inf')] * len(completions)\n")
-    result = call("refine", "--json", "--method", METHOD, "--reward", f"{file}:never", text=lines("alpha gamma"))
+    result = call("refine", "--json", "--sampler", METHOD, "--reward", f"{file}:never", text=lines("alpha gamma"))
     assert result.exit_code == 0 and "rows 0: some step found only forbidden" in result.stderr
     entry = json.loads(result.stdout)
     assert entry["reward"] is None and entry["text"] == "alpha gamma"
     file.write_text(
         "def never(completions):\n    return [1.0 if t == 'beta gamma' else float('-inf') for t in completions]\n"
     )
-    result = call("infill", "--json", "--method", METHOD, "--reward", f"{file}:never", text=lines("[beta gamma]"))
+    result = call("infill", "--json", "--sampler", METHOD, "--reward", f"{file}:never", text=lines("[beta gamma]"))
     entry = json.loads(result.stdout)
     assert "rows 0: some step" in result.stderr
     assert entry["reward"] == 1 and entry["text"] == "beta gamma"  # a row without any allowed text keeps its own
@@ -175,7 +175,7 @@ def test_rows_that_are_stuck_are_named(fake: None, tmp_path: Path) -> None:
 
 def test_a_config_file_gives_the_options_and_the_command_line_wins(fake: None, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text(f'method = "{METHOD}"\nreward = "length:2"\nbudget = 4\nseed = 3\nalpha = 1\njson = true\n')
+    file.write_text(f'sampler = "{METHOD}"\nreward = "length:2"\nbudget = 4\nseed = 3\nalpha = 1\njson = true\n')
     written = (*SMALL, "--budget", "4", "--alpha", "1", "--json")
     asked = lines("alpha", "gamma alpha delta")
     for command, text in (("generate", asked), ("refine", asked), ("infill", asked.replace("alpha", "[alpha]"))):
@@ -264,7 +264,7 @@ RUNS = {
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(fake: None, name: str, tmp_path: Path) -> None:
     file, (method, text) = tmp_path / "mine.py", RUNS[name]
     file.write_text(STOPPING.format(call=5, error="KeyboardInterrupt"))
-    options = ("--json", "--method", method, "--reward", f"{file}:stopping")
+    options = ("--json", "--sampler", method, "--reward", f"{file}:stopping")
     result = call(name, *options, text=text)
     refused(result, "interrupted; the texts so far are written: go on from these lines with `iterref refine`", code=1)
     entries = [json.loads(line) for line in result.stdout.splitlines()]
@@ -273,7 +273,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(fake: None, name: s
         assert entry["reward"] == 0.5 * len(entry["text"]) and entry["cost"]["nfe"] < 30
     file.write_text(STOPPING.format(call=0, error="KeyboardInterrupt"))
     method = RUNS["refine"][0]
-    again = call("refine", "--json", "--method", method, "--reward", f"{file}:stopping", text=result.stdout)
+    again = call("refine", "--json", "--sampler", method, "--reward", f"{file}:stopping", text=result.stdout)
     assert again.exit_code == 0 and len(again.stdout.splitlines()) == 2, again.output
 
 
@@ -281,7 +281,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(fake: None, name: s
 def test_ctrl_c_before_any_text_is_finished_writes_none(fake: None, name: str, tmp_path: Path) -> None:
     file, (method, text) = tmp_path / "mine.py", RUNS[name]
     file.write_text(STOPPING.format(call=1, error="KeyboardInterrupt"))
-    result = call(name, "--method", method, "--reward", f"{file}:stopping", text=text)
+    result = call(name, "--sampler", method, "--reward", f"{file}:stopping", text=text)
     refused(result, "interrupted; no text was finished and none is written: start again", code=1)
     assert result.stdout == ""
 
@@ -289,7 +289,7 @@ def test_ctrl_c_before_any_text_is_finished_writes_none(fake: None, name: str, t
 def test_a_reward_that_fails_in_an_edit_exits_with_1_and_loses_nothing(fake: None, tmp_path: Path) -> None:
     file, (method, text) = tmp_path / "mine.py", RUNS["refine"]
     file.write_text(STOPPING.format(call=5, error="OSError('tired')"))
-    result = call("refine", "--method", method, "--reward", f"{file}:stopping", text=text)
+    result = call("refine", "--sampler", method, "--reward", f"{file}:stopping", text=text)
     refused(result, "the reward raised OSError (tired)", code=1)
     assert len(result.stdout.splitlines()) == 2
 

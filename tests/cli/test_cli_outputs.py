@@ -24,7 +24,7 @@ from tests.support.commands import call, refused
 from tests.support.fakes import FakeModel
 
 METHOD = "iterref:steps=2,moves=3,tries=3"
-SMALL = ("--method", METHOD, "--reward", "length:2")
+SMALL = ("--sampler", METHOD, "--reward", "length:2")
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_the_input_is_no_output(no_model: None, command: str, tmp_path: Path) ->
     link.symlink_to(file)
     content = line(document="one", text="[alpha]")
     file.write_text(content)
-    more = ("--method", "iterref", "--method", "smc", "--budget", "4") if name == "compare" else ()
+    more = ("--sampler", "iterref", "--sampler", "smc", "--budget", "4") if name == "compare" else ()
     for path in (file, link):
         refused(call(name, str(file), option, str(path), *more), "is the input, which would be lost: name another file")
     assert file.read_text() == content
@@ -134,7 +134,7 @@ def test_a_reward_that_goes_to_another_folder_takes_no_output_along(
     file = tmp_path / "moving.py"
     body = f"    os.chdir({str(there)!r})\n    return [1.0] * len(completions)\n"
     file.write_text(f"import os\ndef f(completions):\n{body}")
-    done = call("generate", "--method", METHOD, "--reward", f"{file}:f", "--out", "out.txt", text="one\n")
+    done = call("generate", "--sampler", METHOD, "--reward", f"{file}:f", "--out", "out.txt", text="one\n")
     assert done.exit_code == 0, done.output
     assert os.listdir(here) == ["out.txt"] and os.listdir(there) == []
 
@@ -143,7 +143,7 @@ def test_a_reward_that_ends_the_process_is_an_error(fake: None, tmp_path: Path) 
     """Before, the command ended with exit code 0 and without texts."""
     file = tmp_path / "ending.py"
     file.write_text("import sys\ndef f(completions):\n    sys.exit(0)\n")
-    done = call("generate", "--method", METHOD, "--reward", f"{file}:f", text="one\n")
+    done = call("generate", "--sampler", METHOD, "--reward", f"{file}:f", text="one\n")
     refused(done, "the reward raised SystemExit (0) in a call for row 0", code=1)
 
 
@@ -259,7 +259,7 @@ def test_a_rerun_after_ctrl_c_gives_the_file_of_the_undisturbed_run(
     monkeypatch.setattr(runs, "PART", 2)
     out, (method, lines) = tmp_path / "out.jsonl", RUNS[name]
     reward, quiet = stopping(tmp_path, 5 if name == "infill" else 17, error)
-    command = (name, "--json", "--method", method, "--out", str(out), "--reward", reward)
+    command = (name, "--json", "--sampler", method, "--out", str(out), "--reward", reward)
     text = "".join(lines)
     quiet.touch()
     assert call(*command, text=text).exit_code == 0
@@ -318,7 +318,7 @@ def test_another_run_does_not_go_on_in_the_file(fake: None, tmp_path: Path, monk
     (model / "config.json").write_text("{}")
     (model / "model.safetensors").write_bytes(b"weights")
     reward, quiet = stopping(tmp_path, 5)
-    command = ("generate", "--json", "--method", LONG, "--out", str(out), "--model", str(model), "--reward", reward)
+    command = ("generate", "--json", "--sampler", LONG, "--out", str(out), "--model", str(model), "--reward", reward)
     text = line(document="one") + line(document="one two")
     assert call(*command, text=text).exit_code == 1
     reached, told = out.read_bytes(), "holds the unfinished texts of another command"
@@ -347,7 +347,7 @@ def test_a_prompt_of_a_later_part_is_refused_first(
     file = tmp_path / "mine.py"
     file.write_text("def never(completions, prompts):\n"
                     "    return [float('-inf') if 'two' in prompt else 1.0 for prompt in prompts]\n")  # fmt: skip
-    command = ("--method", METHOD, "--reward", f"{file}:never")
+    command = ("--sampler", METHOD, "--reward", f"{file}:never")
     refused(call("generate", *command, text="one\n" * 3 + "much too long a prompt for this\n"), "prompt 3 has 7 words")
     texts = line(document="one", text="alpha") * 3 + line(document="one " * 7, text="alpha")
     refused(call("refine", *command, text=texts), "prompt 3 has 7 words")
@@ -360,14 +360,14 @@ def test_a_run_that_broke_off_within_its_drafts_keeps_them(fake: None, tmp_path:
     for method in ("iterref:steps=3,moves=9", "smc:particles=2,steps=4"):
         reward, quiet = stopping(tmp_path, 1)
         quiet.unlink(missing_ok=True)
-        command = ("generate", "--json", "--method", method, "--reward", reward)
+        command = ("generate", "--json", "--sampler", method, "--reward", reward)
         done = call(*command, text="one\none two\n")
         refused(done, "interrupted; the texts so far are written: go on from these lines with `iterref refine`", code=1)
         found = entries(done.stdout)
         assert [each["document"] for each in found] == ["one", "one two"]
         assert all(each["text"] is not None and each["reward"] is None for each in found)
         quiet.touch()  # and the advice works
-        command = ("refine", "--json", "--method", "iterref:moves=2", "--reward", reward)
+        command = ("refine", "--json", "--sampler", "iterref:moves=2", "--reward", reward)
         again = call(*command, text=done.stdout)
         assert again.exit_code == 0 and all(each["reward"] is not None for each in entries(again.stdout)), again.output
 
@@ -381,7 +381,7 @@ def test_the_pool_s_drafts_are_kept_before_the_method_has_any(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(IterRef, "init", stops)
-    done = call("generate", "--json", "--method", METHOD, "--reward", "consensus:n=3", text="one\none two\n")
+    done = call("generate", "--json", "--sampler", METHOD, "--reward", "consensus:n=3", text="one\none two\n")
     assert done.exit_code == 1 and "the texts so far are written" in done.stderr, done.output
     assert all(each["reward"] is None and each["tokens"] for each in entries(done.stdout))
 

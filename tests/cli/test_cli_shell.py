@@ -26,7 +26,7 @@ from tests.support.commands import METHOD, call, refused
 from tests.support.fakes import FakeModel
 
 ROOT = Path(__file__).parents[2]
-SMALL = ("--method", METHOD, "--reward", "length:2")
+SMALL = ("--sampler", METHOD, "--reward", "length:2")
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_terminal_shows_a_bar_and_ctrl_c_keeps_what_is_finished(tmp_path: Path
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     method = "iterref:steps=2,moves=3000,tries=2,decisions=1,early=0"
-    arguments = ["generate", str(tmp_path / "prompts.txt"), "--json", "--method", method, "--reward", f"{file}:slow"]
+    arguments = ["generate", str(tmp_path / "prompts.txt"), "--json", "--sampler", method, "--reward", f"{file}:slow"]
     running = subprocess.Popen(
         [sys.executable, "-c", CHILD, *arguments], cwd=ROOT, stdin=slave, stdout=subprocess.PIPE, stderr=slave,
         start_new_session=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
@@ -135,7 +135,7 @@ FAILING = {
     ("demo",): ("iterref.demo", "run_demo", []),
     ("train",): ("iterref.training", "train", [__file__, "--out", "model"]),
     ("check",): ("iterref.check", "check_model", ["tiny-news", "pairs.jsonl"]),
-    ("compare",): ("iterref.comparison", "compare", ["prompts.txt", "--method", "smc", "--budget", "4"]),
+    ("compare",): ("iterref.comparison", "compare", ["prompts.txt", "--sampler", "smc", "--budget", "4"]),
 }
 
 
@@ -263,13 +263,13 @@ def test_every_command_takes_all_its_options_from_a_file(path: tuple[str, ...], 
 def test_options_that_may_be_given_again_are_lists_or_one_value(fake: None, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     base = 'budget = 4\ncount = 2\nreward = "length:2"\njson = true\n'
-    file.write_text(base + 'method = ["ancestral:steps=1", "ancestral:steps=2"]\n')
+    file.write_text(base + 'sampler = ["ancestral:steps=1", "ancestral:steps=2"]\n')
     done = call("compare", "--config", str(file))
     assert done.exit_code == 0 and len(json.loads(done.stdout)["entries"]) == 2, done.output
-    file.write_text(base + 'method = "ancestral"\n')
+    file.write_text(base + 'sampler = "ancestral"\n')
     refused(call("compare", "--config", str(file)), "at least two methods")
-    file.write_text(base + 'method = ["ancestral", true]\n')
-    refused(call("compare", "--config", str(file)), "run.toml: method is a string, got True")
+    file.write_text(base + 'sampler = ["ancestral", true]\n')
+    refused(call("compare", "--config", str(file)), "run.toml: sampler is a string, got True")
 
 
 def test_a_file_gives_required_options_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,3 +283,17 @@ def test_a_file_gives_required_options_too(tmp_path: Path, monkeypatch: pytest.M
     assert done.exit_code == 0, done.output
     [(config, resume)] = asked
     assert (config.out, config.steps, config.matrix_rate, config.normalise, resume) == ("model", 60, 0.1, False, False)
+
+
+# --- options of before ------------------------------------------------------------------------------------------------
+
+
+def test_an_option_of_before_still_works_and_says_its_name(fake: None, tmp_path: Path) -> None:
+    now = call("generate", *SMALL, text="one\n")
+    before = call("generate", *[part.replace("--sampler", "--method") for part in SMALL], text="one\n")
+    assert before.exit_code == 0 and before.stdout == now.stdout
+    assert before.stderr == "the option --method is called sampler now: use that\n" and now.stderr == ""
+    assert call("generate", "--method=nonsense", text="one\n").exit_code == 2
+    (tmp_path / "run.toml").write_text('method = "ancestral:steps=2"\n')
+    told = call("generate", "--model", "tiny-books", "--config", str(tmp_path / "run.toml"), text="one\n")
+    assert told.exit_code == 0 and told.stderr == "the key method is called sampler now: use that\n"

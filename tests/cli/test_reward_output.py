@@ -40,7 +40,7 @@ def test_prints_of_a_reward_do_not_reach_the_results(command: str, talks: Path) 
     method = METHOD if command == "generate" else "iterref:moves=2,tries=2"
     lines = "one\ntwo\n" if command == "generate" else '{"text": "alpha"}\n{"text": "beta"}\n'
     found = CliRunner().invoke(
-        cli.main, [command, "--reward", f"{talks}:talk", "--method", method, "--json"], input=lines
+        cli.main, [command, "--reward", f"{talks}:talk", "--sampler", method, "--json"], input=lines
     )
     assert found.exit_code == 0, found.output
     assert [sorted(json.loads(line)) for line in found.stdout.splitlines()]  # every line is JSON
@@ -62,7 +62,7 @@ def test_prints_of_subprocesses_do_not_reach_them_either(capfd: pytest.CaptureFi
 
 def test_rows_for_which_every_text_is_forbidden_are_told(talks: Path) -> None:
     found = CliRunner().invoke(
-        cli.main, ["generate", "--reward", f"{talks}:second", "--method", METHOD, "--json"], input="one\ntwo\n"
+        cli.main, ["generate", "--reward", f"{talks}:second", "--sampler", METHOD, "--json"], input="one\ntwo\n"
     )
     assert [json.loads(line)["reward"] for line in found.stdout.splitlines()] == [0.0, None]
     assert "row 1: the reward forbade every text (-inf)" in found.stderr

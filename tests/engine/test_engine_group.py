@@ -93,7 +93,7 @@ def judge(completions, prompts):
     return [-abs(len(text) - 11.0) for text in completions]
 """
 PROMPTS = ["cat", "the dog ran the cat", "the man", "cat cat", *(f"cat {'the ' * k}man" for k in range(6))]
-OPTIONS = ["--length", "5", "--method", "best_of_n:steps=3,n=2", "--job-rows", "2", "--retries", "0"]
+OPTIONS = ["--length", "5", "--sampler", "best_of_n:steps=3,n=2", "--job-rows", "2", "--retries", "0"]
 
 
 def command(tmp_path: Path, out: str, seconds: float) -> tuple[list[str], list[str]]:

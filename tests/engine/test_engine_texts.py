@@ -184,12 +184,12 @@ def test_code_beside_a_reward_and_weights_of_a_reward_are_told_too(tmp_path: Pat
 
 def test_the_command_writes_a_folder_and_goes_on_in_it(fake: None, tmp_path: Path) -> None:
     out = tmp_path / "results"
-    command = ["generate", "--engine", "local", "--out", str(out), "--job-rows", "2", "--method", METHOD]
+    command = ["generate", "--engine", "local", "--out", str(out), "--job-rows", "2", "--sampler", METHOD]
     done = call(*command, "--reward", "length:2", text=lines(*PROMPTS))
     assert done.exit_code == 0, done.output
     assert "results.jsonl and results.parquet, 5 rows; " in done.stdout and "rows/s by 1 worker" in done.stdout
     found = objects(out / "results.jsonl")
-    plain = call("generate", "--json", "--method", METHOD, "--reward", "length:2", text=lines(*PROMPTS))
+    plain = call("generate", "--json", "--sampler", METHOD, "--reward", "length:2", text=lines(*PROMPTS))
     assert [(each["document"], each["text"], each["reward"]) for each in found] == [
         (each["document"], each["text"], each["reward"]) for each in map(json.loads, plain.stdout.splitlines())
     ]
@@ -214,7 +214,7 @@ FIELDS = [
 def test_the_folder_carries_all_fields_and_the_next_command_reads_it(fake: None, tmp_path: Path) -> None:
     """As `--json` does: ids and columns, TRL's names, tokens; a field of mixed types is JSON in the Parquet file."""
     text = "".join(json.dumps(line) + "\n" for line in FIELDS)
-    common = ("--method", METHOD, "--reward", "length:2")
+    common = ("--sampler", METHOD, "--reward", "length:2")
     out = tmp_path / "out"
     done = call("generate", "--engine", "local", "--out", str(out), "--job-rows", "2", *common, text=text)
     assert done.exit_code == 0, done.output
@@ -228,7 +228,7 @@ def test_the_folder_carries_all_fields_and_the_next_command_reads_it(fake: None,
     assert [{**line, **{name: json.loads(line[name]) if not isinstance(line[name], str) or line[name] != "two"
                         else "two" for name in texts}} for line in packed] == found  # fmt: skip
     for file in ("results.jsonl", "results.parquet"):
-        again = call("refine", str(out / file), "--json", "--method", "iterref:moves=2", "--reward", "length:2")
+        again = call("refine", str(out / file), "--json", "--sampler", "iterref:moves=2", "--reward", "length:2")
         assert again.exit_code == 0, again.output
         for line, own in zip(read(again.stdout), FIELDS, strict=True):
             assert line["id"] == own["id"] and line["place"] == own["place"]
@@ -245,7 +245,7 @@ def test_an_engine_s_answers_have_at_most_the_new_tokens_of_generate_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, text = families.folder(tmp_path, "llada"), "cat\nthe dog ran the cat\n"
-    command = ["generate", "--model", str(model), "--method", "best_of_n:steps=2,n=2", "--reward", "length:2"]
+    command = ["generate", "--model", str(model), "--sampler", "best_of_n:steps=2,n=2", "--reward", "length:2"]
     plain = call(*command, "--json", "--max-new-tokens", "3", text=text)
     assert plain.exit_code == 0, plain.output
     assert [len(json.loads(line)["tokens"]) for line in plain.stdout.splitlines()] == [3, 3]
@@ -268,7 +268,7 @@ def test_rows_that_were_set_aside_make_exit_code_1_and_can_be_tried_again(fake: 
     body = "def judge(completions, prompts):\n    assert 'one two' not in prompts, 'no such judge'\n"
     file.write_text(body + "    return [float(len(text)) for text in completions]\n")
     out = tmp_path / "results"
-    command = ["generate", "--engine", "local", "--out", str(out), "--method", METHOD, "--reward", f"{file}:judge"]
+    command = ["generate", "--engine", "local", "--out", str(out), "--sampler", METHOD, "--reward", f"{file}:judge"]
     refused(call(*command, text=lines(*PROMPTS)), "1 of 5 rows were set aside with their errors", code=1)
     [failed] = objects(out / "failed.jsonl")
     assert failed["row"] == 1 and failed["text"] is None and "no such judge" in failed["error"]
@@ -280,7 +280,7 @@ def test_rows_that_were_set_aside_make_exit_code_1_and_can_be_tried_again(fake: 
 
 def test_a_corrected_line_is_gone_on_with_and_named(fake: None, tmp_path: Path) -> None:
     out = tmp_path / "results"
-    command = ["generate", "--engine", "local", "--out", str(out), "--job-rows", "2", "--method", METHOD]
+    command = ["generate", "--engine", "local", "--out", str(out), "--job-rows", "2", "--sampler", METHOD]
     command += ["--reward", "length:2"]
     wrong = lines(*PROMPTS[:3], "much too long a prompt for this", "one")
     refused(call(*command, text=wrong), "1 of 5 rows were set aside with their errors", code=1)
@@ -305,7 +305,7 @@ def test_a_corrected_line_is_gone_on_with_and_named(fake: None, tmp_path: Path) 
 def test_a_folder_that_cannot_be_made_or_written_is_one_sentence(
     fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ["generate", "--engine", "local", "--method", METHOD, "--reward", "length:2"]
+    command = ["generate", "--engine", "local", "--sampler", METHOD, "--reward", "length:2"]
     (tmp_path / "file").touch()
     for wrong in (tmp_path / "file", tmp_path / "file" / "out"):
         refused(call(*command, "--out", str(wrong), text="one\n"), f"{wrong} cannot be made a folder (")
@@ -337,7 +337,7 @@ def test_a_folder_that_cannot_be_made_or_written_is_one_sentence(
         (["--engine", "rank"], "needs RANK below WORLD_SIZE in the environment"),
         (["--engine", "local", "--model", "tiny-olds"], "'tiny-olds' is no folder here"),
         (["--engine", "local", "--reward", "consensu"], "did you mean 'consensus'"),
-        (["--engine", "local", "--method", "iteref"], "did you mean 'iterref'"),
+        (["--engine", "local", "--sampler", "iteref"], "did you mean 'iterref'"),
         (["--engine", "local", "--budget", "2"], "leaves no room after the 128 NFE of the drafts"),
         (["--workers", "2"], "--workers belongs to an engine: say --engine local"),
         (["--retry-failed"], "--retry-failed belongs to an engine"),
@@ -355,7 +355,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     def pressed(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    command = ["generate", "--engine", "local", "--out", str(tmp_path), "--method", METHOD, "--reward", "length:2"]
+    command = ["generate", "--engine", "local", "--out", str(tmp_path), "--sampler", METHOD, "--reward", "length:2"]
     with monkeypatch.context() as patched:
         patched.setattr("iterref.engine.drive.drive", pressed)
         refused(call(*command, text="one\n"), f"interrupted; what is finished is kept in {tmp_path}: rerun", code=1)
@@ -371,7 +371,7 @@ def test_two_processes_with_the_bundled_model(tmp_path: Path) -> None:
 
 
 def test_ranks_share_the_jobs_of_a_command(fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ["generate", "--engine", "rank", "--out", str(tmp_path), "--job-rows", "2", "--method", METHOD]
+    command = ["generate", "--engine", "rank", "--out", str(tmp_path), "--job-rows", "2", "--sampler", METHOD]
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, told in (("1", "rank 1 of 2 has made its rows; 3 rows of others are missing"), ("0", "5 rows; ")):
         monkeypatch.setenv("RANK", rank)

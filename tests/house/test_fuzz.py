@@ -173,7 +173,7 @@ def typed(text: str) -> str:
 @example("iterref:span=nan")
 @example("smc:particles=1000000000")
 def test_methods_are_run_or_refused_in_one_sentence(method: str) -> None:
-    refusal("generate", "--reward", "length", f"--method={typed(method)}")
+    refusal("generate", "--reward", "length", f"--sampler={typed(method)}")
     told(lambda: sampler_from_string(method))
 
 
@@ -185,7 +185,7 @@ def test_methods_are_run_or_refused_in_one_sentence(method: str) -> None:
 @example("nan", "iterref")
 @example("64,1e400", "iterref")
 def test_budgets_are_spent_or_refused_in_one_sentence(budget: str, method: str) -> None:
-    refusal("generate", "--reward", "length", "--method", method, f"--budget={typed(budget)}")
+    refusal("generate", "--reward", "length", "--sampler", method, f"--budget={typed(budget)}")
 
 
 @FEW
@@ -195,7 +195,7 @@ def test_budgets_are_spent_or_refused_in_one_sentence(budget: str, method: str) 
 @example("http://[::1")
 @example("http://user:password@host/")
 def test_rewards_are_taken_or_refused_in_one_sentence(reward: str) -> None:
-    sentence = refusal("generate", "--method", "ancestral", f"--reward={typed(reward)}")
+    sentence = refusal("generate", "--sampler", "ancestral", f"--reward={typed(reward)}")
     assert "password" not in sentence
 
 

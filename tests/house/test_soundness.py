@@ -238,6 +238,6 @@ def test_lines_and_numbers_that_lie_are_exit_code_2(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(loading, "load", fake)
     asked = ("generate", "--reward", "length")
     refused(call(*asked, text='{"document": "one"}\n{"document": "\0"}\n'), "line 2 of the input holds the byte NUL")
-    refused(call(*asked, "--method", "iterref:steps=99999999", text="one"), "iterref:steps is at most 1048576, got")
+    refused(call(*asked, "--sampler", "iterref:steps=99999999", text="one"), "iterref:steps is at most 1048576, got")
     refused(call(*asked, "--budget", "1e9", text="one"), "is for more than 1048576 calls a text")
     refused(call("generate", "--reward", "https://", text="one"), "is no address of a reward server")

@@ -70,7 +70,7 @@ def test_commands_and_engines_spread_a_model(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("iterref.loading.load", noted)
     model = ["--model", str(folder(tmp_path, "llada")), "--length", "5"]
-    command = ["generate", *model, "--method", "best_of_n:steps=3,n=2", "--reward", "length:2"]
+    command = ["generate", *model, "--sampler", "best_of_n:steps=3,n=2", "--reward", "length:2"]
     spread = ["--device-map", "auto", "--max-memory", "cpu=4KB"]
     engine = ["--engine", "local", "--job-rows", "1", "--workers", "2", "--gpus", "0"]
     text, found = "\n".join(PROMPTS) + "\n", []

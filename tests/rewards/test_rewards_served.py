@@ -432,7 +432,7 @@ def test_the_server_in_the_documents_answers() -> None:
 def test_the_command_line_takes_an_address(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "load", lambda name=None, **place: FakeModel())
     server = serve()
-    asked = ("generate", "--json", "--method", "iterref:steps=2,moves=2", "--reward")
+    asked = ("generate", "--json", "--sampler", "iterref:steps=2,moves=2", "--reward")
     text = json.dumps({"document": "one", "tone": "warm"}) + "\n"
     done = call(*asked, server.url, text=text)
     entry = json.loads(done.stdout)

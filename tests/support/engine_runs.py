@@ -22,7 +22,7 @@ from tests.support.commands import METHOD
 from tests.support.engine_work import made, table
 
 VIEWS = ("results.jsonl", "results.parquet")
-REAL = ["--method", METHOD, "--reward", "length:4", "--job-rows", "1", "--workers", "2"]
+REAL = ["--sampler", METHOD, "--reward", "length:4", "--job-rows", "1", "--workers", "2"]
 NEWS = ["police arrested two men .", "a lorry overturned on the coast road .", "trains run again on tuesday ."]
 
 
