@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from iterref.sources import lineage, options_of, parsed, paths, source_of
 
 ROOMS = {"samplers": "method", "rewards": "reward", "models": "model family"}  # and what one is called
+CLOSE = 0.6  # the share of letters from which on a name is taken for a slip of another
 OF_EVERY_MODEL = ("length", "dtype", "device", "revision")  # options of `iterref.load`, no family's own
 
 
@@ -100,15 +101,24 @@ def read_config(folder: Path) -> dict[str, Any]:
 def unknown(kind: str, name: str, known: Collection[str], *forms: str) -> ValueError:
     """What to raise for a name that is not there, or is no form like FILE.py:NAME."""
     return ValueError(
-        f"unknown {kind} {name!r}: did you mean {nearest(name, known)!r}? It is one of {', '.join([*known, *forms])}"
+        f"unknown {kind} {name!r}{did_you_mean(name, known)} It is one of {', '.join([*known, *forms])}"
     )
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """What to say behind an unknown name: the known one that is meant, where one is close enough to be."""
+    from rapidfuzz.distance import DamerauLevenshtein
+
+    near, given = nearest(name, known), name.lower()
+    close = DamerauLevenshtein.normalized_similarity(given, near.lower()) >= CLOSE or (len(near) > 3 and near in given)
+    return f": did you mean {near!r}?" if close else "."
 
 
 def nearest(name: str, known: Collection[str]) -> str:
     """The known name that is most like another."""
     from rapidfuzz.process import extractOne
 
-    match = extractOne(name, list(known))
+    match = extractOne(name.lower(), list(known))
     return str(match[0]) if match else next(iter(known), "")
 
 

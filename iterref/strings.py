@@ -13,7 +13,7 @@ from math import isnan
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from iterref.registry import nearest
+from iterref.registry import did_you_mean, nearest
 
 OPTION = re.compile(r"\s*[A-Za-z_]\w*\s*=")
 MOST = 2**20  # of a whole number: no run is that long
@@ -33,7 +33,7 @@ def read(name: str, given: Sequence[tuple[str, str]], hints: Mapping[str, Any]) 
     for option, value in given:
         if option not in hints:
             raise ValueError(
-                f"{name}: unknown option {option!r}: did you mean {nearest(option, hints)!r}? "
+                f"{name}: unknown option {option!r}{did_you_mean(option, hints)} "
                 f"The options are {', '.join(hints)}"
             )
         if option in values:

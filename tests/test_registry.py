@@ -19,6 +19,7 @@ from iterref import registry
 from iterref.cli import main
 from iterref.cli.listed import contents
 from iterref.engine.manifest import model_told
+from iterref.registry import did_you_mean, names
 from iterref.sources import REQUIRED, declared, options_of
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -179,3 +180,11 @@ def test_a_configuration_is_told_by_its_name_before_its_keys() -> None:
     assert registry.family_of({"_class_name": "AmusedPipeline"}) == "amused"
     assert registry.family_of({"format": "iterref-summarizer-1"}) == "tiny_news"
     assert {name for name in contents("models") if name.islower()} >= {"tiny-news", "mdlm"}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("iteref", "iterref"), ("best-of-n", "best_of_n"), ("ITERREF", "iterref"), ("smcc", "smc")]
+)
+def test_a_slip_is_told_from_another_word(name: str, meant: str) -> None:
+    assert did_you_mean(name, names()) == f": did you mean {meant!r}?"
+    assert did_you_mean("langevin", names()) == did_you_mean("x", names()) == "."

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from iterref.cli.refusals import refusals
-from iterref.registry import nearest
+from iterref.registry import did_you_mean
 
 RENAMED = {"method": "sampler"}  # options of before, which still work for one release
 
@@ -64,7 +64,8 @@ def _defaults(context: click.Context, parameter: click.Parameter, file: Path | N
         read = {renamed(key.replace("_", "-"), "key "): value for key, value in written.items()}
         for key, value in read.items():
             if key not in known:
-                raise ValueError(f"{file}: unknown key {key!r}: did you mean {nearest(key, known)!r}?")
+                told = f"{file}: unknown key {key!r}{did_you_mean(key, known)}"
+                raise ValueError(f"{told} It is one of {', '.join(known)}")
             read[key] = _checked(value, known[key], f"{file}: {key}")
         context.default_map = {str(known[key].name): value for key, value in read.items()}
 
