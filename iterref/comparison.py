@@ -211,7 +211,7 @@ def compare(
                 shared[seed] = replaced(asked, partial(_drawn, pools))
             result = generate(
                 model, prompts, reward=shared[seed], sampler=named[name], budget=limits[limit], seed=seed,
-                rows=identities, columns=columns, alpha=alpha, start=start, **drawing,
+                rows=identities, columns=columns, alpha=alpha, start=start, watch=(), **drawing,
             )  # fmt: skip
             found.setdefault((name, limit), []).append(result)
     entries = {key: _entry(*key, results) for key, results in found.items()}

@@ -55,6 +55,8 @@ from iterref.sampling import Progress, sample
 
 # The method unless another is given, and alpha for methods that do not find one (docs/defaults.md).
 DEFAULT, ALPHA = "auto", 0.1
+# Rows that are watched where nothing is said, in runs of so many positions: what a page needs for its slider.
+WATCHED = 8, 2048
 
 
 def generate(
@@ -75,7 +77,7 @@ def generate(
     columns: Mapping[str, Sequence[Any]] | None = None,
     num_return_sequences: int = 1,
     max_new_tokens: int | None = None,
-    watch: Sequence[int] = (),
+    watch: Sequence[int] | None = None,
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
     log_likelihood: bool = False,
@@ -99,7 +101,8 @@ def generate(
     models that write answers of any length. `temperature` sharpens the model below 1. `forbidden` lists tokens that are
     never written, `start="drafts"` refines, with all the NFE that the pool leaves, the draft that agrees most with the
     others, in place of a draft of the method's own. `columns` holds further arguments of the reward, one entry a prompt
-    each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the trace keeps, and `callback`
+    each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the trace keeps (the first
+    8 of a run of up to 2,048 positions unless given), and `callback`
     is called with a `Progress` after every step. `log_likelihood` has the model's own log-likelihood of the texts
     reported in the result, outside the budget.
 
@@ -114,11 +117,11 @@ def generate(
     if max_new_tokens is not None:
         size = whole_number("max_new_tokens", max_new_tokens, "pass how many tokens an answer has at the most")
         model = text_model(model).with_length(size)
-    identities = checked_rows(seed, rows, watch, batch)
+    identities = checked_rows(seed, rows, () if watch is None else watch, batch)
     options = checked_options(
         seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
     )
-    given = checked_options(sampler=sampler, budget=budget, start=start, watch=watch, callback=callback)
+    given = checked_options(sampler=sampler, budget=budget, start=start, watch=watch or (), callback=callback)
     copies = whole_number("num_return_sequences", num_return_sequences, "pass how many texts a prompt is to have")
     if copies < 1:
         raise ValueError(f"num_return_sequences must be at least 1, got {copies}")
@@ -130,6 +133,8 @@ def generate(
     passes = posed.problem.denoiser.passes
     if passes > 1:
         method = fitted(unfitted, given["budget"], judged + posed.asked, passes)
+    if watch is None:
+        given["watch"] = range(min(WATCHED[0], batch) if posed.problem.canvas.numel() <= WATCHED[1] else 0)
     try:
         result = sample(
             method, posed.problem.repeated(copies), seed=options["seed"], rows=identities, copies=copies,

@@ -68,7 +68,7 @@ def texts(model: Any, reward: Any, options: Mapping[str, Any], batch: Batch) -> 
 
     rows, prompts = list(batch.rows), list(batch.prompts)
     try:
-        result = generate(model, prompts, reward=reward, rows=rows, columns=batch.columns, **options)
+        result = generate(model, prompts, reward=reward, rows=rows, columns=batch.columns, watch=(), **options)
     except RewardError as error:
         raise Poison(said(error.__cause__ or error)) from error
     except (ValueError, TypeError) as error:

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 # Pages whose code is meant to run as it stands, block after block (the README's is run by test_dependencies.py). Others
 # show parts, with names of the reader's own.
-RUNNABLE = ("docs/quickstart.md", "docs/extending.md", "docs/migration.md")
+RUNNABLE = ("docs/quickstart.md", "docs/recipes.md", "docs/extending.md", "docs/migration.md")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!\w+:)([^)\s]+)\)")
 
