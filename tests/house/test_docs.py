@@ -220,7 +220,11 @@ def test_the_code_of_a_page_runs_as_it_stands(
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "page.py").write_text("\n".join(blocks), encoding="utf-8")
     runpy.run_path(str(tmp_path / "page.py"))
-    assert capsys.readouterr().out.strip()
+    printed = capsys.readouterr().out
+    assert printed.strip()
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for shown in re.findall(r"```python\n[^`]*```\n\n```\n(.*?)```", text, re.DOTALL):  # what a block is said to print
+        assert shown in printed
 
 
 def example(name: str) -> str:

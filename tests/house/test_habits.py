@@ -52,6 +52,28 @@ def test_everything_that_is_asked_for_is_pinned_once() -> None:
     assert asked - {name(pin) for pin in pins} <= {"iterref"}  # its own extras
 
 
+def test_the_licences_of_weights_and_packages_are_listed() -> None:
+    listed = (ROOT / "WEIGHTS.md").read_text(encoding="utf-8")
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "iterref").rglob("*.safetensors")}
+    assert folders == set(re.findall(r"^\| `(iterref/[\w/-]+)` \|", listed, re.M))
+    extras = PROJECT["project"]["optional-dependencies"]
+    users = {name: asked for name, asked in extras.items() if name not in ("all", "docs", "dev")}
+    wanted = {(one, "always") for one in PROJECT["project"]["dependencies"]}
+    wanted |= {(one, f"`{name}`") for name, asked in users.items() for one in asked}
+    found = set(re.findall(r"^\| ([\w-]+) \| (always|`\w+`) \| \S", listed, re.M))
+    assert found == {(re.split(r"[\[<>=!~]", one)[0], extra) for one, extra in wanted}
+
+
+def test_a_release_is_checked_and_published_without_a_token() -> None:
+    told = read(".github/workflows/release.yml")
+    assert told[True]["push"]["tags"] == ["v*"]  # YAML reads `on` as true
+    steps = [str(step.get("run", "")) for step in told["jobs"]["build"]["steps"]]
+    assert any("twine check --strict" in step and "hatchling version" in step for step in steps)
+    assert told["permissions"] == {"contents": "read"}
+    assert told["jobs"]["publish"]["permissions"] == {"id-token": "write"}
+    assert "secrets" not in (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+
+
 # --- hooks ------------------------------------------------------------------------------------------------------------
 
 

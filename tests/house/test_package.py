@@ -82,7 +82,7 @@ def test_the_wheel_holds_the_package_with_its_weights_and_data_and_nothing_else(
     assert inside == sources(ROOT)
     for kind, least in {".safetensors": 5, ".py": 100, "tokenizer.json": 4, ".jsonl": 1, ".js": 1, ".css": 1}.items():
         assert sum(name.endswith(kind) for name in inside) >= least
-    assert f"{OURS}.dist-info/licenses/LICENSE" in names
+    assert {f"{OURS}.dist-info/licenses/{name}" for name in ("LICENSE", "WEIGHTS.md")} <= names
     assert told["Version"] == iterref.__version__ and told["License-Expression"] == "Apache-2.0"
     assert any(name.startswith("torch") for name in told.get_all("Requires-Dist", []))
 
