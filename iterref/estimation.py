@@ -36,8 +36,8 @@ from iterref.noise import absorbing, uniform
 from iterref.numbers import whole_number
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.rewards.algebra import replaced
 from iterref.rewards.consensus import Consensus
+from iterref.rewards.mixtures import replaced
 from iterref.run import Run, most_rows
 from iterref.samplers.base import Sampler
 from iterref.samplers.best_of_n import BestOfN

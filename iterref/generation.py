@@ -46,8 +46,8 @@ from iterref.fence import fenced
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
-from iterref.rewards.algebra import replaced
 from iterref.rewards.base import Reward, RewardError
+from iterref.rewards.mixtures import replaced
 from iterref.rewards.text import TextReward, bind_reward, text_ids
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from iterref.rewards.lexical import Lexical
     from iterref.rewards.likelihood import SelfLikelihood
     from iterref.rewards.memory import Memory, Remembered
+    from iterref.rewards.partial import with_partial
     from iterref.rewards.perplexity import Perplexity
     from iterref.rewards.rouge import Rouge, RougeAgainst, report_rouge, report_rouge_rows
     from iterref.rewards.served import Served

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iterref.rewards.algebra import Composable, as_reward
+from iterref.rewards.algebra import Composable, as_reward, values_states
 from iterref.rewards.base import Reward
 
 Key = TypeVar("Key", bound=Hashable)
@@ -84,6 +84,13 @@ class Remembered(Composable):
         self.reward = as_reward(reward)
         self.asked = self.evaluated = 0
         self._memory: Memory[bytes, float] = Memory(limit)
+        self.has_partial = values_states(self.reward)
+
+    def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
+        """As the reward's own; not remembered here, but by the run."""
+        assert isinstance(self.reward, Composable)
+        values: Tensor = self.reward.partial(tokens, masked, rows)
+        return values
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) float64. Raises `RewardError` as the reward does."""

@@ -14,7 +14,12 @@ VARIANTS: dict[str, list[str]] = {
     "auto": ["nfe=20", "nfe=60,calls=200", "total=90,price=0.5", "nfe=24,race=0.9,steps=4"],
     "beam": ["width=2,chains=2", "guesses=4,probes=0", "moves=2,span=0.5+1.0,guesses=3", "sure=0.5,block_length=2"],
     "best_of_n": ["order=bounded,bound=0.9"],
-    "growth": ["candidates=3,tries=2", "candidates=2,chains=2,moves=3", "objective=maximise,anneal=0.5,span_steps=1"],
+    "growth": [
+        "candidates=3,tries=2",
+        "value=partial,steps=3",
+        "candidates=2,chains=2,moves=3",
+        "objective=maximise,anneal=0.5,span_steps=1",
+    ],
     "importance": ["n=3,objective=maximise", "order=bounded,bound=0.9"],
     "iterref": [
         "early=0.7,moves=3",
@@ -68,6 +73,7 @@ VARIANTS: dict[str, list[str]] = {
         "steps=1,x0_samples=2",
         "steps=1,fresh=true,objective=maximise",
         "steps=4,value=mode,particles=3",
+        "steps=4,value=partial,every=2",
         "steps=3,particles=1,threshold=0.0",
         "order=bounded,bound=0.9,steps=3",
     ],
@@ -76,6 +82,7 @@ VARIANTS: dict[str, list[str]] = {
         "value=posterior",
         "value=posterior,x0_samples=2,steps=3",
         "value=posterior,greedy=true",
+        "value=partial,steps=4",
         "greedy=true",
         "objective=maximise,steps=1",
         "value=posterior,tries=1,steps=3",
@@ -116,7 +123,12 @@ MASKED: dict[str, list[str]] = {
         "reward_draft=false,order=bounded,early=0.5",
     ],
     "metropolis": ["order=confidence", "order=left,block_length=2", "order=bounded,bound=0.5", "order=margin"],
-    "growth": ["candidates=3,tries=2", "candidates=2,chains=2,moves=3", "objective=maximise,anneal=0.5,span_steps=1"],
+    "growth": [
+        "candidates=3,tries=2",
+        "value=partial,steps=3",
+        "candidates=2,chains=2,moves=3",
+        "objective=maximise,anneal=0.5,span_steps=1",
+    ],
     "importance": ["order=confidence"],
     "particle_gibbs": [
         "order=confidence,steps=3",
