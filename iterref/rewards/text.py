@@ -68,7 +68,7 @@ class TextReward(Composable):
             raise ValueError(f"prompts and columns need one entry a row, but their lengths are {sizes}")
         self.function, self.decode, self.identities, self.ids = function, decode, identities, ids
         self.has_partial, self._table = values_states(function), table
-        self._value = function.partial if isinstance(function, TextComposable) else function
+        self._value = function.partial if self.has_partial and isinstance(function, TextComposable) else function
         self._size = next(iter(sizes.values()), None)
         names = plan(function, {*table, *counted}).names
         found = read_columns({name: column for name, column in table.items() if name in names}, self._size or 0)

@@ -37,8 +37,10 @@ NEEDS: dict[str, dict[str, object]] = {
 # Other values than those that the kind of an option suggests.
 OTHERS: dict[str, tuple[Any, ...]] = {
     "anneal": (0.01,),
+    "block_lengths": (2, (1, 3)),
     "bound": (2.0,),
     "early": (0.0, 0.9),
+    "levels": (1, 2),
     "probes": (0,),
     "order": ORDERS,
     "ratio": (4.0,),

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from iterref.registry import get
 
-SMALL = {"steps": 2, "moves": 2, "tries": 2, "n": 2, "particles": 2}
+SMALL = {"steps": 2, "moves": 2, "tries": 2, "n": 2, "particles": 2, "rollouts": 2}
 
 # Options written on top of the small ones, under both noises.
 VARIANTS: dict[str, list[str]] = {
@@ -20,6 +20,7 @@ VARIANTS: dict[str, list[str]] = {
         "candidates=2,chains=2,moves=3",
         "objective=maximise,anneal=0.5,span_steps=1",
     ],
+    "hex": ["block_lengths=0+2,n=3,steps=3"],
     "importance": ["n=3,objective=maximise", "order=bounded,bound=0.9"],
     "iterref": [
         "early=0.7,moves=3",
@@ -51,6 +52,7 @@ VARIANTS: dict[str, list[str]] = {
         "steps=1,x0_samples=2",
         "order=bounded,bound=0.9,steps=3",
     ],
+    "power": ["exponent=4.0,tries=1", "chains=2,span=1.0", "exponent=0.5,steps=3,span_steps=1+2"],
     "published": ["denoise_steps=2,early=0.5", "moves=3,early=1.0", "objective=maximise,span=0.5+1.0"],
     "remdm": [
         "schedule=cap,eta=0.4,steps=4",
@@ -65,6 +67,7 @@ VARIANTS: dict[str, list[str]] = {
         "span=0.3+1.0+0.5,denoise_steps=1",
         "order=bounded,bound=0.9,denoise_steps=2",
     ],
+    "self_rewarding": ["steps=4,particles=3,threshold=1.0", "exponent=4.0,resampling=multinomial,steps=3"],
     "smc": [
         "steps=4,x0_samples=2,particles=3",
         "steps=5,every=2,potential=max,resampling=multinomial",
@@ -96,6 +99,12 @@ VARIANTS: dict[str, list[str]] = {
         "moves=0",
     ],
     "trajectory": ["span=0.5", "span_steps=2+1", "span=1.0+0.3", "chains=2", "objective=maximise,anneal=0.5"],
+    "unmaskfork": ["steps=4,rollouts=4,levels=2", "steps=3,levels=3,branches=6,rollouts=9"],
+    "vgb": [
+        "steps=3,moves=9",
+        "value=partial,steps=4,moves=7",
+        "objective=maximise,candidates=3,order=bounded,bound=0.9",
+    ],
     "waste_free": [
         "chains=2",
         "chains=3,steps=3,decisions=2,spacing=0,resampling=residual",
@@ -129,12 +138,16 @@ MASKED: dict[str, list[str]] = {
         "candidates=2,chains=2,moves=3",
         "objective=maximise,anneal=0.5,span_steps=1",
     ],
+    "hex": ["order=margin", "order=left,block_lengths=1+3", "order=random"],
     "importance": ["order=confidence"],
     "particle_gibbs": [
         "order=confidence,steps=3",
         "order=margin,block_length=2,steps=4,fresh=true",
         "order=left,x0_samples=2",
     ],
+    "power": ["order=confidence", "order=left,block_length=2"],
+    "self_rewarding": ["order=confidence", "order=left,steps=3"],
+    "vgb": ["order=confidence,steps=3,moves=6", "order=margin,block_length=2,steps=3,moves=4"],
     "select_refine": [
         "order=confidence,denoise_steps=2",
         "order=entropy,block_length=2,keep=2",
