@@ -42,7 +42,7 @@ def test_the_vote_asks_for_no_reward_and_gives_a_more_usual_text():
     plain = sample(HEX(n=1, block_lengths=0, order="random"), problem_of(200))
     model = world(LENGTH, TOKENS, 3, "absorbing")[0]
     gain = model.log_prob(result.tokens).mean() - model.log_prob(plain.tokens).mean()
-    assert float(gain) > 0.5, float(gain)  # nats a text; the standard error is 0.2
+    assert float(gain) > 0.8, float(gain)  # nats a text; 1.4 to 1.9 with three seeds, standard error 0.2
 
 
 def grown(method: UnMaskFork, rows: int = 5) -> tuple[Tree, Run]:
