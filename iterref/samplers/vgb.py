@@ -37,9 +37,6 @@ from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.base import Aimed, Decoded, Info, State
 
-# Children that a budget of reward calls buys at the most.
-MOST_CANDIDATES = 32
-
 
 @dataclass(frozen=True)
 class Walk(State):
@@ -125,12 +122,10 @@ class VGB(Aimed, Decoded):
         return Cost(steps, steps * self.candidates, steps)
 
     def spend(self, budget: Budget) -> VGB:
-        """Candidates for the reward calls that go with an NFE, then moves."""
-        if budget.total < inf:
-            ratio = 1 / budget.price if budget.price else MOST_CANDIDATES
-        else:
-            ratio = budget.reward_calls / budget.nfe if budget.nfe < inf else self.candidates
-        fitted = replace(self, candidates=max(2, int(ratio))) if ratio < self.candidates else self
+        """Candidates for the reward calls that go with an NFE, where both are bounded, then moves."""
+        bounded = max(budget.nfe, budget.reward_calls) < inf
+        calls = int(budget.reward_calls / budget.nfe) if bounded else self.candidates
+        fitted = replace(self, candidates=max(2, min(calls, self.candidates)))
         return fitted._most(budget, "moves", 0)
 
     def _children(self, run: Run, state: Walk, rng: Rng) -> tuple[Tensor, Tensor]:
