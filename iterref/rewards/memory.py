@@ -21,6 +21,8 @@ Value = TypeVar("Value")
 
 # The bytes that a remembered number takes at the most, key and all: `limit` of them bound a memory.
 ENTRY = 280
+# How many answers a memory holds, where nothing is said.
+ENTRIES = 200_000
 
 
 class Memory(Generic[Key, Value]):
@@ -80,7 +82,7 @@ class Remembered(Composable):
 
     checks: ClassVar[bool] = True
 
-    def __init__(self, reward: Reward, limit: int = 200_000) -> None:
+    def __init__(self, reward: Reward, limit: int = ENTRIES) -> None:
         self.reward = as_reward(reward)
         self.asked = self.evaluated = 0
         self._memory: Memory[bytes, float] = Memory(limit)
