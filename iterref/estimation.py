@@ -39,6 +39,7 @@ from iterref.random import Rng
 from iterref.rewards.consensus import Consensus
 from iterref.rewards.memory import ENTRIES, ENTRY
 from iterref.rewards.mixtures import replaced
+from iterref.rewards.partial import PartialOfTokens
 from iterref.run import Run, most_rows
 from iterref.samplers.base import Sampler
 from iterref.samplers.best_of_n import BestOfN
@@ -202,7 +203,8 @@ class Counting(Denoiser):
         self.has_leave_one_out = real.has_leave_one_out
         self.calls, self.scored = list[tuple[float, ...]](), 0.0
         canvas = problem.canvas[index] % (TOKENS - 1)  # no mask among them
-        self.problem = Problem(self, self._reward, canvas, problem.may_change[index], problem.alpha)
+        reward = PartialOfTokens(self._reward, lambda tokens, masked, rows: self._reward(tokens, rows))
+        self.problem = Problem(self, reward, canvas, problem.may_change[index], problem.alpha)
 
     def run(self, method: Sampler, started: bool) -> float:
         """Runs the method, or a shallower one where it is deep; returns how much longer it is than what was run."""

@@ -7,6 +7,7 @@ two for a tiny one, in portions and in few steps, for every method and both nois
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from iterref.guidance import ClassifierFreeGuidance
 from iterref.models.dit import Dit, DitOptions
 from iterref.noise import absorbing, uniform
 from iterref.registry import names
+from iterref.rewards import with_partial
 from iterref.rewards.memory import ENTRIES, ENTRY, Remembered
 from iterref.samplers.strings import sampler_from_string
 from tests.support.bundled import tiny_news
@@ -144,6 +146,12 @@ def test_remembered_rewards_are_charged_up_to_their_limit():
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert 0.4 * stated.remembered < held <= stated.remembered
+
+
+def test_values_of_unfinished_states_are_estimated_as_rewards_are():
+    given = replace(problem_of(), reward=with_partial(by_content, lambda tokens, masked, rows: masked.sum(1)))
+    stated = estimate("smc:particles=2,steps=3,value=partial", given)
+    assert stated.cost.reward_calls == 6 and 0.5 <= ratio("smc:particles=2,steps=3,value=partial", given) <= 2
 
 
 def test_another_number_of_rows_is_told_apart():
