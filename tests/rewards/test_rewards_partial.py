@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iterref import generate
+from iterref import generate, infill
 from iterref.problem import Problem
 from iterref.rewards import Composable, Remembered, RewardError, TextReward, with_partial
 from iterref.rewards.algebra import unfinished, values_states
@@ -120,6 +120,19 @@ def test_a_reward_without_values_is_refused_in_one_sentence(method):
         reward=with_partial(lambda completions: [0.0] * len(completions), lambda completions, masked: masked),
         sampler=method,
     )
+
+
+def test_infilling_values_unfinished_texts_too():
+    asked: list[str] = []
+
+    def value(completions: list[str], masked: list[int]) -> list[float]:
+        asked.extend(completions)
+        return [-float(n) for n in masked]
+
+    reward = with_partial(lambda completions: [float(len(text)) for text in completions], value)
+    given = dict(prompts=["police arrested two men in london ."], sampler="svdd:steps=2,value=partial")
+    texts = infill("tiny-news", ["police [MASK] two men ."], reward=reward, **given).texts
+    assert asked and texts is not None and texts[0].startswith("police ") and texts[0].endswith(" two men .")
 
 
 def test_a_subclass_declares_its_own():
