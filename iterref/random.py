@@ -161,6 +161,18 @@ class Rng:
                 drawn[:, cells] = _inverse(p[cells], u, name, begin, log).T
         return drawn
 
+    def within(
+        self, total_to: Tensor, begin: Tensor, end: Tensor, where: Tensor, first: Tensor | int = 0
+    ) -> Tensor:
+        """`n` draws a cell, (n, M) long, each from a part begin <= v < end, (n, M) long, of running sums (M, V) of
+        weights at the True cells of where (R, L). Draws are numbered as in `categorical`."""
+        row, position = where.nonzero(as_tuple=True)
+        u = self._numbers(row, position, len(begin), first)
+        sums = torch.cat([torch.zeros_like(total_to[:, :1]), total_to], 1)
+        low, high = sums.gather(1, begin.T), sums.gather(1, end.T)
+        passed = torch.searchsorted(total_to, low + u * (high - low), right=True).T
+        return torch.minimum(passed.maximum(begin), end - 1)
+
     def _numbers(self, row: Tensor, position: Tensor, n: int, first: Tensor | int) -> Tensor:
         """The numbers (M, n) of draws first, first + 1, ... of cells (M,)."""
         at = (position[:, None], self.rows[row, None], self.branch[row, None])

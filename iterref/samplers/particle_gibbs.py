@@ -129,6 +129,11 @@ class ParticleGibbs(Aimed, Decoded):
 
     def init(self, run: Run, rng: Rng) -> State:
         """Pure noise; the first sweep makes the first path."""
+        if self.ancestors and run.problem.constraint is not None:
+            raise ValueError(
+                "particle_gibbs: ancestors=true weighs states by the step's closed form, which a constraint has none of: "
+                "leave it out, or take trajectory"
+            )
         return State(0, 1.0, run.prior(rng))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
