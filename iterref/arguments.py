@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Budget, BudgetLike
+from iterref.constraint.patterns import Pattern, compiled, pattern_of
 from iterref.columns import brief, read_column, shown
 from iterref.drafts import Drafts, pools_in
 from iterref.models.base import Text
@@ -147,6 +148,17 @@ def checked_forbidden(name: str, value: Any) -> list[int]:
     return found
 
 
+def checked_constraint(name: str, value: Any) -> Pattern | list[Pattern] | None:
+    """A pattern, a list of them, or None. Raises `TypeError` or `ValueError` for what is none, or has no text."""
+    if value is None:
+        return None
+    if isinstance(value, list | tuple):
+        return [checked_constraint(f"{name}[{place}]", one) for place, one in enumerate(value)]  # type: ignore[misc]
+    found = pattern_of(value)
+    compiled(found.regex)
+    return found
+
+
 def checked_watch(name: str, value: Any) -> list[int]:
     """Row numbers."""
     return whole_numbers(name, value, "list the rows whose states are kept, as in watch=[0, 1]")
@@ -204,6 +216,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "budget": checked_budget,
     "sampler": checked_sampler,
     "forbidden": checked_forbidden,
+    "constraint": checked_constraint,
     "watch": checked_watch,
     "progress": flag,
     "start": _start,

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         rows: Sequence[int] | Tensor | None
         temperature: float
         forbidden: Sequence[int]
+        constraint: Any
         max_rows: int | None
         columns: Mapping[str, Sequence[Any]] | None
         progress: bool
@@ -80,6 +81,7 @@ def edit(
     rows: Sequence[int] | Tensor | None = None,
     temperature: float = 1.0,
     forbidden: Sequence[int] = (),
+    constraint: Any = None,
     max_rows: int | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
     progress: bool = False,
@@ -104,8 +106,9 @@ def edit(
     asked = checked_reward(reward, batch, columns)
     identities = checked_rows(seed, rows, (), batch)
     options = checked_options(
-        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
-    )
+        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows,
+        progress=progress,
+    )  # fmt: skip
     bounds = checked_options(drift=drift, room=room)
     drift, room = bounds["drift"], bounds["room"]
     if room is not None and room < 0:
