@@ -93,7 +93,8 @@ class Draws:
         """Draws (n, M) of sequences (K,) from their distributions (M, V), and how sure they are."""
         where, reading = self.where[sequences], self._reading(p, sequences)
         if reading is not None:
-            return reading.draw(self.rng.take(sequences), n, first, self.score)
+            score = None if self.score is confidence else self.score
+            return reading.draw(self.rng.take(sequences), n, first, score)
         try:
             drawn = self.rng.take(sequences).categorical(p, where, n, log=self._logs, first=first)
         except Undrawable as error:

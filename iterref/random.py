@@ -168,9 +168,9 @@ class Rng:
         weights at the True cells of where (R, L). Draws are numbered as in `categorical`."""
         row, position = where.nonzero(as_tuple=True)
         u = self._numbers(row, position, len(begin), first)
-        sums = torch.cat([torch.zeros_like(total_to[:, :1]), total_to], 1)
-        low, high = sums.gather(1, begin.T), sums.gather(1, end.T)
-        passed = torch.searchsorted(total_to, low + u * (high - low), right=True).T
+        low = torch.where(begin > 0, total_to.gather(1, (begin - 1).clamp_min(0).T).T, 0.0).T
+        high = total_to.gather(1, (end - 1).T)
+        passed = torch.searchsorted(total_to, (low + u * (high - low)).contiguous(), right=True).T
         return torch.minimum(passed.maximum(begin), end - 1)
 
     def _numbers(self, row: Tensor, position: Tensor, n: int, first: Tensor | int) -> Tensor:

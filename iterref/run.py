@@ -170,7 +170,7 @@ class Run:
         constraint."""
         if self.constraint is None:
             return rng.categorical(log_p, where, n)
-        return Reading(self.constraint, log_p, x, where, True, self.problem.allowed).draw(rng, n, 0, confidence)[0]
+        return Reading(self.constraint, log_p, x, where, True, self.problem.allowed).draw(rng, n)[0]
 
     def renoise(self, x_t: Tensor, a_t: Time, a_s: Time, rng: Rng) -> Tensor:
         """x_s ~ q(x_s | x_t) at the free positions, (R, L) -> (R, L)."""

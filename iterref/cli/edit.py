@@ -31,6 +31,7 @@ def refine(file: BinaryIO, **options: Any) -> None:
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--strength", type=float, help="Refine what the regions hold; they are drafted anew unless given.")
 @click.option("--tokens", type=click.IntRange(min=1), help="Tokens a region gets; it keeps its number unless given.")
+@click.option("--choices", metavar="A,B,...", help="Regions are one of these; --json has their log-probabilities.")
 @RUN
 def infill(file: BinaryIO, tokens: int | None, **options: Any) -> None:
     """Marked regions written anew, as in `police [arrest two men] in london`; every other token stays. Input as for
@@ -43,7 +44,7 @@ def infill(file: BinaryIO, tokens: int | None, **options: Any) -> None:
         if tokens is not None and options["strength"] is not None:
             raise ValueError("regions of --tokens are drafted anew: leave out --strength, or --tokens")
         for row, marked in enumerate(read(text, row) for row, text in enumerate(given.texts or [])):
-            if tokens is None and not all(marked.text[start:end].strip() for start, end in marked.regions):
+            if tokens is None and options["choices"] is None and not all(marked.text[start:end].strip() for start, end in marked.regions):
                 raise ValueError(f"text {row} has an empty region: say how many tokens it is to have, by --tokens")
         edit_texts("infill", editing.infill, given, {**options, "region": tokens})
 
@@ -59,6 +60,8 @@ def edit_texts(command: str, operation: Callable[..., Any], given: Input, option
             "without prompts, such as --model tiny-books"
         )
     renamed = {"sampler": options.pop("method"), "length": options.pop("region", None)}
+    if marked:
+        renamed["regions"] = options.pop("constraint", None)
     options |= {key: one for key, one in renamed.items() if one is not None}
     tokens = canvases(run.model, given, marked)
     run.refuse(texts)

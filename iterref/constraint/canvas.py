@@ -77,84 +77,84 @@ class Constraint:
 
 class Reading:
     """Distributions (M, V) at the open positions `where` (R, L) of canvases `x` (R, L), as a constraint of these rows
-    reads them; the tokens `allowed` (V,) bool may be given a floor."""
+    reads them: log-probabilities or, with `log` False, probabilities. The tokens `allowed` (V,) bool may be given a
+    floor."""
 
     def __init__(
         self, constraint: Constraint, p: Tensor, x: Tensor, where: Tensor, log: bool, allowed: Tensor | None = None
     ) -> None:
         self.constraint, self.automaton, self.x, self.where, self.log = constraint, constraint.automaton, x, where, log
-        self.p, self.allowed = p, allowed
+        order = self.automaton.order  # from here on tokens are known by their places in it
+        self.p, self.classes = p[:, order], self.automaton.classes[order]
+        self.allowed = torch.zeros_like(order) if allowed is None else allowed[order].double()
+        self.may_floor = allowed is not None
         self.floor = torch.zeros(len(p), 1, dtype=torch.float64, device=p.device)
+        self.floored = False
 
     def posterior(self, largest: bool = False) -> Posterior:
         """The posterior, where needed with the floor."""
         made = self._posterior(largest)
         lost = made.log_z.isneginf() & self.where.any(1)
-        if self.allowed is None or not bool(lost.any()):
+        if not (self.may_floor and bool(lost.any())):
             return made
-        self.floor[lost[self.where.nonzero()[:, 0]]] = FLOOR
+        self.floor[lost[self.where.nonzero()[:, 0]]], self.floored = FLOOR, True
         return self._posterior(largest)
 
-    def draw(self, rng: Rng, n: int, first: Tensor | int, score: Score) -> tuple[Tensor, Tensor]:
-        """`n` joint draws (n, M), and the `score` of every token (n, M) under its distribution in the posterior."""
+    def draw(self, rng: Rng, n: int, first: Tensor | int = 0, score: Score | None = None) -> tuple[Tensor, Tensor]:
+        """`n` joint draws (n, M), and the `score` of every token (n, M) under its distribution in the posterior:
+        its log-probability unless given."""
         posterior = self.posterior()
         classes = posterior.draw(rng, self.where, n, first)
-        ends = self.automaton.counts.cumsum(0)
-        begins = ends - self.automaton.counts
-        tokens = torch.empty_like(classes)
-        row, streams = self.where.nonzero()[:, 0], rng.fork("token")
-        weights, mass = self.automaton.classes[self.automaton.order], posterior.log_mass[self.where].exp()
-        for cells in torch.arange(len(row), device=row.device).split(self._step):
-            inside = self._weights(cells) / mass[cells][:, weights].clamp_min(1e-300)  # each class sums to one
-            chosen, here = classes[:, cells], torch.zeros_like(self.where)
-            here[tuple(self.where.nonzero()[cells].T)] = True
-            at = streams.within(inside.cumsum(1), begins[chosen], ends[chosen], here, first)
-            tokens[:, cells] = self.automaton.order[at]
-        return tokens, self._scored(posterior, tokens, score)
+        ends, place = self.automaton.counts.cumsum(0), torch.empty_like(classes)
+        begins, mass = ends - self.automaton.counts, posterior.log_mass[self.where].exp()
+        cell, streams = self.where.nonzero(), rng.fork("token")
+        for cells in self._blocks():
+            inside = self._weights(cells).div_(mass[cells][:, self.classes].clamp_min_(1e-300))  # each class sums to one
+            here = torch.zeros_like(self.where)
+            here[tuple(cell[cells].T)] = True
+            chosen = classes[:, cells]
+            place[:, cells] = streams.within(inside.cumsum(1), begins[chosen], ends[chosen], here, first)
+        return self.automaton.order[place], self._scored(posterior, place, score)
 
     def modes(self) -> Tensor:
         """The tokens (M,) of the likeliest text of every canvas."""
-        classes = self.posterior(largest=True).mode(self.where)
-        of, parts = self.automaton.classes[self.automaton.order], []
-        for cells in torch.arange(len(classes), device=classes.device).split(self._step):
-            inside = self._weights(cells).masked_fill_(of != classes[cells, None], -1.0)
+        classes, parts = self.posterior(largest=True).mode(self.where), []
+        for cells in self._blocks():
+            inside = self._weights(cells).masked_fill_(self.classes != classes[cells, None], -1.0)
             parts.append(self.automaton.order[inside.argmax(1)])
         return torch.cat(parts) if parts else classes
 
-    @property
-    def _step(self) -> int:
-        """How many cells are worked on at once."""
-        return max(1, BLOCK[self.p.is_cuda] // max(1, len(self.automaton.order)))
+    def _blocks(self) -> tuple[Tensor, ...]:
+        """The cells, as many at once as are worked on."""
+        every = torch.arange(len(self.p), device=self.p.device)
+        return every.split(max(1, BLOCK[self.p.is_cuda] // max(1, len(self.classes)))) if len(every) else ()
 
     def _posterior(self, largest: bool) -> Posterior:
         made, counts = [], self.automaton.counts
-        for cells in torch.arange(len(self.p), device=self.p.device).split(self._step):
-            lengths = counts.expand(len(cells), -1).contiguous()
-            kind = "max" if largest else "sum"
+        for cells in self._blocks():
+            lengths, kind = counts.expand(len(cells), -1).contiguous(), "max" if largest else "sum"
             made.append(torch.segment_reduce(self._weights(cells), kind, lengths=lengths, axis=1, unsafe=True).log())
-        at = torch.cat(made) if made else torch.zeros(0, self.automaton.size[1], dtype=torch.float64)
-        masses = self.constraint.masses(self.x, self.where, at.to(self.p.device))
+        at = torch.cat(made) if made else self.floor.new_zeros(0, len(counts))
+        masses = self.constraint.masses(self.x, self.where, at)
         return Posterior(self.automaton, masses, self.constraint.begin, self.constraint.read, largest)
 
     def _weights(self, cells: Tensor) -> Tensor:
-        """The probabilities of the tokens that lead anywhere at some cells, class by class, float64."""
-        order = self.automaton.order
-        p = self.p[cells][:, order].double()
+        """The probabilities of the tokens at some cells, float64."""
+        p = self.p[cells].double()
         p = p.exp_() if self.log else p
-        return p if self.allowed is None else p + self.floor[cells] * self.allowed[order]
+        return p.addcmul_(self.floor[cells], self.allowed) if self.floored else p
 
-    def _scored(self, posterior: Posterior, tokens: Tensor, score: Score) -> Tensor:
-        """The scores (n, M) of drawn tokens under the distributions in the posterior, rounded."""
+    def _scored(self, posterior: Posterior, place: Tensor, score: Score | None) -> Tensor:
+        """The scores (n, M) of drawn tokens under their distributions in the posterior, rounded."""
         weights = posterior.log_weights[self.where]
-        nowhere = torch.full_like(weights[:, :1], -torch.inf)
-        weights = torch.cat([weights, nowhere], 1)
-        size = max(1, BLOCK[self.p.is_cuda] // self.p.shape[1])
-        parts = []
-        for cells in torch.arange(len(self.p), device=self.p.device).split(size):
-            log_p = self.p[cells].double() if self.log else self.p[cells].double().log()
-            if self.allowed is not None:
-                log_p = torch.logaddexp(log_p, (self.floor[cells] * self.allowed).log())
-            log_p = log_p + weights[cells][:, self.automaton.classes]
-            parts.append(score(log_p, tokens[:, cells]).double())
-        made = torch.cat(parts, 1) if parts else torch.zeros_like(tokens, dtype=torch.float64)
+        made = torch.empty(place.shape, dtype=torch.float64, device=place.device)
+        for cells in self._blocks():
+            drawn = place[:, cells]
+            if score is None:  # the drawn tokens alone are looked at
+                p = self.p[cells].gather(1, drawn.T).T.double()
+                p = p.exp() if self.log else p
+                p = p + self.floor[cells].T * self.allowed[drawn] if self.floored else p
+                made[:, cells] = p.log() + weights[cells].gather(1, self.classes[drawn].T).T
+            else:
+                made[:, cells] = score(self._weights(cells).log_() + weights[cells][:, self.classes], drawn).double()
         return (made * GRAIN).round() / GRAIN

@@ -43,12 +43,15 @@ class Regex(Pattern):
 
 
 class Choices(Pattern):
-    """One of some given texts."""
+    """One of some given `texts`."""
+
+    texts: tuple[str, ...]
 
     def __init__(self, *texts: str) -> None:
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise ValueError(f"choices are one or more texts, got {texts!r}")
         super().__init__("|".join(f"(?:{escaped(text)})" for text in texts))
+        object.__setattr__(self, "texts", texts)
 
 
 class JSONSchema(Pattern):

@@ -54,34 +54,38 @@ def of_texts(given: Pattern | Sequence[Pattern], model: Any, canvas: Tensor) -> 
     return Constraint(automaton.to_device(canvas.device), begin, place >= first)
 
 
-def of_regions(given: Sequence[Pattern], model: Any, opened: Tensor, apart: Sequence[Sequence[bool]]) -> Constraint:
+def of_regions(
+    given: Sequence[Pattern], model: Any, opened: Tensor, parted: Sequence[Sequence[int]], known: Sequence[Pattern] = ()
+) -> Constraint:
     """The constraint that the regions of canvases, runs of positions `opened` (B, L), are of the patterns: one for all
-    regions, or one for each region of a row. `apart` says of the regions of every row whether a blank parts them from
-    what stands before."""
-    rows = [_runs(row) for row in opened.tolist()]
-    automaton, starts = automaton_of(given, model, inside=True)
+    regions, or one for each region of a row. `parted` says how the regions of every row begin: without a blank (0),
+    with one (1), or as they like (2). The automaton reads the `known` patterns, too.
+
+    Raises `ValueError`, naming the row, for another number of regions.
+    """
+    automaton, starts = automaton_of([*given, *known], model, inside=True)
     begin = torch.full_like(opened, -1, dtype=torch.long)
-    for row, regions in enumerate(rows):
-        if len(given) > 1 and regions and len(regions) != len(given):
-            raise ValueError(f"row {row} has {len(regions)} regions, and there are patterns for {len(given)}: give one")
-        for number, first in enumerate(regions):
-            which = number if len(given) > 1 else 0
-            begin[row, first] = starts[2 * which + int(apart[row][number])]
+    for row, at in enumerate(map(runs, opened.tolist())):
+        if at and len(given) not in (1, len(at)):
+            raise ValueError(
+                f"row {row} has {len(at)} regions, and there are patterns for {len(given)}: give one for all, or one each"
+            )
+        for number, first in enumerate(at):
+            begin[row, first] = starts[number % len(given), parted[row][number]]
     return Constraint(automaton.to_device(opened.device), begin, opened)
 
 
 def automaton_of(patterns: Sequence[Pattern], model: Any, inside: bool = False) -> tuple[Automaton, Tensor]:
     """The automaton of a model's tokens for some patterns, and the states (P,) long that they begin in; `inside` of a
-    text those of each pattern, without a blank before it and with one, (2 P,)."""
+    text those of each pattern, without a blank before it, with one, and either way, (P, 3)."""
     known = tuple(dict.fromkeys(pattern.regex for pattern in patterns))
     codec = getattr(model, "codec", None)
     if codec is None or not hasattr(codec, "tokenizer"):
         raise ValueError("a constraint is about the text that tokens write, and this model has no tokenizer: load another")
     made = _lifted(Same(codec), known, tuple(model.ends), int(model.fill), model.noise.vocab, inside)
-    of = {regex: number for number, regex in enumerate(known)}
-    if not inside:
-        return made, torch.tensor([made.starts[of[pattern.regex]] for pattern in patterns])
-    return made, torch.tensor([made.starts[2 * of[pattern.regex] + blank] for pattern in patterns for blank in (0, 1)])
+    starts = torch.tensor(made.starts).view(len(known), -1)
+    found = starts[[known.index(pattern.regex) for pattern in patterns]]
+    return made, found if inside else found[:, 0]
 
 
 @lru_cache(maxsize=16)
@@ -90,7 +94,7 @@ def _lifted(
 ) -> Automaton:
     languages, spelled = [compiled(regex) for regex in regexes], _spelling(codec, vocab)
     if inside:
-        languages = [compiled(f"{blank}(?:{regex})") for regex in regexes for blank in ("", " ")]
+        languages = [compiled(f"{blank}(?:{regex})") for regex in regexes for blank in ("", " ", " ?")]
         rules = [rule for rule in spelled.tidying if isinstance(rule[1], bytes)]  # none of a text's beginning
         spelled = Spelling(spelled.inside, spelled.inside, rules)
     return lift(languages, spelled, ends, fill)
@@ -101,6 +105,6 @@ def _spelling(codec: Same, vocab: int) -> Spelling:
     return spelling(codec.what.tokenizer, vocab, list(codec.what.special), codec.what.text)
 
 
-def _runs(opened: Sequence[bool]) -> list[int]:
+def runs(opened: Sequence[bool]) -> list[int]:
     """Where the runs of True begin."""
     return [at for at, here in enumerate(opened) if here and not (at and opened[at - 1])]

@@ -179,6 +179,7 @@ def infill(
     prompts: Sequence[str],
     strength: float | None = None,
     length: int | None = None,
+    regions: Any = None,
     marks: Marks = BRACKETS,
     tokens: Tensor | None = None,
     sampler: Sampler | str | None = None,
@@ -188,7 +189,8 @@ def infill(
 ) -> Editing:
     """B texts with the regions in `marks` written anew, all other tokens kept: a session of one `Editing.infill`.
 
-    `tokens` (B, L) are the texts without marks as canvases, where they are known. `settings` are the options of `edit`,
+    `regions` is what the regions must be, and `tokens` (B, L) are the texts without marks as canvases, where they are
+    known (`Editing.infill`). `settings` are the options of `edit`,
     where the whole canvas is free unless `room` says otherwise; `budget` is for everything, a pool of drafts included,
     and `watch` names rows whose states the trace keeps.
     """
@@ -200,7 +202,7 @@ def infill(
     plain = [read(text, row, marks, masks).text for row, text in enumerate(texts)]
     opened: Settings = {"room": None, **settings}
     return edit(model, plain if tokens is None else tokens, prompts=prompts, **opened).infill(
-        texts, strength=strength, length=length, marks=marks, sampler=method, watch=watch,
+        texts, strength=strength, length=length, regions=regions, marks=marks, sampler=method, watch=watch,
         progress=settings.get("progress", False),
     )  # fmt: skip
 

@@ -25,6 +25,7 @@ from iterref.columns import read_column, shown
 from iterref.editing.drift import Drift, text_lengths
 from iterref.editing.history import History, Node, Turn, node_seed
 from iterref.editing.marks import BRACKETS, Around, Frame, Marks, Regions, place, read
+from iterref.editing.slots import log_probabilities, region_patterns, size_of, within
 from iterref.editing.strength import strengthened
 from iterref.generation import fitted, method_of
 from iterref.models.base import MASKS, TextModel
@@ -137,6 +138,7 @@ class Editing:
         *,
         strength: float | None = None,
         length: int | None = None,
+        regions: Any = None,
         marks: Marks = BRACKETS,
         sampler: Sampler | str | None = None,
         budget: BudgetLike | None = None,
@@ -148,27 +150,32 @@ class Editing:
         `marked` are the rows' current texts with `marks` around one or more regions ("police [arrest two men] in
         london"), or None for a row to leave alone; a backslash makes a mark literal. The regions are drafted from noise
         by the method, or with `strength` refined from what stands there. A region keeps its number of tokens, or gets
-        `length` of them; no text ends within a region. Raises `ValueError`, naming the row, for marks that do not pair
-        up, a text that is not the row's own, or one that has no room for `length`.
+        `length` of them; no text ends within a region. `regions` is what they must be, a pattern as `generate` takes
+        constraints, or a list with one for each region of a row; where it is `Choices`, the result's `slots` have their
+        log-probabilities, and regions get the number of tokens that the choices take. Raises `ValueError`, naming the
+        row, for marks that do not pair up, a text that is not the row's own, or one that has no room for `length`.
         """
-        length = checked_options(length=length)["length"]
+        patterns = region_patterns(regions, self.context.problem)
+        length = checked_options(length=length)["length"] or size_of(patterns, self.context.model)
         if length is not None and (length < 1 or strength is not None):
             raise ValueError(
                 "a region's length= (--tokens) is at least 1 token, for regions drafted anew: leave out the strength"
             )
         method = self._method(sampler, strength, budget)
-        regions, problem, model = self._regions(marked, length, marks), self.context.problem, self.context.model
+        placed, problem, model = self._regions(marked, length, marks), self.context.problem, self.context.model
         ends = {*([] if self.context.blank is None else self.context.blank.tolist()), *getattr(model, "ends", ())}
         problem = replace(
-            problem, canvas=regions.canvas, free=regions.open,
+            problem, canvas=placed.canvas, free=placed.open,
             forbidden=sorted({*map(int, problem.forbidden), *ends}),
-            reward=Remembered(Around(problem.reward, model.decode, regions.frames)),
+            reward=Remembered(Around(problem.reward, model.decode, placed.frames)),
         )  # fmt: skip
+        problem = within(problem, model, placed, patterns)
         options = {"strength": strength, "length": length, "sampler": str(method)}
         told = {name: value for name, value in options.items() if value is not None}
         with self.context.turn:
-            result = self._run(method, problem, None if strength is None else regions.canvas, watch, progress)
-            return self._at(self._add("infill", told, result, regions.frames))
+            result = self._run(method, problem, None if strength is None else placed.canvas, watch, progress)
+            result = replace(result, slots=log_probabilities(problem, model, patterns))
+            return self._at(self._add("infill", told, result, placed.frames))
 
     def vary(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iterref.constraint.automaton import Automaton
 from iterref.constraint.canvas import Constraint, Reading
-from iterref.decoding import confidence, negentropy
+from iterref.decoding import negentropy
 from iterref.random import Rng
 from tests.support.languages import Case, case, joint
 from tests.support.oracle import enumerate_outcomes, law_matrix, total_variation
@@ -35,7 +35,7 @@ def drawn(one: Case, log: bool = True) -> Tensor:
         p = one.log_p if log else one.log_p.exp()
         found = Reading(one.constraint.take(rows), p.repeat(n, 1), one.canvas[rows], where, log)
         x = one.canvas[rows].clone()
-        x[where] = found.draw(rng, 1, 0, confidence)[0][0]
+        x[where] = found.draw(rng, 1)[0][0]
         return x
 
     return law_matrix(*enumerate_outcomes(run, 1), one.states)[0]
@@ -113,10 +113,10 @@ def test_independent_marginals_are_another_distribution():
 def test_draw_j_is_the_same_for_every_number_of_draws():
     one = next(one for one in map(case, range(50)) if float(joint(one).max()) < 0.4)
     rng, found = Rng.seeded(5, 1), reading(one)
-    tokens, sure = found.draw(rng, 7, 0, confidence)
-    assert torch.equal(found.draw(rng, 3, 0, confidence)[0], tokens[:3])
-    assert torch.equal(found.draw(rng, 3, 2, confidence)[0], tokens[2:5])
-    assert torch.equal(found.draw(rng, 1, torch.tensor([4]), confidence)[0], tokens[4:5])
+    tokens, sure = found.draw(rng, 7)
+    assert torch.equal(found.draw(rng, 3)[0], tokens[:3])
+    assert torch.equal(found.draw(rng, 3, 2)[0], tokens[2:5])
+    assert torch.equal(found.draw(rng, 1, torch.tensor([4]))[0], tokens[4:5])
     assert tokens.unique(dim=0).shape[0] > 1 and bool((sure <= 0).all())
 
 
@@ -149,10 +149,10 @@ def test_a_text_that_float32_gives_no_probability_is_drawn_all_the_same():
     constraint = Constraint(automaton, begin, here)
     p, x = torch.tensor([[0.0, 0.0, 1.0]]).repeat(3, 1), torch.zeros(1, 3, dtype=torch.long)
     found = Reading(constraint, p, x, here, False, allowed=torch.ones(3, dtype=torch.bool))
-    assert found.draw(Rng.seeded(0, 1), 2, 0, confidence)[0].tolist() == [[0, 1, 1]] * 2
+    assert found.draw(Rng.seeded(0, 1), 2)[0].tolist() == [[0, 1, 1]] * 2
     assert found.modes().tolist() == [0, 1, 1]
     with pytest.raises(ValueError, match="no finite log-weight"):  # negative control: without the floor
-        Reading(constraint, p, x, here, False).draw(Rng.seeded(0, 1), 2, 0, confidence)
+        Reading(constraint, p, x, here, False).draw(Rng.seeded(0, 1), 2)
 
 
 def test_a_canvas_that_holds_no_text_is_refused():
