@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Budget, BudgetLike
-from iterref.constraint.patterns import Pattern, compiled, pattern_of
 from iterref.columns import brief, read_column, shown
+from iterref.constraint.patterns import Pattern, compiled, pattern_of
 from iterref.drafts import Drafts, pools_in
 from iterref.models.base import Text
 from iterref.numbers import entries, flag, number, whole_number, whole_numbers

@@ -100,9 +100,10 @@ def generate(
     unless given. `num_return_sequences` texts a prompt stand side by side in the result, each with a random stream of
     its own; the first is the one that a single text would be. `max_new_tokens` are the most tokens of an answer, for
     models that write answers of any length. `temperature` sharpens the model below 1. `forbidden` lists tokens that are
-    never written, `constraint` is what every text must be (a regular expression, a JSON schema as a dictionary, one of
-    `iterref.constraint`'s patterns, or a list with one a prompt; docs/structure.md says what is sampled then), `start="drafts"` refines, with all the NFE that the pool leaves, the draft that agrees most with the
-    others, in place of a draft of the method's own. `columns` holds further arguments of the reward, one entry a prompt
+    never written. `constraint` is what every text must be: a regular expression, a JSON schema as a dictionary, a
+    pattern of `iterref.constraint`, or a list with one a prompt (docs/structure.md). `start="drafts"` refines, with all
+    the NFE that the pool leaves, the draft that agrees most with the others, in place of a draft of the method's own.
+    `columns` holds further arguments of the reward, one entry a prompt
     each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the trace keeps, and `callback`
     is called with a `Progress` after every step. `log_likelihood` has the model's own log-likelihood of the texts
     reported in the result, outside the budget.

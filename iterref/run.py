@@ -161,8 +161,8 @@ class Run:
         return bound.accepts(flat).view(x_0.shape[:-1])
 
     def asked(self, where: Tensor, wanted: Tensor) -> Tensor:
-        """The positions (R, L) to draw at, of those that are open, `where`, if some are `wanted`: under a constraint all
-        of a sequence's, since its draw is joint."""
+        """The positions (R, L) to draw at, of those that are open, `where`, if some are `wanted`: under a constraint
+        all of a sequence's, since its draw is joint."""
         return wanted if self.problem.constraint is None else where & wanted.any(1, keepdim=True)
 
     def together(self, log_p: Tensor, x: Tensor, where: Tensor, n: int, rng: Rng) -> Tensor:
@@ -190,8 +190,8 @@ class Run:
         x, (rows, prompts) = x_0.reshape(-1, x_0.shape[-1]), self._several[n]
         self._seen.latest(x, rows)
         size, bound = self.problem.max_rows or len(x), self.problem.constraint
-        judged = slice(None) if bound is None else bound.take(rows).accepts(x)  # no reward sees what is no text
-        asked, prompts = x[judged], prompts[judged]
+        judged = None if bound is None else bound.take(rows).accepts(x).nonzero()[:, 0]
+        asked, prompts = (x, prompts) if judged is None else (x[judged], prompts[judged])  # none sees what is no text
         parts = [(asked, prompts)] if len(x) <= size else zip(asked.split(size), prompts.split(size), strict=True)
         memory = self.reward if isinstance(self.reward, Remembered) else None
         before, values = memory.evaluated if memory else 0, []
@@ -199,8 +199,8 @@ class Run:
             values.append(self.reward(tokens, named))
         self.meter.made_reward_calls += memory.evaluated - before if memory else len(x)
         reward = values[0] if len(values) == 1 else torch.cat(values)
-        if bound is not None:
-            reward = reward.new_full((len(x),), -torch.inf).index_put_((judged.nonzero()[:, 0],), reward)
+        if judged is not None:
+            reward = reward.new_full((len(x),), -torch.inf).index_copy_(0, judged, reward)
         self.meter.asked_reward_calls += len(x)
         self.meter.seconds["reward"] += perf_counter() - start
         if final:

@@ -44,7 +44,8 @@ def infill(file: BinaryIO, tokens: int | None, **options: Any) -> None:
         if tokens is not None and options["strength"] is not None:
             raise ValueError("regions of --tokens are drafted anew: leave out --strength, or --tokens")
         for row, marked in enumerate(read(text, row) for row, text in enumerate(given.texts or [])):
-            if tokens is None and options["choices"] is None and not all(marked.text[start:end].strip() for start, end in marked.regions):
+            sized = tokens is not None or options["choices"] is not None
+            if not sized and not all(marked.text[start:end].strip() for start, end in marked.regions):
                 raise ValueError(f"text {row} has an empty region: say how many tokens it is to have, by --tokens")
         edit_texts("infill", editing.infill, given, {**options, "region": tokens})
 

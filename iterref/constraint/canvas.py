@@ -109,7 +109,7 @@ class Reading:
         begins, mass = ends - self.automaton.counts, posterior.log_mass[self.where].exp()
         cell, streams = self.where.nonzero(), rng.fork("token")
         for cells in self._blocks():
-            inside = self._weights(cells).div_(mass[cells][:, self.classes].clamp_min_(1e-300))  # each class sums to one
+            inside = self._weights(cells).div_(mass[cells][:, self.classes].clamp_min_(1e-300))  # 1 in each class
             here = torch.zeros_like(self.where)
             here[tuple(cell[cells].T)] = True
             chosen = classes[:, cells]

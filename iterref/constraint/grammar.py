@@ -36,7 +36,7 @@ def written_out(rules: str, start: str, depth: int) -> str:
         if (name, left) not in known:
             known[name, left] = regex(parsed[name], left - 1)
             if len(known[name, left] or "") > MOST:
-                raise ValueError(f"the grammar is too large when written out to a depth of {depth}: give a smaller depth")
+                raise ValueError(f"the grammar is too large at a depth of {depth}: give a smaller depth")
         return known[name, left]
 
     def regex(what: Expression, left: int) -> str | None:

@@ -96,8 +96,8 @@ def pattern_of(given: Any) -> Pattern:
     if isinstance(given, Mapping) or isinstance(given, type) and hasattr(given, "model_json_schema"):
         return JSONSchema(given)
     raise TypeError(
-        f"the constraint is {type(given).__name__}: pass a regular expression, a JSON schema as a dictionary, or one of "
-        "iterref.constraint.Regex, JSONSchema, Choices, Grammar"
+        f"the constraint is {type(given).__name__}: pass a regular expression, a JSON schema as a dictionary, or a "
+        "Regex, JSONSchema, Choices or Grammar of iterref.constraint"
     )
 
 

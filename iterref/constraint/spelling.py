@@ -3,8 +3,8 @@
     text = tidied(bytes(v_1) + bytes(v_2) + ...)          the first token of a text may be spelled in another way
 
 The string is put together as `tokenizers` does, from the decoder that the tokenizer's file describes: byte-level,
-byte fallback, blanks as a character, word pieces. Random texts are compared with the tokenizer's own, and a decoder that
-differs is refused: a constraint on another text than the one that comes out would be none.
+byte fallback, blanks as a character, word pieces. Random texts are compared with the tokenizer's own, and a decoder
+that differs is refused: a constraint on another text than the one that comes out would be none.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Spelling:
 
 
 def spelling(tokenizer: Tokenizer, vocab: int, silent: Sequence[int], decode: Callable[..., list[str]]) -> Spelling:
-    """How the tokens 0 .. vocab - 1 of a tokenizer are spelled; the `silent` ones stand in no text. `decode` reads lists
-    of tokens as the model does. Raises `ValueError` for a decoder that is not understood."""
+    """How the tokens 0 .. vocab - 1 of a tokenizer are spelled; the `silent` ones stand in no text. `decode` reads
+    lists of tokens as the model does. Raises `ValueError` for a decoder that is not understood."""
     parts = _decoders(tokenizer)
     whole = next((at for at, part in enumerate(parts) if part["type"] in ("ByteLevel", "Fuse")), len(parts))
     names = [tokenizer.id_to_token(token) for token in range(vocab)]
@@ -87,7 +87,8 @@ def _pieces(
         made = [None if name is None else name.replace(blank, " ").encode() for name in names]
         return made, made
     if "ByteFallback" in kinds or kinds[-1:] == ["Fuse"]:
-        if set(kinds) - {"ByteFallback", "Fuse", "Replace"} or any("String" not in p["pattern"] for p in _replacing(parts)):
+        known = all("String" in part["pattern"] for part in _replacing(parts))
+        if set(kinds) - {"ByteFallback", "Fuse", "Replace"} or not known:
             raise _unknown(tokenizer)
         made = [None if name is None else _fallen_back(name, parts) for name in names]
         return made, made
@@ -97,11 +98,11 @@ def _pieces(
     if kinds != ["WordPiece"]:
         raise _unknown(tokenizer)
     decoder = tokenizer.decoder
-    known = [name for name in names if name is not None]
-    first = {name: decoder.decode([name]).encode() for name in known}
-    anchor = known[0]
+    written = [name for name in names if name is not None]
+    first = {name: decoder.decode([name]).encode() for name in written}
+    anchor = written[0]
     skipped = len(first[anchor])
-    inside_of = {name: decoder.decode([anchor, name]).encode()[skipped:] for name in known}
+    inside_of = {name: decoder.decode([anchor, name]).encode()[skipped:] for name in written}
     return [first.get(name) for name in names], [inside_of.get(name) for name in names]  # type: ignore[arg-type]
 
 

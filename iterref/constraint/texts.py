@@ -68,7 +68,7 @@ def of_regions(
     for row, at in enumerate(map(runs, opened.tolist())):
         if at and len(given) not in (1, len(at)):
             raise ValueError(
-                f"row {row} has {len(at)} regions, and there are patterns for {len(given)}: give one for all, or one each"
+                f"row {row} has {len(at)} regions, and there are patterns for {len(given)}: give one, or one for each"
             )
         for number, first in enumerate(at):
             begin[row, first] = starts[number % len(given), parted[row][number]]
@@ -81,7 +81,7 @@ def automaton_of(patterns: Sequence[Pattern], model: Any, inside: bool = False) 
     known = tuple(dict.fromkeys(pattern.regex for pattern in patterns))
     codec = getattr(model, "codec", None)
     if codec is None or not hasattr(codec, "tokenizer"):
-        raise ValueError("a constraint is about the text that tokens write, and this model has no tokenizer: load another")
+        raise ValueError("a constraint is about the text that tokens write, and this model has no tokenizer")
     made = _lifted(Same(codec), known, tuple(model.ends), int(model.fill), model.noise.vocab, inside)
     starts = torch.tensor(made.starts).view(len(known), -1)
     found = starts[[known.index(pattern.regex) for pattern in patterns]]

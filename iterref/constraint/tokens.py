@@ -56,10 +56,9 @@ def lift(
         if kind in behind:
             whole[:, column] = np.where(np.append(ending, False), end, NOWHERE) if kind in ends else NOWHERE
             whole[end, column] = end
-    final = torch.from_numpy(np.append(ending, True))
-    return Automaton.of_columns(
-        torch.from_numpy(classes.reshape(-1)), torch.from_numpy(whole.astype(np.int64)), final, tuple(begun)
-    )
+    moves = torch.from_numpy(whole.astype(np.int64))
+    stops = torch.from_numpy(np.append(ending, True))
+    return Automaton.of_columns(torch.from_numpy(classes.reshape(-1)), moves, stops, tuple(begun))
 
 
 def _walks(step: np.ndarray, states: np.ndarray, pieces: Sequence[bytes | None]):  # type: ignore[no-untyped-def]

@@ -156,7 +156,8 @@ class Editing:
         row, for marks that do not pair up, a text that is not the row's own, or one that has no room for `length`.
         """
         patterns = region_patterns(regions, self.context.problem)
-        length = checked_options(length=length)["length"] or size_of(patterns, self.context.model)
+        length = checked_options(length=length)["length"]
+        length = size_of(patterns, self.context.model) if length is None and strength is None else length
         if length is not None and (length < 1 or strength is not None):
             raise ValueError(
                 "a region's length= (--tokens) is at least 1 token, for regions drafted anew: leave out the strength"

@@ -26,7 +26,7 @@ Slots = list[list[dict[str, float]]]
 
 
 def region_patterns(given: Any, problem: Problem) -> list[Pattern]:
-    """The patterns of regions, none where nothing is given. Raises `ValueError` where whole texts are constrained, too."""
+    """The patterns of regions, if any. Raises `ValueError` where whole texts are constrained, too."""
     if given is None:
         return []
     if problem.constraint is not None:
@@ -46,7 +46,7 @@ def size_of(patterns: Sequence[Pattern], model: Any) -> int | None:
     sizes = {text: len(one) for text, one in zip(texts, ids, strict=True)}
     if len({*sizes.values()}) > 1:
         told = ", ".join(f"{text!r} {size}" for text, size in sizes.items())
-        raise ValueError(f"the choices take different numbers of tokens ({told}): take others, or say length= (--tokens)")
+        raise ValueError(f"the choices take different numbers of tokens ({told}): take others, or say length=")
     return sizes[texts[0]]
 
 

@@ -131,8 +131,8 @@ class ParticleGibbs(Aimed, Decoded):
         """Pure noise; the first sweep makes the first path."""
         if self.ancestors and run.problem.constraint is not None:
             raise ValueError(
-                "particle_gibbs: ancestors=true weighs states by the step's closed form, which a constraint has none of: "
-                "leave it out, or take trajectory"
+                "particle_gibbs: ancestors=true needs steps of closed form, and a constraint leaves none: leave it "
+                "out, or take trajectory"
             )
         return State(0, 1.0, run.prior(rng))
 

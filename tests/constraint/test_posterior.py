@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -105,7 +107,7 @@ def test_independent_marginals_are_another_distribution():
         one, found = case(seed), reading(case(seed))
         weights = torch.cat([found.posterior().log_weights, torch.full((1, one.length, 1), -torch.inf)], 2)[one.where]
         marginal = (one.log_p + weights[:, one.constraint.automaton.classes]).exp()
-        product = joint(Case(one.constraint, one.canvas, one.where, marginal.log(), one.states, one.valid), any_text=True)
+        product = joint(replace(one, log_p=marginal.log()), any_text=True)
         outside.append(float(product[~one.valid].sum()))
     assert max(outside) > 0.1
 
@@ -124,14 +126,14 @@ def test_rows_do_not_feel_each_other():
     """The same tokens whatever else is in the batch."""
     cases = [case(seed, length=4, vocab=4) for seed in (1, 2, 5, 9)]
     automaton = cases[0].constraint.automaton
-    rows = [Case(Constraint(automaton, one.constraint.begin.clamp_max(1), one.constraint.read), one.canvas, one.where,
-                 one.log_p, one.states, one.valid) for one in cases]  # fmt: skip
+    rows = [replace(one, constraint=replace(one.constraint, automaton=automaton)) for one in cases]
     rows = [one for one in rows if not bool(reading(one).posterior().log_z.isneginf().any())]
     assert len(rows) > 1
-    together = Constraint(automaton, *(torch.cat([getattr(one.constraint, name) for one in rows]) for name in ("begin", "read")))
+    begin, read = (torch.cat([getattr(one.constraint, name) for one in rows]) for name in ("begin", "read"))
     canvas, where = (torch.cat([getattr(one, name) for one in rows]) for name in ("canvas", "where"))
     rng = Rng.seeded(2, len(rows))
-    tokens, sure = Reading(together, torch.cat([one.log_p for one in rows]), canvas, where, True).draw(rng, 5, 0, negentropy)
+    log_p = torch.cat([one.log_p for one in rows])
+    tokens, sure = Reading(Constraint(automaton, begin, read), log_p, canvas, where, True).draw(rng, 5, 0, negentropy)
     at = 0
     for number, one in enumerate(rows):
         count = int(one.where.sum())
@@ -176,7 +178,8 @@ def test_a_canvas_that_holds_no_text_is_refused():
     ],
 )
 def test_what_is_no_automaton_is_refused(changes, told):
-    right = {"classes": torch.tensor([0, 1, 2]), "step": torch.tensor([[-1, -1], [1, 1]]), "final": torch.tensor([True, True])}
+    step, final = torch.tensor([[-1, -1], [1, 1]]), torch.tensor([True, True])
+    right = {"classes": torch.tensor([0, 1, 2]), "step": step, "final": final}
     Automaton(**right)
     with pytest.raises(ValueError, match=told):
         Automaton(**{**right, **changes})
