@@ -22,7 +22,9 @@ from iterref.constraint.grammar import written_out
 from iterref.constraint.strings import Strings
 from iterref.optional import require
 
-INTEGER = re.compile(r"[0-9]+")
+# Stands behind every text while it is compiled: outlines-core 0.2.14 loses the steps from a state that a text may end in
+# to one that it may not (`[0-9]+(\\.[0-9]+)?` had no decimals). It is no character, and stands in no text.
+BEHIND = "\U0010ffff"
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def compiled(regex: str) -> Strings:
 
     alphabet = Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)})  # 256 is the end
     try:
-        index = Index(regex, alphabet)
+        index = Index(f"(?:{regex}){BEHIND}", alphabet)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"the regular expression {_short(regex)} cannot be compiled ({_told(error)})") from None
     number = {state: at for at, state in enumerate(index.get_transitions())}
@@ -125,11 +127,9 @@ def compiled(regex: str) -> Strings:
         for byte, to in row.items():
             if byte < 256:
                 step[number[state], byte] = number[to]
-    final = np.isin(list(number), list(index.get_final_states()))
-    made = Strings(step, final, number[index.get_initial_state()]).least()
-    if not made.final.any():
-        raise ValueError(f"the regular expression {_short(regex)} has no text at all: no constraint can be met")
-    return made
+    over = np.isin(list(number), list(index.get_final_states()))
+    behind = Strings(step, over).walked(np.arange(len(number)), BEHIND.encode())
+    return Strings(step, (behind >= 0) & over[behind], number[index.get_initial_state()]).least()
 
 
 def _short(regex: str) -> str:
