@@ -7,22 +7,22 @@ the method, and the reward decides which. Needs `pip install 'iterref[structure]
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from iterref import generate
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "animal": {"enum": ["cat", "dog", "horse", "bird"]},
-        "name": {"type": "string", "pattern": "[A-Z][a-z]{2,7}"},
-        "says": {"type": "string", "pattern": "[a-z ]{4,40}"},
-        "age": {"type": "integer", "minimum": 0},
+        "who": {"enum": ["the cat", "the dog", "the old man", "the girl"]},
+        "says": {"type": "string", "pattern": " ?[a-z]+( [a-z]+){1,11}"},
+        "loud": {"type": "boolean"},
     },
-    "required": ["animal", "name", "says", "age"],
+    "required": ["who", "says", "loud"],
 }
 
 
-def read(text: str) -> dict[str, object] | None:
+def read(text: str) -> dict[str, Any] | None:
     """The record in a text, None where there is none."""
     try:
         found = json.loads(text)
@@ -31,21 +31,22 @@ def read(text: str) -> dict[str, object] | None:
     return found if isinstance(found, dict) and found.keys() == SCHEMA["properties"].keys() else None
 
 
-def old_horses(completions: list[str], **columns: object) -> list[float]:
-    """1 for a horse, and a tenth for each digit of its age."""
-    records = [read(text) or {"animal": "", "age": ""} for text in completions]
-    return [float(one["animal"] == "horse") + len(str(one["age"])) / 10 for one in records]
+def eight_loud_words(completions: list[str], **columns: object) -> list[float]:
+    """1 for eight words, less for more or fewer, and 1 more where they are loud; -1 for what is no record."""
+    records = [read(text) for text in completions]
+    return [-1.0 if one is None else 1 - abs(len(one["says"].split()) - 8) / 8 + one["loud"] for one in records]
 
 
 def main() -> None:
     """Prints texts without the constraint, with it, and with it under the reward."""
-    runs = {
-        "plain, without the constraint": {"sampler": "ancestral:steps=16,order=confidence"},
-        "plain, with it": {"sampler": "ancestral:steps=16,order=confidence", "constraint": SCHEMA},
+    plain = {"sampler": "ancestral:steps=16,order=confidence"}
+    runs: dict[str, dict[str, Any]] = {
+        "plain, without the constraint": plain,
+        "plain, with it": {**plain, "constraint": SCHEMA},
         "auto, with it": {"budget": 48, "constraint": SCHEMA},
     }
     for name, options in runs.items():
-        result = generate("tiny-books", [""] * 4, reward=old_horses, alpha=0.1, **options)
+        result = generate("tiny-books", [""] * 4, reward=eight_loud_words, **options)
         texts = result.texts or []
         valid = sum(read(text) is not None for text in texts)
         if "constraint" in options and valid < len(texts):
