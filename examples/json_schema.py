@@ -1,7 +1,7 @@
 """JSON by a schema: the bundled model of children's books writes records, and the reward chooses among valid ones.
 
-The model has never seen JSON. Without the constraint nothing that it writes is a record; with it everything is, whatever
-the method, and the reward decides which. Needs `pip install 'iterref[structure]'`.
+The model has never seen JSON. Without the constraint nothing that it writes is a record; with it everything is,
+whatever the method, and the reward decides which. Needs `pip install 'iterref[structure]'`.
 """
 
 from __future__ import annotations

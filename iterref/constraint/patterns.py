@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from iterref.constraint.grammar import written_out
+from iterref.constraint.schema import regex_of
 from iterref.constraint.strings import Strings
 from iterref.optional import require
 
-# Stands behind every text while it is compiled: outlines-core 0.2.14 loses the steps from a state that a text may end in
-# to one that it may not (`[0-9]+(\\.[0-9]+)?` had no decimals). It is no character, and stands in no text.
+# Stands behind every text while it is compiled: outlines-core 0.2.14 loses the steps from a state that a text may end
+# in to one that it may not (`[0-9]+(\\.[0-9]+)?` had no decimals). It is no character, and stands in no text.
 BEHIND = "\U0010ffff"
 
 
@@ -60,7 +61,8 @@ class JSONSchema(Pattern):
     """The JSON documents of a schema: a mapping, its text, or a pydantic model. `blanks` is the regular expression of
     what may stand between the signs, one blank or none unless given; what refers to itself is written out to `depth`.
 
-    Raises `ValueError` for a schema that is no JSON, or has parts that cannot be turned into a regular expression.
+    Raises `ValueError` for a schema that is no JSON, or has parts that cannot be turned into a regular expression
+    (`iterref.constraint.schema`).
     """
 
     def __init__(self, schema: Mapping[str, Any] | str | type, blanks: str | None = None, depth: int = 2) -> None:
@@ -69,9 +71,11 @@ class JSONSchema(Pattern):
 
         if isinstance(schema, type):
             schema = schema.model_json_schema()  # type: ignore[attr-defined]
-        text = schema if isinstance(schema, str) else json.dumps(schema)
         try:
-            super().__init__(build_regex_from_schema(text, blanks, depth))
+            found = json.loads(schema) if isinstance(schema, str) else schema
+            if not isinstance(found, Mapping):
+                raise ValueError("a schema is an object")
+            super().__init__(regex_of(found, lambda text: build_regex_from_schema(text, blanks, depth), compiled))
         except (ValueError, TypeError) as error:
             raise ValueError(f"the JSON schema cannot be turned into a regular expression ({_told(error)})") from None
 

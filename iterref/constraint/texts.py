@@ -82,7 +82,9 @@ def automaton_of(patterns: Sequence[Pattern], model: Any, inside: bool = False) 
     codec = getattr(model, "codec", None)
     if codec is None or not hasattr(codec, "tokenizer"):
         raise ValueError("a constraint is about the text that tokens write, and this model has no tokenizer")
-    made = _lifted(Same(codec), known, tuple(model.ends), int(model.fill), model.noise.vocab, inside)
+    fill = int(getattr(model, "fill", -1))
+    fill = fill if fill in codec.special else next(iter(model.ends), -1)  # text may hold what is no special token
+    made = _lifted(Same(codec), known, tuple(model.ends), fill, model.noise.vocab, inside)
     starts = torch.tensor(made.starts).view(len(known), -1)
     found = starts[[known.index(pattern.regex) for pattern in patterns]]
     return made, found if inside else found[:, 0]

@@ -23,10 +23,10 @@ def lift(
     languages: Sequence[Strings], spelling: Spelling, ends: Sequence[int], fill: int
 ) -> Automaton:
     """The automaton of canvases: a text of one of the `languages`, which have a start each, then one of the tokens
-    `ends` and the filler, or the end of the canvas. Raises `ValueError` where tokens can write no text at all."""
+    `ends` and the filler (-1 for none), or the end of the canvas."""
     step, final, starts = union([spelling.strings(language) for language in languages])
     states, vocab = len(step), len(spelling.inside)
-    behind = {*ends, fill}
+    behind = {*ends, fill} - {-1}
     inside = [None if token in behind else piece for token, piece in enumerate(spelling.inside)]
     first = [None if token in behind else piece for token, piece in enumerate(spelling.first)]
     fresh = inside != first

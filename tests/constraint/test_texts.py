@@ -34,8 +34,8 @@ def many_c(completions: Sequence[str], **columns: object) -> list[float]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", names())
 def test_every_method_writes_texts_of_the_language(name, kind):
-    options = {"reward": many_c, "alpha": 0.5, "constraint": LANGUAGE, "sampler": name, **SMALL.get(name, {"budget": 16})}
-    result = iterref.generate(script(kind), [""] * 4, **options)
+    options = {"reward": many_c, "alpha": 0.5, "sampler": name, **SMALL.get(name, {"budget": 16})}
+    result = iterref.generate(script(kind), [""] * 4, constraint=LANGUAGE, **options)
     assert all(re.fullmatch(LANGUAGE, text) for text in result.texts or [])
     assert bool(result.rewards.isfinite().all())
 
@@ -44,9 +44,8 @@ def test_every_method_writes_texts_of_the_language(name, kind):
     "kind, order", [*(("absorbing", order) for order in ORDERS), ("uniform", "random"), ("uniform", "bounded")]
 )
 def test_in_every_order(kind, order):
-    result = iterref.generate(
-        script(kind), [""] * 8, reward=many_c, alpha=1.0, constraint=LANGUAGE, sampler=f"ancestral:steps=4,order={order}"
-    )
+    options = {"reward": many_c, "alpha": 1.0, "constraint": LANGUAGE}
+    result = iterref.generate(script(kind), [""] * 8, sampler=f"ancestral:steps=4,order={order}", **options)
     assert all(re.fullmatch(LANGUAGE, text) for text in result.texts or []) and len(set(result.texts or [])) > 1
 
 
@@ -130,12 +129,12 @@ def test_a_filled_in_text_is_one_of_the_language_as_a_whole():
 
 
 def test_methods_are_compared_within_the_language():
-    found = iterref.compare(
-        script("absorbing"), [""] * 4, ["best_of_n", "iterref"], reward=many_c, alpha=0.5, budgets=8, constraint=LANGUAGE
-    )
+    options = {"reward": many_c, "alpha": 0.5, "budgets": 8, "constraint": LANGUAGE}
+    found = iterref.compare(script("absorbing"), [""] * 4, ["best_of_n", "iterref"], **options)
     assert all(re.fullmatch(LANGUAGE, text) for one in found.entries for texts in one.texts for text in texts)
 
 
 def test_the_consensus_is_among_drafts_of_the_language():
-    result = iterref.generate(script("absorbing"), [""] * 2, reward="consensus", constraint=Choices("ab", "a b"), budget=200)
+    options = {"reward": "consensus", "constraint": Choices("ab", "a b"), "budget": 200}
+    result = iterref.generate(script("absorbing"), [""] * 2, **options)
     assert set(result.texts or []) <= {"ab", "a b"}

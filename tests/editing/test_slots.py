@@ -11,8 +11,8 @@ import torch
 
 import iterref
 from iterref.constraint import Choices
-from iterref.run import Run
 from iterref.generation import unrewarded
+from iterref.run import Run
 from tests.support.scripts import PIECES, script
 
 pytest.importorskip("outlines_core")
@@ -50,9 +50,8 @@ def test_log_probabilities_are_those_of_the_exact_posterior():
 
 def test_every_slot_of_every_row_has_its_own_choices():
     model = script("absorbing")
-    filled = iterref.infill(
-        model, ["a[b]c[a]", "b[a]b[c]"], prompts=["", ""], regions=[Choices("a", "c"), Choices("b", "c")], length=1, **OPTIONS
-    )
+    regions = [Choices("a", "c"), Choices("b", "c")]
+    filled = iterref.infill(model, ["a[b]c[a]", "b[a]b[c]"], prompts=["", ""], regions=regions, length=1, **OPTIONS)
     for row, text in zip(filled.result.slots, filled.texts, strict=True):
         assert [set(slot) for slot in row] == [{"a", "c"}, {"b", "c"}]
         assert all(abs(sum(map(exp, slot.values())) - 1) < 1e-9 for slot in row)
@@ -65,7 +64,8 @@ def test_a_region_is_what_a_pattern_says():
 
 
 def test_slots_are_written_with_the_rows(tmp_path):
-    filled = iterref.infill(script("absorbing"), ["a[b]c"], prompts=[""], regions=Choices("a", "c"), length=1, **OPTIONS)
+    options = {"regions": Choices("a", "c"), "length": 1, **OPTIONS}
+    filled = iterref.infill(script("absorbing"), ["a[b]c"], prompts=[""], **options)
     filled.result.to_jsonl(tmp_path / "rows.jsonl")
     assert '"slots": [{"a": ' in (tmp_path / "rows.jsonl").read_text()
 
