@@ -68,9 +68,13 @@ class Posterior:
             if bool(here.any()):
                 arc[here[:, i]] = steps.categorical(weights[here[:, i]], here, 1, first=number)[0]
             sets[:, i], state = _taken(by, arc), torch.where(here[:, i], _taken(to, arc), state)
-        cells, of = where.repeat(n, 1), sets[where.repeat(n, 1)]
-        log_p = self.log_mass[where].repeat(n, 1) + self.arcs.member.T[of].log()
-        return streams.fork("class").categorical(log_p, cells, 1, first=number)[0].view(n, -1)
+        streams, chosen = streams.fork("class"), list[Tensor]()
+        for row, place in zip(*self._cells(where.repeat(n, 1)), strict=True):
+            here = torch.zeros_like(sets, dtype=torch.bool)
+            here[row, place] = True
+            log_p = self.log_mass[rows[row], place] + self.arcs.member.T[sets[row, place]].log()
+            chosen.append(streams.categorical(log_p, here, 1, first=number)[0])
+        return torch.cat(chosen).view(n, -1) if chosen else sets.new_zeros(n, 0)
 
     def mode(self, where: Tensor) -> Tensor:
         """The classes of the likeliest canvas at `where` (R, L), (M,) long; for a posterior of the `largest`."""
@@ -109,6 +113,12 @@ class Posterior:
         state = torch.where(self.begin[rows, i] >= 0, self.begin[rows, i], state)
         to, sets = self.arcs.to[state], self.arcs.sets[state]
         return state, to, sets, self.of_set[rows[:, None], i, sets] + self.log_beta[rows[:, None], i + 1, to]
+
+    def _cells(self, where: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The rows and the positions of the True cells of (N, L), as many at a time as are worked on."""
+        size = max(1, TERMS // self.log_mass.shape[2])
+        row, place = where.nonzero(as_tuple=True)
+        return (row.split(size), place.split(size)) if len(row) else ((), ())
 
     def _of_set(self) -> Tensor:
         """The log-mass of every set of classes, (R, L, G + 1)."""

@@ -63,6 +63,8 @@ class Shared:
 
     def redraw(self, run: Run, state: State, rng: Rng) -> Candidates:
         """Candidates for the clean sample at the noisy states themselves; a first one takes all that decisions may."""
+        if (whole := self._whole(run)) is not self:
+            return whole.redraw(run, state, rng)
         n = self.tries if isinstance(state, Paired) else self.tries * self.decisions
         where = run.undetermined(state.x_t, state.t)
         x_0 = run.draw(state.x_t, state.t, where, n, rng.fork("denoise").fork("draw", 0))[0]

@@ -38,6 +38,8 @@ def test_every_method_writes_texts_of_the_language(name, kind):
     result = iterref.generate(script(kind), [""] * 4, constraint=LANGUAGE, **options)
     assert all(re.fullmatch(LANGUAGE, text) for text in result.texts or [])
     assert bool(result.rewards.isfinite().all())
+    declared = result.sampler.cost()
+    assert (result.asked.nfe, result.asked.reward_calls) == (declared.nfe, declared.reward_calls)
 
 
 @pytest.mark.parametrize(
