@@ -18,7 +18,8 @@ from torch import Tensor
 
 from iterref.budget import Budget, BudgetLike
 from iterref.columns import brief, read_column, shown
-from iterref.constraint.patterns import Pattern, compiled, pattern_of
+from iterref.constraint.expressions import compiled
+from iterref.constraint.patterns import Pattern, pattern_of
 from iterref.drafts import Drafts, pools_in
 from iterref.models.base import Text
 from iterref.numbers import entries, flag, number, whole_number, whole_numbers
@@ -153,15 +154,20 @@ def checked_constraint(name: str, value: Any) -> Pattern | list[Pattern] | None:
     if value is None:
         return None
     if isinstance(value, list | tuple):
-        return [checked_constraint(f"{name}[{place}]", one) for place, one in enumerate(value)]  # type: ignore[misc]
-    found = pattern_of(value)
-    compiled(found.regex)
-    return found
+        return [_pattern(one) for one in value]
+    return _pattern(value)
 
 
 def checked_watch(name: str, value: Any) -> list[int]:
     """Row numbers."""
     return whole_numbers(name, value, "list the rows whose states are kept, as in watch=[0, 1]")
+
+
+def _pattern(value: Any) -> Pattern:
+    """A pattern that compiles."""
+    found = pattern_of(value)
+    compiled(found.regex)
+    return found
 
 
 def _number(name: str, value: Any) -> float | None:

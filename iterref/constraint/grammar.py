@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+from iterref.constraint.expressions import escaped
+
 TOKENS = re.compile(
     r"""\s*(?:(?P<comment>//[^\n]*)|(?P<string>"(?:\\.|[^"\\\n])*"i?)|/(?P<regex>(?:\\.|[^/\\\n])+)/"""
     r"""|(?P<rule>[?!]?[A-Za-z_]\w*)(?P<colon>\s*:)?|(?P<sign>[()|?*+\[\]]))"""
@@ -127,5 +129,4 @@ def _literal(text: str) -> str:
     """A quoted string as a regular expression, without regard to case where an i stands behind it."""
     quoted, folded = (text[:-1], True) if text.endswith("i") else (text, False)
     plain = re.sub(r"\\(.)", lambda sign: {"n": "\n", "t": "\t"}.get(sign[1], sign[1]), quoted[1:-1])
-    made = re.sub(r"[\\.+*?()|\[\]{}^$#&\-~]", lambda sign: "\\" + sign.group(), plain)
-    return f"(?i:{made})" if folded else made
+    return f"(?i:{escaped(plain)})" if folded else escaped(plain)

@@ -10,22 +10,15 @@ are written out to `depth` applications inside one another: a text that needs mo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
+from iterref.constraint.expressions import compiled, escaped
 from iterref.constraint.grammar import written_out
 from iterref.constraint.schema import regex_of
 from iterref.constraint.strings import Strings
 from iterref.optional import require
-
-# Stands behind every text while it is compiled: outlines-core 0.2.14 loses the steps from a state that a text may end
-# in to one that it may not (`[0-9]+(\\.[0-9]+)?` had no decimals). It is no character, and stands in no text.
-BEHIND = "\U0010ffff"
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Pattern:
 
 class Regex(Pattern):
     """The texts that match a regular expression from beginning to end, in the syntax of Rust's `regex` (Python's,
-    without looking around, back references and anchors)."""
+    without looking around, back references and anchors within)."""
 
 
 class Choices(Pattern):
@@ -75,7 +68,7 @@ class JSONSchema(Pattern):
             found = json.loads(schema) if isinstance(schema, str) else schema
             if not isinstance(found, Mapping):
                 raise ValueError("a schema is an object")
-            super().__init__(regex_of(found, lambda text: build_regex_from_schema(text, blanks, depth), compiled))
+            super().__init__(regex_of(found, lambda text: build_regex_from_schema(text, blanks, depth)))
         except (ValueError, TypeError) as error:
             raise ValueError(f"the JSON schema cannot be turned into a regular expression ({_told(error)})") from None
 
@@ -105,39 +98,6 @@ def pattern_of(given: Any) -> Pattern:
         f"the constraint is {type(given).__name__}: pass a regular expression, a JSON schema as a dictionary, or a "
         "Regex, JSONSchema, Choices or Grammar of iterref.constraint"
     )
-
-
-def escaped(text: str) -> str:
-    """A regular expression of a text itself."""
-    return re.sub(r"[\\.+*?()|\[\]{}^$#&\-~]", lambda sign: "\\" + sign.group(), text)
-
-
-@lru_cache(maxsize=64)
-def compiled(regex: str) -> Strings:
-    """The smallest automaton of a regular expression. Raises `ValueError` as `Pattern.strings` does."""
-    require("outlines_core", "structure", "a constraint")
-    from outlines_core import Index, Vocabulary
-
-    alphabet = Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)})  # 256 is the end
-    try:
-        index = Index(f"(?:{regex}){BEHIND}", alphabet)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"the regular expression {_short(regex)} cannot be compiled ({_told(error)})") from None
-    number = {state: at for at, state in enumerate(index.get_transitions())}
-    for to in [to for row in index.get_transitions().values() for to in row.values()]:
-        number.setdefault(to, len(number))
-    step = np.full((len(number), 256), -1)
-    for state, row in index.get_transitions().items():
-        for byte, to in row.items():
-            if byte < 256:
-                step[number[state], byte] = number[to]
-    over = np.isin(list(number), list(index.get_final_states()))
-    behind = Strings(step, over).walked(np.arange(len(number)), BEHIND.encode())
-    return Strings(step, (behind >= 0) & over[behind], number[index.get_initial_state()]).least()
-
-
-def _short(regex: str) -> str:
-    return repr(regex if len(regex) <= 60 else regex[:57] + "...")
 
 
 def _told(error: Exception) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
-from iterref.constraint.strings import Strings
+from iterref.constraint.expressions import compiled, whole
 
 # What restricts documents. `type` is looked at beside `enum` and `const` alone, where it is passed over.
 KEYWORDS = frozenset(
@@ -30,15 +30,13 @@ KINDS: dict[str, type | tuple[type, ...]] = {
 ESCAPED = [*range(32), 34, 92, 127]  # bytes that stand in no JSON string as they are
 
 
-def regex_of(
-    schema: Mapping[str, Any], build: Callable[[str], str], compiled: Callable[[str], Strings]
-) -> str:
-    """The regular expression of a schema: `build` makes one of a schema's text, `compiled` the automaton of one. Raises
-    `ValueError` for what the expression would not keep."""
+def regex_of(schema: Mapping[str, Any], build: Callable[[str], str]) -> str:
+    """The regular expression of a schema; `build` makes one of a schema's text. Raises `ValueError` for what the
+    expression would not keep."""
     schema = deepcopy(dict(schema))
     for part in _parts(schema):
         if isinstance(part.get("pattern"), str):
-            part["pattern"] = _pattern(part["pattern"], compiled)
+            part["pattern"] = _pattern(part["pattern"])
     regex = build(json.dumps(schema))
     for part in _parts(schema):
         _expect_values(part)
@@ -65,17 +63,14 @@ def _parts(schema: Any) -> Iterator[dict[str, Any]]:
         yield from _parts(one)
 
 
-def _pattern(pattern: str, compiled: Callable[[str], Strings]) -> str:
+def _pattern(pattern: str) -> str:
     """A `pattern` as one of the whole string."""
-    inner = pattern.removeprefix("^")
-    if inner.endswith("$") and not inner.endswith("\\$"):
-        inner = inner[:-1]
-    if bool((compiled(inner).step[:, ESCAPED] >= 0).any()):
+    if bool((compiled(pattern).step[:, ESCAPED] >= 0).any()):
         raise ValueError(
             f"its pattern {pattern!r} matches quotes, backslashes or control signs, which JSON would have to escape: "
             "leave them out, as in [^\"\\\\\\x00-\\x1f]"
         )
-    return f"(?:{inner})"
+    return f"(?:{whole(pattern)})"
 
 
 def _expect_values(part: Mapping[str, Any]) -> None:

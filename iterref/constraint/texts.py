@@ -17,7 +17,8 @@ from torch import Tensor
 
 from iterref.constraint.automaton import Automaton
 from iterref.constraint.canvas import Constraint
-from iterref.constraint.patterns import Pattern, compiled
+from iterref.constraint.expressions import compiled, whole
+from iterref.constraint.patterns import Pattern
 from iterref.constraint.spelling import Spelling, spelling
 from iterref.constraint.tokens import lift
 
@@ -96,7 +97,7 @@ def _lifted(
 ) -> Automaton:
     languages, spelled = [compiled(regex) for regex in regexes], _spelling(codec, vocab)
     if inside:
-        languages = [compiled(f"{blank}(?:{regex})") for regex in regexes for blank in ("", " ", " ?")]
+        languages = [compiled(f"{blank}(?:{whole(regex)})") for regex in regexes for blank in ("", " ", " ?")]
         rules = [rule for rule in spelled.tidying if isinstance(rule[1], bytes)]  # none of a text's beginning
         spelled = Spelling(spelled.inside, spelled.inside, rules)
     return lift(languages, spelled, ends, fill)

@@ -9,7 +9,8 @@ from itertools import product
 import pytest
 
 from iterref.constraint import Choices, Grammar, JSONSchema, Regex
-from iterref.constraint.patterns import escaped, pattern_of
+from iterref.constraint.expressions import escaped
+from iterref.constraint.patterns import pattern_of
 
 pytest.importorskip("outlines_core")
 POINT = {"type": "object", "properties": {"x": {"type": "integer"}, "y": {"type": "integer"}}, "required": ["x", "y"]}
@@ -22,8 +23,12 @@ def test_a_regular_expression_is_of_the_whole_text():
 
 
 @pytest.mark.parametrize(
-    "regex", [r"[0-9]+(\.[0-9]+)?", "a(bc)?", "(ab)*", "aé*", ".*", "(a|ab)(c|bcd)?", "", "[^a]*", "(?i)ab?", r"a\|b|c"]
-)
+    "regex",
+    [
+        r"[0-9]+(\.[0-9]+)?", "a(bc)?", "(ab)*", "aé*", ".*", "(a|ab)(c|bcd)?", "", "[^a]*", "(?i)ab?", r"a\|b|c",
+        "^ab*$", "^a|b$", r"a\\$", "a[$]",
+    ],
+)  # fmt: skip
 def test_texts_are_those_that_python_matches(regex):
     """Every string of up to five signs; Python's engine has no part in the automaton."""
     strings = Regex(regex).strings

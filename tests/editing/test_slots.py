@@ -59,7 +59,7 @@ def test_every_slot_of_every_row_has_its_own_choices():
 
 
 def test_a_region_is_what_a_pattern_says():
-    filled = iterref.infill(script("absorbing"), ["a[bbb]c"], prompts=[""], regions="a+b*", **OPTIONS)
+    filled = iterref.infill(script("absorbing"), ["a[bbb]c"], prompts=[""], regions="^a+b*$", **OPTIONS)
     assert re.fullmatch("aa+b*c", filled.texts[0]) and filled.result.slots is None
 
 
