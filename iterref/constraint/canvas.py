@@ -104,6 +104,9 @@ class Reading:
         """`n` joint draws (n, M), and the `score` of every token (n, M) under its distribution in the posterior:
         its log-probability unless given."""
         posterior = self.posterior()
+        if bool((lost := posterior.log_z.isneginf() & self.where.any(1)).any()):
+            row = int(lost.nonzero()[0])
+            raise ValueError(f"sequence {row}: no text of the constraint has what stands at the other positions")
         classes = posterior.draw(rng, self.where, n, first)
         ends, place = self.automaton.counts.cumsum(0), torch.empty_like(classes)
         begins, mass = ends - self.automaton.counts, posterior.log_mass[self.where].exp()
