@@ -55,17 +55,21 @@ class Constraint:
         unread = (free & ~self.read).any(1).nonzero()
         if len(unread):
             raise ValueError(f"row {int(unread[0])}: a free position belongs to no text of the constraint: freeze it")
-        some = torch.zeros(self.automaton.size[1] + 1, dtype=torch.bool, device=free.device)
-        some[self.automaton.classes[allowed]] = True
-        nothing = torch.where(some[:-1], 0.0, -torch.inf).double()
-        mass = self.masses(canvas, free, nothing.expand(int(free.sum()), -1))
-        lost = Posterior(self.automaton, mass, self.begin, self.read, largest=True).log_z.isneginf().nonzero()
+        lost = (~self.fits(canvas, free, allowed)).nonzero()
         if len(lost):
             row = int(lost[0])
             raise ValueError(
                 f"row {row}: no text of the constraint fits the {int(free[row].sum())} free positions of its canvas: "
                 "give a longer canvas (length=, max_new_tokens=), fewer kept or forbidden tokens, or another constraint"
             )
+
+    def fits(self, canvas: Tensor, free: Tensor, allowed: Tensor) -> Tensor:
+        """Whether some text of the language fits the free positions (R, L) of canvases, (R,) bool."""
+        some = torch.zeros(self.automaton.size[1] + 1, dtype=torch.bool, device=free.device)
+        some[self.automaton.classes[allowed]] = True
+        at = torch.where(some[:-1], 0.0, -torch.inf).double().expand(int(free.sum()), -1)
+        mass = self.masses(canvas, free, at)
+        return ~Posterior(self.automaton, mass, self.begin, self.read, largest=True).log_z.isneginf()
 
     def masses(self, x: Tensor, where: Tensor, at: Tensor) -> Tensor:
         """The log-masses (R, L, C) of canvases: those of (M, C) `at` the open positions, and of the token elsewhere."""

@@ -35,27 +35,41 @@ def region_patterns(given: Any, problem: Problem) -> list[Pattern]:
     return [found] if isinstance(found, Pattern) else list(found or ())
 
 
-def size_of(patterns: Sequence[Pattern], model: Any) -> int | None:
-    """How many tokens all choices take; None where something else than choices is asked for. Raises `ValueError` where
-    they differ: a choice that is spelled in more tokens than its own is unlikely for that alone."""
+def sized(
+    patterns: Sequence[Pattern], model: Any, sizes: tuple[int, int] | None, strength: float | None
+) -> tuple[int, int] | None:
+    """The fewest and the most tokens of a region, that of choices where none is given and regions are drafted anew.
+    Raises `ValueError` where choices differ: one that is spelled in more tokens than its own is unlikely for that
+    alone; and for choices of several sizes."""
     choices = _choices(patterns)
-    if not choices:
-        return None
+    if not choices or strength is not None and sizes is None:
+        return sizes
+    if sizes is not None:
+        if sizes[0] < sizes[1]:
+            raise ValueError("a region with choices has one size: give length= (--tokens) as one number")
+        return sizes
     texts = list(dict.fromkeys(text for one in choices for text in one.texts))
     ids = model.codec.ids([f" {text}" for text in texts])  # inside of a text, most tokenizers cut words with a blank
-    sizes = {text: len(one) for text, one in zip(texts, ids, strict=True)}
-    if len({*sizes.values()}) > 1:
-        told = ", ".join(f"{text!r} {size}" for text, size in sizes.items())
+    counts = {text: len(one) for text, one in zip(texts, ids, strict=True)}
+    if len({*counts.values()}) > 1:
+        told = ", ".join(f"{text!r} {size}" for text, size in counts.items())
         raise ValueError(f"the choices take different numbers of tokens ({told}): take others, or say length=")
-    return sizes[texts[0]]
+    return counts[texts[0]], counts[texts[0]]
 
 
-def within(problem: Problem, model: Any, placed: Regions, patterns: Sequence[Pattern]) -> Problem:
-    """The problem whose regions are of the patterns, if there are any."""
-    if not patterns:
+def within(problem: Problem, model: Any, layouts: Sequence[Regions], patterns: Sequence[Pattern]) -> Problem:
+    """The problem of texts in several layouts whose regions are of the patterns, if there are any. A layout of a text
+    that the constraint leaves nothing to write in is one of its others."""
+    if patterns:
+        parted = [() if frame is None else frame.parted for one in layouts for frame in one.frames]
+        bound = of_regions(patterns, model, problem.may_change, parted, _alone(patterns))
+        problem = replace(problem, constraint=bound)
+    if problem.constraint is None or len(layouts) == 1:
         return problem
-    parted = [() if frame is None else frame.parted for frame in placed.frames]
-    return replace(problem, constraint=of_regions(patterns, model, placed.open, parted, _alone(patterns)))
+    fits = problem.constraint.fits(problem.canvas, problem.may_change, problem.allowed).view(len(layouts), -1)
+    row = torch.arange(fits.shape[1], device=fits.device)
+    every = torch.arange(len(problem), device=fits.device).view(fits.shape)
+    return problem.only(torch.where(fits, every, every[fits.int().argmax(0), row]).flatten())
 
 
 def log_probabilities(problem: Problem, model: Any, patterns: Sequence[Pattern]) -> Slots | None:

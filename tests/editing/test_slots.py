@@ -16,7 +16,7 @@ from iterref.run import Run
 from tests.support.scripts import PIECES, script
 
 pytest.importorskip("outlines_core")
-OPTIONS = {"reward": "length:1", "budget": 8}
+OPTIONS = {"reward": "length:1", "budget": 48}
 
 
 def enumerated(model, ids: list[int], places: list[int], choices: list[str]) -> dict[str, float]:
@@ -63,6 +63,13 @@ def test_a_region_is_what_a_pattern_says():
     assert re.fullmatch("aa+b*c", filled.texts[0]) and filled.result.slots is None
 
 
+@pytest.mark.parametrize("how", [{"regions": "c(bb)?"}, {"constraint": "ac(bb)?a"}])
+def test_a_region_of_several_sizes_takes_those_that_fit(how):
+    """Of 1 to 4 tokens, two make a text of the language (or three, with one that is two letters)."""
+    filled = iterref.infill(script("absorbing"), ["a[b]a"] * 4, prompts=[""] * 4, length=(1, 4), **how, **OPTIONS)
+    assert all(re.fullmatch("ac(bb)?a", text) for text in filled.texts)
+
+
 def test_slots_are_written_with_the_rows(tmp_path):
     options = {"regions": Choices("a", "c"), "length": 1, **OPTIONS}
     filled = iterref.infill(script("absorbing"), ["a[b]c"], prompts=[""], **options)
@@ -77,6 +84,8 @@ def test_slots_are_written_with_the_rows(tmp_path):
         ({"regions": [Choices("a"), Choices("b"), Choices("c")], "length": 1}, "row 0 has 1 regions"),
         ({"regions": Choices("a", "bcb")}, "different numbers of tokens"),
         ({"regions": Choices("abcabc"), "length": 2}, "no text of the constraint fits"),
+        ({"regions": Choices("a", "b"), "length": (1, 2)}, "has one size"),
+        ({"regions": "c{5}", "length": (1, 2)}, "no text of the constraint fits"),
     ],
 )
 def test_what_cannot_be_filled_in_is_refused(options, told):
