@@ -22,6 +22,7 @@ from iterref.random import Rng
 
 # How many terms of a sum over arcs are held at once; results do not depend on it.
 TERMS = 2**23
+MOST = 700.0  # of a logarithm whose exponential is finite
 
 
 class Posterior:
@@ -101,7 +102,7 @@ class Posterior:
             fresh = torch.full_like(alpha, -torch.inf).scatter(1, begins.clamp_min(0), ended)
             alpha = torch.where(begins >= 0, fresh, alpha)
             both = alpha[:, :, None] + self.log_beta[:, i + 1][:, self.arcs.to] - self.log_z[:, None, None]
-            of_set = torch.zeros_like(self.of_set[:, 0]).index_add_(1, sets, both.exp().flatten(1))
+            of_set = torch.zeros_like(self.of_set[:, 0]).index_add_(1, sets, both.clamp_max_(MOST).exp_().flatten(1))
             weights[:, i] = torch.where(self.read[:, i, None], (of_set @ member.T).log(), 0.0)
             went = self._summed(self.of_set[:, i], self.arcs.back, alpha, self.arcs.of)
             alpha = torch.where(self.read[:, i, None], went, alpha)
