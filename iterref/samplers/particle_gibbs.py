@@ -129,11 +129,7 @@ class ParticleGibbs(Aimed, Decoded):
 
     def init(self, run: Run, rng: Rng) -> State:
         """Pure noise; the first sweep makes the first path."""
-        if self.ancestors and run.problem.constraint is not None:
-            raise ValueError(
-                "particle_gibbs: ancestors=true needs steps of closed form, and a constraint leaves none: leave it "
-                "out, or take trajectory"
-            )
+        _expect_steps(self.ancestors, run)
         return State(0, 1.0, run.prior(rng))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
@@ -248,6 +244,15 @@ class ParticleGibbs(Aimed, Decoded):
     def _scored(self, k: int) -> int:
         """The place of grid step k among the scored ones."""
         return k // self.every - 1
+
+
+def _expect_steps(ancestors: bool, run: Run) -> None:
+    """Refuses new ancestors, which are weighed by steps of closed form, where a constraint leaves none."""
+    if ancestors and run.problem.constraint is not None:
+        raise ValueError(
+            "particle_gibbs: ancestors=true needs steps of closed form, and a constraint leaves none: leave it out, or "
+            "take trajectory"
+        )
 
 
 def _parent(particles: Particles, log_f: Tensor | None, potential: str, rng: Rng) -> Tensor:
