@@ -129,8 +129,7 @@ class ParticleGibbs(Aimed, Decoded):
 
     def init(self, run: Run, rng: Rng) -> State:
         """Pure noise; the first sweep makes the first path."""
-        _expect_steps(self.ancestors, run)
-        return State(0, 1.0, run.prior(rng))
+        return State(0, 1.0, _in_closed_form(self.ancestors, run).prior(rng))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One sweep: particles around the held path, and one of their paths."""
@@ -246,13 +245,14 @@ class ParticleGibbs(Aimed, Decoded):
         return k // self.every - 1
 
 
-def _expect_steps(ancestors: bool, run: Run) -> None:
-    """Refuses new ancestors, which are weighed by steps of closed form, where a constraint leaves none."""
+def _in_closed_form(ancestors: bool, run: Run) -> Run:
+    """The run. Raises `ValueError` for new ancestors, which steps of closed form weigh, where a constraint leaves none."""
     if ancestors and run.problem.constraint is not None:
         raise ValueError(
             "particle_gibbs: ancestors=true needs steps of closed form, and a constraint leaves none: leave it out, or "
             "take trajectory"
         )
+    return run
 
 
 def _parent(particles: Particles, log_f: Tensor | None, potential: str, rng: Rng) -> Tensor:
