@@ -246,7 +246,7 @@ class ParticleGibbs(Aimed, Decoded):
 
 
 def _in_closed_form(ancestors: bool, run: Run) -> Run:
-    """The run. Raises `ValueError` for new ancestors, which steps of closed form weigh, where a constraint leaves none."""
+    """The run. Raises `ValueError` for new ancestors, which steps of closed form weigh: a constraint leaves none."""
     if ancestors and run.problem.constraint is not None:
         raise ValueError(
             "particle_gibbs: ancestors=true needs steps of closed form, and a constraint leaves none: leave it out, or "
