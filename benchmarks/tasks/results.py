@@ -4,8 +4,8 @@
 
 Every folder of the given one that is named after a task, or after a task and more (`images-realism`), is reported
 anew from its CSV files; nothing is run. What stands between `<!-- results: FOLDER -->` and `<!-- end -->` was written
-by this; `regret` and `behind` say what `auto` loses against the best fixed method, `overview` has the held-out figures at equal NFE, and `duels` in how many settings (case,
-budget) of each task ours is ahead of whom.
+by this: `regret` and `behind` say what `auto` loses against the best fixed method, `overview` has the held-out figures
+at equal NFE, and `duels` in how many settings (case, budget) of each task ours is ahead of whom.
 """
 
 from __future__ import annotations
