@@ -1,4 +1,4 @@
-"""The command line: demo, generate, refine, infill, compare, train, check, ls.
+"""The command line: demo, generate, refine, infill, compare, serve, train, check, ls.
 
     exit codes:  0 done,  1 failed on the way,  2 wrong use, with one sentence on standard error
 
@@ -27,6 +27,7 @@ from iterref.cli.options import COUNT, PLACE, RUN, place_of
 from iterref.cli.reading import Input, read_prompts
 from iterref.cli.refusals import WrongUse, refusals, resuming
 from iterref.cli.runs import Run
+from iterref.cli.serve import serve
 from iterref.cli.writing import FILE, JSON_FILE, expect_outputs, write_json
 from iterref.sources import HOME, declared
 
@@ -176,5 +177,5 @@ def bench(task: tuple[str, ...]) -> None:
     raise WrongUse("the benchmarks have left the package: run `python -m benchmarks TASK` in a clone of the repository")
 
 
-for command in (refine, infill, compare, list_all):
+for command in (refine, infill, compare, serve, list_all):
     main.add_command(command)

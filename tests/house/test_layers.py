@@ -47,6 +47,7 @@ ORDER = [
     {"generation", "training"},
     {"estimation"},
     {"comparison", "editing", "engine"},
+    {"serving", "integrations"},
     {"demo"},
     {"cli"},
     {"exact"},  # for tests and benchmarks: nothing of the package imports it
@@ -60,6 +61,7 @@ OF_REWARDS = ENDS, {"rewards.base", "rewards.algebra", "rewards.memory"}
 PURE = CORE | {"arrays", "philox", "prepared", "random", "noise", "denoiser", "mtm", "particles", "potentials"}
 PURE |= {"resample", "decision", "trace"}
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
+HEAVY |= {"lm_eval", "starlette", "uvicorn"}
 # Names of types alone, under TYPE_CHECKING, and of a facade.
 TYPED = {("decoding", "run"), ("result", "samplers.base"), ("trace", "samplers.base"), ("models", "loading")}
 FACADE = {"__init__", "iterref", "models", "rewards", "samplers"}  # public names of what lies below
