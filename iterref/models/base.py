@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -52,6 +52,9 @@ class Chat(str):
         made = super().__new__(cls, messages[-1][1])
         made.messages = tuple(messages)
         return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:  # of a copy, which is a conversation, too
+        return (self.messages,)
 
 
 class Masked(Denoiser):
