@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from types import new_class
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ from iterref.problem import Problem
 from iterref.random import identity
 from iterref.run import Run
 
+T = TypeVar("T")
 NAME = "iterref"
 # What the harness' tasks ask of a sampler that writes from left to right; the others are this model type's own.
 KNOWN = ("until", "max_gen_toks", "temperature", "do_sample")
@@ -64,7 +65,8 @@ class Harness:
         self.batch = 16 if isinstance(batch_size, str) and not batch_size.isdecimal() else int(batch_size)
         if self.batch < 1 or self.evaluations < 1:
             raise ValueError(f"batch_size={self.batch}, evaluations={self.evaluations}: give at least 1 of each")
-        self.options = {"sampler": sampler, "reward": reward, "budget": nfe, "alpha": alpha, "max_rows": max_rows}
+        self.max_rows = max_rows
+        self.options: dict[str, Any] = {"sampler": sampler, "reward": reward, "budget": nfe, "alpha": alpha}
         self.temperature, self.columns = temperature, [name for name in str(columns).split("+") if name]
         if str(device).startswith("cuda") and not torch.cuda.is_available():
             device = None  # the harness' own default, which it gives on every machine
@@ -110,12 +112,13 @@ class Harness:
         for (settings, chat), batch in tqdm(batches, desc="iterref", disable=disable_tqdm):
             stops, size, temperature = settings
             model = self._sized(self.model if chat else self.plain, size)
-            ended = Stopping(model, stops) if stops and not model.continues else model
+            ended: Any = Stopping(model, stops) if stops and not model.continues else model
             places, prompts, rows = map(list, zip(*batch, strict=True))
             docs = [requests[place].doc for place in places]
             result = generate(
                 ended, prompts, rows=rows, temperature=temperature,
-                columns={name: [doc[name] for doc in docs] for name in self.columns}, **self.options,
+                columns={name: [doc[name] for doc in docs] for name in self.columns}, max_rows=self.max_rows,
+                **self.options,
             )  # fmt: skip
             for place, prompt, text in zip(places, prompts, result.texts or [], strict=True):
                 texts[place] = str(before(continuation(model, prompt, text), stops))
@@ -161,8 +164,8 @@ class Harness:
         batches = [(key, batch) for key, group in groups.items() if key[0] for batch in self._batches(group)]
         for (size, chat), batch in tqdm(batches, desc="iterref", disable=quiet):
             model = self._sized(self.model if chat else self.plain, size)
-            ids = [pairs[place][1] for place in batch]
-            judged = judge(model, [pairs[place][0] for place in batch], ids, self.evaluations, self.options["max_rows"])
+            prompts, answers = [pairs[place][0] for place in batch], [pairs[place][1] for place in batch]
+            judged = judge(model, prompts, answers, self.evaluations, self.max_rows)
             for place, answer in zip(batch, judged, strict=True):
                 found[place] = answer
         return found
@@ -195,7 +198,7 @@ class Harness:
             self._told.add(told)
             log.warning(told)
 
-    def _batches(self, group: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    def _batches(self, group: Sequence[T]) -> Iterable[Sequence[T]]:
         return [group[first : first + self.batch] for first in range(0, len(group), self.batch)]
 
 
