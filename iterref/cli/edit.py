@@ -8,14 +8,15 @@ from typing import Any, BinaryIO
 
 import click
 
-from iterref.cli.options import RUN
-from iterref.cli.reading import Input, read_texts
+from iterref.cli.options import RUN, TEXTS
+from iterref.cli.reading import Input, Source, read_texts
 from iterref.cli.refusals import refusals
 from iterref.cli.runs import Run
 
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
+@TEXTS
 @click.option("--strength", type=float, default=0.3, show_default=True, help="Most of a text that a move renoises.")
 @RUN
 def refine(file: BinaryIO, **options: Any) -> None:
@@ -24,11 +25,12 @@ def refine(file: BinaryIO, **options: Any) -> None:
     with refusals():
         from iterref import editing
 
-        edit_texts("refine", editing.refine, read_texts(file), options)
+        edit_texts("refine", editing.refine, read_texts(file, Source.of(options)), options)
 
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
+@TEXTS
 @click.option("--strength", type=float, help="Refine what the regions hold; they are drafted anew unless given.")
 @click.option("--tokens", type=click.IntRange(min=1), help="Tokens a region gets; it keeps its number unless given.")
 @RUN
@@ -39,7 +41,7 @@ def infill(file: BinaryIO, tokens: int | None, **options: Any) -> None:
         from iterref import editing
         from iterref.editing.marks import read
 
-        given = read_texts(file)
+        given = read_texts(file, Source.of(options))
         if tokens is not None and options["strength"] is not None:
             raise ValueError("regions of --tokens are drafted anew: leave out --strength, or --tokens")
         for row, marked in enumerate(read(text, row) for row, text in enumerate(given.texts or [])):

@@ -25,7 +25,7 @@ MOST_LINES = 350
 ORDER = [
     {"columns", "fence", "files", "interrupts", "legacy", "lines", "optional", "paired", "progress", "sources"},
     {"packaged"},
-    {"forms", "hub", "registry", "numbers"},
+    {"data_sets", "forms", "hub", "registry", "numbers"},
     {"arrays", "lazy", "strings", "philox"},
     {"prepared"},
     {"random"},
