@@ -29,7 +29,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "files").mkdir()
     made.to_json(str(tmp_path / "files" / "train.jsonl"))
     made.save_to_disk(str(tmp_path / "saved"))
-    made.select([]).save_to_disk(str(tmp_path / "empty"))
+    (tmp_path / "empty").mkdir()
+    made.select([]).to_parquet(str(tmp_path / "empty" / "train.parquet"))
     datasets.DatasetDict({"train": made, "test": made.select([2])}).save_to_disk(str(tmp_path / "splits"))
     return tmp_path
 

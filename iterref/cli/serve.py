@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,9 @@ def serve(
         rewards = rewards or ("consensus",)
         settings = Settings(sampler=method, reward=rewards[0], nfe=budget, alpha=alpha, temperature=temperature)
         loaded = load(model, **place)
-        run(
-            loaded, name or Path(model).name, rewards, host=host, port=port, key=api_key, limits=limits,
-            settings=settings, started=lambda url, _: click.echo(f"{model} is served at {url}", err=True),
-            max_rows=max_rows,
-        )  # fmt: skip
+        with suppress(KeyboardInterrupt):  # which is how a server is ended
+            run(
+                loaded, name or Path(model).name, rewards, host=host, port=port, key=api_key, limits=limits,
+                settings=settings, started=lambda url, _: click.echo(f"{model} is served at {url}", err=True),
+                max_rows=max_rows,
+            )  # fmt: skip
