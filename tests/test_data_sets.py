@@ -97,7 +97,7 @@ def test_a_result_becomes_a_data_set(folder: Path, monkeypatch: pytest.MonkeyPat
         ("files", {"prompt": "question", "split": "test"}, ValueError, "check its configuration and its split"),
         ("splits", {"prompt": "question", "split": "dev"}, ValueError, "check its configuration and its split"),
         ("saved", {"prompt": "question", "split": "test"}, ValueError, "was saved without splits, and test is none"),
-        ("empty", {"prompt": "question"}, ValueError, "has no rows: name another"),
+        ("empty", {"prompt": "question"}, ValueError, "check its configuration and its split"),
         ("nowhere", {"prompt": "question"}, FileNotFoundError, "there is no data set"),
     ],
 )
