@@ -14,6 +14,7 @@ from time import time
 from typing import Any
 from uuid import uuid4
 
+from iterref.generation import DEFAULT
 from iterref.serving.asked import Asked
 from iterref.serving.batches import Written, finite
 
@@ -78,8 +79,8 @@ class Wire:
 
     def _again(self) -> dict[str, Any]:
         settings = self.asked.settings
-        told = {"seed": self.asked.seed, "sampler": settings.sampler, "reward": settings.reward, "nfe": settings.nfe}
-        return {"iterref": told}
+        told = {"seed": self.asked.seed, "sampler": settings.sampler or DEFAULT, "reward": settings.reward}
+        return {"iterref": {**told, "nfe": settings.nfe}}
 
 
 def event(value: Mapping[str, Any]) -> str:
