@@ -17,13 +17,14 @@ from iterref.serving.limits import Limits
 # The limits of a server, by the names of their options.
 MOST = {
     "body": "Bytes of a request.", "queue": "Texts that wait.", "batch": "Texts of one run.",
-    "prompts": "Prompts of a request.", "n": "Texts of a prompt.", "tokens": "Of a text.", "nfe": "Of a text.",
+    "prompts": "Prompts of a request.", "length": "Tokens of a prompt.", "n": "Texts of a prompt.",
+    "tokens": "Of a text.", "nfe": "Of a text.",
 }  # fmt: skip
 SECONDS = {"timeout": "Seconds until an answer.", "patience": "Seconds in which a client has to send a request."}
 DEFAULTS = {field.name: field.default for field in fields(Limits)}
 LIMITS = together(
-    *(click.option(f"--max-{name}", name, type=click.IntRange(min=1), default=DEFAULTS[name], show_default=True,
-                   help=told) for name, told in MOST.items()),
+    *(click.option(f"--max-{name}", f"max_{name}", type=click.IntRange(min=1), default=DEFAULTS[name],
+                   show_default=True, help=told) for name, told in MOST.items()),
     *(click.option(f"--{name}", type=click.FloatRange(min=0, min_open=True), default=DEFAULTS[name], show_default=True,
                    help=told) for name, told in SECONDS.items()),
 )  # fmt: skip
@@ -51,8 +52,9 @@ def serve(
     """MODEL (a name, a folder or a hub name) behind OpenAI's API, until Ctrl-C: /v1/completions, /v1/chat/completions,
     /v1/models, /health, /metrics. Clients name methods, rewards of the registry and numbers, and no file."""
     with refusals():
+        limits = Limits(**{name: options.pop(f"max_{name}") for name in MOST},
+                        **{name: options.pop(name) for name in SECONDS})  # fmt: skip
         place = place_of(options)
-        limits = Limits(**options)
         if budget > limits.nfe:
             raise ValueError(f"--nfe {budget} is more than --max-nfe {limits.nfe}: raise that, or lower it")
         from iterref.optional import require

@@ -250,7 +250,13 @@ def register() -> Callable[..., Any]:
 
 IterRefLM = register()
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """The harness' own command, which knows the model type by now."""
     from lm_eval.__main__ import cli_evaluate
 
     cli_evaluate()
+
+
+if __name__ == "__main__":
+    main()

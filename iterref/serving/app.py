@@ -107,6 +107,9 @@ class App:
 
         asked = read_request(await self._body(request), kind, self.name, self.defaults, self.limits)
         self.batches.offered.expect(asked.settings.reward)
+        counts = [prompt_tokens(self.batches.model, prompt) for prompt in asked.prompts]
+        if max(counts) > self.limits.length:
+            raise Refused(f"a prompt has {max(counts)} tokens: send at most {self.limits.length}", param="prompt")
         deadline, events = monotonic() + self.limits.timeout, asyncio.Queue[tuple[int, Any]]()
         loop = asyncio.get_running_loop()
         tickets = [
@@ -114,8 +117,7 @@ class App:
             for place, prompt in enumerate(asked.prompts)
         ]
         self.batches.put(tickets)
-        count = sum(prompt_tokens(self.batches.model, prompt) for prompt in asked.prompts)
-        wire = Wire(asked, self.name, count)
+        wire = Wire(asked, self.name, sum(counts))
         if asked.stream:
             chunks = _chunks(tickets, wire)
             first = await anext(chunks)  # what is refused at once has a status of its own

@@ -90,7 +90,7 @@ class Batches:
 
     def __init__(self, model: Any, offered: Offered, limits: Limits, metrics: Metrics, **options: Any) -> None:
         self.model, self.offered, self.limits, self.metrics, self.options = model, offered, limits, metrics, options
-        self.running = 0
+        self.running, self._stopped = 0, False
         self._queue, self._more, self._open = deque[Ticket](), Condition(), True
         self._thread = Thread(target=self._serve, name="iterref-batches", daemon=True)
 
@@ -99,13 +99,22 @@ class Batches:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+        self.stop()
+        self._thread.join()
+
+    def close(self) -> None:
+        """Refuses what waits and what comes; the run under way goes on."""
         with self._more:
             self._open = False
             left, self._queue = [*self._queue], deque()
             self._more.notify()
         for ticket in left:
             ticket.tell(CLOSED)
-        self._thread.join()
+
+    def stop(self) -> None:
+        """Breaks off the run under way at its next step."""
+        self._stopped = True
 
     @property
     def alive(self) -> bool:
@@ -160,6 +169,8 @@ class Batches:
             found = self._made(tickets)
         except Abandoned:
             self.metrics.add("iterref_given_up_total", _texts(tickets))
+            for ticket in tickets:
+                ticket.tell(CLOSED)  # which nobody reads unless the server is being shut down
         except Exception as error:  # whatever it is, the next run is another
             if len(tickets) > 1:
                 middle = len(tickets) // 2
@@ -180,7 +191,7 @@ class Batches:
             sampler=settings.sampler, alpha=settings.alpha, temperature=settings.temperature or SUREST,
             budget=budget_of(settings), rows=[identity(ticket.seed, ticket.prompt) for ticket in tickets],
             columns={name: [ticket.columns[name] for ticket in tickets] for name in columns},
-            num_return_sequences=n, callback=lambda progress: _watch(tickets, model, progress), **self.options,
+            num_return_sequences=n, callback=lambda progress: self._watch(tickets, model, progress), **self.options,
         )  # fmt: skip
         written = _written(self.model, model, [ticket.prompt for ticket in tickets for _ in range(n)], result, settings)
         for name, value in {
@@ -203,6 +214,16 @@ class Batches:
                     told = f"this model writes {model.length} positions at once, and max_tokens is {settings.tokens}"
                     raise Refused(f"{told}: leave it out, or send {model.length} or more", param="max_tokens") from None
         return Stopping(model, settings.stops) if settings.stops and not getattr(model, "continues", False) else model
+
+
+    def _watch(self, tickets: Sequence[Ticket], model: Any, progress: Progress) -> None:
+        """Tells the tickets that are watched what a step has led to. Raises `Abandoned` when nobody waits for any."""
+        if self._stopped or all(ticket.late for ticket in tickets):
+            raise Abandoned
+        for place, ticket in enumerate(tickets):
+            if ticket.watched and not ticket.late:
+                rows = slice(place * ticket.settings.n, (place + 1) * ticket.settings.n)
+                ticket.tell(_states(model, progress, rows))
 
 
 CLOSED = Refused("the server is being shut down: try another", 503)
@@ -235,20 +256,14 @@ def _written(whole: Any, model: Any, prompts: Sequence[str], result: Result, set
     return found
 
 
-def _watch(tickets: Sequence[Ticket], model: Any, progress: Progress) -> None:
-    """Tells the tickets that are watched what a step has led to. Raises `Abandoned` when nobody waits for any."""
-    if all(ticket.late for ticket in tickets):
-        raise Abandoned
-    for place, ticket in enumerate(tickets):
-        if ticket.watched and not ticket.late:
-            rows = slice(place * ticket.settings.n, (place + 1) * ticket.settings.n)
-            rewards = progress.best.reward[rows].tolist()
-            now, best = model.decode(progress.tokens[rows]), model.decode(progress.best.tokens[rows])
-            spent = {"step": progress.step, "steps": progress.steps, "nfe": progress.cost.nfe}
-            ticket.tell([
-                {**spent, "text": str(text), "best": str(kept) if reward > -inf else None, "reward": finite(reward)}
-                for text, kept, reward in zip(now, best, rewards, strict=True)
-            ])  # fmt: skip
+def _states(model: Any, progress: Progress, rows: slice) -> list[dict[str, Any]]:
+    """What a step has led to, of some rows of a run: their texts now, and the best with its reward, if there is one."""
+    spent = {"step": progress.step, "steps": progress.steps, "nfe": progress.cost.nfe}
+    now, best = model.decode(progress.tokens[rows]), model.decode(progress.best.tokens[rows])
+    return [
+        {**spent, "text": str(text), "best": str(kept) if reward > -inf else None, "reward": finite(reward)}
+        for text, kept, reward in zip(now, best, progress.best.reward[rows].tolist(), strict=True)
+    ]
 
 
 def finite(reward: float) -> float | None:

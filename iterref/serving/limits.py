@@ -1,7 +1,7 @@
 """Limits: what a request may ask for, and what becomes of one that asks for more.
 
-    refused at once     a body, a number or a queue beyond its limit        400, 413, 429
-    given up            a request that takes too long, or whose client left      408, 504
+    refused at once     a body, a number or a queue beyond its limit              400, 413, 429
+    given up            a request that takes too long, or whose client left       408, 504
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ REWARD_CALLS = 64  # for every NFE of a text, at the most: a method may ask for 
 @dataclass(frozen=True)
 class Limits:
     """The limits of a server: `body` bytes of a request, `queue` texts that wait, `batch` texts of one run; `prompts`
-    of a request, `n` texts of a prompt, `tokens` of a text, `nfe` of a text; `timeout` seconds from a request's arrival
-    to its answer, and `patience` seconds in which a client has to send it. Raises `ValueError` for one below 1."""
+    of a request with `length` tokens each, `n` texts of a prompt, `tokens` and `nfe` of a text; `timeout` seconds from
+    a request's arrival to its answer, and `patience` seconds in which a client has to send it. Raises `ValueError` for
+    one that is not positive."""
 
     body: int = 2**20
     queue: int = 256
     batch: int = 32
     prompts: int = 64
+    length: int = 8192
     n: int = 16
     tokens: int = 1024
     nfe: int = 1024

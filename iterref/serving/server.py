@@ -5,10 +5,12 @@ Uvicorn waits for ever for the rest of a request's head; here a connection that 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
 
@@ -20,13 +22,8 @@ from iterref.serving.limits import Limits, Refused
 from iterref.serving.metrics import Metrics
 from iterref.serving.offered import Offered
 
-BODY = json.dumps(Refused("the request did not come in time: send it faster", 408).as_json()).encode()
-LATE = (
-    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
-)
 CONNECTIONS = 1024  # at once; more are answered 503
-GRACE = 30  # seconds that answers under way have when the server is ended
+GRACE = 20  # seconds that the run under way has when the server is ended
 
 
 def serve(
@@ -40,7 +37,7 @@ def serve(
     Raises `ValueError` for a host that others reach without a `key`, and `OSError` for an address that is taken."""
     require("starlette", "serve", "a server")
     require("uvicorn", "serve", "a server")
-    import uvicorn
+    from uvicorn import Config
 
     loopback = is_loopback(host)
     if not loopback and not key:
@@ -54,11 +51,11 @@ def serve(
     with socket.create_server((host, port), family=family) as listening:
         with Batches(model, offered, limits, metrics, **options) as batches:
             app = App(batches, name, defaults, limits, metrics, key, hosts).routes()
-            config = uvicorn.Config(
+            config = Config(
                 app, http=_protocol(limits.patience), ws="none", lifespan="off", log_level="warning", access_log=False,
-                limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GRACE, server_header=False,
+                limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=2 * GRACE, server_header=False,
             )  # fmt: skip
-            server = uvicorn.Server(config)
+            server = _server(config, batches)
             if started is not None:
                 shown = f"[{host}]" if ":" in host else host
                 started(f"http://{shown}:{listening.getsockname()[1]}/v1", server)
@@ -70,6 +67,19 @@ def is_loopback(host: str) -> bool:
     with suppress(ValueError):
         return ip_address(host).is_loopback
     return host == "localhost"
+
+
+def _server(config: Any, batches: Batches) -> Any:
+    """Uvicorn's server, at whose end nothing new is begun, and the run under way has a time of grace."""
+    import uvicorn
+
+    class Ending(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            batches.close()
+            asyncio.get_running_loop().call_later(GRACE, batches.stop)
+            await super().shutdown(sockets)
+
+    return Ending(config)
 
 
 def _protocol(patience: float) -> type:
@@ -104,8 +114,19 @@ def _protocol(patience: float) -> type:
                 self.late = None
 
         def _close(self) -> None:
-            if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
-                self.transport.write(LATE)
+            if self.cycle is None or self.cycle.response_complete:
+                self._refuse(Refused("the request did not come in time: send it faster", 408))
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(Refused("this is no HTTP request: send one to /v1/completions"))
+
+        def _refuse(self, error: Refused) -> None:
+            """An answer in the form of all others, after which the connection is closed."""
+            body = json.dumps(error.as_json()).encode()
+            phrase = HTTPStatus(error.status).phrase
+            head = f"HTTP/1.1 {error.status} {phrase}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            if not self.transport.is_closing():
+                self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
                 self.transport.close()
 
     return Hurried

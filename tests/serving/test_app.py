@@ -16,13 +16,14 @@ import pytest
 from iterref.generation import generate
 from iterref.random import identity
 from iterref.rewards import Length
+from iterref.serving import server
 from iterref.serving.asked import Settings
 from iterref.serving.batches import budget_of
 from iterref.serving.limits import Limits
 from tests.support.serving import Exact, ask, connect, served
 
 PROMPTS = ["one", "one two", "one two three", "one two three four"]
-LIMITS = Limits(body=20_000, queue=80, batch=16, prompts=4, n=4, tokens=64, nfe=64, timeout=20, patience=0.7)
+LIMITS = Limits(body=20_000, queue=80, batch=16, prompts=4, length=10, n=4, tokens=64, nfe=64, timeout=20, patience=0.7)
 SETTINGS = Settings(sampler="iterref", reward="length:2", nfe=8)
 SLOW = """
 import time
@@ -194,6 +195,7 @@ WRONG: list[tuple[Any, int, str]] = [
     ({"prompt": [1, 2]}, 400, "token ids"),
     ({"prompt": ["one", None]}, 400, "prompt is None"),
     ({"prompt": ["one"] * 5}, 400, "too many for one request"),
+    ({"prompt": "one " * 11}, 400, "a prompt has 11 tokens: send at most 10"),
     ({"prompt": "one", "model": "gpt-4"}, 404, "there is no model 'gpt-4' here"),
     ({"prompt": "one", "n": 5}, 400, "from 1 to 4"),
     ({"prompt": "one", "n": True}, 400, "send a whole number"),
@@ -306,6 +308,17 @@ def test_bodies_that_are_too_large_are_cut_off(url: str) -> None:
         assert line.recv(4096).startswith(b"HTTP/1.1 413 ")
 
 
+def test_what_is_no_http_is_told_so(url: str) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost localhost\r\n\r\n"  # without its colon
+    for wrong in (b"\x00\x01\x02\r\n\r\n", head, b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n"):
+        with connect(url) as line:
+            line.sendall(wrong)
+            answer = b"".join(iter(lambda line=line: line.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 400 Bad Request")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"].startswith("this is no HTTP request")
+    assert ask(url, "/health")[0] == 200
+
+
 def test_slow_clients_are_let_go(url: str) -> None:
     """A head or a body that comes byte by byte, and a connection that says nothing, while others are answered."""
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -361,6 +374,18 @@ def test_a_full_queue_and_a_long_wait_are_told(rewards: list[str]) -> None:
         assert ask(url, "/v1/completions", {"prompt": ["one"] * 4})[0] == 400  # no queue could hold it
         time.sleep(0.3)
         assert ask(url, "/v1/completions", {"prompt": "one"})[0] == 200
+
+
+def test_a_server_that_ends_breaks_off_its_run(rewards: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "GRACE", 1)
+    with ThreadPoolExecutor(1) as pool:
+        begun = time.monotonic()
+        with served(Exact(), rewards, settings=SETTINGS) as url:
+            answer = pool.submit(ask, url, "/v1/completions", {"prompt": "one", "reward": rewards[1], "nfe": 900})
+            time.sleep(0.5)
+        assert time.monotonic() - begun < 20  # the run alone takes 45 s
+        status, told = answer.result()
+        assert status == 503 and "is being shut down" in told["error"]["message"]
 
 
 def test_a_key_is_asked_for_everywhere_but_of_the_health() -> None:

@@ -45,8 +45,9 @@ def test_the_harness_evaluates_through_the_server(monkeypatch: pytest.MonkeyPatc
                                               "stop": ["\n\n", "Question:"]})[1]["choices"][0]["text"]
                  for sample in found["samples"]["sums"]]  # fmt: skip
     assert texts == alone and all(re.fullmatch(r" ?\d+", text) for text in texts)
-    share = sum(int(text) == int(sample["target"]) for text, sample in zip(texts, found["samples"]["sums"], strict=True))
-    assert found["results"]["sums"]["exact_match,first-number"] == share / len(texts)
+    targets = [int(sample["target"]) for sample in found["samples"]["sums"]]
+    share = sum(int(text) == target for text, target in zip(texts, targets, strict=True)) / len(texts)
+    assert found["results"]["sums"]["exact_match,first-number"] == share
 
 
 def test_the_command_serves_until_it_is_interrupted() -> None:
