@@ -121,7 +121,7 @@ class App:
         if asked.stream:
             chunks = _chunks(tickets, wire)
             first = await anext(chunks)  # what is refused at once has a status of its own
-            return StreamingResponse(_behind(first, chunks), media_type="text/event-stream",
+            return StreamingResponse(_behind(first, chunks, tickets), media_type="text/event-stream",
                                      headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # fmt: skip
         texts: dict[int, Any] = {}
         left = asyncio.create_task(_left(request, tickets))
@@ -254,7 +254,10 @@ async def _chunks(tickets: list[Ticket], wire: Wire) -> AsyncIterator[str]:
         _let_go(tickets)
 
 
-async def _behind(first: str, chunks: AsyncIterator[str]) -> AsyncIterator[str]:
-    yield first
-    async for chunk in chunks:
-        yield chunk
+async def _behind(first: str, chunks: AsyncIterator[str], tickets: list[Ticket]) -> AsyncIterator[str]:
+    try:
+        yield first
+        async for chunk in chunks:
+            yield chunk
+    finally:
+        _let_go(tickets)

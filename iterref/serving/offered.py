@@ -2,6 +2,7 @@
 
     a name of the registry, whose options are numbers, switches or listed words        "length:12", "consensus:n=4"
     a reward that the server was started with, exactly as it was written there         "mine.py:short"
+    none of the registry that runs code or asks addresses (TRUSTED in its file), unless the server was started with it
 
 A file, an address, a folder or a checkpoint is never taken from a client: a reward runs code and reads what it names.
 """
@@ -57,9 +58,10 @@ def _is_plain(text: str) -> bool:
     name, _, written = text.partition(":")
     if name in registry.bundled("rewards"):
         return not written
-    if name not in registry.names("rewards"):
+    entry = registry.entries("rewards").get(name)
+    if entry is None or entry.facts.get("TRUSTED"):
         return False
-    reward = registry.get(name, "rewards")
+    reward = entry.load()
     if not written or not isclass(reward):
         return not written
     hints = get_type_hints(reward if hasattr(reward, "__dataclass_fields__") else reward.__init__)
