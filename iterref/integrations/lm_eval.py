@@ -8,7 +8,7 @@
 
 A model that writes answers of any length has one of exactly the continuation's; with another the positions behind it
 are left open, and under noise without a mask filled up. With as many evaluations as tokens the sum is the chain rule in
-one order, and with fewer a lower estimate of it, as tokens of a group are taken to be independent.
+one order; with fewer, tokens of a group are taken to be independent.
 """
 
 from __future__ import annotations
