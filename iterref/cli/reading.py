@@ -60,8 +60,10 @@ def read_prompts(file: BinaryIO, count: int | None = None, source: Source | None
     file. Raises `ValueError` naming the line."""
     if count is None:
         return _read(file, "prompt", source or Source())
-    if getattr(file, "name", "<stdin>") != "<stdin>" or source not in (None, Source()):
-        raise ValueError("texts without prompts read no file: leave out FILE and its options, or --count")
+    if getattr(file, "name", "<stdin>") != "<stdin>":
+        raise ValueError("texts without prompts read no file: leave out FILE, or --count")
+    if source not in (None, Source()):
+        raise ValueError("texts without prompts read no data set: leave out --dataset and --prompt, or --count")
     return Input([""] * count, None, [{} for _ in range(count)])
 
 

@@ -17,13 +17,13 @@ from iterref.serving.limits import Limits
 # The limits of a server, by the names of their options.
 MOST = {
     "body": "Bytes of a request.", "queue": "Texts that wait.", "batch": "Texts of one run.",
-    "prompts": "Prompts of a request.", "length": "Tokens of a prompt.", "n": "Texts of a prompt.",
+    "prompts": "Prompts of a request.", "prompt_tokens": "Of a prompt.", "n": "Texts of a prompt.",
     "tokens": "Of a text.", "nfe": "Of a text.",
 }  # fmt: skip
 SECONDS = {"timeout": "Seconds until an answer.", "patience": "Seconds in which a client has to send a request."}
 DEFAULTS = {field.name: field.default for field in fields(Limits)}
 LIMITS = together(
-    *(click.option(f"--max-{name}", f"max_{name}", type=click.IntRange(min=1), default=DEFAULTS[name],
+    *(click.option(f"--max-{name.replace('_', '-')}", f"max_{name}", type=click.IntRange(min=1), default=DEFAULTS[name],
                    show_default=True, help=told) for name, told in MOST.items()),
     *(click.option(f"--{name}", type=click.FloatRange(min=0, min_open=True), default=DEFAULTS[name], show_default=True,
                    help=told) for name, told in SECONDS.items()),

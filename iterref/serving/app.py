@@ -108,8 +108,9 @@ class App:
         asked = read_request(await self._body(request), kind, self.name, self.defaults, self.limits)
         self.batches.offered.expect(asked.settings.reward)
         counts = [prompt_tokens(self.batches.model, prompt) for prompt in asked.prompts]
-        if max(counts) > self.limits.length:
-            raise Refused(f"a prompt has {max(counts)} tokens: send at most {self.limits.length}", param="prompt")
+        most = self.limits.prompt_tokens
+        if max(counts) > most:
+            raise Refused(f"a prompt has {max(counts)} tokens: send at most {most}", param="prompt")
         deadline, events = monotonic() + self.limits.timeout, asyncio.Queue[tuple[int, Any]]()
         loop = asyncio.get_running_loop()
         tickets = [

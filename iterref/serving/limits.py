@@ -14,15 +14,15 @@ REWARD_CALLS = 64  # for every NFE of a text, at the most: a method may ask for 
 @dataclass(frozen=True)
 class Limits:
     """The limits of a server: `body` bytes of a request, `queue` texts that wait, `batch` texts of one run; `prompts`
-    of a request with `length` tokens each, `n` texts of a prompt, `tokens` and `nfe` of a text; `timeout` seconds from
-    a request's arrival to its answer, and `patience` seconds in which a client has to send it. Raises `ValueError` for
-    one that is not positive."""
+    of a request with so many `prompt_tokens` each, `n` texts of a prompt, `tokens` and `nfe` of a text; `timeout`
+    seconds from a request's arrival to its answer, and `patience` seconds in which a client has to send it. Raises
+    `ValueError` for one that is not positive."""
 
     body: int = 2**20
     queue: int = 256
     batch: int = 32
     prompts: int = 64
-    length: int = 8192
+    prompt_tokens: int = 8192
     n: int = 16
     tokens: int = 1024
     nfe: int = 1024

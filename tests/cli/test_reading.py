@@ -70,7 +70,7 @@ def test_compare_and_infill_read_them_too(folder: Path) -> None:
     [
         (["generate", "--split", "test"], "--split is a data set's: name it by --dataset"),
         (["generate", "{0}/lines.jsonl", "--dataset", "{0}/saved"], "both name an input: leave out FILE, or --dataset"),
-        (["generate", "--dataset", "{0}/saved", "--count", "2"], "leave out FILE and its options, or --count"),
+        (["generate", "--dataset", "{0}/saved", "--count", "2"], "leave out --dataset and --prompt, or --count"),
         (["generate", "--dataset", "{0}/saved"], "no text in a field `document` (it has 'question', 'draft'"),
         (["generate", "--dataset", "{0}/saved", "--prompt", "x"], "row 0 has no text in a field `x`"),
         (["generate", "--dataset", "{0}/saved", "--prompt", "x", "--split", "dev"], "its configuration and its split"),

@@ -23,7 +23,9 @@ from iterref.serving.limits import Limits
 from tests.support.serving import Exact, ask, connect, served
 
 PROMPTS = ["one", "one two", "one two three", "one two three four"]
-LIMITS = Limits(body=20_000, queue=80, batch=16, prompts=4, length=10, n=4, tokens=64, nfe=64, timeout=20, patience=0.7)
+LIMITS = Limits(
+    body=20_000, queue=80, batch=16, prompts=4, prompt_tokens=10, n=4, tokens=64, nfe=64, timeout=20, patience=0.7
+)  # fmt: skip
 SETTINGS = Settings(sampler="iterref", reward="length:2", nfe=8)
 SLOW = """
 import time
