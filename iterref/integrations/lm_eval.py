@@ -85,11 +85,12 @@ class Harness:
         return self.model.codec.template if self.model.chat else ""
 
     def apply_chat_template(self, chat_history: Sequence[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation as the prompt of a model with a chat template. Raises `ValueError` for another model, and
-        where the answer is begun already."""
+        """A conversation as the prompt of a model with a chat template, whose text is all of it, as the harness caches
+        and logs it. Raises `ValueError` for another model, and where the answer is begun already."""
         if not self.model.chat:
             raise ValueError(f"{self.name} has no chat template: leave --apply_chat_template out")
-        return Chat([(message["role"], message["content"]) for message in chat_history])
+        said = [(message["role"], message["content"]) for message in chat_history]
+        return Chat(said, self.model.codec.asked(Chat(said)))
 
     def get_model_info(self) -> dict[str, Any]:
         """What the harness writes beside the results."""
@@ -240,6 +241,7 @@ def _add(total: Tensor, greedy: Tensor, log_p: Tensor, where: Tensor, x: Tensor,
 def register() -> Callable[..., Any]:
     """The harness' class of this model type, registered under `NAME`. Raises `MissingExtra` without the harness."""
     require("lm_eval", "lm-eval", "the model type iterref")
+    import lm_eval.models  # the harness' own are registered where none is: this one must not be the first
     from lm_eval.api.model import LM
     from lm_eval.api.registry import model_registry, register_model
 

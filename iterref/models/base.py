@@ -36,25 +36,26 @@ class Text(str):
 
 class Chat(str):
     """A conversation as a prompt: the text of its last message, with all `messages`, ("system" | "user" | "assistant",
-    text) pairs of which the user has the last. Rewards see the text, and a model with a chat template reads them all.
+    text) pairs of which the user has the last. A model with a chat template reads them all; what rewards see, and
+    whoever takes it for a string, is the last one, or another `text` that is given for it.
 
     Raises `ValueError` for no messages, an unknown role, or one in which the user does not have the last word.
     """
 
     messages: tuple[tuple[str, str], ...]
 
-    def __new__(cls, messages: Sequence[tuple[str, str]]) -> Self:
+    def __new__(cls, messages: Sequence[tuple[str, str]], text: str | None = None) -> Self:
         wrong = next((role for role, _ in messages if role not in ROLES), None)
         if wrong is not None:
             raise ValueError(f"a message has the role {wrong!r}: it is one of {', '.join(ROLES)}")
         if not messages or messages[-1][0] != "user" or not messages[-1][1].strip():
             raise ValueError("a conversation ends with what the user says, which the model answers: add that message")
-        made = super().__new__(cls, messages[-1][1])
+        made = super().__new__(cls, messages[-1][1] if text is None else text)
         made.messages = tuple(messages)
         return made
 
     def __getnewargs__(self) -> tuple[Any, ...]:  # of a copy, which is a conversation, too
-        return (self.messages,)
+        return self.messages, str(self)
 
 
 class Masked(Denoiser):

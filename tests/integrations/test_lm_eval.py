@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,13 +180,14 @@ def test_a_conversation_goes_through_the_chat_template(tmp_path: Path) -> None:
     lm = IterRefLM(pretrained=str(tmp_path), length=6, sampler="ancestral", reward="length:2", nfe=3)
     said = [("system", "the dog ran"), ("user", "a cat"), ("assistant", "the man"), ("user", "the dog")]
     chat = lm.apply_chat_template([{"role": role, "content": text} for role, text in said])
-    assert chat == "the dog" and isinstance(chat, Chat) and copy.deepcopy(chat).messages == tuple(said)
+    assert isinstance(chat, Chat) and copy.deepcopy(chat).messages == tuple(said) and copy.deepcopy(chat) == chat
+    assert all(text in chat for _, text in said)  # the harness caches answers by the text
     ids = load(tmp_path).ids([chat, "the dog"])  # type: ignore[attr-defined]
-    assert ids[0] == lm.model.codec.tokenizer.encode(lm.model.codec.asked(chat), add_special_tokens=False).ids
+    assert ids[0] == lm.model.codec.tokenizer.encode(str(chat), add_special_tokens=False).ids
     assert len(ids[0]) > len(ids[1]) > len(lm.plain.ids(["the dog"])[0])
     texts = lm.generate_until([ask(chat, max_gen_toks=4), ask("the dog", max_gen_toks=4)], disable_tqdm=True)
     made = generate(load(tmp_path, length=4), [chat], reward="length:2", sampler="ancestral", budget=3,
-                    rows=[identity(0, "the dog", 0)])  # fmt: skip
+                    rows=[identity(0, chat, 0)])  # fmt: skip
     assert texts[0] == (made.texts or [])[0]
     judged = lm.loglikelihood([request("loglikelihood", one, " a man") for one in (chat, "the dog")], disable_tqdm=True)
     assert judged[0] != judged[1]
@@ -236,9 +238,40 @@ def test_the_likeliest_choice_is_the_right_one(evaluated: Any) -> None:
     assert evaluated("sums_choice")["results"]["sums_choice"]["acc,none"] == 1.0
 
 
+def test_examples_of_a_conversation_are_turns_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the harness' own prompts: what the model is asked are conversations, with what was said before."""
+    llada.checkpoint(tmp_path / "model")
+    lines = [{"q": "the cat", "a": "a man"}, {"q": "the dog", "a": "a man"}]
+    file = tmp_path / "lines.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    asked: list[Any] = []
+
+    def seen(self: Harness, requests: list[Instance]) -> list[str]:
+        asked.extend(one.args[0] for one in requests)
+        return [""] * len(requests)
+
+    monkeypatch.setattr(Harness, "generate_until", seen)
+    task = {
+        "task": "talk", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(file)}},
+        "test_split": "test", "fewshot_split": "test", "output_type": "generate_until", "doc_to_text": "{{q}}",
+        "doc_to_target": "{{a}}", "metric_list": [{"metric": "exact_match"}], "generation_kwargs": {"until": ["x"]},
+    }  # fmt: skip
+    lm_eval.simple_evaluate(
+        model="iterref", model_args={"pretrained": str(tmp_path / "model")}, tasks=[task], bootstrap_iters=0,
+        task_manager=TaskManager(include_defaults=False), apply_chat_template=True, num_fewshot=1,
+        fewshot_as_multiturn=True, system_instruction="the dog ran",
+    )  # fmt: skip
+    assert [one.messages for one in asked] == [
+        (("system", "the dog ran"), ("user", other), ("assistant", "a man"), ("user", own))
+        for own, other in (("the cat", "the dog"), ("the dog", "the cat"))
+    ]
+
+
 def test_it_is_a_model_type_of_the_harness() -> None:
     from lm_eval.api.model import LM
     from lm_eval.api.registry import get_model
 
     assert get_model("iterref") is IterRefLM is integration.register()
+    assert get_model("local-completions") is not IterRefLM and get_model("hf")  # the harness' own are there, too
     assert issubclass(IterRefLM, LM) and issubclass(IterRefLM, Harness)

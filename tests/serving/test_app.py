@@ -16,7 +16,7 @@ import pytest
 from iterref.generation import generate
 from iterref.random import identity
 from iterref.rewards import Length
-from iterref.serving import server
+from iterref.serving import app, server
 from iterref.serving.asked import Settings
 from iterref.serving.batches import budget_of
 from iterref.serving.limits import Limits
@@ -162,6 +162,24 @@ def test_a_stream_of_a_chat_without_states(client: openai.OpenAI) -> None:
     chunks = list(client.chat.completions.create(model="exact", messages=say, seed=5, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].message.content
     assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, whole.choices[0].finish_reason]
+
+
+def test_a_stream_says_that_it_is_alive_and_what_went_wrong(
+    url: str, client: openai.OpenAI, rewards: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "PULSE", 0.02)
+    body = {"prompt": "one", "reward": rewards[1], "nfe": 8, "seed": 2}
+    status, whole = ask(url, "/v1/completions", body)
+    status, told = ask(url, "/v1/completions", {**body, "stream": True})
+    comments, events = (
+        [part for part in told.split("\n\n") if part.startswith(mark)] for mark in (": ", "data: ")
+    )
+    assert status == 200 and len(comments) > 2 and events[-1] == "data: [DONE]" and len(events) == 3
+    assert json.loads(events[0][6:])["choices"][0]["text"] == whole["choices"][0]["text"]
+    # the second prompt is refused when the stream has begun
+    wrong = ["one", "one two three four five six seven"]
+    with pytest.raises(openai.APIError, match="prompt 1 has 7 words"):
+        list(client.completions.create(model="exact", prompt=wrong, stream=True, extra_body={"reward": rewards[1]}))
 
 
 def test_models_health_and_metrics(client: openai.OpenAI, url: str) -> None:
