@@ -17,6 +17,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
+from importlib import import_module
 from types import new_class
 from typing import Any, TypeVar
 
@@ -241,10 +242,10 @@ def _add(total: Tensor, greedy: Tensor, log_p: Tensor, where: Tensor, x: Tensor,
 def register() -> Callable[..., Any]:
     """The harness' class of this model type, registered under `NAME`. Raises `MissingExtra` without the harness."""
     require("lm_eval", "lm-eval", "the model type iterref")
-    import lm_eval.models  # the harness' own are registered where none is: this one must not be the first
     from lm_eval.api.model import LM
     from lm_eval.api.registry import model_registry, register_model
 
+    import_module("lm_eval.models")  # the harness registers its own where there is none: this one must not be the first
     if NAME in model_registry:  # as where the module runs as a program, and is imported by it too
         return model_registry.get(NAME)
     return register_model(NAME)(new_class("IterRefLM", (Harness, LM)))
