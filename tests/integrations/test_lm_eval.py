@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from iterref.noise import uniform
 from iterref.random import identity
 from tests.support import llada, sums
 from tests.support.sums import END, LETTERS, Sums
+from tests.support.tokenizers import codec, knowing_nothing
 
 TASKS = Path(__file__).parents[2] / "examples" / "lm_eval"
 PROMPT = "Question: what is 4 + 5 =\nAnswer: 4 + 5 ="
@@ -194,6 +196,21 @@ def test_a_conversation_goes_through_the_chat_template(tmp_path: Path) -> None:
     assert lm.chat_template() == lm.model.codec.template and "/" not in lm.tokenizer_name
     with pytest.raises(ValueError, match="ends with what the user says"):
         lm.apply_chat_template([{"role": "assistant", "content": "x"}], add_generation_prompt=False)
+
+
+def test_a_model_whose_texts_begin_with_their_prompts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It finds all tokens alike, so that n of them have the log-likelihood -n log V, whatever stands behind them."""
+    model = knowing_nothing(codec(tmp_path, "words"), length=9)
+    monkeypatch.setattr(integration, "load", lambda name, **place: model)
+    lm = IterRefLM(sampler="ancestral", reward="length:2", nfe=4)
+    asked = [request("loglikelihood", "the cat", text) for text in (" sat", " sat on the mat")]
+    found = [log_p for log_p, _ in lm.loglikelihood(asked, disable_tqdm=True)]
+    each = -math.log(model.noise.vocab - 1)
+    assert found == pytest.approx([each, 4 * each], abs=1e-5)
+    rolling = lm.loglikelihood_rolling([request("loglikelihood_rolling", "the cat sat on mat a man ran home")])
+    assert rolling == pytest.approx([9 * each], abs=1e-5)
+    texts = lm.generate_until([ask("the cat"), ask("the cat", until=["the", "cat"])], disable_tqdm=True)
+    assert not texts[0].startswith("the cat") and not {"the", "cat"} & {*texts[1].split()}
 
 
 def test_a_conversation_is_refused_without_a_template(harness: Any) -> None:
