@@ -27,13 +27,13 @@ class Exact(FakeModel, TextModel):
 
 
 @contextmanager
-def served(model: Any, rewards: Sequence[str], **options: Any) -> Iterator[str]:
+def served(model: Any, rewards: Sequence[str], name: str = "exact", **options: Any) -> Iterator[str]:
     """The address of a server, which is ended in the end."""
     told: Queue[Any] = Queue()
 
     def run() -> None:
         try:
-            serve(model, "exact", rewards, port=0, started=lambda *found: told.put(found), **options)
+            serve(model, name, rewards, port=0, started=lambda *found: told.put(found), **options)
         except BaseException as error:
             told.put((error, None))  # which the test raises
 
