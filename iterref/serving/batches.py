@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf, isfinite
 from threading import Condition, Thread
@@ -76,7 +77,7 @@ class Ticket:
 
     def tell(self, event: Any) -> None:
         """Hands an event to the request, from any thread."""
-        if not self.loop.is_closed():
+        with suppress(RuntimeError):  # of a loop that has ended, where nobody listens
             self.loop.call_soon_threadsafe(self.events.put_nowait, (self.place, event))
 
 
@@ -110,7 +111,7 @@ class Batches:
             left, self._queue = [*self._queue], deque()
             self._more.notify()
         for ticket in left:
-            ticket.tell(CLOSED)
+            ticket.tell(closed())
 
     def stop(self) -> None:
         """Breaks off the run under way at its next step."""
@@ -134,7 +135,7 @@ class Batches:
             raise Refused(f"{_texts(tickets)} texts are more than the {most} that may wait: send fewer prompts, or n")
         with self._more:
             if not self._open:
-                raise CLOSED
+                raise closed()
             if _texts(self._queue) + _texts(tickets) > most:
                 raise Refused("too many texts wait already: try again later", 429, code="queue_full")
             self._queue.extend(tickets)
@@ -170,7 +171,7 @@ class Batches:
         except Abandoned:
             self.metrics.add("iterref_given_up_total", _texts(tickets))
             for ticket in tickets:
-                ticket.tell(CLOSED)  # which nobody reads unless the server is being shut down
+                ticket.tell(closed())  # which nobody reads unless the server is being shut down
         except Exception as error:  # whatever it is, the next run is another
             if len(tickets) > 1:
                 middle = len(tickets) // 2
@@ -226,7 +227,9 @@ class Batches:
                 ticket.tell(_states(model, progress, rows))
 
 
-CLOSED = Refused("the server is being shut down: try another", 503)
+def closed() -> Refused:
+    """What a client is told at the server's end."""
+    return Refused("the server is being shut down: try another", 503)
 
 
 def budget_of(settings: Settings) -> Budget:
