@@ -45,6 +45,7 @@ from iterref.drafts import (
     tempered,
 )  # fmt: skip
 from iterref.fence import fenced
+from iterref.models.base import Chat
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
@@ -174,6 +175,10 @@ def pose(
     model = text_model(model)
     if pools_in(reward) and getattr(model, "draws_images", False):
         raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
+    for row, prompt in enumerate(prompts):
+        if isinstance(prompt, Chat) and len(prompt.messages) > 1 and not getattr(model, "chat", False):
+            told = f"prompt {row} is a conversation of {len(prompt.messages)} messages"
+            raise ValueError(f"{told}, and this model has no chat template: pass one text")
     denoiser, canvas, free = model.prepare(prompts)
     bound = constrained(constraint, model, canvas)
     problem = asked_problem(tempered(denoiser, temperature), canvas, free, constraint=bound, **options)
