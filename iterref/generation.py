@@ -20,29 +20,15 @@ import torch
 from torch import Tensor
 
 from iterref.arguments import (
-    checked_model,
-    checked_options,
-    checked_prompts,
-    checked_reward,
-    checked_rows,
-    whole_number,
-)
+    checked_model, checked_options, checked_prompts, checked_reward, checked_rows, whole_number,
+)  # fmt: skip
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
 from iterref.columns import read_columns
 from iterref.constraint.canvas import Constraint
 from iterref.constraint.texts import of_texts
 from iterref.denoiser import Denoiser
 from iterref.drafts import (
-    Drafts,
-    OfPrompts,
-    OwnDrafts,
-    Pooled,
-    TextModel,
-    draw,
-    no_reward,
-    pool_cost,
-    pools_in,
-    tempered,
+    Drafts, OfPrompts, OwnDrafts, Pooled, TextModel, draw, no_reward, pool_cost, pools_in, tempered,
 )  # fmt: skip
 from iterref.fence import fenced
 from iterref.models.base import Chat
