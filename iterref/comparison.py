@@ -22,10 +22,10 @@ import numpy as np
 import torch
 
 from iterref.arguments import checked_model, checked_options, checked_prompts, checked_reward, checked_rows
-from iterref.budget import BudgetLike, budget_of
+from iterref.budget import BudgetLike, budget_of, fitted
 from iterref.columns import read_columns
 from iterref.drafts import Drafts, OwnDrafts, Pooled, pools_in
-from iterref.generation import begun, draw_drafts, fitted, generate, text_model, token_reward, unrewarded
+from iterref.generation import begun, draw_drafts, generate, text_model, token_reward, unrewarded
 from iterref.models.base import TextModel
 from iterref.paired import Mean, difference, interval
 from iterref.progress import Bar

@@ -20,9 +20,9 @@ from textwrap import wrap
 
 import torch
 
-from iterref.budget import Cost
+from iterref.budget import Cost, fitted
 from iterref.drafts import OwnDrafts
-from iterref.generation import draw_drafts, fitted, generate
+from iterref.generation import draw_drafts, generate
 from iterref.models.base import TextModel
 from iterref.progress import Bar
 from iterref.report.plots import Point

@@ -25,13 +25,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from iterref.arguments import checked_model, checked_prompts, checked_reward
-from iterref.budget import Budget, Cost, fit_budget
+from iterref.budget import Budget, Cost, fit_budget, fitted
 from iterref.columns import read_columns
 from iterref.denoiser import Denoiser
 from iterref.drafts import Drafts, OwnDrafts, pools_in
 from iterref.evaluation import KEEP
 from iterref.fence import fenced
-from iterref.generation import begun, fitted, method_of, text_model, token_reward, unrewarded
+from iterref.generation import begun, method_of, text_model, token_reward, unrewarded
 from iterref.noise import absorbing, uniform
 from iterref.numbers import whole_number
 from iterref.problem import Problem

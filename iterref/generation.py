@@ -20,15 +20,29 @@ import torch
 from torch import Tensor
 
 from iterref.arguments import (
-    checked_model, checked_options, checked_prompts, checked_reward, checked_rows, whole_number,
+    checked_model,
+    checked_options,
+    checked_prompts,
+    checked_reward,
+    checked_rows,
+    whole_number,
 )  # fmt: skip
-from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
+from iterref.budget import BudgetLike, Cost, fitted
 from iterref.columns import read_columns
 from iterref.constraint.canvas import Constraint
 from iterref.constraint.texts import of_texts
 from iterref.denoiser import Denoiser
 from iterref.drafts import (
-    Drafts, OfPrompts, OwnDrafts, Pooled, TextModel, draw, no_reward, pool_cost, pools_in, tempered,
+    Drafts,
+    OfPrompts,
+    OwnDrafts,
+    Pooled,
+    TextModel,
+    draw,
+    no_reward,
+    pool_cost,
+    pools_in,
+    tempered,
 )  # fmt: skip
 from iterref.fence import fenced
 from iterref.models.base import Chat
@@ -235,31 +249,6 @@ def asked_problem(
     """A problem whose reward is still to come, and which finds its alpha in the run unless one is given."""
     given = ALPHA if alpha is None else alpha
     return Problem(denoiser, no_reward, canvas, free, given, finds_alpha=alpha is None, **options)
-
-
-def fitted(method: Sampler, budget: BudgetLike | None, pool: Cost, passes: int = 1) -> Sampler:
-    """The method with the options that spend what a pool of drafts leaves of the budget, a sample.
-
-    A sequence of the method takes `passes` NFE (the pool's are counted as what they took).
-
-    Raises `ValueError` where the pool leaves no room for one run.
-    """
-    if budget is None:
-        return method
-    limit = budget_of(budget)
-    if not pool.nfe:
-        return fit_budget(method, limit.per(passes))
-    try:
-        left = limit.less(pool)
-    except ValueError:
-        raise ValueError(
-            f"the budget of {limit} leaves no room after the {pool.nfe:g} NFE of the drafts: raise the "
-            "budget, or draw fewer drafts in fewer steps"
-        ) from None
-    try:
-        return fit_budget(method, left.per(passes))
-    except ValueError as error:
-        raise ValueError(f"after the {pool.nfe:g} NFE of the drafts, {error}") from None
 
 
 def text_model(model: TextModel | str | Path | None) -> TextModel:

@@ -25,7 +25,7 @@ from iterref.arguments import (
     checked_reward,
     checked_rows,
 )
-from iterref.budget import Budget, BudgetLike, Cost, budget_of
+from iterref.budget import Budget, BudgetLike, Cost, budget_of, fitted
 from iterref.columns import read_columns
 from iterref.drafts import OwnDrafts, pool_cost
 from iterref.editing.drift import Distance, Drift, Within, expect_bound, text_lengths
@@ -35,7 +35,7 @@ from iterref.editing.resume import digest, fingerprint, name_of, resumed
 from iterref.editing.session import Choice, Context, Editing
 from iterref.editing.sizes import Length, checked_length
 from iterref.editing.strength import strengthened
-from iterref.generation import blank_canvas, fitted, method_of, pose, text_model
+from iterref.generation import blank_canvas, method_of, pose, text_model
 from iterref.models.base import MASKS, TextModel
 from iterref.rewards.memory import Remembered
 from iterref.run import Run

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from iterref.arguments import checked_budget, checked_sampler, checked_watch
-from iterref.budget import BudgetLike, Cost, budget_of
+from iterref.budget import BudgetLike, Cost, budget_of, fitted
 from iterref.editing.drift import Drift
 from iterref.editing.history import History, Node, Turn, node_seed
 from iterref.editing.marks import BRACKETS, Around, Frame, Marks
 from iterref.editing.sizes import Length, checked_length, judging, likeliest, opened
 from iterref.editing.slots import log_probabilities, region_patterns, sized, within
 from iterref.editing.strength import strengthened
-from iterref.generation import fitted, method_of
+from iterref.generation import method_of
 from iterref.models.base import TextModel
 from iterref.numbers import flag, number, whole_number
 from iterref.problem import Problem
