@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from iterref.denoiser import Denoiser
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.pretrained import filled
+from iterref.models.quantized import quantized
 from iterref.models.text.codec import Codec
 from iterref.models.transformer import rotate
 from iterref.noise import Noise, Schedule
@@ -204,6 +205,7 @@ def network_of(checkpoint: Checkpoint, codec: Codec | None, options: DitOptions,
     """The network of a checkpoint. Where its training cut texts into blocks and filled none up, as a tokenizer without
     padding says unless config.json has `filler`, the end of a text, which fills up a canvas, is hidden."""
     network = build(options, state(checkpoint.weights()), checkpoint.dtype, checkpoint.device, checkpoint.name)
+    quantized(network, checkpoint.quantize, network.head, checkpoint.name)
     known = None if codec is None else codec.within(options.vocab, mask)
     if known is not None and known.pad is None and not checkpoint.config.get("filler"):
         network.filler = known.end
