@@ -12,7 +12,8 @@ from iterref.cli.writing import OUT, PAGE
 
 RANKS = "tensor_parallel"
 WAYS = ("auto", "balanced", "balanced_low_0", "sequential", RANKS)
-NAMES = ("length", "device", "device_map", "max_memory", "dtype")
+SCHEMES = ("int8", "int4")
+NAMES = ("length", "device", "device_map", "max_memory", "dtype", "quantize", "base")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -34,6 +35,8 @@ PLACE = together(
     click.option("--device-map", type=click.Choice(WAYS), help="Spread a large network over all devices."),
     click.option("--max-memory", help="Of a device map, as in 0=60GiB,1=60GiB,cpu=200GiB."),
     click.option("--dtype", default="float32", show_default=True),
+    click.option("--quantize", type=click.Choice(SCHEMES), help="Hold matrices in so many bits a weight."),
+    click.option("--base", help="Of a model that is an adapter: what it was trained on, where it does not say."),
 )
 COUNT = click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, instead of FILE.")
 MODEL = together(

@@ -175,7 +175,7 @@ def _bare(layers: Iterable[str], weights: Mapping[str, Tensor]) -> nn.Module:
                 place.add_module(part, nn.Module())
             place = place.get_submodule(part)
         with torch.device("meta"):
-            made = nn.Linear(*matrix.shape[::-1], bias=bias is not None)
+            made = nn.Linear(matrix.shape[1], matrix.shape[0], bias=bias is not None)
         made.weight = nn.Parameter(matrix, requires_grad=False)
         if bias is not None:
             made.bias = nn.Parameter(bias.float(), requires_grad=False)

@@ -42,7 +42,13 @@ def network(
     `spare` may be missing, left over or of another shape. Raises `ValueError` for other parts like that.
     """
     names, place, shapes = names or {}, checkpoint.place, {}
-    if checkpoint.prequantized is not None:
+    stored = checkpoint.prequantized
+    if stored is not None:
+        if checkpoint.adapter is not None or checkpoint.quantize is not None:
+            raise ValueError(
+                f"the weights of {checkpoint.name} are quantised already, by {stored}: get the whole ones for an "
+                "adapter or another quantize="
+            )
         config.quantization_config = dict(checkpoint.config["quantization_config"])
         place = place if isinstance(place, DeviceMap) else DeviceMap.checked({"": str(place)})
     elif isinstance(place, DeviceMap):

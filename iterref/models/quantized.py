@@ -11,6 +11,7 @@ through torchao or bitsandbytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from iterref.optional import MissingExtra, require
 
 SCHEMES = ("int8", "int4")
 GROUP = 32  # weights of a row that share a scale, in int4
-METHODS = {"torchao": "quantized", "bitsandbytes": "bitsandbytes"}  # of checkpoints, by the package and its extra
+METHODS = ("torchao", "bitsandbytes")  # by which the weights of checkpoints are read, each of its package's name
 
 
 def expect_scheme(name: str | None) -> None:
@@ -38,7 +39,7 @@ def method_of(config: Mapping[str, Any], name: str) -> str | None:
     """By what the weights of a checkpoint `name` are quantised, as its config.json says; None for whole ones. Raises
     `ValueError` for a method that is not read, and `MissingExtra` where its package is not installed."""
     written = config.get("quantization_config")
-    if not written:
+    if written is None:
         return None
     method = str(written.get("quant_method") if isinstance(written, Mapping) else written)
     if method not in METHODS:
@@ -46,10 +47,9 @@ def method_of(config: Mapping[str, Any], name: str) -> str | None:
             f"the weights of {name} are quantised by {method!r}, and this library reads those of "
             f"{' and '.join(METHODS)}: get the whole ones, and say quantize='int8' or 'int4'"
         )
-    if method == "torchao":
-        require("torchao", METHODS[method], f"{name}, whose weights are quantised,")
-    else:
-        _expect_bitsandbytes(name)
+    if find_spec(method) is None:
+        install = "'iterref[quantized]'" if method == "torchao" else method
+        raise MissingExtra(f"{name} holds weights of {method}, which is not installed: pip install {install}")
     return method
 
 
@@ -60,8 +60,9 @@ def quantized(network: nn.Module, scheme: str | None, head: nn.Module | None, na
         return network
 
     def fits(layer: nn.Module, _: str = "") -> bool:
-        whole = isinstance(layer, nn.Linear) and layer is not head
-        return whole and (scheme == "int8" or layer.in_features % GROUP == 0)
+        if not isinstance(layer, nn.Linear) or layer is head:
+            return False
+        return scheme == "int8" or layer.in_features % GROUP == 0
 
     if not any(map(fits, network.modules())):
         raise ValueError(f"{name} has no matrix that could be {scheme}, in groups of {GROUP}: leave quantize out")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import transformers
 from torch import Tensor, nn
 
@@ -57,3 +56,74 @@ def test_fewer_bits_are_nearly_the_same_distribution_in_less_memory(folder: Path
         assert laws(denoiser, canvas)[0].sub(apart[row]).abs().max() < 1e-5  # batch equals single
     result = iterref.generate(found["int4"], ["the cat"], reward="length:2", budget=8)
     assert result.texts is not None and len(result.texts) == 1
+
+
+def write_quantized(whole: Path, folder: Path) -> Any:
+    """The same checkpoint as `transformers` writes it with int8 weights; its network."""
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    with quiet():
+        made = transformers.BertForMaskedLM.from_pretrained(
+            whole, quantization_config=transformers.TorchAoConfig(Int8WeightOnlyConfig()), device_map="cpu"
+        )
+        made.save_pretrained(folder)
+    masked.write_tokenizer(folder)
+    return made
+
+
+def test_what_a_checkpoint_says_of_itself_is_read(folder: Path, tmp_path: Path) -> None:
+    made = write_quantized(folder, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["quantization_config"]["quant_method"] == "torchao"
+    model: Any = load(tmp_path, length=LENGTH)
+    network = model._network.model
+    weight = network.bert.encoder.layer[0].attention.self.query.weight
+    assert type(weight.data) is type(made.bert.encoder.layer[0].attention.self.query.weight.data) is not Tensor
+    assert answers(model).sub(answers(load(folder, length=LENGTH, quantize="int8"))).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="are quantised already, by torchao: get the whole ones for an adapter or an"):
+        load(tmp_path, quantize="int4")
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({"quant_method": "gptq"}, "are quantised by 'gptq', and this library reads those of torchao and bitsandbytes"),
+        ({"quant_method": "bitsandbytes"}, "holds weights of bitsandbytes, which is not installed: pip install bitsa"),
+        ({}, "are quantised by 'None'"),
+    ],
+)
+def test_other_schemes_are_refused_by_name(folder: Path, tmp_path: Path, written: Any, message: str) -> None:
+    made = masked.checkpoint(tmp_path)
+    config = made.config.to_dict() | {"quantization_config": {"bits": 4, **written}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"^[^\n]*{message}[^\\n]*$"):
+        load(tmp_path)
+
+
+def test_what_has_no_place_for_it_says_so(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="unknown quantize='int3': choose one of int8, int4"):
+        load(folder, quantize="int3")
+    with pytest.raises(ValueError, match="takes neither an adapter nor quantize=: leave them out"):
+        load("tiny-news", quantize="int8")
+    with pytest.raises(ValueError, match="quantize= makes weights on one device: say device= in place of device_map="):
+        load(folder, quantize="int8", device_map={"": "cpu"})
+    masked.checkpoint(tmp_path / "small")
+    with pytest.raises(ValueError, match="has no matrix that could be int4, in groups of 32: leave quantize out"):
+        load(tmp_path / "small", quantize="int4")
+    vocab = published.tokenizer(tmp_path / "mdlm", [published.END, published.PAD]) + 1
+    config = published.flat_config("mdlm", vocab, quantization_config={"quant_method": "torchao"})
+    published.write(tmp_path / "mdlm", config, published.weights(vocab))
+    with pytest.raises(ValueError, match="quantised by torchao, and its network is none of transformers: get the who"):
+        load(tmp_path / "mdlm")
+    monkeypatch.setattr("iterref.optional.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"quantize='int8' needs torchao: pip install 'iterref\[quantized\]'"):
+        load(folder, quantize="int8")
+
+
+def test_a_network_of_this_package_is_quantised_too(tmp_path: Path) -> None:
+    vocab = published.tokenizer(tmp_path, [published.END, published.PAD]) + 1
+    published.write(tmp_path, published.flat_config("mdlm", vocab), published.weights(vocab))
+    whole, found = load(tmp_path), load(tmp_path, quantize="int8")
+    far = float(answers(found).sub(answers(whole)).abs().sum(-1).mean() / 2)
+    assert 0 < far < 0.02
+    matrices = [layer for layer in found.denoiser.network.modules() if isinstance(layer, nn.Linear)]  # type: ignore
+    assert sum(type(layer.weight.data) is Tensor for layer in matrices) == 1  # the head
