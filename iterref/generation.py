@@ -43,6 +43,7 @@ from iterref.drafts import (
     tempered,
 )  # fmt: skip
 from iterref.fence import fenced
+from iterref.lengths import at_least, blank_canvas, ends_of, lengths_of
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
@@ -75,6 +76,7 @@ def generate(
     columns: Mapping[str, Sequence[Any]] | None = None,
     num_return_sequences: int = 1,
     max_new_tokens: int | None = None,
+    min_new_tokens: int = 0,
     watch: Sequence[int] = (),
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
@@ -96,7 +98,8 @@ def generate(
     A row's text depends on (seed, its identity in `rows`, its prompt and columns) alone; identities are 0 .. B - 1
     unless given. `num_return_sequences` texts a prompt stand side by side in the result, each with a random stream of
     its own; the first is the one that a single text would be. `max_new_tokens` are the most tokens of an answer, for
-    models that write answers of any length. `temperature` sharpens the model below 1. `forbidden` lists tokens that are
+    models that write answers of any length, `min_new_tokens` the fewest: no end stands before (`iterref.lengths`);
+    the result's `lengths` count them. `temperature` sharpens the model below 1. `forbidden` lists tokens that are
     never written, `start="drafts"` refines, with all the NFE that the pool leaves, the draft that agrees most with the
     others, in place of a draft of the method's own. `columns` holds further arguments of the reward, one entry a prompt
     each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the trace keeps, and `callback`
@@ -125,7 +128,8 @@ def generate(
     method = method_of(given["sampler"])
     method, pool = begun(method, asked, start)
     unfitted, method = method, fitted(method, given["budget"], pool)
-    posed = pose(model, prompts, asked, columns, identities, **options)
+    fewest = whole_number("min_new_tokens", min_new_tokens, "pass how many tokens an answer has at the least")
+    posed = pose(model, prompts, asked, columns, identities, min_new_tokens=fewest, **options)
     texts, judged = posed.pools[0].best() if start else (None, Cost())
     passes = posed.problem.denoiser.passes
     if passes > 1:
@@ -138,9 +142,9 @@ def generate(
             log_likelihood=log_likelihood,
         )  # fmt: skip
     except (RewardError, Interrupted) as error:
-        error.partial = _charged(_with_drafts(error.partial, posed, copies), posed.pools, judged, copies)
+        error.partial = _completed(_with_drafts(error.partial, posed, copies), posed, judged, copies)
         raise
-    return _charged(result, posed.pools, judged, copies)
+    return _completed(result, posed, judged, copies)
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ class Posed:
 def pose(
     model: TextModel | str | Path | None, prompts: Sequence[str], reward: Callable[..., Any],
     columns: Mapping[str, Sequence[Any]], identities: Tensor, *, seed: int, temperature: float, progress: bool,
-    **options: Any,
+    min_new_tokens: int = 0, **options: Any,
 ) -> Posed:  # fmt: skip
     """The problem of B checked prompts, with everything that `generate` takes; a pool is drawn where the reward or a
     part of it is an `OwnDrafts`, after everything that can be refused without it. `options` are those of `Problem`."""
@@ -169,6 +173,8 @@ def pose(
     if pools_in(reward) and getattr(model, "draws_images", False):
         raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
     denoiser, canvas, free = model.prepare(prompts)
+    if min_new_tokens:
+        denoiser = at_least(denoiser, free, model, min_new_tokens)
     problem = asked_problem(tempered(denoiser, temperature), canvas, free, **options)
     token_reward(reward, model, prompts, columns, identities)  # refuses before a pool is drawn
     pools: dict[Pooled, Drafts] = {}
@@ -301,14 +307,17 @@ def _with_drafts(result: Result, posed: Posed, copies: int) -> Result:
     return replace(result, tokens=tokens, texts=posed.model.decode(tokens))
 
 
-def _charged(result: Result, pools: Sequence[Drafts], judged: Cost, copies: int) -> Result:
-    """The result with the cost of the pools added, and of judging drafts, which the copies of a prompt share."""
-    for pool in pools:
+def _completed(result: Result, posed: Posed, judged: Cost, copies: int) -> Result:
+    """The result with the lengths of its answers, the cost of the pools added, and of judging drafts, which the copies
+    of a prompt share."""
+    for pool in posed.pools:
         parts = {name: seconds + pool.parts.get(name, 0.0) for name, seconds in result.parts.items()}
         cost, asked = result.cost + pool.cost.shared(copies), result.asked + pool.asked.shared(copies)
         result = replace(result, cost=cost, asked=asked, seconds=result.seconds + pool.seconds, parts=parts)
-    judged = judged.shared(copies)
-    return replace(result, cost=result.cost + judged, asked=result.asked + judged)
+    judged, free = judged.shared(copies), posed.problem.repeated(copies).may_change
+    images = getattr(posed.model, "draws_images", False)
+    long = None if images else lengths_of(result.tokens, free, ends_of(posed.model))
+    return replace(result, cost=result.cost + judged, asked=result.asked + judged, lengths=long)
 
 
 def token_reward(
@@ -322,11 +331,3 @@ def token_reward(
 
     as_text = partial(TextReward, decode=model.decode, prompts=prompts, columns=columns, identities=identities, ids=ids)
     return bind_reward(reward, as_text, identities)
-
-
-def blank_canvas(model: TextModel) -> Tensor | None:
-    """The canvas of the empty text (L,), which shows what ends and fills a canvas; None where the model refuses it."""
-    try:
-        return model.encode([""])[0]
-    except ValueError:
-        return None

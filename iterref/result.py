@@ -104,7 +104,8 @@ class Result:
     for methods that keep several a row. `mask` is the token that stands for noise, or None where the noise has none.
     `finished` is False for what was saved from a run that broke off. `show` is what says how tokens are shown: a model,
     a tokenizer, or a function from a token's id to its text. `log_likelihood` (B,) is the model's own, in nats, where
-    it was asked for.
+    it was asked for. `lengths` (B,) counts the tokens of answers in front of their end, where a model of texts made
+    them.
     """
 
     tokens: Tensor
@@ -122,6 +123,7 @@ class Result:
     finished: bool = True
     show: Any = None
     log_likelihood: Tensor | None = None
+    lengths: Tensor | None = None
 
     def __repr__(self) -> str:
         rows = "1 row" if len(self.tokens) == 1 else f"{len(self.tokens)} rows"
@@ -131,6 +133,8 @@ class Result:
             f"a sample: {self.cost.nfe:.4g} NFE + {self.cost.reward_calls:.4g} reward calls, "
             f"depth {self.cost.depth:g}; {self.seconds:.2f} s in all",
         ]
+        if self.lengths is not None:
+            lines.append(f"answers of {int(self.lengths.min())} to {int(self.lengths.max())} tokens")
         lines += self.warnings()
         for row, text in enumerate((self.texts or [])[:5]):
             lines.append(f"  [{float(self.rewards[row]):.3f}] {text}")
@@ -190,9 +194,9 @@ class Result:
         rows = [
             {"row": row, name: value, "reward": rewards[row], "best": best[row]} for row, value in enumerate(values)
         ]
-        if self.log_likelihood is not None:
-            for row, likely in zip(rows, self.log_likelihood.tolist(), strict=True):
-                row["log_likelihood"] = likely
+        for name, column in (("log_likelihood", self.log_likelihood), ("length", self.lengths)):
+            for row, value in zip(rows, [] if column is None else column.tolist(), strict=column is not None):
+                row[name] = value
         return rows
 
 

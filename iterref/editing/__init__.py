@@ -34,7 +34,8 @@ from iterref.editing.marks import BRACKETS, Marks, read
 from iterref.editing.resume import digest, fingerprint, name_of, resumed
 from iterref.editing.session import Choice, Context, Editing
 from iterref.editing.strength import strengthened
-from iterref.generation import blank_canvas, fitted, method_of, pose, text_model
+from iterref.generation import fitted, method_of, pose, text_model
+from iterref.lengths import blank_canvas
 from iterref.models.base import MASKS, TextModel
 from iterref.rewards.memory import Remembered
 from iterref.run import Run
