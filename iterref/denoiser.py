@@ -26,6 +26,7 @@ class Denoiser(ABC):
     prompts are evaluated apart. `passes`: network evaluations that one sequence takes. `has_leave_one_out`:
     `leave_one_out` is known. `has_probabilities`: `probabilities` is quicker than the exponential of a call.
     `block_length`: how many positions it was trained to write at a time, from the left; 0 is all of them.
+    `block_offset` (B,): how many positions of each prompt's first block stand before the canvas; None for none.
     """
 
     noise: Noise
@@ -35,6 +36,7 @@ class Denoiser(ABC):
     has_leave_one_out: bool = False
     has_probabilities: bool = False
     block_length: int = 0
+    block_offset: Tensor | None = None
 
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ class Wrapped(Denoiser):
         self.denoiser, self.noise, self.passes = denoiser, denoiser.noise, denoiser.passes
         self.time_independent, self.uses_prompts = denoiser.time_independent, denoiser.uses_prompts
         self.has_leave_one_out, self.has_probabilities = denoiser.has_leave_one_out, denoiser.has_probabilities
-        self.block_length = denoiser.block_length
+        self.block_length, self.block_offset = denoiser.block_length, denoiser.block_offset
 
 
 def carry_over(log_p: Tensor, x_t: Tensor, where: Tensor, mask: int) -> Tensor:

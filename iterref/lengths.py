@@ -69,7 +69,7 @@ def at_least(denoiser: Denoiser, free: Tensor, model: TextModel, min_new_tokens:
     has not so many positions, naming the prompt, and for a model that knows no end."""
     room, ends = free.sum(1), ends_of(model).to(free.device)
     if min_new_tokens < 0:
-        raise ValueError(f"min_new_tokens={min_new_tokens} is less than none: pass how many tokens an answer has at least")
+        raise ValueError(f"min_new_tokens={min_new_tokens} is less than none: pass the fewest tokens of an answer")
     if getattr(model, "fixed_length", False) or not len(ends):
         told = "min_new_tokens= is for models that end their texts"
         raise ValueError(f"{told}, and this one fills all positions: leave it out")

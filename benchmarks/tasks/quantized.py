@@ -55,7 +55,8 @@ def measured(name: str, length: int | None, reward: Any, rows: int, budget: int,
         size = sum({one.untyped_storage().data_ptr(): one.nbytes for one in network_weights(model)}.values())
         shown = [f"{float(one.mean()):.3f} +- {1.96 * float(one.std()) / rows**0.5:.3f}" for one in (
             likely, result.rewards.double(), kept)]  # fmt: skip
-        lines.append(f"| {name} | {width or 'float32'} | {size / 1e6:.1f} | {median(took[1:]):.3f} | {' | '.join(shown)} |")
+        cells = [name, width or "float32", f"{size / 1e6:.1f}", f"{median(took[1:]):.3f}", *shown]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -21,9 +21,11 @@ from torch import Tensor
 import iterref
 from iterref.check import check_model
 from iterref.loading import load
-from iterref.models.sdar import BlockDenoiser
+from iterref.models.in_blocks import BlockDenoiser
 from iterref.models.text.prompted import PromptedModel
 from iterref.noise import Schedule
+from iterref.problem import Problem
+from iterref.run import Run
 from tests.support.byte_pairs import ADDED, write_pairs
 from tests.support.decoders import half_open, law, laws
 from tests.support.dream import END, KNOWN, MASK, PIECES
@@ -228,3 +230,33 @@ def test_a_prompt_longer_than_the_network_reads_is_refused(made: tuple[Path, Any
     with pytest.raises(ValueError, match="prompt 1 takes .* positions and its answer 10, and the model reads 64"):
         opened(made[0]).prepare(["a dog", "the cat saw the dog " * 20])
     assert len(ADDED) == KNOWN - PIECES
+
+
+def test_blocks_are_the_network_s_own_wherever_a_prompt_ends(made: tuple[Path, Any]) -> None:
+    """As in the published sampler: the answer's first block is what the prompt's last one leaves of it."""
+    model = opened(made[0], 3 * BLOCK)
+    denoiser, canvas, _ = model.prepare(PROMPTS)
+    sizes = [len(ids) for ids in model.ids(PROMPTS)]
+    assert len({size % BLOCK for size in sizes}) > 2
+    run = Run(Problem(denoiser, lambda tokens, rows: tokens.sum(1).double(), canvas).repeated(2))
+    for row, found in enumerate(run.blocks(BLOCK).tolist()):
+        size = sizes[row // 2]
+        assert found == [(size + at) // BLOCK - size // BLOCK for at in range(3 * BLOCK)]
+    assert run.blocks(2)[0].tolist() == [at // 2 for at in range(3 * BLOCK)]  # of another length: from the left
+    seen: list[bool] = []
+    original = type(denoiser).logits
+
+    def watched(self: BlockDenoiser, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        own = (self.begins[rows][:, None] + torch.arange(x_t.shape[1])) // BLOCK
+        first = torch.where(x_t == MASK, own, 99).amin(1, keepdim=True)
+        seen.append(bool((own == first)[where].all()))
+        return original(self, x_t, t, where, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BlockDenoiser, "logits", watched)
+        plain = "ancestral:steps=12,order=confidence,block_length="
+        iterref.generate(model, PROMPTS, reward=ends_late, sampler=f"{plain}{BLOCK}")
+        assert all(seen)
+        seen.clear()
+        iterref.generate(model, PROMPTS, reward=ends_late, sampler=f"{plain}6")
+        assert not all(seen)  # a control
