@@ -69,7 +69,7 @@ class Checkpoint:
         without safetensors, saying what to do, and `ValueError` for a damaged file and for quantised weights."""
         if self.prequantized is not None:
             told = f"the weights of {self.name} are quantised by {self.prequantized}"
-            raise ValueError(f"{told}, and its network is none of transformers: get the whole ones, say quantize=")
+            raise ValueError(f"{told}, and this family puts them into a form of its own: get the whole, say quantize=")
         tensors = dict(self.tensors or {})
         for file in self.files() if self.tensors is None else ():
             with hub.reading(file, self.name):

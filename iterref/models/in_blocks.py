@@ -16,8 +16,8 @@ next calls and shared by all rows that begin alike. No later token changes them,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -38,6 +38,11 @@ class Blockwise(Protocol):
 
     block: int
     shift: int
+
+    @property
+    def vocab(self) -> int:
+        """How many tokens the network knows."""
+        ...
 
     def behind(self, past: Layers, ids: Tensor, size: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
         """What stands behind P positions whose keys and values are `past` (none for an empty tuple): tokens (R, T), of
@@ -84,53 +89,34 @@ class InBlocks(Bidirectional):
         return logits[0].float(), tuple((layer.keys, layer.values) for layer in cache.layers)
 
 
-@dataclass(eq=False)
-class BlockDenoiser(Masked):
-    """The masked denoiser of B prompts' answers, of a network that reads in blocks.
+class Reader:
+    """Asks a network in blocks for logits, and keeps what is finished: `kept` has keys and values by the tokens that
+    they are of. What every row may go back to, `prompts` (whole blocks of tokens each), is kept for good."""
 
-    `given` (B, T) long is the whole input with room for the answer, which begins at `begins` (B,); `size` (B,) is how
-    much of it is no padding, masks up to the end of the last block included. `cached` keeps what is finished, in
-    `kept`: keys and values by the tokens that they are of.
-    """
+    def __init__(self, network: Blockwise, mask: int, cached: bool, prompts: Iterable[Tensor] = ()) -> None:
+        self.network, self.mask, self.cached = network, mask, cached
+        self.prompts, self.kept = set(map(name_of, prompts)), dict[bytes, Layers]()
 
-    network: Blockwise
-    noise: Noise
-    impossible: Tensor
-    given: Tensor
-    begins: Tensor
-    size: Tensor
-    cached: bool = True
-    kept: dict[bytes, Layers] = field(default_factory=dict, repr=False)
-
-    time_independent = True
-
-    def __post_init__(self) -> None:
-        self.block_length = block = self.network.block
-        self.block_offset = self.begins % block
-        ends = ((self.begins // block - self.network.shift).clamp_min(0) * block).tolist()
-        self.prompts = {name_of(ids[:end]) for ids, end in zip(self.given, ends, strict=True) if end}
-
-    def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Masked.logits`, given the prompts."""
-        place = self.begins[rows][:, None] + torch.arange(x_t.shape[1], device=x_t.device)
-        ids = self.given[rows].scatter(1, place, x_t)
-        opened = torch.zeros_like(ids, dtype=torch.bool).scatter(1, place, where)
-        closed = (ids != self.noise.mask) & ~opened
-        done = closed.unflatten(1, (-1, self.network.block)).all(2).cumprod(1).sum(1)  # whole blocks, (R,)
+    def __call__(self, ids: Tensor, opened: Tensor, size: Tensor) -> Tensor:
+        """Inputs (R, T) of whole blocks, where logits are wanted (R, T) bool, and how many positions of each are no
+        padding (R,) -> (M, V) float32."""
+        block = self.network.block
+        closed = (ids != self.mask) & ~opened
+        done = closed.unflatten(1, (-1, block)).all(2).cumprod(1).sum(1)  # whole blocks, (R,)
         done = (done - self.network.shift).clamp_min(0)  # a state before the open block predicts its first position
         done = done if self.cached else torch.zeros_like(done)
         row, _ = opened.nonzero(as_tuple=True)
         asked = opened.any(1)
-        logits = torch.zeros(len(row), self.noise.vocab, device=ids.device)
+        logits = torch.zeros(len(row), self.network.vocab, device=ids.device)
         used = {name: self.kept[name] for name in self.prompts if name in self.kept}
         for blocks in done[asked].unique().tolist():
             some = (done == blocks) & asked
-            begin = blocks * self.network.block
-            last = int(opened[some].any(0).nonzero().max()) // self.network.block  # nothing open sees a later block
-            end = (last + 1) * self.network.block
+            begin = blocks * block
+            last = int(opened[some].any(0).nonzero().max()) // block  # nothing open sees a later block
+            end = (last + 1) * block
             past = self._past(ids[some, :begin], used)
-            size = (self.size[rows[some]] - begin).clamp_max(end - begin)
-            logits[some[row]] = self.network.behind(past, ids[some, begin:end], size, opened[some, begin:end])[0]
+            real = (size[some] - begin).clamp_max(end - begin)
+            logits[some[row]] = self.network.behind(past, ids[some, begin:end], real, opened[some, begin:end])[0]
         self.kept = used  # and no more than that: a chain that goes back beyond it reads on from its prompt
         return logits
 
@@ -178,6 +164,39 @@ class BlockDenoiser(Masked):
             (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
             for layer in zip(*parts, strict=True)
         )
+
+@dataclass(eq=False)
+class BlockDenoiser(Masked):
+    """The masked denoiser of B prompts' answers, of a network that reads in blocks.
+
+    `given` (B, T) long is the whole input with room for the answer, which begins at `begins` (B,); `size` (B,) is how
+    much of it is no padding, masks up to the end of the last block included. `cached` keeps what is finished.
+    """
+
+    network: Blockwise
+    noise: Noise
+    impossible: Tensor
+    given: Tensor
+    begins: Tensor
+    size: Tensor
+    cached: bool = True
+
+    time_independent = True
+
+    def __post_init__(self) -> None:
+        assert self.noise.mask is not None
+        self.block_length = block = self.network.block
+        self.block_offset = self.begins % block
+        ends = ((self.begins // block - self.network.shift).clamp_min(0) * block).tolist()
+        prompts = (ids[:end] for ids, end in zip(self.given, ends, strict=True) if end)
+        self.reader = Reader(self.network, self.noise.mask, self.cached, prompts)
+
+    def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """As `Masked.logits`, given the prompts."""
+        place = self.begins[rows][:, None] + torch.arange(x_t.shape[1], device=x_t.device)
+        ids = self.given[rows].scatter(1, place, x_t)
+        opened = torch.zeros_like(ids, dtype=torch.bool).scatter(1, place, where)
+        return self.reader(ids, opened, self.size[rows])
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def test_what_has_no_place_for_it_says_so(folder: Path, tmp_path: Path, monkeypa
     vocab = published.tokenizer(tmp_path / "mdlm", [published.END, published.PAD]) + 1
     config = published.flat_config("mdlm", vocab, quantization_config={"quant_method": "torchao"})
     published.write(tmp_path / "mdlm", config, published.weights(vocab))
-    with pytest.raises(ValueError, match="quantised by torchao, and its network is none of transformers: get the who"):
+    with pytest.raises(ValueError, match="quantised by torchao, and this family puts them into a form of its own: ge"):
         load(tmp_path / "mdlm")
     monkeypatch.setattr("iterref.optional.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"quantize='int8' needs torchao: pip install 'iterref\[quantized\]'"):

@@ -134,6 +134,7 @@ def test_the_cache_is_exact_and_reads_what_is_finished_once(made: tuple[Path, An
     model, plain = opened(made[0], length), opened(made[0], length, cached=False)
     prompts = ["a cat ran to a man with the hat", "a cat ran to a man with the hat", "a dog"]
     with_cache, x_t, _ = model.prepare(prompts)
+    assert isinstance(with_cache, BlockDenoiser)
     without, _, _ = plain.prepare(prompts)
     counting, rows = Counting(with_cache), torch.arange(3)
     time, generator = torch.full((3,), 0.5).double(), torch.Generator().manual_seed(1)
@@ -146,8 +147,8 @@ def test_the_cache_is_exact_and_reads_what_is_finished_once(made: tuple[Path, An
         assert torch.equal(finite, ours.isfinite()) and ours[finite].sub(theirs[finite]).abs().max() < 1e-5
         costs.append(counting.count())
         x_t[:, place] = torch.randint(0, PIECES, (3,), generator=generator)
-    held = max(len(name) // 8 for name in with_cache.kept)
-    assert held >= length and len(with_cache.kept) <= 2 + 3  # two prompts that begin in whole blocks, three answers
+    held = max(len(name) // 8 for name in with_cache.reader.kept)
+    assert held >= length and len(with_cache.reader.kept) <= 2 + 3  # two prompts that begin in whole blocks, three answers
     assert max(costs[1:]) <= 3 * 2 * BLOCK < alone  # the open block of each row, and the one that it finished last
     again = with_cache(x_t.masked_fill(where, MASK), time, where, rows)  # and back to a state of before
     assert torch.equal(again.isfinite(), ours.isfinite()) and again[finite].sub(ours[finite]).abs().max() < 1e-5
@@ -162,9 +163,9 @@ def test_a_cache_that_is_not_what_stands_there_would_show(made: tuple[Path, Any]
     where = x_t == MASK
     time, rows = torch.full((1,), 0.5).double(), torch.arange(1)
     right = denoiser(x_t, time, where, rows).exp()
-    assert right.sub(found[where]).abs().max() < 1e-6 and len(denoiser.kept) == 1
-    [name] = denoiser.kept
-    denoiser.kept[name] = tuple((keys, -values) for keys, values in denoiser.kept[name])
+    assert right.sub(found[where]).abs().max() < 1e-6 and len(denoiser.reader.kept) == 1
+    [name] = denoiser.reader.kept
+    denoiser.reader.kept[name] = tuple((keys, -values) for keys, values in denoiser.reader.kept[name])
     assert denoiser(x_t, time, where, rows).exp().sub(right).abs().max() > 1e-3
 
 
