@@ -217,7 +217,7 @@ def test_the_check_finds_nothing_wrong_with_the_form(made: tuple[Path, Any]) -> 
         ({"mask_token_id": KNOWN + 400}, "they do not fit"),
         ({"model_type": "sdar_moe", "architectures": ["SDARMoeForCausalLM"]}, "is of the architecture sdar_moe"),
         ({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}, "is of the architecture qwen3"),
-        ({"model_type": "Fast_dLLM_Qwen", "architectures": ["Fast_dLLM_QwenForCausalLM"]}, "of the architecture fast_"),
+        ({"model_type": "Fast_dLLM_Qwen", "architectures": ["Fast_dLLM_QwenForCausalLM"]}, "no whole number 'bd_size'"),
         ({"num_hidden_layers": 3}, "lack 'model.layers.2"),
     ],
 )
