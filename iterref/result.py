@@ -133,8 +133,6 @@ class Result:
             f"a sample: {self.cost.nfe:.4g} NFE + {self.cost.reward_calls:.4g} reward calls, "
             f"depth {self.cost.depth:g}; {self.seconds:.2f} s in all",
         ]
-        if self.lengths is not None:
-            lines.append(f"answers of {int(self.lengths.min())} to {int(self.lengths.max())} tokens")
         lines += self.warnings()
         for row, text in enumerate((self.texts or [])[:5]):
             lines.append(f"  [{float(self.rewards[row]):.3f}] {text}")

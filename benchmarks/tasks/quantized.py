@@ -9,7 +9,7 @@ is another), and of the method's texts under the whole weights (whether they are
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
@@ -34,14 +34,13 @@ CASES: dict[str, tuple[int | None, Callable[..., Any] | str]] = {
 }
 
 
-def measured(name: str, length: int | None, reward: Any, rows: int, budget: int, calls: int) -> list[str]:
+def measured(name: str, length: int | None, reward: Any, rows: int, budget: int, calls: int) -> Iterator[str]:
     """The lines of one model."""
     prompts, identities = [""] * rows, torch.arange(rows)
     models = {width: iterref.load(name, length=length, quantize=width) for width in WIDTHS}
     whole = models[None]
     denoiser, canvas, free = whole.prepare(prompts)
     plain = iterref.generate(whole, prompts, reward="length:8", sampler="ancestral:steps=32", seed=1).tokens
-    lines = []
     for width, model in models.items():
         other = model.prepare(prompts)[0]
         likely = SelfLikelihood(other, canvas, free, groups=8)(plain, identities)
@@ -56,13 +55,12 @@ def measured(name: str, length: int | None, reward: Any, rows: int, budget: int,
         shown = [f"{float(one.mean()):.3f} +- {1.96 * float(one.std()) / rows**0.5:.3f}" for one in (
             likely, result.rewards.double(), kept)]  # fmt: skip
         cells = [name, width or "float32", f"{size / 1e6:.1f}", f"{median(took[1:]):.3f}", *shown]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        yield f"| {' | '.join(cells)} |"
 
 
 @click.command("quantized", help=__doc__.partition("\n")[0])
-@click.option("--rows", default=64, show_default=True, help="Texts.")
-@click.option("--budget", default=64, show_default=True, help="NFE a text.")
+@click.option("--rows", default=32, show_default=True, help="Texts.")
+@click.option("--budget", default=32, show_default=True, help="NFE a text.")
 @click.option("--calls", default=9, show_default=True)
 def command(rows: int, budget: int, calls: int) -> None:
     """What 8 and 4 bits a weight cost a model and a method, against whole weights."""

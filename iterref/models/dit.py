@@ -89,8 +89,8 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, c: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None, held: list[Tensor] | None = None
     ) -> Tensor:
-        """States (R, L, width) -> the same. `held`, if given, has the keys and values of what stands before, or nothing,
-        and gets those of these positions behind them."""
+        """States (R, L, width) -> the same. `held`, if given, has the keys and values of what stands before, or
+        nothing, and gets those of these positions behind them."""
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.adapt(c).float()[:, None].chunk(6, dim=-1)
         x = x + gate_1 * self.attend(self.norm1(x) * (1 + scale_1) + shift_1, turn, seen, held).float()
         inside = F.gelu(self.up(self.norm2(x) * (1 + scale_2) + shift_2), approximate="tanh")

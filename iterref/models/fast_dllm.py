@@ -2,8 +2,8 @@
 
     log p(x_0^i | x_t, prompt) = log-softmax of the logits at position i - 1, without the mask;  a_t = 1 - t
 
-A Qwen2 of `transformers` under a mask by blocks (`iterref.models.in_blocks`). Like the causal model that it was, it says
-at a position what the next one holds: the first position of a block is predicted by the last of the block before,
+A Qwen2 of `transformers` under a mask by blocks (`iterref.models.in_blocks`). Like the causal model that it was, it
+says at a position what the next one holds: the first position of a block is predicted by the last of the block before,
 which is finished then and sees nothing of it. The first position of all, behind no prompt, reads its own logits.
 
 Files: config.json with model_type "Fast_dLLM_Qwen" and `bd_size`, weights under Qwen2's names. The published sampler

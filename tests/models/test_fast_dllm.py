@@ -40,8 +40,8 @@ def write(folder: Path, sizes: dict[str, Any] = SIZES, block: int = BLOCK, **cha
     network.save_pretrained(folder)
     written = {
         **sizes, "model_type": "Fast_dLLM_Qwen", "architectures": ["Fast_dLLM_QwenForCausalLM"], "bd_size": block,
-        "auto_map": {"AutoModel": "modeling.X"}, "conplemenrary_mask": True, "mask_token_id": MASK, "hidden_act": "silu",
-        "eos_token_id": END, "pad_token_id": END, "rope_scaling": None, "sliding_window": 8, "use_sliding_window": True,
+        "auto_map": {"AutoModel": "modeling.X"}, "conplemenrary_mask": True, "mask_token_id": MASK,
+        "hidden_act": "silu", "eos_token_id": END, "pad_token_id": END, "rope_scaling": None, "sliding_window": 8, "use_sliding_window": True,
         "layer_types": ["full_attention", "sliding_attention"],
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(written | changes))
@@ -115,7 +115,7 @@ def test_texts_are_written_and_the_form_is_right(made: tuple[Path, Any]) -> None
         ({"bd_size": None}, "has no whole number 'bd_size'"),
         ({"bd_size": 0}, "has bd_size=0: a block has at least one position"),
         ({"mask_token_id": KNOWN + 400}, "they do not fit"),
-        ({"model_type": "Fast_dLLM_Llama", "architectures": ["Fast_dLLM_LlamaForCausalLM"]}, "of the architecture fast"),
+        ({"model_type": "Fast_dLLM_Llama", "architectures": ["Fast_dLLM_LlamaForCausalLM"]}, "the architecture fast_"),
         ({"num_hidden_layers": 3, "layer_types": None}, "lack 'model.layers.2"),
     ],
 )

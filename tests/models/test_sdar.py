@@ -148,7 +148,8 @@ def test_the_cache_is_exact_and_reads_what_is_finished_once(made: tuple[Path, An
         costs.append(counting.count())
         x_t[:, place] = torch.randint(0, PIECES, (3,), generator=generator)
     held = max(len(name) // 8 for name in with_cache.reader.kept)
-    assert held >= length and len(with_cache.reader.kept) <= 2 + 3  # two prompts that begin in whole blocks, three answers
+    # two prompts that begin in whole blocks, three answers
+    assert held >= length and len(with_cache.reader.kept) <= 2 + 3
     assert max(costs[1:]) <= 3 * 2 * BLOCK < alone  # the open block of each row, and the one that it finished last
     again = with_cache(x_t.masked_fill(where, MASK), time, where, rows)  # and back to a state of before
     assert torch.equal(again.isfinite(), ours.isfinite()) and again[finite].sub(ours[finite]).abs().max() < 1e-5
