@@ -41,8 +41,8 @@ def write(folder: Path, sizes: dict[str, Any] = SIZES, block: int = BLOCK, **cha
     written = {
         **sizes, "model_type": "Fast_dLLM_Qwen", "architectures": ["Fast_dLLM_QwenForCausalLM"], "bd_size": block,
         "auto_map": {"AutoModel": "modeling.X"}, "conplemenrary_mask": True, "mask_token_id": MASK,
-        "hidden_act": "silu", "eos_token_id": END, "pad_token_id": END, "rope_scaling": None, "sliding_window": 8, "use_sliding_window": True,
-        "layer_types": ["full_attention", "sliding_attention"],
+        "hidden_act": "silu", "eos_token_id": END, "pad_token_id": END, "rope_scaling": None, "sliding_window": 8,
+        "use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"],
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(written | changes))
     write_pairs(folder)

@@ -204,6 +204,25 @@ def test_blocks_open_in_turn_where_a_prompt_ends_with_one(made: tuple[Path, Any]
     assert {first for first, _ in seen} == {0, 1, 2} and all(first == last for first, last in seen)
 
 
+def test_only_the_last_blocks_are_refined(made: tuple[Path, Any]) -> None:
+    model = opened(made[0], 4 * BLOCK)
+    told: dict[str, Any] = {"reward": ends_late, "sampler": "ancestral:steps=8", "seed": 3}
+    plain = iterref.generate(model, PROMPTS[:2], min_new_tokens=15, **told)
+    told = {"prompts": PROMPTS[:2], "reward": ends_late, "budget": 24, "strength": 1.0, "seed": 5}
+    kept = iterref.refine(model, plain.tokens, last_blocks=1, sampler="iterref", **told).tokens
+    offset = torch.tensor([len(ids) % BLOCK for ids in model.ids(PROMPTS[:2])])
+    number = (torch.arange(4 * BLOCK) + offset[:, None]) // BLOCK
+    assert plain.lengths is not None
+    last = number.gather(1, (plain.lengths - 1).clamp_min(0)[:, None])
+    assert bool((kept == plain.tokens)[number < last].all()) and bool((kept != plain.tokens).any())
+    free = iterref.refine(model, plain.tokens, sampler="iterref", **told).tokens
+    assert not bool((free == plain.tokens)[number < last].all())  # a control
+    with pytest.raises(ValueError, match="last_blocks counts the blocks that may change, got 0"):
+        iterref.refine(model, plain.tokens, last_blocks=0, **told)
+    with pytest.raises(ValueError, match="last_blocks= is for models that write in blocks, and this one has none"):
+        iterref.refine("tiny-news", ["police arrested a man"], last_blocks=1, prompts=["a"], reward=ends_late)
+
+
 def test_the_check_finds_nothing_wrong_with_the_form(made: tuple[Path, Any]) -> None:
     findings = check_model(opened(made[0]), None, PROMPTS * 2)
     assert [one.sentence for one in findings if one.passed is False] == []
