@@ -27,7 +27,7 @@ from iterref.models.base import TextModel
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap
 from iterref.models.family import Family
-from iterref.models.quantized import expect_scheme
+from iterref.models.quantized import expect_scheme, usual
 from iterref.models.text.codec import Codec
 from iterref.numbers import flag, whole_number
 from iterref.padding import compile_static
@@ -66,7 +66,7 @@ def load(
     `device_map` ("auto", or {part: place}) spreads a network of `transformers` over several, the host and the disk, of
     which `max_memory` says how much weights may take and `offload_folder` keeps what cannot be read from the
     checkpoint's own files (`iterref.models.device_map`). `dtype` is the precision of the weights: "float32" (unless
-    given), "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the network at first
+    given; "bfloat16" under int4), "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the network at first
     use, which takes a minute and pays in long runs; "static" does so for a few sizes of calls, up to which they are
     padded (`iterref.padding`), and records CUDA graphs on a GPU. `family` ("mdlm", "masked_lm", ...) says what a
     checkpoint is where its config.json does not. A text that the tokenizer cannot give back is refused, unless
@@ -91,9 +91,9 @@ def load(
         held = name if model is None else model
         own, precise = instances.place_of(held)
         place: torch.device | DeviceMap = own if device is None else device_of(device)
-        weights, name = precision(dtype or precise), f"the {type(held).__name__}"
+        weights, name = precision(dtype or usual(quantize, precise)), f"the {type(held).__name__}"
     else:
-        held, name, weights = None, "tiny-news" if name is None else name, precision(dtype or "float32")
+        held, name, weights = None, "tiny-news" if name is None else name, precision(dtype or usual(quantize))
         place = _place(device, device_map, max_memory, offload_folder, compile)
     if isinstance(place, DeviceMap) and quantize is not None:
         raise ValueError("quantize= makes weights on one device: say device= in place of device_map=")

@@ -3,7 +3,8 @@
     python -m benchmarks quantized           a table: memory, time of a call, likelihood, and the reward of a method
 
 `log p` is the mean over positions of log p(x^i | the rest): of texts that the whole weights wrote (how far the model
-is another), and of the method's texts under the whole weights (whether they are still texts). One CPU thread.
+is another), and of the method's texts under the whole weights (whether they are still texts). One CPU thread; int4 in bfloat16, the
+others in float32.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def charge(completions: list[str], **columns: Any) -> list[float]:
 
 CASES: dict[str, tuple[int | None, Callable[..., Any] | str]] = {
     "tiny-books": (None, "classifier:sentiment:positive"),
-    "antiberty": (64, charge),
+    "antiberty": (32, charge),
 }
 
 

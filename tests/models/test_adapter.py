@@ -4,16 +4,20 @@ of it."""
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import iterref
+from iterref.cli import main
+from iterref.engine.manifest import model_told
 from iterref.hub import quiet
 from iterref.loading import load
 from iterref.models.text.prompted import PromptedModel
@@ -202,3 +206,20 @@ def test_without_peft_it_is_one_sentence(
     monkeypatch.setattr("iterref.optional.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"the adapter .* needs peft: pip install 'iterref\[peft\]'"):
         load(adapter)
+
+
+def test_on_the_command_line_a_run_is_known_by_its_base_too(base: tuple[Path, Any], tmp_path: Path) -> None:
+    adapter = by_hand(tmp_path / "adapter", "somewhere/else", {QUERY: (torch.randn(2, 16), torch.randn(16, 2))})
+    told = model_told(str(adapter), base=str(base[0]))
+    assert told["hash"] != told["base"]["hash"] and told["base"] == model_told(str(base[0]))
+    with pytest.raises(ValueError, match="base=.* is for adapters"):
+        model_told(str(base[0]), base=str(adapter))
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
+    command = ["generate", str(tmp_path / "prompts.txt"), "--model", str(adapter), "--base", str(base[0])]
+    options = ["--reward", "length:2", "--method", "ancestral:steps=2", "--length", str(LENGTH), "--json"]
+    done = CliRunner().invoke(main, [*command, *options, "--quantize", "int8"])
+    if find_spec("torchao") is None:
+        assert done.exit_code == 2 and "iterref[quantized]" in done.output
+    else:
+        assert done.exit_code == 0, done.output
+        assert len(done.stdout.splitlines()) == 2
