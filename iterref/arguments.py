@@ -199,7 +199,7 @@ def _text(value: Any, where: str) -> str:
 # By the names that `generate`, `edit` and the steps of a session share.
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("alpha", "temperature", "drift", "strength"), _number),
-    **dict.fromkeys(("max_rows", "room", "length", "n"), _whole),
+    **dict.fromkeys(("max_rows", "room", "n"), _whole),
     "seed": checked_seed,
     "budget": checked_budget,
     "sampler": checked_sampler,

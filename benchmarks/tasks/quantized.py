@@ -3,8 +3,8 @@
     python -m benchmarks quantized           a table: memory, CPU time of a call, likelihood, and a method's reward
 
 `log p` is the mean over positions of log p(x^i | the rest): of texts that the whole weights wrote (how far the model
-is another), and of the method's texts under the whole weights (whether they are still texts). One CPU thread; int8 in float32, int4 in
-bfloat16.
+is another), and of the method's texts under the whole weights (whether they are still texts). One CPU thread; int8 in
+float32, int4 in bfloat16.
 """
 
 from __future__ import annotations

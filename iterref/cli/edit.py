@@ -14,6 +14,19 @@ from iterref.cli.refusals import refusals
 from iterref.cli.runs import Run
 
 
+class TokensRange(click.ParamType):
+    """A number of tokens, or the fewest and the most: 4 or 2-6."""
+
+    name = "N or N-N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """The pair. Fails in a sentence for what is none."""
+        low, _, high = str(value).partition("-")
+        if not (low.isdecimal() and (high or low).isdecimal() and 1 <= int(low) <= int(high or low)):
+            self.fail(f"{value} is no number of tokens of at least 1, such as 4, and no range, such as 2-6", param, ctx)
+        return int(low), int(high or low)
+
+
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--strength", type=float, default=0.3, show_default=True, help="Most of a text that a move renoises.")
@@ -30,9 +43,11 @@ def refine(file: BinaryIO, **options: Any) -> None:
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--strength", type=float, help="Refine what the regions hold; they are drafted anew unless given.")
-@click.option("--tokens", type=click.IntRange(min=1), help="Tokens a region gets; it keeps its number unless given.")
+@click.option(
+    "--tokens", type=TokensRange(), help="Tokens a region gets, as in 4 or 2-6; it keeps its number unless given."
+)
 @RUN
-def infill(file: BinaryIO, tokens: int | None, **options: Any) -> None:
+def infill(file: BinaryIO, tokens: tuple[int, int] | None, **options: Any) -> None:
     """Marked regions written anew, as in `police [arrest two men] in london`; every other token stays. Input as for
     `refine`; \\[ is a bracket that marks nothing."""
     with refusals():
