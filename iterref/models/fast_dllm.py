@@ -17,7 +17,7 @@ from __future__ import annotations
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.family import Family
-from iterref.models.in_blocks import InBlocks, in_turn
+from iterref.models.in_blocks import InBlocks, block_size, in_turn
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
 from iterref.models.text.roles import roles, talks
@@ -34,9 +34,7 @@ def load(
     network that is no Qwen2, and a tokenizer that does not belong to it."""
     from transformers import Qwen2ForCausalLM
 
-    block = checkpoint.size("bd_size")
-    if block < 1:
-        raise ValueError(f"{checkpoint.name} has bd_size={block}: a block has at least one position")
+    block = block_size(checkpoint, name="bd_size")
     chat = talks(codec, chat)
     # The published attention looks at all that the mask shows, whatever the configuration says of a window.
     changes = {"use_sliding_window": False, "sliding_window": None, "layer_types": None}

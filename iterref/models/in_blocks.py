@@ -25,6 +25,7 @@ from torch import Tensor
 
 from iterref.models.base import Masked
 from iterref.models.bidirectional import Bidirectional
+from iterref.models.checkpoint import Checkpoint
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel, expect_positions
 from iterref.models.text.roles import Roles
@@ -227,6 +228,15 @@ class Blocks:
 def name_of(ids: Tensor) -> bytes:
     """By what the keys and values of tokens (P,) are kept."""
     return bytes(ids.cpu().numpy().tobytes())
+
+
+def block_size(checkpoint: Checkpoint, usual: int | None = None, name: str = "block_size") -> int:
+    """The positions of a block that config.json holds under a `name`, else the `usual` ones. Raises `ValueError` for
+    less than one, or none."""
+    block = usual if usual is not None and name not in checkpoint.config else checkpoint.size(name)
+    if block < 1:
+        raise ValueError(f"{checkpoint.name} has {name}={block}: a block has at least one position")
+    return block
 
 
 def in_turn(

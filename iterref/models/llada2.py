@@ -25,7 +25,7 @@ from torch import Tensor
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.family import Family
-from iterref.models.in_blocks import InBlocks, in_turn
+from iterref.models.in_blocks import InBlocks, block_size, in_turn
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
 from iterref.models.text.roles import roles, talks
@@ -55,9 +55,7 @@ def load(
     tokenizer that does not belong to it."""
     from transformers import Glm4MoeForCausalLM
 
-    block = checkpoint.config.get("block_size", BLOCK)
-    if not isinstance(block, int) or block < 1:
-        raise ValueError(f"{checkpoint.name} has block_size={block!r}: a block has at least one position")
+    block = block_size(checkpoint, BLOCK)
     chat = talks(codec, chat)
     config = pretrained.settings(Glm4MoeForCausalLM.config_class, replace(checkpoint, config=glm(checkpoint)))
     role = roles(checkpoint, codec, config.vocab_size, MASK, chat)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.family import Family
-from iterref.models.in_blocks import InBlocks, in_turn
+from iterref.models.in_blocks import InBlocks, block_size, in_turn
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
 from iterref.models.text.roles import roles, talks
@@ -33,9 +33,7 @@ def load(
     """
     from transformers import Qwen3ForCausalLM
 
-    block = checkpoint.size("block_size")
-    if block < 1:
-        raise ValueError(f"{checkpoint.name} has block_size={block}: a block has at least one position")
+    block = block_size(checkpoint)
     chat = talks(codec, chat)
     # The published attention has no window, whatever the configuration says of one.
     changes = {"use_sliding_window": False, "sliding_window": None, "layer_types": None}
