@@ -112,6 +112,7 @@ def test_distributions_are_those_of_the_network_in_words(tmp_path: Path, adaptiv
     denoiser, canvas, free = model.prepare(PROMPTS)
     assert isinstance(denoiser, CanvasInBlocks) and denoiser.block_length == BLOCK and denoiser.time_independent
     assert model.noise.mask == MASK and model.noise.schedule == Schedule("linear") and not denoiser.uses_prompts
+    assert denoiser.surest_block == 0  # the network's own blocks are those to write in
     x_t = canvas.clone()
     x_t[:, 7], x_t[1, :5] = 3, torch.arange(5)
     found = laws(denoiser, x_t)
