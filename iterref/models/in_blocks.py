@@ -8,7 +8,7 @@ was learned, and a later one, while masks stand before it, is a guess of the net
 (`block_length=b`, as `auto` and `beam` do by themselves). A prompt may end inside a block: the answer's first block is
 the rest of it, as in the published samplers (`Denoiser.block_offset`).
 Tokens behind a position never reach it: a move on an earlier block does not weigh what follows, so refine the open
-blocks (`last_blocks` of a model leaves the last ones free) where the distribution counts.
+blocks (`iterref.refine(last_blocks=)`) where the distribution counts.
 
 What is finished is read once: the keys and values of leading blocks without a mask or an open position are kept for the
 next calls and shared by all rows that begin alike. No later token changes them, so this is no approximation.

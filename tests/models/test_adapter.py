@@ -38,7 +38,7 @@ def write(network: Any, folder: Path, base: str, **changes: Any) -> Any:
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
-            if "lora_" in name or "ia3" in name or "modules_to_save" in name:
+            if any(kind in name for kind in ("lora_", "ia3", "hada_", "lokr_", "modules_to_save")):
                 weight.copy_(torch.randn(weight.shape, generator=generator) * 0.7)
     tuned.peft_config["default"].base_model_name_or_path = base
     with quiet():
@@ -88,6 +88,8 @@ def wanted(network: Any, model: PromptedModel) -> Tensor:
         {"use_dora": True},
         {"target_modules": r".*\.(query|dense)"},
         {"kind": peft.IA3Config, "target_modules": ["key", "output.dense"], "feedforward_modules": ["output.dense"]},
+        {"kind": peft.LoHaConfig, "r": 3, "alpha": 7},
+        {"kind": peft.LoKrConfig, "r": 3, "alpha": 7},
         {"modules_to_save": ["transform"], "bias": "lora_only"},
     ],
 )  # fmt: skip
@@ -97,7 +99,7 @@ def test_an_adapter_is_what_its_class_and_peft_make_of_it(base: tuple[Path, Any]
     tuned = write(network, folder.parent / "adapter", str(folder), **changes)
     model = opened(folder.parent / "adapter")
     found = answers(model)
-    assert found.sub(wanted(tuned, model)).abs().max() < 1e-5
+    assert found.sub(wanted(tuned, model)).abs().max() < 3e-5
     assert found.sub(plain).abs().max() > 0.01  # a control: without it the model is another
 
 
