@@ -19,7 +19,7 @@ import torch
 
 from iterref import registry
 from iterref.fence import fenced
-from iterref.hub import device_of, fetched, precision, read_json
+from iterref.hub import device_of, fetched, hushed, precision, read_json
 from iterref.models import instances
 from iterref.models.adapter import CONFIG as ADAPTER
 from iterref.models.adapter import adapter_in
@@ -172,7 +172,7 @@ def _undisturbed(name: str | Path, place: torch.device | DeviceMap) -> Iterator[
     accelerated = isinstance(place, DeviceMap) and torch.cuda.is_available()
     device = torch.device("cuda" if accelerated else "cpu") if isinstance(place, DeviceMap) else place
     try:
-        with torch.inference_mode(False), fenced(device):
+        with torch.inference_mode(False), fenced(device), hushed():
             yield
     except RuntimeError as error:
         if "out of memory" not in str(error):
