@@ -104,8 +104,8 @@ class Result:
     for methods that keep several a row. `mask` is the token that stands for noise, or None where the noise has none.
     `finished` is False for what was saved from a run that broke off. `show` is what says how tokens are shown: a model,
     a tokenizer, or a function from a token's id to its text. `log_likelihood` (B,) is the model's own, in nats, where
-    it was asked for. `lengths` (B,) counts the tokens of answers in front of their end, where a model of texts made
-    them.
+    it was asked for; `slots` are, of every row and every region with a few choices, the log-probabilities of these.
+    `lengths` (B,) counts the tokens of answers in front of their end, where a model of texts made them.
     """
 
     tokens: Tensor
@@ -124,6 +124,7 @@ class Result:
     show: Any = None
     log_likelihood: Tensor | None = None
     lengths: Tensor | None = None
+    slots: list[list[dict[str, float]]] | None = None
 
     def __repr__(self) -> str:
         rows = "1 row" if len(self.tokens) == 1 else f"{len(self.tokens)} rows"
@@ -195,6 +196,8 @@ class Result:
         for name, column in (("log_likelihood", self.log_likelihood), ("length", self.lengths)):
             for row, value in zip(rows, [] if column is None else column.tolist(), strict=column is not None):
                 row[name] = value
+        for row, slots in zip(rows, self.slots or (), strict=False):
+            row["slots"] = slots
         return rows
 
 

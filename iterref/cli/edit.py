@@ -46,6 +46,7 @@ def refine(file: BinaryIO, **options: Any) -> None:
 @click.option(
     "--tokens", type=TokensRange(), help="Tokens a region gets, as in 4 or 2-6; it keeps its number unless given."
 )
+@click.option("--choices", metavar="A,B,...", help="Regions are one of these; --json has their log-probabilities.")
 @RUN
 def infill(file: BinaryIO, tokens: tuple[int, int] | None, **options: Any) -> None:
     """Marked regions written anew, as in `police [arrest two men] in london`; every other token stays. Input as for
@@ -58,7 +59,8 @@ def infill(file: BinaryIO, tokens: tuple[int, int] | None, **options: Any) -> No
         if tokens is not None and options["strength"] is not None:
             raise ValueError("regions of --tokens are drafted anew: leave out --strength, or --tokens")
         for row, marked in enumerate(read(text, row) for row, text in enumerate(given.texts or [])):
-            if tokens is None and not all(marked.text[start:end].strip() for start, end in marked.regions):
+            sized = tokens is not None or options["choices"] is not None
+            if not sized and not all(marked.text[start:end].strip() for start, end in marked.regions):
                 raise ValueError(f"text {row} has an empty region: say how many tokens it is to have, by --tokens")
         edit_texts("infill", editing.infill, given, {**options, "region": tokens})
 
@@ -74,6 +76,8 @@ def edit_texts(command: str, operation: Callable[..., Any], given: Input, option
             "without prompts, such as --model tiny-books"
         )
     renamed = {"sampler": options.pop("method"), "length": options.pop("region", None)}
+    if marked:
+        renamed["regions"] = options.pop("constraint", None)
     options |= {key: one for key, one in renamed.items() if one is not None}
     tokens = canvases(run.model, given, marked)
     run.refuse(texts)

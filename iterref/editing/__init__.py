@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         rows: Sequence[int] | Tensor | None
         temperature: float
         forbidden: Sequence[int]
+        constraint: Any
         max_rows: int | None
         columns: Mapping[str, Sequence[Any]] | None
         progress: bool
@@ -86,6 +87,7 @@ def edit(
     rows: Sequence[int] | Tensor | None = None,
     temperature: float = 1.0,
     forbidden: Sequence[int] = (),
+    constraint: Any = None,
     max_rows: int | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
     progress: bool = False,
@@ -112,8 +114,9 @@ def edit(
     asked = checked_reward(reward, batch, columns)
     identities = checked_rows(seed, rows, (), batch)
     options = checked_options(
-        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
-    )
+        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows,
+        progress=progress,
+    )  # fmt: skip
     bounds = checked_options(drift=drift, room=room)
     drift, room = bounds["drift"], bounds["room"]
     if room is not None and room < 0:
@@ -201,6 +204,7 @@ def infill(
     prompts: Sequence[str],
     strength: float | None = None,
     length: Length | None = None,
+    regions: Any = None,
     marks: Marks = BRACKETS,
     tokens: Tensor | None = None,
     sampler: Sampler | str | None = None,
@@ -210,7 +214,8 @@ def infill(
 ) -> Editing:
     """B texts with the regions in `marks` written anew, all other tokens kept: a session of one `Editing.infill`.
 
-    `tokens` (B, L) are the texts without marks as canvases, where they are known. `settings` are the options of `edit`,
+    `regions` is what the regions must be, and `tokens` (B, L) are the texts without marks as canvases, where they are
+    known (`Editing.infill`). `settings` are the options of `edit`,
     where the whole canvas is free unless `room` says otherwise; `budget` is for everything, a pool of drafts included,
     and `watch` names rows whose states the trace keeps.
     """
@@ -223,8 +228,8 @@ def infill(
     opened: Settings = {"room": None, **settings}
     chain = edit(model, plain if tokens is None else tokens, prompts=prompts, **opened)
     return chain.infill(
-        texts, strength=strength, length=length, marks=marks, sampler=method, budget=_left(given["budget"], chain),
-        watch=watch, progress=settings.get("progress", False),
+        texts, strength=strength, length=length, regions=regions, marks=marks, sampler=method,
+        budget=_left(given["budget"], chain), watch=watch, progress=settings.get("progress", False),
     )  # fmt: skip
 
 

@@ -148,10 +148,8 @@ class Beam(Sampler):
             state = _opened(wide, state, now.span, streams.fork("open"))
         t, last, w = self._time(wide, now), now.k == now.steps - 1, self.width
         x, log_p = state.beam.movedim(1, 0), state.log_p.T
-        ahead = look(wide, x, t, self.guesses, Decoder("confidence"), streams.fork("look"))
-        if run.noise.mask is None:  # which would draw all free tokens anew, and not the stretch alone
-            draws, sure = torch.where(state.wrote, ahead.draws, x), torch.where(state.wrote, ahead.sure, 0.0)
-            ahead = replace(ahead, draws=draws, sure=sure)
+        # without a mask all free tokens would be drawn anew, and not the stretch alone
+        ahead = look(wide, x, t, self.guesses, Decoder("confidence"), streams.fork("look"), within=state.wrote)
         reward = scored(wide, ahead.draws, final=last)
         if run.problem.finds_alpha:
             spread = deviation(reward[:, 0])
