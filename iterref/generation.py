@@ -25,6 +25,7 @@ from iterref.arguments import (
     checked_prompts,
     checked_reward,
     checked_rows,
+    expect_template,
     whole_number,
 )
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
@@ -45,7 +46,7 @@ from iterref.drafts import (
     tempered,
 )  # fmt: skip
 from iterref.fence import fenced
-from iterref.lengths import at_least, blank_canvas, ends_of, lengths_of
+from iterref.lengths import answer_lengths, at_least, blank_canvas
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
@@ -178,9 +179,9 @@ def pose(
     model = text_model(model)
     if pools_in(reward) and getattr(model, "draws_images", False):
         raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
+    expect_template(prompts, model)
     denoiser, canvas, free = model.prepare(prompts)
-    if min_new_tokens:
-        denoiser = at_least(denoiser, free, model, min_new_tokens)
+    denoiser = at_least(denoiser, free, model, min_new_tokens)
     bound = constrained(constraint, model, canvas)
     problem = asked_problem(tempered(denoiser, temperature), canvas, free, constraint=bound, **options)
     token_reward(reward, model, prompts, columns, identities)  # refuses before a pool is drawn
@@ -332,8 +333,7 @@ def _completed(result: Result, posed: Posed, judged: Cost, copies: int) -> Resul
         cost, asked = result.cost + pool.cost.shared(copies), result.asked + pool.asked.shared(copies)
         result = replace(result, cost=cost, asked=asked, seconds=result.seconds + pool.seconds, parts=parts)
     judged, free = judged.shared(copies), posed.problem.repeated(copies).may_change
-    images = getattr(posed.model, "draws_images", False)
-    long = None if images else lengths_of(result.tokens, free, ends_of(posed.model))
+    long = answer_lengths(posed.model, result.tokens, free)
     return replace(result, cost=result.cost + judged, asked=result.asked + judged, lengths=long)
 
 

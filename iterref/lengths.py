@@ -67,6 +67,8 @@ def ends_of(model: TextModel) -> Tensor:
 def at_least(denoiser: Denoiser, free: Tensor, model: TextModel, min_new_tokens: int) -> Denoiser:
     """The denoiser of texts with at least so many tokens at the free positions (B, L). Raises `ValueError` where a text
     has not so many positions, naming the prompt, and for a model that knows no end."""
+    if not min_new_tokens:
+        return denoiser
     room, ends = free.sum(1), ends_of(model).to(free.device)
     if min_new_tokens < 0:
         raise ValueError(f"min_new_tokens={min_new_tokens} is less than none: pass the fewest tokens of an answer")
@@ -80,6 +82,11 @@ def at_least(denoiser: Denoiser, free: Tensor, model: TextModel, min_new_tokens:
             "fewer, or for more positions (max_new_tokens=, or length= of load)"
         )
     return NoEarlyEnd(denoiser, ends, free & (free.cumsum(1) <= min_new_tokens))
+
+
+def answer_lengths(model: TextModel, tokens: Tensor, free: Tensor) -> Tensor | None:
+    """`lengths_of` the answers of a model; None where they are images."""
+    return None if getattr(model, "draws_images", False) else lengths_of(tokens, free, ends_of(model))
 
 
 def lengths_of(tokens: Tensor, free: Tensor, ends: Tensor) -> Tensor:
