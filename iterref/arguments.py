@@ -47,6 +47,14 @@ def checked_prompts(prompts: Iterable[str], what: str = "prompt") -> list[str]:
     return [_text(entry, f"{what} {row}") for row, entry in enumerate(entries)]
 
 
+def expect_template(prompts: Sequence[str], model: Any) -> None:
+    """Raises `ValueError` for a conversation of several messages where a model has no chat template, naming the row."""
+    for row, prompt in enumerate(prompts):
+        if isinstance(prompt, Chat) and len(prompt.messages) > 1 and not getattr(model, "chat", False):
+            told = f"prompt {row} is a conversation of {len(prompt.messages)} messages"
+            raise ValueError(f"{told}, and this model has no chat template: pass one text")
+
+
 def checked_reward(
     reward: Any, batch: int, columns: Collection[str] | None = None, weights: Sequence[float] | None = None
 ) -> Any:

@@ -12,9 +12,9 @@
 
 What drawing k tokens apart costs is KL(joint || product of marginals) = sum H - H(joint) <= sum H - max H. Under the
 bound an easy text is done early and is not evaluated again; the last step reveals what is left. `block_length` tokens
-at a time is LLaDA's semi-autoregressive decoding: free positions are cut into blocks from the left, and a later one
-opens when the earlier ones are revealed, or in the same step where k asks for more than is left of them ("bounded"
-never does).
+at a time is LLaDA's semi-autoregressive decoding: free positions are cut into blocks from the left (into the network's
+own where it was trained in blocks of that length, the first of which a prompt may begin), and a later one opens when
+the earlier ones are revealed, or in the same step where k asks for more than is left of them ("bounded" never does).
 
 Where one token is revealed at a time, every order but "confidence" samples the model itself, since the choice does not
 look at what was drawn. "confidence" samples a sharper distribution, and several tokens at once are drawn from a product
@@ -164,7 +164,7 @@ class Decoder:
             a_t, a_u = float(run.noise.a(t)), float(run.noise.a(u))
             falls = torch.full(where.shape, (a_u - a_t) / (1 - a_t), dtype=torch.float64, device=where.device)
             return where & rng.fork("reveal").bernoulli(torch.where(where, falls, 0.0))
-        block = blocks(run.free, self.block_length)
+        block = run.blocks(self.block_length)
         if self.order == "bounded":
             return bounded(foremost(where, block), -sure, self.bound)
         if self.order == "random":
@@ -177,7 +177,7 @@ class Decoder:
         """Those of (R, L) `where` that a step to u may reveal, whatever the distributions say."""
         if u == 0:
             return where
-        block = blocks(run.free, self.block_length)
+        block = run.blocks(self.block_length)
         if self.order == "bounded":
             return foremost(where, block)
         return reached(where, block, number_to_reveal(run, where, u))

@@ -21,7 +21,7 @@ from weakref import finalize
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 from iterref.arguments import checked_model, checked_prompts, checked_reward
@@ -246,10 +246,19 @@ def spread(problem: Problem, count: int) -> Tensor:
 def network_weights(thing: Any, depth: int = 2) -> Iterator[Tensor]:
     """The weights of the networks that an object holds, or that the objects within it do."""
     if isinstance(thing, nn.Module):
-        yield from (weight for weight in thing.state_dict().values() if not weight.is_meta)
+        for weight in thing.state_dict().values():
+            yield from (part for part in parts_of(weight) if not part.is_meta)
     elif depth and hasattr(thing, "__dict__"):
         for _, part in sorted(vars(thing).items()):
             yield from network_weights(part, depth - 1)
+
+
+def parts_of(weight: Tensor) -> list[Tensor]:
+    """The tensors that a quantised one is made of, or the one itself."""
+    if not is_traceable_wrapper_subclass(weight):
+        return [weight]
+    names, _ = weight.__tensor_flatten__()
+    return [part for name in names for part in parts_of(getattr(weight, name))]
 
 
 class Footprint(TorchDispatchMode):
@@ -266,7 +275,8 @@ class Footprint(TorchDispatchMode):
         if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite):
             with self:  # in inference mode these come whole: take them apart, so that their parts are seen
                 return func.decompose(*args, **kwargs)
-        known = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        given = [part for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) for part in parts_of(x)]
+        known = {id(x.untyped_storage()) for x in given}
         out = func(*args, **kwargs)
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.device.type == "cpu":

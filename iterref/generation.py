@@ -25,6 +25,7 @@ from iterref.arguments import (
     checked_prompts,
     checked_reward,
     checked_rows,
+    expect_template,
     whole_number,
 )  # fmt: skip
 from iterref.budget import BudgetLike, Cost, fitted
@@ -45,7 +46,7 @@ from iterref.drafts import (
     tempered,
 )  # fmt: skip
 from iterref.fence import fenced
-from iterref.models.base import Chat
+from iterref.lengths import answer_lengths, at_least, blank_canvas
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
@@ -79,6 +80,7 @@ def generate(
     columns: Mapping[str, Sequence[Any]] | None = None,
     num_return_sequences: int = 1,
     max_new_tokens: int | None = None,
+    min_new_tokens: int = 0,
     watch: Sequence[int] = (),
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
@@ -100,7 +102,8 @@ def generate(
     A row's text depends on (seed, its identity in `rows`, its prompt and columns) alone; identities are 0 .. B - 1
     unless given. `num_return_sequences` texts a prompt stand side by side in the result, each with a random stream of
     its own; the first is the one that a single text would be. `max_new_tokens` are the most tokens of an answer, for
-    models that write answers of any length. `temperature` sharpens the model below 1. `forbidden` lists tokens that are
+    models that write answers of any length, `min_new_tokens` the fewest: no end stands before (`iterref.lengths`);
+    the result's `lengths` count them. `temperature` sharpens the model below 1. `forbidden` lists tokens that are
     never written. `constraint` is what every text must be: a regular expression, a JSON schema as a dictionary, a
     pattern of `iterref.constraint`, or a list with one a prompt (docs/structure.md). `start="drafts"` refines, with all
     the NFE that the pool leaves, the draft that agrees most with the others, in place of a draft of the method's own.
@@ -132,7 +135,8 @@ def generate(
     method = method_of(given["sampler"])
     method, pool = begun(method, asked, start)
     unfitted, method = method, fitted(method, given["budget"], pool)
-    posed = pose(model, prompts, asked, columns, identities, **options)
+    fewest = whole_number("min_new_tokens", min_new_tokens, "pass how many tokens an answer has at the least")
+    posed = pose(model, prompts, asked, columns, identities, min_new_tokens=fewest, **options)
     texts, judged = posed.pools[0].best() if start else (None, Cost())
     passes = posed.problem.denoiser.passes
     if passes > 1:
@@ -145,9 +149,9 @@ def generate(
             log_likelihood=log_likelihood,
         )  # fmt: skip
     except (RewardError, Interrupted) as error:
-        error.partial = _charged(_with_drafts(error.partial, posed, copies), posed.pools, judged, copies)
+        error.partial = _completed(_with_drafts(error.partial, posed, copies), posed, judged, copies)
         raise
-    return _charged(result, posed.pools, judged, copies)
+    return _completed(result, posed, judged, copies)
 
 
 @dataclass(frozen=True)
@@ -168,18 +172,16 @@ class Posed:
 def pose(
     model: TextModel | str | Path | None, prompts: Sequence[str], reward: Callable[..., Any],
     columns: Mapping[str, Sequence[Any]], identities: Tensor, *, seed: int, temperature: float, progress: bool,
-    constraint: Any = None, **options: Any,
+    min_new_tokens: int = 0, constraint: Any = None, **options: Any,
 ) -> Posed:  # fmt: skip
     """The problem of B checked prompts, with everything that `generate` takes; a pool is drawn where the reward or a
     part of it is an `OwnDrafts`, after everything that can be refused without it. `options` are those of `Problem`."""
     model = text_model(model)
     if pools_in(reward) and getattr(model, "draws_images", False):
         raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
-    for row, prompt in enumerate(prompts):
-        if isinstance(prompt, Chat) and len(prompt.messages) > 1 and not getattr(model, "chat", False):
-            told = f"prompt {row} is a conversation of {len(prompt.messages)} messages"
-            raise ValueError(f"{told}, and this model has no chat template: pass one text")
+    expect_template(prompts, model)
     denoiser, canvas, free = model.prepare(prompts)
+    denoiser = at_least(denoiser, free, model, min_new_tokens)
     bound = constrained(constraint, model, canvas)
     problem = asked_problem(tempered(denoiser, temperature), canvas, free, constraint=bound, **options)
     token_reward(reward, model, prompts, columns, identities)  # refuses before a pool is drawn
@@ -297,14 +299,17 @@ def _with_drafts(result: Result, posed: Posed, copies: int) -> Result:
     return replace(result, tokens=tokens, texts=posed.model.decode(tokens))
 
 
-def _charged(result: Result, pools: Sequence[Drafts], judged: Cost, copies: int) -> Result:
-    """The result with the cost of the pools added, and of judging drafts, which the copies of a prompt share."""
-    for pool in pools:
+@fenced(torch.device("cpu"))
+def _completed(result: Result, posed: Posed, judged: Cost, copies: int) -> Result:
+    """The result with the lengths of its answers, the cost of the pools added, and of judging drafts, which the copies
+    of a prompt share."""
+    for pool in posed.pools:
         parts = {name: seconds + pool.parts.get(name, 0.0) for name, seconds in result.parts.items()}
         cost, asked = result.cost + pool.cost.shared(copies), result.asked + pool.asked.shared(copies)
         result = replace(result, cost=cost, asked=asked, seconds=result.seconds + pool.seconds, parts=parts)
-    judged = judged.shared(copies)
-    return replace(result, cost=result.cost + judged, asked=result.asked + judged)
+    judged, free = judged.shared(copies), posed.problem.repeated(copies).may_change
+    long = answer_lengths(posed.model, result.tokens, free)
+    return replace(result, cost=result.cost + judged, asked=result.asked + judged, lengths=long)
 
 
 def token_reward(
@@ -318,11 +323,3 @@ def token_reward(
 
     as_text = partial(TextReward, decode=model.decode, prompts=prompts, columns=columns, identities=identities, ids=ids)
     return bind_reward(reward, as_text, identities)
-
-
-def blank_canvas(model: TextModel) -> Tensor | None:
-    """The canvas of the empty text (L,), which shows what ends and fills a canvas; None where the model refuses it."""
-    try:
-        return model.encode([""])[0]
-    except ValueError:
-        return None

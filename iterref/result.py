@@ -106,6 +106,7 @@ class Result:
     `finished` is False for what was saved from a run that broke off. `show` is what says how tokens are shown: a model,
     a tokenizer, or a function from a token's id to its text. `log_likelihood` (B,) is the model's own, in nats, where
     it was asked for; `slots` are, of every row and every region with a few choices, the log-probabilities of these.
+    `lengths` (B,) counts the tokens of answers in front of their end, where a model of texts made them.
     """
 
     tokens: Tensor
@@ -123,6 +124,7 @@ class Result:
     finished: bool = True
     show: Any = None
     log_likelihood: Tensor | None = None
+    lengths: Tensor | None = None
     slots: list[list[dict[str, float]]] | None = None
 
     def __repr__(self) -> str:
@@ -201,9 +203,9 @@ class Result:
         rows = [
             {"row": row, name: value, "reward": rewards[row], "best": best[row]} for row, value in enumerate(values)
         ]
-        if self.log_likelihood is not None:
-            for row, likely in zip(rows, self.log_likelihood.tolist(), strict=True):
-                row["log_likelihood"] = likely
+        for name, column in (("log_likelihood", self.log_likelihood), ("length", self.lengths)):
+            for row, value in zip(rows, [] if column is None else column.tolist(), strict=column is not None):
+                row[name] = value
         for row, slots in zip(rows, self.slots or (), strict=False):
             row["slots"] = slots
         return rows

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from iterref.budget import Meter
 from iterref.constraint.canvas import Constraint, Reading
-from iterref.decoding import Confidence, confidence
+from iterref.decoding import Confidence, blocks, confidence
 from iterref.draws import Draws
 from iterref.evaluation import KEEP, Known, Question, portions, rearranged
 from iterref.problem import Problem
@@ -97,6 +97,15 @@ class Run:
     def prior(self, rng: Rng) -> Tensor:
         """Pure noise at the free positions, the canvas elsewhere -> (R, L)."""
         return torch.where(self.free, self.noise.prior(self.canvas.shape[1], rng).to(self.canvas.device), self.canvas)
+
+    def blocks(self, size: int) -> Tensor:
+        """The block (R, L) long that each position belongs to: `size` free ones a block from the left, the network's
+        own blocks where it was trained in such; 0 without a size."""
+        if not size or size != self.denoiser.block_length:
+            return blocks(self.free, size)
+        place = torch.arange(self.canvas.shape[1], device=self.canvas.device).expand(self.canvas.shape)
+        offset = self.denoiser.block_offset
+        return (place if offset is None else place + offset[self._prompts()][:, None]) // size
 
     def undetermined(self, x_t: Tensor, t: Time) -> Tensor:
         """Where (R, L) states leave the clean token open, (R, L) bool."""

@@ -78,6 +78,7 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
 @PROMPTS
 @COUNT
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="Of an answer, where a model writes any length.")
+@click.option("--min-new-tokens", type=click.IntRange(min=0), default=0, help="Of an answer: no end stands before.")
 @click.option("--start", type=click.Choice(["drafts"]), help="Refine the best of the consensus' own drafts.")
 @ENGINE
 @RUN

@@ -73,9 +73,10 @@ def generate_many(given: Input, engine: dict[str, Any], options: dict[str, Any])
         options={
             "method": method, "budget": budget, **{key: options[key] for key in sorted(options) if key != "max_rows"},
             "length": place["length"], "dtype": place["dtype"], "device": (place["device"] or "cpu").partition(":")[0],
-            "device_map": place["device_map"], "threads": threads, **{name: str(one) for name, one in shape.items()},
+            "device_map": place["device_map"], "quantize": place["quantize"], "threads": threads,
+            **{name: str(one) for name, one in shape.items()},
         },
-        model=manifest.model_told(model),
+        model=manifest.model_told(model, base=place["base"]),
         reward=manifest.reward_told(reward),
         hashes=table.hashes(given.fields),
         job_rows=engine["job_rows"] or 64,

@@ -13,7 +13,8 @@ from iterref.cli.writing import OUT, PAGE
 
 RANKS = "tensor_parallel"
 WAYS = ("auto", "balanced", "balanced_low_0", "sequential", RANKS)
-NAMES = ("length", "device", "device_map", "max_memory", "dtype")
+SCHEMES = ("int8", "int4")
+NAMES = ("length", "device", "device_map", "max_memory", "dtype", "quantize", "base")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -34,7 +35,9 @@ PLACE = together(
     click.option("--device", help="As in cuda or cuda:1.  [default: cpu]"),
     click.option("--device-map", type=click.Choice(WAYS), help="Spread a large network over all devices."),
     click.option("--max-memory", help="Of a device map, as in 0=60GiB,1=60GiB,cpu=200GiB."),
-    click.option("--dtype", default="float32", show_default=True),
+    click.option("--dtype", help="Of the weights.  [default: float32; bfloat16 under int4]"),
+    click.option("--quantize", type=click.Choice(SCHEMES), help="Hold matrices in so many bits a weight."),
+    click.option("--base", help="Of a model that is an adapter: what it was trained on, where it does not say."),
 )
 PROMPTS = together(
     click.option("--dataset", help="In place of FILE: NAME or NAME:CONFIG of the hub, or a folder."),
@@ -73,6 +76,7 @@ def place_of(options: dict[str, Any], ranks: bool = False) -> dict[str, Any]:
     """The options of `iterref.load`, taken out of all of a command's. Raises `ValueError` for limits without a name,
     for two lengths, and for slices over ranks unless the command is one of `ranks`."""
     place = {name: options.pop(name) for name in NAMES}
+    place["dtype"] = place["dtype"] or ("bfloat16" if place["quantize"] == "int4" else "float32")
     if place["device_map"] == RANKS and not ranks:
         raise ValueError(f"--device-map {RANKS} is for ranks: say generate --engine rank --out FOLDER, under torchrun")
     if place["length"] is not None and options.get("max_new_tokens") is not None:

@@ -35,8 +35,11 @@ from iterref.editing.resume import digest, fingerprint, name_of, resumed
 from iterref.editing.session import Choice, Context, Editing
 from iterref.editing.sizes import Length, checked_length
 from iterref.editing.strength import strengthened
-from iterref.generation import blank_canvas, method_of, pose, text_model
+from iterref.generation import method_of, pose, text_model
+from iterref.lengths import blank_canvas
 from iterref.models.base import MASKS, TextModel
+from iterref.numbers import whole_number
+from iterref.problem import Problem
 from iterref.rewards.memory import Remembered
 from iterref.run import Run
 from iterref.samplers.base import Sampler
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
         drift: float | None
         distance: Distance
         room: int | None
+        last_blocks: int | None
         seed: int
         rows: Sequence[int] | Tensor | None
         temperature: float
@@ -78,6 +82,7 @@ def edit(
     drift: float | None = None,
     distance: Distance = "share",
     room: int | None = ROOM,
+    last_blocks: int | None = None,
     seed: int = 0,
     rows: Sequence[int] | Tensor | None = None,
     temperature: float = 1.0,
@@ -93,7 +98,9 @@ def edit(
     to go on with at its newest node (see `iterref.editing.resume`). `drift` in [0, 1] makes texts further than that
     from the first ones impossible, in the `distance` "share" (changed tokens among the free positions) or "edit"
     (normalised edit distance of tokens); it is measured at every node either way. Free are the text's own tokens and
-    `room` positions after it, which a text may grow into; None frees the whole canvas. All other arguments are those of
+    `room` positions after it, which a text may grow into; None frees the whole canvas. `last_blocks`, for
+    models that write in blocks, frees the text's last so many of them alone: what stands before them never looks at
+    them, so that a move there is weighed by all that it changes. All other arguments are those of
     `generate`; the consensus reward draws its pool here, once, and the first node is charged for it and for the reward
     of the first texts.
 
@@ -124,6 +131,8 @@ def edit(
     if room is not None:
         ends = text_lengths(tokens, blank) + room
         free = free & (torch.arange(tokens.shape[1], device=device) < ends[:, None])
+    if last_blocks is not None:
+        free = free & _behind(problem, text_lengths(tokens, blank), last_blocks)
     if getattr(posed.model, "fixed_length", False):  # the model knows no end that a text could grow or shrink to
         over = torch.isin(tokens, torch.tensor(list(posed.model.ends), device=device)).cumsum(1) > 0
         free = free & ~over
@@ -147,6 +156,19 @@ def edit(
     history = History(about=about)
     history.add(node)
     return Editing(context, history)
+
+
+def _behind(problem: Problem, lengths: Tensor, count: int) -> Tensor:
+    """The positions (B, L) of the last `count` blocks of texts so long (B,), and all behind them. Raises `ValueError`
+    for a model that writes in no blocks, and a count that is not positive."""
+    own, count = problem.denoiser.block_length, whole_number("last_blocks", count, "pass how many blocks may change")
+    if not own:
+        raise ValueError("last_blocks= is for models that write in blocks, and this one has none: leave it out")
+    if count < 1:
+        raise ValueError(f"last_blocks counts the blocks that may change, got {count}: pass at least 1")
+    number = Run(problem).blocks(own)
+    last = number.gather(1, (lengths - 1).clamp_min(0)[:, None])
+    return number > last - count
 
 
 def refine(

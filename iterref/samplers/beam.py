@@ -32,7 +32,7 @@ from torch import Tensor
 from iterref import chains
 from iterref.budget import Budget, Cost
 from iterref.decision import Decision
-from iterref.decoding import Decoder, blocks
+from iterref.decoding import Decoder
 from iterref.likelihood import fluency, weighed
 from iterref.moves.lookahead import look, scored
 from iterref.moves.tilted import carried, deviation, held, highest
@@ -171,7 +171,7 @@ class Beam(Sampler):
         score = sure + carried(wide, ahead, (number, parent), found, self.probes) / state.alpha[:, None]
         flat = (state.wrote.repeat(w, 1), sure.flatten(0, 1), score.flatten(0, 1))
         spare = (now.steps, now.steps - now.k, self.sure)
-        block = blocks(wide.free.repeat(w, 1), self.block_length or surest_block(run))
+        block = wide.repeat(w).blocks(self.block_length or surest_block(run))
         kept = held(wide.repeat(w), x_t.flatten(0, 1), t, *flat, *spare, block).view(score.shape)
         x_u = torch.where(kept, x_0, x_t if run.noise.mask is not None else _noise(wide, w, streams).movedim(1, 0))
         gained = torch.where(kept, sure - usual[parent, row], 0.0).cumsum(-1)[..., -1]

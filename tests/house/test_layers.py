@@ -43,7 +43,7 @@ ORDER = [
     {"moves", "chains"},
     {"samplers"},
     {"sampling"},
-    {"adaptive", "drafts", "report", "loading", "check"},
+    {"adaptive", "drafts", "lengths", "report", "loading", "check"},
     {"arguments"},
     {"generation", "training"},
     {"estimation"},
@@ -55,7 +55,7 @@ ORDER = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 # Who may import a model, and which rewards the core may import.
-TOP = {"drafts", "loading", "check", *set().union(*ORDER[LEVEL["arguments"] : LEVEL["cli"] + 1])}
+TOP = {"drafts", "lengths", "loading", "check", *set().union(*ORDER[LEVEL["arguments"] : LEVEL["cli"] + 1])}
 ENDS = {"problem", "run", "result", "sampling"}
 CORE = ENDS | {"samplers.base", "samplers", "moves", "chains", "decoding", "evaluation", "draws"}
 OF_REWARDS = ENDS, {"rewards.base", "rewards.algebra", "rewards.memory"}
