@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from hashlib import sha256
 from itertools import islice
@@ -64,7 +64,8 @@ def _run(
             changes = [*changes, {"step": record["state"]["step"], **different}]
             told = ", ".join(f"{name} {now!r}, until now {then!r}" for name, (then, now) in different.items())
             logger.warning("the run in %s goes on with %s", folder, told)
-    tokenizer = _tokenizer(texts, config.vocab) if record is None else Tokenizer.from_str(record["tokenizer"])
+    tokenizer = _tokenizer(texts, config) if record is None else Tokenizer.from_str(record["tokenizer"])
+    tokenizer.encode_special_tokens = config.form == "plain"  # one that a text spells is text
     trainer = Trainer(config, Transformer(config.network(tokenizer.get_vocab_size())), bool(texts[0][0].strip()))
     if record is not None:
         try:
@@ -128,6 +129,8 @@ def _read(config: TrainConfig, files: Sequence[str]) -> list[tuple[str, str]]:
     read = read_pairs(files)
     if not read:
         raise ValueError(f"{', '.join(files)} hold no text: give files with a pair or a text a line")
+    if config.form == "plain":
+        return read
     pairs = [(normalise(document), normalise(summary)) for document, summary in read]
     if config.normalise:
         return pairs
@@ -141,11 +144,14 @@ def _read(config: TrainConfig, files: Sequence[str]) -> list[tuple[str, str]]:
     return read
 
 
-def _tokenizer(texts: Sequence[tuple[str, str]], vocab: int) -> Tokenizer:
-    # a text with unknown words would teach the tokenizer the letters of the word <unk>
-    tokenizer = train_tokenizer((text for d, s in texts if SPECIALS[UNKNOWN] not in (text := d or s)), vocab)
-    if (size := tokenizer.get_vocab_size()) < vocab:
-        logger.warning("the texts give a vocabulary of %d tokens, vocab allows %d", size, vocab)
+def _tokenizer(texts: Sequence[tuple[str, str]], config: TrainConfig) -> Tokenizer:
+    if config.form == "plain":  # a document need not have the words of its text
+        known: Iterable[str] = (text for pair in texts for text in pair if text)
+    else:  # a text with unknown words would teach the tokenizer the letters of the word <unk>
+        known = (text for d, s in texts if SPECIALS[UNKNOWN] not in (text := d or s))
+    tokenizer = train_tokenizer(known, config.vocab, config.form)
+    if (size := tokenizer.get_vocab_size()) < config.vocab:
+        logger.warning("the texts give a vocabulary of %d tokens, vocab allows %d", size, config.vocab)
     return tokenizer
 
 
