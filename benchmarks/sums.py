@@ -1,7 +1,7 @@
 """Worked sums: three-digit additions and word problems of two steps, how they are written out, and a rule for steps.
 
     What is 347+586?                                              7+6=13 4+8+1=13 3+5+1=9 answer: 933
-    Ann has 34 eggs, buys 57 and gives away 28. How many are left?          34+57=91 91-28=63 answer: 63
+    Ann has 34 eggs, buys 8 and gives away 5. How many are left?            34+8=42 42-5=37 answer: 37
 
 Every problem is made here; those whose CRC-32 is a multiple of `HELD` are never trained on. `broken_steps` reads the
 working of a text without knowing the answer: what a person can check who has no key.
@@ -57,26 +57,25 @@ def addition(draw: random.Random) -> Sum:
 
 
 def story(draw: random.Random) -> Sum:
-    """Two steps on numbers below 100; no result is below 1."""
+    """Two steps by one digit each; no result is below 1."""
     signs, told = draw.choice(STORIES)
     name, other = draw.sample(NAMES, 2)
     if signs[0] == "*":
-        a, b = draw.randint(2, 9), draw.randint(3, 12)
+        a, b = draw.randint(2, 9), draw.randint(2, 9)
     else:
-        a = draw.randint(12, 99)
-        b = draw.randint(2, a - 1) if signs[0] == "-" else draw.randint(2, 99)
+        a, b = draw.randint(11, 60), draw.randint(2, 9)
     first = {"+": a + b, "-": a - b, "*": a * b}[signs[0]]
-    c = a if "{c}" not in told else draw.randint(1, min(99, first - 1)) if signs[1] == "-" else draw.randint(2, 99)
+    c = a if "{c}" not in told else draw.randint(1, min(9, first - 1)) if signs[1] == "-" else draw.randint(2, 9)
     last = first + c if signs[1] == "+" else first - c
     prompt = told.format(name=name, other=other, things=draw.choice(THINGS), a=a, b=b, c=c)
     return Sum(prompt, f"{a}{signs[0]}{b}={first} {first}{signs[1]}{c}={last} answer: {last}", last, "story")
 
 
 def sums(seed: int, held: bool) -> Iterator[Sum]:
-    """Additions and stories in turn, without end: those that are held out, or the others."""
-    draw, made = random.Random(seed), (addition, story)
+    """An addition, two stories, and so on without end: those that are held out, or the others."""
+    draw, made = random.Random(seed), (addition, story, story)
     for turn in range(10**9):
-        while (one := made[turn % 2](draw)).held != held:
+        while (one := made[turn % 3](draw)).held != held:
             pass
         yield one
 

@@ -37,8 +37,8 @@ def config(work: Path, steps: int, seed: int) -> TrainConfig:
     return TrainConfig(
         train=(write(work / "sums.jsonl", TRAINED, 2 * seed, held=False),), out=str(work / "run"),
         validation=write(work / "held.jsonl", VALIDATED, 2 * seed + 1, held=True), seed=seed, steps=steps,
-        cooldown=steps // 2, length=32, source_length=40, vocab=200, width=128, heads=4, hidden=256, encoder_layers=2,
-        decoder_layers=3, keep_weight=0.0, end_weight=0.2, precision="bfloat16", threads=1, form="plain", batch=64,
+        cooldown=steps // 2, length=32, source_length=40, vocab=200, width=96, heads=4, hidden=192, encoder_layers=2,
+        decoder_layers=3, keep_weight=0.0, end_weight=0.2, precision="bfloat16", threads=1, form="plain", batch=48,
         validation_every=250, checkpoint_minutes=2.0,
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=8_000)
+    parser.add_argument("--steps", type=int, default=3_000)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder = train(config(options.work, options.steps, options.seed))

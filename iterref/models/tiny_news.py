@@ -168,8 +168,9 @@ class Summarizer(TokenizedModel):
     """A text model: prompts in, a denoiser of their summaries out, and text to tokens and back.
 
     `length` is the number of canvas positions, `eos` the token that ends a summary and fills the rest of the canvas,
-    `source_length` the most tokens of a prompt and its end. In `precision` "bfloat16" the decoder multiplies in half
-    precision. A model that is not `prompted` writes texts of its own, for empty prompts alone. `form` is one of `FORMS`.
+    `source_length` the most tokens of a prompt and its end, `form` one of `FORMS`. In `precision` "bfloat16" the
+    decoder multiplies in half precision. A model that is not `prompted` writes texts of its own, for empty prompts
+    alone.
     """
 
     def __init__(
@@ -179,7 +180,8 @@ class Summarizer(TokenizedModel):
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"a summariser runs in float32 or bfloat16, got dtype={precision!r}: say one of them")
         options = network.options
-        codec = (NewsCodec if form == "news" else Codec)(tokenizer, start=None, end=eos, pad=None, mask=options.mask, lossy=lossy)
+        kind = NewsCodec if form == "news" else Codec
+        codec = kind(tokenizer, start=None, end=eos, pad=None, mask=options.mask, lossy=lossy)
         super().__init__(absorbing(options.vocab, options.mask), length, codec, network.table.weight.device, None)
         self.network, self.half = network.eval().requires_grad_(False), precision == "bfloat16"
         self.tokenizer, self.source_length, self.prompted, self.eos = tokenizer, source_length, prompted, eos
@@ -220,7 +222,7 @@ class Summarizer(TokenizedModel):
             raise ValueError(f"{folder} holds weights that are not finite, of a training that diverged: train it anew")
         prompted, form = bool(config.get("prompted", True)), config.get("form", "news")
         if form not in FORMS:
-            raise ValueError(f"{folder} reads texts in the form {form!r}, which this version does not know: update iterref")
+            raise ValueError(f"{folder} reads texts in the form {form!r}, unknown to this version: update iterref")
         return cls(network, tokenizer, length, eos, source_length, precision, prompted, lossy, form)
 
     def prepare(self, prompts: Sequence[str]) -> tuple[SummaryDenoiser, Tensor, Tensor]:

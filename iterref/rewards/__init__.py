@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from iterref.rewards.classifier import Classifier
     from iterref.rewards.consensus import Consensus
     from iterref.rewards.image import ImageClassifier, ImageText
-    from iterref.rewards.length import Length
     from iterref.rewards.judge import Judge
+    from iterref.rewards.length import Length
     from iterref.rewards.lexical import Lexical
     from iterref.rewards.likelihood import SelfLikelihood
     from iterref.rewards.math_answer import MathAnswer, MathAnswerAgainst

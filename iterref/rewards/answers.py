@@ -1,9 +1,9 @@
 r"""Answers: which part of a text is its final answer, and the number or the form that it stands for.
 
-    last \boxed{...}   else the last labelled one ("answer: ...", "#### ...")   else the last number   else the last line
+    the last \boxed{...}, else the last labelled one (answer: ..., #### ...), else the last number, else the last line
 
-Numbers are compared as exact fractions: 0.5, 1/2 and \frac{1}{2} are one number, and 0.33 is not 1/3. Units, currencies,
-percent signs and the commas of thousands are no part of a number (as for MATH, Hendrycks et al. 2021,
+Numbers are compared as exact fractions: 0.5, 1/2 and \frac{1}{2} are one number, and 0.33 is not 1/3. Units,
+currencies, percent signs and the commas of thousands are no part of a number (as for MATH, Hendrycks et al. 2021,
 arXiv:2103.03874, whose `is_equiv` drops them too).
 """
 

@@ -1,4 +1,4 @@
-"""The process in which math-verify compares formulas: a line of JSON in, [answer, reference], a line out, true or false.
+"""The process in which math-verify compares formulas: a line of JSON in, [answer, reference], and true or false out.
 
 Run as a script by `iterref.rewards.symbolic`, which ends it where it takes too long; its memory is bounded here.
 """
