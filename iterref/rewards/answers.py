@@ -17,9 +17,9 @@ Take = Literal["auto", "boxed", "label", "last"]
 LONGEST = 2000  # characters of an answer: what is longer is none
 FEW = 8  # words: a reference of more is a solution
 DIGITS, POWER = 400, 400  # of a number that is read: arithmetic on what is longer takes its time
-UNSIGNED = r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
+UNSIGNED = r"(?:\d(?:,?\d)*(?:\.\d+)?|\.\d+)"
 NUMBER = re.compile(
-    rf"(?<![\w.)\]}}])[-+]?\s?\$?(?:{UNSIGNED}\s*/\s*\d[\d,]*|{UNSIGNED}(?:[eE][-+]?\d+)?)"
+    rf"(?<![\w.)\]}}])[-+]?\s?\$?(?:{UNSIGNED}\s*/\s*\d(?:,?\d)*|{UNSIGNED}(?:[eE][-+]?\d+)?)"
     rf"|{UNSIGNED}(?:[eE][-+]?\d+)?"
 )
 LABEL = re.compile(r"####|\banswer(?:\s*(?:is|are|was|[:=]))+|\banswer\b(?=\s*\$)", re.IGNORECASE)
@@ -87,7 +87,8 @@ def plain(answer: str) -> str:
     if WORDS.sub("", kept).strip():  # what stands beside a formula is its unit; alone, it is the answer
         kept = WORDS.sub("", kept)
     kept = CURRENCY.sub("", WORDS.sub(r"\1", kept).strip().rstrip(".").strip())
-    return re.sub(r"\s+", "", re.sub(r"\\[dtc]frac", r"\\frac", kept)).casefold()
+    kept = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", kept)  # 1 2 is not 12
+    return re.sub(r"\\[dtc]frac", r"\\frac", kept).casefold()
 
 
 def number_of(answer: str) -> Fraction | None:

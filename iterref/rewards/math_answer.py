@@ -82,7 +82,7 @@ class MathAnswer(TextComposable):
         """The answers of a reference, or of several."""
         single = isinstance(entry, str | int | float | Fraction)
         several = tuple(entry) if not single and isinstance(entry, Iterable) else (entry,)
-        answers = [answer_of_key(str(one)) for one in several]
+        answers = [None if one is None else answer_of_key(str(one)) for one in several]
         if not answers or None in answers:
             raise ValueError(f"{where} has the reference {entry!r}, in which there is no answer: give a number or text")
         return tuple(map(str, answers))

@@ -19,7 +19,7 @@ def main(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     configs = [LatexExtractionConfig(), ExprExtractionConfig()]
-    print("ready", flush=True)
+    say("ready")
     for line in sys.stdin:
         try:
             # the process is ended from outside: alarms of its own would not reach a loop inside of a C function
@@ -27,7 +27,13 @@ def main(memory: int) -> None:
             same = bool(verify(reference, answer, timeout_seconds=None))
         except (Exception, MemoryError):
             same = False
-        print(json.dumps(same), flush=True)
+        say(json.dumps(same))
+
+
+def say(line: str) -> None:
+    """Writes a line that is read at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import fcntl
 import os
 import platform
 import resource
+import select
 import signal
 import stat
 import sys
@@ -185,3 +186,8 @@ def python(packages: bool) -> tuple[list[str], tuple[str, ...]]:
 def adopt() -> None:
     """Has the system give processes whose parent ended to this one, which can wait for them."""
     ctypes.CDLL(None).prctl(ADOPTS, 1, 0, 0, 0)
+
+
+def parts(data: bytes) -> list[bytes]:
+    """Data in pieces that a pipe takes whole or not at all."""
+    return [data[at : at + select.PIPE_BUF] for at in range(0, len(data), select.PIPE_BUF)]

@@ -1,259 +1,115 @@
-"""Tester: runs the tests of one program, which itself runs in a jail, and says how many passed.
+"""Tester: has the tests of one program run, and says how many passed.
 
-    tests of code         run here; the program's functions are stand-ins that ask the jail by plain data
+    tests of code         in a jail (asker), which asks the program in another (candidate) by plain data
     tests of in and out   the program runs in a jail for each; its output is compared here
 
-So what is expected, the tests and the verdict are in a process that no line of the program ever runs in. A script: one
-job as JSON in, one verdict as JSON out.
+No line of the program or of the tests runs in this process. A script: one job as JSON in, one verdict as JSON out.
 """
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import select
 import signal
-import struct
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from iterref.rewards.sandbox import candidate, jail
+from iterref.rewards.sandbox.asker import BROKEN
 
 HERE = Path(candidate.__file__)
-
-
-class Late(BaseException):
-    """The job's time is over; no test catches it as an error of its own."""
-
-
-class Broken(Exception):
-    """The program's process ended, or said what is no answer."""
-
-
-class SolutionError(Exception):
-    """An error of a kind that only the program knows."""
-
-
-class Remote:
-    """Stands for an object of the program that is no plain data: it can be called, looked into and iterated. It is
-    equal to itself alone, so that nothing that the program defines decides a comparison."""
-
-    def __init__(self, program: Program, key: int) -> None:
-        self.__dict__.update(_program=program, _key=key)
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        return self._program.call("call", self._key, "", given, named)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self._program.ask("get", self._key, name, ["t"], ["d"])
-
-    def __iter__(self) -> Iterator[Any]:
-        made = self._program.call("special", self._key, "__iter__", (), {})
-        while (one := self._program.ask("next", made._key, "", ["t"], ["d"])) is not STOP:
-            yield one
-
-    def __next__(self) -> Any:
-        if (one := self._program.ask("next", self._key, "", ["t"], ["d"])) is STOP:
-            raise StopIteration
-        return one
-
-    def __len__(self) -> int:
-        try:
-            return int(self._program.call("special", self._key, "__len__", (), {}))
-        except AttributeError as error:
-            raise TypeError(str(error)) from None  # as of an object without a length
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._program.call("special", self._key, "__getitem__", (key,), {})
-
-    def __str__(self) -> str:
-        return str(self._program.call("special", self._key, "__str__", (), {}))
-
-
-STOP = object()
-
-
-class Program:
-    """A program that serves its functions from a jail, until it is ended."""
-
-    def __init__(self, code: str, command: list[str], limits: jail.Limits, until: float) -> None:
-        self.until, self.limits = until, limits
-        asked, self._to = os.pipe()
-        self._from, answered = os.pipe()
-        null = os.open(os.devnull, os.O_RDWR)
-        self._folder = tempfile.TemporaryDirectory() if not limits.isolate else None
-        where = self._folder.name if self._folder else ""
-        source = HERE.read_text(encoding="utf-8")
-        self.process = jail.start([*command, "-c", source], limits, [null, null, null, asked, answered], where)
-        for number in (asked, answered, null):
-            os.close(number)
-        self.names = {}
-        try:
-            self._send(code)
-            status, *found = self._hear()
-            if status != "ok":
-                raise SolutionError(f"{found[0]}: {found[1]}")
-            self.names = {str(name): candidate.decode(one, self._remote) for name, one in found[0].items()}
-        except BaseException:
-            self.end()
-            raise
-
-    def ask(self, *message: Any) -> Any:
-        """What came of one request. Raises what the program raised, if that is an error of Python's own."""
-        found = self._asked(message)
-        return found if found is STOP else self._data(found)
-
-    def call(self, what: str, key: int, name: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """A call of a function, on copies of its arguments."""
-        return self.ask(what, key, name, candidate.encode(given, _refused), candidate.encode(named, _refused))
-
-    def end(self) -> None:
-        """Ends the process and all that it began."""
-        if self.process:
-            end(self.process)
-        for pipe in (self._to, self._from):
-            os.close(pipe)
-        if self._folder:
-            self._folder.cleanup()
-
-    def _asked(self, message: Any) -> Any:
-        self._send(message)
-        status, *found = self._hear()
-        if status == "stop":
-            if message[0] == "next":
-                return STOP
-            raise SolutionError("StopIteration")  # or it would end a loop of the test's
-        if status == "error":
-            kind = getattr(builtins, str(found[0]), None)
-            if isinstance(kind, type) and issubclass(kind, Exception):
-                raise kind(found[1])
-            raise SolutionError(f"{found[0]}: {found[1]}")
-        return found[0]
-
-    def _data(self, found: Any) -> Any:
-        try:
-            return candidate.decode(found, self._remote)
-        except Exception as error:
-            raise Broken(f"the program said what is no data ({type(error).__name__})") from None
-
-    def _remote(self, key: Any) -> Remote:
-        return Remote(self, int(key))
-
-    def _send(self, message: Any) -> None:
-        data = candidate.framed(message)
-        while data:
-            self._wait([], [self._to])
-            try:
-                data = data[os.write(self._to, data[: select.PIPE_BUF]) :]
-            except OSError:
-                raise self._over() from None
-
-    def _hear(self) -> list[Any]:
-        size = struct.unpack("<I", self._exactly(4))[0]
-        if size > candidate.MOST:
-            raise Broken("the program said too much")
-        try:
-            found = json.loads(self._exactly(size))
-            if found[0] == "ok" and len(found) == 2 or found[0] in ("stop", "error") and len(found) == 3:
-                return list(found)
-        except (ValueError, RecursionError, LookupError, TypeError):
-            pass
-        raise Broken("the program said what is no answer")
-
-    def _exactly(self, size: int) -> bytes:
-        found = bytearray()
-        while len(found) < size:
-            self._wait([self._from], [])
-            if not (part := os.read(self._from, min(size - len(found), 2**16))):
-                raise self._over()
-            found += part
-        return bytes(found)
-
-    def _over(self) -> BaseException:
-        """Why the program says no more: its time is over, or it ended itself."""
-        until = min(self.until, time.monotonic() + 0.5)
-        while (done := waited(self.process, os.WNOHANG)) is None and time.monotonic() < until:
-            time.sleep(0.002)
-        if done is None:
-            return Broken("the program closed its pipe")
-        self.process = 0
-        return Late() if out_of_time(done, self.limits) else Broken("the program's process ended")
-
-    def _wait(self, reading: list[int], writing: list[int]) -> None:
-        left = self.until - time.monotonic()
-        if left <= 0 or not any(select.select(reading, writing, [], left)):
-            raise Late
-
-
-def _refused(value: Any) -> Any:
-    if isinstance(value, Remote):
-        return ["o", value._key]
-    raise TypeError(f"a {type(value).__name__} cannot be handed to the program: tests pass plain data")
-
-
-def end(process: int) -> None:
-    """Ends a jail and what it began."""
-    for kill in (os.killpg, os.kill):
-        with suppress(OSError):
-            kill(process, signal.SIGKILL)
-    waited(process, 0)
-
-
-def out_of_time(done: tuple[int, float], limits: jail.Limits) -> bool:
-    """Whether a jail was ended for the time that it took."""
-    code, spent = done
-    return code != 0 and spent > 0.8 * limits.cpu
-
-
-def waited(process: int, options: int) -> tuple[int, float] | None:
-    """The exit code of a jail that is over and the seconds of processor that it took."""
-    done, status, used = os.wait4(process, options)
-    return (os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime) if done else None
+ROOT = HERE.parents[3]
+ASK = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from iterref.rewards.sandbox.asker import main; main()"
 
 
 def tested(code: str, tests: list[dict[str, Any]], command: list[str], limits: jail.Limits, until: float) -> list[str]:
-    """What came of each test of code: "passed", or why not. A program that ended is begun anew for the next test."""
+    """What came of each test of code. A program that ended is begun anew for the tests behind."""
     found = list[str]()
-    program: Program | None = None
+    while len(found) < len(tests) and (not found or found[-1] != "timed out"):
+        found += _together(code, tests[len(found) :], command, limits, until)
+    return found
+
+
+def _together(
+    code: str, tests: list[dict[str, Any]], command: list[str], limits: jail.Limits, until: float
+) -> list[str]:
+    """What came of the first tests, one at least, with one program."""
+    null = os.open(os.devnull, os.O_RDWR)
+    (given, job), (asked, to), (answer, answered), (verdict, say) = (os.pipe() for _ in range(4))
+    reading = jail.Limits(**{**vars(limits), "folders": (*limits.folders, str(ROOT / "iterref"))})
+    with tempfile.TemporaryDirectory() as folder:
+        source = HERE.read_text(encoding="utf-8")
+        with (
+            jailed([*command, "-c", source], limits, [null, null, null, asked, answered], folder) as program,
+            jailed([*command, "-c", ASK], reading, [given, null, null, answer, to, say], folder) as asker,
+        ):
+            for number in (null, given, asked, to, answer, answered, say):
+                os.close(number)
+            with suppress(OSError):
+                for part in jail.parts(json.dumps({"code": code, "tests": tests}).encode()):
+                    os.write(job, part)
+            os.close(job)
+            said, late = read(verdict, until)
+            os.close(verdict)
+            found = [str(json.loads(line)) for line in said.splitlines(keepends=True) if line.endswith(b"\n")]
+            over = [out_of_time(done, limits) for done in (waited_for(program), waited_for(asker))]
+    if late or (any(over) and (not found or len(found) < len(tests) or found[-1].startswith(BROKEN))):
+        return [one for one in found if not one.startswith(BROKEN)] + ["timed out"]
+    return found if found and (len(found) == len(tests) or found[-1].startswith(BROKEN)) else [*found, ENDED]
+
+
+ENDED = "error: the tests ended before they were done"
+
+
+def read(pipe: int, until: float) -> tuple[bytes, bool]:
+    """What comes out of a pipe until it is closed, or there is too much of it; and whether time was over first."""
+    said = bytearray()
+    while len(said) <= candidate.MOST:
+        left = until - time.monotonic()
+        if left <= 0 or not select.select([pipe], [], [], left)[0]:
+            return bytes(said), True
+        if not (part := os.read(pipe, 2**16)):
+            break
+        said += part
+    return bytes(said), False
+
+
+@contextmanager
+def jailed(command: list[str], limits: jail.Limits, pipes: list[int], folder: str) -> Iterator[list[int]]:
+    """A jail, as the list of its process, which is empty once it is waited for, and which is ended behind."""
+    process = [jail.start(command, limits, pipes, folder)]
     try:
-        for test in tests:
-            try:
-                program = program or Program(code, command, limits, until)
-            except Exception as error:  # the next test would find the same
-                return found + [_told(error)] * (len(tests) - len(found))
-            try:
-                # what the program calls like a function of Python's own is not taken for it
-                scope = {name: one for name, one in program.names.items() if not hasattr(builtins, name)}
-                exec(compile(test["code"], "tests.py", "exec"), scope)
-                for name, one in [*scope.items()]:
-                    if name.startswith("test_") and callable(one) and not isinstance(one, Remote):
-                        one()
-                found.append("passed")
-            except AssertionError:
-                found.append("failed")
-            except Exception as error:
-                found.append(_told(error))
-                if isinstance(error, Broken):
-                    program.end()
-                    program = None
-    except Late:
-        found.append("timed out")
+        yield process
     finally:
-        if program is not None:
-            program.end()
-    return found + ["not run"] * (len(tests) - len(found))
+        for one in process:
+            for kill in (os.killpg, os.kill):
+                with suppress(OSError):
+                    kill(one, signal.SIGKILL)
+            os.waitpid(one, 0)
 
 
-def _told(error: Exception) -> str:
-    return f"error: {type(error).__name__}: {error}"[:200]
+def waited_for(process: list[int], seconds: float = 0.5) -> tuple[int, float] | None:
+    """The exit code of a jail that is over soon, and the seconds of processor that it took."""
+    until = time.monotonic() + seconds
+    while True:
+        done, status, used = os.wait4(process[0], os.WNOHANG)
+        if done:
+            process.clear()
+            return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.002)
+
+
+def out_of_time(done: tuple[int, float] | None, limits: jail.Limits) -> bool:
+    """Whether a jail was ended for the processor that it took."""
+    return done is not None and done[0] != 0 and done[1] > 0.8 * limits.cpu
 
 
 def printed(code: str, test: dict[str, Any], command: list[str], limits: jail.Limits, until: float) -> str:
@@ -262,44 +118,26 @@ def printed(code: str, test: dict[str, Any], command: list[str], limits: jail.Li
     with tempfile.TemporaryDirectory() as folder:
         given = Path(folder) / "input"
         given.write_text(test["input"], encoding="utf-8")
-        asked, to = os.pipe()
-        out, written = os.pipe()
-        null, read = os.open(os.devnull, os.O_RDWR), os.open(given, os.O_RDONLY)
+        (asked, to), (out, written) = os.pipe(), os.pipe()
+        null, stdin = os.open(os.devnull, os.O_RDWR), os.open(given, os.O_RDONLY)
         (Path(folder) / "work").mkdir()
-        source = HERE.read_text(encoding="utf-8")
-        pipes = [read, written, null, asked, null]
-        process = jail.start([*command, "-c", source, "run"], limits, pipes, str(Path(folder) / "work"))
-        for number in (asked, written, null, read):
-            os.close(number)
-        said, late, status = bytearray(), False, 0
-        with suppress(OSError):
-            os.write(to, candidate.framed(code))
-        os.close(to)
-        try:
-            while len(said) <= candidate.MOST:
-                left = until - time.monotonic()
-                if left <= 0 or not select.select([out], [], [], left)[0]:
-                    late = True
-                    break
-                if not (part := os.read(out, 2**16)):
-                    break
-                said += part
-            else:
-                return "failed: the program wrote too much"
-            done = None
-            while not late and (done := waited(process, os.WNOHANG)) is None:  # it has closed its output; is it over?
-                late = time.monotonic() > until
-                time.sleep(0.002)
-            if done is not None:
-                process, status, late = 0, done[0], out_of_time(done, limits)
-        finally:
+        command = [*command, "-c", HERE.read_text(encoding="utf-8"), "run"]
+        with jailed(command, limits, [stdin, written, null, asked, null], str(Path(folder) / "work")) as process:
+            for number in (asked, written, null, stdin):
+                os.close(number)
+            with suppress(OSError):
+                for part in jail.parts(candidate.framed(code)):
+                    os.write(to, part)
+            os.close(to)
+            said, late = read(out, until)
             os.close(out)
-            if process:
-                end(process)
-    if late:
+            done = None if late or len(said) > candidate.MOST else waited_for(process, until - time.monotonic())
+    if done is None:
+        return "failed: the program wrote too much" if len(said) > candidate.MOST else "timed out"
+    if out_of_time(done, limits):
         return "timed out"
     same = lines(said.decode("utf-8", "replace")) == lines(test["output"])
-    return "passed" if same and status == 0 else "failed" if status == 0 else f"failed: exit code {status}"
+    return "passed" if same and done[0] == 0 else "failed" if done[0] == 0 else f"failed: exit code {done[0]}"
 
 
 def lines(text: str) -> list[str]:
@@ -309,32 +147,19 @@ def lines(text: str) -> list[str]:
 
 def main() -> None:
     """Reads a job, and writes what came of its tests."""
-    job, verdict = json.load(sys.stdin), os.dup(1)
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1):  # tests that print or ask say nothing
-        os.dup2(null, number)
+    job = json.load(sys.stdin)
     limits, until = jail.Limits(**job["limits"]), time.monotonic() + job["timeout"]
-    if hasattr(os, "pidfd_open"):  # on Linux: what loses its parent is waited for here
+    if sys.platform == "linux":
         jail.adopt()
-
-    def over(*_: Any) -> None:
-        raise Late
-
-    signal.signal(signal.SIGALRM, over)  # for a test that never ends itself
-    signal.setitimer(signal.ITIMER_REAL, job["timeout"])
-    code, tests, found = job["code"], job["tests"], list[str]()
-    try:
-        if all("code" in test for test in tests):
-            found = tested(code, tests, job["command"], limits, until)
-        else:
-            for test in tests:
-                found.append(printed(code, test, job["command"], limits, until))
-                if found[-1] == "timed out":
-                    break
-    except Late:
-        found.append("timed out")
-    found += ["not run"] * (len(tests) - len(found))
-    os.write(verdict, json.dumps(found).encode())
+    code, tests, command, found = job["code"], job["tests"], job["command"], list[str]()
+    if all("code" in test for test in tests):
+        found = tested(code, tests, command, limits, until)
+    else:
+        for test in tests:
+            found.append(printed(code, test, command, limits, until))
+            if found[-1] == "timed out":
+                break
+    sys.stdout.write(json.dumps(found + ["not run"] * (len(tests) - len(found))))
 
 
 if __name__ == "__main__":
