@@ -12,6 +12,7 @@ stories as `benchmarks.sums` mixes them. A plain run is 8 NFE, for texts of some
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -137,6 +138,23 @@ def elected(texts: Sequence[str]) -> int:
     answers = [RIGHT.answer(text) for text in texts]
     counts = Counter(answer for answer in answers if answer is not None)
     return answers.index(counts.most_common(1)[0][0]) if counts else 0
+
+
+def table(runs: Path, case: str, account: str) -> str:
+    """The accuracy of every method at every budget of a runs.csv, with the half-widths of 95 % intervals."""
+    with runs.open(encoding="utf-8", newline="") as file:
+        found = [row for row in csv.DictReader(file) if (row["case"], row["account"]) == (case, account)]
+    budgets = sorted({int(row["budget"]) for row in found})
+    lines = [f"| method | {' | '.join(f'{budget}x' for budget in budgets)} |", "|---" * (1 + len(budgets)) + "|"]
+    for method in METHODS:
+        cells = []
+        for budget in budgets:
+            row = next((one for one in found if one["method"] == method and int(one["budget"]) == budget), None)
+            said = row is not None and not row["note"]
+            half = 1.96 * float(row["accuracy_sd"]) / float(row["rows"]) ** 0.5 if row is not None and said else 0.0
+            cells.append(f"{float(row['accuracy']):.2f} ± {half:.2f}" if row is not None and said else "")
+        lines.append(f"| `{method}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def task(*, model: TextModel | str | Path | None = None, quick: bool = False) -> Arithmetic:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 import iterref
 from benchmarks.models.tiny_arith import WEIGHTS
 from benchmarks.sums import HELD, STORIES, broken_steps, sums
-from benchmarks.tasks.arithmetic import METHODS, PLAIN, Arithmetic, elected
+from benchmarks.tasks.arithmetic import METHODS, PLAIN, Arithmetic, elected, table
 from iterref.budget import Budget
 from iterref.rewards import MathAnswer
 from tests.support.fakes import FakeDenoiser, FakeModel
@@ -103,6 +104,15 @@ def test_rows_do_not_know_of_each_other() -> None:
     for method in ("vote", "ancestral:order=confidence", "auto"):
         whole, part = of.sample("steps", method, budget, rows, 1), torch.tensor([3, 1])
         assert torch.equal(of.sample("steps", method, budget, part, 1).tokens, whole.tokens[part])
+
+
+def test_the_table_shows_what_was_run(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text(
+        "case,method,account,budget,rows,accuracy,accuracy_sd,note\n"
+        "key,auto,nfe,4,100,0.5,0.5,\nkey,vote,nfe,4,100,,,too small\nsteps,auto,nfe,4,100,0.9,0.1,\n"
+    )
+    told = table(tmp_path / "runs.csv", "key", "nfe")
+    assert "| method | 4x |" in told and "| `auto` | 0.50 ± 0.10 |" in told and "| `vote` |  |" in told
 
 
 def test_the_bundled_model_writes_sums_and_is_not_always_right() -> None:
