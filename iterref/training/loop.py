@@ -30,13 +30,14 @@ logger = logging.getLogger(__name__)
 FEW = 0.05  # texts that a corpus in the model's form may have in another: abbreviations that it does not know
 
 
-def train(config: TrainConfig, resume: bool = True) -> Path:
+def train(config: TrainConfig, resume: bool = True, stop: int | None = None) -> Path:
     """Trains a masked diffusion model of summaries, or of texts without prompts, and exports it to the folder
     `config.out`, which is returned, as at every checkpoint (`iterref.training.folder`).
 
     A run that finds a checkpoint.pt in the folder goes on from it unless `resume` is False. Same files, seed, torch
     version and number of threads: the same weights, interrupted or not. Ctrl-C ends the step under way, saves a
-    checkpoint and raises `KeyboardInterrupt`.
+    checkpoint and raises `KeyboardInterrupt`. With `stop` the run ends after so many of its steps, with the rates that
+    it has there; without it the same command goes on.
 
     Raises `ValueError` for files that cannot be used, for a folder that cannot be written, that another run holds, or
     that holds a run of other texts or options; `Diverged` (a `RuntimeError`) for losses, gradients or weights that are
@@ -47,13 +48,13 @@ def train(config: TrainConfig, resume: bool = True) -> Path:
     held_out = None if config.validation is None else _read(config, [config.validation])[: config.validation_rows]
     with claimed(folder), own_torch_state(config.seed, config.threads):
         keep_freed_memory()
-        _run(config, folder, texts, held_out, resume)
+        _run(config, folder, texts, held_out, resume, min(config.steps, stop or config.steps))
     return folder
 
 
 def _run(
     config: TrainConfig, folder: Path, texts: list[tuple[str, str]], held_out: list[tuple[str, str]] | None,
-    resume: bool,
+    resume: bool, steps: int,
 ) -> None:  # fmt: skip
     digest = sha256(json.dumps(texts).encode()).hexdigest()
     record = read_checkpoint(folder) if resume and (folder / "checkpoint.pt").exists() else None
@@ -87,17 +88,17 @@ def _run(
         export(trainer, folder, tokenizer, facts)
         saved = time.monotonic()
 
-    left = islice(stream(pairs, config, trainer.step), config.steps - trainer.step)
-    shown, of = sys.stderr.isatty(), {"total": config.steps, "initial": trainer.step}
+    left = islice(stream(pairs, config, trainer.step), max(0, steps - trainer.step))
+    shown, of = sys.stderr.isatty(), {"total": steps, "initial": trainer.step}
     bar = Bar(left, "training", lambda: f"loss {trainer.mean:.3f}", shown=shown, **of)
     try:
         with held_back() as interrupted, bar:
-            if trainer.step == config.steps:
+            if trainer.step >= steps:
                 save()
             for batch in bar:
                 trainer.update(batch)
                 trainer.seconds = time.monotonic() - start
-                last = trainer.step == config.steps
+                last = trainer.step == steps
                 if last or trainer.step % config.validation_every == 0:
                     value = trainer.validate(held) if held is not None else nan
                     trainer.curve.append((trainer.step, trainer.seconds, trainer.mean, value))

@@ -532,6 +532,20 @@ def test_a_run_of_before_the_form_was_an_option_goes_on(tmp_path: Path) -> None:
         train(again(tmp_path, train=(own,), length=30, vocab=40, form="plain"))
 
 
+def test_a_run_that_is_stopped_on_purpose_is_the_beginning_of_the_whole(tmp_path: Path) -> None:
+    options = {"steps": 6, "cooldown": 4}
+    for name in ("part", "whole", "other"):
+        (tmp_path / name).mkdir()
+    part = train(again(tmp_path / "part", **options), stop=4)
+    config = json.loads((part / "config.json").read_text())
+    assert config["steps_done"] == 4 and config["training"]["steps"] == 6
+    begun = weights(part)
+    whole = weights(train(again(tmp_path / "whole", **options)))
+    assert not same(begun, whole) and same(weights(train(again(tmp_path / "part", **options))), whole)
+    train(again(tmp_path / "other", steps=4, cooldown=4))
+    assert not same(weights(tmp_path / "other" / "out"), begun)  # the control: a shorter run has other rates
+
+
 def test_a_few_texts_in_another_form_are_reported(tmp_path: Path, warned: list[str]) -> None:
     file = tmp_path / "own.txt"
     file.write_text("a cat sleeps\n" * 40 + "A dog\n")
