@@ -9,6 +9,7 @@ installed (`iterref[math]`), in a process that is ended when it takes too long.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class MathAnswer(TextComposable):
         expect_choice(self.take, Take, "an answer cannot be taken by")
         if not 0 <= self.tolerance < inf or not 0 < self.seconds < inf:
             raise ValueError(f"tolerance={self.tolerance:g}, seconds={self.seconds:g}: give at least 0 and more than 0")
-        there = find_spec("math_verify") is not None if self.symbolic is None else self.symbolic
+        usable = find_spec("math_verify") is not None and sys.platform != "win32"
+        there = usable if self.symbolic is None else self.symbolic
         self._symbolic = Symbolic(self.seconds) if there else None
         self._memory: Memory[tuple[str, str], bool] = Memory(self.limit)
 

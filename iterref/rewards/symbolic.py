@@ -28,6 +28,8 @@ class Symbolic:
 
     def __init__(self, seconds: float) -> None:
         require("math_verify", "math", "comparing formulas")
+        if sys.platform == "win32":
+            raise ValueError("comparing formulas needs a process with limits, which win32 lacks: say symbolic=False")
         self.seconds, self.timed_out = seconds, 0
         self._lock, self._process, self._owner = Lock(), None, 0
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 import sys
 
 
 def main(memory: int) -> None:
     """Answers every line of the input until it ends."""
+    import resource
+
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
     logging.disable()

@@ -10,7 +10,9 @@ returned, or printed, the right values. A program that takes too long has not pa
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -83,6 +85,8 @@ class UnitTests(TextComposable):
         if not (0 < self.seconds < inf and 0 < wall < inf) or min(self.memory - 63, self.processes, self.workers) < 1:
             told = f"seconds={self.seconds:g}, timeout={wall:g}, memory={self.memory}, processes={self.processes}"
             raise ValueError(f"{told}, workers={self.workers}: give more than 0, and memory of at least 64 MiB")
+        if not hasattr(os, "fork"):
+            raise ValueError(f"programs cannot be run under limits on {sys.platform}: use Linux, or macOS unisolated")
         if self.isolate and (why := runs.obstacle()):
             told = f"programs cannot be isolated here ({why})"
             raise ValueError(f"{told}: isolate=False runs them with your files and network, or use another machine")

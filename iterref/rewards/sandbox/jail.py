@@ -10,15 +10,14 @@ Whoever runs as root becomes nobody; whoever does not stays the same user of fil
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import platform
-import resource
 import select
 import signal
 import stat
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ NAMESPACES = 0x00020000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000  # m
 USERS = 0x10000000
 RDONLY, NOSUID, NODEV, REMOUNT, BIND, REC, PRIVATE, DETACH = 1, 2, 4, 32, 4096, 16384, 1 << 18, 2
 RECURSIVE, MOUNT_SETATTR = 0x8000, 442
-PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+PIVOT_ROOT, KEYCTL, NEW_KEYS = {"x86_64": 155, "aarch64": 41}, {"x86_64": 250, "aarch64": 219}, 1
 DIES_WITH_PARENT, NO_NEW_PRIVILEGES, ADOPTS = 1, 38, 36
 NOBODY = 65534
 SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache")
@@ -53,6 +52,8 @@ class Limits:
 def start(command: Sequence[str], limits: Limits, pipes: Sequence[int], folder: str) -> int:
     """Runs a command in a jail, `pipes` as its file descriptors 0, 1, ..., and gives the process to wait for and to
     end; `folder` is where it runs without isolation. What cannot be set up ends with code 125 and says so on 2."""
+    import fcntl
+
     child = os.fork()
     if child:
         return child
@@ -81,6 +82,8 @@ SEEDED = {"PYTHONHASHSEED": "0"}  # sets in the same order every time
 
 def _alone(limits: Limits) -> None:
     """Leaves this process to wait for another, the first of a world of its own, in which it returns."""
+    import resource
+
     libc = ctypes.CDLL(None, use_errno=True)
     user, group, root = os.getuid(), os.getgid(), os.geteuid() == 0
     _do(libc, "unshare", NAMESPACES if root else NAMESPACES | USERS)
@@ -106,6 +109,8 @@ def _alone(limits: Limits) -> None:
     _do(libc, "unshare", USERS)  # a user without a name and without rights over the namespaces just made
     _put("sys/user/max_user_namespaces", "0", process)
     os.close(process)
+    with suppress(OSError):  # of a kernel without keys
+        _do(libc, "syscall", KEYCTL[platform.machine()], NEW_KEYS, None)
     _do(libc, "prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     _do(libc, "prctl", DIES_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_NPROC, (limits.processes, limits.processes))  # of this user, here
@@ -146,6 +151,8 @@ def _rooted(libc: Any, limits: Limits) -> None:
 
 
 def _bounded(limits: Limits) -> None:
+    import resource
+
     for name, most in (
         ("CPU", limits.cpu), ("AS", limits.memory), ("FSIZE", limits.file), ("NOFILE", limits.files), ("CORE", 0),
         ("MEMLOCK", 0), ("MSGQUEUE", 0),
@@ -153,7 +160,8 @@ def _bounded(limits: Limits) -> None:
         if (number := getattr(resource, f"RLIMIT_{name}", None)) is not None:
             highest = resource.getrlimit(number)[1]
             bound = most if highest == resource.RLIM_INFINITY else min(most, highest)
-            resource.setrlimit(number, (bound, bound))
+            with suppress(*(() if limits.isolate else (OSError, ValueError))):  # macOS bounds no address space
+                resource.setrlimit(number, (bound, bound))
 
 
 def _do(libc: Any, name: str, *arguments: Any) -> None:
