@@ -27,6 +27,7 @@ BARE = re.compile(r"([-+]?)(?:(\d+)\s+)?(\d+)/(\d+)|([-+]?(?:\d+(?:\.\d*)?|\.\d+
 GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 FRACTION = re.compile(r"\\[dtc]?frac(?:\{([^{}]*)\}|(\d))(?:\{([^{}]*)\}|(\d))")
 TIMES_TEN = re.compile(r"(?:\\times|\\cdot|\*)10\^\{?([-+]?\d+)\}?")
+BRACES = re.compile(r"\\f?boxed\s*\{|[{}]")
 WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
 SPACING = re.compile(r"\\(?:left|right|displaystyle|[!,;: ])|\\\$|[$~]|\\?%|\^?\\circ|\^\{\\circ\}|°")
 CURRENCY = re.compile(r"^[€£]|[€£]$")
@@ -59,13 +60,13 @@ def answer_of_key(key: str) -> str | None:
 
 def boxed(text: str) -> str | None:
     r"""What stands in the last \boxed{...} that is closed; None where there is none."""
-    for start in reversed([found.end() for found in re.finditer(r"\\f?boxed\s*\{", text)]):
-        depth = 1
-        for at in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[at], 0)
-            if not depth:
-                return text[start:at]
-    return None
+    opened, last = list[int | None](), (-1, -1)
+    for found in BRACES.finditer(text):
+        if found[0] != "}":
+            opened.append(found.end() if found[0] != "{" else None)
+        elif opened and (start := opened.pop()) is not None and start > last[0]:
+            last = start, found.start()
+    return text[slice(*last)] if last[0] >= 0 else None
 
 
 def stated(said: str) -> str:

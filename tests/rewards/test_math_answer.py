@@ -95,10 +95,10 @@ def test_any_text_is_read_and_is_equal_to_itself_at_most(text: str) -> None:
 
 
 def test_long_texts_take_little_time() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     for text in (r"\boxed{" * 2000, "answer is " * 2000, "1," * 5000, "(" * 5000, "$" * 5000, "-" * 5000, "1/" * 3000):
         equal(final_answer(text) or "", "(1, 2)")
-    assert time.perf_counter() - begun < 3
+    assert time.process_time() - begun < 2
 
 
 def test_rewards_are_0_or_1_against_answers_solutions_and_several() -> None:
