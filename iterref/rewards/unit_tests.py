@@ -113,7 +113,13 @@ class UnitTests(TextComposable):
 
         def judge(new: list[int]) -> list[Verdict]:
             with ThreadPoolExecutor(min(self.workers, len(new))) as pool:
-                return list(pool.map(lambda at: self._judge(codes[at], tests[at]), new))
+                found = list(pool.map(lambda at: self._judge(codes[at], tests[at]), new))
+            late = sum(one.timed_out for one in found)
+            if late and not self.timed_out:
+                told = f"UnitTests: a program took more than {self._wall:g} s, or {self.seconds:g} s of processor"
+                warnings.warn(f"{told}, and counts as failed (said once; counted in `timed_out`)", stacklevel=2)
+            self.timed_out += late
+            return found
 
         return self._memory.fetch([(code, repr(some)) for code, some in zip(codes, tests, strict=True)], judge)
 
@@ -128,12 +134,7 @@ class UnitTests(TextComposable):
         return f"{kept}; not isolated: the kernel itself, processor caches, and memory in all but as processes x memory"
 
     def _judge(self, code: str, tests: list[dict[str, Any]]) -> Verdict:
-        found = Verdict(tuple(runs.run(code, tests, self._limits, self._wall, self.packages)))
-        self.timed_out += found.timed_out
-        if found.timed_out and self.timed_out == 1:
-            told = f"UnitTests: a program took more than {self._wall:g} s, or {self.seconds:g} s of processor"
-            warnings.warn(f"{told}, and counts as failed (said once; counted in `timed_out`)", stacklevel=2)
-        return found
+        return Verdict(tuple(runs.run(code, tests, self._limits, self._wall, self.packages)))
 
 
 def code_of(text: str) -> str:
