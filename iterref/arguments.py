@@ -18,6 +18,8 @@ from torch import Tensor
 
 from iterref.budget import Budget, BudgetLike
 from iterref.columns import brief, read_column, shown
+from iterref.constraint.expressions import compiled
+from iterref.constraint.patterns import Pattern, pattern_of
 from iterref.drafts import Drafts, pools_in
 from iterref.models.base import Text
 from iterref.numbers import entries, flag, number, whole_number, whole_numbers
@@ -147,9 +149,25 @@ def checked_forbidden(name: str, value: Any) -> list[int]:
     return found
 
 
+def checked_constraint(name: str, value: Any) -> Pattern | list[Pattern] | None:
+    """A pattern, a list of them, or None. Raises `TypeError` or `ValueError` for what is none, or has no text."""
+    if value is None:
+        return None
+    if isinstance(value, list | tuple):
+        return [_pattern(one) for one in value]
+    return _pattern(value)
+
+
 def checked_watch(name: str, value: Any) -> list[int]:
     """Row numbers."""
     return whole_numbers(name, value, "list the rows whose states are kept, as in watch=[0, 1]")
+
+
+def _pattern(value: Any) -> Pattern:
+    """A pattern that compiles."""
+    found = pattern_of(value)
+    compiled(found.regex)
+    return found
 
 
 def _number(name: str, value: Any) -> float | None:
@@ -199,11 +217,12 @@ def _text(value: Any, where: str) -> str:
 # By the names that `generate`, `edit` and the steps of a session share.
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("alpha", "temperature", "drift", "strength"), _number),
-    **dict.fromkeys(("max_rows", "room", "length", "n"), _whole),
+    **dict.fromkeys(("max_rows", "room", "n"), _whole),
     "seed": checked_seed,
     "budget": checked_budget,
     "sampler": checked_sampler,
     "forbidden": checked_forbidden,
+    "constraint": checked_constraint,
     "watch": checked_watch,
     "progress": flag,
     "start": _start,

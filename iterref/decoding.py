@@ -131,9 +131,10 @@ class Decoder:
         masked = run.noise.mask is not None
         if masked and self.order in BLIND:
             falls = self._falling(run, where, where.double(), t, u, rng)
-            return run.draw(x_t, t, falls, 1, rng.fork("draw"))[0][0]
+            x_0 = run.draw(x_t, t, run.asked(where, falls), 1, rng.fork("draw"))[0][0]
+            return torch.where(falls, x_0, x_t)
         if masked:
-            where = self._within_reach(run, where, u)
+            where = run.asked(where, self._within_reach(run, where, u))
         x_0, sure = run.draw(x_t, t, where, 1, rng.fork("draw"), self.confidence)
         return self.reveal(run, x_t, x_0[0], sure[0], t, u, rng)
 

@@ -29,6 +29,8 @@ from iterref.arguments import (
 )
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
 from iterref.columns import read_columns
+from iterref.constraint.canvas import Constraint
+from iterref.constraint.texts import of_texts
 from iterref.denoiser import Denoiser
 from iterref.drafts import (
     Drafts,
@@ -70,6 +72,7 @@ def generate(
     rows: Sequence[int] | Tensor | None = None,
     temperature: float = 1.0,
     forbidden: Sequence[int] = (),
+    constraint: Any = None,
     start: Literal["drafts"] | None = None,
     max_rows: int | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
@@ -97,8 +100,10 @@ def generate(
     unless given. `num_return_sequences` texts a prompt stand side by side in the result, each with a random stream of
     its own; the first is the one that a single text would be. `max_new_tokens` are the most tokens of an answer, for
     models that write answers of any length. `temperature` sharpens the model below 1. `forbidden` lists tokens that are
-    never written, `start="drafts"` refines, with all the NFE that the pool leaves, the draft that agrees most with the
-    others, in place of a draft of the method's own. `columns` holds further arguments of the reward, one entry a prompt
+    never written. `constraint` is what every text must be: a regular expression, a JSON schema as a dictionary, a
+    pattern of `iterref.constraint`, or a list with one a prompt (docs/structure.md). `start="drafts"` refines, with all
+    the NFE that the pool leaves, the draft that agrees most with the others, in place of a draft of the method's own.
+    `columns` holds further arguments of the reward, one entry a prompt
     each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the trace keeps, and `callback`
     is called with a `Progress` after every step. `log_likelihood` has the model's own log-likelihood of the texts
     reported in the result, outside the budget.
@@ -116,8 +121,9 @@ def generate(
         model = text_model(model).with_length(size)
     identities = checked_rows(seed, rows, watch, batch)
     options = checked_options(
-        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
-    )
+        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows,
+        progress=progress,
+    )  # fmt: skip
     given = checked_options(sampler=sampler, budget=budget, start=start, watch=watch, callback=callback)
     copies = whole_number("num_return_sequences", num_return_sequences, "pass how many texts a prompt is to have")
     if copies < 1:
@@ -161,7 +167,7 @@ class Posed:
 def pose(
     model: TextModel | str | Path | None, prompts: Sequence[str], reward: Callable[..., Any],
     columns: Mapping[str, Sequence[Any]], identities: Tensor, *, seed: int, temperature: float, progress: bool,
-    **options: Any,
+    constraint: Any = None, **options: Any,
 ) -> Posed:  # fmt: skip
     """The problem of B checked prompts, with everything that `generate` takes; a pool is drawn where the reward or a
     part of it is an `OwnDrafts`, after everything that can be refused without it. `options` are those of `Problem`."""
@@ -169,7 +175,8 @@ def pose(
     if pools_in(reward) and getattr(model, "draws_images", False):
         raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
     denoiser, canvas, free = model.prepare(prompts)
-    problem = asked_problem(tempered(denoiser, temperature), canvas, free, **options)
+    bound = constrained(constraint, model, canvas)
+    problem = asked_problem(tempered(denoiser, temperature), canvas, free, constraint=bound, **options)
     token_reward(reward, model, prompts, columns, identities)  # refuses before a pool is drawn
     pools: dict[Pooled, Drafts] = {}
     for pool in pools_in(reward):
@@ -198,6 +205,7 @@ def draw_drafts(
     rows: Sequence[int] | Tensor | None = None,
     temperature: float = 1.0,
     forbidden: Sequence[int] = (),
+    constraint: Any = None,
     max_rows: int | None = None,
     progress: bool = False,
 ) -> Drafts:
@@ -207,7 +215,7 @@ def draw_drafts(
     """
     prompts = checked_prompts(prompts)
     identities = checked_rows(seed, rows, (), len(prompts))
-    given = checked_options(temperature=temperature, forbidden=forbidden, max_rows=max_rows)
+    given = checked_options(temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows)
     model = text_model(checked_model(model))
     if drafts.temperature is not None:
         given["temperature"] = drafts.temperature
@@ -216,10 +224,18 @@ def draw_drafts(
 
 
 @fenced(torch.device("cpu"))
-def unrewarded(model: TextModel, prompts: Sequence[str], temperature: float = 1.0, **options: Any) -> Problem:
+def unrewarded(
+    model: TextModel, prompts: Sequence[str], temperature: float = 1.0, constraint: Any = None, **options: Any
+) -> Problem:
     """The problem of B checked prompts without a reward; `options` are those of `Problem`."""
     denoiser, canvas, free = model.prepare(prompts)
-    return asked_problem(tempered(denoiser, temperature), canvas, free, **options)
+    bound = constrained(constraint, model, canvas)
+    return asked_problem(tempered(denoiser, temperature), canvas, free, constraint=bound, **options)
+
+
+def constrained(constraint: Any, model: TextModel, canvas: Tensor) -> Constraint | None:
+    """A checked constraint of a model's canvases (B, L), None for none."""
+    return None if constraint is None else of_texts(constraint, model, canvas)
 
 
 def asked_problem(

@@ -161,6 +161,18 @@ class Rng:
                 drawn[:, cells] = _inverse(p[cells], u, name, begin, log).T
         return drawn
 
+    def within(
+        self, total_to: Tensor, begin: Tensor, end: Tensor, where: Tensor, first: Tensor | int = 0
+    ) -> Tensor:
+        """`n` draws a cell, (n, M) long, each from a part begin <= v < end, (n, M) long, of running sums (M, V) of
+        weights at the True cells of where (R, L). Draws are numbered as in `categorical`."""
+        row, position = where.nonzero(as_tuple=True)
+        u = self._numbers(row, position, len(begin), first)
+        low = torch.where(begin > 0, total_to.gather(1, (begin - 1).clamp_min(0).T).T, 0.0).T
+        high = total_to.gather(1, (end - 1).T)
+        passed = torch.searchsorted(total_to, (low + u * (high - low)).contiguous(), right=True).T
+        return torch.minimum(passed.maximum(begin), end - 1)
+
     def _numbers(self, row: Tensor, position: Tensor, n: int, first: Tensor | int) -> Tensor:
         """The numbers (M, n) of draws first, first + 1, ... of cells (M,)."""
         at = (position[:, None], self.rows[row, None], self.branch[row, None])

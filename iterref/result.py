@@ -104,7 +104,7 @@ class Result:
     for methods that keep several a row. `mask` is the token that stands for noise, or None where the noise has none.
     `finished` is False for what was saved from a run that broke off. `show` is what says how tokens are shown: a model,
     a tokenizer, or a function from a token's id to its text. `log_likelihood` (B,) is the model's own, in nats, where
-    it was asked for.
+    it was asked for; `slots` are, of every row and every region with a few choices, the log-probabilities of these.
     """
 
     tokens: Tensor
@@ -122,6 +122,7 @@ class Result:
     finished: bool = True
     show: Any = None
     log_likelihood: Tensor | None = None
+    slots: list[list[dict[str, float]]] | None = None
 
     def __repr__(self) -> str:
         rows = "1 row" if len(self.tokens) == 1 else f"{len(self.tokens)} rows"
@@ -193,6 +194,8 @@ class Result:
         if self.log_likelihood is not None:
             for row, likely in zip(rows, self.log_likelihood.tolist(), strict=True):
                 row["log_likelihood"] = likely
+        for row, slots in zip(rows, self.slots or (), strict=False):
+            row["slots"] = slots
         return rows
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Meter
+from iterref.constraint.canvas import Constraint, Reading
 from iterref.decoding import Confidence, confidence
 from iterref.draws import Draws
 from iterref.evaluation import KEEP, Known, Question, portions, rearranged
@@ -54,6 +55,8 @@ class Run:
         self._posteriors = Known() if problem.remember and denoiser.time_independent else None
         self._conditionals = Known() if problem.remember else None
         self._views: dict[int, Run] = {1: self}
+        if problem.constraint is not None:
+            problem.constraint.expect(canvas, self.free, problem.allowed)
         self._several: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -134,7 +137,8 @@ class Run:
     ) -> Draws:  # fmt: skip
         """As `draw`, with `later` further samples of every sequence to be asked for when it is known whose are wanted,
         and on request the likeliest tokens (`iterref.draws`)."""
-        made = Draws(x_t, where, rng, score, n, later)
+        allowed = None if self.constraint is None else self.problem.allowed
+        made = Draws(x_t, where, rng, score, n, later, self.constraint, allowed)
         question = self._posterior(x_t, t, where, check=False)  # draws check for themselves, a pass over (M, V) less
         found = portions(question, self._portion(where), self.meter, self._posteriors)
         try:
@@ -142,6 +146,31 @@ class Run:
         except Undrawable as error:
             raise self._undefined(torch.tensor(error.cell)) from error
         return made
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What the sequences may be, if anything constrains them."""
+        return None if self.problem.constraint is None else self.problem.constraint.take(self.rows)
+
+    def texts(self, x_0: Tensor) -> Tensor:
+        """Whether clean samples (*, R, L) are what the constraint allows, (*, R) bool."""
+        if self.constraint is None:
+            return torch.ones(x_0.shape[:-1], dtype=torch.bool, device=x_0.device)
+        flat = x_0.reshape(-1, x_0.shape[-1])
+        bound = self.constraint.take(torch.arange(len(flat), device=flat.device) % len(self.rows))
+        return bound.accepts(flat).view(x_0.shape[:-1])
+
+    def asked(self, where: Tensor, wanted: Tensor) -> Tensor:
+        """The positions (R, L) to draw at, of those that are open, `where`, if some are `wanted`: under a constraint
+        all of a sequence's, since its draw is joint."""
+        return wanted if self.problem.constraint is None else where & wanted.any(1, keepdim=True)
+
+    def together(self, log_p: Tensor, x: Tensor, where: Tensor, n: int, rng: Rng) -> Tensor:
+        """`n` draws (n, M) from distributions (M, V) at `where` (R, L) of sequences x (R, L), joint ones under a
+        constraint."""
+        if self.constraint is None:
+            return rng.categorical(log_p, where, n)
+        return Reading(self.constraint, log_p, x, where, True, self.problem.allowed).draw(rng, n)[0]
 
     def renoise(self, x_t: Tensor, a_t: Time, a_s: Time, rng: Rng) -> Tensor:
         """x_s ~ q(x_s | x_t) at the free positions, (R, L) -> (R, L)."""
@@ -160,14 +189,18 @@ class Run:
             self._several[n] = rows, self._prompts(rows)
         x, (rows, prompts) = x_0.reshape(-1, x_0.shape[-1]), self._several[n]
         self._seen.latest(x, rows)
-        size = self.problem.max_rows or len(x)
-        parts = [(x, prompts)] if len(x) <= size else zip(x.split(size), prompts.split(size), strict=True)
+        size, bound = self.problem.max_rows or len(x), self.problem.constraint
+        judged = None if bound is None else bound.take(rows).accepts(x).nonzero()[:, 0]
+        asked, prompts = (x, prompts) if judged is None else (x[judged], prompts[judged])  # none sees what is no text
+        parts = [(asked, prompts)] if len(x) <= size else zip(asked.split(size), prompts.split(size), strict=True)
         memory = self.reward if isinstance(self.reward, Remembered) else None
         before, values = memory.evaluated if memory else 0, []
         for tokens, named in parts:  # a loop, which is no frame of its own
             values.append(self.reward(tokens, named))
         self.meter.made_reward_calls += memory.evaluated - before if memory else len(x)
         reward = values[0] if len(values) == 1 else torch.cat(values)
+        if judged is not None:
+            reward = reward.new_full((len(x),), -torch.inf).index_copy_(0, judged, reward)
         self.meter.asked_reward_calls += len(x)
         self.meter.seconds["reward"] += perf_counter() - start
         if final:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import click
 
 from iterref.cli.config import configured
-from iterref.cli.options import COUNT, MODEL, place_of
+from iterref.cli.options import COUNT, MODEL, constraint_of, place_of
 from iterref.cli.reading import read_budget, read_prompts, read_reward
 from iterref.cli.refusals import refusals, resuming
 from iterref.cli.writing import FILE, expect_outputs, printing_to_stderr, write_json
@@ -33,7 +33,7 @@ def compare(
     """Methods at equal cost on the same prompts (a line of FILE each, or JSON lines with `document`) and seeds: paired
     differences to the baseline, with 95 % intervals."""
     with refusals(), resuming("a comparison is made in one go: start again"):
-        place = place_of(options)
+        place, options["constraint"] = place_of(options), constraint_of(options)
         given = read_prompts(file, count)
         expect_outputs(out, picture, source=given.source)
         limits = [read_budget(text) for text in budgets]

@@ -14,6 +14,19 @@ from iterref.cli.refusals import refusals
 from iterref.cli.runs import Run
 
 
+class TokensRange(click.ParamType):
+    """A number of tokens, or the fewest and the most: 4 or 2-6."""
+
+    name = "N or N-N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """The pair. Fails in a sentence for what is none."""
+        low, _, high = str(value).partition("-")
+        if not (low.isdecimal() and (high or low).isdecimal() and 1 <= int(low) <= int(high or low)):
+            self.fail(f"{value} is no number of tokens of at least 1, such as 4, and no range, such as 2-6", param, ctx)
+        return int(low), int(high or low)
+
+
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--strength", type=float, default=0.3, show_default=True, help="Most of a text that a move renoises.")
@@ -30,9 +43,12 @@ def refine(file: BinaryIO, **options: Any) -> None:
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--strength", type=float, help="Refine what the regions hold; they are drafted anew unless given.")
-@click.option("--tokens", type=click.IntRange(min=1), help="Tokens a region gets; it keeps its number unless given.")
+@click.option(
+    "--tokens", type=TokensRange(), help="Tokens a region gets, as in 4 or 2-6; it keeps its number unless given."
+)
+@click.option("--choices", metavar="A,B,...", help="Regions are one of these; --json has their log-probabilities.")
 @RUN
-def infill(file: BinaryIO, tokens: int | None, **options: Any) -> None:
+def infill(file: BinaryIO, tokens: tuple[int, int] | None, **options: Any) -> None:
     """Marked regions written anew, as in `police [arrest two men] in london`; every other token stays. Input as for
     `refine`; \\[ is a bracket that marks nothing."""
     with refusals():
@@ -43,7 +59,8 @@ def infill(file: BinaryIO, tokens: int | None, **options: Any) -> None:
         if tokens is not None and options["strength"] is not None:
             raise ValueError("regions of --tokens are drafted anew: leave out --strength, or --tokens")
         for row, marked in enumerate(read(text, row) for row, text in enumerate(given.texts or [])):
-            if tokens is None and not all(marked.text[start:end].strip() for start, end in marked.regions):
+            sized = tokens is not None or options["choices"] is not None
+            if not sized and not all(marked.text[start:end].strip() for start, end in marked.regions):
                 raise ValueError(f"text {row} has an empty region: say how many tokens it is to have, by --tokens")
         edit_texts("infill", editing.infill, given, {**options, "region": tokens})
 
@@ -59,6 +76,8 @@ def edit_texts(command: str, operation: Callable[..., Any], given: Input, option
             "without prompts, such as --model tiny-books"
         )
     renamed = {"sampler": options.pop("method"), "length": options.pop("region", None)}
+    if marked:
+        renamed["regions"] = options.pop("constraint", None)
     options |= {key: one for key, one in renamed.items() if one is not None}
     tokens = canvases(run.model, given, marked)
     run.refuse(texts)

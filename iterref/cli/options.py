@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -36,7 +37,13 @@ PLACE = together(
     click.option("--dtype", default="float32", show_default=True),
 )
 COUNT = click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, instead of FILE.")
+STRUCTURE = together(
+    click.option("--regex", metavar="REGEX", help="Texts (infill: regions) are what it matches, whole."),
+    click.option("--json-schema", metavar="FILE", help="Texts are JSON of a schema, a file or the JSON itself."),
+    click.option("--grammar", metavar="FILE", help="Texts are of a grammar's rules `name: ...`, a file."),
+)
 MODEL = together(
+    STRUCTURE,
     click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME; see `ls`."),
     click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer."),
     click.option("--alpha", type=float, default=None, help="Smaller means more reward; found in the run unless given."),
@@ -67,6 +74,33 @@ def place_of(options: dict[str, Any], ranks: bool = False) -> dict[str, Any]:
     if place["max_memory"] is not None:
         place["max_memory"] = dict(map(_limit, place["max_memory"].split(",")))
     return place
+
+
+def constraint_of(options: dict[str, Any]) -> Any:
+    """The pattern that a command's options name, which are taken out of them; None where there is none. Raises
+    `ValueError` for several, or a file that cannot be read."""
+    names = ("regex", "json_schema", "grammar", "choices")
+    given = {name: text for name in names if (text := options.pop(name, None)) is not None}
+    if len(given) > 1:
+        raise ValueError(f"--{' and --'.join(given).replace('_', '-')} all say what texts are: give one of them")
+    for name, text in given.items():
+        from iterref.constraint import Choices, Grammar, JSONSchema, Regex
+
+        if name == "choices":
+            return Choices(*(choice.strip() for choice in text.split(",")))
+        if name == "regex":
+            return Regex(text)
+        if name == "json_schema":
+            return JSONSchema(text if text.lstrip().startswith("{") else _read(text))
+        return Grammar(_read(text))
+    return None
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read ({error}): name a text file") from None
 
 
 def _limit(text: str) -> tuple[int | str, str]:

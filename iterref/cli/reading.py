@@ -17,7 +17,7 @@ __all__ = ["Input", "read_budget", "read_prompts", "read_reward", "read_texts"]
 # The names of a prompt and of a text, this library's own first, then TRL's.
 PROMPT = ("document", "prompt")
 TEXT = ("text", "completion")
-CARRIED = ("tokens", "unfinished", "marked")  # go from command to command, and to no reward
+CARRIED = ("tokens", "unfinished", "marked", "slots")  # go from command to command, and to no reward
 WRITTEN = (*TEXT, *CARRIED, "reward", "best", "cost", "asked", "error", "row")  # by this library, null at times
 
 

@@ -25,7 +25,7 @@ from iterref.arguments import (
     checked_reward,
     checked_rows,
 )
-from iterref.budget import BudgetLike, Cost, budget_of
+from iterref.budget import Budget, BudgetLike, Cost, budget_of
 from iterref.columns import read_columns
 from iterref.drafts import OwnDrafts, pool_cost
 from iterref.editing.drift import Distance, Drift, Within, expect_bound, text_lengths
@@ -33,6 +33,7 @@ from iterref.editing.history import History, Node
 from iterref.editing.marks import BRACKETS, Marks, read
 from iterref.editing.resume import digest, fingerprint, name_of, resumed
 from iterref.editing.session import Choice, Context, Editing
+from iterref.editing.sizes import Length
 from iterref.editing.strength import strengthened
 from iterref.generation import blank_canvas, fitted, method_of, pose, text_model
 from iterref.models.base import MASKS, TextModel
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         rows: Sequence[int] | Tensor | None
         temperature: float
         forbidden: Sequence[int]
+        constraint: Any
         max_rows: int | None
         columns: Mapping[str, Sequence[Any]] | None
         progress: bool
@@ -80,6 +82,7 @@ def edit(
     rows: Sequence[int] | Tensor | None = None,
     temperature: float = 1.0,
     forbidden: Sequence[int] = (),
+    constraint: Any = None,
     max_rows: int | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
     progress: bool = False,
@@ -104,8 +107,9 @@ def edit(
     asked = checked_reward(reward, batch, columns)
     identities = checked_rows(seed, rows, (), batch)
     options = checked_options(
-        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
-    )
+        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows,
+        progress=progress,
+    )  # fmt: skip
     bounds = checked_options(drift=drift, room=room)
     drift, room = bounds["drift"], bounds["room"]
     if room is not None and room < 0:
@@ -163,10 +167,12 @@ def refine(
     """
     given = checked_options(strength=strength, sampler=sampler, budget=budget)
     model, method = checked_model(model), method_of(given["sampler"])
-    method = _affordable(strengthened(method, given["strength"]), given["budget"], settings)
-    return edit(model, texts, prompts=prompts, **settings).refine(
-        strength=strength, sampler=method, watch=watch, progress=settings.get("progress", False)
-    )
+    _expect_room(strengthened(method, given["strength"]), given["budget"], settings)
+    chain = edit(model, texts, prompts=prompts, **settings)
+    return chain.refine(
+        strength=strength, sampler=method, budget=_left(given["budget"], chain), watch=watch,
+        progress=settings.get("progress", False),
+    )  # fmt: skip
 
 
 def infill(
@@ -175,7 +181,8 @@ def infill(
     *,
     prompts: Sequence[str],
     strength: float | None = None,
-    length: int | None = None,
+    length: Length | None = None,
+    regions: Any = None,
     marks: Marks = BRACKETS,
     tokens: Tensor | None = None,
     sampler: Sampler | str | None = None,
@@ -185,32 +192,39 @@ def infill(
 ) -> Editing:
     """B texts with the regions in `marks` written anew, all other tokens kept: a session of one `Editing.infill`.
 
-    `tokens` (B, L) are the texts without marks as canvases, where they are known. `settings` are the options of `edit`,
+    `regions` is what the regions must be, and `tokens` (B, L) are the texts without marks as canvases, where they are
+    known (`Editing.infill`). `settings` are the options of `edit`,
     where the whole canvas is free unless `room` says otherwise; `budget` is for everything, a pool of drafts included,
     and `watch` names rows whose states the trace keeps.
     """
     texts = checked_prompts(texts, "text")
-    given = checked_options(strength=strength, length=length, sampler=sampler, budget=budget)
+    given = checked_options(strength=strength, sampler=sampler, budget=budget)
     model, method = text_model(checked_model(model)), method_of(given["sampler"])
-    method = _affordable(method if strength is None else strengthened(method, strength), given["budget"], settings)
+    _expect_room(method if strength is None else strengthened(method, strength), given["budget"], settings)
     masks = getattr(model, "masks", MASKS)
     plain = [read(text, row, marks, masks).text for row, text in enumerate(texts)]
     opened: Settings = {"room": None, **settings}
-    return edit(model, plain if tokens is None else tokens, prompts=prompts, **opened).infill(
-        texts, strength=strength, length=length, marks=marks, sampler=method, watch=watch,
-        progress=settings.get("progress", False),
+    chain = edit(model, plain if tokens is None else tokens, prompts=prompts, **opened)
+    return chain.infill(
+        texts, strength=strength, length=length, regions=regions, marks=marks, sampler=method,
+        budget=_left(given["budget"], chain), watch=watch, progress=settings.get("progress", False),
     )  # fmt: skip
 
 
-def _affordable(method: Sampler, budget: BudgetLike | None, settings: Settings) -> Sampler:
-    """The method with the options that spend what the session's first node leaves of the budget."""
+def _left(budget: BudgetLike | None, chain: Editing) -> Budget | None:
+    """What the session's first node has left of the budget."""
+    return None if budget is None else budget_of(budget).less(chain.cost)
+
+
+def _expect_room(method: Sampler, budget: BudgetLike | None, settings: Settings) -> None:
+    """Raises `ValueError` where the pool of drafts leaves no room for the method, before it is drawn."""
     reward = settings.get("reward", "consensus")
     if isinstance(reward, str):  # `edit` reads it; the consensus alone has a pool
         pool = pool_cost(OwnDrafts()) if "consensus" in reward else Cost()
     else:
         pool = pool_cost(reward)
     limit = None if budget is None else budget_of(budget).less(Cost(0, 1))  # the reward of the first texts
-    return fitted(method, limit, pool)
+    fitted(method, limit, pool)
 
 
 def _checked_texts(texts: Sequence[str] | Tensor | History, batch: int) -> list[str] | Tensor | History:

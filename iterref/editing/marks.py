@@ -53,12 +53,13 @@ class Regions:
 class Frame:
     """What stands around a row's regions: `kept`, as the model reads it, and `written`, as the user wrote it; `blanks`
     are those that the user marked at a region's ends. `apart` says that a blank parts the first region from the text
-    before it."""
+    before it, and `parted` of every region how it begins: with a blank (1), without (0), or as it likes (2)."""
 
     kept: tuple[str, ...]
     written: tuple[str, ...]
     blanks: tuple[tuple[str, str], ...]
     apart: bool
+    parted: tuple[int, ...] = ()
 
     def regions(self, text: str) -> list[str] | None:
         """What a text has in the regions; None where it does not hold the rest as it was."""
@@ -139,13 +140,13 @@ def read(marked: str, row: int, marks: Marks = BRACKETS, masks: Sequence[str] = 
 
 def place(
     model: TextModel, blank: Tensor, tokens: Tensor, lengths: Sequence[int], texts: Sequence[Marked | None],
-    length: int | None = None, begins: Sequence[int] | None = None,
-) -> Regions:  # fmt: skip
+    sizes: Sequence[Sequence[int] | None] = (None,), begins: Sequence[int] | None = None,
+) -> list[Regions]:  # fmt: skip
     """The regions of marked texts in their canvases (B, L), whose texts take up `lengths` positions; None marks none.
     Nothing is put in before the positions `begins`, where the rows' start tokens are. `blank` (L,) is the canvas of the
-    empty text. With `length` every region gets that many tokens, what follows moves and an empty region is a place to
-    insert; without, a region keeps its number. Raises `ValueError`, naming the row, for a marked text that is not the
-    row's own, an empty region without `length`, or no room left."""
+    empty text. `sizes` are layouts, each made: with None a region keeps its number of tokens; with numbers the k-th
+    region gets the k-th of them, what follows moves, and an empty region is a place to insert. Raises `ValueError`,
+    naming the row, for a marked text that is not the row's own, an empty region without a size, or no room left."""
     pieces = [
         piece
         for marked in filter(None, texts)
@@ -153,11 +154,12 @@ def place(
         for piece in (marked.text[:start], marked.text[:end], marked.text[start:end], marked.text[end:])
     ]
     reading = _Reading(model, [*pieces, *(marked.text for marked in filter(None, texts))])
-    canvases, opened, frames = [], [], list[Frame | None]()
+    made: list[list[tuple[list[int], list[bool]]]] = [[] for _ in sizes]
+    frames = list[Frame | None]()
     for row, (ids, marked) in enumerate(zip(tokens.tolist(), texts, strict=True)):
         if marked is None:
-            canvases.append(ids)
-            opened.append([False] * len(ids))
+            for layout in made:
+                layout.append((ids, [False] * len(ids)))
             frames.append(None)
             continue
         begin = 0 if begins is None else begins[row]
@@ -168,12 +170,12 @@ def place(
             raise ValueError(f"text {row} reads {marked.text!r} without its marks, the row {whole!r}: mark that text")
         spans = [_tokens(reading, marked, region, whole, ends, begin) for region in marked.regions]
         frames.append(_frame(reading, marked, spans, whole, ends, row))
-        sizes = [1 if number in marked.masks else length for number in range(len(spans))]
-        new, free = _laid_out(ids[:size], spans, blank.tolist(), sizes, row)
-        canvases.append(new)
-        opened.append(free)
+        for layout, given in zip(made, sizes, strict=True):
+            own = [1 if k in marked.masks else None if given is None else given[k] for k in range(len(spans))]
+            layout.append(_laid_out(ids[:size], spans, blank.tolist(), own, row))
     device = tokens.device
-    return Regions(torch.tensor(canvases, device=device), torch.tensor(opened, device=device), tuple(frames))
+    tensors = ([torch.tensor(part, device=device) for part in zip(*layout, strict=True)] for layout in made)
+    return [Regions(canvas, free, tuple(frames)) for canvas, free in tensors]
 
 
 def _frame(
@@ -194,7 +196,10 @@ def _frame(
     inside = [marked.text[start:end] for start, end in marked.regions]
     blanks = tuple((text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :] if text.strip() else "")
                    for text in inside)  # fmt: skip
-    return Frame(kept, marked.outside, blanks, bool(kept[0]) and whole[len(kept[0]) :][:1].isspace())
+    apart = bool(kept[0]) and whole[len(kept[0]) :][:1].isspace()
+    pairs = zip(kept[:-1], marked.outside[:-1], strict=True)
+    parted = tuple(int(out[-1:].isspace() and not here[-1:].isspace()) if here else 2 for here, out in pairs)
+    return Frame(kept, marked.outside, blanks, apart, parted)
 
 
 def _solid(text: str) -> str:

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from iterref.arguments import checked_budget, checked_options, checked_sampler, checked_watch
-from iterref.budget import BudgetLike, Cost
-from iterref.columns import read_column, shown
-from iterref.editing.drift import Drift, text_lengths
+from iterref.arguments import checked_budget, checked_sampler, checked_watch
+from iterref.budget import BudgetLike, Cost, budget_of
+from iterref.editing.drift import Drift
 from iterref.editing.history import History, Node, Turn, node_seed
-from iterref.editing.marks import BRACKETS, Around, Frame, Marks, Regions, place, read
+from iterref.editing.marks import BRACKETS, Around, Frame, Marks
+from iterref.editing.sizes import Length, checked_length, judging, likeliest, opened
+from iterref.editing.slots import log_probabilities, region_patterns, sized, within
 from iterref.editing.strength import strengthened
 from iterref.generation import fitted, method_of
-from iterref.models.base import MASKS, TextModel
+from iterref.models.base import TextModel
 from iterref.numbers import flag, number, whole_number
 from iterref.problem import Problem
 from iterref.result import Best, Interrupted, Result
@@ -136,7 +137,8 @@ class Editing:
         marked: Sequence[str | None],
         *,
         strength: float | None = None,
-        length: int | None = None,
+        length: Length | None = None,
+        regions: Any = None,
         marks: Marks = BRACKETS,
         sampler: Sampler | str | None = None,
         budget: BudgetLike | None = None,
@@ -148,27 +150,36 @@ class Editing:
         `marked` are the rows' current texts with `marks` around one or more regions ("police [arrest two men] in
         london"), or None for a row to leave alone; a backslash makes a mark literal. The regions are drafted from noise
         by the method, or with `strength` refined from what stands there. A region keeps its number of tokens, or gets
-        `length` of them; no text ends within a region. Raises `ValueError`, naming the row, for marks that do not pair
-        up, a text that is not the row's own, or one that has no room for `length`.
+        `length` of them, or, with a pair, from the first number to the second, whichever makes the best text within
+        the budget (`iterref.editing.sizes`). No text ends within a region. `regions` is what they must be: a pattern as
+        `generate` takes constraints, or a list with one for each region of a row; where it is `Choices`, the result has
+        their log-probabilities, `slots`, and regions get the number of tokens that the choices take. Raises
+        `ValueError`, naming the row, for marks that do not pair up, a text that is not the row's own, or one that has
+        no room for `length`.
         """
-        length = checked_options(length=length)["length"]
-        if length is not None and (length < 1 or strength is not None):
-            raise ValueError(
-                "a region's length= (--tokens) is at least 1 token, for regions drafted anew: leave out the strength"
-            )
-        method = self._method(sampler, strength, budget)
-        regions, problem, model = self._regions(marked, length, marks), self.context.problem, self.context.model
+        patterns = region_patterns(regions, self.context.problem)
+        sizes = sized(patterns, self.context.model, checked_length("length", length), strength)
+        if sizes is not None and strength is not None:
+            raise ValueError("regions of a length= (--tokens) are drafted anew: leave out the strength")
+        problem, model = self.context.problem, self.context.model
+        layouts = opened(model, problem, self.context.blank, self.tokens, marked, marks, sizes)
+        method = self._method(sampler, strength, budget, len(layouts))
+        wide = problem.only(problem.rows.repeat(len(layouts)))
         ends = {*([] if self.context.blank is None else self.context.blank.tolist()), *getattr(model, "ends", ())}
-        problem = replace(
-            problem, canvas=regions.canvas, free=regions.open,
+        posed = replace(
+            wide, canvas=torch.cat([one.canvas for one in layouts]), free=torch.cat([one.open for one in layouts]),
             forbidden=sorted({*map(int, problem.forbidden), *ends}),
-            reward=Remembered(Around(problem.reward, model.decode, regions.frames)),
+            reward=Remembered(Around(problem.reward, model.decode, layouts[0].frames)),
         )  # fmt: skip
-        options = {"strength": strength, "length": length, "sampler": str(method)}
+        posed = within(posed, model, layouts, patterns)
+        size = sizes and (sizes[0] if sizes[0] == sizes[1] else list(sizes))
+        options = {"strength": strength, "length": size, "sampler": str(method)}
         told = {name: value for name, value in options.items() if value is not None}
         with self.context.turn:
-            result = self._run(method, problem, None if strength is None else regions.canvas, watch, progress)
-            return self._at(self._add("infill", told, result, regions.frames))
+            result = self._run(method, posed, None if strength is None else posed.canvas, watch, progress)
+            whole = result if len(layouts) == 1 else self._chosen(result, posed)
+            whole = replace(whole, slots=log_probabilities(posed, model, patterns))
+            return self._at(self._add("infill", told, whole, layouts[0].frames))
 
     def vary(
         self,
@@ -200,7 +211,8 @@ class Editing:
         if not method.iterations:
             raise ValueError("alternatives without a move are all the same: raise the budget or the method's moves")
         with self.context.turn:
-            result = self._run(method, self.context.problem, self.tokens, watch, progress, n)
+            wide = self.context.problem.only(self.context.problem.rows.repeat(n))
+            result = self._run(method, wide, self.tokens.repeat(n, 1), watch, progress)
             options = {"of": n, "strength": strength, "sampler": str(method)}
             parts = zip(result.tokens.chunk(n), result.rewards.chunk(n), strict=True)
             made = [self._add("vary", options, replace(result, tokens=x, rewards=r), run=result) for x, r in parts]
@@ -236,20 +248,29 @@ class Editing:
         lines += [f"  [{float(self.rewards[row]):.3f}] {text}" for row, text in enumerate(self.texts[:5])]
         return "\n".join(lines)
 
-    def _method(self, sampler: Sampler | str | None, strength: float | None, budget: BudgetLike | None) -> Sampler:
+    def _method(
+        self, sampler: Sampler | str | None, strength: float | None, budget: BudgetLike | None, layouts: int = 1
+    ) -> Sampler:
+        """The method with the options that spend a budget, in equal shares where there are several layouts."""
         sampler, budget = checked_sampler("sampler", sampler), checked_budget("budget", budget)
         method = method_of(sampler) if strength is None else strengthened(method_of(sampler), strength)
-        return fitted(method, budget, Cost(), self.context.problem.denoiser.passes)
+        passes = self.context.problem.denoiser.passes
+        if budget is None or layouts == 1:
+            return fitted(method, budget, Cost(), passes)
+        try:
+            share = budget_of(budget).times(1 / layouts).less(judging(self.context.problem) * passes)
+            return fitted(method, share, Cost(), passes)
+        except ValueError as error:
+            raise ValueError(f"each of {layouts} sizes of a region has its share of the budget: {error}") from None
 
     def _run(
-        self, method: Sampler, problem: Problem, start: Tensor | None, watch: Sequence[int], progress: bool, n: int = 1
+        self, method: Sampler, problem: Problem, start: Tensor | None, watch: Sequence[int], progress: bool
     ) -> Result:
-        """The run of a new child of this node, on `n` copies of every row side by side, copy-major. Copy i has streams
-        of its own, whatever n is; those of copy 0 are the row's."""
+        """The run of a new child of this node; the problem has one or more copies of every row, copy-major. Copy i has
+        streams of its own, however many there are; those of copy 0 are the row's."""
         context, seed = self.context, node_seed(self.context.seed, self.history.next_path(self.at))
-        identities = context.identities
+        identities, n = context.identities, len(problem) // len(context.identities)
         if n > 1:
-            problem, start = problem.only(problem.rows.repeat(n)), None if start is None else start.repeat(n, 1)
             # numbers of rows count up from the lowest bit, and those of copies down from the highest
             identities = torch.cat([identities ^ int(f"{copy:032b}"[::-1], 2) for copy in range(n)])
         try:
@@ -300,34 +321,16 @@ class Editing:
         node = Node(0, self.at, "pick", options, *self.history.rows(sources), sources=tuple(sources))
         return self._at(self.history.add(node))
 
-    def _regions(self, marked: Sequence[str | None], length: int | None, marks: Marks) -> Regions:
-        marked = [None if text != text else text for text in read_column(marked, "marked=")]  # NaN is None
-        if len(marked) != len(self.texts):
-            raise ValueError(f"infill got {len(marked)} texts for {len(self.texts)} rows: give a text a row, or None")
-        wrong = next((row for row, text in enumerate(marked) if not isinstance(text, str | None)), None)
-        if wrong is not None:
-            raise TypeError(f"the marked text {wrong} is {shown(marked[wrong])}: give a string, or None")
-        masks = getattr(self.context.model, "masks", MASKS)
-        read_texts = [None if text is None else read(text, row, marks, masks) for row, text in enumerate(marked)]
-        if not any(read_texts):
-            raise ValueError("every row is None: mark a region in at least one of them")
-        problem, blank = self.context.problem, self.context.blank
-        if blank is None:
-            raise ValueError("infilling needs the model's encode to take an empty text, which shows its padding")
-        lengths, begins = text_lengths(self.tokens, blank).tolist(), problem.may_change.int().argmax(1).tolist()
-        regions = place(self.context.model, blank, self.tokens, lengths, read_texts, length, begins)
-        may_change = problem.may_change
-        if getattr(self.context.model, "fixed_length", False):  # where regions get other sizes, the text's end moves
-            behind = (regions.open | (regions.canvas != blank)).flip(1).cumsum(1).flip(1)
-            may_change = may_change | (behind > 0)
-        closed = ~may_change & (regions.open | (regions.canvas != problem.canvas))
-        if bool(closed.any()):
-            row, position = closed.nonzero()[0].tolist()
-            raise ValueError(
-                f"row {row}, position {position}: the text would reach past the session's free positions: begin the "
-                "session with more room"
-            )
-        return regions
+    def _chosen(self, result: Result, posed: Problem) -> Result:
+        """The result with the text of highest J of every row, of those that its layouts came to, and all their cost."""
+        n, problem = len(posed) // len(self.texts), self.context.problem
+        tokens, rewards = result.tokens.view(n, *self.tokens.shape), result.rewards.view(n, -1)
+        behind = (posed.may_change.cumsum(1) > 0).view(tokens.shape)
+        written = problem.may_change | (posed.canvas.view(tokens.shape) != self.context.blank)
+        best = likeliest(problem, tokens, rewards, behind & written), torch.arange(len(self.texts))
+        whole = _showing(result, tokens[best], rewards[best], self.context.model)
+        judged = judging(problem) * problem.denoiser.passes
+        return replace(whole, cost=(result.cost + judged).wide(n), asked=(result.asked + judged).wide(n))
 
 
 def _showing(result: Result, tokens: Tensor, rewards: Tensor, model: TextModel) -> Result:

@@ -55,13 +55,15 @@ class Choice:
 
 
 def look(
-    run: Run, x_t: Tensor, t: float, draws: int, decoder: Decoder, rng: Rng, later: int = 0, modes: bool = False
-) -> Ahead:
+    run: Run, x_t: Tensor, t: float, draws: int, decoder: Decoder, rng: Rng, later: int = 0, modes: bool = False,
+    within: Tensor | None = None,
+) -> Ahead:  # fmt: skip
     """Draws of every particle (N, B, L) from one evaluation each: N NFE a row. `later` ones can be made for the chosen
-    particles alone, and `modes` are the likeliest tokens."""
+    particles alone, `modes` are the likeliest tokens, and positions outside of `within` (B, L) are left as they are."""
     n = len(x_t)
     wide, x = run.repeat(n), x_t.flatten(0, 1)
     where, streams = wide.undetermined(x, t), rng.repeat(n)
+    where = where if within is None else where & within.repeat(n, 1)
     made = wide.draws(x, t, where, draws, streams, decoder.confidence, later=later, modes=modes)
     likeliest = made.modes.unflatten(0, (n, -1)) if modes else None
     drawn, sure = made.samples.unflatten(1, (n, -1)), made.sure.unflatten(1, (n, -1))

@@ -6,7 +6,8 @@
 
     beam         whole decodings in the order of the tilted model: sentences under a rule, a classifier, a metric
     trajectory   whole decodings in the order of confidence, redrawn: puzzles, where every token hangs on all others
-    iterref      spaced moves on a draft that competes by reward: where many local changes each earn a little
+    iterref      spaced moves, where many local changes each earn a little: on a draft of its own that competes by
+                 reward, or, where the budget is small, on the best text that the others came to
 
 No arm is best everywhere, and which one is shows on the row itself within a few evaluations. A row's choice looks at
 nothing but the row, so results stay a function of (seed, prompt). It maximises J, and is no sample of the tilted
@@ -30,7 +31,7 @@ from iterref.particles import adopt
 from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.base import Info, Output, Sampler, State
-from iterref.samplers.beam import JUDGED, Beamed
+from iterref.samplers.beam import JUDGED, Beamed, surest_block
 from iterref.samplers.race import Arm, arms
 from iterref.samplers.spans import Spans, check_spans
 
@@ -120,7 +121,8 @@ class Auto(Sampler):
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One step of the arm whose turn it is, or, after the race, of every arm that has rows."""
         assert isinstance(state, Racing)
-        racing, turn = _racing(self, run.noise.mask is not None, run.denoiser.block_length), state.step
+        blocks = run.denoiser.block_length, surest_block(run)
+        racing, turn = _racing(self, run.noise.mask is not None, *blocks), state.step
         for place, arm in enumerate(racing):
             if turn < arm.first.iterations:
                 return self._raced(run, state, place, arm, turn, rng.fork(arm.first.name))
@@ -175,7 +177,7 @@ class Auto(Sampler):
         parts = list(state.states)
         if not turn:
             begin = rng.fork("init")
-            parts.append(arm.whole.init(view, begin) if self.steps else arm.whole.resume(view, state.text))
+            parts.append(arm.whole.init(view, begin) if arm.first.steps else arm.whole.resume(view, state.text))
         parts[place], info = arm.whole.step(view, parts[place], rng)
         now = parts[place]
         moved = replace(state, step=state.step + 1, t=now.t, x_t=now.x_t[: run.batch], states=tuple(parts))
@@ -186,9 +188,9 @@ class Auto(Sampler):
 
 
 @lru_cache(maxsize=64)
-def _racing(auto: Auto, masked: bool = True, block: int = 0) -> tuple[Arm, ...]:
+def _racing(auto: Auto, masked: bool = True, block: int = 0, surest: int = 0) -> tuple[Arm, ...]:
     """The methods that race, as the budget allows; what they cost does not depend on the model."""
-    return arms(auto.limit, auto.race, auto.steps, auto.span, auto.spread, masked, block)
+    return arms(auto.limit, auto.race, auto.steps, auto.span, auto.spread, masked, block, surest)
 
 
 def _split(state: Racing) -> Racing:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from iterref.budget import Budget, Cost, most
 from iterref.samplers.base import Sampler
@@ -13,10 +13,34 @@ from iterref.samplers.iterref import IterRef
 from iterref.samplers.spans import Spans
 from iterref.samplers.trajectory import Trajectory
 
-LEAST, HASTY = 12, 8  # grid steps of a whole decoding, below which fewer arms race, or none
-# Which methods race, the most while there is room for them.
-DRAFTING = (("beam", "trajectory", "iterref"), ("beam", "trajectory"), ("beam",), ("iterref",))
-REFINING = (("beam", "iterref"), ("beam",), ("iterref",))
+MOVES = 2 / 3  # of what a whole decoding gets: moves on a finished text draft nothing
+
+
+class Round(NamedTuple):
+    """Which methods race, within which share of the budget (0: as the user says), by decodings of how many steps at the
+    least; `moves` are those of `iterref` on the best text that the others came to."""
+
+    names: tuple[str, ...]
+    share: float = 0.0
+    least: int = 1
+
+    def shares(self, limit: Budget, race: float) -> list[Budget]:
+        """What each may spend of a budget; one alone has it all."""
+        parts = [MOVES if name == "moves" else 1.0 for name in self.names]
+        whole = (self.share or race) if len(parts) > 1 else 1.0
+        return [limit.times(whole * part / sum(parts)) for part in parts]
+
+
+# The first for which there is room.
+DRAFTING = (
+    Round(("beam", "trajectory", "iterref"), least=12),
+    Round(("beam", "trajectory", "moves"), 0.75, 12),
+    Round(("beam", "trajectory", "moves"), 1.0, 8),
+    Round(("beam", "trajectory"), 1.0, 8),
+    Round(("beam",)),
+    Round(("iterref",)),
+)
+REFINING = (Round(("beam", "moves"), least=12), Round(("beam",)), Round(("moves",)))
 
 
 @dataclass(frozen=True)
@@ -51,37 +75,29 @@ def judging(method: Sampler) -> Cost:
 
 
 def arms(
-    limit: Budget, race: float, steps: int, span: Spans, spread: float, masked: bool, block: int
+    limit: Budget, race: float, steps: int, span: Spans, spread: float, masked: bool, block: int, surest: int
 ) -> tuple[Arm, ...]:
     """The arms of a race within a share `race` of a budget: as many as it has room for, at least one.
 
     Whole decodings have `steps` grid steps, or as many as fit; 0 starts from finished texts. `masked` says that the
-    noise has a mask, `block` how many positions the model writes at a time; what an arm costs depends on neither.
+    noise has a mask, `block` how many positions the model writes at a time, and `surest` how many where the surest
+    tokens come first; what an arm costs depends on none of them.
     """
     if not steps and min(limit.nfe, limit.total) > JUDGED:
         limit = limit.less(Cost(JUDGED, 1))
-    for names, taken, fewest in _rounds(race, steps):
-        count, least = len(names), min(steps, fewest)
-        share = limit.times(taken / count) if count > 1 else limit
-        for fewer in range(steps, least - 1, -1):
-            alone = count == 1 and steps > 0
-            firsts = [_within(_template(name, fewer, span, spread, masked, block), share, alone) for name in names]
-            fitting = [first for first in firsts if first is not None]
-            if len(fitting) == count:
-                return _continued(fitting, limit)
+    for entered in DRAFTING if steps else REFINING:
+        alone = len(entered.names) == 1 and steps > 0
+        shares = entered.shares(limit, race)
+        for fewer in range(steps, min(steps, entered.least) - 1, -1):
+            templates = [_template(name, fewer, span, spread, masked, block, surest) for name in entered.names]
+            fitted = [_within(method, share, alone) for method, share in zip(templates, shares, strict=True)]
+            firsts = [method for method in fitted if method is not None]
+            if len(firsts) == len(fitted):
+                return _continued(firsts, limit)
     # dearer than the budget, which is refused for it
-    only = _template("iterref", min(steps, 1), span, spread, masked, block)
+    only = _template("iterref" if steps else "moves", min(steps, 1), span, spread, masked, block, surest)
     only = replace(only, moves=0 if steps else 1)
     return (Arm(only, only),)
-
-
-def _rounds(race: float, steps: int) -> Iterator[tuple[tuple[str, ...], float, int]]:
-    """Who may race, within which share of the budget, by decodings of how many steps at the least: more arms first, and
-    before one of them runs alone two draft with all there is."""
-    for names in DRAFTING if steps else REFINING:
-        if len(names) == 1 and names[0] == "beam" and steps:
-            yield DRAFTING[1], 1.0, HASTY
-        yield names, race, LEAST if len(names) > 1 else 1
 
 
 def _within(method: Sampler, share: Budget, alone: bool) -> Sampler | None:
@@ -116,16 +132,14 @@ def _with_moves(first: Any, left: Budget) -> Any:
     return replace(first, moves=most(lambda n: bound.allows(replace(first, moves=n).cost()), first.moves))
 
 
-def _template(name: str, steps: int, span: Spans, spread: float, masked: bool, block: int) -> Any:
+def _template(name: str, steps: int, span: Spans, spread: float, masked: bool, block: int, surest: int) -> Any:
     """An arm before its budget is known."""
     if name == "beam":
         return Beam(steps=steps, span=span, spread=spread)
     if name == "trajectory":
-        order = "confidence" if masked else "random"
-        return Trajectory(
-            steps=steps, order=order, block_length=block, tries=1, span=(0.75, 1.0), objective="maximise"
-        )
-    steps = min(steps, 4)  # a draft that competes by reward has no blocks
-    return IterRef(
+        of = Trajectory(steps=steps, tries=1, span=(0.75, 1.0), objective="maximise")
+        return replace(of, order="confidence", block_length=surest) if masked else replace(of, order="random")
+    steps = 0 if name == "moves" else min(steps, 4)
+    return IterRef(  # a draft that competes by reward has no blocks
         steps=steps, reward_draft=not block, block_length=block, early=0.0, span=(0.5, 0.25), objective="maximise"
     )

@@ -101,7 +101,7 @@ def test_infill_keeps_what_is_locked() -> None:
     assert done.stdout.startswith("a lorry") and done.stdout.endswith(" on the coast road .\n")
 
 
-@pytest.mark.parametrize("more", [[], ["--tokens", "1"], ["--strength", "1"]])
+@pytest.mark.parametrize("more", [[], ["--tokens", "1"], ["--tokens", "1-1"], ["--strength", "1"]])
 def test_infill_changes_the_regions_alone(fake: None, more: list[str]) -> None:
     done = call("infill", *SMALL, *more, text=lines("alpha [gamma] beta", "[gamma] alpha [delta]"))
     assert done.exit_code == 0, done.output
@@ -112,6 +112,13 @@ def test_infill_changes_the_regions_alone(fake: None, more: list[str]) -> None:
 def test_infill_inserts_in_an_empty_region(fake: None) -> None:
     done = call("infill", *SMALL, "--tokens", "2", text=lines("alpha []"))
     assert done.exit_code == 0 and done.stdout.startswith("alpha ") and len(done.stdout.split()) == 3, done.output
+
+
+@pytest.mark.parametrize("words", [2, 3])
+def test_a_region_grows_on_the_command_line(fake: None, words: int) -> None:
+    done = call("infill", *SMALL, "--reward", f"length:{words}", "--tokens", "1-2", text=lines("alpha []"))
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("alpha ") and len(done.stdout.split()) == words
 
 
 @pytest.mark.parametrize(
@@ -134,7 +141,10 @@ def test_infill_inserts_in_an_empty_region(fake: None) -> None:
         ("infill", [], lines("alpha []"), "text 0 has an empty region: say how many tokens it is to have, by --to"),
         ("infill", ["--tokens", "9"], lines("alpha [beta]"), "the canvas holds 3"),
         ("infill", ["--tokens", "1", "--strength", "1"], lines("alpha [beta]"), "leave out --strength, or --tokens"),
-        ("infill", ["--tokens", "0"], lines("alpha [beta]"), "not in the range"),
+        ("infill", ["--tokens", "0"], lines("alpha [beta]"), "no number of tokens"),
+        ("infill", ["--tokens", "3-2"], lines("alpha [beta]"), "no number of tokens"),
+        ("infill", ["--tokens", "a-b"], lines("alpha [beta]"), "no number of tokens"),
+        ("infill", ["--tokens", "1-2", "--strength", "1"], lines("alpha [beta]"), "leave out --strength, or --tokens"),
         ("infill", ["no-such-file"], "", "No such file"),
     ],
 )  # fmt: skip

@@ -54,7 +54,8 @@ def placed(marked: str, length: int | None = None, model: Pieces | Summarizer | 
     """The opened pieces of one marked text, joined by |, and its regions."""
     model, text = model or Pieces(), read(marked, 0)
     tokens, blank = model.encode([text.text]), model.encode([""])[0]
-    regions = place(model, blank, tokens, text_lengths(tokens, blank).tolist(), [text], length)
+    sizes = None if length is None else [length] * len(text.regions)
+    regions = place(model, blank, tokens, text_lengths(tokens, blank).tolist(), [text], [sizes])[0]
     opened = regions.open[0].tolist()
     parts, at = [], 0
     while at < len(opened):
@@ -174,7 +175,7 @@ def test_a_marked_text_must_be_the_rows_own():
     tokens, blank = model.encode(["the cat sat"]), model.encode([""])[0]
     with pytest.raises(ValueError, match="text 0 reads 'the dog sat' without its marks, the row 'the cat sat'"):
         place(model, blank, tokens, [3], [read("the [dog] sat", 0)])
-    none = place(model, blank, tokens, [3], [None])
+    none = place(model, blank, tokens, [3], [None])[0]
     assert not none.open.any() and torch.equal(none.canvas, tokens)
 
 

@@ -31,6 +31,7 @@ ORDER = [
     {"random"},
     {"noise"},
     {"denoiser"},
+    {"constraint"},
     {"guidance", "padding", "budget", "mtm", "particles", "potentials", "resample", "decision"},
     {"models", "rewards"},
     {"problem", "evaluation", "decoding", "trace"},

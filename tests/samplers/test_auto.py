@@ -11,7 +11,7 @@ from iterref.exact.markov import world
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.run import Run
-from iterref.samplers import Auto
+from iterref.samplers import Auto, IterRef
 from iterref.samplers.auto import Racing
 from iterref.sampling import sample
 
@@ -50,7 +50,25 @@ def test_every_budget_is_kept(noise, budget):
 
 
 def test_more_budget_lets_more_arms_race():
-    assert [len(ended(nfe, 1)[1].states) for nfe in (16, 64, 128)] == [1, 2, 3]
+    assert [len(ended(nfe, 1)[1].states) for nfe in (16, 28, 64, 128)] == [1, 2, 3, 3]
+
+
+def test_in_a_small_race_the_moves_begin_at_the_best_text_so_far(monkeypatch):
+    begun: list[Tensor] = []
+    resume = IterRef.resume
+    monkeypatch.setattr(IterRef, "resume", lambda self, run, tokens: begun.append(tokens) or resume(self, run, tokens))
+    drafted = ended(128, 8)
+    assert not begun and "x_t" in vars(drafted[1].states[2])  # the control: a large one has a draft of its own
+    method, run, rng = fit_budget(Auto(), 64), Run(problem_of()), Rng.seeded(0, 8)
+    state = method.init(run, rng)
+    for index in range(method.iterations):
+        before = state
+        state, _ = method.step(run, state, rng.fork(index))
+        if begun:
+            break
+    assert torch.equal(begun[0], before.text)
+    texts = torch.stack([part.clean()[0] for part in before.states])
+    assert bool((texts == before.text).all(-1).any(0).all())
 
 
 def test_rows_follow_arms_of_their_own_and_the_best_of_all_is_returned():

@@ -18,6 +18,10 @@ from iterref.models.base import TextModel
 from iterref.models.text.codec import Codec
 from iterref.models.text.tokenized import TokenizedModel
 
+# Positions that are written at a time where the surest tokens come first: a sixth of the canvas, within bounds. LLaDA's
+# authors write 32 (Nie et al. 2025, arXiv:2502.09992); docs/tiny_books.md has what it does to the length of texts.
+LEAST, MOST, SHARE = 8, 32, 6
+
 
 class PrefixModel(TokenizedModel):
     """Prompts in, a denoiser with canvases that begin with them out, and whole texts (with prompts) to tokens and back.
@@ -34,6 +38,8 @@ class PrefixModel(TokenizedModel):
         self.denoiser, own = denoiser, self._codec
         self.begin = [own.start] if framed and own is not None and own.start is not None else []
         self.ends = [] if own is None or own.end is None else [own.end]
+        if self.ends and denoiser.noise.mask is not None:
+            denoiser.surest_block = min(MOST, max(LEAST, length // SHARE))
 
     def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
         """As `TextModel.prepare`; "" is no prompt, and one that leaves nothing free is refused."""
