@@ -80,9 +80,9 @@ def test_texts_are_graded_one_a_request_with_their_prompts(endpoint: Callable[..
 
 def test_other_columns_are_shown_on_request_only(endpoint: Callable[..., Endpoint]) -> None:
     server = endpoint(lambda body: "score: 3")
-    judge = Judge(server.url, model="m", rubric="r", shown=("prompts", "reference"))
-    assert judge(["a"], reference=["x"], other=["y"]) == [3]
-    assert told(server.seen[0][1]) == {"text": "a", "reference": "x"}
+    judge = Judge(server.url, model="m", rubric="r", shown=("prompts", "class"))
+    assert judge(["a"], **{"class": ["x"], "other": ["y"]}) == [3]
+    assert told(server.seen[0][1]) == {"text": "a", "class": "x"}
 
 
 @pytest.mark.parametrize("said", ["SCORE: 7", "**Score:** 7", "why\nscore: 7.0\n", "## SCORE: 7.", " Score : 7 \n\n"])
