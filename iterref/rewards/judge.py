@@ -69,8 +69,9 @@ class Judge(Served):
         return f"Judge({self.url!r}, model={self.model!r})"
 
     def _request(self, completions: Sequence[str], **columns: Any) -> dict[str, Any]:
-        there = {name: columns[name][0] for name in self.shown if columns.get(name) is not None}
-        given = {"text": completions[0], **{"prompt" if name == "prompts" else name: one for name, one in there.items()}}
+        there = [name for name in self.shown if columns.get(name) is not None]
+        given = {"text": completions[0]}
+        given |= {"prompt" if name == "prompts" else name: columns[name][0] for name in there}
         asked = ASKED.format(rubric=self.rubric.strip(), low=self.low, high=self.high)
         said = json.dumps(given, ensure_ascii=False, default=str)
         messages = [{"role": "system", "content": asked}, {"role": "user", "content": said}]
