@@ -21,7 +21,7 @@ from iterref.columns import brief, read_column, shown
 from iterref.constraint.expressions import compiled
 from iterref.constraint.patterns import Pattern, pattern_of
 from iterref.drafts import Drafts, pools_in
-from iterref.models.base import Text
+from iterref.models.base import Chat, Text
 from iterref.numbers import entries, flag, number, whole_number, whole_numbers
 from iterref.random import Rng
 from iterref.rewards.algebra import weighted
@@ -200,7 +200,7 @@ def _text(value: Any, where: str) -> str:
         hints: list[tuple[Any, str]] = [
             (bytes, "decode it, as in .decode('utf-8')"),
             (Path, "pass what the file holds, as in .read_text('utf-8')"),
-            ((Mapping, list, tuple), "pass one string a prompt (of a chat, the user's message)"),
+            ((Mapping, list, tuple), "pass one string a prompt (a conversation is an `iterref.models.Chat`)"),
             (object, "it is missing: fill it in, or leave the row out" if missing else "pass a string"),
         ]
         raise TypeError(f"{where} is {shown(value)}: {next(hint for kind, hint in hints if isinstance(value, kind))}")
@@ -211,7 +211,7 @@ def _text(value: Any, where: str) -> str:
             f"{where} has half of a surrogate pair at character {error.start}, which no text has: take it out, as in "
             ".encode('utf-8', 'ignore').decode()"
         ) from None
-    return value if isinstance(value, Text) else str(value)  # a text carries its tokens; numpy has strings of its own
+    return value if isinstance(value, Text | Chat) else str(value)  # these carry more; numpy has strings of its own
 
 
 # By the names that `generate`, `edit` and the steps of a session share.

@@ -30,7 +30,7 @@ from iterref.models.base import TextModel
 from iterref.paired import Mean, difference, interval
 from iterref.progress import Bar
 from iterref.result import Result
-from iterref.rewards.algebra import leaves, replaced
+from iterref.rewards.mixtures import leaves, replaced
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
 

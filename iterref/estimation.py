@@ -4,9 +4,9 @@
     a call   measured with three quarters of the positions open and with one: a + b open, in bytes and in seconds
     a run    bytes = weights + prompts + candidates + remembered distributions + largest call;  seconds = sum of calls
 
-The reward is called once, for its time; its memory is not counted. Where networks are larger than the draws from them,
-bytes are right within 25 %; for tiny ones, where steps reveal few positions, and where sequences that are alike are
-evaluated once, they are up to 2x off, as seconds are.
+The reward is called once, for its time; its own memory is not counted, what a run remembers of its answers is, by
+itself. Where networks are larger than the draws from them, bytes are right within 25 %; for tiny ones, where steps
+reveal few positions, and where sequences that are alike are evaluated once, they are up to 2x off, as seconds are.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ from iterref.noise import absorbing, uniform
 from iterref.numbers import whole_number
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.rewards.algebra import replaced
 from iterref.rewards.consensus import Consensus
+from iterref.rewards.memory import ENTRIES, ENTRY
+from iterref.rewards.mixtures import replaced
+from iterref.rewards.partial import PartialOfTokens
 from iterref.run import Run, most_rows
 from iterref.samplers.base import Sampler
 from iterref.samplers.best_of_n import BestOfN
@@ -54,7 +56,8 @@ PROMPTS, TOKENS, DEEPEST = 4, 64, 256  # of the run that counts calls; of a deep
 class Estimate:
     """What a run of `sampler` on `rows` prompts takes, where one call of the denoiser holds `max_rows` sequences.
     `cost` is a sample's NFE and reward calls, `seconds` the time of the whole run; `weights` are the bytes of the
-    model, `bytes_at(rows, max_rows)` those of the tensors that a run has alive at once besides."""
+    model, `bytes_at(rows, max_rows)` those of the tensors that a run has alive at once besides, and `remembered` those
+    of the rewards that it may come to remember."""
 
     sampler: Sampler
     rows: int
@@ -69,11 +72,17 @@ class Estimate:
         """The most that is alive at once, besides the weights."""
         return round(self.bytes_at(self.rows, self.max_rows))
 
+    @property
+    def remembered(self) -> int:
+        """The most that remembered rewards take: an entry a call, where no two texts are equal, up to the limit."""
+        return round(ENTRY * min(ENTRIES, self.rows * self.cost.reward_calls))
+
     def __str__(self) -> str:
         return (
             f"{self.sampler} on {self.rows} prompts: {self.cost.nfe:.4g} NFE and {self.cost.reward_calls:.4g} reward "
             f"calls a sample, about {self.seconds:.2g} s; {self.bytes / 1e6:.3g} MB at the most, beside "
-            f"{self.weights / 1e6:.3g} MB of weights, in calls of {self.max_rows} sequences"
+            f"{self.weights / 1e6:.3g} MB of weights and {self.remembered / 1e6:.3g} MB of remembered rewards, in "
+            f"calls of {self.max_rows} sequences"
         )
 
 
@@ -194,7 +203,8 @@ class Counting(Denoiser):
         self.has_leave_one_out = real.has_leave_one_out
         self.calls, self.scored = list[tuple[float, ...]](), 0.0
         canvas = problem.canvas[index] % (TOKENS - 1)  # no mask among them
-        self.problem = Problem(self, self._reward, canvas, problem.may_change[index], problem.alpha)
+        reward = PartialOfTokens(self._reward, lambda tokens, masked, rows: self._reward(tokens, rows))
+        self.problem = Problem(self, reward, canvas, problem.may_change[index], problem.alpha)
 
     def run(self, method: Sampler, started: bool) -> float:
         """Runs the method, or a shallower one where it is deep; returns how much longer it is than what was run."""

@@ -20,36 +20,23 @@ import torch
 from torch import Tensor
 
 from iterref.arguments import (
-    checked_model,
-    checked_options,
-    checked_prompts,
-    checked_reward,
-    checked_rows,
-    whole_number,
-)
+    checked_model, checked_options, checked_prompts, checked_reward, checked_rows, whole_number,
+)  # fmt: skip
 from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
 from iterref.columns import read_columns
 from iterref.constraint.canvas import Constraint
 from iterref.constraint.texts import of_texts
 from iterref.denoiser import Denoiser
 from iterref.drafts import (
-    Drafts,
-    OfPrompts,
-    OwnDrafts,
-    Pooled,
-    TextModel,
-    draw,
-    no_reward,
-    pool_cost,
-    pools_in,
-    tempered,
+    Drafts, OfPrompts, OwnDrafts, Pooled, TextModel, draw, no_reward, pool_cost, pools_in, tempered,
 )  # fmt: skip
 from iterref.fence import fenced
+from iterref.models.base import Chat
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
-from iterref.rewards.algebra import replaced
 from iterref.rewards.base import Reward, RewardError
+from iterref.rewards.mixtures import replaced
 from iterref.rewards.text import TextReward, bind_reward, text_ids
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
@@ -174,6 +161,10 @@ def pose(
     model = text_model(model)
     if pools_in(reward) and getattr(model, "draws_images", False):
         raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
+    for row, prompt in enumerate(prompts):
+        if isinstance(prompt, Chat) and len(prompt.messages) > 1 and not getattr(model, "chat", False):
+            told = f"prompt {row} is a conversation of {len(prompt.messages)} messages"
+            raise ValueError(f"{told}, and this model has no chat template: pass one text")
     denoiser, canvas, free = model.prepare(prompts)
     bound = constrained(constraint, model, canvas)
     problem = asked_problem(tempered(denoiser, temperature), canvas, free, constraint=bound, **options)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from math import prod
 
 import torch
@@ -34,6 +35,12 @@ class Undrawable(ValueError):
     def __init__(self, told: str, cell: int) -> None:
         super().__init__(told)
         self.cell = cell
+
+
+def identity(*parts: int | str) -> int:
+    """An identity in [0, 2^32) of what numbers and strings say together, such as a seed and a prompt: rows that are
+    known by these have streams of their own, whatever else is in the batch."""
+    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=4).digest())
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Cost
+from iterref.optional import require
 from iterref.particles import Particles
 from iterref.rewards.base import name_rows
 from iterref.trace import Trace
@@ -169,8 +170,13 @@ class Result:
             pandas = import_module("pandas")
         except ImportError as error:
             raise ImportError("to_pandas needs pandas: pip install pandas, or write the rows with to_jsonl") from error
-        asked = {f"asked_{name}": value for name, value in vars(self.asked).items()}
-        return pandas.DataFrame([{**row, **asked} for row in self._rows()])
+        return pandas.DataFrame(self._table())
+
+    def to_dataset(self) -> Any:
+        """A data set of `datasets` with the columns of `to_pandas`, one row a text. Raises `MissingExtra`, an
+        `ImportError`, where it is not installed."""
+        require("datasets", "data", "to_dataset", ", or write the rows with to_jsonl")
+        return import_module("datasets").Dataset.from_list(self._table())
 
     def save_html(self, path: str | Path, show: Any = None) -> None:
         """Writes one self-contained page: the steps and proposals of the watched rows under a slider, charts, texts.
@@ -184,6 +190,10 @@ class Result:
         """The first rows as a table, which a notebook shows."""
         table = import_module("iterref.report").table(self, most=20)
         return f"<p>{escape(f'{self.sampler}, {self.asked.nfe:.4g} NFE a sample')}</p>{table}"
+
+    def _table(self) -> list[dict[str, Any]]:
+        asked = {f"asked_{name}": value for name, value in vars(self.asked).items()}
+        return [{**row, **asked} for row in self._rows()]
 
     def _rows(self) -> list[dict[str, Any]]:
         rewards, best = self.rewards.tolist(), self.best.reward.tolist()

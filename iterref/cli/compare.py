@@ -8,14 +8,15 @@ from typing import Any, BinaryIO
 import click
 
 from iterref.cli.config import configured
-from iterref.cli.options import COUNT, MODEL, constraint_of, place_of
-from iterref.cli.reading import read_budget, read_prompts, read_reward
+from iterref.cli.options import COUNT, MODEL, PROMPTS, constraint_of, place_of
+from iterref.cli.reading import Source, read_budget, read_prompts, read_reward
 from iterref.cli.refusals import refusals, resuming
 from iterref.cli.writing import FILE, expect_outputs, printing_to_stderr, write_json
 
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
+@PROMPTS
 @COUNT
 @click.option("--method", "methods", multiple=True, required=True, help="NAME:option=value,...; give it twice or more.")
 @click.option("--budget", "budgets", multiple=True, required=True, help="NFE a text, or total=CALLS; again for more.")
@@ -34,7 +35,7 @@ def compare(
     differences to the baseline, with 95 % intervals."""
     with refusals(), resuming("a comparison is made in one go: start again"):
         place, options["constraint"] = place_of(options), constraint_of(options)
-        given = read_prompts(file, count)
+        given = read_prompts(file, count, Source.of(options))
         expect_outputs(out, picture, source=given.source)
         limits = [read_budget(text) for text in budgets]
         with printing_to_stderr():

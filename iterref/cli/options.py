@@ -36,6 +36,12 @@ PLACE = together(
     click.option("--max-memory", help="Of a device map, as in 0=60GiB,1=60GiB,cpu=200GiB."),
     click.option("--dtype", default="float32", show_default=True),
 )
+PROMPTS = together(
+    click.option("--dataset", help="In place of FILE: NAME or NAME:CONFIG of the hub, or a folder."),
+    click.option("--split", help="Of the data set, as in test or test[:100].  [default: train]"),
+    click.option("--prompt", help="The field or column of the prompts.  [default: document or prompt]"),
+)
+TEXTS = together(PROMPTS, click.option("--text", help="Likewise of the texts.  [default: text or completion]"))
 COUNT = click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, instead of FILE.")
 STRUCTURE = together(
     click.option("--regex", metavar="REGEX", help="Texts (infill: regions) are what it matches, whole."),

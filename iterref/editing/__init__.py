@@ -33,7 +33,7 @@ from iterref.editing.history import History, Node
 from iterref.editing.marks import BRACKETS, Marks, read
 from iterref.editing.resume import digest, fingerprint, name_of, resumed
 from iterref.editing.session import Choice, Context, Editing
-from iterref.editing.sizes import Length
+from iterref.editing.sizes import Length, checked_length
 from iterref.editing.strength import strengthened
 from iterref.generation import blank_canvas, fitted, method_of, pose, text_model
 from iterref.models.base import MASKS, TextModel
@@ -198,6 +198,7 @@ def infill(
     and `watch` names rows whose states the trace keeps.
     """
     texts = checked_prompts(texts, "text")
+    checked_length("length", length)  # before the reward of the first texts is asked
     given = checked_options(strength=strength, sampler=sampler, budget=budget)
     model, method = text_model(checked_model(model)), method_of(given["sampler"])
     _expect_room(method if strength is None else strengthened(method, strength), given["budget"], settings)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from iterref.editing.drift import Allowing
 from iterref.models.base import MASKS, TextModel
-from iterref.rewards.algebra import as_reward
 from iterref.rewards.base import Reward
 
 Marks = tuple[str, str]
@@ -89,7 +88,8 @@ class Around(Allowing):
     text that was not marked."""
 
     def __init__(self, reward: Reward, decode: Callable[[Tensor], list[str]], frames: Sequence[Frame | None]) -> None:
-        self.reward, self.decode, self.frames = as_reward(reward), decode, frames
+        super().__init__(reward)
+        self.decode, self.frames = decode, frames
 
     def allowed(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """Those that kept the rest."""

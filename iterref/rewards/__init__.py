@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from iterref.rewards.likelihood import SelfLikelihood
     from iterref.rewards.math_answer import MathAnswer, MathAnswerAgainst
     from iterref.rewards.memory import Memory, Remembered
+    from iterref.rewards.partial import with_partial
     from iterref.rewards.perplexity import Perplexity
     from iterref.rewards.process_reward import ProcessReward
     from iterref.rewards.rouge import Rouge, RougeAgainst, report_rouge, report_rouge_rows

@@ -21,7 +21,8 @@ LANGUAGE = r"(ab?)+( [bc]+)*"
 KINDS = ["absorbing", "uniform"]
 SMALL = {  # options with which a method takes few evaluations
     "auto": dict(budget=10), "beam": dict(budget=24), "smc": dict(budget=12), "svdd": dict(budget=12),
-    "select_refine": dict(budget=80), "waste_free": dict(budget=20), "particle_gibbs": dict(budget=130),
+    "hex": dict(budget=24), "select_refine": dict(budget=80), "waste_free": dict(budget=20),
+    "particle_gibbs": dict(budget=130),
 }  # fmt: skip
 
 

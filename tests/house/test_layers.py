@@ -25,7 +25,7 @@ MOST_LINES = 350
 ORDER = [
     {"columns", "fence", "files", "interrupts", "legacy", "lines", "optional", "paired", "progress", "sources"},
     {"packaged"},
-    {"forms", "hub", "registry", "numbers"},
+    {"data_sets", "forms", "hub", "registry", "numbers"},
     {"arrays", "lazy", "strings", "philox"},
     {"prepared"},
     {"random"},
@@ -48,6 +48,7 @@ ORDER = [
     {"generation", "training"},
     {"estimation"},
     {"comparison", "editing", "engine"},
+    {"serving", "integrations"},
     {"demo"},
     {"cli"},
     {"exact"},  # for tests and benchmarks: nothing of the package imports it
@@ -61,6 +62,7 @@ OF_REWARDS = ENDS, {"rewards.base", "rewards.algebra", "rewards.memory"}
 PURE = CORE | {"arrays", "philox", "prepared", "random", "noise", "denoiser", "mtm", "particles", "potentials"}
 PURE |= {"resample", "decision", "trace"}
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
+HEAVY |= {"lm_eval", "starlette", "uvicorn"}
 # Names of types alone, under TYPE_CHECKING, and of a facade.
 TYPED = {("decoding", "run"), ("result", "samplers.base"), ("trace", "samplers.base"), ("models", "loading")}
 FACADE = {"__init__", "iterref", "models", "rewards", "samplers"}  # public names of what lies below

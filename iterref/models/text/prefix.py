@@ -30,6 +30,8 @@ class PrefixModel(TokenizedModel):
     says that the model's texts begin with the codec's start token.
     """
 
+    continues = True
+
     def __init__(
         self, denoiser: Denoiser, length: int, codec: Codec | None, framed: bool = True,
         device: torch.device | str = "cpu",
