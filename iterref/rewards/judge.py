@@ -94,3 +94,4 @@ class Judge(Served):
 
 
 REWARD = Judge
+TRUSTED = True  # asks an address

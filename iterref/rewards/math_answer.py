@@ -123,3 +123,4 @@ class MathAnswerAgainst(TextComposable):
 
 
 REWARD = MathAnswer
+TRUSTED = True  # starts a process of its own

@@ -162,3 +162,4 @@ def read_tests(entry: Any, entry_point: Any, where: str) -> list[dict[str, Any]]
 
 
 REWARD = UnitTests
+TRUSTED = True  # runs programs
