@@ -50,12 +50,13 @@ rewards: $(BIN)/.dev
 	$(BIN)/python -m benchmarks.rewards.prose --data $(DATA) --work out/rewards --out iterref/rewards/weights/prose
 	$(BIN)/python -m benchmarks.rewards.acceptability --data $(DATA) --work out/rewards --out benchmarks/rewards/weights --test
 
-# The bundled models of the benchmarks: tiny-books (over an hour of one core, from DATA), digits and Sudoku (minutes).
+# The bundled models of the benchmarks: tiny-books (over an hour of one core, from DATA), digits, Sudoku and sums (minutes).
 models: $(BIN)/.dev
 	$(BIN)/python -m benchmarks.models.tiny_books --data $(DATA) --work out/tiny-books --out iterref/models/weights \
 		--uniform-out benchmarks/models/weights
 	$(BIN)/python -m benchmarks.models.train_digits --out benchmarks
 	$(BIN)/python -m benchmarks.models.train_sudoku --out iterref/demo/weights
+	$(BIN)/python -m benchmarks.models.tiny_arith --work out/tiny-arith --out benchmarks/models/weights/tiny-arith
 
 # Tables and pictures of the benchmark tasks from their CSV files; nothing is run.
 results: $(BIN)/.run

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from iterref.adaptive import refine_hardest, select_sampler
     from iterref.budget import Budget, Cost, fit_budget
     from iterref.comparison import Comparison, compare
+    from iterref.data_sets import read_dataset
     from iterref.denoiser import Denoiser
     from iterref.drafts import OwnDrafts
     from iterref.editing import edit, infill, refine
@@ -54,6 +55,7 @@ __all__ = [
     "infill",
     "load",
     "models",
+    "read_dataset",
     "refine",
     "refine_hardest",
     "reward_from_string",

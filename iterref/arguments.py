@@ -18,8 +18,10 @@ from torch import Tensor
 
 from iterref.budget import Budget, BudgetLike
 from iterref.columns import brief, read_column, shown
+from iterref.constraint.expressions import compiled
+from iterref.constraint.patterns import Pattern, pattern_of
 from iterref.drafts import Drafts, pools_in
-from iterref.models.base import Text
+from iterref.models.base import Chat, Text
 from iterref.numbers import entries, flag, number, whole_number, whole_numbers
 from iterref.random import Rng
 from iterref.rewards.algebra import weighted
@@ -43,6 +45,14 @@ def checked_prompts(prompts: Iterable[str], what: str = "prompt") -> list[str]:
     if not entries:
         raise ValueError(f"there are no {what}s: pass at least one")
     return [_text(entry, f"{what} {row}") for row, entry in enumerate(entries)]
+
+
+def expect_template(prompts: Sequence[str], model: Any) -> None:
+    """Raises `ValueError` for a conversation of several messages where a model has no chat template, naming the row."""
+    for row, prompt in enumerate(prompts):
+        if isinstance(prompt, Chat) and len(prompt.messages) > 1 and not getattr(model, "chat", False):
+            told = f"prompt {row} is a conversation of {len(prompt.messages)} messages"
+            raise ValueError(f"{told}, and this model has no chat template: pass one text")
 
 
 def checked_reward(
@@ -147,9 +157,25 @@ def checked_forbidden(name: str, value: Any) -> list[int]:
     return found
 
 
+def checked_constraint(name: str, value: Any) -> Pattern | list[Pattern] | None:
+    """A pattern, a list of them, or None. Raises `TypeError` or `ValueError` for what is none, or has no text."""
+    if value is None:
+        return None
+    if isinstance(value, list | tuple):
+        return [_pattern(one) for one in value]
+    return _pattern(value)
+
+
 def checked_watch(name: str, value: Any) -> list[int]:
     """Row numbers."""
     return whole_numbers(name, value, "list the rows whose states are kept, as in watch=[0, 1]")
+
+
+def _pattern(value: Any) -> Pattern:
+    """A pattern that compiles."""
+    found = pattern_of(value)
+    compiled(found.regex)
+    return found
 
 
 def _number(name: str, value: Any) -> float | None:
@@ -182,7 +208,7 @@ def _text(value: Any, where: str) -> str:
         hints: list[tuple[Any, str]] = [
             (bytes, "decode it, as in .decode('utf-8')"),
             (Path, "pass what the file holds, as in .read_text('utf-8')"),
-            ((Mapping, list, tuple), "pass one string a prompt (of a chat, the user's message)"),
+            ((Mapping, list, tuple), "pass one string a prompt (a conversation is an `iterref.models.Chat`)"),
             (object, "it is missing: fill it in, or leave the row out" if missing else "pass a string"),
         ]
         raise TypeError(f"{where} is {shown(value)}: {next(hint for kind, hint in hints if isinstance(value, kind))}")
@@ -193,7 +219,7 @@ def _text(value: Any, where: str) -> str:
             f"{where} has half of a surrogate pair at character {error.start}, which no text has: take it out, as in "
             ".encode('utf-8', 'ignore').decode()"
         ) from None
-    return value if isinstance(value, Text) else str(value)  # a text carries its tokens; numpy has strings of its own
+    return value if isinstance(value, Text | Chat) else str(value)  # these carry more; numpy has strings of its own
 
 
 # By the names that `generate`, `edit` and the steps of a session share.
@@ -204,6 +230,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "budget": checked_budget,
     "sampler": checked_sampler,
     "forbidden": checked_forbidden,
+    "constraint": checked_constraint,
     "watch": checked_watch,
     "progress": flag,
     "start": _start,

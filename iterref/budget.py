@@ -183,12 +183,37 @@ def fit_budget(sampler: S, budget: BudgetLike) -> S:
     Methods then compete at equal cost. Raises `ValueError` where not even one run fits, saying what one costs.
     """
     limit = budget_of(budget)
-    fitted = sampler.spend(limit)
-    cost = fitted.cost()
+    spent = sampler.spend(limit)
+    cost = spent.cost()
     if not limit.allows(cost):
         deep = f" at a depth of {cost.depth:g}" if cost.depth > limit.depth else ""
         raise ValueError(
             f"the budget of {limit} is too small for one run of {sampler.name}, which takes at least "
             f"{cost.nfe:g} NFE + {cost.reward_calls:g} reward calls{deep}: raise the budget or lower the method's steps"
         )
-    return cast(S, fitted)
+    return cast(S, spent)
+
+
+def fitted(method: S, budget: BudgetLike | None, pool: Cost, passes: int = 1) -> S:
+    """The method with the options that spend what a pool of drafts leaves of the budget, a sample.
+
+    A sequence of the method takes `passes` NFE (the pool's are counted as what they took).
+
+    Raises `ValueError` where the pool leaves no room for one run.
+    """
+    if budget is None:
+        return method
+    limit = budget_of(budget)
+    if not pool.nfe:
+        return fit_budget(method, limit.per(passes))
+    try:
+        left = limit.less(pool)
+    except ValueError:
+        raise ValueError(
+            f"the budget of {limit} leaves no room after the {pool.nfe:g} NFE of the drafts: raise the "
+            "budget, or draw fewer drafts in fewer steps"
+        ) from None
+    try:
+        return fit_budget(method, left.per(passes))
+    except ValueError as error:
+        raise ValueError(f"after the {pool.nfe:g} NFE of the drafts, {error}") from None

@@ -21,16 +21,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from iterref.arguments import checked_model, checked_prompts, checked_reward, checked_rows
-from iterref.budget import BudgetLike, budget_of
+from iterref.arguments import checked_model, checked_options, checked_prompts, checked_reward, checked_rows
+from iterref.budget import BudgetLike, budget_of, fitted
 from iterref.columns import read_columns
 from iterref.drafts import Drafts, OwnDrafts, Pooled, pools_in
-from iterref.generation import begun, draw_drafts, fitted, generate, text_model, token_reward, unrewarded
+from iterref.generation import begun, draw_drafts, generate, text_model, token_reward, unrewarded
 from iterref.models.base import TextModel
 from iterref.paired import Mean, difference, interval
 from iterref.progress import Bar
 from iterref.result import Result
-from iterref.rewards.algebra import leaves, replaced
+from iterref.rewards.mixtures import leaves, replaced
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
 
@@ -167,6 +167,7 @@ def compare(
     rows: Sequence[int] | None = None,
     temperature: float = 1.0,
     forbidden: Sequence[int] = (),
+    constraint: Any = None,
     start: Literal["drafts"] | None = None,
     max_rows: int | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
@@ -193,7 +194,9 @@ def compare(
     for seed in chosen:
         identities = checked_rows(seed, rows, (), len(prompts))
     model = text_model(checked_model(model))
-    drawing: dict[str, Any] = {"temperature": temperature, "forbidden": forbidden, "max_rows": max_rows}
+    drawing: dict[str, Any] = checked_options(
+        temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows
+    )
     for each in leaves(asked):
         if not isinstance(each, Pooled):
             token_reward(each, model, prompts, columns, identities)  # refuses one that needs a column that is not there

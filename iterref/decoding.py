@@ -12,9 +12,9 @@
 
 What drawing k tokens apart costs is KL(joint || product of marginals) = sum H - H(joint) <= sum H - max H. Under the
 bound an easy text is done early and is not evaluated again; the last step reveals what is left. `block_length` tokens
-at a time is LLaDA's semi-autoregressive decoding: free positions are cut into blocks from the left, and a later one
-opens when the earlier ones are revealed, or in the same step where k asks for more than is left of them ("bounded"
-never does).
+at a time is LLaDA's semi-autoregressive decoding: free positions are cut into blocks from the left (into the network's
+own where it was trained in blocks of that length, the first of which a prompt may begin), and a later one opens when
+the earlier ones are revealed, or in the same step where k asks for more than is left of them ("bounded" never does).
 
 Where one token is revealed at a time, every order but "confidence" samples the model itself, since the choice does not
 look at what was drawn. "confidence" samples a sharper distribution, and several tokens at once are drawn from a product
@@ -131,9 +131,10 @@ class Decoder:
         masked = run.noise.mask is not None
         if masked and self.order in BLIND:
             falls = self._falling(run, where, where.double(), t, u, rng)
-            return run.draw(x_t, t, falls, 1, rng.fork("draw"))[0][0]
+            x_0 = run.draw(x_t, t, run.asked(where, falls), 1, rng.fork("draw"))[0][0]
+            return torch.where(falls, x_0, x_t)
         if masked:
-            where = self._within_reach(run, where, u)
+            where = run.asked(where, self._within_reach(run, where, u))
         x_0, sure = run.draw(x_t, t, where, 1, rng.fork("draw"), self.confidence)
         return self.reveal(run, x_t, x_0[0], sure[0], t, u, rng)
 
@@ -163,7 +164,7 @@ class Decoder:
             a_t, a_u = float(run.noise.a(t)), float(run.noise.a(u))
             falls = torch.full(where.shape, (a_u - a_t) / (1 - a_t), dtype=torch.float64, device=where.device)
             return where & rng.fork("reveal").bernoulli(torch.where(where, falls, 0.0))
-        block = blocks(run.free, self.block_length)
+        block = run.blocks(self.block_length)
         if self.order == "bounded":
             return bounded(foremost(where, block), -sure, self.bound)
         if self.order == "random":
@@ -176,7 +177,7 @@ class Decoder:
         """Those of (R, L) `where` that a step to u may reveal, whatever the distributions say."""
         if u == 0:
             return where
-        block = blocks(run.free, self.block_length)
+        block = run.blocks(self.block_length)
         if self.order == "bounded":
             return foremost(where, block)
         return reached(where, block, number_to_reveal(run, where, u))

@@ -26,9 +26,10 @@ from iterref.particles import pick
 from iterref.problem import Problem
 from iterref.progress import Bar, told_nfe
 from iterref.random import Rng
-from iterref.rewards.algebra import TextComposable, leaves
+from iterref.rewards.algebra import TextComposable
 from iterref.rewards.base import RewardError
 from iterref.rewards.consensus import Consensus
+from iterref.rewards.mixtures import leaves
 from iterref.rewards.rouge import Kind
 from iterref.run import Run
 

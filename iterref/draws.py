@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from iterref.constraint.canvas import Constraint, Reading
 from iterref.decoding import Confidence, confidence
 from iterref.evaluation import rearranged
 from iterref.random import Rng, Undrawable
@@ -27,11 +28,16 @@ class Draws:
 
     `samples` (now, R, L) are the first draws, `x_t` outside `where`; `sure` (now, R, L) float64 says how confident
     `score` is of each token, 0 outside; `modes` (R, L) are the likeliest tokens, on request. Up to `later` further
-    draws can be asked for (`of`).
+    draws can be asked for (`of`). Under a `constraint` of the R sequences a draw of one is joint, and a text of the
+    language; the tokens `allowed` (V,) may be written where the distributions have rounded them away.
     """
 
-    def __init__(self, x_t: Tensor, where: Tensor, rng: Rng, score: Confidence, now: int, later: int = 0) -> None:
+    def __init__(
+        self, x_t: Tensor, where: Tensor, rng: Rng, score: Confidence, now: int, later: int = 0,
+        constraint: Constraint | None = None, allowed: Tensor | None = None,
+    ) -> None:  # fmt: skip
         self.x_t, self.where, self.rng, self.score, self.now, self.later = x_t, where, rng, score, now, later
+        self.constraint, self.allowed = constraint, allowed
         self.modes, self._held, self._logs = x_t, list[tuple[Tensor, Tensor]](), False
         self.samples, self.sure = self._blank(x_t, now)
         self._further: tuple[Tensor, Tensor] | None = None
@@ -50,7 +56,8 @@ class Draws:
             here = self.where[i].nonzero(as_tuple=True)
             at = i[here[0]], here[1]
             if modes:
-                self.modes[at] = likeliest(p)
+                reading = self._reading(p, i)
+                self.modes[at] = likeliest(p) if reading is None else reading.modes()
             if not count:
                 continue
             for into, made in zip((self.samples, self.sure), drawn := self._drawn(p, i, count, 0), strict=True):
@@ -84,7 +91,10 @@ class Draws:
 
     def _drawn(self, p: Tensor, sequences: Tensor, n: int, first: Tensor | int) -> tuple[Tensor, Tensor]:
         """Draws (n, M) of sequences (K,) from their distributions (M, V), and how sure they are."""
-        where = self.where[sequences]
+        where, reading = self.where[sequences], self._reading(p, sequences)
+        if reading is not None:
+            score = None if self.score is confidence else self.score
+            return reading.draw(self.rng.take(sequences), n, first, score)
         try:
             drawn = self.rng.take(sequences).categorical(p, where, n, log=self._logs, first=first)
         except Undrawable as error:
@@ -95,6 +105,13 @@ class Draws:
         else:  # of the drawn tokens alone
             value = confidence(p, drawn).log()
         return drawn, value.to(self.sure.dtype)
+
+    def _reading(self, p: Tensor, sequences: Tensor) -> Reading | None:
+        """Distributions (M, V) of sequences (K,) as the constraint reads them, None without one."""
+        if self.constraint is None:
+            return None
+        x, where = self.x_t[sequences], self.where[sequences]
+        return Reading(self.constraint.take(sequences), p, x, where, self._logs, self.allowed)
 
     @staticmethod
     def _blank(x: Tensor, n: int) -> tuple[Tensor, Tensor]:

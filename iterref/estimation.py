@@ -4,9 +4,9 @@
     a call   measured with three quarters of the positions open and with one: a + b open, in bytes and in seconds
     a run    bytes = weights + prompts + candidates + remembered distributions + largest call;  seconds = sum of calls
 
-The reward is called once, for its time; its memory is not counted. Where networks are larger than the draws from them,
-bytes are right within 25 %; for tiny ones, where steps reveal few positions, and where sequences that are alike are
-evaluated once, they are up to 2x off, as seconds are.
+The reward is called once, for its time; its own memory is not counted, what a run remembers of its answers is, by
+itself. Where networks are larger than the draws from them, bytes are right within 25 %; for tiny ones, where steps
+reveal few positions, and where sequences that are alike are evaluated once, they are up to 2x off, as seconds are.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ from weakref import finalize
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 from iterref.arguments import checked_model, checked_prompts, checked_reward
-from iterref.budget import Budget, Cost, fit_budget
+from iterref.budget import Budget, Cost, fit_budget, fitted
 from iterref.columns import read_columns
 from iterref.denoiser import Denoiser
 from iterref.drafts import Drafts, OwnDrafts, pools_in
 from iterref.evaluation import KEEP
 from iterref.fence import fenced
-from iterref.generation import begun, fitted, method_of, text_model, token_reward, unrewarded
+from iterref.generation import begun, method_of, text_model, token_reward, unrewarded
 from iterref.noise import absorbing, uniform
 from iterref.numbers import whole_number
 from iterref.problem import Problem
 from iterref.random import Rng
-from iterref.rewards.algebra import replaced
 from iterref.rewards.consensus import Consensus
+from iterref.rewards.memory import ENTRIES, ENTRY
+from iterref.rewards.mixtures import replaced
+from iterref.rewards.partial import PartialOfTokens
 from iterref.run import Run, most_rows
 from iterref.samplers.base import Sampler
 from iterref.samplers.best_of_n import BestOfN
@@ -54,7 +56,8 @@ PROMPTS, TOKENS, DEEPEST = 4, 64, 256  # of the run that counts calls; of a deep
 class Estimate:
     """What a run of `sampler` on `rows` prompts takes, where one call of the denoiser holds `max_rows` sequences.
     `cost` is a sample's NFE and reward calls, `seconds` the time of the whole run; `weights` are the bytes of the
-    model, `bytes_at(rows, max_rows)` those of the tensors that a run has alive at once besides."""
+    model, `bytes_at(rows, max_rows)` those of the tensors that a run has alive at once besides, and `remembered` those
+    of the rewards that it may come to remember."""
 
     sampler: Sampler
     rows: int
@@ -69,11 +72,17 @@ class Estimate:
         """The most that is alive at once, besides the weights."""
         return round(self.bytes_at(self.rows, self.max_rows))
 
+    @property
+    def remembered(self) -> int:
+        """The most that remembered rewards take: an entry a call, where no two texts are equal, up to the limit."""
+        return round(ENTRY * min(ENTRIES, self.rows * self.cost.reward_calls))
+
     def __str__(self) -> str:
         return (
             f"{self.sampler} on {self.rows} prompts: {self.cost.nfe:.4g} NFE and {self.cost.reward_calls:.4g} reward "
             f"calls a sample, about {self.seconds:.2g} s; {self.bytes / 1e6:.3g} MB at the most, beside "
-            f"{self.weights / 1e6:.3g} MB of weights, in calls of {self.max_rows} sequences"
+            f"{self.weights / 1e6:.3g} MB of weights and {self.remembered / 1e6:.3g} MB of remembered rewards, in "
+            f"calls of {self.max_rows} sequences"
         )
 
 
@@ -194,7 +203,8 @@ class Counting(Denoiser):
         self.has_leave_one_out = real.has_leave_one_out
         self.calls, self.scored = list[tuple[float, ...]](), 0.0
         canvas = problem.canvas[index] % (TOKENS - 1)  # no mask among them
-        self.problem = Problem(self, self._reward, canvas, problem.may_change[index], problem.alpha)
+        reward = PartialOfTokens(self._reward, lambda tokens, masked, rows: self._reward(tokens, rows))
+        self.problem = Problem(self, reward, canvas, problem.may_change[index], problem.alpha)
 
     def run(self, method: Sampler, started: bool) -> float:
         """Runs the method, or a shallower one where it is deep; returns how much longer it is than what was run."""
@@ -236,10 +246,19 @@ def spread(problem: Problem, count: int) -> Tensor:
 def network_weights(thing: Any, depth: int = 2) -> Iterator[Tensor]:
     """The weights of the networks that an object holds, or that the objects within it do."""
     if isinstance(thing, nn.Module):
-        yield from (weight for weight in thing.state_dict().values() if not weight.is_meta)
+        for weight in thing.state_dict().values():
+            yield from (part for part in parts_of(weight) if not part.is_meta)
     elif depth and hasattr(thing, "__dict__"):
         for _, part in sorted(vars(thing).items()):
             yield from network_weights(part, depth - 1)
+
+
+def parts_of(weight: Tensor) -> list[Tensor]:
+    """The tensors that a quantised one is made of, or the one itself."""
+    if not is_traceable_wrapper_subclass(weight):
+        return [weight]
+    names, _ = weight.__tensor_flatten__()
+    return [part for name in names for part in parts_of(getattr(weight, name))]
 
 
 class Footprint(TorchDispatchMode):
@@ -256,7 +275,8 @@ class Footprint(TorchDispatchMode):
         if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite):
             with self:  # in inference mode these come whole: take them apart, so that their parts are seen
                 return func.decompose(*args, **kwargs)
-        known = {id(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        given = [part for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) for part in parts_of(x)]
+        known = {id(x.untyped_storage()) for x in given}
         out = func(*args, **kwargs)
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.device.type == "cpu":

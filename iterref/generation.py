@@ -25,10 +25,13 @@ from iterref.arguments import (
     checked_prompts,
     checked_reward,
     checked_rows,
+    expect_template,
     whole_number,
-)
-from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
+)  # fmt: skip
+from iterref.budget import BudgetLike, Cost, fitted
 from iterref.columns import read_columns
+from iterref.constraint.canvas import Constraint
+from iterref.constraint.texts import of_texts
 from iterref.denoiser import Denoiser
 from iterref.drafts import (
     Drafts,
@@ -43,11 +46,12 @@ from iterref.drafts import (
     tempered,
 )  # fmt: skip
 from iterref.fence import fenced
+from iterref.lengths import answer_lengths, at_least, blank_canvas
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
-from iterref.rewards.algebra import replaced
 from iterref.rewards.base import Reward, RewardError
+from iterref.rewards.mixtures import replaced
 from iterref.rewards.text import TextReward, bind_reward, text_ids
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
@@ -72,11 +76,13 @@ def generate(
     rows: Sequence[int] | Tensor | None = None,
     temperature: float = 1.0,
     forbidden: Sequence[int] = (),
+    constraint: Any = None,
     start: Literal["drafts"] | None = None,
     max_rows: int | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
     num_return_sequences: int = 1,
     max_new_tokens: int | None = None,
+    min_new_tokens: int = 0,
     watch: Sequence[int] | None = None,
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
@@ -98,9 +104,12 @@ def generate(
     A row's text depends on (seed, its identity in `rows`, its prompt and columns) alone; identities are 0 .. B - 1
     unless given. `num_return_sequences` texts a prompt stand side by side in the result, each with a random stream of
     its own; the first is the one that a single text would be. `max_new_tokens` are the most tokens of an answer, for
-    models that write answers of any length. `temperature` sharpens the model below 1. `forbidden` lists tokens that are
-    never written, `start="drafts"` refines, with all the NFE that the pool leaves, the draft that agrees most with the
-    others, in place of a draft of the method's own. `columns` holds further arguments of the reward, one entry a prompt
+    models that write answers of any length, `min_new_tokens` the fewest: no end stands before (`iterref.lengths`);
+    the result's `lengths` count them. `temperature` sharpens the model below 1. `forbidden` lists tokens that are
+    never written. `constraint` is what every text must be: a regular expression, a JSON schema as a dictionary, a
+    pattern of `iterref.constraint`, or a list with one a prompt (docs/structure.md). `start="drafts"` refines, with all
+    the NFE that the pool leaves, the draft that agrees most with the others, in place of a draft of the method's own.
+    `columns` holds further arguments of the reward, one entry a prompt
     each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the trace keeps (the first
     8 of a run of up to 2,048 positions unless given), and `callback`
     is called with a `Progress` after every step. `log_likelihood` has the model's own log-likelihood of the texts
@@ -119,8 +128,9 @@ def generate(
         model = text_model(model).with_length(size)
     identities = checked_rows(seed, rows, () if watch is None else watch, batch)
     options = checked_options(
-        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
-    )
+        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows,
+        progress=progress,
+    )  # fmt: skip
     given = checked_options(sampler=sampler, budget=budget, start=start, watch=watch or (), callback=callback)
     copies = whole_number("num_return_sequences", num_return_sequences, "pass how many texts a prompt is to have")
     if copies < 1:
@@ -128,7 +138,8 @@ def generate(
     method = method_of(given["sampler"])
     method, pool = begun(method, asked, start)
     unfitted, method = method, fitted(method, given["budget"], pool)
-    posed = pose(model, prompts, asked, columns, identities, **options)
+    fewest = whole_number("min_new_tokens", min_new_tokens, "pass how many tokens an answer has at the least")
+    posed = pose(model, prompts, asked, columns, identities, min_new_tokens=fewest, **options)
     texts, judged = posed.pools[0].best() if start else (None, Cost())
     passes = posed.problem.denoiser.passes
     if passes > 1:
@@ -143,9 +154,9 @@ def generate(
             log_likelihood=log_likelihood,
         )  # fmt: skip
     except (RewardError, Interrupted) as error:
-        error.partial = _charged(_with_drafts(error.partial, posed, copies), posed.pools, judged, copies)
+        error.partial = _completed(_with_drafts(error.partial, posed, copies), posed, judged, copies)
         raise
-    return _charged(result, posed.pools, judged, copies)
+    return _completed(result, posed, judged, copies)
 
 
 @dataclass(frozen=True)
@@ -166,15 +177,18 @@ class Posed:
 def pose(
     model: TextModel | str | Path | None, prompts: Sequence[str], reward: Callable[..., Any],
     columns: Mapping[str, Sequence[Any]], identities: Tensor, *, seed: int, temperature: float, progress: bool,
-    **options: Any,
+    min_new_tokens: int = 0, constraint: Any = None, **options: Any,
 ) -> Posed:  # fmt: skip
     """The problem of B checked prompts, with everything that `generate` takes; a pool is drawn where the reward or a
     part of it is an `OwnDrafts`, after everything that can be refused without it. `options` are those of `Problem`."""
     model = text_model(model)
     if pools_in(reward) and getattr(model, "draws_images", False):
         raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
+    expect_template(prompts, model)
     denoiser, canvas, free = model.prepare(prompts)
-    problem = asked_problem(tempered(denoiser, temperature), canvas, free, **options)
+    denoiser = at_least(denoiser, free, model, min_new_tokens)
+    bound = constrained(constraint, model, canvas)
+    problem = asked_problem(tempered(denoiser, temperature), canvas, free, constraint=bound, **options)
     token_reward(reward, model, prompts, columns, identities)  # refuses before a pool is drawn
     pools: dict[Pooled, Drafts] = {}
     for pool in pools_in(reward):
@@ -203,6 +217,7 @@ def draw_drafts(
     rows: Sequence[int] | Tensor | None = None,
     temperature: float = 1.0,
     forbidden: Sequence[int] = (),
+    constraint: Any = None,
     max_rows: int | None = None,
     progress: bool = False,
 ) -> Drafts:
@@ -212,7 +227,7 @@ def draw_drafts(
     """
     prompts = checked_prompts(prompts)
     identities = checked_rows(seed, rows, (), len(prompts))
-    given = checked_options(temperature=temperature, forbidden=forbidden, max_rows=max_rows)
+    given = checked_options(temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows)
     model = text_model(checked_model(model))
     if drafts.temperature is not None:
         given["temperature"] = drafts.temperature
@@ -221,10 +236,18 @@ def draw_drafts(
 
 
 @fenced(torch.device("cpu"))
-def unrewarded(model: TextModel, prompts: Sequence[str], temperature: float = 1.0, **options: Any) -> Problem:
+def unrewarded(
+    model: TextModel, prompts: Sequence[str], temperature: float = 1.0, constraint: Any = None, **options: Any
+) -> Problem:
     """The problem of B checked prompts without a reward; `options` are those of `Problem`."""
     denoiser, canvas, free = model.prepare(prompts)
-    return asked_problem(tempered(denoiser, temperature), canvas, free, **options)
+    bound = constrained(constraint, model, canvas)
+    return asked_problem(tempered(denoiser, temperature), canvas, free, constraint=bound, **options)
+
+
+def constrained(constraint: Any, model: TextModel, canvas: Tensor) -> Constraint | None:
+    """A checked constraint of a model's canvases (B, L), None for none."""
+    return None if constraint is None else of_texts(constraint, model, canvas)
 
 
 def asked_problem(
@@ -233,31 +256,6 @@ def asked_problem(
     """A problem whose reward is still to come, and which finds its alpha in the run unless one is given."""
     given = ALPHA if alpha is None else alpha
     return Problem(denoiser, no_reward, canvas, free, given, finds_alpha=alpha is None, **options)
-
-
-def fitted(method: Sampler, budget: BudgetLike | None, pool: Cost, passes: int = 1) -> Sampler:
-    """The method with the options that spend what a pool of drafts leaves of the budget, a sample.
-
-    A sequence of the method takes `passes` NFE (the pool's are counted as what they took).
-
-    Raises `ValueError` where the pool leaves no room for one run.
-    """
-    if budget is None:
-        return method
-    limit = budget_of(budget)
-    if not pool.nfe:
-        return fit_budget(method, limit.per(passes))
-    try:
-        left = limit.less(pool)
-    except ValueError:
-        raise ValueError(
-            f"the budget of {limit} leaves no room after the {pool.nfe:g} NFE of the drafts: raise the "
-            "budget, or draw fewer drafts in fewer steps"
-        ) from None
-    try:
-        return fit_budget(method, left.per(passes))
-    except ValueError as error:
-        raise ValueError(f"after the {pool.nfe:g} NFE of the drafts, {error}") from None
 
 
 def text_model(model: TextModel | str | Path | None) -> TextModel:
@@ -306,14 +304,17 @@ def _with_drafts(result: Result, posed: Posed, copies: int) -> Result:
     return replace(result, tokens=tokens, texts=posed.model.decode(tokens))
 
 
-def _charged(result: Result, pools: Sequence[Drafts], judged: Cost, copies: int) -> Result:
-    """The result with the cost of the pools added, and of judging drafts, which the copies of a prompt share."""
-    for pool in pools:
+@fenced(torch.device("cpu"))
+def _completed(result: Result, posed: Posed, judged: Cost, copies: int) -> Result:
+    """The result with the lengths of its answers, the cost of the pools added, and of judging drafts, which the copies
+    of a prompt share."""
+    for pool in posed.pools:
         parts = {name: seconds + pool.parts.get(name, 0.0) for name, seconds in result.parts.items()}
         cost, asked = result.cost + pool.cost.shared(copies), result.asked + pool.asked.shared(copies)
         result = replace(result, cost=cost, asked=asked, seconds=result.seconds + pool.seconds, parts=parts)
-    judged = judged.shared(copies)
-    return replace(result, cost=result.cost + judged, asked=result.asked + judged)
+    judged, free = judged.shared(copies), posed.problem.repeated(copies).may_change
+    long = answer_lengths(posed.model, result.tokens, free)
+    return replace(result, cost=result.cost + judged, asked=result.asked + judged, lengths=long)
 
 
 def token_reward(
@@ -327,11 +328,3 @@ def token_reward(
 
     as_text = partial(TextReward, decode=model.decode, prompts=prompts, columns=columns, identities=identities, ids=ids)
     return bind_reward(reward, as_text, identities)
-
-
-def blank_canvas(model: TextModel) -> Tensor | None:
-    """The canvas of the empty text (L,), which shows what ends and fills a canvas; None where the model refuses it."""
-    try:
-        return model.encode([""])[0]
-    except ValueError:
-        return None

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from logging import ERROR, getLogger
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from iterref import packaged
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
 STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state)")  # of a training run, and no weights
+# What torchao, which transformers imports where it is installed, says of kernels that this machine has no use for.
+AT_IMPORT = ("torchao", "torch.utils._pytree")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -184,21 +187,27 @@ def first_line(error: BaseException) -> str:
 def quiet() -> Iterator[None]:
     """Holds back the reports, progress bars and warnings of `transformers` and `accelerate` while a checkpoint is read;
     what matters is raised."""
-    from logging import ERROR, getLogger
-
     from transformers.utils import logging
 
-    logs = [(log, log.level) for log in (logging.get_logger("transformers"), getLogger("accelerate"))]
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with catch_warnings():
+        with catch_warnings(), hushed("transformers", "accelerate", *AT_IMPORT):
             simplefilter("ignore")
-            for log, _ in logs:
-                log.setLevel(ERROR)
             yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def hushed(*names: str) -> Iterator[None]:
+    """Holds back what loggers say below an error; those that speak at the import of torchao unless named."""
+    logs = [(log, log.level) for log in map(getLogger, names or AT_IMPORT)]
+    for log, _ in logs:
+        log.setLevel(ERROR)
+    try:
+        yield
     finally:
         for log, level in logs:
             log.setLevel(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -11,6 +11,7 @@ on orders; Besag (1975), The Statistician 24, on pseudo-likelihood.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -57,6 +58,25 @@ def weighed(typical: Tensor, log_p: Tensor) -> Tensor:
     return typical.clamp_max(0) + TIE * log_p
 
 
+def contexts(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """The distributions by which texts (R, L) are judged: of one group at a time, log p(x^i | context) (M, V) and the
+    cells (R, L) that it is of, as `log_likelihood` adds them up.
+
+    A free position that holds the mask is judged by none and shown to none: what stands there is left open.
+    """
+    if run.noise.mask is None:
+        yield run.conditionals(x, run.free), run.free
+        return
+    known = run.free & (x != run.noise.mask)
+    place = (known.cumsum(1) - 1 + offset) % evaluations
+    group = torch.tensor(interleaved(evaluations), device=x.device)[place].where(known, -1)
+    count = run.free.sum(1).clamp_min(1)
+    for k in range(evaluations):
+        here, hidden = group == k, (group >= k) | (run.free & ~known)
+        t = run.noise.schedule.time(1 - hidden.sum(1).double() / count)
+        yield run.predict(torch.where(hidden, run.noise.mask, x), t, here), here
+
+
 def _sums(run: Run, x: Tensor, evaluations: int, offset: int) -> tuple[Tensor, Tensor]:
     """The log-probabilities of own tokens and the negative entropies, summed over the free positions, (R,) each."""
 
@@ -68,17 +88,9 @@ def _sums(run: Run, x: Tensor, evaluations: int, offset: int) -> tuple[Tensor, T
             cells[1, where] = negentropy(log_p, own[None])[0]
         return cells.cumsum(-1)[..., -1]  # in one order, whatever else is in the batch
 
-    if run.noise.mask is None:
-        log_p, negative_entropy = added(run.conditionals(x, run.free), run.free)
-        return log_p, negative_entropy
-    place = (run.free.cumsum(1) - 1 + offset) % evaluations
-    group = torch.tensor(interleaved(evaluations), device=x.device)[place].where(run.free, -1)
-    count = run.free.sum(1).clamp_min(1)
     total = torch.zeros(2, len(x), dtype=torch.float64, device=x.device)
-    for k in range(evaluations):
-        here, hidden = group == k, group >= k
-        t = run.noise.schedule.time(1 - hidden.sum(1).double() / count)
-        total += added(run.predict(torch.where(hidden, run.noise.mask, x), t, here), here)
+    for log_p, where in contexts(run, x, evaluations, offset):
+        total += added(log_p, where)
     return total[0], total[1]
 
 

@@ -19,12 +19,15 @@ import torch
 
 from iterref import registry
 from iterref.fence import fenced
-from iterref.hub import device_of, fetched, precision, read_json
+from iterref.hub import device_of, fetched, hushed, precision, read_json
 from iterref.models import instances
+from iterref.models.adapter import CONFIG as ADAPTER
+from iterref.models.adapter import adapter_in
 from iterref.models.base import TextModel
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap
 from iterref.models.family import Family
+from iterref.models.quantized import expect_scheme, usual
 from iterref.models.text.codec import Codec
 from iterref.numbers import flag, whole_number
 from iterref.padding import compile_static
@@ -49,6 +52,8 @@ def load(
     compile: bool | Literal["static"] = False,
     family: str | None = None,
     lossy: bool = False,
+    base: str | Path | None = None,
+    quantize: str | None = None,
     **options: Any,
 ) -> TextModel:
     """The text model in a folder, of a hub name, or a bundled one (`iterref ls models`): "tiny-news" (None too) ...
@@ -61,11 +66,15 @@ def load(
     `device_map` ("auto", or {part: place}) spreads a network of `transformers` over several, the host and the disk, of
     which `max_memory` says how much weights may take and `offload_folder` keeps what cannot be read from the
     checkpoint's own files (`iterref.models.device_map`). `dtype` is the precision of the weights: "float32" (unless
-    given), "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the network at first
-    use, which takes a minute and pays in long runs; "static" does so for a few sizes of calls, up to which they are
-    padded (`iterref.padding`), and records CUDA graphs on a GPU. `family` ("mdlm", "masked_lm", ...) says what a
-    checkpoint is where its config.json does not. A text that the tokenizer cannot give back is refused, unless
-    `lossy`. `options` are the family's own (`chat=False`, `label=` of UDLM, `guidance=` of images: docs/models.md).
+    given; under int4 "bfloat16"), "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch
+    compile the network at first use, which takes a minute and pays in long runs; "static" does so for a few sizes of
+    calls, up to which they are padded (`iterref.padding`), and records CUDA graphs on a GPU. `family` ("mdlm",
+    "masked_lm", ...) says what a checkpoint is where its config.json does not. A text that the tokenizer cannot give
+    back is refused, unless
+    `lossy`. A folder or hub name that holds an adapter of PEFT is merged into its `base`, the model that its
+    adapter_config.json names unless given (`iterref.models.adapter`). `quantize` ("int8", "int4") holds the matrices of
+    the network in 8 or 4 bits a weight (`iterref.models.quantized`). `options` are the family's own (`chat=False`,
+    `label=` of UDLM, `guidance=` of images: docs/models.md).
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
     """
@@ -73,19 +82,23 @@ def load(
     if length is not None and length < 1:
         raise ValueError(f"a canvas needs at least one position, got length={length}")
     lossy = flag("lossy", lossy)
+    expect_scheme(quantize)
     if compile != "static":
         compile = flag("compile", compile)
     if model is not None or not isinstance(name, str | Path | None):
-        if model is not None and name is not None or device_map is not None or revision is not None:
-            raise ValueError("a model= in memory has no name, revision or device_map: give either, device= for a place")
+        if model is not None and name is not None or any(one is not None for one in (device_map, revision, base)):
+            told = "a model= in memory has no name, revision, device_map or base"
+            raise ValueError(f"{told}: give either, device= for a place")
         held = name if model is None else model
         own, precise = instances.place_of(held)
         place: torch.device | DeviceMap = own if device is None else device_of(device)
-        weights, name = precision(dtype or precise), f"the {type(held).__name__}"
+        weights, name = precision(dtype or usual(quantize, precise)), f"the {type(held).__name__}"
     else:
-        held, name, weights = None, "tiny-news" if name is None else name, precision(dtype or "float32")
+        held, name, weights = None, "tiny-news" if name is None else name, precision(dtype or usual(quantize))
         place = _place(device, device_map, max_memory, offload_folder, compile)
-    placing: dict[str, Any] = {"dtype": weights, "place": place}
+    if isinstance(place, DeviceMap) and quantize is not None:
+        raise ValueError("quantize= makes weights on one device: say device= in place of device_map=")
+    placing: dict[str, Any] = {"dtype": weights, "place": place, "quantize": quantize}
     with TemporaryDirectory() as folder, _undisturbed(name, place):
         if held is not None:
             in_memory = instances.held(held, tokenizer, Path(folder), **placing)
@@ -93,7 +106,15 @@ def load(
             checkpoint: Checkpoint | None = in_memory
             config = in_memory.config
         else:
-            where = fetched(_source(name), (PIPELINE, "config.json"), revision=revision)
+            where = fetched(_source(name), (PIPELINE, "config.json", ADAPTER), revision=revision)
+            adapter = adapter_in(where, str(name), base)
+            if adapter is not None:
+                if isinstance(place, DeviceMap):
+                    raise ValueError(f"{name} is an adapter, which is merged on one device: say device= for device_map")
+                placing["adapter"] = adapter = adapter.fetched(revision)
+                tokenizer = _beside(adapter.folder) if tokenizer is None else tokenizer
+                name, revision = (base, None) if base is not None else adapter.base()
+                where = adapter.at(_source(name), (PIPELINE, "config.json"), revision)
             config = read_json(where / (PIPELINE if (where / PIPELINE).is_file() else "config.json"), str(name))
             checkpoint = None
         if family is not None:
@@ -109,6 +130,8 @@ def load(
         if about.whole is not None:
             if length is not None or tokenizer is not None or held is not None:
                 raise ValueError(about.whole)
+            if quantize is not None or "adapter" in placing:
+                raise ValueError(f"{name} ({about.title}) takes neither an adapter nor quantize=: leave them out")
             options |= {"dtype": weights, "device": place, **({"lossy": True} if lossy else {})}
             made = module.load(_source(name), revision=revision, **options)
         else:
@@ -149,7 +172,7 @@ def _undisturbed(name: str | Path, place: torch.device | DeviceMap) -> Iterator[
     accelerated = isinstance(place, DeviceMap) and torch.cuda.is_available()
     device = torch.device("cuda" if accelerated else "cpu") if isinstance(place, DeviceMap) else place
     try:
-        with torch.inference_mode(False), fenced(device):
+        with torch.inference_mode(False), fenced(device), hushed():
             yield
     except RuntimeError as error:
         if "out of memory" not in str(error):
@@ -187,6 +210,12 @@ def _source(name: str | Path) -> str | Path:
     return name if Path(name).is_dir() else registry.bundled("models").get(str(name), name)
 
 
+def _beside(folder: Path) -> Path | None:
+    """The folder where it has a tokenizer."""
+    own = any(file.name in VOCABULARIES or file.suffix == ".model" for file in folder.iterdir())
+    return folder if own else None
+
+
 def _codec(checkpoint: Checkpoint, asked: Any, usual: str | None, lossy: bool) -> Codec | None:
     """The tokenizer that was asked for, the checkpoint's own, or its family's."""
     if asked is not None and not isinstance(asked, str | Path):
@@ -195,6 +224,4 @@ def _codec(checkpoint: Checkpoint, asked: Any, usual: str | None, lossy: bool) -
             return Codec.load(folder, lossy)
     if asked is not None:
         return None if str(asked) == "none" else Codec.load(asked, lossy)
-    files = checkpoint.folder.iterdir()
-    own = any(file.name in VOCABULARIES or file.suffix == ".model" for file in files)
-    return Codec.load(checkpoint.folder if own or usual is None else usual, lossy)
+    return Codec.load(_beside(checkpoint.folder) or usual or checkpoint.folder, lossy)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from iterref.constraint.canvas import Constraint
 from iterref.denoiser import Denoiser
 from iterref.noise import Noise
 from iterref.rewards.base import Reward
@@ -26,7 +27,7 @@ class Problem:
     token ids that never stand at a free position of a result. `max_rows` bounds the sequences of one call of the
     denoiser or the reward, and with `remember` the reward is asked once for a text and the denoiser not again for
     sequences that did not change: results depend on neither. `prompts` (B,) are the numbers by which denoiser and
-    reward know the rows (0 .. B - 1 unless given).
+    reward know the rows (0 .. B - 1 unless given). A `constraint` of the B canvases says which texts a result may be.
 
     Raises `ValueError`, naming the row, for shapes that disagree, tokens outside the vocabulary, a frozen mask token,
     an `alpha` that is not positive, or no token left to use.
@@ -42,6 +43,7 @@ class Problem:
     remember: bool = True
     prompts: Tensor | None = None
     finds_alpha: bool = False
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         if self.canvas.dim() != 2 or self.canvas.shape[0] == 0 or self.canvas.shape[1] == 0:
@@ -57,6 +59,8 @@ class Problem:
             raise ValueError(f"alpha must be positive and finite, got {self.alpha}: smaller means more reward")
         if self.max_rows is not None and self.max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")
+        if self.constraint is not None and self.constraint.read.shape != self.canvas.shape:
+            raise ValueError(f"the constraint is of {len(self.constraint)} canvases, the problem of {len(self.canvas)}")
         self._check_tokens()
 
     def __len__(self) -> int:
@@ -79,10 +83,20 @@ class Problem:
         assert self.free is not None
         return self.free
 
+    @property
+    def allowed(self) -> Tensor:
+        """(V,) bool, the tokens that may stand at a free position of a result."""
+        mask = [] if self.noise.mask is None else [self.noise.mask]
+        allowed = torch.ones(self.noise.vocab, dtype=torch.bool, device=self.canvas.device)
+        allowed[torch.as_tensor([*self.forbidden, *mask]).long()] = False
+        return allowed
+
     def only(self, index: Tensor) -> Problem:
         """The problem of some of its rows, index (B',) long, which keep their prompts."""
         prompts = index if self.prompts is None else self.prompts[index]
-        return replace(self, canvas=self.canvas[index], free=self.may_change[index], prompts=prompts)
+        bound = None if self.constraint is None else self.constraint.take(index)
+        free = self.may_change[index]
+        return replace(self, canvas=self.canvas[index], free=free, prompts=prompts, constraint=bound)
 
     def repeated(self, n: int) -> Problem:
         """The problem of `n` copies of every row, those of a row side by side, which keep its prompt."""
@@ -98,11 +112,8 @@ class Problem:
         if tokens.shape != self.canvas.shape:
             raise ValueError(f"the texts have shape {tuple(tokens.shape)}, the canvas {tuple(self.canvas.shape)}")
         tokens = tokens.to(self.canvas.device).long()
-        banned = torch.zeros(self.noise.vocab, dtype=torch.bool, device=tokens.device)
-        mask = [] if self.noise.mask is None else [self.noise.mask]
-        banned[torch.as_tensor([*self.forbidden, *mask]).long()] = True
         outside = (tokens < 0) | (tokens >= self.noise.vocab)
-        wrong = self.may_change & (outside | banned[tokens.clamp(0, self.noise.vocab - 1)])
+        wrong = self.may_change & (outside | ~self.allowed[tokens.clamp(0, self.noise.vocab - 1)])
         wrong |= ~self.may_change & (tokens != self.canvas)
         if bool(wrong.any()):
             row, position = wrong.nonzero()[0].tolist()

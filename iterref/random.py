@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from math import prod
 
 import torch
@@ -34,6 +35,12 @@ class Undrawable(ValueError):
     def __init__(self, told: str, cell: int) -> None:
         super().__init__(told)
         self.cell = cell
+
+
+def identity(*parts: int | str) -> int:
+    """An identity in [0, 2^32) of what numbers and strings say together, such as a seed and a prompt: rows that are
+    known by these have streams of their own, whatever else is in the batch."""
+    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=4).digest())
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +167,18 @@ class Rng:
             else:
                 drawn[:, cells] = _inverse(p[cells], u, name, begin, log).T
         return drawn
+
+    def within(
+        self, total_to: Tensor, begin: Tensor, end: Tensor, where: Tensor, first: Tensor | int = 0
+    ) -> Tensor:
+        """`n` draws a cell, (n, M) long, each from a part begin <= v < end, (n, M) long, of running sums (M, V) of
+        weights at the True cells of where (R, L). Draws are numbered as in `categorical`."""
+        row, position = where.nonzero(as_tuple=True)
+        u = self._numbers(row, position, len(begin), first)
+        low = torch.where(begin > 0, total_to.gather(1, (begin - 1).clamp_min(0).T).T, 0.0).T
+        high = total_to.gather(1, (end - 1).T)
+        passed = torch.searchsorted(total_to, (low + u * (high - low)).contiguous(), right=True).T
+        return torch.minimum(passed.maximum(begin), end - 1)
 
     def _numbers(self, row: Tensor, position: Tensor, n: int, first: Tensor | int) -> Tensor:
         """The numbers (M, n) of draws first, first + 1, ... of cells (M,)."""

@@ -1,7 +1,8 @@
 """Registry: what lies in the package's rooms, by name. A file's name is the public name, and nothing is listed by hand.
 
     samplers/NAME.py     a subclass of `iterref.samplers.base.Sampler`
-    rewards/NAME.py      a function NAME, or REWARD = a class or "module:name" of what the name builds
+    rewards/NAME.py      a function NAME, or REWARD = a class or "module:name" of what the name builds; TRUSTED = True
+                         where it runs code or asks addresses, so that no client of a server may name it
     models/NAME.py       FAMILY = Family(...) (`iterref.models.family`), and `load`
     models/weights/NAME  rewards/weights/NAME           a bundled checkpoint: a folder with config.json
 
@@ -29,7 +30,7 @@ OF_EVERY_MODEL = ("length", "dtype", "device", "revision")  # options of `iterre
 
 class Entry(NamedTuple):
     """What a file offers: the module and the name of its object, the file's first line, its options with their
-    defaults, and what else it says of itself (a family's fields; DEFAULT and JUDGES of a reward)."""
+    defaults, and what else it says of itself (a family's fields; DEFAULT, JUDGES and TRUSTED of a reward)."""
 
     module: str
     target: str
@@ -150,7 +151,7 @@ def _entry_of(room: str, file: Path, changed: int) -> Entry | None:
         target = ast.unparse(says["REWARD"])
         if isinstance(says["REWARD"], ast.Constant):
             module, _, target = str(says["REWARD"].value).partition(":")
-        facts = {name: ast.literal_eval(says[name]) for name in ("DEFAULT", "JUDGES") if name in says}
+        facts = {name: ast.literal_eval(says[name]) for name in ("DEFAULT", "JUDGES", "TRUSTED") if name in says}
     home = file if module == f"iterref.{room}.{file.stem}" else source_of(module)
     options = {} if home is None else options_of(home, target)
     if room == "models":

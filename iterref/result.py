@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Cost
+from iterref.optional import require
 from iterref.particles import Particles
 from iterref.rewards.base import name_rows
 from iterref.trace import Trace
@@ -104,7 +105,8 @@ class Result:
     for methods that keep several a row. `mask` is the token that stands for noise, or None where the noise has none.
     `finished` is False for what was saved from a run that broke off. `show` is what says how tokens are shown: a model,
     a tokenizer, or a function from a token's id to its text. `log_likelihood` (B,) is the model's own, in nats, where
-    it was asked for.
+    it was asked for; `slots` are, of every row and every region with a few choices, the log-probabilities of these.
+    `lengths` (B,) counts the tokens of answers in front of their end, where a model of texts made them.
     """
 
     tokens: Tensor
@@ -122,6 +124,8 @@ class Result:
     finished: bool = True
     show: Any = None
     log_likelihood: Tensor | None = None
+    lengths: Tensor | None = None
+    slots: list[list[dict[str, float]]] | None = None
 
     def __repr__(self) -> str:
         rows = "1 row" if len(self.tokens) == 1 else f"{len(self.tokens)} rows"
@@ -168,8 +172,13 @@ class Result:
             pandas = import_module("pandas")
         except ImportError as error:
             raise ImportError("to_pandas needs pandas: pip install pandas, or write the rows with to_jsonl") from error
-        asked = {f"asked_{name}": value for name, value in vars(self.asked).items()}
-        return pandas.DataFrame([{**row, **asked} for row in self._rows()])
+        return pandas.DataFrame(self._table())
+
+    def to_dataset(self) -> Any:
+        """A data set of `datasets` with the columns of `to_pandas`, one row a text. Raises `MissingExtra`, an
+        `ImportError`, where it is not installed."""
+        require("datasets", "data", "to_dataset", ", or write the rows with to_jsonl")
+        return import_module("datasets").Dataset.from_list(self._table())
 
     def save_html(self, path: str | Path, show: Any = None) -> None:
         """Writes one self-contained page: the steps and proposals of the watched rows under a slider, charts, texts.
@@ -184,15 +193,21 @@ class Result:
         table = import_module("iterref.report").table(self, most=20)
         return f"<p>{escape(f'{self.sampler}, {self.asked.nfe:.4g} NFE a sample')}</p>{table}"
 
+    def _table(self) -> list[dict[str, Any]]:
+        asked = {f"asked_{name}": value for name, value in vars(self.asked).items()}
+        return [{**row, **asked} for row in self._rows()]
+
     def _rows(self) -> list[dict[str, Any]]:
         rewards, best = self.rewards.tolist(), self.best.reward.tolist()
         name, values = ("tokens", self.tokens.tolist()) if self.texts is None else ("text", self.texts)
         rows = [
             {"row": row, name: value, "reward": rewards[row], "best": best[row]} for row, value in enumerate(values)
         ]
-        if self.log_likelihood is not None:
-            for row, likely in zip(rows, self.log_likelihood.tolist(), strict=True):
-                row["log_likelihood"] = likely
+        for name, column in (("log_likelihood", self.log_likelihood), ("length", self.lengths)):
+            for row, value in zip(rows, [] if column is None else column.tolist(), strict=column is not None):
+                row[name] = value
+        for row, slots in zip(rows, self.slots or (), strict=False):
+            row["slots"] = slots
         return rows
 
 

@@ -2,7 +2,7 @@
 
     predict    log p(x_0^i | x_t)                draw      x_0 ~ p(. | x_t), several from one evaluation
     renoise    x_s ~ q(x_s | x_t)                denoise   x_t ~ q(x_t | x_s, x_0)
-    reward_of  r(x_0)
+    reward_of  r(x_0)                            partial_of  the reward's own value of an unfinished x_t
 
 The meter counts every question. States are (R, L): R = B rows, or n copies of each of them side by side (`repeat`).
 """
@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Meter
-from iterref.decoding import Confidence, confidence
+from iterref.constraint.canvas import Constraint, Reading
+from iterref.decoding import Confidence, blocks, confidence
 from iterref.draws import Draws
 from iterref.evaluation import KEEP, Known, Question, portions, rearranged
 from iterref.problem import Problem
 from iterref.random import Rng, Undrawable
 from iterref.result import Best, Seen
-from iterref.rewards.algebra import as_reward
+from iterref.rewards.algebra import as_reward, unfinished
+from iterref.rewards.base import Reward
 from iterref.rewards.memory import Remembered
 
 Time = float | Tensor
@@ -30,8 +32,9 @@ Time = float | Tensor
 # otherwise: larger blocks leave the caches. Results do not depend on it.
 CELLS = (2**25, 2**30)
 # How many positions of all sequences one call holds at the most, likewise: with more, what a layer passes on leaves the
-# caches, and a call for twice as many sequences takes 2.4 times as long.
-POSITIONS = (2**12, 2**24)
+# caches. Of 4,096 positions in a call each takes 1.16 to 1.19 times as long as of 2,048 (a two-layer network of 1,024
+# tokens), so that a run of twice the size took 2.23 times as long where it came to that.
+POSITIONS = (2**11, 2**24)
 
 
 class Run:
@@ -51,9 +54,12 @@ class Run:
         # a reward that comes with a memory keeps it
         remember = problem.remember and not isinstance(problem.reward, Remembered)
         self.reward = Remembered(problem.reward) if remember else as_reward(problem.reward)
+        self._partial = list[Reward]()  # made at the first question, for all views of this run
         self._posteriors = Known() if problem.remember and denoiser.time_independent else None
         self._conditionals = Known() if problem.remember else None
         self._views: dict[int, Run] = {1: self}
+        if problem.constraint is not None:
+            problem.constraint.expect(canvas, self.free, problem.allowed)
         self._several: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -91,6 +97,15 @@ class Run:
     def prior(self, rng: Rng) -> Tensor:
         """Pure noise at the free positions, the canvas elsewhere -> (R, L)."""
         return torch.where(self.free, self.noise.prior(self.canvas.shape[1], rng).to(self.canvas.device), self.canvas)
+
+    def blocks(self, size: int) -> Tensor:
+        """The block (R, L) long that each position belongs to: `size` free ones a block from the left, the network's
+        own blocks where it was trained in such; 0 without a size."""
+        if not size or size != self.denoiser.block_length:
+            return blocks(self.free, size)
+        place = torch.arange(self.canvas.shape[1], device=self.canvas.device).expand(self.canvas.shape)
+        offset = self.denoiser.block_offset
+        return (place if offset is None else place + offset[self._prompts()][:, None]) // size
 
     def undetermined(self, x_t: Tensor, t: Time) -> Tensor:
         """Where (R, L) states leave the clean token open, (R, L) bool."""
@@ -134,7 +149,8 @@ class Run:
     ) -> Draws:  # fmt: skip
         """As `draw`, with `later` further samples of every sequence to be asked for when it is known whose are wanted,
         and on request the likeliest tokens (`iterref.draws`)."""
-        made = Draws(x_t, where, rng, score, n, later)
+        allowed = None if self.constraint is None else self.problem.allowed
+        made = Draws(x_t, where, rng, score, n, later, self.constraint, allowed)
         question = self._posterior(x_t, t, where, check=False)  # draws check for themselves, a pass over (M, V) less
         found = portions(question, self._portion(where), self.meter, self._posteriors)
         try:
@@ -142,6 +158,31 @@ class Run:
         except Undrawable as error:
             raise self._undefined(torch.tensor(error.cell)) from error
         return made
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What the sequences may be, if anything constrains them."""
+        return None if self.problem.constraint is None else self.problem.constraint.take(self.rows)
+
+    def texts(self, x_0: Tensor) -> Tensor:
+        """Whether clean samples (*, R, L) are what the constraint allows, (*, R) bool."""
+        if self.constraint is None:
+            return torch.ones(x_0.shape[:-1], dtype=torch.bool, device=x_0.device)
+        flat = x_0.reshape(-1, x_0.shape[-1])
+        bound = self.constraint.take(torch.arange(len(flat), device=flat.device) % len(self.rows))
+        return bound.accepts(flat).view(x_0.shape[:-1])
+
+    def asked(self, where: Tensor, wanted: Tensor) -> Tensor:
+        """The positions (R, L) to draw at, of those that are open, `where`, if some are `wanted`: under a constraint
+        all of a sequence's, since its draw is joint."""
+        return wanted if self.problem.constraint is None else where & wanted.any(1, keepdim=True)
+
+    def together(self, log_p: Tensor, x: Tensor, where: Tensor, n: int, rng: Rng) -> Tensor:
+        """`n` draws (n, M) from distributions (M, V) at `where` (R, L) of sequences x (R, L), joint ones under a
+        constraint."""
+        if self.constraint is None:
+            return rng.categorical(log_p, where, n)
+        return Reading(self.constraint, log_p, x, where, True, self.problem.allowed).draw(rng, n)[0]
 
     def renoise(self, x_t: Tensor, a_t: Time, a_s: Time, rng: Rng) -> Tensor:
         """x_s ~ q(x_s | x_t) at the free positions, (R, L) -> (R, L)."""
@@ -151,28 +192,45 @@ class Run:
         """x_t ~ q(x_t | x_s, x_0) at the free positions, (R, L), (R, L) -> (R, L)."""
         return torch.where(self.free, self.noise.bridge(x_s, x_0, _column(a_s), _column(a_t), rng), x_s)
 
-    def reward_of(self, x_0: Tensor, final: bool) -> Tensor:
+    def reward_of(self, x_0: Tensor, final: bool, by: Reward | None = None) -> Tensor:
         """Rewards of clean samples (R, L) -> (R,) or (N, R, L) -> (N, R), float64. `final` ones are finished texts and
-        may become the best."""
+        may become the best. `by` is asked in place of the reward, and counted as it is."""
         start, n = perf_counter(), x_0.shape[0] if x_0.dim() > 2 else 1
         if n not in self._several:
             rows = self.rows if n == 1 else self.rows.repeat(n)
             self._several[n] = rows, self._prompts(rows)
         x, (rows, prompts) = x_0.reshape(-1, x_0.shape[-1]), self._several[n]
-        self._seen.latest(x, rows)
+        ask, bound = (self.reward, self.problem.constraint) if by is None else (by, None)
+        if by is None:
+            self._seen.latest(x, rows)
         size = self.problem.max_rows or len(x)
-        parts = [(x, prompts)] if len(x) <= size else zip(x.split(size), prompts.split(size), strict=True)
-        memory = self.reward if isinstance(self.reward, Remembered) else None
+        judged = None if bound is None else bound.take(rows).accepts(x).nonzero()[:, 0]
+        asked, prompts = (x, prompts) if judged is None else (x[judged], prompts[judged])  # none sees what is no text
+        parts = [(asked, prompts)] if len(x) <= size else zip(asked.split(size), prompts.split(size), strict=True)
+        memory = ask if isinstance(ask, Remembered) else None
         before, values = memory.evaluated if memory else 0, []
         for tokens, named in parts:  # a loop, which is no frame of its own
-            values.append(self.reward(tokens, named))
+            values.append(ask(tokens, named))
         self.meter.made_reward_calls += memory.evaluated - before if memory else len(x)
         reward = values[0] if len(values) == 1 else torch.cat(values)
+        if judged is not None:
+            reward = reward.new_full((len(x),), -torch.inf).index_copy_(0, judged, reward)
         self.meter.asked_reward_calls += len(x)
         self.meter.seconds["reward"] += perf_counter() - start
         if final:
             self._seen.add(x, reward, rows)
         return reward.view(x_0.shape[:-1])
+
+    def partial_of(self, x_t: Tensor, t: Time) -> Tensor:
+        """What the reward says of unfinished states (R, L) at time t -> (R,) float64, a reward call each.
+
+        Raises `ValueError` for a reward that has no values of unfinished states.
+        """
+        if not self._partial:
+            reward = self.problem.reward
+            values = unfinished(reward.reward if isinstance(reward, Remembered) else reward)
+            self._partial.append(Remembered(values) if self.problem.remember else values)
+        return self.reward_of(torch.where(self.undetermined(x_t, t), ~x_t, x_t), final=False, by=self._partial[0])
 
     def see(self, x_0: Tensor, reward: Tensor) -> None:
         """Takes note of finished texts (R, L) with known rewards (R,), which may be the best."""

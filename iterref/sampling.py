@@ -74,6 +74,9 @@ def sample(
     """
     if start is not None:
         sampler, start = sampler.refining(), problem.finished(start)
+        if problem.constraint is not None and not bool((fits := problem.constraint.accepts(start)).all()):
+            row = int((~fits).nonzero()[0])
+            raise ValueError(f"row {row}: the given text is none of the constraint's: infill it, or write it anew")
     if budget is not None:
         sampler = fit_budget(sampler, budget_of(budget).per(problem.denoiser.passes))
     batch = len(problem)

@@ -6,6 +6,9 @@ two for a tiny one, in portions and in few steps, for every method and both nois
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -19,6 +22,8 @@ from iterref.guidance import ClassifierFreeGuidance
 from iterref.models.dit import Dit, DitOptions
 from iterref.noise import absorbing, uniform
 from iterref.registry import names
+from iterref.rewards import with_partial
+from iterref.rewards.memory import ENTRIES, ENTRY, Remembered
 from iterref.samplers.strings import sampler_from_string
 from tests.support.bundled import tiny_news
 from tests.support.fakes import PROMPTS, FakeModel, beta
@@ -128,6 +133,25 @@ def test_the_memory_of_every_method_is_stated_within_a_factor_of_two(name: str, 
 @pytest.mark.parametrize("name", ["ancestral", "iterref"])
 def test_the_memory_of_a_tiny_network_is_stated_within_a_factor_of_two(name: str, noise: str):
     assert 0.5 <= ratio(small(name), problem_of(noise, 64, tokens=TINY)) <= 2
+
+
+def test_remembered_rewards_are_charged_up_to_their_limit():
+    """An entry a call, and the real memory of as many answers is no larger."""
+    stated = estimate("best_of_n:steps=4,n=2", problem_of(), batch=500)
+    assert stated.remembered == 1000 * ENTRY
+    assert estimate("best_of_n:n=9", problem_of(), batch=10**6).remembered == ENTRIES * ENTRY
+    reward, tokens = Remembered(by_content), torch.arange(1000 * LENGTH).view(1000, LENGTH)
+    tracemalloc.start()
+    reward(tokens, torch.zeros(1000, dtype=torch.long))
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert 0.4 * stated.remembered < held <= stated.remembered
+
+
+def test_values_of_unfinished_states_are_estimated_as_rewards_are():
+    given = replace(problem_of(), reward=with_partial(by_content, lambda tokens, masked, rows: masked.sum(1)))
+    stated = estimate("smc:particles=2,steps=3,value=partial", given)
+    assert stated.cost.reward_calls == 6 and 0.5 <= ratio("smc:particles=2,steps=3,value=partial", given) <= 2
 
 
 def test_another_number_of_rows_is_told_apart():

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 import iterref
+from iterref.budget import fitted
 from iterref.drafts import Drafts, OwnDrafts
-from iterref.generation import draw_drafts, fitted, generate
+from iterref.generation import draw_drafts, generate
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.rewards import Consensus, Rouge, TextReward
 from iterref.rewards.base import RewardError

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from iterref.constraint.automaton import Automaton
+from iterref.constraint.canvas import Constraint
 from iterref.problem import Problem
 from tests.support.problems import LENGTH, model_of, no_reward, problem_of
 
@@ -75,3 +77,14 @@ def test_some_rows_and_several_of_each_keep_their_prompts():
     assert twice.prompts.tolist() == [0, 0, 1, 1, 2, 2]
     part = twice.only(torch.tensor([5, 1]))
     assert part.prompts.tolist() == [2, 0] and torch.equal(part.canvas, problem.canvas[[2, 0]])
+
+
+def test_a_constraint_has_a_row_for_each_canvas():
+    steps = torch.tensor([[0, 0, 0]])
+    automaton = Automaton.of_steps(steps, torch.ones(1, dtype=torch.bool))
+    begin = torch.full((2, LENGTH), -1)
+    constraint = Constraint(automaton, begin, begin == begin)
+    with pytest.raises(ValueError, match="the constraint is of 2 canvases, the problem of 3"):
+        problem_of(rows=3, constraint=constraint)
+    problem = problem_of(rows=2, constraint=constraint).repeated(2)
+    assert problem.constraint is not None and len(problem.constraint) == 4

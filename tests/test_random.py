@@ -318,3 +318,17 @@ def test_errors_say_where():
             rng.repeat(n)
     with pytest.raises(ValueError, match="copies"):
         Rng(rng.key, rng.rows, rng.branch, 2**31).repeat(3)
+
+
+def test_draws_within_a_part_follow_its_weights():
+    """Parts of running sums, each draw with a part of its own; numbered as those of `categorical`."""
+    weights = torch.tensor([[1.0, 3.0, 2.0, 2.0, 0.0]], dtype=torch.float64)
+    where, n = torch.ones(1, 1, dtype=torch.bool), 20_000
+    begin = torch.arange(n)[:, None] % 2 * 2  # 0, 1 and 2, 3, 4 in turn
+    end = torch.where(begin > 0, 5, 2)
+    rng = Rng.seeded(1, 1)
+    drawn = rng.within(weights.cumsum(1), begin, end, where)
+    for part, law in ((0, [0.25, 0.75, 0, 0, 0]), (1, [0, 0, 0.5, 0.5, 0])):
+        share = torch.bincount(drawn[part::2, 0], minlength=5) / (n / 2)
+        assert float((share - torch.tensor(law)).abs().max()) < 0.02
+    assert torch.equal(rng.within(weights.cumsum(1), begin[4:9], end[4:9], where, first=4), drawn[4:9])

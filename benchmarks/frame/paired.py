@@ -133,7 +133,7 @@ def rivals(task: Task, group: Iterable[Entry], ours: str, measure: str = "reward
     way = -1 if task.measures[by] == "lower" else 1
     found: dict[str, Entry] = {}
     for one in group:
-        if one.method == ours or by not in one.means or (one.name in OURS and not task.exact):
+        if one.method == ours or by not in one.means:
             continue
         best = found.get(one.family)
         if best is None or way * (one.mean(by).value - best.mean(by).value) > 0:

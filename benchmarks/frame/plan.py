@@ -205,6 +205,7 @@ def joined(parts: Sequence[Result], shares: Sequence[float]) -> Result:
         tokens=torch.cat([part.best.tokens for part in parts]),
         reward=torch.cat([part.best.reward for part in parts]),
     )
+    likely = [part.log_likelihood for part in parts if part.log_likelihood is not None]
     made = sum((part.cost * share for part, share in zip(parts, shares, strict=True)), Cost())
     return replace(
         first,
@@ -212,6 +213,7 @@ def joined(parts: Sequence[Result], shares: Sequence[float]) -> Result:
         rewards=torch.cat([part.rewards for part in parts]),
         best=best,
         texts=texts,
+        log_likelihood=torch.cat(likely) if likely else None,
         cost=made,
         seconds=sum(part.seconds for part in parts),
     )

@@ -241,15 +241,16 @@ def pictures(task: Task, found: Sequence[Entry], facts: Sequence[Row], out: Path
     across = {fact["case"]: task.levels(figures(fact)) for fact in facts}
     for case, account in dict.fromkeys((one.cell.case, one.cell.account) for one in found if one.cell.account in NAMED):
         parts, ours = [], task.ours(case)
+        label = ours.partition(":")[0]
         for measure in task.claims[:2]:
-            series: dict[str, list[Point]] = {"iterref": []}
+            series: dict[str, list[Point]] = {label: []}
             for budget in sorted({one.cell.budget for one in found}):
                 group = [one for one in found if one.cell == Cell(case, account, budget) and measure in one.means]
                 shown = [one for one in group if one.name not in OURS or one.method in ("iterref", *task.pictured)]
-                own = [("iterref", one) for one in group if one.method == ours]
-                for label, one in [*own, *rivals(task, shown, ours, measure).items()]:
-                    series.setdefault(label, []).append(Point(budget, *one.means[measure]))
-            drawn = {label: points for label, points in series.items() if points}
+                own = [(label, one) for one in group if one.method == ours]
+                for name, one in [*own, *rivals(task, shown, ours, measure).items()]:
+                    series.setdefault(name, []).append(Point(budget, *one.means[measure]))
+            drawn = {name: points for name, points in series.items() if points}
             parts.append(Panel(drawn, measure.replace("_", " "), across.get(case, {}).get(measure, {})))
         parts[0] = parts[0]._replace(title=f"{task.name}, {case}, at equal {NAMED[account]}")
         paths.append(panels(parts, out / f"{case}-{account}.png", "budget, in plain runs"))

@@ -40,6 +40,14 @@ def load(name: str, **options: Any) -> Task:
     return made
 
 
+def worth(result: Result, alpha: float) -> dict[str, np.ndarray]:
+    """What finished texts are worth beside their reward, (R,) each: the model's own log-likelihood, in nats a text
+    (`iterref.likelihood`, outside the budget), and J = r / alpha + log p."""
+    assert result.log_likelihood is not None
+    log_p = result.log_likelihood.cpu().numpy()
+    return {"log_likelihood": log_p, "j": result.rewards.cpu().numpy() / alpha + log_p}
+
+
 class Task(ABC):
     """A benchmark: `cases`, the `measures` and which way each is better (`reward`, the one that is optimised, first),
     `main`, the held-out one that claims are about, and the method that they are about, `ours`."""
@@ -87,7 +95,7 @@ class Task(ABC):
     @property
     def claims(self) -> tuple[str, ...]:
         """The measures that methods are compared in; pictures show the first two."""
-        return tuple(dict.fromkeys(("reward", self.main)))
+        return tuple(dict.fromkeys(("reward", self.main, *(["j"] if "j" in self.measures else []))))
 
     def known(self, case: str) -> str:
         """The case by its usual name. Raises `ValueError` for an unknown one."""

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.frame.names import SPACED, SPANS
-from benchmarks.frame.task import Direction, Task
+from benchmarks.frame.task import Direction, Task, worth
 from benchmarks.models.brackets import Unmatched, chain, rest, written
 from iterref.budget import Budget
 from iterref.demo.grids import load, sizes
@@ -44,8 +44,8 @@ from iterref.sampling import sample
 METHODS = (
     "ancestral", "best_of_n", "smc", "smc:potential=max", "smc:objective=maximise",
     "smc:x0_samples=8,objective=maximise", "svdd", "svdd:value=posterior,x0_samples=8,objective=maximise",
-    "remdm", "particle_gibbs",
-    "particle_gibbs:objective=maximise", "iterref", SPACED, SPANS,
+    "remdm", "beam", "tempering", "waste_free:objective=maximise", "particle_gibbs",
+    "particle_gibbs:objective=maximise", "iterref", SPACED, SPANS, "auto",
 )  # fmt: skip
 # The surest cell first is how people solve puzzles, and needs no reward: whoever has a base decoder may use it, too.
 PATH = "trajectory:order=confidence,tries=1,steps={plain},span=0.75+1.0,objective=maximise"
@@ -54,7 +54,8 @@ SUREST = (
     PATH,
 )  # fmt: skip
 MEASURES: dict[str, Direction] = {
-    "reward": "higher", "solved": "higher", "violations": "lower", "distinct": "higher"
+    "reward": "higher", "solved": "higher", "violations": "lower", "log_likelihood": "higher", "j": "higher",
+    "distinct": "higher",
 }  # fmt: skip
 MOST_ROWS = 512  # grids at once: a network's states of more of them leave the caches
 
@@ -178,9 +179,8 @@ class Constraints(Task):
         return [*METHODS, *(text.format(plain=of.plain) for text in SUREST if masked)]
 
     def ours(self, case: str) -> str:
-        """The method that claims are about: the usual moves, or whole decodings where all cells hang together."""
-        of = self._case(case)
-        return PATH.format(plain=of.plain) if isinstance(of, Grids) else SPACED
+        """The method that claims are about."""
+        return "auto"
 
     def problem(self, case: str, rows: Tensor) -> Problem:
         """The problems of rows (R,) long."""
@@ -197,7 +197,9 @@ class Constraints(Task):
         `start` (R, L) are finished samples to refine in place of a draft.
         """
         problem = self.problem(case, rows)
-        return sample(sampler_from_string(method), problem, seed=seed, rows=rows, budget=budget, start=start)
+        return sample(
+            sampler_from_string(method), problem, seed=seed, rows=rows, budget=budget, start=start, log_likelihood=True
+        )
 
     def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:
         """Of every sample, (R,) float64: the reward, whether it is solved, and the constraints that it violates."""
@@ -206,6 +208,7 @@ class Constraints(Task):
             "reward": result.rewards.cpu().numpy().astype(np.float64),
             "solved": (wrong == 0).astype(np.float64),
             "violations": wrong.astype(np.float64),
+            **worth(result, self._case(case).alpha),
         }
 
     def whole(self, case: str, result: Result, rows: Tensor) -> dict[str, float]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.frame.names import SPACED
-from benchmarks.frame.task import Direction, Task
+from benchmarks.frame.task import Direction, Task, worth
 from benchmarks.frechet import frechet, mixed, moments
 from benchmarks.gallery import gallery
 from benchmarks.models.digits import CLASSES, FOLDERS, LEVELS, SIDE, Digits
@@ -45,6 +45,8 @@ MEASURES: dict[str, Direction] = {
     "judge": "higher",  # log p of the wanted class under the judge
     "accuracy": "higher",  # whether the judge takes it for that class
     "realism": "higher",  # the discriminator's logit
+    "log_likelihood": "higher",
+    "j": "higher",
     "frechet": "lower",
     "frechet_class": "lower",  # the mean of the classes' own distances
     "distinct": "higher",
@@ -81,11 +83,11 @@ class Images(Task):
         sought = ["smc", f"smc:{best}", f"smc:x0_samples=8,{best}", "svdd", f"svdd:{best}"]
         sought.append(f"select_refine:n=2,denoise_steps={half // 2}")
         others = [_with(name, steps=half) for name in ("best_of_n", *sought)]
-        return [f"ancestral:steps={plain}", *others, "iterref", SPACED]
+        return [f"ancestral:steps={plain}", *others, f"beam:steps={half}", "iterref", SPACED, "auto"]
 
     def ours(self, case: str) -> str:
-        """The method that claims are about: for classes the best image seen, for realism a sample."""
-        return "iterref" if self._parts(case)[1] == "realism" else SPACED
+        """The method that claims are about: for classes the best image, for realism a sample."""
+        return "iterref" if self._parts(case)[1] == "realism" else "auto"
 
     def problem(self, case: str, rows: Tensor) -> Problem:
         """The problem of rows (R,) long, which name wanted classes. Raises `ValueError` for an unknown case."""
@@ -102,7 +104,9 @@ class Images(Task):
     ) -> Result:  # fmt: skip
         """A run of rows (R,) long; a row's image depends on (seed, its number) alone."""
         problem = self.problem(case, rows)
-        return sample(sampler_from_string(method), problem, seed=seed, rows=rows, budget=budget, start=start)
+        return sample(
+            sampler_from_string(method), problem, seed=seed, rows=rows, budget=budget, start=start, log_likelihood=True
+        )
 
     def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:
         """Measures of every image, (R,) each."""
@@ -113,6 +117,7 @@ class Images(Task):
             "judge": log_p.gather(1, wanted[:, None])[:, 0].numpy(),
             "accuracy": (log_p.argmax(1) == wanted).double().numpy(),
             "realism": Realism(wanted, kind)(result.tokens, torch.arange(len(rows))).numpy(),
+            **worth(result, 1.0 if self._parts(case)[1] == "realism" else self.alpha),
         }
 
     def whole(self, case: str, result: Result, rows: Tensor) -> dict[str, float]:

@@ -4,8 +4,8 @@
 
 Every folder of the given one that is named after a task, or after a task and more (`images-realism`), is reported
 anew from its CSV files; nothing is run. What stands between `<!-- results: FOLDER -->` and `<!-- end -->` was written
-by this; `overview` has the held-out figures at equal NFE, and `duels` in how many settings (case,
-budget) of each task ours is ahead of whom.
+by this: `regret` and `behind` say what `auto` loses against the best fixed method, `overview` has the held-out figures
+at equal NFE, and `duels` in how many settings (case, budget) of each task ours is ahead of whom.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.frame import report
+from benchmarks.frame import regret, report
 from benchmarks.frame.budgets import EQUAL
 from benchmarks.frame.ledger import Row
 from benchmarks.frame.paired import Entry, ahead, duels, entries, needed, rivals
@@ -145,6 +145,8 @@ def command(folder: Path, pictures: bool) -> None:
     """Reports every folder."""
     overview: list[str] = []
     scores: list[str] = []
+    lost: list[str] = []
+    behind: list[str] = []
     for each in sorted(folder.iterdir()):
         plan = planned(each)
         if plan is None:
@@ -157,10 +159,18 @@ def command(folder: Path, pictures: bool) -> None:
         found = entries(plan.task, rows, plan.runs.scores())
         lines = headlines(plan.task, found)
         scores += score(plan.task, found)
+        left = regret.regrets(plan.task, found, plan.task.claims)
+        lost += regret.table(plan.task, left)
+        behind += regret.exceptions(plan.task, left)
         put(HOME / "docs" / "benchmarks.md", each.name, table(lines))
         mark = f"x | {plan.task.main} |"
         ours = [line for line in lines if "| nfe | " in line and mark in line]
         overview += [line.replace("| ", f"| {plan.name}: ", 1) for line in ours]
     put(HOME / "docs" / "benchmarks.md", "overview", table(overview))
+    for name, head, lines in (
+        ("regret", ["task", "equal", "measure", "level or ahead", "lost in the mean"], lost),
+        ("behind", ["case", "equal", "at", "measure", "best fixed method", "regret"], behind),
+    ):
+        put(HOME / "docs" / "benchmarks.md", name, [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines])
     head = ["task", "equal", "measure", *(f"significantly ahead of {name}" for name in SHOWN.values())]
     put(HOME / "docs" / "benchmarks.md", "duels", [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *scores])

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from benchmarks.diversity import distinct, overlap, words
 from benchmarks.frame.names import SPACED, SPANS
-from benchmarks.frame.task import Direction, Task
+from benchmarks.frame.task import Direction, Task, worth
 from iterref.budget import Budget
 from iterref.drafts import tempered
 from iterref.loading import load
@@ -77,6 +77,8 @@ MEASURES: dict[str, Direction] = {
     "reward": "higher",
     "judge": "higher",
     "log_perplexity": "lower",  # nats a token under `prose`, openings included
+    "log_likelihood": "higher",
+    "j": "higher",
     "distinct_1": "higher",
     "distinct_2": "higher",
     "distinct_3": "higher",
@@ -109,15 +111,19 @@ class Steering(Task):
         """The methods that are compared."""
         half = f"steps={self.steps // 2}"
         sought = ("smc", "svdd")
+        best, surest = "objective=maximise", "order=confidence,block_length=8"
+        masked = "-" not in case  # without a mask there is no order
         return [
-            f"ancestral:steps={self.steps}", f"best_of_n:{half}", *(f"{name}:{half}" for name in sought),
-            *(f"{name}:{half},objective=maximise" for name in sought), f"select_refine:{half}", "iterref",
-            SPANS, SPACED,
+            f"ancestral:steps={self.steps}", *([f"ancestral:steps={self.steps},{surest}"] if masked else []),
+            f"best_of_n:{half}", *([f"best_of_n:{half},{surest}"] if masked else []),
+            *(f"{name}:{half}" for name in sought), *(f"{name}:{half},{best}" for name in sought),
+            f"smc:{half},x0_samples=16,{best}", f"beam:{half}", f"select_refine:{half}", "iterref", SPANS, SPACED,
+            "auto",
         ]  # fmt: skip
 
     def ours(self, case: str) -> str:
-        """The method that claims are about: the defaults, since large spans drawn at once break free text."""
-        return SPACED
+        """The method that claims are about."""
+        return "auto"
 
     def problem(self, case: str, rows: Tensor) -> Problem:
         """The problem of rows (R,) long. Raises `ValueError` for an unknown case or an opening that is too long."""
@@ -137,8 +143,9 @@ class Steering(Task):
         decode = self._parts(case)[1].decode
         problem = self.problem(case, rows)
         return sample(
-            sampler_from_string(method), problem, seed=seed, rows=rows, budget=budget, start=start, decode=decode
-        )
+            sampler_from_string(method), problem, seed=seed, rows=rows, budget=budget, start=start, decode=decode,
+            log_likelihood=True,
+        )  # fmt: skip
 
     def judge(self, case: str, result: Result, rows: Tensor) -> dict[str, np.ndarray]:
         """Measures of every text, (R,) float64 each."""
@@ -150,6 +157,7 @@ class Steering(Task):
             "judge": self._judged(aim, model, texts, result.tokens, rows),
             "log_perplexity": -likelihood,
             "words": np.array([len(words(text)) for text in texts], dtype=np.float64),
+            **worth(result, self.alpha),
         }
 
     def whole(self, case: str, result: Result, rows: Tensor) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The command line: demo, generate, refine, infill, compare, train, check, ls.
+"""The command line: demo, generate, refine, infill, compare, serve, train, check, ls.
 
     exit codes:  0 done,  1 failed on the way,  2 wrong use, with one sentence on standard error
 
@@ -23,10 +23,11 @@ from iterref.cli.config import configured, renamed_in
 from iterref.cli.edit import infill, refine
 from iterref.cli.engine import ENGINE, engine_of, generate_many
 from iterref.cli.listed import list_all
-from iterref.cli.options import COUNT, PLACE, RUN, place_of
-from iterref.cli.reading import Input, read_prompts
+from iterref.cli.options import COUNT, PLACE, PROMPTS, RUN, place_of
+from iterref.cli.reading import Input, Source, read_prompts
 from iterref.cli.refusals import WrongUse, refusals, resuming
 from iterref.cli.runs import Run
+from iterref.cli.serve import serve
 from iterref.cli.writing import FILE, JSON_FILE, expect_outputs, write_json
 from iterref.sources import HOME, declared
 
@@ -79,8 +80,10 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
 
 @main.command()
 @click.argument("file", type=click.File("rb"), default="-")
+@PROMPTS
 @COUNT
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="Of an answer, where a model writes any length.")
+@click.option("--min-new-tokens", type=click.IntRange(min=0), default=0, help="Of an answer: no end stands before.")
 @click.option("--start", type=click.Choice(["drafts"]), help="Refine the best of the consensus' own drafts.")
 @ENGINE
 @RUN
@@ -88,7 +91,7 @@ def generate(file: BinaryIO, count: int | None, **options: Any) -> None:
     """Texts for prompts: one prompt a line of FILE or standard input, or JSON lines (an array, CSV, TSV, Parquet) with
     a field `document` or `prompt`."""
     with refusals():
-        engine, given = engine_of(options), read_prompts(file, count)
+        engine, given = engine_of(options), read_prompts(file, count, Source.of(options))
         if engine is not None:
             generate_many(given, engine, options)
         else:
@@ -181,5 +184,5 @@ def bench(task: tuple[str, ...]) -> None:
     raise WrongUse("the benchmarks have left the package: run `python -m benchmarks TASK` in a clone of the repository")
 
 
-for command in (refine, infill, compare, list_all):
+for command in (refine, infill, compare, serve, list_all):
     main.add_command(command)

@@ -8,14 +8,15 @@ from typing import Any, BinaryIO
 import click
 
 from iterref.cli.config import configured
-from iterref.cli.options import COUNT, MODEL, place_of
-from iterref.cli.reading import read_budget, read_prompts, read_reward
+from iterref.cli.options import COUNT, MODEL, PROMPTS, constraint_of, place_of
+from iterref.cli.reading import Source, read_budget, read_prompts, read_reward
 from iterref.cli.refusals import refusals, resuming
 from iterref.cli.writing import FILE, expect_outputs, printing_to_stderr, write_json
 
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
+@PROMPTS
 @COUNT
 @click.option("--sampler", "methods", multiple=True, required=True, help="NAME:option=value,...; twice or more.")
 @click.option("--budget", "budgets", multiple=True, required=True, help="NFE a text, or total=CALLS; again for more.")
@@ -33,8 +34,8 @@ def compare(
     """Methods at equal cost on the same prompts (a line of FILE each, or JSON lines with `document`) and seeds: paired
     differences to the baseline, with 95 % intervals."""
     with refusals(), resuming("a comparison is made in one go: start again"):
-        place = place_of(options)
-        given = read_prompts(file, count)
+        place, options["constraint"] = place_of(options), constraint_of(options)
+        given = read_prompts(file, count, Source.of(options))
         expect_outputs(out, picture, source=given.source)
         limits = [read_budget(text) for text in budgets]
         with printing_to_stderr():

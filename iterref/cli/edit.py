@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 
 import click
 
-from iterref.cli.options import RUN
-from iterref.cli.reading import Input, read_texts
+from iterref.cli.options import RUN, TEXTS
+from iterref.cli.reading import Input, Source, read_texts
 from iterref.cli.refusals import refusals
 from iterref.cli.runs import Run
 
@@ -29,6 +29,7 @@ class TokensRange(click.ParamType):
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
+@TEXTS
 @click.option("--strength", type=float, default=0.3, show_default=True, help="Most of a text that a move renoises.")
 @RUN
 def refine(file: BinaryIO, **options: Any) -> None:
@@ -37,15 +38,17 @@ def refine(file: BinaryIO, **options: Any) -> None:
     with refusals():
         from iterref import editing
 
-        edit_texts("refine", editing.refine, read_texts(file), options)
+        edit_texts("refine", editing.refine, read_texts(file, Source.of(options)), options)
 
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
+@TEXTS
 @click.option("--strength", type=float, help="Refine what the regions hold; they are drafted anew unless given.")
 @click.option(
     "--tokens", type=TokensRange(), help="Tokens a region gets, as in 4 or 2-6; it keeps its number unless given."
 )
+@click.option("--choices", metavar="A,B,...", help="Regions are one of these; --json has their log-probabilities.")
 @RUN
 def infill(file: BinaryIO, tokens: tuple[int, int] | None, **options: Any) -> None:
     """Marked regions written anew, as in `police [arrest two men] in london`; every other token stays. Input as for
@@ -54,11 +57,12 @@ def infill(file: BinaryIO, tokens: tuple[int, int] | None, **options: Any) -> No
         from iterref import editing
         from iterref.editing.marks import read
 
-        given = read_texts(file)
+        given = read_texts(file, Source.of(options))
         if tokens is not None and options["strength"] is not None:
             raise ValueError("regions of --tokens are drafted anew: leave out --strength, or --tokens")
         for row, marked in enumerate(read(text, row) for row, text in enumerate(given.texts or [])):
-            if tokens is None and not all(marked.text[start:end].strip() for start, end in marked.regions):
+            sized = tokens is not None or options["choices"] is not None
+            if not sized and not all(marked.text[start:end].strip() for start, end in marked.regions):
                 raise ValueError(f"text {row} has an empty region: say how many tokens it is to have, by --tokens")
         edit_texts("infill", editing.infill, given, {**options, "region": tokens})
 
@@ -74,6 +78,8 @@ def edit_texts(command: str, operation: Callable[..., Any], given: Input, option
             "without prompts, such as --model tiny-books"
         )
     renamed = {"sampler": options.pop("method"), "length": options.pop("region", None)}
+    if marked:
+        renamed["regions"] = options.pop("constraint", None)
     options |= {key: one for key, one in renamed.items() if one is not None}
     tokens = canvases(run.model, given, marked)
     run.refuse(texts)

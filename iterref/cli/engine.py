@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from iterref.cli.options import RANKS, place_of, together
+from iterref.cli.options import RANKS, constraint_of, place_of, together
 from iterref.cli.reading import Input, read_budget, read_reward
 from iterref.cli.refusals import resuming
 from iterref.cli.writing import own_fields
@@ -52,7 +52,8 @@ def engine_of(options: dict[str, Any]) -> dict[str, Any] | None:
 def generate_many(given: Input, engine: dict[str, Any], options: dict[str, Any]) -> None:
     """Makes, or goes on making, the results of all prompts in a folder; `options` are the command's own."""
     out, html, _ = map(options.pop, ("out", "html", "as_json"))
-    place = place_of(options, ranks=True)
+    place, constraint = place_of(options, ranks=True), constraint_of(options)
+    shape = {} if constraint is None else {"constraint": constraint}
     model, method, budget, reward = (options.pop(each) for each in ("model", "method", "budget", "reward"))
     columns = given.columns
     name, workers, threads, gpus = engine["engine"], engine["workers"] or 1, engine["threads"] or 1, engine["gpus"]
@@ -72,16 +73,17 @@ def generate_many(given: Input, engine: dict[str, Any], options: dict[str, Any])
         options={
             "method": method, "budget": budget, **{key: options[key] for key in sorted(options) if key != "max_rows"},
             "length": place["length"], "dtype": place["dtype"], "device": (place["device"] or "cpu").partition(":")[0],
-            "device_map": place["device_map"], "threads": threads,
+            "device_map": place["device_map"], "quantize": place["quantize"], "threads": threads,
+            **{name: str(one) for name, one in shape.items()},
         },
-        model=manifest.model_told(model),
+        model=manifest.model_told(model, base=place["base"]),
         reward=manifest.reward_told(reward),
         hashes=table.hashes(given.fields),
         job_rows=engine["job_rows"] or 64,
     )  # fmt: skip
     work = Texts(
         model, place, partial(read_reward, reward, {key: [] for key in columns}),
-        {"sampler": method, "budget": None if budget is None else read_budget(budget), **options},
+        {"sampler": method, "budget": None if budget is None else read_budget(budget), **shape, **options},
         table.of(Job(0, min(SAMPLE, len(table)))), threads, 0 if name == "ray" else int(gpus or 0),
     )  # fmt: skip
     own = Lines([own_fields(line) for line in given.fields], given.prompt, given.text)

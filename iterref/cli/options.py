@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +13,8 @@ from iterref.cli.writing import OUT, PAGE
 
 RANKS = "tensor_parallel"
 WAYS = ("auto", "balanced", "balanced_low_0", "sequential", RANKS)
-NAMES = ("length", "device", "device_map", "max_memory", "dtype")
+SCHEMES = ("int8", "int4")
+NAMES = ("length", "device", "device_map", "max_memory", "dtype", "quantize", "base")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -33,10 +35,24 @@ PLACE = together(
     click.option("--device", help="As in cuda or cuda:1.  [default: cpu]"),
     click.option("--device-map", type=click.Choice(WAYS), help="Spread a large network over all devices."),
     click.option("--max-memory", help="Of a device map, as in 0=60GiB,1=60GiB,cpu=200GiB."),
-    click.option("--dtype", default="float32", show_default=True),
+    click.option("--dtype", help="Of the weights.  [default: float32; bfloat16 under int4]"),
+    click.option("--quantize", type=click.Choice(SCHEMES), help="Hold matrices in so many bits a weight."),
+    click.option("--base", help="Of a model that is an adapter: what it was trained on, where it does not say."),
 )
+PROMPTS = together(
+    click.option("--dataset", help="In place of FILE: NAME or NAME:CONFIG of the hub, or a folder."),
+    click.option("--split", help="Of the data set, as in test or test[:100].  [default: train]"),
+    click.option("--prompt", help="The field or column of the prompts.  [default: document or prompt]"),
+)
+TEXTS = together(PROMPTS, click.option("--text", help="Likewise of the texts.  [default: text or completion]"))
 COUNT = click.option("--count", type=click.IntRange(1, 2**20), help="So many texts without prompts, instead of FILE.")
+STRUCTURE = together(
+    click.option("--regex", metavar="REGEX", help="Texts (infill: regions) are what it matches, whole."),
+    click.option("--json-schema", metavar="FILE", help="Texts are JSON of a schema, a file or the JSON itself."),
+    click.option("--grammar", metavar="FILE", help="Texts are of a grammar's rules `name: ...`, a file."),
+)
 MODEL = together(
+    STRUCTURE,
     click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME; see `ls`."),
     click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer."),
     click.option("--alpha", type=float, default=None, help="Smaller means more reward; found in the run unless given."),
@@ -60,6 +76,7 @@ def place_of(options: dict[str, Any], ranks: bool = False) -> dict[str, Any]:
     """The options of `iterref.load`, taken out of all of a command's. Raises `ValueError` for limits without a name,
     for two lengths, and for slices over ranks unless the command is one of `ranks`."""
     place = {name: options.pop(name) for name in NAMES}
+    place["dtype"] = place["dtype"] or ("bfloat16" if place["quantize"] == "int4" else "float32")
     if place["device_map"] == RANKS and not ranks:
         raise ValueError(f"--device-map {RANKS} is for ranks: say generate --engine rank --out FOLDER, under torchrun")
     if place["length"] is not None and options.get("max_new_tokens") is not None:
@@ -67,6 +84,33 @@ def place_of(options: dict[str, Any], ranks: bool = False) -> dict[str, Any]:
     if place["max_memory"] is not None:
         place["max_memory"] = dict(map(_limit, place["max_memory"].split(",")))
     return place
+
+
+def constraint_of(options: dict[str, Any]) -> Any:
+    """The pattern that a command's options name, which are taken out of them; None where there is none. Raises
+    `ValueError` for several, or a file that cannot be read."""
+    names = ("regex", "json_schema", "grammar", "choices")
+    given = {name: text for name in names if (text := options.pop(name, None)) is not None}
+    if len(given) > 1:
+        raise ValueError(f"--{' and --'.join(given).replace('_', '-')} all say what texts are: give one of them")
+    for name, text in given.items():
+        from iterref.constraint import Choices, Grammar, JSONSchema, Regex
+
+        if name == "choices":
+            return Choices(*(choice.strip() for choice in text.split(",")))
+        if name == "regex":
+            return Regex(text)
+        if name == "json_schema":
+            return JSONSchema(text if text.lstrip().startswith("{") else _read(text))
+        return Grammar(_read(text))
+    return None
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read ({error}): name a text file") from None
 
 
 def _limit(text: str) -> tuple[int | str, str]:

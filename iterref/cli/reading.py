@@ -17,24 +17,60 @@ __all__ = ["Input", "read_budget", "read_prompts", "read_reward", "read_texts"]
 # The names of a prompt and of a text, this library's own first, then TRL's.
 PROMPT = ("document", "prompt")
 TEXT = ("text", "completion")
-CARRIED = ("tokens", "unfinished", "marked")  # go from command to command, and to no reward
+CARRIED = ("tokens", "unfinished", "marked", "slots")  # go from command to command, and to no reward
 WRITTEN = (*TEXT, *CARRIED, "reward", "best", "cost", "asked", "error", "row")  # by this library, null at times
 
 
-def read_prompts(file: BinaryIO, count: int | None = None) -> Input:
+@dataclass(frozen=True)
+class Source:
+    """Where input is read from beside FILE: a `dataset` with its `split`, and the names of the fields that hold
+    prompts and texts."""
+
+    dataset: str | None = None
+    split: str | None = None
+    prompt: str | None = None
+    text: str | None = None
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Source:
+        """Taken out of all of a command's options. Raises `ValueError` for a split without a data set."""
+        found = cls(*(options.pop(name, None) for name in ("dataset", "split", "prompt", "text")))
+        if found.split is not None and found.dataset is None:
+            raise ValueError("--split is a data set's: name it by --dataset, or leave --split out")
+        return found
+
+    def fields(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The names that prompts and texts may have."""
+        return PROMPT if self.prompt is None else (self.prompt,), TEXT if self.text is None else (self.text,)
+
+    def rows(self, file: BinaryIO, name: str) -> list[Row] | list[str]:
+        """The rows of the data set, or of a file called `name`."""
+        prompt, text = self.fields()
+        if self.dataset is None:
+            return rows(file, name, (*prompt, *text))
+        if getattr(file, "name", "<stdin>") != "<stdin>":
+            raise ValueError("both name an input: leave out FILE, or --dataset")
+        from iterref.data_sets import dataset_rows
+
+        return [(f"row {at}", row) for at, row in enumerate(dataset_rows(self.dataset, self.split or "train"))]
+
+
+def read_prompts(file: BinaryIO, count: int | None = None, source: Source | None = None) -> Input:
     """Prompts, of JSON and tables the field `document` or `prompt`; or so many empty ones, where a `count` stands for a
     file. Raises `ValueError` naming the line."""
     if count is None:
-        return _read(file, PROMPT, "prompt")
+        return _read(file, "prompt", source or Source())
     if getattr(file, "name", "<stdin>") != "<stdin>":
         raise ValueError("texts without prompts read no file: leave out FILE, or --count")
+    if source not in (None, Source()):
+        raise ValueError("texts without prompts read no data set: leave out --dataset and --prompt, or --count")
     return Input([""] * count, None, [{} for _ in range(count)])
 
 
-def read_texts(file: BinaryIO) -> Input:
+def read_texts(file: BinaryIO, source: Source | None = None) -> Input:
     """Texts, of JSON and tables the field `text` or `completion`, with their prompts if every line has one. Raises
     `ValueError` naming the line."""
-    return _read(file, TEXT, "text")
+    return _read(file, "text", source or Source())
 
 
 @dataclass(frozen=True)
@@ -68,31 +104,38 @@ class Input:
         return {"prompts": [prompts[row] for row in rows], "columns": columns, "rows": rows}
 
 
-def _read(file: BinaryIO, wanted: tuple[str, ...], what: str) -> Input:
-    """The lines of a file whose text of `what` kind is in the first of the `wanted` fields that they have."""
+def _read(file: BinaryIO, what: str, given: Source) -> Input:
+    """The lines of a source whose text of `what` kind is in the first of its fields that they have."""
     source = "" if getattr(file, "name", "<stdin>") in ("<stdin>", "-") else str(file.name)
-    name = source or "the input"
-    found = rows(file, name, (*PROMPT, *TEXT))
+    (prompt, text), found = given.fields(), given.rows(file, source or "the input")
+    wanted = prompt if what == "prompt" else text
     if not any(not isinstance(line, str) or line.strip() for line in found):
         raise ValueError(f"the input is empty: give one {what} a line")
     if isinstance(found[0], str):
+        if given != Source():
+            raise ValueError("the input is plain text without fields: leave out --prompt and --text")
         lines = [str(line) for line in found]
         empty = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
         if empty is not None:
             raise ValueError(f"line {empty} is empty: give every line a {what}, or take the line out")
         blank: list[dict[str, Any]] = [{} for _ in lines]
-        prompted, texted = (lines, None) if wanted == PROMPT else (None, lines)
+        prompted, texted = (lines, None) if what == "prompt" else (None, lines)
         return Input(prompted, texted, blank, source=source)
     entries = [entry for entry in found if not isinstance(entry, str)]
     own = _field(entries, wanted) or wanted[0]
     both = next((place for place, entry in entries if all(not _missing(entry.get(name)) for name in PROMPT)), None)
-    if both is not None:
+    if both is not None and given.prompt is None:
         raise ValueError(f"{both} has both `document` and `prompt`, and either is a prompt: rename one")
-    partner = _field(entries, PROMPT) if wanted == TEXT else None
-    texts, *prompts = ([_string(place, entry, name) for place, entry in entries] for name in (own, partner) if name)
+    partner = _field(entries, prompt) if what == "text" else None
+    if given.prompt is not None and what == "text" and partner is None:
+        raise ValueError(f"no line has a field {given.prompt!r}: name that of the prompts, by --prompt")
+    texts, *prompts = (
+        [_string(place, entry, name, name in prompt, name in text) for place, entry in entries]
+        for name in (own, partner) if name
+    )  # fmt: skip
     _expect_whole(entries)
     fields = [entry for _, entry in entries]
-    if wanted == TEXT:
+    if what == "text":
         return Input(prompts[0] if prompts else None, texts, fields, partner or PROMPT[0], own, source)
     trl = own == "prompt" and not any("completion" in entry for entry in fields)  # a data set's own stays
     return Input(texts, None, fields, own, "completion" if trl else "text", source)
@@ -103,18 +146,18 @@ def _field(entries: list[Row], names: tuple[str, ...]) -> str | None:
     return next((name for name in names if any(name in entry for _, entry in entries)), None)
 
 
-def _string(place: Place, entry: dict[str, Any], name: str) -> str:
-    """A field's text; of a chat, as TRL's data sets have it, that of the one message."""
+def _string(place: Place, entry: dict[str, Any], name: str, asks: bool, answers: bool) -> str:
+    """A field's text; of a chat, as TRL's data sets have it, that of the one message of whoever `asks` or `answers`."""
     value = entry.get(name)
     if isinstance(value, list) and value and all(isinstance(part, dict) and "content" in part for part in value):
         if len(value) > 1:
             raise ValueError(f"{place} has {len(value)} messages in `{name}`: give the text of one alone")
-        role, said = ("user", "asks") if name in PROMPT else ("assistant", "answers")
+        role, said = ("user", "asks") if asks else ("assistant", "answers")
         if value[0].get("role", role) != role:
             raise ValueError(f"{place} has a message of role {value[0]['role']!r} in `{name}`, where the {role} {said}")
         value = value[0]["content"]
     if not isinstance(value, str):
-        if name in TEXT and entry.get("error"):
+        if answers and entry.get("error"):
             raise ValueError(f"{place} was set aside and has no text ({entry['error']}): leave it out or make it")
         if not _missing(value):
             raise ValueError(f"{place} has {shown(value)} in `{name}` and no text: write a string, one object a line")

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from iterref import __version__
-from iterref.cli.options import place_of
+from iterref.cli.options import constraint_of, place_of
 from iterref.cli.reading import Input, read_budget, read_reward
 from iterref.cli.writing import deliver, expect_outputs, output_line, printing_to_stderr, save_page, watched
 
@@ -36,6 +36,8 @@ class Run:
         self.out, self.html, self.as_json = map(options.pop, ("out", "html", "as_json"))
         expect_outputs(self.out, self.html, source=given.source)
         self.given, self.options, self.identity = given, options, ""
+        if (constraint := constraint_of(options)) is not None:
+            options["constraint"] = constraint
         self.size = len(given) if whole or self.html else min(PART, options["max_rows"] or PART)
         self.lines: list[dict[str, Any] | None] = [None] * len(given)
         self.reached = dict[int, dict[str, Any]]()  # lines that are not finished

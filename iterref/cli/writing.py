@@ -84,6 +84,7 @@ def output_line(given: Input, row: int, result: Any = None, place: int = 0) -> d
         seen = result.finished or judged or bool(text.strip()) and result.mask not in tokens
         found |= {"reward": reward if judged else None, "cost": vars(result.cost)}
         found |= {given.text: text, "tokens": tokens} if seen else {}
+        found |= {} if result.slots is None else {"slots": result.slots[place]}
     prompt = {} if given.prompts is None else {given.prompt: fields.get(given.prompt, given.prompts[row])}
     return {**fields, **prompt, **found}
 

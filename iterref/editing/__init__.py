@@ -25,7 +25,7 @@ from iterref.arguments import (
     checked_reward,
     checked_rows,
 )
-from iterref.budget import Budget, BudgetLike, Cost, budget_of
+from iterref.budget import Budget, BudgetLike, Cost, budget_of, fitted
 from iterref.columns import read_columns
 from iterref.drafts import OwnDrafts, pool_cost
 from iterref.editing.drift import Distance, Drift, Within, expect_bound, text_lengths
@@ -33,10 +33,13 @@ from iterref.editing.history import History, Node
 from iterref.editing.marks import BRACKETS, Marks, read
 from iterref.editing.resume import digest, fingerprint, name_of, resumed
 from iterref.editing.session import Choice, Context, Editing
-from iterref.editing.sizes import Length
+from iterref.editing.sizes import Length, checked_length
 from iterref.editing.strength import strengthened
-from iterref.generation import blank_canvas, fitted, method_of, pose, text_model
+from iterref.generation import method_of, pose, text_model
+from iterref.lengths import blank_canvas
 from iterref.models.base import MASKS, TextModel
+from iterref.numbers import whole_number
+from iterref.problem import Problem
 from iterref.rewards.memory import Remembered
 from iterref.run import Run
 from iterref.samplers.base import Sampler
@@ -52,10 +55,12 @@ if TYPE_CHECKING:
         drift: float | None
         distance: Distance
         room: int | None
+        last_blocks: int | None
         seed: int
         rows: Sequence[int] | Tensor | None
         temperature: float
         forbidden: Sequence[int]
+        constraint: Any
         max_rows: int | None
         columns: Mapping[str, Sequence[Any]] | None
         progress: bool
@@ -77,10 +82,12 @@ def edit(
     drift: float | None = None,
     distance: Distance = "share",
     room: int | None = ROOM,
+    last_blocks: int | None = None,
     seed: int = 0,
     rows: Sequence[int] | Tensor | None = None,
     temperature: float = 1.0,
     forbidden: Sequence[int] = (),
+    constraint: Any = None,
     max_rows: int | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
     progress: bool = False,
@@ -91,7 +98,9 @@ def edit(
     to go on with at its newest node (see `iterref.editing.resume`). `drift` in [0, 1] makes texts further than that
     from the first ones impossible, in the `distance` "share" (changed tokens among the free positions) or "edit"
     (normalised edit distance of tokens); it is measured at every node either way. Free are the text's own tokens and
-    `room` positions after it, which a text may grow into; None frees the whole canvas. All other arguments are those of
+    `room` positions after it, which a text may grow into; None frees the whole canvas. `last_blocks`, for
+    models that write in blocks, frees the text's last so many of them alone: what stands before them never looks at
+    them, so that a move there is weighed by all that it changes. All other arguments are those of
     `generate`; the consensus reward draws its pool here, once, and the first node is charged for it and for the reward
     of the first texts.
 
@@ -105,8 +114,9 @@ def edit(
     asked = checked_reward(reward, batch, columns)
     identities = checked_rows(seed, rows, (), batch)
     options = checked_options(
-        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, max_rows=max_rows, progress=progress
-    )
+        seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows,
+        progress=progress,
+    )  # fmt: skip
     bounds = checked_options(drift=drift, room=room)
     drift, room = bounds["drift"], bounds["room"]
     if room is not None and room < 0:
@@ -121,6 +131,8 @@ def edit(
     if room is not None:
         ends = text_lengths(tokens, blank) + room
         free = free & (torch.arange(tokens.shape[1], device=device) < ends[:, None])
+    if last_blocks is not None:
+        free = free & _behind(problem, text_lengths(tokens, blank), last_blocks)
     if getattr(posed.model, "fixed_length", False):  # the model knows no end that a text could grow or shrink to
         over = torch.isin(tokens, torch.tensor(list(posed.model.ends), device=device)).cumsum(1) > 0
         free = free & ~over
@@ -144,6 +156,19 @@ def edit(
     history = History(about=about)
     history.add(node)
     return Editing(context, history)
+
+
+def _behind(problem: Problem, lengths: Tensor, count: int) -> Tensor:
+    """The positions (B, L) of the last `count` blocks of texts so long (B,), and all behind them. Raises `ValueError`
+    for a model that writes in no blocks, and a count that is not positive."""
+    own, count = problem.denoiser.block_length, whole_number("last_blocks", count, "pass how many blocks may change")
+    if not own:
+        raise ValueError("last_blocks= is for models that write in blocks, and this one has none: leave it out")
+    if count < 1:
+        raise ValueError(f"last_blocks counts the blocks that may change, got {count}: pass at least 1")
+    number = Run(problem).blocks(own)
+    last = number.gather(1, (lengths - 1).clamp_min(0)[:, None])
+    return number > last - count
 
 
 def refine(
@@ -179,6 +204,7 @@ def infill(
     prompts: Sequence[str],
     strength: float | None = None,
     length: Length | None = None,
+    regions: Any = None,
     marks: Marks = BRACKETS,
     tokens: Tensor | None = None,
     sampler: Sampler | str | None = None,
@@ -188,11 +214,13 @@ def infill(
 ) -> Editing:
     """B texts with the regions in `marks` written anew, all other tokens kept: a session of one `Editing.infill`.
 
-    `tokens` (B, L) are the texts without marks as canvases, where they are known. `settings` are the options of `edit`,
+    `regions` is what the regions must be, and `tokens` (B, L) are the texts without marks as canvases, where they are
+    known (`Editing.infill`). `settings` are the options of `edit`,
     where the whole canvas is free unless `room` says otherwise; `budget` is for everything, a pool of drafts included,
     and `watch` names rows whose states the trace keeps.
     """
     texts = checked_prompts(texts, "text")
+    checked_length("length", length)  # before the reward of the first texts is asked
     given = checked_options(strength=strength, sampler=sampler, budget=budget)
     model, method = text_model(checked_model(model)), method_of(given["sampler"])
     _expect_room(method if strength is None else strengthened(method, strength), given["budget"], settings)
@@ -201,8 +229,8 @@ def infill(
     opened: Settings = {"room": None, **settings}
     chain = edit(model, plain if tokens is None else tokens, prompts=prompts, **opened)
     return chain.infill(
-        texts, strength=strength, length=length, marks=marks, sampler=method, budget=_left(given["budget"], chain),
-        watch=watch, progress=settings.get("progress", False),
+        texts, strength=strength, length=length, regions=regions, marks=marks, sampler=method,
+        budget=_left(given["budget"], chain), watch=watch, progress=settings.get("progress", False),
     )  # fmt: skip
 
 

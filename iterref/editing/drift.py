@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 from torch import Tensor
 
-from iterref.rewards.algebra import Composable, as_reward
+from iterref.rewards.algebra import Composable, as_reward, values_states
 from iterref.rewards.base import Reward
 
 Distance = Literal["share", "edit"]
@@ -59,10 +59,18 @@ class Drift:
 
 
 class Allowing(Composable):
-    """A reward of the texts that are `allowed`; -inf for others, of which the reward itself is not asked."""
+    """A reward of the texts that are `allowed`; -inf for others, of which the reward itself is not asked. An unfinished
+    one may still become either: its value is the reward's own."""
 
     checks: ClassVar[bool] = True
-    reward: Reward
+
+    def __init__(self, reward: Reward) -> None:
+        self.reward, self.has_partial = as_reward(reward), values_states(reward)
+
+    def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Any:
+        """As the reward's."""
+        assert isinstance(self.reward, Composable)
+        return self.reward.partial(tokens, masked, rows)
 
     @abstractmethod
     def allowed(self, tokens: Tensor, rows: Tensor) -> Tensor:
@@ -82,7 +90,8 @@ class Within(Allowing):
 
     def __init__(self, reward: Reward, drift: Drift, bound: float) -> None:
         expect_bound(drift.distance, bound)
-        self.reward, self.drift, self.bound = as_reward(reward), drift, bound
+        super().__init__(reward)
+        self.drift, self.bound = drift, bound
 
     def allowed(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """Those near enough."""

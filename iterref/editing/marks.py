@@ -18,7 +18,6 @@ from torch import Tensor
 
 from iterref.editing.drift import Allowing
 from iterref.models.base import MASKS, TextModel
-from iterref.rewards.algebra import as_reward
 from iterref.rewards.base import Reward
 
 Marks = tuple[str, str]
@@ -53,12 +52,13 @@ class Regions:
 class Frame:
     """What stands around a row's regions: `kept`, as the model reads it, and `written`, as the user wrote it; `blanks`
     are those that the user marked at a region's ends. `apart` says that a blank parts the first region from the text
-    before it."""
+    before it, and `parted` of every region how it begins: with a blank (1), without (0), or as it likes (2)."""
 
     kept: tuple[str, ...]
     written: tuple[str, ...]
     blanks: tuple[tuple[str, str], ...]
     apart: bool
+    parted: tuple[int, ...] = ()
 
     def regions(self, text: str) -> list[str] | None:
         """What a text has in the regions; None where it does not hold the rest as it was."""
@@ -88,7 +88,8 @@ class Around(Allowing):
     text that was not marked."""
 
     def __init__(self, reward: Reward, decode: Callable[[Tensor], list[str]], frames: Sequence[Frame | None]) -> None:
-        self.reward, self.decode, self.frames = as_reward(reward), decode, frames
+        super().__init__(reward)
+        self.decode, self.frames = decode, frames
 
     def allowed(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """Those that kept the rest."""
@@ -195,7 +196,10 @@ def _frame(
     inside = [marked.text[start:end] for start, end in marked.regions]
     blanks = tuple((text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :] if text.strip() else "")
                    for text in inside)  # fmt: skip
-    return Frame(kept, marked.outside, blanks, bool(kept[0]) and whole[len(kept[0]) :][:1].isspace())
+    apart = bool(kept[0]) and whole[len(kept[0]) :][:1].isspace()
+    pairs = zip(kept[:-1], marked.outside[:-1], strict=True)
+    parted = tuple(int(out[-1:].isspace() and not here[-1:].isspace()) if here else 2 for here, out in pairs)
+    return Frame(kept, marked.outside, blanks, apart, parted)
 
 
 def _solid(text: str) -> str:

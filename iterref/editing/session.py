@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from iterref.arguments import checked_budget, checked_sampler, checked_watch
-from iterref.budget import BudgetLike, Cost, budget_of
+from iterref.budget import BudgetLike, Cost, budget_of, fitted
 from iterref.editing.drift import Drift
 from iterref.editing.history import History, Node, Turn, node_seed
-from iterref.editing.marks import BRACKETS, Around, Frame, Marks, Regions
+from iterref.editing.marks import BRACKETS, Around, Frame, Marks
 from iterref.editing.sizes import Length, checked_length, judging, likeliest, opened
+from iterref.editing.slots import log_probabilities, region_patterns, sized, within
 from iterref.editing.strength import strengthened
-from iterref.generation import fitted, method_of
+from iterref.generation import method_of
 from iterref.models.base import TextModel
 from iterref.numbers import flag, number, whole_number
 from iterref.problem import Problem
@@ -137,6 +138,7 @@ class Editing:
         *,
         strength: float | None = None,
         length: Length | None = None,
+        regions: Any = None,
         marks: Marks = BRACKETS,
         sampler: Sampler | str | None = None,
         budget: BudgetLike | None = None,
@@ -149,10 +151,14 @@ class Editing:
         london"), or None for a row to leave alone; a backslash makes a mark literal. The regions are drafted from noise
         by the method, or with `strength` refined from what stands there. A region keeps its number of tokens, or gets
         `length` of them, or, with a pair, from the first number to the second, whichever makes the best text within
-        the budget (`iterref.editing.sizes`). No text ends within a region. Raises `ValueError`, naming the row, for
-        marks that do not pair up, a text that is not the row's own, or one that has no room for `length`.
+        the budget (`iterref.editing.sizes`). No text ends within a region. `regions` is what they must be: a pattern as
+        `generate` takes constraints, or a list with one for each region of a row; where it is `Choices`, the result has
+        their log-probabilities, `slots`, and regions get the number of tokens that the choices take. Raises
+        `ValueError`, naming the row, for marks that do not pair up, a text that is not the row's own, or one that has
+        no room for `length`.
         """
-        sizes = checked_length("length", length)
+        patterns = region_patterns(regions, self.context.problem)
+        sizes = sized(patterns, self.context.model, checked_length("length", length), strength)
         if sizes is not None and strength is not None:
             raise ValueError("regions of a length= (--tokens) are drafted anew: leave out the strength")
         problem, model = self.context.problem, self.context.model
@@ -165,12 +171,14 @@ class Editing:
             forbidden=sorted({*map(int, problem.forbidden), *ends}),
             reward=Remembered(Around(problem.reward, model.decode, layouts[0].frames)),
         )  # fmt: skip
+        posed = within(posed, model, layouts, patterns)
         size = sizes and (sizes[0] if sizes[0] == sizes[1] else list(sizes))
         options = {"strength": strength, "length": size, "sampler": str(method)}
         told = {name: value for name, value in options.items() if value is not None}
         with self.context.turn:
             result = self._run(method, posed, None if strength is None else posed.canvas, watch, progress)
-            whole = result if len(layouts) == 1 else self._chosen(result, layouts)
+            whole = result if len(layouts) == 1 else self._chosen(result, posed)
+            whole = replace(whole, slots=log_probabilities(posed, model, patterns))
             return self._at(self._add("infill", told, whole, layouts[0].frames))
 
     def vary(
@@ -313,12 +321,12 @@ class Editing:
         node = Node(0, self.at, "pick", options, *self.history.rows(sources), sources=tuple(sources))
         return self._at(self.history.add(node))
 
-    def _chosen(self, result: Result, layouts: Sequence[Regions]) -> Result:
-        """The result with the text of highest J of every row, of those that the layouts came to, and all their cost."""
-        n, problem = len(layouts), self.context.problem
+    def _chosen(self, result: Result, posed: Problem) -> Result:
+        """The result with the text of highest J of every row, of those that its layouts came to, and all their cost."""
+        n, problem = len(posed) // len(self.texts), self.context.problem
         tokens, rewards = result.tokens.view(n, *self.tokens.shape), result.rewards.view(n, -1)
-        behind = torch.stack([one.open.cumsum(1) > 0 for one in layouts])
-        written = problem.may_change | (torch.stack([one.canvas for one in layouts]) != self.context.blank)
+        behind = (posed.may_change.cumsum(1) > 0).view(tokens.shape)
+        written = problem.may_change | (posed.canvas.view(tokens.shape) != self.context.blank)
         best = likeliest(problem, tokens, rewards, behind & written), torch.arange(len(self.texts))
         whole = _showing(result, tokens[best], rewards[best], self.context.model)
         judged = judging(problem) * problem.denoiser.passes

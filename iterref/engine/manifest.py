@@ -24,6 +24,7 @@ CODE = "reward.code"
 FORMAT = "iterref results 3"
 PACE = "made_with"  # written, and not compared
 # What a network is made of, its tokenizer included: settings and weights, and vocabularies by name.
+INDEXES = ("config.json", "model_index.json", "adapter_config.json")  # by which a network is known
 PARTS = (".json", ".safetensors", ".model", ".jinja")
 VOCABULARIES = ("vocab.txt", "merges.txt")
 NAMED = 6  # rows that a sentence names
@@ -93,10 +94,14 @@ def changed(file: Path, hashes: Sequence[str]) -> list[int]:
     return [row for row, one in enumerate(hashes) if len(before) == len(hashes) and before[row] != one]
 
 
-def model_told(name: str, revision: str | None = None) -> dict[str, Any]:
-    """A model by its name, and by the hash of its files or the hub's revision. Raises `FileNotFoundError` for one that
-    is not there."""
-    return {"name": name, **_network(name, "models", revision)}
+def model_told(name: str, revision: str | None = None, base: str | None = None) -> dict[str, Any]:
+    """A model by its name, and by the hash of its files or the hub's revision; an adapter with its base's. Raises
+    `FileNotFoundError` for one that is not there."""
+    from iterref.models.adapter import adapter_in
+
+    told = {"name": name, **_network(name, "models", revision)}
+    adapter = adapter_in(_folder(name, "models", revision), name, base)
+    return told if adapter is None else {**told, "base": model_told(*((base,) if base else adapter.base()))}
 
 
 def reward_told(name: str) -> dict[str, Any]:
@@ -128,18 +133,24 @@ def _model_of(reward: str) -> str:
 
 def _network(name: str, room: str, revision: str | None = None) -> dict[str, Any]:
     """A network's files by their hash, or by the hub's revision."""
-    from iterref.hub import fetched
-    from iterref.registry import bundled
-
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        folder = bundled(room).get(name) or fetched(name, ("config.json", "model_index.json"), revision=revision)
-        if folder.parent.name == "snapshots":
-            return {"revision": folder.name}
+    folder = _folder(name, room, revision)
+    if folder.parent.name == "snapshots" and not Path(name).expanduser().is_dir():
+        return {"revision": folder.name}
     # a pipeline and a sentence encoder have their parts in folders
     deep = any((folder / index).is_file() for index in ("model_index.json", "modules.json"))
     files = [one for one in sorted((folder.rglob if deep else folder.glob)("*")) if one.is_file()]
     return {"hash": _hash_of([one for one in files if one.suffix in PARTS or one.name in VOCABULARIES], folder)}
+
+
+def _folder(name: str, room: str, revision: str | None) -> Path:
+    """Where a network is on this machine, at least what says of it what it is."""
+    from iterref.hub import fetched
+    from iterref.registry import bundled
+
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    return bundled(room).get(name) or fetched(name, INDEXES, revision=revision)
 
 
 def _modules(file: Path, found: list[Path]) -> list[Path]:

@@ -88,8 +88,9 @@ def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -
     import torch
 
     from iterref.arguments import checked_reward
+    from iterref.budget import fitted
     from iterref.drafts import no_reward, pools_in
-    from iterref.generation import begun, fitted, method_of, pose
+    from iterref.generation import begun, method_of, pose
 
     reward, given = checked_reward(reward, 1), dict(options)
     if (size := given.pop("max_new_tokens", None)) is not None:

@@ -12,5 +12,7 @@ from iterref import lazy
 if TYPE_CHECKING:
     from iterref.loading import load
     from iterref.models import amused, diffusion_gemma, dream, duo, llada, masked_lm, mdlm, sdar, sedd, tiny_news, udlm
+    from iterref.models.base import Chat
+    from iterref.models.text.stopping import Stopping
 
 lazy.attach(__name__)

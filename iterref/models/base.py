@@ -3,14 +3,15 @@
     prepare   prompts -> a denoiser of theirs, canvases, free positions          encode, decode   texts <-> canvases
 
 What a model may be able to do besides is declared here with a default. `decode` gives strings that carry their tokens
-(`Text`), so that a model's own text goes back in as the tokens that it was, however else it may be cut into pieces.
+(`Text`), so that a model's own text goes back in as the tokens that it was, however else it may be cut into pieces. A
+prompt that is a conversation is a string that carries its messages (`Chat`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from iterref.denoiser import Denoiser, carry_over_
 from iterref.noise import Noise
 
 MASKS = ("[MASK]", "<mask>")
+ROLES = ("system", "user", "assistant")  # of a conversation
 
 
 class Text(str):
@@ -30,6 +32,30 @@ class Text(str):
         made = super().__new__(cls, text)
         made.tokens = tuple(tokens)
         return made
+
+
+class Chat(str):
+    """A conversation as a prompt: the text of its last message, with all `messages`, ("system" | "user" | "assistant",
+    text) pairs of which the user has the last. A model with a chat template reads them all; what rewards see, and
+    whoever takes it for a string, is the last one, or another `text` that is given for it.
+
+    Raises `ValueError` for no messages, an unknown role, or one in which the user does not have the last word.
+    """
+
+    messages: tuple[tuple[str, str], ...]
+
+    def __new__(cls, messages: Sequence[tuple[str, str]], text: str | None = None) -> Self:
+        wrong = next((role for role, _ in messages if role not in ROLES), None)
+        if wrong is not None:
+            raise ValueError(f"a message has the role {wrong!r}: it is one of {', '.join(ROLES)}")
+        if not messages or messages[-1][0] != "user" or not messages[-1][1].strip():
+            raise ValueError("a conversation ends with what the user says, which the model answers: add that message")
+        made = super().__new__(cls, messages[-1][1] if text is None else text)
+        made.messages = tuple(messages)
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:  # of a copy, which is a conversation, too
+        return self.messages, str(self)
 
 
 class Masked(Denoiser):
@@ -63,10 +89,13 @@ class TextModel(ABC):
 
     `draws_images` says that `decode` gives images; `ranks` counts the processes that compute the network together;
     `ends` are the tokens behind which a text is over; `fixed_length` says that the model knows no end, so that a text
-    keeps its number of tokens; `masks` are what stands in a text for one token that is to be filled in.
+    keeps its number of tokens; `masks` are what stands in a text for one token that is to be filled in; `continues`
+    says that a text begins with its prompt, `chat` that prompts go into a chat template, so that a `Chat` may be one.
     """
 
     draws_images: ClassVar[bool] = False
+    continues: ClassVar[bool] = False
+    chat: bool = False
     ranks: int = 1
     ends: Sequence[int] = ()
     fixed_length: bool = False

@@ -19,24 +19,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from iterref import hub
+from iterref.models import quantized
+from iterref.models.adapter import CONFIG, TOKENIZER, Adapter
 
 if TYPE_CHECKING:
     from iterref.models.device_map import DeviceMap
 
 CPU = torch.device("cpu")
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-TOKENIZER = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
-    "merges.txt", "vocab.txt", "added_tokens.json", "*.model",
-)  # fmt: skip
 # What a hub name is asked for.
-DATA = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER)
+DATA = ("config.json", "generation_config.json", CONFIG, "*.safetensors", "*.safetensors.index.json", *TOKENIZER)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A model's folder on this machine, what the user called it, its configuration, and what its weights become: of
-    which precision, on which device, or spread by a map. With `tensors` in memory the folder has a tokenizer alone."""
+    which precision, on which device, or spread by a map. With `tensors` in memory the folder has a tokenizer alone. An
+    `adapter` is merged into them, and `quantize` says what they become thereafter."""
 
     name: str
     folder: Path
@@ -44,6 +43,8 @@ class Checkpoint:
     dtype: torch.dtype = torch.float32
     place: torch.device | DeviceMap = CPU
     tensors: Mapping[str, Tensor] | None = field(default=None, repr=False)
+    adapter: Adapter | None = None
+    quantize: str | None = None
 
     @classmethod
     def open(cls, name: str | Path, revision: str | None = None, **placing: Any) -> Checkpoint:
@@ -58,18 +59,26 @@ class Checkpoint:
         assert isinstance(self.place, torch.device)
         return self.place
 
+    @property
+    def prequantized(self) -> str | None:
+        """By what the weights in its files are quantised, None for whole ones (`quantized.method_of`)."""
+        return quantized.method_of(self.config, self.name)
+
     def weights(self) -> dict[str, Tensor]:
-        """All tensors by name, those of files on the CPU. Raises `FileNotFoundError` without safetensors, saying what
-        to do, and `ValueError` for a damaged file."""
+        """All tensors by name, those of files on the CPU, with the adapter merged in. Raises `FileNotFoundError`
+        without safetensors, saying what to do, and `ValueError` for a damaged file and for quantised weights."""
+        if self.prequantized is not None:
+            told = f"the weights of {self.name} are quantised by {self.prequantized}"
+            raise ValueError(f"{told}, and this family puts them into a form of its own: get the whole, say quantize=")
         tensors = dict(self.tensors or {})
         for file in self.files() if self.tensors is None else ():
             with hub.reading(file, self.name):
                 tensors |= load_file(file)
-        return tensors
+        return tensors if self.adapter is None else self.adapter.merged(tensors, self.name)
 
     def expect_room(self) -> None:
         """Raises `ValueError` where the weights need more bytes than their device has room for."""
-        if isinstance(self.place, torch.device) and self.tensors is None:
+        if isinstance(self.place, torch.device) and self.tensors is None and self.prequantized is None:
             hub.expect_room(self.name, hub.shapes(self.files(), self.name), self.dtype, self.place)
 
     def size(self, *names: str) -> int:

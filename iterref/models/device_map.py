@@ -76,10 +76,7 @@ class DeviceMap:
 
     def options(self, kind: Any, config: Any, checkpoint: Checkpoint, names: Mapping[str, str]) -> dict[str, Any]:
         """What `from_pretrained` of a class is told beside a checkpoint's folder: a place for every part, and to read
-        data of this machine alone. Raises `ValueError` where the parts that are named are not the network's, and for
-        adapters, which it would add."""
-        if (checkpoint.folder / "adapter_config.json").is_file():
-            raise ValueError(f"{checkpoint.name} holds an adapter (adapter_config.json): merge it into the weights")
+        data of this machine alone. Raises `ValueError` where the parts that are named are not the network's."""
         told = {
             "key_mapping": dict(names) or None, "ignore_mismatched_sizes": True, "use_safetensors": True,
             "local_files_only": True, "trust_remote_code": False,

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from iterref.denoiser import Denoiser
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.pretrained import filled
+from iterref.models.quantized import quantized
 from iterref.models.text.codec import Codec
 from iterref.models.transformer import rotate
 from iterref.noise import Noise, Schedule
@@ -85,17 +86,28 @@ class Block(nn.Module):
         self.down = Linear(4 * width, width)
         self.adapt = Linear(options.condition, 6 * width)
 
-    def forward(self, x: Tensor, c: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, c: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None, held: list[Tensor] | None = None
+    ) -> Tensor:
+        """States (R, L, width) -> the same. `held`, if given, has the keys and values of what stands before, or
+        nothing, and gets those of these positions behind them."""
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.adapt(c).float()[:, None].chunk(6, dim=-1)
-        x = x + gate_1 * self.attend(self.norm1(x) * (1 + scale_1) + shift_1, turn, seen).float()
+        x = x + gate_1 * self.attend(self.norm1(x) * (1 + scale_1) + shift_1, turn, seen, held).float()
         inside = F.gelu(self.up(self.norm2(x) * (1 + scale_2) + shift_2), approximate="tanh")
         return x + gate_2 * self.down(inside).float()
 
-    def attend(self, x: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None) -> Tensor:
+    def attend(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None, held: list[Tensor] | None
+    ) -> Tensor:
         rows, length, width = x.shape
         mixed = self.qkv(x).view(rows, length, 3, self.heads, width // self.heads)
         query, key, value = mixed.permute(2, 0, 3, 1, 4)
-        found = F.scaled_dot_product_attention(rotate(query, turn), rotate(key, turn), value, attn_mask=seen)
+        query, key = rotate(query, turn), rotate(key, turn)
+        if held is not None:
+            key, value = (torch.cat([old, new], 2) for old, new in zip(held, (key, value), strict=True)) if held else (
+                key, value)  # fmt: skip
+            held[:] = key, value
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         return self.out(found.transpose(1, 2).reshape(rows, length, width))
 
 
@@ -122,16 +134,25 @@ class Dit(nn.Module):
     def forward(self, x_t: Tensor, sigma: Tensor, where: Tensor, label: Tensor | None = None) -> Tensor:
         """Tokens (R, L) long at noise levels (R,), or (1,) for all rows, as raw logits (M, V) float32 of the True
         cells of where (R, L), row-major. `label` (R,) long conditions a network that has labels."""
-        c = F.silu(self.time(sinusoids(sigma, FREQUENCIES)).float())
-        if label is not None:
-            if self.labels is None:
-                raise ValueError("this network was made without labels: leave the label out")
-            c = c + F.silu(self.labels(label).float())
+        c = self.condition(sigma, label)
         x = self.table(x_t).float()
         turn = self.turn(x_t.shape[1], x_t.device)
         seen = None if self.filler is None else sight(x_t, self.filler)
         for block in self.blocks:
             x = block(x, c, turn, seen)
+        return self.predicted(x, c, where)
+
+    def condition(self, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        """c (R, condition) of noise levels (R,) and labels (R,), if any."""
+        c = F.silu(self.time(sinusoids(sigma, FREQUENCIES)).float())
+        if label is not None:
+            if self.labels is None:
+                raise ValueError("this network was made without labels: leave the label out")
+            c = c + F.silu(self.labels(label).float())
+        return c
+
+    def predicted(self, x: Tensor, c: Tensor, where: Tensor) -> Tensor:
+        """Logits (M, V) float32 of the True cells of where (R, L), from states (R, L, width)."""
         shift, scale = self.adapt(c).float().chunk(2, dim=-1)
         row = where.nonzero()[:, 0] if len(c) > 1 else slice(None)
         return self.head(self.norm(x[where]) * (1 + scale[row]) + shift[row]).float()
@@ -204,6 +225,7 @@ def network_of(checkpoint: Checkpoint, codec: Codec | None, options: DitOptions,
     """The network of a checkpoint. Where its training cut texts into blocks and filled none up, as a tokenizer without
     padding says unless config.json has `filler`, the end of a text, which fills up a canvas, is hidden."""
     network = build(options, state(checkpoint.weights()), checkpoint.dtype, checkpoint.device, checkpoint.name)
+    quantized(network, checkpoint.quantize, network.head, checkpoint.name)
     known = None if codec is None else codec.within(options.vocab, mask)
     if known is not None and known.pad is None and not checkpoint.config.get("filler"):
         network.filler = known.end

@@ -17,6 +17,7 @@ from iterref import hub
 from iterref.hub import first_line, quiet
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap
+from iterref.models.quantized import quantized
 
 Network = TypeVar("Network", bound=nn.Module)
 OTHER = "config.json is of another network than the weights, or of other sizes: get both from one place"
@@ -41,11 +42,21 @@ def network(
     `spare` may be missing, left over or of another shape. Raises `ValueError` for other parts like that.
     """
     names, place, shapes = names or {}, checkpoint.place, {}
+    stored = checkpoint.prequantized
+    if stored is not None:
+        if checkpoint.adapter is not None or checkpoint.quantize is not None:
+            raise ValueError(
+                f"the weights of {checkpoint.name} are quantised already, by {stored}: get the whole ones for an "
+                "adapter or another quantize="
+            )
+        config.quantization_config = dict(checkpoint.config["quantization_config"])
+        place = place if isinstance(place, DeviceMap) else DeviceMap.checked({"": str(place)})
+    elif isinstance(place, DeviceMap):
+        found = hub.shapes(checkpoint.files(), checkpoint.name)
+        shapes = {renamed(name, names): shape for name, shape in found.items()}
     if isinstance(place, DeviceMap):
         # From the files themselves: each weight goes to its place alone, and those on the disk are never read here, nor
         # are their sizes looked at.
-        found = hub.shapes(checkpoint.files(), checkpoint.name)
-        shapes = {renamed(name, names): shape for name, shape in found.items()}
         source, told = checkpoint.folder, place.options(kind, config, checkpoint, names)
     else:
         held = {renamed(name, names): weight for name, weight in checkpoint.weights().items()}
@@ -71,7 +82,8 @@ def network(
     if wrong:
         raise _unfit(kind, checkpoint, f"{wrong[0]} is of another size")
     placed: nn.Module = made if isinstance(place, DeviceMap) else made.to(place)
-    return placed.eval().requires_grad_(False)
+    placed.eval().requires_grad_(False)
+    return quantized(placed, checkpoint.quantize, made.get_output_embeddings(), checkpoint.name)
 
 
 def filled(

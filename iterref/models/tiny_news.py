@@ -40,6 +40,7 @@ FAMILY = Family(
 WEIGHTS = Path(__file__).parent / "weights" / "tiny-news"
 UNKNOWN = "<unk>"
 FORMAT = "iterref-summarizer-1"
+FORMS = ("news", "plain")  # how a model reads text: normalised, or as it stands
 
 CURLY = {"\u2018": "'", "\u2019": "'", "\u201c": " `` ", "\u201d": " '' ", "\u2013": "-", "\u2014": " -- "}
 QUOTES = str.maketrans(CURLY)
@@ -167,18 +168,20 @@ class Summarizer(TokenizedModel):
     """A text model: prompts in, a denoiser of their summaries out, and text to tokens and back.
 
     `length` is the number of canvas positions, `eos` the token that ends a summary and fills the rest of the canvas,
-    `source_length` the most tokens of a prompt and its end. In `precision` "bfloat16" the decoder multiplies in half
-    precision. A model that is not `prompted` writes texts of its own, for empty prompts alone.
+    `source_length` the most tokens of a prompt and its end, `form` one of `FORMS`. In `precision` "bfloat16" the
+    decoder multiplies in half precision. A model that is not `prompted` writes texts of its own, for empty prompts
+    alone.
     """
 
     def __init__(
         self, network: Transformer, tokenizer: Tokenizer, length: int, eos: int, source_length: int,
-        precision: str = "float32", prompted: bool = True, lossy: bool = False,
+        precision: str = "float32", prompted: bool = True, lossy: bool = False, form: str = "news",
     ) -> None:  # fmt: skip
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"a summariser runs in float32 or bfloat16, got dtype={precision!r}: say one of them")
         options = network.options
-        codec = NewsCodec(tokenizer, start=None, end=eos, pad=None, mask=options.mask, lossy=lossy)
+        kind = NewsCodec if form == "news" else Codec
+        codec = kind(tokenizer, start=None, end=eos, pad=None, mask=options.mask, lossy=lossy)
         super().__init__(absorbing(options.vocab, options.mask), length, codec, network.table.weight.device, None)
         self.network, self.half = network.eval().requires_grad_(False), precision == "bfloat16"
         self.tokenizer, self.source_length, self.prompted, self.eos = tokenizer, source_length, prompted, eos
@@ -217,8 +220,10 @@ class Summarizer(TokenizedModel):
             raise ValueError(f"{folder} holds the tokenizer of another model: export it again, or get it again")
         if not all(bool(weight.isfinite().all()) for weight in weights.values()):
             raise ValueError(f"{folder} holds weights that are not finite, of a training that diverged: train it anew")
-        prompted = bool(config.get("prompted", True))
-        return cls(network, tokenizer, length, eos, source_length, precision, prompted, lossy)
+        prompted, form = bool(config.get("prompted", True)), config.get("form", "news")
+        if form not in FORMS:
+            raise ValueError(f"{folder} reads texts in the form {form!r}, unknown to this version: update iterref")
+        return cls(network, tokenizer, length, eos, source_length, precision, prompted, lossy, form)
 
     def prepare(self, prompts: Sequence[str]) -> tuple[SummaryDenoiser, Tensor, Tensor]:
         """B prompts, encoded once -> their denoiser, canvases (B, L) of masks, and free positions (B, L), all of them.

@@ -55,13 +55,15 @@ class Choice:
 
 
 def look(
-    run: Run, x_t: Tensor, t: float, draws: int, decoder: Decoder, rng: Rng, later: int = 0, modes: bool = False
-) -> Ahead:
+    run: Run, x_t: Tensor, t: float, draws: int, decoder: Decoder, rng: Rng, later: int = 0, modes: bool = False,
+    within: Tensor | None = None,
+) -> Ahead:  # fmt: skip
     """Draws of every particle (N, B, L) from one evaluation each: N NFE a row. `later` ones can be made for the chosen
-    particles alone, and `modes` are the likeliest tokens."""
+    particles alone, `modes` are the likeliest tokens, and positions outside of `within` (B, L) are left as they are."""
     n = len(x_t)
     wide, x = run.repeat(n), x_t.flatten(0, 1)
     where, streams = wide.undetermined(x, t), rng.repeat(n)
+    where = where if within is None else where & within.repeat(n, 1)
     made = wide.draws(x, t, where, draws, streams, decoder.confidence, later=later, modes=modes)
     likeliest = made.modes.unflatten(0, (n, -1)) if modes else None
     drawn, sure = made.samples.unflatten(1, (n, -1)), made.sure.unflatten(1, (n, -1))
@@ -107,6 +109,11 @@ def scored(run: Run, samples: Tensor, final: bool, known: Tensor | None = None) 
     return (reward if known is None else torch.cat([known[None], reward])).view(samples.shape[:3])
 
 
+def valued(run: Run, x_t: Tensor, t: float) -> Tensor:
+    """The reward's own values of unfinished states (N, B, L) -> (N, B), a reward call each."""
+    return run.repeat(len(x_t)).partial_of(x_t.flatten(0, 1), t).view(x_t.shape[:2])
+
+
 def follow(ahead: Ahead, log_v: Tensor, rng: Rng, held: bool = False) -> Choice:
     """One clean sample a particle by its log-weight (G, N, B); particle 0 keeps the first if it is `held`."""
     count, n, batch = log_v.shape
@@ -135,6 +142,14 @@ def onward(run: Run, ahead: Ahead, parents: Tensor, t: float, u: float, decoder:
     n, x_t = len(parents), pick(ahead.x_t, parents).flatten(0, 1)
     x_u = decoder.reveal(run.repeat(n), x_t, x_0, sure, t, u, rng.repeat(n))
     return x_u.unflatten(0, (len(parents), -1))
+
+
+def children(run: Run, ahead: Ahead, t: float, u: float, decoder: Decoder, rng: Rng) -> Tensor:
+    """A child x_u of every draw of every particle, (J, N, B, L), by one step of the decoder."""
+    copies = len(ahead.draws) * len(ahead.x_t)
+    x_t, x_0, sure = ahead.x_t.repeat(len(ahead.draws), 1, 1), ahead.draws.flatten(0, 1), ahead.sure.flatten(0, 1)
+    flat = x_t.flatten(0, 1), x_0.flatten(0, 1), sure.flatten(0, 1), t, u, rng.repeat(copies)
+    return decoder.reveal(run.repeat(copies), *flat).view(ahead.draws.shape)
 
 
 def unpaid(x: Tensor) -> Particles:

@@ -51,6 +51,8 @@ class Shared:
 
     def propose(self, run: Run, state: Paired, trip: Excursion, rng: Rng) -> Candidates:
         """Candidates from one noisier state."""
+        if (whole := self._whole(run)) is not self:
+            return whole.propose(run, state, trip, rng)
         length = state.x_t.shape[1]
         if self.spacing and trip.t == 0 and len(trip.times) == 1 and _knows_conditionals(run):
             return self._gibbs(run, state.x_0, trip, rng.prepare(((("sites",), length), (("draw",), 0))))
@@ -61,6 +63,8 @@ class Shared:
 
     def redraw(self, run: Run, state: State, rng: Rng) -> Candidates:
         """Candidates for the clean sample at the noisy states themselves; a first one takes all that decisions may."""
+        if (whole := self._whole(run)) is not self:
+            return whole.redraw(run, state, rng)
         n = self.tries if isinstance(state, Paired) else self.tries * self.decisions
         where = run.undetermined(state.x_t, state.t)
         x_0 = run.draw(state.x_t, state.t, where, n, rng.fork("denoise").fork("draw", 0))[0]
@@ -76,7 +80,7 @@ class Shared:
             decided = (Decision(new.x_0, reward, verdict.choice, verdict.accepted),)
             return first, Info(verdict.accepted.double(), verdict.stuck, decisions=decided)
         x_t, x_0, now, alike = state.x_t, state.x_0, state.reward, new.x_t is new.x_0
-        streams, parts = self._parts(new.where, rng)
+        streams, parts = self._whole(run)._parts(new.where, rng)
         row, verdicts, made = torch.arange(len(now), device=now.device), [], []
         for k, here in enumerate(parts):
             new_0 = new.x_0 if here is None else torch.where(here, new.x_0, x_0)
@@ -98,6 +102,13 @@ class Shared:
     def cost(self, steps: int) -> Cost:
         """What one move with that many denoising steps takes."""
         return Cost(1 + (steps - 1) * self.tries, self.tries * self.decisions, steps)
+
+    def _whole(self, run: Run) -> Shared:
+        """One decision among the candidates of all, where a constraint makes the open positions one draw: a part of it
+        would have to be drawn given the rest."""
+        if self.decisions == 1 or run.problem.constraint is None:
+            return self
+        return replace(self, tries=self.tries * self.decisions, decisions=1)
 
     def _parts(self, where: Tensor, rng: Rng) -> tuple[Rng, list[Tensor | None]]:
         """The streams of a move's decisions, their numbers made in one call, and the part of (R, L) `where` that each
@@ -137,7 +148,7 @@ class Shared:
         asked = run.free if run.remembers(run.free) else where
         log_p = run.conditionals(x_0, asked)[where[asked]]
         new = x_0.expand(self.tries, *x_0.shape).clone()
-        new[:, where] = rng.fork("draw").categorical(log_p, where, self.tries)
+        new[:, where] = run.together(log_p, x_0, where, self.tries, rng.fork("draw"))
         return Candidates(new, new, where)
 
 

@@ -38,6 +38,8 @@ def carried(run: Run, ahead: Ahead, which: tuple[Tensor, Tensor], reward: Tensor
     changed.scatter_(-1, place, other.expand_as(changed).gather(-1, place))
     lost = reward - scored(run, changed, final=False)
     lost = lost.nan_to_num(nan=0.0, posinf=FORBIDS, neginf=-FORBIDS)
+    if run.problem.constraint is not None:  # what is no text says nothing about the reward
+        lost = torch.where(run.texts(changed), lost, 0.0)
     return torch.zeros_like(sure).scatter(-1, where, lost.movedim(0, -1))
 
 

@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from iterref.rewards.classifier import Classifier
     from iterref.rewards.consensus import Consensus
     from iterref.rewards.image import ImageClassifier, ImageText
+    from iterref.rewards.judge import Judge
     from iterref.rewards.length import Length
     from iterref.rewards.lexical import Lexical
     from iterref.rewards.likelihood import SelfLikelihood
+    from iterref.rewards.math_answer import MathAnswer, MathAnswerAgainst
     from iterref.rewards.memory import Memory, Remembered
+    from iterref.rewards.partial import with_partial
     from iterref.rewards.perplexity import Perplexity
+    from iterref.rewards.process_reward import ProcessReward
     from iterref.rewards.rouge import Rouge, RougeAgainst, report_rouge, report_rouge_rows
     from iterref.rewards.served import Served
     from iterref.rewards.similarity import Similarity
     from iterref.rewards.text import TextReward
     from iterref.rewards.threaded import Threaded
+    from iterref.rewards.unit_tests import UnitTests, Verdict
 
 lazy.attach(__name__)

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import partial, partialmethod
+from functools import cached_property, partial, partialmethod
 from math import inf, isnan
 from numbers import Real
 from typing import Any, ClassVar
@@ -93,13 +93,20 @@ class Algebra:
 
 
 class Composable(Algebra, ABC):
-    """A reward of tokens with the operators of the algebra; `checks` says that what it answers has been checked."""
+    """A reward of tokens with the operators of the algebra; `checks` says that what it answers has been checked, and
+    `has_partial` that it has values of unfinished states, too."""
 
     checks: ClassVar[bool] = False
+    has_partial: bool = False
 
     @abstractmethod
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) float64."""
+
+    def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Any:
+        """(R, L) long, (R, L) bool, (R,) long -> (R,): what reward is to come of unfinished states. `masked` cells are
+        open; they hold the mask, or noise where there is no mask."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no values of unfinished states")
 
 
 class TextComposable(Algebra, TextFunction):
@@ -107,6 +114,13 @@ class TextComposable(Algebra, TextFunction):
 
     They accept plain functions of texts beside it, and rewards of tokens: such a mixture is what `generate` takes.
     """
+
+    has_partial: bool = False
+
+    def partial(self, completions: Sequence[str], **columns: Any) -> Any:
+        """R unfinished texts, which leave out what is masked, and the columns -> R numbers: what reward is to come of
+        each. A parameter called `masked` gets how many positions are open in each."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no values of unfinished texts")
 
     @property
     def __name__(self) -> str:
@@ -124,11 +138,19 @@ class TokenReward(Composable):
     function: Callable[[Tensor, Tensor], Any]
     identities: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "has_partial", values_states(self.function))
+
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         rows = rows if self.identities is None else self.identities.to(rows.device)[rows]
         with guarded(rows):
             answer = gather(self.function(tokens.clone(), rows.clone()))
         return verified(answer, rows, Batch(rows, tokens).describe).to(tokens.device)
+
+    def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
+        """As `Composable.partial`, checked."""
+        function: Any = self.function
+        return TokenReward(lambda x, of: function.partial(x, masked.clone(), of), self.identities)(tokens, rows)
 
 
 def as_reward(reward: Reward) -> Reward:
@@ -136,9 +158,19 @@ def as_reward(reward: Reward) -> Reward:
     return reward if isinstance(reward, Composable) and reward.checks else TokenReward(reward)
 
 
-def checked(reward: Reward, tokens: Tensor, rows: Tensor) -> Tensor:
-    """The checked answer (R,) float64 of any reward to (R, L) long tokens of (R,) long rows."""
-    return as_reward(reward)(tokens, rows)
+def values_states(reward: Any, as_texts: bool = False) -> bool:
+    """Whether a reward, of tokens or of texts, declares values of unfinished states; `as_texts`, of their texts."""
+    declared = isinstance(reward, Composable | TextComposable) and reward.has_partial
+    return declared and not (as_texts and _of_tokens(reward.partial))
+
+
+def unfinished(reward: Any) -> TokenReward:
+    """The values of unfinished states as a reward of tokens, where a masked cell holds ~token, which is negative: so
+    they are remembered, combined and split into portions as rewards are. Raises `ValueError` for a reward without."""
+    if not isinstance(reward, Composable) or not reward.has_partial:
+        told = f"value=partial needs values of unfinished states, and {type(reward).__qualname__} declares none"
+        raise ValueError(f"{told}: give rewards.with_partial(reward, value)")
+    return TokenReward(lambda x, rows: reward.partial(torch.where(x < 0, ~x, x), x < 0, rows))
 
 
 @dataclass(frozen=True)
@@ -202,6 +234,13 @@ class Combined(Composable):
     rule: Rule
     parts: tuple[Reward, ...]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "has_partial", all(map(values_states, self.parts)))
+
+    def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
+        """The rule of the parts' values."""
+        return Combined(self.rule, tuple(map(unfinished, self.parts)))(torch.where(masked, ~tokens, tokens), rows)
+
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         batch, everyone = Batch(rows, tokens), torch.arange(len(rows))
         values = self.rule(partial(batch.ask, self.parts, may_skip(self.rule)), everyone)  # as `ask`, a frame less
@@ -213,15 +252,21 @@ class TextCombined(TextComposable):
     """A rule over functions of texts, itself one: each part gets the columns that its signature names."""
 
     rule: Rule
-    parts: tuple[Callable[..., Any], ...]
+    parts: tuple[Any, ...]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "functions", tuple(part for part in self.parts if not _of_tokens(part)))
+        object.__setattr__(self, "has_partial", all(values_states(part, True) for part in self.parts))
+
+    @cached_property
+    def partial(self) -> TextCombined:
+        """The rule of the parts' values of unfinished texts, a function as `TextComposable.partial` is."""
+        return TextCombined(self.rule, tuple(part.partial for part in self.parts))
 
     @property
     def mixed(self) -> bool:
         """Whether some part judges tokens, so that only a `TextReward`, which has them, can ask it."""
-        return any(map(_of_tokens, leaves(self)))
+        return any(part.mixed if isinstance(part, TextCombined) else _of_tokens(part) for part in self.parts)
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers."""
@@ -258,6 +303,11 @@ def combined(rule: Rule, parts: tuple[Any, ...]) -> Combined | TextCombined:
     return Combined(rule, parts) if all(map(_of_tokens, parts)) else TextCombined(rule, parts)
 
 
+def checked(reward: Reward, tokens: Tensor, rows: Tensor) -> Tensor:
+    """The checked answer (R,) float64 of any reward to (R, L) long tokens of (R,) long rows."""
+    return as_reward(reward)(tokens, rows)
+
+
 def weighted(rewards: Sequence[Any], weights: Sequence[float] | None = None) -> Combined | TextCombined:
     """The weighted sum of several rewards, as TRL's trainers add their reward functions; weights are 1 unless given.
 
@@ -269,18 +319,6 @@ def weighted(rewards: Sequence[Any], weights: Sequence[float] | None = None) -> 
     if not rewards or len(weights) != len(rewards):
         raise ValueError(f"there are {len(weights)} weights for {len(rewards)} rewards: give one each")
     return combined(Sum(tuple(weights), skips=True), tuple(map(_callable, rewards)))
-
-
-def leaves(reward: Any) -> list[Any]:
-    """The functions of texts that a mixture of texts is made of, in order; a reward that is no mixture is its own."""
-    return [leaf for part in reward.parts for leaf in leaves(part)] if isinstance(reward, TextCombined) else [reward]
-
-
-def replaced(reward: Any, change: Callable[[Any], Any]) -> Any:
-    """The same mixture with every leaf changed."""
-    if isinstance(reward, TextCombined):
-        return TextCombined(reward.rule, tuple(replaced(part, change) for part in reward.parts))
-    return change(reward)
 
 
 def _of_tokens(reward: Callable[..., Any]) -> bool:

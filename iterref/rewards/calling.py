@@ -79,8 +79,10 @@ def plan(function: Callable[..., Any], table: Iterable[str]) -> Plan:
 
 
 def judges_tokens(function: Callable[..., Any]) -> bool:
-    """Whether a function takes (tokens, rows), by the names of its parameters, and not texts."""
-    return [parameter.name for parameter in _parameters(Same(function)) or ()][:2] == ["tokens", "rows"]
+    """Whether a function takes (tokens, rows), or (tokens, masked, rows), by the names of its parameters, and not
+    texts."""
+    names = [parameter.name for parameter in _parameters(Same(function)) or ()]
+    return names[:2] == ["tokens", "rows"] or names[:3] == ["tokens", "masked", "rows"]
 
 
 def call(function: Callable[..., Any], texts: list[str], table: Mapping[str, Any]) -> Any:

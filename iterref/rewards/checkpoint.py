@@ -15,7 +15,7 @@ import torch
 from iterref import hub
 from iterref.registry import bundled
 
-Kind = Literal["SequenceClassification", "CausalLM", "encoder", "ImageClassification", "CLIP"]
+Kind = Literal["SequenceClassification", "TokenClassification", "CausalLM", "encoder", "ImageClassification", "CLIP"]
 Source = str | Path
 Device = torch.device | str
 # What is fetched from the hub: nothing that could run, and of sub-folders only the one that tells how to pool.
@@ -25,6 +25,7 @@ UNWANTED = ("[!0-9]*/*",)
 # By the kind of network: its name in words, the class that reads it, what a checkpoint may lack (nothing looks there).
 KINDS: dict[Kind, tuple[str, str, tuple[str, ...]]] = {
     "SequenceClassification": ("a sequence classifier", "AutoModelForSequenceClassification", ()),
+    "TokenClassification": ("a token classifier", "AutoModelForTokenClassification", ()),
     "CausalLM": ("a causal language model", "AutoModelForCausalLM", ()),
     "encoder": ("a text encoder", "AutoModel", ("pooler", "position_ids")),
     "ImageClassification": ("an image classifier", "AutoModelForImageClassification", ()),

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iterref.rewards.algebra import Composable, as_reward
+from iterref.rewards.algebra import Composable, as_reward, values_states
 from iterref.rewards.base import Reward
 
 Key = TypeVar("Key", bound=Hashable)
@@ -21,6 +21,8 @@ Value = TypeVar("Value")
 
 # The bytes that a remembered number takes at the most, key and all: `limit` of them bound a memory.
 ENTRY = 280
+# How many answers a memory holds, where nothing is said.
+ENTRIES = 200_000
 
 
 class Memory(Generic[Key, Value]):
@@ -80,10 +82,17 @@ class Remembered(Composable):
 
     checks: ClassVar[bool] = True
 
-    def __init__(self, reward: Reward, limit: int = 200_000) -> None:
+    def __init__(self, reward: Reward, limit: int = ENTRIES) -> None:
         self.reward = as_reward(reward)
         self.asked = self.evaluated = 0
         self._memory: Memory[bytes, float] = Memory(limit)
+        self.has_partial = values_states(self.reward)
+
+    def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
+        """As the reward's own; not remembered here, but by the run."""
+        assert isinstance(self.reward, Composable)
+        values: Tensor = self.reward.partial(tokens, masked, rows)
+        return values
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) float64. Raises `RewardError` as the reward does."""

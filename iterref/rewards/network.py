@@ -57,7 +57,7 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"a batch of {self.batch} texts cannot be read: give at least 1")
-        self.checkpoint = load(self.kind, self.model, self.device, self.dtype)
+        self.checkpoint = load(self._kind(), self.model, self.device, self.dtype)
         self.tokenizer = load_tokenizer(self.tokenizer, self.checkpoint)
         self.length = self._most = _length(self.checkpoint.network, self.tokenizer, self.length)
         self.asked = self.evaluated = self.truncated = 0
@@ -101,6 +101,10 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
     @abstractmethod
     def read(self, batch: dict[str, Tensor]) -> list[Value]:
         """One value a text of a padded batch, (R, T) each: `input_ids`, `attention_mask` and what else was encoded."""
+
+    def _kind(self) -> Kind:
+        """What is read of the checkpoint."""
+        return self.kind
 
     def cut(self, text: str, size: int, count: int) -> None:
         """Takes note of texts that are longer than the network reads, and warns about the first ever."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, distributed
 
-from iterref.rewards.algebra import Composable, as_reward
+from iterref.rewards.algebra import Composable, as_reward, unfinished, values_states
 from iterref.rewards.base import Reward, RewardError
 
 
@@ -23,6 +23,11 @@ class RankZero(Composable):
 
     def __init__(self, reward: Reward) -> None:
         self.reward = as_reward(reward)
+        self.has_partial = values_states(reward)
+
+    def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
+        """As the reward's own, on rank 0 alone."""
+        return RankZero(unfinished(self.reward))(torch.where(masked, ~tokens, tokens), rows)
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) float64. Raises `RewardError` on all ranks where it fails on rank 0."""

@@ -240,3 +240,4 @@ def _quoted(answer: bytes) -> str:
 
 
 REWARD = Served
+TRUSTED = True  # asks an address

@@ -45,7 +45,7 @@ def reward_from_string(text: str, columns: Collection[str] | None = None) -> Any
         if written:
             raise ValueError(f"the reward {name} has no options, got {written!r}: say {name} alone")
         return reward
-    options = _options(reward, name, head, given, model)
+    options = read_options(reward, name, head, given, model)
     if name in checkpoints and "label" in entry.options and "label" not in options:
         options["label"] = max(map(int, registry.read_config(checkpoints[name]).get("id2label", {0: ""})))
     if "references" in entry.options and not {"references", "to"} & {*options} and columns is not None:
@@ -57,8 +57,11 @@ def reward_from_string(text: str, columns: Collection[str] | None = None) -> Any
     return reward(**options)
 
 
-def _options(reward: Any, name: str, head: str, given: Sequence[tuple[str, str]], model: str | None) -> dict[str, Any]:
-    """The arguments of a reward's class: `head` holds those that may be given in their order."""
+def read_options(
+    reward: Any, name: str, head: str, given: Sequence[tuple[str, str]], model: str | None = None
+) -> dict[str, Any]:
+    """The arguments of a reward's class: `head` holds those that may be given in their order, `model` is a checkpoint
+    that the name stands for. Raises `ValueError` as `reward_from_string` does."""
     parameters = signature(reward).parameters
     hints = get_type_hints(reward if hasattr(reward, "__dataclass_fields__") else reward.__init__)
     given = [("model" if option == "path" and "path" not in parameters else option, value) for option, value in given]

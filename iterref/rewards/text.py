@@ -9,16 +9,25 @@ what every reward sees as `rows`, whatever job, chunk or worker the row is in.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from iterref.columns import read_columns
-from iterref.rewards.algebra import Batch, Composable, TextCombined, TokenReward, as_reward
+from iterref.rewards.algebra import (
+    Batch,
+    Composable,
+    TextCombined,
+    TextComposable,
+    TokenReward,
+    as_reward,
+    values_states,
+)
 from iterref.rewards.base import Reward, RewardError, verified
 from iterref.rewards.calling import FILLED, judges_tokens, plan
+from iterref.rewards.partial import PartialOfTokens
 from iterref.rewards.rules import may_skip
 
 Decode = Callable[[Tensor], list[str]]
@@ -46,6 +55,7 @@ class TextReward(Composable):
         *,
         identities: Tensor | None = None,
         ids: Callable[[Tensor, list[str]], list[list[int]]] | None = None,
+        counted: tuple[str, ...] = (),
     ) -> None:
         table: dict[str, Any] = dict(columns or {})
         for name in ("completions", "prompts", *FILLED):
@@ -57,13 +67,30 @@ class TextReward(Composable):
         if len(set(sizes.values())) > 1:
             raise ValueError(f"prompts and columns need one entry a row, but their lengths are {sizes}")
         self.function, self.decode, self.identities, self.ids = function, decode, identities, ids
+        self.has_partial, self._table = values_states(function), table
+        self._value = function.partial if self.has_partial and isinstance(function, TextComposable) else function
         self._size = next(iter(sizes.values()), None)
-        names = plan(function, table).names
+        names = plan(function, {*table, *counted}).names
         found = read_columns({name: column for name, column in table.items() if name in names}, self._size or 0)
         self._columns, self._wants_ids = found, "completion_ids" in names
-        self._listed = {*found, *FILLED}
+        self._listed = {*found, *FILLED, *counted}
 
-    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
+    @cached_property
+    def _unfinished(self) -> TextReward:
+        columns = {name: column for name, column in self._table.items() if name not in ("prompts", "masked")}
+        return TextReward(
+            self._value, self.decode, self._table.get("prompts"), columns,
+            identities=self.identities, ids=self.ids, counted=("masked",),
+        )  # fmt: skip
+
+    def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
+        """The values of unfinished texts, which leave out what is masked (R, L) bool, or of the tokens themselves."""
+        if judges_tokens(self._value):
+            states = PartialOfTokens(self, self._value)
+            return TokenReward(states, self.identities).partial(tokens, masked, rows)
+        return self._unfinished(tokens, rows, masked=masked.sum(1).tolist())
+
+    def __call__(self, tokens: Tensor, rows: Tensor, **counted: list[int]) -> Tensor:
         places: list[int] = rows.tolist()
         if self._size is not None and places and not 0 <= min(places) <= max(places) < self._size:
             raise RewardError(f"row {max(places)} was asked for, but prompts and columns hold {self._size} rows")
@@ -72,7 +99,7 @@ class TextReward(Composable):
             raise RewardError(f"decode gave {len(texts)} texts for {len(places)} rows: return one text a row")
         named = rows.cpu() if self.identities is None else self.identities.cpu()[rows.cpu()]
         table: dict[str, Any] = {name: [column[place] for place in places] for name, column in self._columns.items()}
-        table |= {"rows": named.tolist(), "prompt_index": places}
+        table |= {"rows": named.tolist(), "prompt_index": places} | counted
         if self._wants_ids:
             table["completion_ids"] = tokens.tolist() if self.ids is None else self.ids(tokens, texts)
         batch, everyone = Batch(named, tokens, texts, table, self._listed), torch.arange(len(rows))

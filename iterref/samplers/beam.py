@@ -32,7 +32,7 @@ from torch import Tensor
 from iterref import chains
 from iterref.budget import Budget, Cost
 from iterref.decision import Decision
-from iterref.decoding import Decoder, blocks
+from iterref.decoding import Decoder
 from iterref.likelihood import fluency, weighed
 from iterref.moves.lookahead import look, scored
 from iterref.moves.tilted import carried, deviation, held, highest
@@ -148,10 +148,8 @@ class Beam(Sampler):
             state = _opened(wide, state, now.span, streams.fork("open"))
         t, last, w = self._time(wide, now), now.k == now.steps - 1, self.width
         x, log_p = state.beam.movedim(1, 0), state.log_p.T
-        ahead = look(wide, x, t, self.guesses, Decoder("confidence"), streams.fork("look"))
-        if run.noise.mask is None:  # which would draw all free tokens anew, and not the stretch alone
-            draws, sure = torch.where(state.wrote, ahead.draws, x), torch.where(state.wrote, ahead.sure, 0.0)
-            ahead = replace(ahead, draws=draws, sure=sure)
+        # without a mask all free tokens would be drawn anew, and not the stretch alone
+        ahead = look(wide, x, t, self.guesses, Decoder("confidence"), streams.fork("look"), within=state.wrote)
         reward = scored(wide, ahead.draws, final=last)
         if run.problem.finds_alpha:
             spread = deviation(reward[:, 0])
@@ -173,7 +171,7 @@ class Beam(Sampler):
         score = sure + carried(wide, ahead, (number, parent), found, self.probes) / state.alpha[:, None]
         flat = (state.wrote.repeat(w, 1), sure.flatten(0, 1), score.flatten(0, 1))
         spare = (now.steps, now.steps - now.k, self.sure)
-        block = blocks(wide.free.repeat(w, 1), self.block_length or surest_block(run))
+        block = wide.repeat(w).blocks(self.block_length or surest_block(run))
         kept = held(wide.repeat(w), x_t.flatten(0, 1), t, *flat, *spare, block).view(score.shape)
         x_u = torch.where(kept, x_0, x_t if run.noise.mask is not None else _noise(wide, w, streams).movedim(1, 0))
         gained = torch.where(kept, sure - usual[parent, row], 0.0).cumsum(-1)[..., -1]

@@ -11,7 +11,8 @@ Configurational-bias Monte Carlo (Siepmann and Frenkel 1992, Mol. Phys. 75) for 
 its order, blocks and temperature. On paths with all their candidates the density of a tail is its probability times W
 over exp(r(x_0) / alpha), up to a constant: the candidates' own densities cancel and the chosen psi telescope. So the
 move leaves P_decoder(path) exp(r(x_0) / alpha) invariant, as `trajectory` does (which is N = 1), and its proposals have
-looked at the reward at every step. A candidate that the reward forbids (-inf) before the end counts as what its path
+looked at the reward at every step. With V(x_(k+1)^n) in place of r(x_0^n) (`value=partial`) what competes is the next
+state itself, and all else holds. A candidate that the reward forbids (-inf) before the end counts as what its path
 was worth before: it may still come to an allowed text.
 """
 
@@ -19,14 +20,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import inf, log
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from iterref.budget import Budget, Cost
 from iterref.decoding import grid
-from iterref.moves.lookahead import follow, look, onward, scored
+from iterref.moves.lookahead import children, follow, look, onward, scored, valued
 from iterref.random import Rng
 from iterref.run import Run, Time
 from iterref.samplers.base import State
@@ -47,17 +48,21 @@ class Grown(Recorded):
 
 @dataclass(frozen=True)
 class Growth(Trajectory):
-    """As `trajectory`, with `candidates` clean samples that compete at every step of a path, a reward call each."""
+    """As `trajectory`, with `candidates` that compete at every step of a path, a reward call each. value: they compete
+    by the reward of the clean samples that they are revealed of, or by what it says of the unfinished state
+    (`partial`)."""
 
     name: ClassVar[str] = "growth"
     _recorded: ClassVar[type[Recorded]] = Grown
 
     tries: int = 1
     candidates: int = 16
+    value: Literal["sample", "partial"] = "sample"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(candidates=1)
+        self._among(value=("sample", "partial"))
 
     def cost(self) -> Cost:
         """Every NFE scores its candidates."""
@@ -100,10 +105,17 @@ class Growth(Trajectory):
         for k in range(start, self.steps):
             t, u, streams = times[k], times[k + 1], rng.fork(k)
             ahead = look(run, x, t, self.candidates, self.decoder, streams.fork("look"))
-            reward = scored(run, ahead.draws, final=u == 0)
+            unfinished, revealed = u > 0 and self.value == "partial", ahead.draws
+            if unfinished:
+                revealed = children(run, ahead, t, u, self.decoder, streams)
+                reward = valued(run, revealed.flatten(0, 1), u).view(revealed.shape[:3])
+            else:
+                reward = scored(run, ahead.draws, final=u == 0)
             value = reward if u == 0 else torch.where(reward.isneginf(), worth, reward)
-            choice = follow(ahead, value / alpha, streams.fork("follow"))
-            x = choice.ahead.draws[0] if u == 0 else onward(run, choice.ahead, here, t, u, self.decoder, streams)
+            choice = follow(replace(ahead, draws=revealed), value / alpha, streams.fork("follow"))
+            x = choice.ahead.draws[0]
+            if u > 0 and not unfinished:
+                x = onward(run, choice.ahead, here, t, u, self.decoder, streams)
             worth = value.gather(0, choice.index[None])[0]
             states.append(x)
             values.append(value.movedim(0, -1))

@@ -129,7 +129,7 @@ class ParticleGibbs(Aimed, Decoded):
 
     def init(self, run: Run, rng: Rng) -> State:
         """Pure noise; the first sweep makes the first path."""
-        return State(0, 1.0, run.prior(rng))
+        return State(0, 1.0, _in_closed_form(self.ancestors, run).prior(rng))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One sweep: particles around the held path, and one of their paths."""
@@ -243,6 +243,16 @@ class ParticleGibbs(Aimed, Decoded):
     def _scored(self, k: int) -> int:
         """The place of grid step k among the scored ones."""
         return k // self.every - 1
+
+
+def _in_closed_form(ancestors: bool, run: Run) -> Run:
+    """The run. Raises `ValueError` for new ancestors, which steps of closed form weigh: a constraint leaves none."""
+    if ancestors and run.problem.constraint is not None:
+        raise ValueError(
+            "particle_gibbs: ancestors=true needs steps of closed form, and a constraint leaves none: leave it out, or "
+            "take trajectory"
+        )
+    return run
 
 
 def _parent(particles: Particles, log_f: Tensor | None, potential: str, rng: Rng) -> Tensor:

@@ -148,8 +148,8 @@ class ReMDM(Sampler):
         last = state.step + 1 == self.steps
         falls = where if last else where & rng.fork("reveal").bernoulli(((a_u - a_t) / (1 - a_t) + more) * where)
         back = free & ~where & rng.fork("remask").bernoulli(again * ~where)
-        x_0, log_p = run.draw(x_t, state.t, falls, 1, rng.fork("draw"))
-        x_u = torch.where(back & (not last), run.noise.mask, x_0[0])
+        x_0, log_p = run.draw(x_t, state.t, run.asked(where, falls), 1, rng.fork("draw"))
+        x_u = torch.where(back & (not last), run.noise.mask, torch.where(falls, x_0[0], x_t))
         return replace(state, x_t=x_u, sure=torch.where(falls, log_p[0].exp(), state.sure))
 
     def _remasking(

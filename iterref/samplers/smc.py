@@ -28,7 +28,7 @@ from iterref import mtm
 from iterref.budget import Cost
 from iterref.decision import Decision
 from iterref.decoding import grid
-from iterref.moves.lookahead import Ahead, finished, follow, look, onward, own, scored, settled, unpaid, weighed
+from iterref.moves.lookahead import Ahead, finished, follow, look, onward, own, scored, settled, unpaid, valued, weighed
 from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, due, times_due, value_of
 from iterref.random import Rng
@@ -46,7 +46,8 @@ class SMC(Aimed, Decoded):
     whether a particle is weighed by the mean of its samples and goes on from new ones, or follows one of them, chosen
     by reward. threshold: resample a row where its effective number of particles is below this share of them; 0 never
     does. resampling: `systematic`, `stratified`, `residual` or `multinomial`. value: what a particle is worth, the
-    reward of its clean samples, or with `mode` that of the likeliest tokens; it goes on from new samples then.
+    reward of its clean samples, with `mode` that of the likeliest tokens, or with `partial` what the reward says of the
+    unfinished state; with either of these it goes on from new samples.
     objective: `sample` draws one particle by weight, `maximise` returns the best text seen. All are kept, with their
     weights, in `Result.particles`.
     """
@@ -61,14 +62,14 @@ class SMC(Aimed, Decoded):
     fresh: bool = False
     threshold: float = 0.5
     resampling: Literal["systematic", "stratified", "residual", "multinomial"] = "systematic"
-    value: Literal["sample", "mode"] = "sample"
+    value: Literal["sample", "mode", "partial"] = "sample"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=1, particles=1, x0_samples=1, every=1)
-        self._among(potential=POTENTIALS, resampling=SCHEMES, value=("sample", "mode"))
-        if self.value == "mode" and (self.fresh or self.x0_samples > 1):
-            raise ValueError("smc: value=mode weighs by the likeliest tokens, so leave out x0_samples and fresh")
+        self._among(potential=POTENTIALS, resampling=SCHEMES, value=("sample", "mode", "partial"))
+        if self.value != "sample" and (self.fresh or self.x0_samples > 1):
+            raise ValueError(f"smc: value={self.value} weighs by no clean samples, so leave out x0_samples and fresh")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"smc: threshold is a share of the particles in [0, 1], got {self.threshold}")
 
@@ -78,7 +79,7 @@ class SMC(Aimed, Decoded):
     @property
     def renews(self) -> bool:
         """Whether particles go on from other samples than those that weighed them."""
-        return self.fresh or self.value == "mode"
+        return self.fresh or self.value != "sample"
 
     @property
     def iterations(self) -> int:
@@ -120,10 +121,13 @@ class SMC(Aimed, Decoded):
         parents, n, streams = own(particles), self.particles, rng.fork("look")
         if not due(state.step, self.every):
             return particles, parents, look(run, particles.x_t, t, 1, self.decoder, streams), Info()
-        modes, later = self.value == "mode", n if self.renews else 0
-        ahead = look(run, particles.x_t, t, 0 if modes else self.x0_samples, self.decoder, streams, later, modes)
-        samples = ahead.draws if ahead.modes is None else ahead.modes[None]
-        reward = scored(run, samples, final=False)
+        draws, later = self.x0_samples if self.value == "sample" else 0, n if self.renews else 0
+        ahead = look(run, particles.x_t, t, draws, self.decoder, streams, later, self.value == "mode")
+        if self.value == "partial":
+            samples, reward = particles.x_t[None], valued(run, particles.x_t, t)[None]
+        else:
+            samples = ahead.draws if ahead.modes is None else ahead.modes[None]
+            reward = scored(run, samples, final=False)
         log_v = reward / run.alpha
         if self.renews:
             particles = weighed(particles, value_of(log_v), self.potential)

@@ -5,11 +5,12 @@
     value="mode"        v_n = r(x^_0^n), the likeliest token of p(. | x_u^n) at every position          (SVDD-PM)
     value="posterior"   v_n = alpha log mean_g exp(r(x_0^ng) / alpha),  x_0^ng ~ p(. | x_u^n)
     value="sample"      v_n = r(x_0^n), the reward of the very clean sample that the candidate came from
+    value="partial"     v_n = V(x_u^n), what the reward says of the unfinished candidate            (learnt: SVDD-MC)
 
 "mode" is what the authors' code does. It and "posterior" evaluate the denoiser at every candidate; the chosen one's
-evaluation also makes the samples of the next step, so a run takes 1 + N (steps - 1) NFE. "sample" takes `steps`. At the
-last step candidates are finished texts and v is their reward. With `greedy` the best candidate is chosen, the paper's
-alpha -> 0.
+evaluation also makes the samples of the next step, so a run takes 1 + N (steps - 1) NFE. "sample" and "partial" take
+`steps`. At the last step candidates are finished texts and v is their reward. With `greedy` the best candidate is
+chosen, the paper's alpha -> 0.
 
 The distribution. N = 1 is plain sampling. With "posterior", as N and the samples grow, each step tends to the
 optimal policy  p(x_u | x_t) E[exp(r(x_0) / alpha) | x_u],  and the run to the tilted distribution wherever the drawn
@@ -37,7 +38,7 @@ from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.base import Aimed, Decoded, Info, Paired, State
 
-VALUES = ("mode", "posterior", "sample")
+VALUES = ("mode", "posterior", "sample", "partial")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class SVDD(Aimed, Decoded):
     """Soft value-based decoding.
 
     tries: candidates N of a grid step. value: what a candidate is worth, the reward of the likeliest tokens (`mode`),
-    of drawn clean samples (`posterior`), or of the one that it came from (`sample`). x0_samples: how many clean samples
+    of drawn clean samples (`posterior`), or of the one that it came from (`sample`), or what the reward says of it
+    unfinished (`partial`). x0_samples: how many clean samples
     estimate the value of a candidate (`posterior`). greedy: the candidate of highest value, in place of a weighted
     choice. objective: `sample` returns the last state, `maximise` the best of the finished candidates.
     """
@@ -63,7 +65,7 @@ class SVDD(Aimed, Decoded):
     knob: ClassVar[str] = "tries"
 
     tries: int = 8
-    value: Literal["mode", "posterior", "sample"] = "mode"
+    value: Literal["mode", "posterior", "sample", "partial"] = "mode"
     x0_samples: int = 1
     greedy: bool = False
 
@@ -94,7 +96,7 @@ class SVDD(Aimed, Decoded):
             draws, sure = run.draw(state.x_t, t, where, n, rng.fork("draw"), self.decoder.confidence)
         x_t, x_0, how = state.x_t.repeat(n, 1), draws.flatten(0, 1), sure.flatten(0, 1)
         x_u = self.decoder.reveal(wide, x_t, x_0, how, t, u, streams.fork("reveal"))
-        further = u > 0 and self.value != "sample"
+        further = u > 0 and self.value in ("mode", "posterior")
         if not further:  # a finished text is the clean sample that it came from
             valued = draws[None]
         else:
@@ -102,7 +104,10 @@ class SVDD(Aimed, Decoded):
             count, score = 0 if modes else self.x0_samples, self.decoder.confidence
             made = wide.draws(x_u, u, where, count, streams.fork("value"), score, later=n, modes=modes)
             valued = (made.modes[None] if modes else made.samples).unflatten(1, (n, -1))
-        reward = run.reward_of(valued.flatten(0, 1), final=u == 0).view(len(valued), n, -1)
+        if u > 0 and self.value == "partial":
+            reward = wide.partial_of(x_u, u).view(1, n, -1)
+        else:
+            reward = run.reward_of(valued.flatten(0, 1), final=u == 0).view(len(valued), n, -1)
         log_w = (reward / run.alpha).permute(2, 1, 0).contiguous().logsumexp(2)  # up to the number of samples
         verdict = self._choose(log_w, rng.fork("choose"))
         choice, x_u = verdict.choice, x_u.unflatten(0, (n, -1))
@@ -117,9 +122,9 @@ class SVDD(Aimed, Decoded):
         return Drawn(**vars(chosen), draws=draws, sure=sure), info
 
     def cost(self) -> Cost:
-        """`sample`: one evaluation a step. Else every candidate but the finished ones is evaluated."""
+        """`sample` and `partial`: one evaluation a step. Else every candidate but the finished ones is evaluated."""
         between = self.steps - 1
-        if self.value == "sample":
+        if self.value in ("sample", "partial"):
             return Cost(self.steps, self.tries * self.steps, self.steps)
         return Cost(1 + self.tries * between, self.tries * (self.x0_samples * between + 1), self.steps)
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from iterref.models.tiny_news import FORMS
 from iterref.models.transformer import TransformerOptions
 from iterref.training.data import MASK, PAD, SPECIALS
 
-WORDS = {"optimizer": ("muon", "adamw"), "precision": ("bfloat16", "float32")}
+WORDS = {"optimizer": ("muon", "adamw"), "precision": ("bfloat16", "float32"), "form": FORMS}
 LEAST = {
     "seed": 0, "steps": 1, "warmup": 0, "cooldown": 0, "batch": 1, "copies": 1, "length": 2, "source_length": 2,
     "vocab": len(SPECIALS) + 1, "width": 2, "heads": 1, "hidden": 1, "encoder_layers": 1, "decoder_layers": 1,
@@ -37,12 +38,13 @@ class TrainConfig:
     """What a training run is: `train` files and an optional `validation` file of JSON lines with `document` and
     `summary`, or of texts alone, one a line (.txt), packed (.gz) or not; and a folder `out`.
 
-    `normalise` brings raw text to the form in which the model will read it, which it must have otherwise. The learning
-    rates warm up over `warmup` steps, stay, and fall linearly to 0 over the last `cooldown` steps. `optimizer` is
-    "muon" (matrices at `matrix_rate`, the rest by AdamW at `rate`) or "adamw" (all at `rate`). `end_weight` scales the
-    loss of repeated end tokens, `keep_weight` that of the encoder's side task: to tell which source tokens the target
-    keeps. `ema` is the decay of the averaged weights, which are exported. Raises `TypeError` or `ValueError` naming a
-    bad option.
+    `form` says how the model reads text: as "news" (lower case, words apart, numbers as `##`), to which `normalise`
+    brings raw text, and which it must have otherwise; or "plain", as it stands, each digit a token of its own. The
+    learning rates warm up over `warmup` steps, stay, and fall linearly to 0 over the last `cooldown` steps.
+    `optimizer` is "muon" (matrices at `matrix_rate`, the rest by AdamW at `rate`) or "adamw" (all at `rate`).
+    `end_weight` scales the loss of repeated end tokens, `keep_weight` that of the encoder's side task: to tell which
+    source tokens the target keeps. `ema` is the decay of the averaged weights, which are exported. Raises `TypeError`
+    or `ValueError` naming a bad option.
     """
 
     train: tuple[str, ...]
@@ -76,6 +78,7 @@ class TrainConfig:
     checkpoint_minutes: float = 5.0
     threads: int = 2
     normalise: bool = True
+    form: str = "news"
 
     def __post_init__(self) -> None:
         if isinstance(self.train, str | Path) or not isinstance(self.train, Sequence):
@@ -106,6 +109,8 @@ class TrainConfig:
             for name, bound in bounds.items():
                 if not holds(getattr(self, name), bound):
                     raise ValueError(f"{name} must be {how} {bound}, got {getattr(self, name)}")
+        if self.form == "plain" and not self.normalise:
+            raise ValueError("normalise is for the form 'news', plain text is read as it stands: leave normalise out")
         if self.cooldown > self.steps:
             raise ValueError(f"cooldown {self.cooldown} must be between 0 and the {self.steps} steps")
         self.network(self.vocab)  # refuses a width that the heads do not divide

@@ -44,13 +44,17 @@ def read_pairs(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
     return pairs
 
 
-def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab: int, form: str = "news") -> Tokenizer:
     """Byte-pair encoding of at most `vocab` pieces over blank-separated words (Sennrich et al. 2016, arXiv:1508.07909).
-    Every character of the texts is a piece, so only unseen characters become `<unk>`; decoding gives the words back.
-    Raises `ValueError` where the characters alone are more than `vocab`."""
+    Every character of the texts is a piece, so only unseen characters become `<unk>`; decoding gives the words back,
+    and in the `form` "plain" the very text, of which each digit is a piece. Raises `ValueError` where the characters
+    alone are more than `vocab`."""
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIALS[UNKNOWN]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    scheme = "never" if form == "plain" else "always"
+    words = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    digits = [pre_tokenizers.Digits(individual_digits=True)] if form == "plain" else []
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*digits, words]) if digits else words
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme)
     specials = [AddedToken(name, special=True, lstrip=True) for name in SPECIALS]
     trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=specials, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)

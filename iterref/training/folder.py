@@ -96,7 +96,8 @@ def changed_options(record: dict[str, Any], config: TrainConfig, texts: str) -> 
     """The options that may and do differ from those of the checkpoint, each as [then, now].
 
     Raises `ValueError` naming every other one, for other texts, and for rates that would have been others by now."""
-    folder, old = Path(config.out), record["options"]
+    folder = Path(config.out)
+    old: dict[str, Any] = asdict(TrainConfig(**record["options"]))  # a run of before an option was has its default
     if record["texts"] != texts:
         raise ValueError(f"{folder} holds a run on other texts: {ANEW}")
     then, now = {**old, "torch": record["torch"]}, {**asdict(config), "torch": str(torch.__version__)}
@@ -111,8 +112,8 @@ def changed_options(record: dict[str, Any], config: TrainConfig, texts: str) -> 
         raise ValueError(f"{folder} holds a run of {step} steps, and steps is {config.steps}: raise steps, or {ANEW}")
     before = TrainConfig(**old)
     if any(before.rate_share(k) != config.rate_share(k) for k in range(step)):
-        new, old = (f"steps {one.steps} and cooldown {one.cooldown}" for one in (config, before))
-        raise ValueError(f"at step {step} the learning rates would not be those of {new}: give {old}, or {ANEW}")
+        new, was = (f"steps {one.steps} and cooldown {one.cooldown}" for one in (config, before))
+        raise ValueError(f"at step {step} the learning rates would not be those of {new}: give {was}, or {ANEW}")
     return differ
 
 
@@ -133,7 +134,8 @@ def export(trainer: Trainer, folder: Path, tokenizer: Tokenizer, facts: dict[str
     names = {"train": [Path(file).name for file in config.train], "out": folder.name, "validation": held_out}
     record = {
         "format": FORMAT, "noise": "absorbing", "eos": EOS, "source_length": config.source_length,
-        "length": config.length, "prompted": trainer.prompted, "transformer": asdict(trainer.network.options),
+        "length": config.length, "prompted": trainer.prompted, "form": config.form,
+        "transformer": asdict(trainer.network.options),
         "training": asdict(config) | names, "steps_done": trainer.step, **facts,
         "sha256": {name: sha256(data).hexdigest() for name, data in files.items() if name != "train_curve.csv"},
     }  # fmt: skip

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from hashlib import sha256
 from itertools import islice
@@ -30,13 +30,14 @@ logger = logging.getLogger(__name__)
 FEW = 0.05  # texts that a corpus in the model's form may have in another: abbreviations that it does not know
 
 
-def train(config: TrainConfig, resume: bool = True) -> Path:
+def train(config: TrainConfig, resume: bool = True, stop: int | None = None) -> Path:
     """Trains a masked diffusion model of summaries, or of texts without prompts, and exports it to the folder
     `config.out`, which is returned, as at every checkpoint (`iterref.training.folder`).
 
     A run that finds a checkpoint.pt in the folder goes on from it unless `resume` is False. Same files, seed, torch
     version and number of threads: the same weights, interrupted or not. Ctrl-C ends the step under way, saves a
-    checkpoint and raises `KeyboardInterrupt`.
+    checkpoint and raises `KeyboardInterrupt`. With `stop` the run ends after so many of its steps, with the rates that
+    it has there; without it the same command goes on.
 
     Raises `ValueError` for files that cannot be used, for a folder that cannot be written, that another run holds, or
     that holds a run of other texts or options; `Diverged` (a `RuntimeError`) for losses, gradients or weights that are
@@ -47,13 +48,13 @@ def train(config: TrainConfig, resume: bool = True) -> Path:
     held_out = None if config.validation is None else _read(config, [config.validation])[: config.validation_rows]
     with claimed(folder), own_torch_state(config.seed, config.threads):
         keep_freed_memory()
-        _run(config, folder, texts, held_out, resume)
+        _run(config, folder, texts, held_out, resume, min(config.steps, stop or config.steps))
     return folder
 
 
 def _run(
     config: TrainConfig, folder: Path, texts: list[tuple[str, str]], held_out: list[tuple[str, str]] | None,
-    resume: bool,
+    resume: bool, steps: int,
 ) -> None:  # fmt: skip
     digest = sha256(json.dumps(texts).encode()).hexdigest()
     record = read_checkpoint(folder) if resume and (folder / "checkpoint.pt").exists() else None
@@ -64,7 +65,8 @@ def _run(
             changes = [*changes, {"step": record["state"]["step"], **different}]
             told = ", ".join(f"{name} {now!r}, until now {then!r}" for name, (then, now) in different.items())
             logger.warning("the run in %s goes on with %s", folder, told)
-    tokenizer = _tokenizer(texts, config.vocab) if record is None else Tokenizer.from_str(record["tokenizer"])
+    tokenizer = _tokenizer(texts, config) if record is None else Tokenizer.from_str(record["tokenizer"])
+    tokenizer.encode_special_tokens = config.form == "plain"  # one that a text spells is text
     trainer = Trainer(config, Transformer(config.network(tokenizer.get_vocab_size())), bool(texts[0][0].strip()))
     if record is not None:
         try:
@@ -86,17 +88,17 @@ def _run(
         export(trainer, folder, tokenizer, facts)
         saved = time.monotonic()
 
-    left = islice(stream(pairs, config, trainer.step), config.steps - trainer.step)
-    shown, of = sys.stderr.isatty(), {"total": config.steps, "initial": trainer.step}
+    left = islice(stream(pairs, config, trainer.step), max(0, steps - trainer.step))
+    shown, of = sys.stderr.isatty(), {"total": steps, "initial": trainer.step}
     bar = Bar(left, "training", lambda: f"loss {trainer.mean:.3f}", shown=shown, **of)
     try:
         with held_back() as interrupted, bar:
-            if trainer.step == config.steps:
+            if trainer.step >= steps:
                 save()
             for batch in bar:
                 trainer.update(batch)
                 trainer.seconds = time.monotonic() - start
-                last = trainer.step == config.steps
+                last = trainer.step == steps
                 if last or trainer.step % config.validation_every == 0:
                     value = trainer.validate(held) if held is not None else nan
                     trainer.curve.append((trainer.step, trainer.seconds, trainer.mean, value))
@@ -128,6 +130,8 @@ def _read(config: TrainConfig, files: Sequence[str]) -> list[tuple[str, str]]:
     read = read_pairs(files)
     if not read:
         raise ValueError(f"{', '.join(files)} hold no text: give files with a pair or a text a line")
+    if config.form == "plain":
+        return read
     pairs = [(normalise(document), normalise(summary)) for document, summary in read]
     if config.normalise:
         return pairs
@@ -141,11 +145,14 @@ def _read(config: TrainConfig, files: Sequence[str]) -> list[tuple[str, str]]:
     return read
 
 
-def _tokenizer(texts: Sequence[tuple[str, str]], vocab: int) -> Tokenizer:
-    # a text with unknown words would teach the tokenizer the letters of the word <unk>
-    tokenizer = train_tokenizer((text for d, s in texts if SPECIALS[UNKNOWN] not in (text := d or s)), vocab)
-    if (size := tokenizer.get_vocab_size()) < vocab:
-        logger.warning("the texts give a vocabulary of %d tokens, vocab allows %d", size, vocab)
+def _tokenizer(texts: Sequence[tuple[str, str]], config: TrainConfig) -> Tokenizer:
+    if config.form == "plain":  # a document need not have the words of its text
+        known: Iterable[str] = (text for pair in texts for text in pair if text)
+    else:  # a text with unknown words would teach the tokenizer the letters of the word <unk>
+        known = (text for d, s in texts if SPECIALS[UNKNOWN] not in (text := d or s))
+    tokenizer = train_tokenizer(known, config.vocab, config.form)
+    if (size := tokenizer.get_vocab_size()) < config.vocab:
+        logger.warning("the texts give a vocabulary of %d tokens, vocab allows %d", size, config.vocab)
     return tokenizer
 
 

@@ -57,7 +57,7 @@ def test_a_run_is_made_once_and_its_scores_are_kept(tmp_path, monkeypatch):
     rows, facts = measure(asked)
     assert len(rows) == 8 and facts == [] and all(row["note"] is None for row in rows)
     scores = asked.runs.scores()
-    assert {row["measure"] for row in scores} == {"reward", "solved"} and len(scores) == 16
+    assert {row["measure"] for row in scores} == {"reward", "solved", "j"} and len(scores) == 24
     for row in rows:
         own = next(s for s in scores if s["measure"] == "reward" and all(s[key] == row[key] for key in plans.KEY))
         values = [float(text) for text in str(own["values"]).split()]
@@ -165,13 +165,14 @@ def test_a_rival_is_its_best_variant_by_the_reward():
     group = [entry(method, 1, own) for method, own in scores.items()]
     best = paired.rivals(TWO, group, "iterref")
     assert {name: one.method for name, one in best.items()} == {
-        "smc": "smc:x0_samples=8", "ancestral": "ancestral@0.1", "mbr": "mbr",
+        "smc": "smc:x0_samples=8", "ancestral": "ancestral@0.1", "mbr": "mbr", "iterref:tries=2": "iterref:tries=2",
+        "drafts+iterref:moves=1": "drafts+iterref:moves=1",
     }  # fmt: skip
     found = paired.duels(TWO, [*group, entry("smc", 2, [1, 1])], "reward")
     assert [(duel.cell.budget, duel.against) for duel in found] == [
-        (1, "ancestral"), (1, "mbr"), (1, "smc"), (2, "smc"),
+        (1, "ancestral"), (1, "drafts+iterref:moves=1"), (1, "iterref:tries=2"), (1, "mbr"), (1, "smc"), (2, "smc"),
     ]  # fmt: skip
-    assert found[2].ahead.value == 2.0 and found[3].ours is None and found[3].ahead is None
+    assert found[4].ahead.value == 2.0 and found[5].ours is None and found[5].ahead is None
 
 
 def test_the_budget_that_reaches_a_level():

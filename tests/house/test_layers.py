@@ -25,12 +25,13 @@ MOST_LINES = 350
 ORDER = [
     {"columns", "fence", "files", "interrupts", "legacy", "lines", "optional", "paired", "progress", "sources"},
     {"packaged"},
-    {"forms", "hub", "registry", "numbers"},
+    {"data_sets", "forms", "hub", "registry", "numbers"},
     {"arrays", "lazy", "strings", "philox"},
     {"prepared"},
     {"random"},
     {"noise"},
     {"denoiser"},
+    {"constraint"},
     {"guidance", "padding", "budget", "mtm", "particles", "potentials", "resample", "decision"},
     {"models", "rewards"},
     {"problem", "evaluation", "decoding", "trace"},
@@ -42,24 +43,26 @@ ORDER = [
     {"moves", "chains"},
     {"samplers"},
     {"sampling"},
-    {"adaptive", "drafts", "report", "loading", "check"},
+    {"adaptive", "drafts", "lengths", "report", "loading", "check"},
     {"arguments"},
     {"generation", "training"},
     {"estimation"},
     {"comparison", "editing", "engine"},
+    {"serving", "integrations"},
     {"demo"},
     {"cli"},
     {"exact"},  # for tests and benchmarks: nothing of the package imports it
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 # Who may import a model, and which rewards the core may import.
-TOP = {"drafts", "loading", "check", *set().union(*ORDER[LEVEL["arguments"] : LEVEL["cli"] + 1])}
+TOP = {"drafts", "lengths", "loading", "check", *set().union(*ORDER[LEVEL["arguments"] : LEVEL["cli"] + 1])}
 ENDS = {"problem", "run", "result", "sampling"}
 CORE = ENDS | {"samplers.base", "samplers", "moves", "chains", "decoding", "evaluation", "draws"}
 OF_REWARDS = ENDS, {"rewards.base", "rewards.algebra", "rewards.memory"}
 PURE = CORE | {"arrays", "philox", "prepared", "random", "noise", "denoiser", "mtm", "particles", "potentials"}
 PURE |= {"resample", "decision", "trace"}
 HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "nltk", "ray", "vllm"}
+HEAVY |= {"lm_eval", "starlette", "uvicorn"}
 # Names of types alone, under TYPE_CHECKING, and of a facade.
 TYPED = {("decoding", "run"), ("result", "samplers.base"), ("trace", "samplers.base"), ("models", "loading")}
 FACADE = {"__init__", "iterref", "models", "rewards", "samplers"}  # public names of what lies below

@@ -175,6 +175,8 @@ RUNNING |= {"numpy.load", "pd.read_pickle", "pandas.read_pickle"}
 OWN_FUNCTIONS = "rewards/from_file.py"  # the user's own file of a reward, named to be run
 OWN_CHECKPOINT = "training/folder.py"  # what `iterref train` wrote into its folder, to go on from
 OF_PACKAGES = "packaged/source.py"  # weights inside installed packages, of known bytes, by the restricted reader
+# Programs that `UnitTests` judges, and their tests: what runs inside of a jail alone, in processes started for it.
+IN_JAIL = ("rewards/sandbox/candidate.py", "rewards/sandbox/asker.py")
 OWN_PROCESSES = "engine/cluster.py"  # what a run's own processes hand each other, as Ray does, and never a file
 
 
@@ -190,7 +192,8 @@ def dangers(name: str, source: str) -> list[str]:
         if not isinstance(node, ast.Call):
             continue
         called, given = ast.unparse(node.func), {one.arg: ast.unparse(one.value) for one in node.keywords}
-        if called in RUNNING or (called.endswith("exec_module") and name != OWN_FUNCTIONS):
+        jailed = name in IN_JAIL and called in ("exec", "compile")
+        if (called in RUNNING and not jailed) or (called.endswith("exec_module") and name != OWN_FUNCTIONS):
             found.append(called)
         restricted = name in (OWN_CHECKPOINT, OF_PACKAGES) and given.get("weights_only") == "True"
         if called == "torch.load" and not restricted:
@@ -221,7 +224,10 @@ def test_planted_dangers_are_found(planted: str) -> None:
 
 
 def test_the_exceptions_are_still_what_they_are() -> None:
-    """The user's own file, the trainer's own checkpoint by the restricted reader, and no file of pickles."""
+    """The user's own file, the trainer's own checkpoint by the restricted reader, one place in each file that runs in a
+    jail, and no file of pickles."""
+    for name in IN_JAIL:
+        assert SOURCES[name].count("exec(compile(") == SOURCES[name].count("exec(") == 1
     assert "pickle.load(" not in SOURCES.get(OWN_PROCESSES, "")
     assert SOURCES[OWN_FUNCTIONS].count("exec_module(") == 1
     for name in (OWN_CHECKPOINT, OF_PACKAGES):

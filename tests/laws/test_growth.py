@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from iterref.decoding import Decoder
 from iterref.exact.table import Table
 from iterref.random import Rng
+from iterref.rewards import with_partial
 from iterref.samplers.growth import Grown, Growth
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, stationarity_error, total_variation
 from tests.support.paths import base_paths, run_of, tilted
@@ -104,6 +106,19 @@ def test_growth_is_exact_under_uniform_noise_and_with_several_tails():
         paths, prior = base_paths(table, reward, STEPS, decoder)
         assert total_variation(of_paths(law, states, paths), tilted(paths, prior, reward, ALPHA)) < 1e-10
         assert stationarity_error(law, matrix_of(table, reward, method, states)) < 1e-10
+
+
+def test_growth_is_exact_whatever_values_unfinished_states_have():
+    """Values that know nothing of the reward decide what is followed, and the weights take it back."""
+    table, reward = random_table("absorbing", LENGTH, 2, 4, coupling=1.5), random_reward(LENGTH, 2, 4)
+    states, decoder = with_partial(reward, lambda tokens, masked, rows: tokens[:, 0] - masked.sum(1)), Decoder("left")
+    method = replace(grown(decoder), value="partial")
+    listed, law = begun(table, states, method)
+    paths, prior = base_paths(table, reward, STEPS, decoder)
+    assert total_variation(of_paths(law, listed, paths), tilted(paths, prior, reward, ALPHA)) < 1e-10
+    assert stationarity_error(law, matrix_of(table, states, method, listed)) < 1e-10
+    broken = replace(grown(decoder, of=Untelescoped), value="partial")
+    assert stationarity_error(law, matrix_of(table, states, broken, listed)) > 1e-3
 
 
 def test_a_forbidden_candidate_on_the_way_does_not_end_its_path():

@@ -22,6 +22,7 @@ from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, difference, due, maximum, spent, times_due, total, value_of
 from iterref.problem import Problem
 from iterref.random import Rng
+from iterref.rewards import with_partial
 from iterref.run import Run
 from iterref.samplers import smc as module
 from iterref.samplers.smc import SMC
@@ -57,6 +58,18 @@ def test_smc_is_unbiased_for_every_scheme_and_potential(resampling, potential):
     assert error(SMC(3, **options), *correlated()) < EXACT
     assert error(SMC(2, fresh=True, **options), *correlated("early")) < EXACT
     assert error(SMC(2, value="mode", **options), *correlated("early")) < EXACT
+
+
+@pytest.mark.parametrize("potential", POTENTIALS)
+@pytest.mark.parametrize("order", ["left", "confidence"])
+def test_smc_is_unbiased_whatever_values_unfinished_states_have(order, potential):
+    """Values that know nothing of the reward, and values that forbid the state of an allowed text."""
+    table, reward = correlated("early")
+    states = with_partial(reward, lambda tokens, masked, rows: 2.0 * tokens[:, 0] - masked.sum(1))
+    method = SMC(2, order, particles=2, threshold=1.0, potential=potential, value="partial")
+    assert float((measure(method, table, states)[0] - expected(method, table, reward)).abs().max()) < EXACT
+    forbidding = with_partial(reward, lambda tokens, masked, rows: torch.where(tokens[:, 0] == 1, -INF, 0.5))
+    assert float((measure(method, table, forbidding)[0] - expected(method, table, reward)).abs().max()) < EXACT
 
 
 @pytest.mark.parametrize("order", ["confidence", "margin", "entropy", "bounded"])

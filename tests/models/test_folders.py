@@ -60,8 +60,8 @@ def state_alone(folder: Path) -> None:
 
 FOLDERS: dict[str, tuple[Change, str]] = {
     "two of three parts": (lambda folder: sharded(folder, 3, 2), "has 2 of 3 parts of its weights: get the rest"),
-    "adapter": (adapter, "has no config.json: it is an adapter of bert-base-uncased: merge it into that"),
-    "adapter with config": (adapter_beside_config, "holds no *.safetensors: it is an adapter of bert-base-uncased"),
+    "adapter": (adapter, "is missing, say base=: 'bert-base-uncased' is no folder here"),
+    "adapter with config": (adapter_beside_config, "is missing, say base=: 'bert-base-uncased' is no folder"),
     "training run": (training_run, "has no config.json, and checkpoint-500 in it has: give "),
     "training state": (state_alone, "holds no *.safetensors: give a folder or a hub name of a published checkpoint"),
     "fp16": (

@@ -87,8 +87,8 @@ def test_other_objects_are_one_sentence(tmp_path: Path) -> None:
         ({"model": quantised, "tokenizer": tokenizer}, "is quantised, and its weights"),
         ({"model": nowhere, "tokenizer": tokenizer}, "on the disk or on no device: load it without device_map"),
         ({"model": bare, "tokenizer": tokenizer}, "architecture"),
-        ({"model": network, "tokenizer": tokenizer, "device_map": "auto"}, "has no name, revision or device_map"),
-        ({"name": "tiny-news", "model": network, "tokenizer": tokenizer}, "has no name, revision or device_map"),
+        ({"model": network, "tokenizer": tokenizer, "device_map": "auto"}, "has no name, revision, device_map or base"),
+        ({"name": "tiny-news", "model": network, "tokenizer": tokenizer}, "has no name, revision, device_map or base"),
     ]
     for options, sentence in cases:
         with pytest.raises((TypeError, ValueError)) as caught:

@@ -21,9 +21,11 @@ from torch import Tensor
 import iterref
 from iterref.check import check_model
 from iterref.loading import load
-from iterref.models.sdar import BlockDenoiser
+from iterref.models.in_blocks import BlockDenoiser
 from iterref.models.text.prompted import PromptedModel
 from iterref.noise import Schedule
+from iterref.problem import Problem
+from iterref.run import Run
 from tests.support.byte_pairs import ADDED, write_pairs
 from tests.support.decoders import half_open, law, laws
 from tests.support.dream import END, KNOWN, MASK, PIECES
@@ -132,6 +134,7 @@ def test_the_cache_is_exact_and_reads_what_is_finished_once(made: tuple[Path, An
     model, plain = opened(made[0], length), opened(made[0], length, cached=False)
     prompts = ["a cat ran to a man with the hat", "a cat ran to a man with the hat", "a dog"]
     with_cache, x_t, _ = model.prepare(prompts)
+    assert isinstance(with_cache, BlockDenoiser)
     without, _, _ = plain.prepare(prompts)
     counting, rows = Counting(with_cache), torch.arange(3)
     time, generator = torch.full((3,), 0.5).double(), torch.Generator().manual_seed(1)
@@ -144,8 +147,9 @@ def test_the_cache_is_exact_and_reads_what_is_finished_once(made: tuple[Path, An
         assert torch.equal(finite, ours.isfinite()) and ours[finite].sub(theirs[finite]).abs().max() < 1e-5
         costs.append(counting.count())
         x_t[:, place] = torch.randint(0, PIECES, (3,), generator=generator)
-    held = max(len(name) // 8 for name in with_cache.kept)
-    assert held >= length and len(with_cache.kept) <= 2 + 3  # two prompts that begin in whole blocks, three answers
+    held = max(len(name) // 8 for name in with_cache.reader.kept)
+    # two prompts that begin in whole blocks, three answers
+    assert held >= length and len(with_cache.reader.kept) <= 2 + 3
     assert max(costs[1:]) <= 3 * 2 * BLOCK < alone  # the open block of each row, and the one that it finished last
     again = with_cache(x_t.masked_fill(where, MASK), time, where, rows)  # and back to a state of before
     assert torch.equal(again.isfinite(), ours.isfinite()) and again[finite].sub(ours[finite]).abs().max() < 1e-5
@@ -160,9 +164,9 @@ def test_a_cache_that_is_not_what_stands_there_would_show(made: tuple[Path, Any]
     where = x_t == MASK
     time, rows = torch.full((1,), 0.5).double(), torch.arange(1)
     right = denoiser(x_t, time, where, rows).exp()
-    assert right.sub(found[where]).abs().max() < 1e-6 and len(denoiser.kept) == 1
-    [name] = denoiser.kept
-    denoiser.kept[name] = tuple((keys, -values) for keys, values in denoiser.kept[name])
+    assert right.sub(found[where]).abs().max() < 1e-6 and len(denoiser.reader.kept) == 1
+    [name] = denoiser.reader.kept
+    denoiser.reader.kept[name] = tuple((keys, -values) for keys, values in denoiser.reader.kept[name])
     assert denoiser(x_t, time, where, rows).exp().sub(right).abs().max() > 1e-3
 
 
@@ -200,6 +204,25 @@ def test_blocks_open_in_turn_where_a_prompt_ends_with_one(made: tuple[Path, Any]
     assert {first for first, _ in seen} == {0, 1, 2} and all(first == last for first, last in seen)
 
 
+def test_only_the_last_blocks_are_refined(made: tuple[Path, Any]) -> None:
+    model = opened(made[0], 4 * BLOCK)
+    told: dict[str, Any] = {"reward": ends_late, "sampler": "ancestral:steps=8", "seed": 3}
+    plain = iterref.generate(model, PROMPTS[:2], min_new_tokens=15, **told)
+    told = {"prompts": PROMPTS[:2], "reward": ends_late, "budget": 24, "strength": 1.0, "seed": 5}
+    kept = iterref.refine(model, plain.tokens, last_blocks=1, sampler="iterref", **told).tokens
+    offset = torch.tensor([len(ids) % BLOCK for ids in model.ids(PROMPTS[:2])])
+    number = (torch.arange(4 * BLOCK) + offset[:, None]) // BLOCK
+    assert plain.lengths is not None
+    last = number.gather(1, (plain.lengths - 1).clamp_min(0)[:, None])
+    assert bool((kept == plain.tokens)[number < last].all()) and bool((kept != plain.tokens).any())
+    free = iterref.refine(model, plain.tokens, sampler="iterref", **told).tokens
+    assert not bool((free == plain.tokens)[number < last].all())  # a control
+    with pytest.raises(ValueError, match="last_blocks counts the blocks that may change, got 0"):
+        iterref.refine(model, plain.tokens, last_blocks=0, **told)
+    with pytest.raises(ValueError, match="last_blocks= is for models that write in blocks, and this one has none"):
+        iterref.refine("tiny-news", ["police arrested a man"], last_blocks=1, prompts=["a"], reward=ends_late)
+
+
 def test_the_check_finds_nothing_wrong_with_the_form(made: tuple[Path, Any]) -> None:
     findings = check_model(opened(made[0]), None, PROMPTS * 2)
     assert [one.sentence for one in findings if one.passed is False] == []
@@ -214,7 +237,7 @@ def test_the_check_finds_nothing_wrong_with_the_form(made: tuple[Path, Any]) -> 
         ({"mask_token_id": KNOWN + 400}, "they do not fit"),
         ({"model_type": "sdar_moe", "architectures": ["SDARMoeForCausalLM"]}, "is of the architecture sdar_moe"),
         ({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}, "is of the architecture qwen3"),
-        ({"model_type": "Fast_dLLM_Qwen", "architectures": ["Fast_dLLM_QwenForCausalLM"]}, "of the architecture fast_"),
+        ({"model_type": "Fast_dLLM_Qwen", "architectures": ["Fast_dLLM_QwenForCausalLM"]}, "no whole number 'bd_size'"),
         ({"num_hidden_layers": 3}, "lack 'model.layers.2"),
     ],
 )
@@ -228,3 +251,33 @@ def test_a_prompt_longer_than_the_network_reads_is_refused(made: tuple[Path, Any
     with pytest.raises(ValueError, match="prompt 1 takes .* positions and its answer 10, and the model reads 64"):
         opened(made[0]).prepare(["a dog", "the cat saw the dog " * 20])
     assert len(ADDED) == KNOWN - PIECES
+
+
+def test_blocks_are_the_network_s_own_wherever_a_prompt_ends(made: tuple[Path, Any]) -> None:
+    """As in the published sampler: the answer's first block is what the prompt's last one leaves of it."""
+    model = opened(made[0], 3 * BLOCK)
+    denoiser, canvas, _ = model.prepare(PROMPTS)
+    sizes = [len(ids) for ids in model.ids(PROMPTS)]
+    assert len({size % BLOCK for size in sizes}) > 2
+    run = Run(Problem(denoiser, lambda tokens, rows: tokens.sum(1).double(), canvas).repeated(2))
+    for row, found in enumerate(run.blocks(BLOCK).tolist()):
+        size = sizes[row // 2]
+        assert found == [(size + at) // BLOCK - size // BLOCK for at in range(3 * BLOCK)]
+    assert run.blocks(2)[0].tolist() == [at // 2 for at in range(3 * BLOCK)]  # of another length: from the left
+    seen: list[bool] = []
+    original = type(denoiser).logits
+
+    def watched(self: BlockDenoiser, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        own = (self.begins[rows][:, None] + torch.arange(x_t.shape[1])) // BLOCK
+        first = torch.where(x_t == MASK, own, 99).amin(1, keepdim=True)
+        seen.append(bool((own == first)[where].all()))
+        return original(self, x_t, t, where, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BlockDenoiser, "logits", watched)
+        plain = "ancestral:steps=12,order=confidence,block_length="
+        iterref.generate(model, PROMPTS, reward=ends_late, sampler=f"{plain}{BLOCK}")
+        assert all(seen)
+        seen.clear()
+        iterref.generate(model, PROMPTS, reward=ends_late, sampler=f"{plain}6")
+        assert not all(seen)  # a control

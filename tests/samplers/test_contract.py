@@ -22,6 +22,7 @@ from iterref.samplers.auto import Auto
 from iterref.samplers.base import Info, Paired, Sampler
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
+from tests.support.partial import ByContent
 from tests.support.variants import MASKED, VARIANTS, small
 
 ROWS, LENGTH, TOKENS, FORBIDDEN = 4, 5, 4, 2
@@ -32,14 +33,6 @@ CASES = [
     for written in ("", *VARIANTS.get(name, ()))
 ] + [("absorbing", small(name, written)) for name, variants in MASKED.items() for written in variants]
 every = pytest.mark.parametrize("noise, text", CASES, ids=lambda value: value)
-
-
-@dataclass(frozen=True)
-class ByContent:
-    """A reward that reads the tokens alone, so that a row's reward is the same in every batch."""
-
-    def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        return (tokens == 1).sum(1).double() + 0.3 * (tokens[:, 1:] == tokens[:, :-1]).sum(1)
 
 
 @cache

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from iterref.exact.markov import world
 from iterref.generation import generate
@@ -24,6 +23,7 @@ from iterref.registry import names
 from iterref.result import Result
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
+from tests.support.partial import ByContent
 from tests.support.variants import MASKED, VARIANTS, small
 
 FILE = Path(__file__).with_name("digests.json")
@@ -67,10 +67,6 @@ PROMPTS = {
 }
 
 
-def by_content(tokens: Tensor, rows: Tensor) -> Tensor:
-    return (tokens == 1).sum(1).double() + 0.3 * (tokens[:, 1:] == tokens[:, :-1]).sum(1)
-
-
 def words(completions: list[str]) -> list[float]:
     return [-abs(len(text.split()) - 7) - 0.1 * text.count("e") for text in completions]
 
@@ -85,7 +81,7 @@ def digest(result: Result) -> str:
 def on_world(noise: str, method: str) -> str:
     canvas = torch.tensor([[0, 1, 3, 3, 3], [2, 0, 1, 0, 3], [0, 0, 0, 0, 0], [1, 2, 3, 0, 1]])
     free = torch.tensor([[0, 0, 1, 1, 1], [1, 0, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool()
-    problem = Problem(world(5, 4, 3, noise)[0], by_content, canvas, free, alpha=0.5, forbidden=[2])
+    problem = Problem(world(5, 4, 3, noise)[0], ByContent(), canvas, free, alpha=0.5, forbidden=[2])
     return digest(sample(sampler_from_string(method), problem, seed=1, rows=[10, 11, 12, 13]))
 
 

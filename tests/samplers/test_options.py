@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
-from torch import Tensor
 
 from iterref.budget import Cost
 from iterref.decoding import ORDERS
@@ -17,6 +16,7 @@ from iterref.problem import Problem
 from iterref.registry import get, names
 from iterref.samplers.base import Sampler
 from iterref.sampling import sample
+from tests.support.partial import ByContent
 
 SMALL = {"steps": 4, "moves": 6, "sweeps": 2, "particles": 4, "n": 4, "keep": 2, "loops": 2, "denoise_steps": 2}
 # What an option needs beside it before it can say anything.
@@ -37,8 +37,10 @@ NEEDS: dict[str, dict[str, object]] = {
 # Other values than those that the kind of an option suggests.
 OTHERS: dict[str, tuple[Any, ...]] = {
     "anneal": (0.01,),
+    "block_lengths": (2, (1, 3)),
     "bound": (2.0,),
     "early": (0.0, 0.9),
+    "levels": (1, 2),
     "probes": (0,),
     "order": ORDERS,
     "ratio": (4.0,),
@@ -76,13 +78,9 @@ def others(name: str, option: str) -> list[object]:
     return [other for other in values if other != value]
 
 
-def by_content(tokens: Tensor, rows: Tensor) -> Tensor:
-    return (tokens == 1).sum(1).double() + 0.3 * (tokens[:, 1:] == tokens[:, :-1]).sum(1)
-
-
 @cache
 def outcome(noise: str, method: Sampler) -> tuple[list[list[int]], Cost]:
-    problem = Problem(world(6, 4, 3, noise)[0], by_content, torch.zeros(12, 6), alpha=0.3, finds_alpha=True)
+    problem = Problem(world(6, 4, 3, noise)[0], ByContent(), torch.zeros(12, 6), alpha=0.3, finds_alpha=True)
     result = sample(method, problem, seed=1)
     return result.tokens.tolist(), result.asked
 

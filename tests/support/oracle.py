@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from iterref import run as production
+from iterref.constraint.canvas import Constraint
 from iterref.denoiser import Denoiser
 from iterref.prepared import Sizes
 from iterref.problem import Problem
@@ -120,6 +121,15 @@ class Enumerator:
         laws = laws.expand(len(of), -1)  # one law may be given for all cells
         return self.script.call(laws.repeat(n, 1), of.repeat(n)).view(n, -1)
 
+    def within(
+        self, total_to: Tensor, begin: Tensor, end: Tensor, where: Tensor, first: Tensor | int = 0
+    ) -> Tensor:
+        of, place = self.of[where.nonzero()[:, 0]], torch.arange(total_to.shape[1])
+        law = total_to.diff(dim=1, prepend=torch.zeros_like(total_to[:, :1])).repeat(len(begin), 1)
+        inside = (place >= begin.reshape(-1, 1)) & (place < end.reshape(-1, 1))
+        law = torch.where(inside, law, 0.0)
+        return self.script.call(law / law.sum(1, keepdim=True), of.repeat(len(begin))).view(begin.shape)
+
     def choose(self, log_w: Tensor, log: bool = True) -> Tensor:
         w = log_w.double().softmax(-1) if log else log_w.double()
         return self.script.call(w / w.sum(-1, keepdim=True), self.of)
@@ -173,15 +183,18 @@ def transition(
     move: Move,
     states: Tensor,
     t: float = 0.0,
+    constraint: Constraint | None = None,
 ) -> Tensor:
-    """The exact transition matrix of one move at time t over states (S, 2, L) = (x_t, x_0)."""
+    """The exact transition matrix of one move at time t over states (S, 2, L) = (x_t, x_0), under a constraint of one
+    canvas if given."""
     rewards = reward(states[:, 1], torch.zeros(len(states), dtype=torch.long))
 
     def run(start: Tensor, rng: Enumerator) -> Tensor:
         canvas = torch.zeros(len(start), states.shape[-1], dtype=torch.long)
         x_t, x_0 = states[start].unbind(1)
         now = Paired(0, t, x_t.clone(), x_0.clone(), rewards[start])
-        new, _ = move(Run(Problem(model, reward, canvas, alpha=alpha, remember=False)), now, rng)
+        bound = None if constraint is None else constraint.take(torch.zeros_like(start))
+        new, _ = move(Run(Problem(model, reward, canvas, alpha=alpha, remember=False, constraint=bound)), now, rng)
         # the reward that travels with a state is the reward of its clean sample
         assert torch.equal(new.reward, reward(new.x_0, torch.zeros(len(start), dtype=torch.long)))
         return torch.stack([new.x_t, new.x_0], 1)

@@ -221,6 +221,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"clip": float("inf")}, "clip is a finite number, got inf"),
     ({"ema": 10**400}, "ema is a finite number"),
     ({"normalise": 1}, "normalise is True or False, got 1"),
+    ({"form": "verse"}, "unknown form 'verse': choose 'news' or 'plain'"),
+    ({"form": "plain", "normalise": False}, "plain text is read as it stands: leave normalise out"),
     ({"optimizer": None}, "optimizer is a string, got None"),
     ({"optimizer": "sgd"}, "unknown optimizer 'sgd': choose 'muon' or 'adamw'"),
     ({"precision": "int8"}, "unknown precision 'int8'"),
@@ -493,6 +495,55 @@ def test_data_that_cannot_be_used_are_refused_before_the_first_step(
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         train(again(tmp_path, **options(tmp_path)))
     assert not (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+def test_plain_text_is_read_and_written_as_it_stands(tmp_path: Path) -> None:
+    """Numbers, capitals, signs and blanks; the control is the test above, whose form has none of them."""
+    file = tmp_path / "sums.jsonl"
+    rows = [{"document": f"What is {n}+3?", "summary": f"{n}+3={n + 3}  So <eos> it's {n + 3}."} for n in range(40)]
+    file.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    model = Summarizer.load(train(again(tmp_path, train=(str(file),), length=40, vocab=80, form="plain")))
+    texts = [row["summary"] for row in rows]
+    tokens = model.encode(texts)
+    assert model.decode(tokens) == texts and not bool((tokens[:, 0] == 1).any())
+    digits = [model.tokenizer.encode(text).tokens for text in ("12", "120")]
+    assert digits == [["1", "2"], ["1", "2", "0"]]
+    assert model.prepare(["What is 7+3?"])[1].shape == (1, 40)
+    with pytest.raises(ValueError, match="text 0 holds 'é', which its tokenizer does not know: take it out"):
+        model.encode(["é"])
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    (tmp_path / "out" / "config.json").write_text(json.dumps(config | {"form": "verse"}))
+    with pytest.raises(ValueError, match="reads texts in the form 'verse', unknown to this version"):
+        Summarizer.load(tmp_path / "out")
+
+
+def test_a_run_of_before_the_form_was_an_option_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("a cat sleeps\na red dog runs\n" * 9)  # one text in either form
+    own = str(tmp_path / "own.txt")
+    folder = train(again(tmp_path, train=(own,), length=30, vocab=40))
+    data = (folder / "checkpoint.pt").read_bytes()
+    record = torch.load(BytesIO(data[:-32]), weights_only=True)
+    del record["options"]["form"]
+    buffer = BytesIO()
+    torch.save(record, buffer)
+    (folder / "checkpoint.pt").write_bytes(buffer.getvalue() + sha256(buffer.getvalue()).digest())
+    train(again(tmp_path, train=(own,), length=30, vocab=40))
+    with pytest.raises(ValueError, match="holds a run with form 'news' and not 'plain'"):
+        train(again(tmp_path, train=(own,), length=30, vocab=40, form="plain"))
+
+
+def test_a_run_that_is_stopped_on_purpose_is_the_beginning_of_the_whole(tmp_path: Path) -> None:
+    options = {"steps": 6, "cooldown": 4}
+    for name in ("part", "whole", "other"):
+        (tmp_path / name).mkdir()
+    part = train(again(tmp_path / "part", **options), stop=4)
+    config = json.loads((part / "config.json").read_text())
+    assert config["steps_done"] == 4 and config["training"]["steps"] == 6
+    begun = weights(part)
+    whole = weights(train(again(tmp_path / "whole", **options)))
+    assert not same(begun, whole) and same(weights(train(again(tmp_path / "part", **options))), whole)
+    train(again(tmp_path / "other", steps=4, cooldown=4))
+    assert not same(weights(tmp_path / "other" / "out"), begun)  # the control: a shorter run has other rates
 
 
 def test_a_few_texts_in_another_form_are_reported(tmp_path: Path, warned: list[str]) -> None:

@@ -21,7 +21,7 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from iterref.hub import fetched, first_line, read_json
-from iterref.models.base import MASKS
+from iterref.models.base import MASKS, Chat
 from iterref.models.checkpoint import TOKENIZER
 from iterref.models.text.files import read_tokenizer
 from iterref.models.text.reading import lost, spelled
@@ -167,24 +167,27 @@ class Codec:
         return False
 
     def chats(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Every prompt as what the user says in a chat whose answer is next; the template's special tokens are read.
-        Raises `ValueError`, naming the prompt, as `ids` does, and for one that spells a special token."""
-        self.ids(prompts, "prompt")
+        """Every prompt as what the user says in a chat whose answer is next, a `Chat` as all that was said before, too;
+        the template's special tokens are read. Raises `ValueError`, naming the prompt, as `ids` does, and for one that
+        spells a special token."""
+        parts = [(row, text) for row, prompt in enumerate(prompts) for _, text in _messages(prompt)]
+        rows, texts = [row for row, _ in parts], [text for _, text in parts]
+        self.ids(texts, "prompt", rows)
         with PLAIN:
             said, asked = (self.tokenizer.encode_batch(list(map(str, some)), add_special_tokens=False)
-                           for some in (prompts, [self.asked(prompt) for prompt in prompts]))  # fmt: skip
-        for row, (prompt, one) in enumerate(zip(prompts, said, strict=True)):
-            wrong = spelled(prompt, one.ids, self.special)
+                           for some in (texts, [self.asked(prompt) for prompt in prompts]))  # fmt: skip
+        for row, text, one in zip(rows, texts, said, strict=True):
+            wrong = spelled(text, one.ids, self.special)
             if wrong:
                 raise ValueError(f"prompt {row} {wrong}, which would be read as part of the chat: take it out")
         return [one.ids for one in asked]
 
     def asked(self, prompt: str) -> str:
-        """A chat in which the user says the prompt and the answer is next. Raises `ValueError` without a template, or
-        for one that cannot be filled in."""
+        """A chat in which the user says the prompt (or which a `Chat` is) and the answer is next. Raises `ValueError`
+        without a template, or for one that cannot be filled in."""
         if self.template is None:
             raise ValueError("this tokenizer has no chat template: write the prompt as the model reads it")
-        said = [{"role": "user", "content": prompt}]
+        said = [{"role": role, "content": text} for role, text in _messages(prompt)]
         try:
             return str(self._chat.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
         except Exception as error:  # a template is a program of the checkpoint's, run in Jinja's sandbox
@@ -203,6 +206,11 @@ class Codec:
     def text(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Pieces as texts, special tokens left out."""
         return list(self.tokenizer.decode_batch([list(one) for one in ids], skip_special_tokens=True))
+
+
+def _messages(prompt: str) -> Sequence[tuple[str, str]]:
+    """Who says what in a prompt."""
+    return prompt.messages if isinstance(prompt, Chat) else [("user", prompt)]
 
 
 def unwritten(codec: Codec | None, vocab: int) -> Tensor:

@@ -30,6 +30,8 @@ class PrefixModel(TokenizedModel):
     says that the model's texts begin with the codec's start token.
     """
 
+    continues = True
+
     def __init__(
         self, denoiser: Denoiser, length: int, codec: Codec | None, framed: bool = True,
         device: torch.device | str = "cpu",
@@ -38,7 +40,7 @@ class PrefixModel(TokenizedModel):
         self.denoiser, own = denoiser, self._codec
         self.begin = [own.start] if framed and own is not None and own.start is not None else []
         self.ends = [] if own is None or own.end is None else [own.end]
-        if self.ends and denoiser.noise.mask is not None:
+        if self.ends and denoiser.noise.mask is not None and not denoiser.block_length:
             denoiser.surest_block = min(MOST, max(LEAST, length // SHARE))
 
     def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:

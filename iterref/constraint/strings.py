@@ -1,0 +1,128 @@
+"""Automata of strings, byte by byte: what a regular expression compiles to, and what a decoder's tidying makes of it.
+
+    delta(q, byte) = q' or none         over UTF-8
+
+A tokenizer's decoder may tidy a text up after its tokens are joined (" ," becomes ",", a first blank goes). What is
+constrained is the text that comes out, so a language is turned into that of the strings which become its texts: the
+preimage of a regular language under a replacement is regular. Mohri (1997), Computational Linguistics 23.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+NOWHERE = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Strings:
+    """A deterministic automaton of bytes: next states `step` (S, 256), -1 for none, the states `final` (S,) bool that a
+    string may end in, and the one that it begins in."""
+
+    step: np.ndarray
+    final: np.ndarray
+    start: int = 0
+
+    def accepts(self, text: bytes) -> bool:
+        """Whether a string is one of the language."""
+        state = self.walked(np.array([self.start]), text)[0]
+        return bool(state >= 0 and self.final[state])
+
+    def walked(self, states: np.ndarray, text: bytes) -> np.ndarray:
+        """Where a string leads from each of some states (K,), -1 for nowhere."""
+        for byte in text:
+            states = np.where(states >= 0, self.step[states, byte], NOWHERE)
+        return states
+
+    def least(self) -> Strings:
+        """The automaton of the same language with the fewest states, without those that no string of it passes
+        (Moore 1956)."""
+        useful = self._useful()
+        if self.start not in useful:
+            return Strings(np.full((1, 256), NOWHERE), np.zeros(1, bool))
+        number = np.full(len(self.step) + 1, NOWHERE)
+        number[useful] = np.arange(len(useful))
+        step, final = number[self.step[useful]], self.final[useful]
+        columns = np.unique(step, axis=1)
+        by = np.random.default_rng(0).integers(1, 2**63, columns.shape[1] + 1, dtype=np.uint64)
+        label, count = final.astype(np.int64), 0
+        while (found := len(np.unique(label))) > count:  # digests tell states apart, 64 bits each
+            count = found
+            seen = np.append(label, NOWHERE)[columns].astype(np.uint64) + np.uint64(2)
+            label = np.unique((seen * by[:-1]).sum(1) + label.astype(np.uint64) * by[-1], return_inverse=True)[1]
+        first = np.unique(label, return_index=True)[1]
+        return Strings(np.append(label, NOWHERE)[step[first]], final[first], int(label[number[self.start]]))
+
+    def before_replacing(self, old: bytes, new: bytes) -> Strings:
+        """The strings that become one of the language when every `old` in them, from the left, is replaced by `new`."""
+        states, kept = len(self.step), len(old)
+        fell = [_overlap(old[:m], old) for m in range(kept + 1)]
+        every = np.arange(states)
+        step, final = np.full((kept, states, 256), NOWHERE), np.zeros((kept, states), bool)
+        for m in range(kept):  # m bytes of `old` are held back
+            end = self.walked(every, old[:m])
+            final[m] = (end >= 0) & self.final[end]
+            for byte in range(256):
+                at = m
+                while at and old[at] != byte:
+                    at = fell[at]
+                at = at + 1 if old[at] == byte else 0
+                held = old[:m] + bytes([byte])
+                out = new if at == kept else held[: len(held) - at]
+                to = self.walked(every, out)
+                step[m, :, byte] = np.where(to >= 0, to + (at % kept) * states, NOWHERE)
+        return Strings(step.reshape(-1, 256), final.reshape(-1), self.start).least()
+
+    def before_stripping(self, byte: int, most: int) -> Strings:
+        """The strings that become one of the language when up to `most` of a byte are taken from their beginning."""
+        states = len(self.step)
+        step, final = np.full((states + most, 256), NOWHERE), np.zeros(states + most, bool)
+        step[:states], final[:states] = self.step, self.final
+        for left in range(most):  # state S + left has left + 1 to take
+            step[states + left] = self.step[self.start]
+            step[states + left, byte] = states + left - 1 if left else self.start
+            final[states + left] = self.final[self.start]
+        return Strings(step, final, states + most - 1 if most else self.start).least()
+
+    def _useful(self) -> np.ndarray:
+        """The states on the way from the start to a final state, ascending."""
+        reached = _closure(self.step, {self.start})
+        backward: list[set[int]] = [set() for _ in self.step]
+        for state in reached:
+            for to in np.unique(self.step[state]):
+                if to >= 0:
+                    backward[to].add(state)
+        ends, waiting = set[int](), [state for state in reached if self.final[state]]
+        while waiting:
+            state = waiting.pop()
+            if state not in ends:
+                ends.add(state)
+                waiting.extend(backward[state])
+        return np.array(sorted(ends), dtype=np.int64)
+
+
+def union(languages: Sequence[Strings]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Several automata side by side: their steps (S, 256), final states (S,) and starts."""
+    offset = np.cumsum([0, *(len(one.step) for one in languages)])
+    step = [np.where(one.step >= 0, one.step + at, NOWHERE) for one, at in zip(languages, offset[:-1], strict=True)]
+    starts = [int(one.start + at) for one, at in zip(languages, offset[:-1], strict=True)]
+    return np.concatenate(step), np.concatenate([one.final for one in languages]), starts
+
+
+def _closure(step: np.ndarray, states: set[int]) -> list[int]:
+    """The states that can be reached from some."""
+    seen, waiting = set(states), list(states)
+    while waiting:
+        for to in np.unique(step[waiting.pop()]).tolist():
+            if to >= 0 and to not in seen:
+                seen.add(to)
+                waiting.append(to)
+    return sorted(seen)
+
+
+def _overlap(text: bytes, pattern: bytes) -> int:
+    """How long the longest end of a text is, shorter than the text, that a pattern begins with."""
+    return next((n for n in range(len(text) - 1, 0, -1) if pattern.startswith(text[len(text) - n :])), 0)

@@ -1,0 +1,121 @@
+"""Slots: regions with a few choices, and how likely the model finds each: classification by infilling.
+
+    log P(c)  =  log Z(slot k is c) - log sum over choices of Z(slot k is c)
+
+Z are the normalisers of one evaluation's factorised distribution at all slots' positions, with every slot noise: the
+exact posterior of what a joint draw writes (`iterref.constraint.posterior`), all spellings of a choice added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from iterref.arguments import checked_constraint
+from iterref.constraint.canvas import Reading
+from iterref.constraint.patterns import Choices, Pattern
+from iterref.constraint.texts import automaton_of, of_regions, runs
+from iterref.editing.marks import Regions
+from iterref.problem import Problem
+from iterref.run import Run
+
+Slots = list[list[dict[str, float]]]
+
+
+def region_patterns(given: Any, problem: Problem) -> list[Pattern]:
+    """The patterns of regions, if any. Raises `ValueError` where whole texts are constrained, too."""
+    if given is None:
+        return []
+    if problem.constraint is not None:
+        raise ValueError("regions= and constraint= both say what stands in a region: give one of them")
+    found = checked_constraint("regions", given)
+    return [found] if isinstance(found, Pattern) else list(found or ())
+
+
+def sized(
+    patterns: Sequence[Pattern], model: Any, sizes: tuple[int, int] | None, strength: float | None
+) -> tuple[int, int] | None:
+    """The fewest and the most tokens of a region, that of choices where none is given and regions are drafted anew.
+    Raises `ValueError` where choices differ: one that is spelled in more tokens than its own is unlikely for that
+    alone; and for choices of several sizes."""
+    choices = _choices(patterns)
+    if not choices or strength is not None and sizes is None:
+        return sizes
+    if sizes is not None:
+        if sizes[0] < sizes[1]:
+            raise ValueError("a region with choices has one size: give length= (--tokens) as one number")
+        return sizes
+    texts = list(dict.fromkeys(text for one in choices for text in one.texts))
+    ids = model.codec.ids([f" {text}" for text in texts])  # inside of a text, most tokenizers cut words with a blank
+    counts = {text: len(one) for text, one in zip(texts, ids, strict=True)}
+    if len({*counts.values()}) > 1:
+        told = ", ".join(f"{text!r} {size}" for text, size in counts.items())
+        raise ValueError(f"the choices take different numbers of tokens ({told}): take others, or say length=")
+    return counts[texts[0]], counts[texts[0]]
+
+
+def within(problem: Problem, model: Any, layouts: Sequence[Regions], patterns: Sequence[Pattern]) -> Problem:
+    """The problem of texts in several layouts whose regions are of the patterns, if there are any. A layout of a text
+    that the constraint leaves nothing to write in is one of its others."""
+    if patterns:
+        parted = [() if frame is None else frame.parted for one in layouts for frame in one.frames]
+        bound = of_regions(patterns, model, problem.may_change, parted, _alone(patterns))
+        problem = replace(problem, constraint=bound)
+    if problem.constraint is None or len(layouts) == 1:
+        return problem
+    fits = problem.constraint.fits(problem.canvas, problem.may_change, problem.allowed).view(len(layouts), -1)
+    row = torch.arange(fits.shape[1], device=fits.device)
+    every = torch.arange(len(problem), device=fits.device).view(fits.shape)
+    return problem.only(torch.where(fits, every, every[fits.int().argmax(0), row]).flatten())
+
+
+def log_probabilities(problem: Problem, model: Any, patterns: Sequence[Pattern]) -> Slots | None:
+    """Of every row of a problem `within` choices: of every slot the log-probabilities of its choices; None where the
+    patterns are others. One evaluation a row. Raises `ValueError` where the noise has no mask."""
+    bound, mask, choices = problem.constraint, problem.noise.mask, _choices(patterns)
+    if not choices:
+        return None
+    assert bound is not None
+    if mask is None:
+        raise ValueError("slots need a model whose noise has a mask: one evaluation shows nothing of a slot there")
+    every = [one.texts[0] for one in _alone(choices)]
+    starts = automaton_of([*choices, *_alone(choices)], model, inside=True)[1]
+    run, where = Run(problem), problem.may_change
+    x = torch.where(where, mask, problem.canvas)
+    with torch.inference_mode():
+        share = 1 - where.double().mean(1)
+        log_p = run.predict(x, problem.noise.schedule.time(share), where)
+    rows = [(row, first) for row, opened in enumerate(where.tolist()) for first in runs(opened)]
+    numbers = [sum(other == row for other, _ in rows[:at]) for at, (row, _) in enumerate(rows)]
+    asked = [(at, text) for at, number in enumerate(numbers) for text in choices[number % len(choices)].texts]
+    begin = bound.begin[[rows[at][0] for at, _ in asked]].clone()
+    kind = {int(state): column for line in starts.tolist() for column, state in enumerate(line)}
+    for line, (at, text) in enumerate(asked):
+        first = rows[at][1]
+        begin[line, first] = starts[len(choices) + every.index(text), kind[int(begin[line, first])]]
+    index = torch.tensor([rows[at][0] for at, _ in asked], device=x.device)
+    ends = where.sum(1).cumsum(0)
+    cells = torch.cat([torch.arange(int(ends[row] - where[row].sum()), int(ends[row])) for row in index.tolist()])
+    several = replace(bound.take(index), begin=begin)
+    reading = Reading(several, log_p[cells.to(x.device)], x[index], where[index], True)
+    log_z = reading.posterior().log_z.tolist()
+    made: Slots = [[] for _ in range(len(problem))]
+    for at, (row, _) in enumerate(rows):
+        found = {text: z for (place, text), z in zip(asked, log_z, strict=True) if place == at}
+        total = torch.tensor(list(found.values()), dtype=torch.float64).logsumexp(0)
+        made[row].append({text: z - float(total) for text, z in found.items()})
+    return made
+
+
+def _choices(patterns: Sequence[Pattern]) -> list[Choices]:
+    """The patterns, where all of them are choices; none otherwise."""
+    found = [one for one in patterns if isinstance(one, Choices)]
+    return found if len(found) == len(patterns) else []
+
+
+def _alone(patterns: Sequence[Pattern]) -> list[Choices]:
+    """Every choice by itself, each once."""
+    return [Choices(text) for text in dict.fromkeys(text for one in _choices(patterns) for text in one.texts)]

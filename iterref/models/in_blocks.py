@@ -1,0 +1,249 @@
+"""In blocks: networks whose positions see their own block and all before it, and the exact cache that this allows.
+
+    log p(x_0^i | x_t, prompt) = log-softmax of the logits without the mask at masked positions
+    attention: position i sees j where  floor(j / b) <= floor(i / b)      blocks of b, counted from the prompt's start
+
+In training every block was noisy and all before it were clean. So the first block that holds a mask is predicted as it
+was learned, and a later one, while masks stand before it, is a guess of the network: let blocks open in turn
+(`block_length=b`, as `auto` and `beam` do by themselves). A prompt may end inside a block: the answer's first block is
+the rest of it, as in the published samplers (`Denoiser.block_offset`).
+Tokens behind a position never reach it: a move on an earlier block does not weigh what follows, so refine the open
+blocks (`iterref.refine(last_blocks=)`) where the distribution counts.
+
+What is finished is read once: the keys and values of leading blocks without a mask or an open position are kept for the
+next calls and shared by all rows that begin alike. No later token changes them, so this is no approximation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from iterref.models.base import Masked
+from iterref.models.bidirectional import Bidirectional
+from iterref.models.checkpoint import Checkpoint
+from iterref.models.text.codec import Codec
+from iterref.models.text.prompted import PromptedModel, expect_positions
+from iterref.models.text.roles import Roles
+from iterref.noise import Noise, Schedule, absorbing
+
+Layers = tuple[tuple[Tensor, Tensor], ...]  # keys and values (R, heads, T, size) of every layer
+
+
+class Blockwise(Protocol):
+    """A network in blocks of `block` positions, whose logits stand `shift` positions before what they predict."""
+
+    block: int
+    shift: int
+
+    @property
+    def vocab(self) -> int:
+        """How many tokens the network knows."""
+        ...
+
+    def behind(self, past: Layers, ids: Tensor, size: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
+        """What stands behind P positions whose keys and values are `past` (none for an empty tuple): tokens (R, T), of
+        which `size` (R,) are no padding, and where logits are wanted (R, T) bool -> (M, V) float32 logits, and the keys
+        and values of all P + T positions. P and T are whole numbers of blocks."""
+        ...
+
+
+def sight(begin: int, size: Tensor, length: int, block: int) -> Tensor:
+    """What (R,) rows of `length` positions behind `begin` others may look at, (R, length, begin + length) bool, where
+    `size` (R,) of them are no padding."""
+    places = torch.arange(begin + length, device=size.device)
+    number = places // block
+    sees = (number <= number[begin:, None]) & (places < begin + size[:, None])[:, None]
+    return sees | (places == places[begin:, None])  # padding sees itself, so that no row of the softmax is empty
+
+
+class InBlocks(Bidirectional):
+    """A decoder of `transformers` under that mask (`Blockwise`)."""
+
+    def __init__(self, model: Any, block: int, shift: int = 0) -> None:
+        super().__init__(model, causal=True, shift=shift)
+        self.block = block
+
+    def behind(self, past: Layers, ids: Tensor, size: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
+        """As `Blockwise.behind`."""
+        from transformers import DynamicCache
+
+        begin = past[0][0].shape[2] if past else 0
+        cache: Any = DynamicCache()
+        for layer, (keys, values) in enumerate(past):
+            cache.update(keys, values, layer)
+        sees = sight(begin, size, ids.shape[1], self.block)
+        places = torch.arange(begin, begin + ids.shape[1], device=ids.device)
+        row, place = where.nonzero(as_tuple=True)
+        self._chosen = row, (place - self.shift).clamp_min(0)
+        try:
+            logits = self.model(
+                input_ids=ids, attention_mask=sees[:, None], position_ids=places[None], past_key_values=cache,
+                use_cache=True,
+            ).logits  # fmt: skip
+        finally:
+            self._chosen = None
+        return logits[0].float(), tuple((layer.keys, layer.values) for layer in cache.layers)
+
+
+class Reader:
+    """Asks a network in blocks for logits, and keeps what is finished: `kept` has keys and values by the tokens that
+    they are of. What every row may go back to, `prompts` (whole blocks of tokens each), is kept for good."""
+
+    def __init__(self, network: Blockwise, mask: int, cached: bool, prompts: Iterable[Tensor] = ()) -> None:
+        self.network, self.mask, self.cached = network, mask, cached
+        self.prompts, self.kept = set(map(name_of, prompts)), dict[bytes, Layers]()
+
+    def __call__(self, ids: Tensor, opened: Tensor, size: Tensor) -> Tensor:
+        """Inputs (R, T) of whole blocks, where logits are wanted (R, T) bool, and how many positions of each are no
+        padding (R,) -> (M, V) float32."""
+        block = self.network.block
+        closed = (ids != self.mask) & ~opened
+        done = closed.unflatten(1, (-1, block)).all(2).cumprod(1).sum(1)  # whole blocks, (R,)
+        done = (done - self.network.shift).clamp_min(0)  # a state before the open block predicts its first position
+        done = done if self.cached else torch.zeros_like(done)
+        row, _ = opened.nonzero(as_tuple=True)
+        asked = opened.any(1)
+        logits = torch.zeros(len(row), self.network.vocab, device=ids.device)
+        used = {name: self.kept[name] for name in self.prompts if name in self.kept}
+        for blocks in done[asked].unique().tolist():
+            some = (done == blocks) & asked
+            begin = blocks * block
+            last = int(opened[some].any(0).nonzero().max()) // block  # nothing open sees a later block
+            end = (last + 1) * block
+            past = self._past(ids[some, :begin], used)
+            real = (size[some] - begin).clamp_max(end - begin)
+            logits[some[row]] = self.network.behind(past, ids[some, begin:end], real, opened[some, begin:end])[0]
+        self.kept = used  # and no more than that: a chain that goes back beyond it reads on from its prompt
+        return logits
+
+    def _past(self, ids: Tensor, used: dict[bytes, Layers]) -> Layers:
+        """Keys and values of finished tokens (R, P), each different beginning read once; `used` takes note of them."""
+        if not ids.shape[1]:
+            return ()
+        different, which = ids.unique(dim=0, return_inverse=True)
+        names = [name_of(one) for one in different]
+        missing: dict[int, list[int]] = {}
+        for at, name in enumerate(names):
+            if name not in self.kept and name not in used:
+                missing.setdefault(self._known(different[at]), []).append(at)
+        for begin, places in missing.items():
+            some = different[places]
+            before = self._joined([self._held(one[:begin], used) for one in some]) if begin else ()
+            size = torch.full((len(some),), ids.shape[1] - begin, device=ids.device)
+            nothing = torch.zeros_like(some[:, begin:], dtype=torch.bool)
+            _, layers = self.network.behind(before, some[:, begin:], size, nothing)
+            for row, at in enumerate(places):
+                used[names[at]] = tuple((keys[row : row + 1], values[row : row + 1]) for keys, values in layers)
+        used |= {name: self.kept[name] for name in names if name not in used}
+        held = self._joined([used[name] for name in names])
+        if len(names) == 1:
+            whole = (len(ids), -1, -1, -1)
+            return tuple((keys.expand(whole), values.expand(whole)) for keys, values in held)
+        return tuple((keys[which], values[which]) for keys, values in held)
+
+    def _known(self, ids: Tensor) -> int:
+        """How many of the leading tokens (P,) are kept: a whole number of blocks, fewer than all."""
+        block = self.network.block
+        ends = range(len(ids) - block, 0, -block)
+        return next((end for end in ends if name_of(ids[:end]) in self.kept), 0)
+
+    def _held(self, ids: Tensor, used: dict[bytes, Layers]) -> Layers:
+        name = name_of(ids)
+        return used[name] if name in used else self.kept[name]
+
+    @staticmethod
+    def _joined(parts: Sequence[Layers]) -> Layers:
+        """The same layers of several sequences, one below the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return tuple(
+            (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
+            for layer in zip(*parts, strict=True)
+        )
+
+@dataclass(eq=False)
+class BlockDenoiser(Masked):
+    """The masked denoiser of B prompts' answers, of a network that reads in blocks.
+
+    `given` (B, T) long is the whole input with room for the answer, which begins at `begins` (B,); `size` (B,) is how
+    much of it is no padding, masks up to the end of the last block included. `cached` keeps what is finished.
+    """
+
+    network: Blockwise
+    noise: Noise
+    impossible: Tensor
+    given: Tensor
+    begins: Tensor
+    size: Tensor
+    cached: bool = True
+
+    time_independent = True
+
+    def __post_init__(self) -> None:
+        assert self.noise.mask is not None
+        self.block_length = block = self.network.block
+        self.block_offset = self.begins % block
+        ends = ((self.begins // block - self.network.shift).clamp_min(0) * block).tolist()
+        prompts = (ids[:end] for ids, end in zip(self.given, ends, strict=True) if end)
+        self.reader = Reader(self.network, self.noise.mask, self.cached, prompts)
+
+    def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """As `Masked.logits`, given the prompts."""
+        place = self.begins[rows][:, None] + torch.arange(x_t.shape[1], device=x_t.device)
+        ids = self.given[rows].scatter(1, place, x_t)
+        opened = torch.zeros_like(ids, dtype=torch.bool).scatter(1, place, where)
+        return self.reader(ids, opened, self.size[rows])
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Prompts to their denoiser: answers of `length` positions, up to the end of a block; at most `most` in all."""
+
+    network: Blockwise
+    noise: Noise
+    length: int
+    fill: int
+    never: Tensor
+    most: int
+    cached: bool
+
+    def __call__(self, prompts: Sequence[Sequence[int]]) -> BlockDenoiser:
+        """The denoiser of the answers to B prompts, token ids."""
+        expect_positions(prompts, self.length, self.most)
+        block, device = self.network.block, self.never.device
+        sizes = [-(-(len(ids) + self.length) // block) * block for ids in prompts]
+        given = torch.full((len(prompts), max(sizes)), self.fill)
+        for row, (ids, size) in enumerate(zip(prompts, sizes, strict=True)):
+            given[row, :size] = torch.tensor([*ids, *[self.noise.mask] * (size - len(ids))])
+        begins = torch.tensor([len(ids) for ids in prompts], device=device)
+        whole = torch.tensor(sizes, device=device)
+        return BlockDenoiser(self.network, self.noise, self.never, given.to(device), begins, whole, self.cached)
+
+
+def name_of(ids: Tensor) -> bytes:
+    """By what the keys and values of tokens (P,) are kept."""
+    return bytes(ids.cpu().numpy().tobytes())
+
+
+def block_size(checkpoint: Checkpoint, usual: int | None = None, name: str = "block_size") -> int:
+    """The positions of a block that config.json holds under a `name`, else the `usual` ones. Raises `ValueError` for
+    less than one, or none."""
+    block = usual if usual is not None and name not in checkpoint.config else checkpoint.size(name)
+    if block < 1:
+        raise ValueError(f"{checkpoint.name} has {name}={block}: a block has at least one position")
+    return block
+
+
+def in_turn(
+    network: InBlocks, role: Roles, codec: Codec | None, *, length: int, chat: bool, most: int, cached: bool
+) -> PromptedModel:
+    """The text model of a network that answers in blocks, under absorbing noise, a_t = 1 - t."""
+    noise = absorbing(network.vocab, role.mask, Schedule("linear"))
+    never = role.impossible[role.impossible != role.mask].to(network.device)
+    bind = Blocks(network, noise, length, role.fill, never, most, cached)
+    return PromptedModel(bind, codec, network, network.device, ends=role.ends, fill=role.fill, chat=chat)

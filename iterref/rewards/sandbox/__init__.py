@@ -1,0 +1,1 @@
+"""Sandbox: untrusted programs under limits (jail), what runs inside (candidate), and who asks them (tester, runs)."""

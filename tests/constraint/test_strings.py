@@ -1,0 +1,84 @@
+"""Automata of bytes: what is accepted, the fewest states, and preimages under what a decoder does."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iterref.constraint.strings import Strings, union
+
+ALPHABET = b"ab ,"
+TEXTS = [bytes(text) for size in range(6) for text in product(ALPHABET, repeat=size)]
+few = settings(max_examples=20, deadline=None)
+short = st.text("ab ,", min_size=1, max_size=3).map(str.encode)
+
+
+def random_strings(seed: int, states: int = 4) -> Strings:
+    generator = np.random.default_rng(seed)
+    step = np.full((states, 256), -1)
+    step[:, list(ALPHABET)] = generator.integers(-1, states, (states, len(ALPHABET)))
+    final = generator.random(states) < 0.5
+    final[generator.integers(states)] = True
+    return Strings(step, final)
+
+
+@few
+@given(st.integers(0, 10_000))
+def test_the_least_automaton_has_the_same_texts(seed):
+    one = random_strings(seed)
+    least = one.least()
+    assert [least.accepts(text) for text in TEXTS] == [one.accepts(text) for text in TEXTS]
+    assert len(least.step) <= len(one.step) and len(least.least().step) == len(least.step)
+
+
+def test_states_that_are_alike_are_one():
+    step = np.full((4, 256), -1)
+    step[0, ord("a")], step[0, ord("b")], step[1, ord("a")], step[2, ord("a")] = 1, 2, 3, 3
+    assert len(Strings(step, np.array([False, False, False, True])).least().step) == 3
+    step[2, ord("a")] = 0  # negative control: 1 and 2 lead elsewhere
+    assert len(Strings(step, np.array([False, False, False, True])).least().step) == 4
+
+
+@few
+@given(st.integers(0, 10_000), short, st.text("ab ,", max_size=2).map(str.encode))
+def test_before_a_replacement(seed, old, new):
+    one = random_strings(seed)
+    before = one.before_replacing(old, new)
+    assert [before.accepts(text) for text in TEXTS] == [one.accepts(text.replace(old, new)) for text in TEXTS]
+
+
+@few
+@given(st.integers(0, 10_000), st.integers(0, 2))
+def test_before_blanks_are_taken_off(seed, most):
+    one = random_strings(seed)
+    before = one.before_stripping(ord(" "), most)
+
+    def stripped(text: bytes) -> bytes:
+        return text[min(most, len(text) - len(text.lstrip(b" "))) :]
+
+    assert [before.accepts(text) for text in TEXTS] == [one.accepts(stripped(text)) for text in TEXTS]
+
+
+def test_automata_side_by_side():
+    languages = [random_strings(seed) for seed in (1, 2, 3)]
+    step, final, starts = union(languages)
+    for one, start in zip(languages, starts, strict=True):
+        assert [Strings(step, final, start).accepts(text) for text in TEXTS] == [one.accepts(text) for text in TEXTS]
+
+
+def test_what_has_no_text_is_one_state():
+    one = Strings(np.full((3, 256), -1), np.array([False, True, True])).least()
+    assert one.step.shape == (1, 256) and not one.final.any()
+    assert not any(one.accepts(text) for text in TEXTS)
+
+
+@pytest.mark.parametrize("text, there", [("é", True), ("e", False)])
+def test_bytes_are_those_of_utf8(text, there):
+    step = np.full((3, 256), -1)
+    first, second = "é".encode()
+    step[0, first], step[1, second] = 1, 2
+    assert Strings(step, np.array([False, False, True])).accepts(text.encode()) == there
