@@ -33,7 +33,7 @@ LIMITS = together(
 @click.command()
 @click.argument("model", default="tiny-news")
 @click.option("--reward", "rewards", multiple=True, help="The default, again for others that clients may name.")
-@click.option("--method", help="Of a request that names none.  [default: auto]")
+@click.option("--sampler", "method", help="Of a request that names none.  [default: auto]")
 @click.option("--nfe", "budget", type=click.IntRange(min=1), default=256, show_default=True, help="Likewise, a text.")
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="Likewise.")
 @click.option("--alpha", type=float, help="Likewise; found in the run unless given.")

@@ -10,7 +10,7 @@ import pytest
 from tests.support.commands import call, refused
 
 pytest.importorskip("outlines_core")
-RUN = ("--model", "tiny-books", "--reward", "length:6", "--method", "ancestral:steps=2")
+RUN = ("--model", "tiny-books", "--reward", "length:6", "--sampler", "ancestral:steps=2")
 SCHEMA = '{"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}'
 
 

@@ -16,7 +16,7 @@ ROWS = [
     {"question": "one", "draft": "alpha beta", "answer": "alpha"},
     {"question": "one two", "draft": "beta", "answer": "beta"},
 ]
-RUN = ("--method", METHOD, "--reward", "length:2", "--json")
+RUN = ("--sampler", METHOD, "--reward", "length:2", "--json")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_data_set_and_a_file_give_the_same(folder: Path) -> None:
 def test_a_split_and_the_columns_reach_the_reward(folder: Path) -> None:
     code = "def has(completions, answer): return [float(b in a) for a, b in zip(completions, answer)]"
     (folder / "found.py").write_text(code, encoding="utf-8")
-    run = ("--method", METHOD, "--reward", f"{folder}/found.py:has", "--json")
+    run = ("--sampler", METHOD, "--reward", f"{folder}/found.py:has", "--json")
     done = call("generate", "--dataset", str(folder / "saved"), "--split", "test", "--prompt", "question", *run)
     assert done.exit_code == 0 and [line["question"] for line in lines(done.stdout)] == ["one two"]
     again = call("refine", "--prompt", "question", *RUN, text=done.stdout)
@@ -56,8 +56,8 @@ def test_a_split_and_the_columns_reach_the_reward(folder: Path) -> None:
 
 
 def test_compare_and_infill_read_them_too(folder: Path) -> None:
-    done = call("compare", "--dataset", str(folder / "saved"), "--prompt", "question", "--method", "ancestral",
-                "--method", "iterref:steps=2", "--budget", "8", "--reward", "length:2")  # fmt: skip
+    done = call("compare", "--dataset", str(folder / "saved"), "--prompt", "question", "--sampler", "ancestral",
+                "--sampler", "iterref:steps=2", "--budget", "8", "--reward", "length:2")  # fmt: skip
     assert done.exit_code == 0 and "iterref" in done.stdout
     (folder / "marked.jsonl").write_text(json.dumps({"question": "one", "draft": "[alpha] beta"}) + "\n")
     done = call("infill", str(folder / "marked.jsonl"), "--prompt", "question", "--text", "draft", *RUN)

@@ -79,7 +79,7 @@ def test_the_command_serves_until_it_is_interrupted() -> None:
         (["--host", "0.0.0.0"], "0.0.0.0 is open to other machines: give an API key (--api-key)"),
         (["--reward", "lenght:2"], "did you mean 'length'"),
         (["--reward", "nowhere.py:f"], "there is no file nowhere.py"),
-        (["--method", "iteref"], "did you mean 'iterref'"),
+        (["--sampler", "iteref"], "did you mean 'iterref'"),
         (["--nfe", "64", "--max-nfe", "32"], "--nfe 64 is more than --max-nfe 32"),
         (["--dtype", "float7"], "float7"),
     ],
