@@ -11,7 +11,23 @@ from iterref import lazy
 
 if TYPE_CHECKING:
     from iterref.loading import load
-    from iterref.models import amused, diffusion_gemma, dream, duo, llada, masked_lm, mdlm, sdar, sedd, tiny_news, udlm
+    from iterref.models import (
+        amused,
+        bd3lm,
+        diffusion_gemma,
+        dream,
+        duo,
+        fast_dllm,
+        llada,
+        llada2,
+        masked_lm,
+        mdlm,
+        sdar,
+        sedd,
+        stable_diffcoder,
+        tiny_news,
+        udlm,
+    )
     from iterref.models.base import Chat
     from iterref.models.text.stopping import Stopping
 

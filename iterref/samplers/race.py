@@ -38,6 +38,7 @@ DRAFTING = (
     Round(("beam", "trajectory", "moves"), 1.0, 8),
     Round(("beam", "trajectory"), 1.0, 8),
     Round(("beam",)),
+    Round(("trajectory",)),
     Round(("iterref",)),
 )
 REFINING = (Round(("beam", "moves"), least=12), Round(("beam",)), Round(("moves",)))
@@ -92,6 +93,8 @@ def arms(
             templates = [_template(name, fewer, span, spread, masked, block, surest) for name in entered.names]
             fitted = [_within(method, share, alone) for method, share in zip(templates, shares, strict=True)]
             firsts = [method for method in fitted if method is not None]
+            if alone and isinstance(fitted[0], Beam) and fitted[0].guesses == 1:
+                break  # it has nothing to choose among where reward calls are as dear as evaluations
             if len(firsts) == len(fitted):
                 return _continued(firsts, limit)
     # dearer than the budget, which is refused for it

@@ -13,6 +13,7 @@ from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers import Auto, IterRef
 from iterref.samplers.auto import Racing
+from iterref.samplers.race import arms
 from iterref.sampling import sample
 
 BUDGETS = [
@@ -82,3 +83,11 @@ def test_rows_follow_arms_of_their_own_and_the_best_of_all_is_returned():
 def test_a_price_needs_a_total():
     with pytest.raises(ValueError, match="say total="):
         Auto(price=0.5)
+
+
+@pytest.mark.parametrize("budget", [Budget(total=30), Budget(nfe=20, reward_calls=10)], ids=str)
+def test_where_reward_calls_are_as_dear_as_evaluations_the_surest_tokens_decide(budget):
+    alone = arms(budget, 0.5, 12, 0.3, 0.1, masked=True, block=0, surest=0)
+    assert [arm.whole.name for arm in alone] == ["trajectory"]
+    cheap = arms(Budget(nfe=20, reward_calls=400), 0.5, 12, 0.3, 0.1, masked=True, block=0, surest=0)
+    assert [arm.whole.name for arm in cheap] == ["beam"]
