@@ -13,7 +13,7 @@ ARTICLES = [
     "Heavy snow closed schools and several mountain roads in the valleys of Arrin on Friday.",
     "A wonderful concert in the old market hall raised thousands of pounds for the hospital.",
 ]
-MEANINGS = [("children stay at home", "cars cannot pass"), ("people listen to music", "money is given")]
+MEANINGS = [("children stay at home", "cars cannot pass"), ("music", "a hospital")]
 
 
 def main(budget: int = 96) -> None:
@@ -22,8 +22,8 @@ def main(budget: int = 96) -> None:
         print(article)
         judges = [Similarity("minilm", to=meaning) for meaning in meanings]
         options = {"budget": budget, "alpha": 0.05}
-        runs = {"(plain)": generate("tiny-news", [article], reward=judges[0], sampler="ancestral", **options)}
-        runs |= {
+        plain = generate("tiny-news", [article], reward=judges[0], sampler="ancestral:order=confidence", **options)
+        runs = {"(plain)": plain} | {
             meaning: generate("tiny-news", [article], reward=judge, **options)
             for meaning, judge in zip(meanings, judges, strict=True)
         }

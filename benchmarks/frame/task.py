@@ -123,6 +123,10 @@ class Task(ABC):
         """The mean reward beyond which more is no better."""
         return inf
 
+    def tables(self, runs: Path) -> Mapping[str, str]:
+        """Tables of the task's own page in docs/, by their marks, from a runs.csv."""
+        return {}
+
     def gallery(self, case: str, results: Mapping[str, Result], path: Path) -> None:
         """Draws samples of some runs beside each other, where `draws` says that samples are pictures."""
         raise NotImplementedError(f"the samples of {self.name} are no pictures")

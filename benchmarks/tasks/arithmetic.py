@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.frame.budgets import EQUAL
 from benchmarks.frame.task import Direction, Task
 from benchmarks.models.tiny_arith import WEIGHTS
 from benchmarks.sums import Sum, broken_steps, sums
@@ -44,7 +45,8 @@ DRAFT = f"ancestral:steps={PLAIN},order=confidence"
 PATH = f"steps={PLAIN},order=confidence,objective=maximise"
 METHODS = (
     "ancestral:order=confidence", VOTE, f"best_of_n:steps={PLAIN},order=confidence", f"smc:{PATH}",
-    f"smc:x0_samples=8,{PATH}", f"trajectory:{PATH}", "iterref:objective=maximise", "auto",
+    f"smc:x0_samples=8,{PATH}", f"trajectory:{PATH}", f"vgb:{PATH}",
+    "iterref:objective=maximise", "auto",
 )  # fmt: skip
 RIGHT = MathAnswer(symbolic=False)
 
@@ -79,6 +81,11 @@ class Arithmetic(Task):
     def methods(self, case: str) -> list[str]:
         """What is compared: plain sampling first, the default last."""
         return list(METHODS)
+
+    def tables(self, runs: Path) -> Mapping[str, str]:
+        """The accuracies of every case and account."""
+        asked = [(case, account) for case in CASES for account in EQUAL]
+        return {f"arithmetic {case} {account}": table(runs, case, account) for case, account in asked}
 
     def check(self, method: str) -> None:
         """A method as this task writes it."""

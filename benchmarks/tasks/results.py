@@ -154,6 +154,8 @@ def command(folder: Path, pictures: bool) -> None:
         rows = reported(plan)
         facts = plan.facts.rows() if plan.task.facts else []
         report.write(plan, rows, facts, pictured=pictures and each.name not in WORLDS)
+        for mark, text in plan.task.tables(each / "runs.csv").items():
+            put(HOME / "docs" / f"{plan.name}.md", mark, text.splitlines())
         if plan.task.exact:  # they have a page of their own
             continue
         found = entries(plan.task, rows, plan.runs.scores())

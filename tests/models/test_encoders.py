@@ -176,7 +176,7 @@ def test_a_family_may_be_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="oursfordenoising.* say family="):
         load(tmp_path)
     assert load(tmp_path, family="masked_lm", length=3).length == 3
-    with pytest.raises(ValueError, match="unknown model family 'bert': did you mean"):
+    with pytest.raises(ValueError, match="unknown model family 'bert'. It is one of"):
         load(tmp_path, family="bert")
     file = tmp_path / "model.safetensors"
     save_file({name: weight for name, weight in load_file(file).items() if "layer.1" not in name}, file)

@@ -440,7 +440,7 @@ def test_the_command_line_takes_an_address(serve: Any, monkeypatch: pytest.Monke
     assert set(server.seen[0]) == {"completions", "prompts", "rows", "tone"} and set(server.seen[0]["tone"]) == {"warm"}
     refused(call(*asked, serve(*[says(404, b"nothing here")] * 2).url, text=text), "answered 404, 'nothing", code=1)
     refused(call(*asked, "http://", text=text), "'http://' is no address of a reward server: write http://HOST")
-    refused(call(*asked, "https", text=text), "unknown reward 'https': did you mean")
+    refused(call(*asked, "https", text=text), "unknown reward 'https'. It is one of")
 
 
 def test_a_run_keeps_what_it_had_reached_when_the_server_dies(serve: Any) -> None:
