@@ -20,10 +20,10 @@ ARTICLES = {  # with the words that a summary must have
 def main() -> None:
     """Prints how many keywords each method gets into its summaries, what they cost in likelihood, and the texts."""
     articles, words = list(ARTICLES), list(ARTICLES.values())
-    options = {"reward": Lexical(required_column="keep", hard=False), "columns": {"keep": words}, "alpha": 0.15}
+    options = {"reward": Lexical(required_column="keep", hard=False), "columns": {"keep": words}, "alpha": 0.05}
     methods = {"plain": "ancestral:order=confidence", "best of N": "best_of_n", "auto": "auto"}
     runs = {
-        name: generate("tiny-news", articles, sampler=method, budget=96, log_likelihood=True, **options)
+        name: generate("tiny-news", articles, sampler=method, budget=128, log_likelihood=True, **options)
         for name, method in methods.items()
     }
     strict = Lexical(required_column="keep")

@@ -6,8 +6,7 @@
 
     beam         whole decodings in the order of the tilted model: sentences under a rule, a classifier, a metric
     trajectory   whole decodings in the order of confidence, redrawn: puzzles, where every token hangs on all others
-    iterref      spaced moves, where many local changes each earn a little: on a draft of its own that competes by
-                 reward, or, where the budget is small, on the best text that the others came to
+    iterref      spaced moves on the best text that the others came to, where many local changes each earn a little
 
 No arm is best everywhere, and which one is shows on the row itself within a few evaluations. A row's choice looks at
 nothing but the row, so results stay a function of (seed, prompt). It maximises J, and is no sample of the tilted

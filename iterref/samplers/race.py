@@ -33,7 +33,7 @@ class Round(NamedTuple):
 
 # The first for which there is room.
 DRAFTING = (
-    Round(("beam", "trajectory", "iterref"), least=12),
+    Round(("beam", "trajectory", "moves"), least=12),
     Round(("beam", "trajectory", "moves"), 0.75, 12),
     Round(("beam", "trajectory", "moves"), 1.0, 8),
     Round(("beam", "trajectory"), 1.0, 8),
