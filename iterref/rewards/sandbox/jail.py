@@ -126,6 +126,9 @@ def _rooted(libc: Any, limits: Limits) -> None:
             wanted.append(path)
     held = {path: os.open(path, os.O_PATH | os.O_NOFOLLOW) for path in wanted}  # they may lie below `base`
     _do(libc, "mount", b"tmpfs", base.encode(), b"tmpfs", NOSUID | NODEV, b"size=1m,nr_inodes=2k,mode=755")
+    os.makedirs(base + HOME)  # before what is read, some of which may lie below it: an interpreter in /tmp
+    size = f"size={8 * limits.file},nr_inodes=4k,mode=1777".encode()
+    _do(libc, "mount", b"tmpfs", (base + HOME).encode(), b"tmpfs", NOSUID | NODEV, size)
     for path, found in held.items():
         os.makedirs(os.path.dirname(base + path), exist_ok=True)
         if stat.S_ISLNK(os.fstat(found).st_mode):
@@ -139,9 +142,6 @@ def _rooted(libc: Any, limits: Limits) -> None:
         if path not in DEVICES:
             only = (ctypes.c_uint64 * 4)(RDONLY | NOSUID | NODEV, 0, 0, 0)
             _do(libc, "syscall", MOUNT_SETATTR, -100, (base + path).encode(), RECURSIVE, only, ctypes.sizeof(only))
-    os.makedirs(base + HOME, exist_ok=True)
-    size = f"size={8 * limits.file},nr_inodes=4k,mode=1777".encode()
-    _do(libc, "mount", b"tmpfs", (base + HOME).encode(), b"tmpfs", NOSUID | NODEV, size)
     os.chdir(base)
     _do(libc, "syscall", PIVOT_ROOT[platform.machine()], b".", b".")
     _do(libc, "umount2", b".", DETACH)
