@@ -49,7 +49,7 @@ def regrets(task: Task, found: Sequence[Entry], measures: Iterable[str]) -> list
     return made
 
 
-def table(task: Task, found: Sequence[Regret]) -> list[str]:
+def table(name: str, found: Sequence[Regret]) -> list[str]:
     """A line an account and measure: in how many settings ours is level or ahead, and what it loses in the mean as a
     share of what lies between plain sampling and the best."""
     lines = []
@@ -58,14 +58,14 @@ def table(task: Task, found: Sequence[Regret]) -> list[str]:
         spans = [max(0.0, one.lost.value) / one.span for one in here if one.span > 0]
         share = f"{100 * sum(spans) / len(spans):.0f} %" if spans else ""
         level = sum(one.level for one in here)
-        lines.append(f"| {task.name} | {account} | {measure} | {level} of {len(here)} | {share} |")
+        lines.append(f"| {name} | {account} | {measure} | {level} of {len(here)} | {share} |")
     return lines
 
 
-def exceptions(task: Task, found: Sequence[Regret]) -> list[str]:
+def exceptions(name: str, found: Sequence[Regret]) -> list[str]:
     """The settings in which ours is behind, a line each."""
     return [
-        f"| {task.name}: {one.cell.case} | {one.cell.account} | {one.cell.budget}x | {one.measure} | `{one.best}` | "
+        f"| {name}: {one.cell.case} | {one.cell.account} | {one.cell.budget}x | {one.measure} | `{one.best}` | "
         f"{one.lost.value:.3g} ± {one.lost.half:.2g} |"
         for one in found if not one.level
     ]  # fmt: skip

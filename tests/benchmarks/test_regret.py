@@ -35,17 +35,15 @@ def test_the_best_fixed_method_is_found_in_each_measure_and_pairs_are_used() -> 
     for one in (reward, wrong):
         assert one.best == "smc" and one.lost.value == 1.125 and one.span == 3.625 and not one.level
         assert one.lost.half < 0.3  # of pairs; of two means it would be 1.8
-    task: Any = One()
-    assert table(task, [reward]) == ["| one | nfe | reward | 0 of 1 | 31 % |"]
-    assert exceptions(task, [reward])[0].startswith("| one: a | nfe | 2x | reward | `smc` | 1.12")
+    assert table("one", [reward]) == ["| one | nfe | reward | 0 of 1 | 31 % |"]
+    assert exceptions("one", [reward])[0].startswith("| one: a | nfe | 2x | reward | `smc` | 1.12")
 
 
 def test_noise_and_little_are_level() -> None:
     assert all(one.level for one in found([0.0, 4.0, 1.0, 3.0], [2.0, 2.0, 2.0, 2.5]))
     assert all(one.level for one in found([100.0, 101.0, 102.0, 103.0], [101.0, 102.0, 103.0, 104.0]))  # 1 %
     assert all(one.level for one in found([5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0]))  # ahead
-    task: Any = One()
-    assert exceptions(task, found([5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0])) == []
+    assert exceptions("one", found([5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0])) == []
 
 
 def test_where_ours_did_not_run_nothing_is_said() -> None:
