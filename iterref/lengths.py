@@ -50,10 +50,11 @@ class NoEarlyEnd(Wrapped):
 
 
 def blank_canvas(model: TextModel) -> Tensor | None:
-    """The canvas of the empty text (L,), which shows what ends and fills a canvas; None where the model refuses it."""
+    """The canvas of the empty text (L,), which shows what ends and fills a canvas; None where the model refuses it, or
+    reads no texts at all."""
     try:
-        return model.encode([""])[0]
-    except (ValueError, AttributeError, NotImplementedError):  # a model of the user's may read no texts at all
+        return model.encode([""])[0] if hasattr(model, "encode") else None
+    except (ValueError, NotImplementedError):
         return None
 
 

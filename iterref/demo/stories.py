@@ -11,6 +11,7 @@ language together: J = r / alpha + log p, in nats, the objective of `auto`. What
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
@@ -95,7 +96,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Story:
+class Story(ABC):
     """A problem in words: the `task`, the `judge` that no method sees, and the methods by name."""
 
     title: str
@@ -105,13 +106,13 @@ class Story:
     unit: str = "J, nats"  # of what texts are worth
 
     @property
+    @abstractmethod
     def given(self) -> str:
         """The first prompt, which is shown."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, method: str, budget: Budget, seed: int) -> Run:
         """One method on all prompts, within the budget of a text."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

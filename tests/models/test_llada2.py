@@ -21,11 +21,10 @@ import iterref
 from iterref.check import check_model
 from iterref.loading import load
 from iterref.models.in_blocks import BlockDenoiser
-from iterref.models.text.prompted import PromptedModel
 from tests.support.byte_pairs import write_pairs
 from tests.support.decoders import half_open, law, laws
 from tests.support.dream import END, KNOWN, MASK, PIECES
-from tests.support.in_blocks import PROMPTS, apart, blocks_of, written
+from tests.support.in_blocks import PROMPTS, apart, blocks_of, expect_exact_cache, opened
 
 BLOCK, T, WIDTH, HEADS, KEYS, SIZE = 4, 10, 24, 4, 2, 8
 EXPERTS, GROUPS, INNER, FACTOR, THETA = 8, 4, 12, 2.5, 6e5
@@ -143,12 +142,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tens
     return folder, write(folder)
 
 
-def opened(folder: Path, length: int = T, **options: Any) -> PromptedModel:
-    model = load(folder, length=length, chat=False, **options)
-    assert isinstance(model, PromptedModel)
-    return model
-
-
 def test_distributions_are_those_of_the_network_in_words(made: tuple[Path, dict[str, Tensor]]) -> None:
     folder, held = made
     model = opened(folder)
@@ -173,8 +166,7 @@ def test_the_cache_is_exact(made: tuple[Path, Any]) -> None:
     model, plain = opened(made[0], 5 * BLOCK), opened(made[0], 5 * BLOCK, cached=False)
     cached, x_t, _ = model.prepare(PROMPTS)
     assert isinstance(cached, BlockDenoiser)
-    assert written(plain.prepare(PROMPTS)[0], cached, x_t, PIECES) < 1e-5
-    assert len(cached.reader.kept) >= 2
+    expect_exact_cache(plain.prepare(PROMPTS)[0], cached, x_t, PIECES)
 
 
 def test_texts_are_written_and_the_form_is_right(made: tuple[Path, Any]) -> None:

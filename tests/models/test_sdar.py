@@ -22,13 +22,13 @@ import iterref
 from iterref.check import check_model
 from iterref.loading import load
 from iterref.models.in_blocks import BlockDenoiser
-from iterref.models.text.prompted import PromptedModel
 from iterref.noise import Schedule
 from iterref.problem import Problem
 from iterref.run import Run
 from tests.support.byte_pairs import ADDED, write_pairs
 from tests.support.decoders import half_open, law, laws
 from tests.support.dream import END, KNOWN, MASK, PIECES
+from tests.support.in_blocks import opened
 
 BLOCK, T = 4, 10
 SIZES = {"vocab_size": KNOWN + 5, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2,
@@ -61,12 +61,6 @@ def write(folder: Path, **changes: Any) -> Any:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("sdar")
     return folder, write(folder)
-
-
-def opened(folder: Path, length: int = T, **options: Any) -> PromptedModel:
-    model = load(folder, length=length, chat=False, **options)
-    assert isinstance(model, PromptedModel)
-    return model
 
 
 def independent(network: Any, before: list[int], x_t: Tensor, block: int = BLOCK) -> Tensor:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from iterref.denoiser import Denoiser
+from iterref.loading import load
+from iterref.models.text.prompted import PromptedModel
 from tests.support.decoders import laws
 
+LENGTH = 10
 PROMPTS = ["the cat saw the dog", "a dog", "the cat saw the dog", "a cat ran to a man with the hat"]
 
 
@@ -48,6 +52,25 @@ def written(denoiser: Denoiser, cached: Denoiser, x_t: Tensor, tokens: int, free
         drawn = torch.randint(0, tokens, (len(x_t),), generator=generator)
         x_t[:, place] = torch.where(free[:, place], drawn, x_t[:, place])
     return worst
+
+
+def expect_exact_cache(plain: Denoiser, cached: Any, x_t: Tensor, tokens: int, free: Tensor | None = None) -> None:
+    """That texts (R, L) have the same distributions with the cache and without, and that wrong values in it show."""
+    mask = plain.noise.mask
+    assert written(plain, cached, x_t, tokens, free) < 1e-5
+    assert cached.reader.kept
+    for name, layers in cached.reader.kept.items():  # the control: other values under the right names
+        cached.reader.kept[name] = tuple((keys, -values) for keys, values in layers)
+    x_t[:, -1] = mask
+    told = (torch.full((len(x_t),), 0.5).double(), x_t == mask, torch.arange(len(x_t)))
+    assert cached(x_t, *told).exp().sub(plain(x_t, *told).exp()).abs().max() > 1e-3
+
+
+def opened(folder: Path, length: int = LENGTH, **options: Any) -> PromptedModel:
+    """The model of a checkpoint in blocks, without a chat template."""
+    model = load(folder, length=length, chat=False, **options)
+    assert isinstance(model, PromptedModel)
+    return model
 
 
 def apart(prepare: Callable[[list[str]], Denoiser], x_t: Tensor) -> float:
