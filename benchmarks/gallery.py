@@ -1,6 +1,7 @@
 """Gallery: small grey images beside each other, a grid for every run, written to a file.
 
-    panels left to right: one run each;  in a panel, image r stands in row r // columns and column r % columns
+    panels in reading order, `ABREAST` a line: one run each;  in a panel, image r stands in row r // columns and column
+    r % columns
 
 No global state of matplotlib is touched.
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 from iterref.optional import require
 
 INCHES = 0.36  # the side of an image
+ABREAST = 3
 
 
 def gallery(
@@ -35,12 +37,16 @@ def gallery(
     if not panels or not all(len(tokens) for tokens in panels.values()):
         raise ValueError("there are no images to draw: give at least one panel, and an image in each")
     pages = {name: page(tokens[:most], side, columns) for name, tokens in panels.items()}
+    wide = min(ABREAST, len(pages))
+    high = -(-len(pages) // wide)
     height = max(len(tokens[:most]) + columns - 1 for tokens in panels.values()) // columns
-    size = (INCHES * columns * len(pages) + 0.3, INCHES * height + (0.6 if title else 0.35))
+    size = (INCHES * columns * wide + 0.3, (INCHES * height + 0.35) * high + (0.25 if title else 0.0))
     figure = Figure(figsize=size, dpi=120, layout=ConstrainedLayoutEngine(w_pad=0.1))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(pages), squeeze=False)[0]
-    for axis, (name, picture) in zip(axes, pages.items(), strict=True):
+    axes = list(figure.subplots(high, wide, squeeze=False).flat)
+    for axis in axes[len(pages) :]:
+        axis.set_axis_off()
+    for axis, (name, picture) in zip(axes, pages.items(), strict=False):
         axis.imshow(picture, cmap="gray_r", vmin=0, vmax=levels - 1, interpolation="nearest")
         axis.set_title(name, fontsize=9)
         axis.set_axis_off()

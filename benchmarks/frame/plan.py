@@ -1,12 +1,14 @@
 """Plans: the runs of a task, every method at 1x, 2x, 4x ... of one plain run, by two accounts of what is equal.
 
-    run = (case, method, account, budget, rows, seed)      made once, kept in runs.csv; its rows' scores in samples.csv
+    run = (case, method, account, budget, rows, seed)      made once, kept in runs.csv; its rows' scores in samples.csv,
+                                                           and at SHOWN its first rows' texts in texts.csv
 
 Rows name prompts and random streams, so two methods of a seed are compared row by row.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -25,18 +27,24 @@ from iterref.result import Result
 QUICK: dict[str, Any] = {"budgets": (1, 4), "rows": 16, "seeds": 1, "accounts": ("nfe",)}
 RIVALS = ("ancestral", "best_of_n", "smc", "svdd")  # what is shown where there is no room for all
 GRID, GRID_ROWS = 4, 40  # the budget and the samples of a picture of samples
+SHOWN = ("nfe", 8, 0)  # account, budget and seed of the runs whose texts are kept, GRID_ROWS of each
 KEY = ("case", "method", "account", "budget", "rows", "seed")
 RUN = ("fitted", "nfe", "reward_calls", "depth", "acceptance", "seconds")
 
 
 @dataclass(frozen=True)
 class Runs(Ledger):
-    """The file of all runs, and beside it that of their samples' scores, four digits each, where there are any."""
+    """The file of all runs, and beside it those of their samples' scores, four digits each, and of some texts, where
+    there are any."""
 
     samples: Ledger | None = None
+    texts: Ledger | None = None
 
     def add(self, row: Row) -> None:
         """Appends a run, its samples first, so that no run lacks them."""
+        written = row.pop("texts", None)
+        if self.texts is not None and written is not None:
+            self.texts.add({key: row[key] for key in self.key} | {"values": written})
         for name in [name for name in row if name.startswith("samples ")]:
             scores = {"measure": name.removeprefix("samples "), "values": row.pop(name)}
             if self.samples is not None:
@@ -94,7 +102,8 @@ class Plan:
         """The file of all runs."""
         per_run = [name for measure in self.task.measures for name in (measure, f"{measure}_sd")]
         samples = None if self.task.exact else Ledger(self.out / "samples.csv", (*KEY, "measure"), ("values",))
-        return Runs(self.out / "runs.csv", KEY, (*RUN, *per_run, "note"), samples)
+        texts = None if self.task.exact else Ledger(self.out / "texts.csv", KEY, ("values",))
+        return Runs(self.out / "runs.csv", KEY, (*RUN, *per_run, "note"), samples, texts)
 
     @property
     def facts(self) -> Ledger:
@@ -151,7 +160,10 @@ class Work:
             return {"note": str(error)}
         shares = [len(part) / len(rows) for part in parts]
         accepted = sum(share * one.trace.acceptance() for share, one in zip(shares, results, strict=True))
-        return {**measured(task, case, joined(results, shares), rows), "acceptance": accepted}
+        whole = joined(results, shares)
+        row = {**measured(task, case, whole, rows), "acceptance": accepted}
+        shown = task.keeps and (cell["account"], cell["budget"], seed) == SHOWN
+        return row | kept(whole) if shown else row
 
 
 @dataclass(frozen=True)
@@ -188,7 +200,8 @@ def grids(plan: Plan) -> list[Path]:
             continue
         bound, rows = budget("nfe", GRID * plan.task.plain(case)), torch.arange(min(GRID_ROWS, plan.rows))
         variants = {text.partition(":")[0]: text for text in plan.task.methods(case)}  # the last of a family
-        chosen = {name: variants[name] for name in RIVALS if name in variants} | {"iterref": plan.task.ours(case)}
+        chosen = {name: variants[name] for name in RIVALS if name in variants}
+        chosen |= {text.partition(":")[0]: text for text in (*plan.task.pictured, plan.task.ours(case))}
         runs = {name: plan.task.sample(case, text, bound, rows, 0) for name, text in chosen.items()}
         plan.task.gallery(case, runs, paths[-1])
     return paths
@@ -217,6 +230,15 @@ def joined(parts: Sequence[Result], shares: Sequence[float]) -> Result:
         cost=made,
         seconds=sum(part.seconds for part in parts),
     )
+
+
+def kept(result: Result) -> Row:
+    """The first texts of a run, each with its log-likelihood where that is known, as JSON: nothing of images."""
+    if result.texts is None:
+        return {}
+    likely = [None] * len(result.texts) if result.log_likelihood is None else result.log_likelihood.tolist()
+    pairs = list(zip(result.texts, likely, strict=True))[:GRID_ROWS]
+    return {"texts": json.dumps(pairs, ensure_ascii=False)}
 
 
 def measured(task: Task, case: str, result: Result, rows: Tensor) -> Row:

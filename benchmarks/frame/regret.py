@@ -7,13 +7,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import NamedTuple
 
+from benchmarks.frame.budgets import EQUAL
 from benchmarks.frame.paired import Cell, Entry, ahead
 from benchmarks.frame.task import Task
 from iterref.paired import Mean
 
 SMALL = 0.03
+SHORT = {"nfe": "NFE", "total": "NFE + calls"}
+COLUMNS = ("task", "case", "account", "budget", "measure", "best_fixed", "regret", "half")
 
 
 class Regret(NamedTuple):
@@ -50,22 +54,40 @@ def regrets(task: Task, found: Sequence[Entry], measures: Iterable[str]) -> list
 
 
 def table(name: str, found: Sequence[Regret]) -> list[str]:
-    """A line an account and measure: in how many settings ours is level or ahead, and what it loses in the mean as a
-    share of what lies between plain sampling and the best."""
+    """A line a measure, a column an account: in how many settings ours is level or ahead, and what it loses in the mean
+    as a share of what lies between plain sampling and the best."""
     lines = []
-    for account, measure in dict.fromkeys((one.cell.account, one.measure) for one in found):
-        here = [one for one in found if (one.cell.account, one.measure) == (account, measure)]
-        spans = [max(0.0, one.lost.value) / one.span for one in here if one.span > 0]
-        share = f"{100 * sum(spans) / len(spans):.0f} %" if spans else ""
-        level = sum(one.level for one in here)
-        lines.append(f"| {name} | {account} | {measure} | {level} of {len(here)} | {share} |")
+    for measure in dict.fromkeys(one.measure for one in found):
+        cells = []
+        for account in EQUAL:
+            here = [one for one in found if (one.cell.account, one.measure) == (account, measure)]
+            spans = [max(0.0, one.lost.value) / one.span for one in here if one.span > 0]
+            share = f" ({100 * sum(spans) / len(spans):.0f} %)" if spans else ""
+            cells.append(f"{sum(one.level for one in here)} of {len(here)}{share}" if here else "")
+        lines.append(f"| {name} | {measure} | {' | '.join(cells)} |")
     return lines
 
 
-def exceptions(name: str, found: Sequence[Regret]) -> list[str]:
-    """The settings in which ours is behind, a line each."""
+def behind(found: Sequence[Regret]) -> list[str]:
+    """The settings in which ours is behind: a line a case and account, a column a measure, the loss at each budget."""
+    measures = list(dict.fromkeys(one.measure for one in found))
+    lines = [f"| case | equal | {' | '.join(measures)} |", "|---" * (2 + len(measures)) + "|"]
+    lost = sorted((one for one in found if not one.level), key=lambda one: one.cell.budget)
+    for case, account in product(dict.fromkeys(one.cell.case for one in found), EQUAL):
+        here = [one for one in lost if (one.cell.case, one.cell.account) == (case, account)]
+        if not here:
+            continue
+        cells = [
+            ", ".join(f"{one.cell.budget}x {one.lost.value:.2g}" for one in here if one.measure == measure)
+            for measure in measures
+        ]
+        lines.append(f"| {case} | {SHORT[account]} | {' | '.join(cells)} |")
+    return lines if len(lines) > 2 else ["Nowhere."]
+
+
+def rows(name: str, found: Sequence[Regret]) -> list[list[str]]:
+    """The same for a CSV file under `COLUMNS`: a line a setting and measure, with the best fixed method."""
     return [
-        f"| {name}: {one.cell.case} | {one.cell.account} | {one.cell.budget}x | {one.measure} | `{one.best}` | "
-        f"{one.lost.value:.3g} ± {one.lost.half:.2g} |"
+        [name, *map(str, one.cell), one.measure, one.best, f"{one.lost.value:.3g}", f"{one.lost.half:.2g}"]
         for one in found if not one.level
     ]  # fmt: skip

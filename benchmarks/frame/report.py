@@ -235,6 +235,8 @@ def refused(rows: Sequence[Row]) -> list[str]:
 
 def pictures(task: Task, found: Sequence[Entry], facts: Sequence[Row], out: Path) -> list[Path]:
     """The first two claims against budget, one picture a case and account: ours and the best of every family."""
+    from PIL import Image
+
     from iterref.report.plots import Panel, Point, panels
 
     paths = []
@@ -254,6 +256,7 @@ def pictures(task: Task, found: Sequence[Entry], facts: Sequence[Row], out: Path
             parts.append(Panel(drawn, measure.replace("_", " "), across.get(case, {}).get(measure, {})))
         parts[0] = parts[0]._replace(title=f"{task.name}, {case}, at equal {NAMED[account]}")
         paths.append(panels(parts, out / f"{case}-{account}.png", "budget, in plain runs"))
+        Image.open(paths[-1]).convert("RGB").quantize(128).save(paths[-1], optimize=True)
     return paths
 
 

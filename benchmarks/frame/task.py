@@ -62,6 +62,7 @@ class Task(ABC):
     # `iterref` compete too, and a rival is the variant that is best in the measure itself.
     exact = False
     draws = False
+    keeps = True  # texts beside the runs; not those made from a data set of others, which is not ours to pass on
 
     @property
     @abstractmethod

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.frame import regret
 from benchmarks.frame.budgets import EQUAL
 from benchmarks.frame.task import Direction, Task
 from benchmarks.models.tiny_arith import WEIGHTS
@@ -39,6 +40,7 @@ from iterref.samplers.strings import sampler_from_string
 
 CASES = ("key", "steps")
 PLAIN, PROBLEMS, SEED = 8, 4096, 918_273
+SHOWN = (2, 16)  # budgets of the page's tables
 ALPHA = 0.1
 VOTE = "vote"
 DRAFT = f"ancestral:steps={PLAIN},order=confidence"
@@ -83,9 +85,8 @@ class Arithmetic(Task):
         return list(METHODS)
 
     def tables(self, runs: Path) -> Mapping[str, str]:
-        """The accuracies of every case and account."""
-        asked = [(case, account) for case in CASES for account in EQUAL]
-        return {f"arithmetic {case} {account}": table(runs, case, account) for case, account in asked}
+        """The accuracies of every case."""
+        return {f"arithmetic {case}": table(runs, case) for case in CASES}
 
     def check(self, method: str) -> None:
         """A method as this task writes it."""
@@ -147,21 +148,27 @@ def elected(texts: Sequence[str]) -> int:
     return answers.index(counts.most_common(1)[0][0]) if counts else 0
 
 
-def table(runs: Path, case: str, account: str) -> str:
-    """The accuracy of every method at every budget of a runs.csv, with the half-widths of 95 % intervals."""
+def table(runs: Path, case: str) -> str:
+    """The accuracy of every method at the budgets of `SHOWN` that a runs.csv has, by both accounts."""
     with runs.open(encoding="utf-8", newline="") as file:
-        found = [row for row in csv.DictReader(file) if (row["case"], row["account"]) == (case, account)]
-    budgets = sorted({int(row["budget"]) for row in found})
-    lines = [f"| method | {' | '.join(f'{budget}x' for budget in budgets)} |", "|---" * (1 + len(budgets)) + "|"]
+        found = [row for row in csv.DictReader(file) if row["case"] == case]
+    known = {(row["account"], int(row["budget"])) for row in found}
+    columns = [(account, budget) for account in EQUAL for budget in SHOWN if (account, budget) in known]
+    head = ["method", *(f"{regret.SHORT[account]} {budget}x" for account, budget in columns)]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    made = {(row["method"], row["account"], int(row["budget"])): row for row in found if not row["note"]}
     for method in METHODS:
-        cells = []
-        for budget in budgets:
-            row = next((one for one in found if one["method"] == method and int(one["budget"]) == budget), None)
-            said = row is not None and not row["note"]
-            half = 1.96 * float(row["accuracy_sd"]) / float(row["rows"]) ** 0.5 if row is not None and said else 0.0
-            cells.append(f"{float(row['accuracy']):.2f} ± {half:.2f}" if row is not None and said else "")
-        lines.append(f"| `{method}` | {' | '.join(cells)} |")
+        rows = [made.get((method, *column)) for column in columns]
+        cells = ["" if row is None else f"{float(row['accuracy']):.2f}" for row in rows]
+        lines.append(f"| `{short(method)}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def short(method: str) -> str:
+    """A method without the options that the page says once."""
+    name, _, options = method.partition(":")
+    left = [part for part in options.split(",") if part and part not in PATH.split(",")]
+    return f"{name}:{','.join(left)}" if left else name
 
 
 def task(*, model: TextModel | str | Path | None = None, quick: bool = False) -> Arithmetic:

@@ -162,6 +162,7 @@ class Constraints(Task):
     name = "constraints"
     main = "solved"
     measures = MEASURES
+    pictured = (SPACED,)
 
     @property
     def cases(self) -> tuple[str, ...]:

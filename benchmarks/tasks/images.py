@@ -66,6 +66,7 @@ class Images(Task):
     name = "images"
     main = "accuracy"
     measures = MEASURES
+    pictured = (SPACED,)
     draws = True
 
     def plain(self, case: str) -> int:

@@ -3,25 +3,31 @@
     python -m benchmarks results benchmarks/results        make results
 
 Every folder of the given one that is named after a task, or after a task and more (`images-realism`), is reported
-anew from its CSV files; nothing is run. What stands between `<!-- results: FOLDER -->` and `<!-- end -->` was written
-by this: `regret` and `behind` say what `auto` loses against the best fixed method, `overview` has the held-out figures
-at equal NFE, and `duels` in how many settings (case, budget) of each task ours is ahead of whom.
+anew from its CSV files; nothing is run. What stands between `<!-- results: MARK -->` and `<!-- end -->` on a page was
+written by this. The task's page has the marks FOLDER (the table), and FOLDER with `behind` (where `auto` loses to a
+fixed method; all of it is in behind.csv), `front` (reward against log-likelihood) and `texts` (samples side by side);
+docs/benchmarks.md has `overview` and `regret`, docs/rules.md its own.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
+from itertools import product
+from math import isfinite
 from pathlib import Path
 
 import click
 
-from benchmarks.frame import regret, report
+from benchmarks.frame import front, regret, report, texts
 from benchmarks.frame.budgets import EQUAL
+from benchmarks.frame.front import FEWEST, Place
 from benchmarks.frame.ledger import Row
-from benchmarks.frame.paired import Entry, ahead, duels, entries, needed, rivals
+from benchmarks.frame.paired import Entry, ahead, entries, needed, rivals
 from benchmarks.frame.plan import Plan
 from benchmarks.frame.task import Task, names
+from benchmarks.tasks import rules
 from iterref.optional import MissingExtra
 
 HOME = Path(__file__).parents[2]
@@ -57,16 +63,16 @@ def reported(plan: Plan) -> list[Row]:
 
 def table(lines: Sequence[str]) -> list[str]:
     """Lines of results under their heads."""
-    head = ["case", "equal", "at", "measure", *SHOWN.values(), "`iterref`", "ahead of the nearest", "`iterref` needs"]
+    head = ["case", "equal", "measure", *SHOWN.values(), "ours", "lead over the best other", "matches best of N, SMC"]
     return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]
 
 
 def headlines(task: Task, found: Sequence[Entry]) -> list[str]:
-    """A line a case, account and measure: ours beside the best variant of the usual methods at 8x, or the largest
-    budget below that all of them were run at; the rival that comes nearest; and the budget at which ours has what
-    best-of-N and SMC have at most."""
+    """A line a case, account and measure (at equal NFE + calls the main one alone): ours beside the best variant of the
+    usual methods at 8x, or the largest budget below that all of them were run at; the lead over the rival that comes
+    nearest; and the budget at which ours has what best-of-N and SMC have at most."""
     lines = []
-    for case, account in dict.fromkeys((one.cell.case, one.cell.account) for one in found):
+    for case, account in product(dict.fromkeys(one.cell.case for one in found), EQUAL):
         here = [one for one in found if one.cell.case == case and one.cell.account == account]
         whole = [
             budget for budget in {one.cell.budget for one in here if one.method == task.ours(case)}
@@ -77,41 +83,52 @@ def headlines(task: Task, found: Sequence[Entry]) -> list[str]:
         group = [one for one in here if one.cell.budget == max(whole)]
         own = next(one for one in group if one.method == task.ours(case))
         others = rivals(task, group, task.ours(case))
-        for measure in dict.fromkeys(("reward", task.main)):
+        for measure in dict.fromkeys(("reward", task.main) if account == "nfe" else (task.main,)):
             by = {name: ahead(task, own, one, measure) for name, one in others.items() if measure in one.scores}
             nearest = min(by, key=lambda name: by[name].value)
             numbers = [f"{others[name].means[measure].value:.3g}" if name in others else "" for name in SHOWN]
-            gap = f"{report.marked(by[nearest])} (`{nearest}`)"
+            gap = f"{report.marked(by[nearest])} (`{nearest.partition(':')[0]}`)"
             mine = f"{own.means[measure].value:.3g}"
             saved = _saved(task, found, case, account, measure)
-            told = [case, account, f"{max(whole)}x", measure, *numbers, mine, gap, saved]
-            lines.append(f"| {' | '.join(told)} |")
+            at = f"{case}, {max(whole)}x"
+            lines.append(f"| {' | '.join([at, regret.SHORT[account], measure, *numbers, mine, gap, saved])} |")
     return lines
 
 
-def score(task: Task, found: Sequence[Entry]) -> list[str]:
-    """A line an account and measure, over all cases at 2x to 16x: of the settings in which ours and a rival ran, where
-    ours is significantly ahead, and where it is significantly behind."""
-    low, high = report.MIDDLE
-    lines = []
-    for account in EQUAL:
-        for measure in dict.fromkeys(("reward", task.main)):
-            met = [
-                duel
-                for case in dict.fromkeys(one.cell.case for one in found)
-                for duel in duels(
-                    task, [one for one in found if one.cell.case == case and one.cell.account == account], measure
-                )
-                if duel.ahead is not None and low <= duel.cell.budget <= high
-            ]  # fmt: skip
-            told = []
-            for name in SHOWN:
-                gaps = [duel.ahead for duel in met if duel.against == name and duel.ahead is not None]
-                clear = [gap.value for gap in gaps if gap.significant]
-                won, lost = sum(value > 0 for value in clear), sum(value < 0 for value in clear)
-                told.append(f"{won} of {len(gaps)}" + (f", behind in {lost}" if lost else "") if gaps else "")
-            if met:
-                lines.append(f"| {' | '.join([task.name, account, measure, *told])} |")
+def places(found: Sequence[Entry], case: str) -> dict[str, list[Place]]:
+    """Where the methods of a case stand at equal NFE: a panel at 8x, or the largest budget below at which enough of
+    them have a likelihood."""
+    by: dict[int, list[Place]] = {}
+    for one in found:
+        if (one.cell.case, one.cell.account) == (case, "nfe") and {"reward", "log_likelihood"} <= set(one.means):
+            spot = Place(one.method, one.means["reward"], one.means["log_likelihood"])
+            by.setdefault(one.cell.budget, []).append(spot)
+    enough = [budget for budget, spots in by.items() if budget <= BUDGET and len(spots) >= FEWEST]
+    return {f"{case}, {budget}x": by[budget] for budget in sorted(enough)[-1:]}
+
+
+def fronts(task: Task, found: Sequence[Entry], folder: Path, pictured: bool) -> list[str]:
+    """The fronts of all cases as a table, and as a picture in the folder where `pictured`; nothing where runs have no
+    likelihoods."""
+    panels: dict[str, list[Place]] = {}
+    for case in dict.fromkeys(one.cell.case for one in found):
+        panels |= places(found, case)
+    if not panels:
+        return []
+    ours = task.ours(found[0].cell.case)
+    if pictured:
+        front.picture(panels, folder / "front.png", ours, "log-likelihood under the model, nats a text")
+    return front.table(panels, ours)
+
+
+def written(plan: Plan) -> list[str]:
+    """What the methods of a folder wrote, case by case; nothing where no texts are kept."""
+    found = {case: texts.kept(plan, case) for case in plan.task.cases}
+    lines: list[str] = []
+    for case, samples in found.items():
+        if samples:
+            likely = "log p" if any(isfinite(one.likely) for own in samples.values() for one in own) else ""
+            lines += ([""] if lines else []) + [f"`{case}`:", "", *texts.table(samples, likely, plan.task.main)]
     return lines
 
 
@@ -126,11 +143,12 @@ def _saved(task: Task, found: Sequence[Entry], case: str, account: str, measure:
     higher = task.measures[measure] != "lower"
     level = max(levels) if higher else min(levels)
     budget = needed(here, task.ours(case), account, measure, level, higher)
-    return f"{f'more than {largest}' if budget is None else f'{budget:.2g}'}x to match their {largest}x"
+    return f"not by {largest}x" if budget is None else f"their {largest}x at {budget:.2g}x"
 
 
-def put(file: Path, name: str, lines: Sequence[str]) -> bool:
-    """Puts lines between a file's marks; whether it has them."""
+def put(page: str, name: str, lines: Sequence[str]) -> bool:
+    """Puts lines between the marks of a page of docs/; whether it has them."""
+    file = HOME / "docs" / f"{page}.md"
     text = file.read_text(encoding="utf-8")
     marks = re.compile(rf"(<!-- results: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
     told = "\n".join(["", *lines, "", ""])
@@ -144,36 +162,36 @@ def put(file: Path, name: str, lines: Sequence[str]) -> bool:
 def command(folder: Path, pictures: bool) -> None:
     """Reports every folder."""
     overview: list[str] = []
-    scores: list[str] = []
-    lost: list[str] = []
-    behind: list[str] = []
+    level: list[str] = []
+    behind = [list(regret.COLUMNS)]
     for each in sorted(folder.iterdir()):
+        if each.name == "rules":
+            for mark, lines in rules.tables(each, pictures).items():
+                put("rules", mark, lines)
         plan = planned(each)
         if plan is None:
             continue
-        rows = reported(plan)
+        runs = reported(plan)
         facts = plan.facts.rows() if plan.task.facts else []
-        report.write(plan, rows, facts, pictured=pictures and each.name not in WORLDS)
+        report.write(plan, runs, facts, pictured=pictures and each.name not in WORLDS)
         for mark, text in plan.task.tables(each / "runs.csv").items():
-            put(HOME / "docs" / f"{plan.name}.md", mark, text.splitlines())
+            put(plan.name, mark, text.splitlines())
         if plan.task.exact:  # they have a page of their own
             continue
-        found = entries(plan.task, rows, plan.runs.scores())
+        found = entries(plan.task, runs, plan.runs.scores())
         lines = headlines(plan.task, found)
-        scores += score(plan.task, found)
         whole = regret.regrets(plan.task, found, plan.task.claims)
         left = [one for one in whole if plan.task.ours(one.cell.case) == "auto"]
-        lost += regret.table(each.name, left)
-        behind += regret.exceptions(each.name, left)
-        put(HOME / "docs" / "benchmarks.md", each.name, table(lines))
-        mark = f"x | {plan.task.main} |"
-        ours = [line for line in lines if "| nfe | " in line and mark in line]
-        overview += [line.replace("| ", f"| {plan.name}: ", 1) for line in ours]
-    put(HOME / "docs" / "benchmarks.md", "overview", table(overview))
-    for name, head, lines in (
-        ("regret", ["task", "equal", "measure", "level or ahead", "lost in the mean"], lost),
-        ("behind", ["case", "equal", "at", "measure", "best fixed method", "regret"], behind),
-    ):
-        put(HOME / "docs" / "benchmarks.md", name, [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines])
-    head = ["task", "equal", "measure", *(f"significantly ahead of {name}" for name in SHOWN.values())]
-    put(HOME / "docs" / "benchmarks.md", "duels", [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *scores])
+        level += regret.table(each.name, left)
+        behind += regret.rows(each.name, left)
+        put(plan.name, each.name, table(lines))
+        put(plan.name, f"{each.name} behind", regret.behind(left))
+        put(plan.name, f"{each.name} front", fronts(plan.task, found, each, pictures))
+        put(plan.name, f"{each.name} texts", written(plan))
+        ours = [line for line in lines if f"x | NFE | {plan.task.main} |" in line]
+        overview += [line.replace("| ", f"| {each.name}: ", 1).replace(" NFE |", "", 1) for line in ours]
+    put("benchmarks", "overview", [line.replace(" equal |", "", 1).replace("---|", "", 1) for line in table(overview)])
+    head = ["task", "measure", "level or ahead at equal NFE (lost)", "at equal NFE + reward calls (lost)"]
+    put("benchmarks", "regret", [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *level])
+    with open(folder / "behind.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(behind)

@@ -14,18 +14,20 @@ and ROUGE-L against the reference. Intervals are of paired differences to `auto`
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 
 import iterref
+from benchmarks.frame import front, texts
 from benchmarks.frame.command import OUT
 from iterref.demo import sentences
 from iterref.generation import generate
-from iterref.paired import difference
+from iterref.paired import Mean, difference
 from iterref.progress import Bar
 from iterref.rewards.rouge import report_rouge_rows
 
@@ -42,6 +44,8 @@ METHODS = {
 }
 MEASURES = ("reward", "log_likelihood", "prose", "rouge_l", "words")
 WORDS, NAMES = 8, 2
+SHOWN_AT = 128  # NFE of what the page shows
+WRITTEN = ("plain", "best_of_n", "smc, 16 guesses", "iterref", "auto")  # whose texts stand side by side
 
 
 def eight(completions: Sequence[str], **_: Any) -> list[float]:
@@ -83,21 +87,53 @@ def measured(
     return result.texts, values
 
 
-def table(found: dict[tuple[str, str, int], dict[str, torch.Tensor]], budgets: Sequence[int]) -> str:
-    """All means, and in brackets the 95 % interval of the difference to `auto` at the same budget."""
-    lines = []
-    for rule in RULES:
-        lines += [f"\n## {rule}\n", f"| method | NFE | {' | '.join(MEASURES)} |", "|---|---|" + "---|" * len(MEASURES)]
-        for nfe in budgets:
-            for method in METHODS:
-                cells = []
-                for name in MEASURES:
-                    mine, auto = found[rule, method, nfe][name], found[rule, "auto", nfe][name]
-                    by = difference(mine.numpy(), auto.numpy())
-                    versus = "" if method == "auto" else f" ({by.value:+.2f} ± {by.half:.2f})"
-                    cells.append(f"{float(mine.mean()):.2f}{versus}")
-                lines.append(f"| {method} | {nfe} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def tables(folder: Path, pictured: bool) -> dict[str, list[str]]:
+    """What the page shows, by its marks, from the CSV file of a folder: means, the fronts, and texts side by side; the
+    picture of the fronts is drawn in the folder where `pictured`."""
+    found: dict[tuple[str, str, int], list[tuple[dict[str, float], str]]] = {}
+    with (folder / "rules.csv").open(encoding="utf-8", newline="") as file:
+        for row, line in zip(csv.DictReader(file), (folder / "texts.txt").open(encoding="utf-8"), strict=True):
+            own = found.setdefault((row["rule"], row["method"], int(row["nfe"])), [])
+            own.append(({name: float(row[name]) for name in MEASURES}, line.rstrip("\n").split("\t")[4]))
+    panels = {
+        f"{rule}, {SHOWN_AT} NFE": [
+            front.Place(method, _mean(found[rule, method, SHOWN_AT], "reward"),
+                        _mean(found[rule, method, SHOWN_AT], "log_likelihood")) for method in METHODS
+        ] for rule in RULES
+    }  # fmt: skip
+    if pictured:
+        front.picture(panels, folder / "front.png", "auto", "log-likelihood under the model, nats a word")
+    shown = {
+        method: [
+            texts.Sample(values["reward"], values["log_likelihood"], text)
+            for values, text in found["both", method, SHOWN_AT]
+        ] for method in WRITTEN
+    }  # fmt: skip
+    return {
+        "rules": means(found), "rules front": front.table(panels, "auto"), "rules texts": texts.table(shown, "log p")
+    }  # fmt: skip
+
+
+def means(found: Mapping[tuple[str, str, int], Sequence[tuple[dict[str, float], str]]]) -> list[str]:
+    """The mean reward and log-likelihood of every rule at `SHOWN_AT`; bold where `auto` differs significantly."""
+    head = ["method", *(f"{rule}: {name}" for rule in RULES for name in ("reward", "log p"))]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for method in METHODS:
+        cells = []
+        for rule in RULES:
+            for name in ("reward", "log_likelihood"):
+                mine, auto = (
+                    np.array([values[name] for values, _ in found[rule, one, SHOWN_AT]]) for one in (method, "auto")
+                )
+                mark = "**" if method != "auto" and difference(mine, auto).significant else ""
+                cells.append(f"{mark}{mine.mean():.2f}{mark}")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
+
+
+def _mean(own: Sequence[tuple[dict[str, float], str]], name: str) -> Mean:
+    values = np.array([measures[name] for measures, _ in own])
+    return Mean(float(values.mean()), 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5)
 
 
 @click.command(help=__doc__)
@@ -106,20 +142,17 @@ def table(found: dict[tuple[str, str, int], dict[str, torch.Tensor]], budgets: S
 @click.option("--rows", type=click.IntRange(2), default=32, show_default=True, help="Sentences.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(out: Path, budget: str, rows: int, seed: int) -> None:
-    """Runs everything and writes `rules.csv`, `rules.md` and all texts."""
+    """Runs everything and writes `rules.csv` and all texts."""
     budgets = [int(part) for part in budget.split(",")]
     model, judge, given = iterref.load("tiny-news"), iterref.rewards.Perplexity("prose"), sentences()[:rows]
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[tuple[str, str, int], dict[str, torch.Tensor]] = {}
     with (out / "rules.csv").open("w", newline="") as file, (out / "texts.txt").open("w", encoding="utf-8") as written:
         to = csv.writer(file)
         to.writerow(["rule", "method", "nfe", "row", *MEASURES])
         for rule, method, nfe in Bar([(r, m, n) for r in RULES for n in budgets for m in METHODS], "rules", shown=True):
-            texts, values = measured(model, judge, given, rule, method, nfe, seed)
-            found[rule, method, nfe] = values
-            for row, text in enumerate(texts):
+            completions, values = measured(model, judge, given, rule, method, nfe, seed)
+            for row, text in enumerate(completions):
                 to.writerow([rule, method, nfe, row, *(f"{float(values[name][row]):.4f}" for name in MEASURES)])
                 written.write(f"{rule}\t{method}\t{nfe}\t{float(values['reward'][row]):g}\t{text}\n")
             file.flush()
             written.flush()
-    (out / "rules.md").write_text(table(found, budgets), encoding="utf-8")

@@ -102,6 +102,7 @@ class Steering(Task):
     name = "steering"
     main = "judge"
     measures = MEASURES
+    pictured = (SPACED,)
 
     def plain(self, case: str) -> int:
         """The NFE of one plain run."""

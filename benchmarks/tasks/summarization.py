@@ -108,8 +108,8 @@ class Summarization(Task):
     name = "summarization"
     cases: tuple[str, ...] = CASES
 
-    def __init__(self, model: TextModel, records: Records, quick: bool = False) -> None:
-        self.model, self.records, self._quick = model, records, quick
+    def __init__(self, model: TextModel, records: Records, quick: bool = False, keeps: bool = True) -> None:
+        self.model, self.records, self._quick, self.keeps = model, records, quick, keeps
         told = records.references is not None
         self.cases = CASES[:1] if quick else tuple(case for case in CASES if told or case != "reference")
         self.main = "rougeL" if told else "reward"
@@ -294,7 +294,7 @@ def task(
 
         model = load(model, device=device, dtype=dtype)
     _try(model, records)
-    return Summarization(model, records, quick)
+    return Summarization(model, records, quick, keeps=data is None)
 
 
 def _try(model: TextModel, records: Records) -> None:

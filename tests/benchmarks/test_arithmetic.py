@@ -109,10 +109,12 @@ def test_rows_do_not_know_of_each_other() -> None:
 def test_the_table_shows_what_was_run(tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text(
         "case,method,account,budget,rows,accuracy,accuracy_sd,note\n"
-        "key,auto,nfe,4,100,0.5,0.5,\nkey,vote,nfe,4,100,,,too small\nsteps,auto,nfe,4,100,0.9,0.1,\n"
+        "key,auto,nfe,2,100,0.5,0.5,\nkey,vote,nfe,2,100,,,too small\nkey,auto,total,2,100,0.4,0.5,\n"
+        "key,auto,nfe,8,100,0.8,0.5,\nsteps,auto,nfe,2,100,0.9,0.1,\n"
     )
-    told = table(tmp_path / "runs.csv", "key", "nfe")
-    assert "| method | 4x |" in told and "| `auto` | 0.50 ± 0.10 |" in told and "| `vote` |  |" in told
+    told = table(tmp_path / "runs.csv", "key")
+    assert "| method | NFE 2x | NFE + calls 2x |" in told and "| `auto` | 0.50 | 0.40 |" in told
+    assert "| `vote` |  |  |" in told
 
 
 def test_the_bundled_model_writes_sums_and_is_not_always_right() -> None:

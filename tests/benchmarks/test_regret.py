@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.frame.paired import Cell, Entry
-from benchmarks.frame.regret import exceptions, regrets, table
+from benchmarks.frame.regret import behind, regrets, rows, table
 
 
 class One:
@@ -35,15 +35,17 @@ def test_the_best_fixed_method_is_found_in_each_measure_and_pairs_are_used() -> 
     for one in (reward, wrong):
         assert one.best == "smc" and one.lost.value == 1.125 and one.span == 3.625 and not one.level
         assert one.lost.half < 0.3  # of pairs; of two means it would be 1.8
-    assert table("one", [reward]) == ["| one | nfe | reward | 0 of 1 | 31 % |"]
-    assert exceptions("one", [reward])[0].startswith("| one: a | nfe | 2x | reward | `smc` | 1.12")
+    assert table("one", [reward]) == ["| one | reward | 0 of 1 (31 %) |  |"]
+    assert rows("one", [reward])[0][:7] == ["one", "a", "nfe", "2", "reward", "smc", "1.12"]
+    assert behind([reward])[2:] == ["| a | NFE | 2x 1.1 |"]
 
 
 def test_noise_and_little_are_level() -> None:
     assert all(one.level for one in found([0.0, 4.0, 1.0, 3.0], [2.0, 2.0, 2.0, 2.5]))
     assert all(one.level for one in found([100.0, 101.0, 102.0, 103.0], [101.0, 102.0, 103.0, 104.0]))  # 1 %
     assert all(one.level for one in found([5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0]))  # ahead
-    assert exceptions("one", found([5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0])) == []
+    ahead = found([5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0])
+    assert rows("one", ahead) == [] and behind(ahead) == ["Nowhere."]
 
 
 def test_where_ours_did_not_run_nothing_is_said() -> None:
