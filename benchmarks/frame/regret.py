@@ -53,8 +53,8 @@ def regrets(task: Task, found: Sequence[Entry], measures: Iterable[str]) -> list
     return made
 
 
-def table(name: str, found: Sequence[Regret]) -> list[str]:
-    """A line a measure, a column an account: in how many settings ours is level or ahead, and what it loses in the mean
+def table(name: str, found: Sequence[Regret]) -> list[list[str]]:
+    """A row a measure, a column an account: in how many settings ours is level or ahead, and what it loses in the mean
     as a share of what lies between plain sampling and the best."""
     lines = []
     for measure in dict.fromkeys(one.measure for one in found):
@@ -64,7 +64,7 @@ def table(name: str, found: Sequence[Regret]) -> list[str]:
             spans = [max(0.0, one.lost.value) / one.span for one in here if one.span > 0]
             share = f" ({100 * sum(spans) / len(spans):.0f} %)" if spans else ""
             cells.append(f"{sum(one.level for one in here)} of {len(here)}{share}" if here else "")
-        lines.append(f"| {name} | {measure} | {' | '.join(cells)} |")
+        lines.append([name, measure, *cells])
     return lines
 
 

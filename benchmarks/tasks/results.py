@@ -33,6 +33,8 @@ from iterref.optional import MissingExtra
 HOME = Path(__file__).parents[2]
 SHOWN = {"ancestral": "plain sampling", "best_of_n": "best of N", "smc": "SMC", "svdd": "SVDD"}
 WORLDS = {"defaults": "world", "world512": "world"}  # folders of runs in worlds that are not named after the task
+HEAD = ["case", "equal", "measure", *SHOWN.values(), "ours", "lead over the best other", "matches best of N, SMC"]
+BRIEF = (0, 2, 3, 4, 5, 7, 8)  # columns of the table of all tasks
 BUDGET = 8  # plain runs, of the tables in the documentation, or the largest below that was run
 
 
@@ -61,17 +63,16 @@ def reported(plan: Plan) -> list[Row]:
     return [row for row in rows if settings[row["case"]] == set().union(*settings.values())]
 
 
-def table(lines: Sequence[str]) -> list[str]:
-    """Lines of results under their heads."""
-    head = ["case", "equal", "measure", *SHOWN.values(), "ours", "lead over the best other", "matches best of N, SMC"]
-    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines under their heads."""
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def headlines(task: Task, found: Sequence[Entry]) -> list[str]:
-    """A line a case, account and measure (at equal NFE + calls the main one alone): ours beside the best variant of the
-    usual methods at 8x, or the largest budget below that all of them were run at; the lead over the rival that comes
-    nearest; and the budget at which ours has what best-of-N and SMC have at most."""
-    lines = []
+def headlines(task: Task, found: Sequence[Entry]) -> list[list[str]]:
+    """A row under `HEAD` a case, account and measure (at equal NFE + calls the main one alone): ours beside the best
+    variant of the usual methods at 8x, or the largest budget below that all of them were run at; the lead over the
+    rival that comes nearest; and the budget at which ours has what best-of-N and SMC have at most."""
+    lines: list[list[str]] = []
     for case, account in product(dict.fromkeys(one.cell.case for one in found), EQUAL):
         here = [one for one in found if one.cell.case == case and one.cell.account == account]
         whole = [
@@ -91,7 +92,7 @@ def headlines(task: Task, found: Sequence[Entry]) -> list[str]:
             mine = f"{own.means[measure].value:.3g}"
             saved = _saved(task, found, case, account, measure)
             at = f"{case}, {max(whole)}x"
-            lines.append(f"| {' | '.join([at, regret.SHORT[account], measure, *numbers, mine, gap, saved])} |")
+            lines.append([at, regret.SHORT[account], measure, *numbers, mine, gap, saved])
     return lines
 
 
@@ -161,8 +162,8 @@ def put(page: str, name: str, lines: Sequence[str]) -> bool:
 @click.option("--pictures/--no-pictures", default=True, show_default=True, help="Draw the pictures anew, too.")
 def command(folder: Path, pictures: bool) -> None:
     """Reports every folder."""
-    overview: list[str] = []
-    level: list[str] = []
+    overview: list[list[str]] = []
+    level: list[list[str]] = []
     behind = [list(regret.COLUMNS)]
     for each in sorted(folder.iterdir()):
         if each.name == "rules":
@@ -184,14 +185,14 @@ def command(folder: Path, pictures: bool) -> None:
         left = [one for one in whole if plan.task.ours(one.cell.case) == "auto"]
         level += regret.table(each.name, left)
         behind += regret.rows(each.name, left)
-        put(plan.name, each.name, table(lines))
+        put(plan.name, each.name, table(HEAD, lines))
         put(plan.name, f"{each.name} behind", regret.behind(left))
         put(plan.name, f"{each.name} front", fronts(plan.task, found, each, pictures))
         put(plan.name, f"{each.name} texts", written(plan))
-        ours = [line for line in lines if f"x | NFE | {plan.task.main} |" in line]
-        overview += [line.replace("| ", f"| {each.name}: ", 1).replace(" NFE |", "", 1) for line in ours]
-    put("benchmarks", "overview", [line.replace(" equal |", "", 1).replace("---|", "", 1) for line in table(overview)])
+        ours = [line for line in lines if line[1:3] == [regret.SHORT["nfe"], plan.task.main]]
+        overview += [[f"{each.name}: {line[0]}", *(line[column] for column in BRIEF[1:])] for line in ours]
+    put("benchmarks", "overview", table([HEAD[column] for column in BRIEF], overview))
     head = ["task", "measure", "level or ahead at equal NFE (lost)", "at equal NFE + reward calls (lost)"]
-    put("benchmarks", "regret", [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *level])
+    put("benchmarks", "regret", table(head, level))
     with open(folder / "behind.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(behind)
