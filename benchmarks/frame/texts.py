@@ -60,7 +60,7 @@ def table(samples: Mapping[str, Sequence[Sample]], likely: str, judge: str = "")
     for method, own in samples.items():
         name = method.partition(":")[0]
         for rank, one in ranked(own).items():
-            told = [f"`{name if short[name] == 1 else method}`" if rank == RANKS[0] else "", rank]
+            told = [escaped(name if short[name] == 1 else method) if rank == RANKS[0] else "", rank]
             told += [f"{one.reward + 0.0:.3g}"]  # no minus before 0
             told += [f"{one.judge:.3g}"] if judge and one.judge is not None else []
             told += [f"{one.likely:.3g}"] if likely else []

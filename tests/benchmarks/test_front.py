@@ -61,10 +61,10 @@ def test_best_median_and_worst_by_reward_then_judge_then_likelihood() -> None:
 
 def test_texts_cannot_break_the_table() -> None:
     lines = shown({"smc:n=2": SAMPLES, "auto": [Sample(-0.0, -1.0, "a | b\n<c>")]}, "log p")
-    assert lines[2] == "| `smc` | best | 1 | -2 | likelier |" and lines[4] == "|  | worst | -2 | -1 | \\*w\\* |"
-    assert lines[5] == "| `auto` | best | 0 | -1 | a \\| b \\<c\\> |"
+    assert lines[2] == "| smc | best | 1 | -2 | likelier |" and lines[4] == "|  | worst | -2 | -1 | \\*w\\* |"
+    assert lines[5] == "| auto | best | 0 | -1 | a \\| b \\<c\\> |"
     both = shown({"smc:n=2": SAMPLES, "smc": SAMPLES}, "")
-    assert both[2].startswith("| `smc:n=2` |") and both[0] == "| method | of its texts | reward | text |"
+    assert both[2].startswith("| smc:n=2 |") and both[0] == "| method | of its texts | reward | text |"
 
 
 def test_a_run_keeps_its_first_texts_beside_their_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
