@@ -91,10 +91,11 @@ def tables(folder: Path, pictured: bool) -> dict[str, list[str]]:
     """What the page shows, by its marks, from the CSV file of a folder: means, the fronts, and texts side by side; the
     picture of the fronts is drawn in the folder where `pictured`."""
     found: dict[tuple[str, str, int], list[tuple[dict[str, float], str]]] = {}
+    written = (folder / "texts.txt").read_text(encoding="utf-8").splitlines()
     with (folder / "rules.csv").open(encoding="utf-8", newline="") as file:
-        for row, line in zip(csv.DictReader(file), (folder / "texts.txt").open(encoding="utf-8"), strict=True):
+        for row, line in zip(csv.DictReader(file), written, strict=True):
             own = found.setdefault((row["rule"], row["method"], int(row["nfe"])), [])
-            own.append(({name: float(row[name]) for name in MEASURES}, line.rstrip("\n").split("\t")[4]))
+            own.append(({name: float(row[name]) for name in MEASURES}, line.split("\t")[4]))
     panels = {
         f"{rule}, {SHOWN_AT} NFE": [
             front.Place(method, _mean(found[rule, method, SHOWN_AT], "reward"),
