@@ -57,7 +57,7 @@ class Run:
         self._partial = list[Reward]()  # made at the first question, for all views of this run
         self._posteriors = Known() if problem.remember and denoiser.time_independent else None
         self._conditionals = Known() if problem.remember else None
-        self._views: dict[int, Run] = {1: self}
+        self._views: dict[int, Run] = {}  # without itself: a circle would keep the network's answers beyond the run
         if problem.constraint is not None:
             problem.constraint.expect(canvas, self.free, problem.allowed)
         self._several: dict[int, tuple[Tensor, Tensor]] = {}
@@ -77,6 +77,8 @@ class Run:
 
         Meter, best and answers are shared; `Rng.repeat` makes streams in the same order.
         """
+        if n == 1:
+            return self
         if n not in self._views:
             self._views[n] = self.take(torch.arange(len(self.rows), device=self.rows.device).repeat(n))
             self._views[n].copies = self.copies * n
@@ -91,7 +93,6 @@ class Run:
         view.canvas, view.free, view.rows = self.canvas[index], self.free[index], self.rows[index]
         own = self.alpha[index] if isinstance(self.alpha, Tensor) else self.alpha
         view.alpha, view._views, view._several = own if alpha is None else alpha, {}, {}
-        view._views[1] = view
         return view
 
     def prior(self, rng: Rng) -> Tensor:

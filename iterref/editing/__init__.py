@@ -76,7 +76,7 @@ def edit(
     model: TextModel | str | Path | None,
     texts: Sequence[str] | Tensor | History,
     *,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | None = None,
     reward: Callable[..., Any] | str = "consensus",
     alpha: float | None = None,
     drift: float | None = None,
@@ -94,6 +94,7 @@ def edit(
 ) -> Editing:
     """A session over B texts, one a prompt: an `Editing` at its first node, whose steps are method calls.
 
+    `prompts` may be left out for models that write without one.
     `texts` are strings, finished canvases (B, L) such as a `Result`'s tokens, or the `History` of an earlier session
     to go on with at its newest node (see `iterref.editing.resume`). `drift` in [0, 1] makes texts further than that
     from the first ones impossible, in the `distance` "share" (changed tokens among the free positions) or "edit"
@@ -107,9 +108,11 @@ def edit(
     Raises `ValueError` (`TypeError` for a wrong type) that names the row and says what to do, and `RewardError` where
     the reward fails on the first texts.
     """
-    prompts, model = checked_prompts(prompts), checked_model(model)
-    batch = len(prompts)
-    texts = _checked_texts(texts, batch)
+    texts, model = _checked_texts(texts), checked_model(model)
+    batch = len(texts[0].texts if isinstance(texts, History) else texts)
+    prompts = [""] * batch if prompts is None else checked_prompts(prompts)
+    if len(prompts) != batch:
+        raise ValueError(f"there are {batch} texts for {len(prompts)} prompts: give one a prompt")
     columns = read_columns(columns, batch)
     asked = checked_reward(reward, batch, columns)
     identities = checked_rows(seed, rows, (), batch)
@@ -175,7 +178,7 @@ def refine(
     model: TextModel | str | Path | None,
     texts: Sequence[str] | Tensor,
     *,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | None = None,
     strength: float = 0.3,
     sampler: Sampler | str | None = None,
     budget: BudgetLike | None = None,
@@ -201,7 +204,7 @@ def infill(
     model: TextModel | str | Path | None,
     texts: Sequence[str],
     *,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | None = None,
     strength: float | None = None,
     length: Length | None = None,
     regions: Any = None,
@@ -250,14 +253,10 @@ def _expect_room(method: Sampler, budget: BudgetLike | None, settings: Settings)
     fitted(method, limit, pool)
 
 
-def _checked_texts(texts: Sequence[str] | Tensor | History, batch: int) -> list[str] | Tensor | History:
-    """The first texts, one a prompt. Raises `ValueError`, or `TypeError` for a wrong type, naming the row."""
+def _checked_texts(texts: Sequence[str] | Tensor | History) -> list[str] | Tensor | History:
+    """The first texts. Raises `ValueError`, or `TypeError` for a wrong type, naming the row."""
     if isinstance(texts, History) and not len(texts):
         raise ValueError("the history is empty: give texts to start from")
     if isinstance(texts, Tensor) and (texts.dim() != 2 or texts.is_floating_point() or texts.dtype == torch.bool):
         raise TypeError(f"the texts are a tensor {tuple(texts.shape)} of {texts.dtype}: give token ids (B, L)")
-    found = texts if isinstance(texts, Tensor | History) else checked_prompts(texts, "text")
-    count = len(found[0].texts if isinstance(found, History) else found)
-    if count != batch:
-        raise ValueError(f"there are {count} texts for {batch} prompts: give one a prompt")
-    return found
+    return texts if isinstance(texts, Tensor | History) else checked_prompts(texts, "text")

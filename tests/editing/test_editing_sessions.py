@@ -319,3 +319,13 @@ def test_what_a_failing_reward_leaves_of_alternatives_is_a_text_a_row() -> None:
         chain.vary(3, strength=1.0, sampler="iterref:moves=40,tries=4")
     partial = caught.value.partial
     assert len(partial.texts) == len(partial.rewards) == 2 and partial.asked.reward_calls > 3
+
+
+def test_a_model_without_prompts_needs_none():
+    model, texts = iterref.load("tiny-books"), ["the captain [saw a boat] on the sea."]
+    settings = {"reward": lambda completions, **_: [float(len(text)) for text in completions], "budget": 24}
+    assert (
+        iterref.infill(model, texts, **settings).texts == iterref.infill(model, texts, prompts=[""], **settings).texts
+    )
+    with pytest.raises(ValueError, match="prompt 0 is empty: pass a document"):
+        iterref.infill("tiny-news", texts, **settings)

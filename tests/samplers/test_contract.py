@@ -6,6 +6,8 @@ Every method x both noises x variants of its options: shapes, frozen and forbidd
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import dataclass
 from functools import cache
 
@@ -60,6 +62,21 @@ def run(
 @cache
 def whole(noise: str, text: str) -> Result:
     return run(noise, sampler_from_string(text))
+
+
+@every
+def test_a_run_is_freed_when_it_ends(noise, text):
+    """Without the garbage collector, which does not know how much memory the network's answers take."""
+    canvas, free = canvas_and_free()
+    problem = Problem(model_of(noise), ByContent(), canvas, free, 0.5, [FORBIDDEN])
+    alive = weakref.ref(problem)
+    gc.disable()
+    try:
+        sample(sampler_from_string(text), problem, seed=1)
+        del problem
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 @every
