@@ -43,7 +43,12 @@ def tokenizer(folder: Path, words: list[str] = WORDS) -> None:
     """Whole words, and a chat template."""
     tokens = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="<pad>"))
     tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokens.add_special_tokens([word for word in words if word.startswith("<")])
+    tokenizer_files(folder, tokens, [word for word in words if word.startswith("<")])
+
+
+def tokenizer_files(folder: Path, tokens: Tokenizer, special: list[str]) -> None:
+    """A tokenizer with these special tokens, and the chat template."""
+    tokens.add_special_tokens(special)
     tokens.save(str(folder / "tokenizer.json"))
     names = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "mask_token": "<mask>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(names | {"chat_template": TEMPLATE}))

@@ -1,0 +1,86 @@
+"""The Python blocks of pages, each run alone in an empty folder, and the outputs that stand below them.
+
+A block with weights of the hub runs on a stand-in: a tiny checkpoint of the same format with random weights, on a CPU,
+with a quarter of the positions and of the budget.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+from collections.abc import Callable, Iterator
+from contextlib import chdir, redirect_stdout
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from tests.support import dream, gemma, llada
+
+DOCS = Path(__file__).parents[2] / "docs"
+BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n```\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
+SIZES = re.compile(r"(?:length=|budget=)[\d(), ]*\d")
+SHARED = TemporaryDirectory(prefix="stand-ins")
+QUESTION = "Ann sold 3 clips and then 4 more . How many clips ? 7".split()  # in words of LLaDA's stand-in
+
+
+def _llada(folder: Path) -> None:
+    names = list(dict.fromkeys([*QUESTION, *llada.NAMES]))
+    special = {"mask_token_id": llada.MASK, "eos_token_id": llada.END, "pad_token_id": llada.END}
+    llada.checkpoint(
+        folder, names, vocab=len(names), **{key: names.index(name) for key, name in special.items()}
+    )
+
+
+def _gemma(folder: Path) -> None:
+    """With a token a byte, in which JSON can be written."""
+    names = [name for name in gemma.WORDS if name.startswith("<") or name.endswith("|>")]
+    vocabulary = [*names, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokens = Tokenizer(models.BPE({piece: at for at, piece in enumerate(vocabulary)}, []))
+    tokens.pre_tokenizer, tokens.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    gemma.made(len(vocabulary), 48, False, max_position_embeddings=256).save_pretrained(folder)
+    gemma.tokenizer_files(folder, tokens, names)
+
+
+STAND_INS: dict[str, Callable[[Path], Any]] = {
+    "GSAI-ML/LLaDA-8B-Instruct": _llada,
+    "Dream-org/Dream-v0-Instruct-7B": dream.checkpoint,
+    "google/diffusiongemma-26B-A4B-it": _gemma,
+}
+
+
+@cache
+def stand_in(name: str) -> Path:
+    """The folder of a tiny checkpoint in the format of one on the hub."""
+    folder = Path(SHARED.name) / name.replace("/", "-")
+    folder.mkdir()
+    STAND_INS[name](folder)
+    return folder
+
+
+def blocks(page: str) -> Iterator[tuple[str, str]]:
+    """The blocks of a page of docs/, each with the output that is shown below it, "" where none is."""
+    for code, shown in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
+        yield code, shown
+
+
+def output(code: str) -> str:
+    """What a block prints in an empty folder, on stand-ins and the CPU."""
+    for name in STAND_INS:
+        if f'"{name}"' in code:
+            code = code.replace(f'"{name}"', repr(str(stand_in(name)))).replace('device="cuda"', 'device="cpu"')
+            code = SIZES.sub(lambda size: re.sub(r"\d+", lambda one: str(int(one[0]) // 4), size[0]), code)
+    out = StringIO()
+    with TemporaryDirectory() as folder, chdir(folder), redirect_stdout(out):
+        Path("block.py").write_text(code, encoding="utf-8")
+        runpy.run_path("block.py", run_name="__main__")
+    return out.getvalue()
+
+
+def agrees(printed: str, shown: str) -> bool:
+    """Whether a block printed what is shown: "..." stands for any text, a number of seconds for any other."""
+    parts = re.split(r"\.\.\.|\d+\.\d+(?= s\b)", shown.strip())
+    return re.fullmatch(".*?".join(map(re.escape, parts)), printed.strip(), re.DOTALL) is not None
