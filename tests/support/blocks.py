@@ -30,9 +30,7 @@ QUESTION = "Ann sold 3 clips and then 4 more . How many clips ? 7".split()  # in
 def _llada(folder: Path) -> None:
     names = list(dict.fromkeys([*QUESTION, *llada.NAMES]))
     special = {"mask_token_id": llada.MASK, "eos_token_id": llada.END, "pad_token_id": llada.END}
-    llada.checkpoint(
-        folder, names, vocab=len(names), **{key: names.index(name) for key, name in special.items()}
-    )
+    llada.checkpoint(folder, names, vocab=len(names), **{key: names.index(name) for key, name in special.items()})
 
 
 def _gemma(folder: Path) -> None:
@@ -41,7 +39,7 @@ def _gemma(folder: Path) -> None:
     vocabulary = [*names, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokens = Tokenizer(models.BPE({piece: at for at, piece in enumerate(vocabulary)}, []))
     tokens.pre_tokenizer, tokens.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    gemma.made(len(vocabulary), 48, False, max_position_embeddings=256).save_pretrained(folder)
+    gemma.made(len(vocabulary), 32, False, max_position_embeddings=256).save_pretrained(folder)
     gemma.tokenizer_files(folder, tokens, names)
 
 
@@ -63,8 +61,7 @@ def stand_in(name: str) -> Path:
 
 def blocks(page: str) -> Iterator[tuple[str, str]]:
     """The blocks of a page of docs/, each with the output that is shown below it, "" where none is."""
-    for code, shown in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
-        yield code, shown
+    yield from BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
 
 
 def output(code: str) -> str:
