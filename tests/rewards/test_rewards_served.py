@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -415,18 +414,6 @@ def test_it_mixes_is_threaded_pickled_and_remembered(serve: Any) -> None:
     assert remembered(tokens, rows).tolist() == remembered(tokens, rows).tolist() == [6.0, 7.0, 6.0]
     assert len(server.seen) == asked + 1
     assert server.seen[-1] == {"completions": [TEXTS[1], TEXTS[2]], "prompts": ["a", "b"], "rows": [0, 1]}
-
-
-def test_the_server_in_the_documents_answers() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
-    [code] = [block for block in page.split("```python\n") if "class Score(BaseHTTPRequestHandler)" in block]
-    made: dict[str, Any] = {}
-    exec(code.partition("```")[0].replace("8000", "0"), made)
-    with made["server"] as server:
-        made["Score"].log_message = lambda *told: None
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        assert Served(f"http://127.0.0.1:{server.server_address[1]}/")(TEXTS) == LENGTHS
-        server.shutdown()
 
 
 def test_the_command_line_takes_an_address(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
