@@ -24,7 +24,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n```\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 SIZES = re.compile(r"(?:length=|budget=)[\d(), ]*\d")
 SHARED = TemporaryDirectory(prefix="stand-ins")
-QUESTION = "Ann sold 3 clips and then 4 more . How many clips ? 7".split()  # in words of LLaDA's stand-in
+QUESTION = "Ann had 7 clips and sold 4 . How many clips ? 3".split()  # the words of the stand-in for LLaDA
 
 
 def _llada(folder: Path) -> None:
