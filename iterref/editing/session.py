@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from iterref.arguments import checked_budget, checked_sampler, checked_watch
-from iterref.budget import BudgetLike, Cost, budget_of, fitted
+from iterref.budget import BudgetLike, Cost, budget_of
 from iterref.editing.drift import Drift
 from iterref.editing.history import History, Node, Turn, node_seed
 from iterref.editing.marks import BRACKETS, Around, Frame, Marks
@@ -36,6 +36,7 @@ from iterref.rewards.base import RewardError
 from iterref.rewards.memory import Remembered
 from iterref.samplers.base import Sampler
 from iterref.sampling import sample
+from iterref.turns import fit_turns
 
 if TYPE_CHECKING:
     from typing import Self
@@ -254,12 +255,12 @@ class Editing:
         """The method with the options that spend a budget, in equal shares where there are several layouts."""
         sampler, budget = checked_sampler("sampler", sampler), checked_budget("budget", budget)
         method = method_of(sampler) if strength is None else strengthened(method_of(sampler), strength)
-        passes = self.context.problem.denoiser.passes
+        problem = self.context.problem
         if budget is None or layouts == 1:
-            return fitted(method, budget, Cost(), passes)
+            return fit_turns(method, budget, Cost(), problem)
         try:
-            share = budget_of(budget).times(1 / layouts).less(judging(self.context.problem) * passes)
-            return fitted(method, share, Cost(), passes)
+            share = budget_of(budget).times(1 / layouts).less(judging(problem) * problem.denoiser.passes)
+            return fit_turns(method, share, Cost(), problem)
         except ValueError as error:
             raise ValueError(f"each of {layouts} sizes of a region has its share of the budget: {error}") from None
 
