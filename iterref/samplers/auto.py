@@ -105,6 +105,8 @@ class Auto(Sampler):
         """The first arm's beginning."""
         if not self.steps:
             raise ValueError("auto: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
+        if len(_racing(self)) > 1:
+            _expect_conditionals(run)
         nothing = torch.full((run.batch,), -torch.inf, dtype=torch.float64)
         return _begun(run, run.canvas, nothing, None, len(_racing(self)))
 
@@ -114,6 +116,7 @@ class Auto(Sampler):
 
     def resume(self, run: Run, tokens: Tensor) -> State:
         """Every arm begins at the given text, which is left only for one of higher reward and higher J."""
+        _expect_conditionals(run)
         reward, fluent = run.reward_of(tokens, final=True), fluency(run, tokens, JUDGED)
         return _begun(run, tokens, reward, fluent, len(_racing(self)))
 
@@ -191,6 +194,13 @@ class Auto(Sampler):
 def _racing(auto: Auto, masked: bool = True, block: int = 0, surest: int = 0) -> tuple[Arm, ...]:
     """The methods that race, as the budget allows; what they cost does not depend on the model."""
     return arms(auto.limit, auto.race, auto.steps, auto.span, auto.spread, masked, block, surest)
+
+
+def _expect_conditionals(run: Run) -> None:
+    """Raises `ValueError` for a model that cannot say how likely a text is, which decides between arms."""
+    if run.noise.mask is None and not run.denoiser.has_leave_one_out:
+        told = "auto chooses by how likely the model finds a text, which this one cannot say (it has no conditionals)"
+        raise ValueError(f"{told}: name a method that needs no such judge, as sampler='iterref'")
 
 
 def _split(state: Racing) -> Racing:

@@ -384,3 +384,9 @@ def test_a_user_closes_no_turn(tmp_path, text):
         model.prepare(["cat", text])
     with pytest.raises(ValueError, match="text 0 spells the special token"):
         model.encode([text])
+
+
+def test_a_method_that_cannot_judge_its_texts_is_refused(tmp_path):
+    model = load(tmp_path, made(), text=True)
+    with pytest.raises(ValueError, match="auto chooses by how likely .*: name a method that needs no such judge"):
+        iterref.generate(model, ["the cat"], reward=lambda completions: [0.0] * len(completions), budget=300)
