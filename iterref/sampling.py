@@ -6,7 +6,7 @@ state = init;   state, info = step(state)  x iterations;   result = tokens, rewa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -26,7 +26,7 @@ from iterref.rewards.base import RewardError
 from iterref.run import Run
 from iterref.samplers.base import Output, Sampler
 from iterref.trace import Trace
-from iterref.turns import opened, turns
+from iterref.turns import opened, turn_seed, turns
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,11 @@ def sample(
     parts = turns(problem)
     if budget is not None:
         sampler = fit_budget(sampler, budget_of(budget).per(problem.denoiser.passes, len(parts)))
+    if len(parts) > 1:
+        return _in_turns(
+            parts, sampler, problem, seed, start, log_likelihood, callback, rows=rows, copies=copies, watch=watch,
+            decode=decode, show=show, progress=progress,
+        )  # fmt: skip
     batch = len(problem)
     identities = torch.arange(batch // copies, device="cpu") if rows is None else torch.as_tensor(rows, device="cpu")
     if len(identities) * copies != batch:
@@ -89,68 +94,31 @@ def sample(
     wrong = [row for row in watch if not 0 <= row < batch]
     if wrong:
         raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
-    loop = Loop(sampler, len(parts), Trace(tuple(watch)), decode, show, progress, callback)
+    begun, trace, output = perf_counter(), Trace(tuple(watch)), None
     with fenced(problem.canvas.device):
-        rng = Rng.seeded(seed, identities, device=problem.canvas.device)
+        run, rng = Run(problem), Rng.seeded(seed, identities, device=problem.canvas.device)
         if copies > 1:
-            rng = rng.repeat(copies).take(torch.arange(batch, device=rng.rows.device).view(copies, -1).T.flatten())
-        found = None
-        for turn, part in enumerate(parts):
-            tokens = start if found is None else found.tokens
-            asked = problem if len(parts) == 1 else opened(problem, part, problem.canvas if tokens is None else tokens)
-            if found is not None and not bool(asked.may_change.any()):
-                break  # all texts have ended
-            streams = rng.fork("turn", turn) if turn else rng
-            found = loop.run(Run(asked), streams, None if start is None else tokens, turn, found)
-        assert found is not None
-        if log_likelihood:
-            with torch.inference_mode():
-                own = Run(replace(problem, denoiser=untempered(problem.denoiser)))
-                likely = likelihood.log_likelihood(own, found.tokens)
-            found = replace(found, log_likelihood=likely.clone())
-        return found
-
-
-@dataclass(frozen=True)
-class Loop:
-    """The loop of a method over its steps, in one of several `turns`; one trace and one clock for all of them."""
-
-    sampler: Sampler
-    turns: int
-    trace: Trace
-    decode: Callable[[Tensor], list[str]] | None
-    show: Any
-    progress: bool
-    callback: Callable[[Progress], object] | None
-    begun: float = field(default_factory=perf_counter)
-
-    def run(self, run: Run, rng: Rng, start: Tensor | None, turn: int, before: Result | None) -> Result:
-        """What a turn and those `before` it give: from the method's own draft, or from given texts `start` (B, L)."""
-        sampler, batch, output = self.sampler, run.batch, None
-        spent, count = Cost() if before is None else before.asked, sampler.iterations
+            rng = rng.repeat(copies).take(torch.arange(batch, device=run.canvas.device).view(copies, -1).T.flatten())
 
         def told() -> str:
             """What the progress bar says: NFE so far and in all, a sample, and the mean of the best rewards."""
-            nfe = sampler.cost().nfe * run.denoiser.passes * self.turns
-            return told_nfe((spent + run.meter.asked(batch)).nfe, nfe) + told_reward(run.best.reward)
+            nfe = sampler.cost().nfe * problem.denoiser.passes
+            return told_nfe(run.meter.asked(batch).nfe, nfe) + told_reward(run.best.reward)
 
         def result() -> Result:
             """The result; of an unfinished run, whatever finished text was seen."""
             with torch.inference_mode(False):
-                return self._result(run, output, before)
+                return _result(run, trace, sampler, output, perf_counter() - begun, decode, show)
 
-        name = f"{sampler.name} {turn + 1}/{self.turns}" if self.turns > 1 else sampler.name
         try:
-            with torch.inference_mode(), Bar(range(count), name, told, shown=self.progress) as steps:
+            with torch.inference_mode(), Bar(range(sampler.iterations), sampler.name, told, shown=progress) as steps:
                 state = sampler.init(run, rng.fork("init")) if start is None else sampler.resume(run, start)
                 for index in steps:
                     state, info = sampler.step(run, state, rng.fork("step", index))
-                    cost = spent + run.meter.asked(batch)
-                    self.trace.add(state, info, run.best.reward, cost, batch)
-                    if self.callback is not None:
+                    trace.add(state, info, run.best.reward, run.meter.asked(batch), batch)
+                    if callback is not None:
                         now = state.x_t[:batch].clone(), Best(run.best.tokens.clone(), run.best.reward.clone())
-                        step = turn * count + index + 1
-                        self.callback(Progress(step, self.turns * count, state.t, *now, cost))
+                        callback(Progress(index + 1, sampler.iterations, state.t, *now, run.meter.asked(batch)))
                 output = sampler.output(run, state)
         except RewardError as error:
             error.partial = result()
@@ -159,37 +127,90 @@ class Loop:
             interrupted = Interrupted("interrupted; what was reached is this error's `partial`")
             interrupted.partial = result()
             raise interrupted from error
-        return result()
+        return _likely(problem, result()) if log_likelihood else result()
 
-    def _result(self, run: Run, output: Output | None, before: Result | None) -> Result:
-        """What the run gives: the last states where the method samples, else the best seen."""
-        best, batch, sampler = run.best, run.batch, self.sampler
-        if output is not None:
-            best.end(output.tokens, output.rewards)
-        tokens, rewards = best.tokens if output is not None else best.or_latest(), best.reward
-        if output is not None and not sampler.maximises:
-            tokens, rewards = output.tokens, output.rewards
-        self.trace.settle()
-        cost, asked, parts = run.meter.made(batch), run.meter.asked(batch), dict(run.meter.seconds)
-        if before is not None:
-            cost, asked = before.cost + cost, before.asked + asked
-            parts = {name: before.parts[name] + seconds for name, seconds in parts.items()}
-        return Result(
-            tokens=tokens.clone(),
-            rewards=rewards.clone(),
-            best=Best(best.tokens.clone(), best.reward.clone()),
-            cost=cost,
-            asked=asked,
-            trace=self.trace,
-            sampler=sampler,
-            seconds=perf_counter() - self.begun,
-            parts=parts,
-            texts=self.decode(tokens) if self.decode else None,
-            particles=None if output is None or output.particles is None else _ordinary(output.particles),
-            mask=run.noise.mask,
-            finished=output is not None,
-            show=self.show,
-        )
+
+def _in_turns(
+    parts: Sequence[Tensor], sampler: Sampler, problem: Problem, seed: int, start: Tensor | None, log_likelihood: bool,
+    callback: Callable[[Progress], object] | None, **options: Any,
+) -> Result:  # fmt: skip
+    """The runs of `sample`, one for each part of the texts, as one: each goes on from where the one before ended."""
+    found: Result | None = None
+    for turn, part in enumerate(parts):
+        tokens = start if found is None else found.tokens
+        this = opened(problem, part, problem.canvas if tokens is None else tokens)
+        if found is not None and not bool(this.may_change.any()):
+            break  # all texts have ended
+
+        def report(told: Progress, before: Result | None = found, first: int = turn * sampler.iterations) -> None:
+            assert callback is not None
+            cost = told.cost if before is None else before.asked + told.cost
+            steps = sampler.iterations * len(parts)
+            callback(replace(told, step=first + told.step, steps=steps, cost=cost))
+
+        try:
+            made = sample(
+                sampler, this, seed=turn_seed(seed, turn), start=None if start is None else tokens,
+                callback=None if callback is None else report, **options,
+            )  # fmt: skip
+        except (RewardError, Interrupted) as error:
+            error.partial = error.partial if found is None else _behind(found, error.partial)
+            raise
+        found = made if found is None else _behind(found, made)
+    assert found is not None
+    return _likely(problem, found) if log_likelihood else found
+
+
+def _behind(before: Result, result: Result) -> Result:
+    """The result of a turn with what the turns before it did and took."""
+    parts = {name: before.parts[name] + seconds for name, seconds in result.parts.items()}
+    return replace(
+        result, cost=before.cost + result.cost, asked=before.asked + result.asked, parts=parts,
+        seconds=before.seconds + result.seconds, trace=before.trace.followed(result.trace, before.asked),
+    )  # fmt: skip
+
+
+def _likely(problem: Problem, result: Result) -> Result:
+    """The result with the log-likelihood of its texts."""
+    with fenced(problem.canvas.device), torch.inference_mode():
+        own = Run(replace(problem, denoiser=untempered(problem.denoiser)))
+        likely = likelihood.log_likelihood(own, result.tokens)
+    return replace(result, log_likelihood=likely.clone())
+
+
+def _result(
+    run: Run,
+    trace: Trace,
+    sampler: Sampler,
+    output: Output | None,
+    seconds: float,
+    decode: Callable[[Tensor], list[str]] | None,
+    show: Any,
+) -> Result:
+    """What the run gives: the last states where the method samples, else the best seen."""
+    best, batch = run.best, run.batch
+    if output is not None:
+        best.end(output.tokens, output.rewards)
+    tokens, rewards = best.tokens if output is not None else best.or_latest(), best.reward
+    if output is not None and not sampler.maximises:
+        tokens, rewards = output.tokens, output.rewards
+    trace.settle()
+    return Result(
+        tokens=tokens.clone(),
+        rewards=rewards.clone(),
+        best=Best(best.tokens.clone(), best.reward.clone()),
+        cost=run.meter.made(batch),
+        asked=run.meter.asked(batch),
+        trace=trace,
+        sampler=sampler,
+        seconds=seconds,
+        parts=dict(run.meter.seconds),
+        texts=decode(tokens) if decode else None,
+        particles=None if output is None or output.particles is None else _ordinary(output.particles),
+        mask=run.noise.mask,
+        finished=output is not None,
+        show=show,
+    )
 
 
 def _ordinary(particles: Particles) -> Particles:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from iterref.budget import BudgetLike, Cost, Fits, fitted
 from iterref.problem import Problem
+from iterref.random import Rng
 from iterref.run import Run
 
 Method = TypeVar("Method", bound=Fits)
@@ -51,6 +52,12 @@ def going_on(problem: Problem, part: Tensor, tokens: Tensor) -> Tensor:
 def fit_turns(method: Method, budget: BudgetLike | None, pool: Cost, problem: Problem) -> Method:
     """`fitted` for a problem: every turn has an equal share of what the pool leaves."""
     return fitted(method, budget, pool, problem.denoiser.passes, len(turns(problem)))
+
+
+def turn_seed(seed: int, turn: int) -> int:
+    """The seed of a turn, a function of the run's; the first has the run's own."""
+    low, high = Rng.seeded(seed, 1).fork("turn", turn).key
+    return low | high << 32 if turn else seed
 
 
 def opened(problem: Problem, part: Tensor, tokens: Tensor) -> Problem:

@@ -34,6 +34,7 @@ from iterref.models.text.roles import Roles
 from iterref.noise import Noise, Schedule, absorbing
 
 PADDING = -1  # in place of a token
+SHARED = "iterref_shared"  # by which `transformers` knows the attention below
 Layers = tuple[tuple[Tensor, Tensor], ...]  # keys and values (R, heads, T, size) of every layer
 
 
@@ -69,8 +70,12 @@ class InBlocks(Bidirectional):
     anew = False  # whether blocks are counted anew from the answer's first position
 
     def __init__(self, model: Any, block: int, shift: int = 0) -> None:
+        from transformers import AttentionInterface
+
         super().__init__(model, causal=True, shift=shift)
         self.block = block
+        AttentionInterface.register(SHARED, shared_attention)
+        model.set_attn_implementation(SHARED)
 
     def behind(self, past: Layers, ids: Tensor, real: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
         """As `Blockwise.behind`."""
@@ -123,6 +128,20 @@ class BehindCausal(InBlocks):
         wanted = torch.cat([torch.zeros_like(where[:, :last]), where[:, first:]], 1)
         twice, places = (torch.cat([part[:, :last], part[:, first:]], 1) for part in (ids, place))
         return self._read(past, twice, sees, places, wanted)
+
+
+def shared_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **_: Any
+) -> tuple[Tensor, None]:
+    """Attention of queries (R, H, T, size) to keys and values (R, K, S, size), each of which H / K heads share, where
+    `attention_mask` (R, 1, T, S) bool says. The queries of these heads stand one below the other, so that keys are not
+    copied for each of them, as those of all that was read would be at every call."""
+    rows, heads, length, size = query.shape
+    shared = heads // key.shape[1]
+    below = query.reshape(rows, -1, shared * length, size)
+    sees = attention_mask if shared == 1 else attention_mask.repeat(1, 1, shared, 1)
+    found = torch.nn.functional.scaled_dot_product_attention(below, key, value, attn_mask=sees, scale=scaling)
+    return found.view(query.shape).transpose(1, 2).contiguous(), None
 
 
 class Reader:
