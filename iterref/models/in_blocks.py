@@ -93,9 +93,10 @@ class InBlocks(Bidirectional):
             cache.update(keys, values, layer)
         row, column = where.nonzero(as_tuple=True)
         self._chosen = row, (column - self.shift).clamp_min(0)
+        shown = sees.new_ones(1, 1, 1, 1) if bool(sees.all()) else sees[:, None]
         try:
             logits = self.model(
-                input_ids=ids, attention_mask=sees[:, None], position_ids=place, past_key_values=cache, use_cache=True
+                input_ids=ids, attention_mask=shown, position_ids=place, past_key_values=cache, use_cache=True
             ).logits
         finally:
             self._chosen = None
@@ -131,16 +132,18 @@ class BehindCausal(InBlocks):
 
 
 def shared_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **_: Any
-) -> tuple[Tensor, None]:
-    """Attention of queries (R, H, T, size) to keys and values (R, K, S, size), each of which H / K heads share, where
-    `attention_mask` (R, 1, T, S) bool says. The queries of these heads stand one below the other, so that keys are not
-    copied for each of them, as those of all that was read would be at every call."""
-    rows, heads, length, size = query.shape
-    shared = heads // key.shape[1]
-    below = query.reshape(rows, -1, shared * length, size)
-    sees = attention_mask if shared == 1 else attention_mask.repeat(1, 1, shared, 1)
-    found = torch.nn.functional.scaled_dot_product_attention(below, key, value, attn_mask=sees, scale=scaling)
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **options: Any
+) -> tuple[Tensor, Any]:
+    """Attention of queries (R, H, T, size) to keys and values (R, K, S, size), each of which H / K heads share. Where
+    all is in sight (`attention_mask` has one entry), the queries of these heads stand one below the other: keys of all
+    that was read are not copied for each of them at every block."""
+    if attention_mask.numel() > 1:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    rows, _, _, size = query.shape
+    below = query.reshape(rows, key.shape[1], -1, size)
+    found = torch.nn.functional.scaled_dot_product_attention(below, key, value, scale=scaling)
     return found.view(query.shape).transpose(1, 2).contiguous(), None
 
 
