@@ -257,3 +257,11 @@ def test_it_passes_the_check_and_refuses_what_does_not_fit(folder):
         iterref.generate(opened(folder), WORDS, reward=cats, sampler="iterref", constraint="(cat|dog)( (cat|dog))*")
     longer = iterref.generate(opened(folder, 4), WORDS, reward=cats, sampler="ancestral:steps=2", max_new_tokens=9)
     assert longer.tokens.shape == (3, 9)
+
+
+def test_a_region_within_one_canvas_has_the_whole_budget(folder):
+    model = opened(folder)
+    text = "cat " * LENGTH + "dog [sat on the] mat"
+    done = iterref.infill(model, [text.replace("cat dog", "dog")] * 2, prompts=["the mat"] * 2, reward=cats, budget=20,
+                          alpha=0.1, sampler="iterref:tries=4")  # fmt: skip
+    assert done.cost.nfe > 10 and all(one.endswith(" mat") for one in done.texts)
