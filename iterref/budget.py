@@ -89,8 +89,11 @@ class Budget:
             depth=self.depth - spent.depth,
         )
 
-    def per(self, passes: int) -> Budget:
-        """The same budget for a denoiser whose sequences take `passes` NFE each (`guidance.ClassifierFreeGuidance`)."""
+    def per(self, passes: int, turns: int = 1) -> Budget:
+        """The same budget for a denoiser whose sequences take `passes` NFE each (`guidance.ClassifierFreeGuidance`), a
+        share of it for each of several `turns` (`iterref.turns`)."""
+        if turns > 1:
+            return replace(self.times(1 / turns), depth=self.depth / turns).per(passes)
         if passes == 1:
             return self
         return replace(self, nfe=self.nfe / passes, total=self.total / passes, price=self.price / passes)
@@ -194,10 +197,10 @@ def fit_budget(sampler: S, budget: BudgetLike) -> S:
     return cast(S, spent)
 
 
-def fitted(method: S, budget: BudgetLike | None, pool: Cost, passes: int = 1) -> S:
+def fitted(method: S, budget: BudgetLike | None, pool: Cost, passes: int = 1, turns: int = 1) -> S:
     """The method with the options that spend what a pool of drafts leaves of the budget, a sample.
 
-    A sequence of the method takes `passes` NFE (the pool's are counted as what they took).
+    A sequence of the method takes `passes` NFE (the pool's are counted as what they took), and it runs in `turns`.
 
     Raises `ValueError` where the pool leaves no room for one run.
     """
@@ -205,7 +208,7 @@ def fitted(method: S, budget: BudgetLike | None, pool: Cost, passes: int = 1) ->
         return method
     limit = budget_of(budget)
     if not pool.nfe:
-        return fit_budget(method, limit.per(passes))
+        return fit_budget(method, limit.per(passes, turns))
     try:
         left = limit.less(pool)
     except ValueError:
@@ -214,6 +217,6 @@ def fitted(method: S, budget: BudgetLike | None, pool: Cost, passes: int = 1) ->
             "budget, or draw fewer drafts in fewer steps"
         ) from None
     try:
-        return fit_budget(method, left.per(passes))
+        return fit_budget(method, left.per(passes, turns))
     except ValueError as error:
         raise ValueError(f"after the {pool.nfe:g} NFE of the drafts, {error}") from None

@@ -22,17 +22,19 @@ import numpy as np
 import torch
 
 from iterref.arguments import checked_model, checked_options, checked_prompts, checked_reward, checked_rows
-from iterref.budget import BudgetLike, budget_of, fitted
+from iterref.budget import BudgetLike, budget_of
 from iterref.columns import read_columns
 from iterref.drafts import Drafts, OwnDrafts, Pooled, pools_in
 from iterref.generation import begun, draw_drafts, generate, text_model, token_reward, unrewarded
 from iterref.models.base import TextModel
 from iterref.paired import Mean, difference, interval
+from iterref.problem import Problem
 from iterref.progress import Bar
 from iterref.result import Result
 from iterref.rewards.mixtures import leaves, replaced
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
+from iterref.turns import fit_turns
 
 COLUMNS = (
     "method", "budget", "sampler", "nfe", "reward_calls", "reward", "reward_low", "reward_high", "difference",
@@ -200,7 +202,7 @@ def compare(
     for each in leaves(asked):
         if not isinstance(each, Pooled):
             token_reward(each, model, prompts, columns, identities)  # refuses one that needs a column that is not there
-    _refuse_unfit(named, limits, asked, start, unrewarded(model, prompts, alpha=alpha, **drawing).denoiser.passes)
+    _refuse_unfit(named, limits, asked, start, unrewarded(model, prompts, alpha=alpha, **drawing))
     found: dict[tuple[str, str], list[Result]] = {}
     work = [(seed, name, limit) for seed in chosen for limit in limits for name in named]
     shared: dict[int, Any] = {}  # the reward of a seed, its pools drawn
@@ -241,14 +243,14 @@ def _entry(method: str, budget: str, results: Sequence[Result]) -> Entry:
 
 
 def _refuse_unfit(
-    methods: Mapping[str, Sampler], limits: Mapping[str, BudgetLike], reward: Any, start: str | None, passes: int
+    methods: Mapping[str, Sampler], limits: Mapping[str, BudgetLike], reward: Any, start: str | None, problem: Problem
 ) -> None:
     """Raises `ValueError` where a method does not fit a budget, naming both."""
     for limit, budget in limits.items():
         for name, method in methods.items():
             try:
                 begins, pool = begun(method, reward, start)
-                fitted(begins, budget, pool, passes)
+                fit_turns(begins, budget, pool, problem)
             except ValueError as error:
                 raise ValueError(f"{name} at {limit}: {error}") from None
 

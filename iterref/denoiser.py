@@ -10,6 +10,7 @@ denoisers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ class Denoiser(ABC):
     `leave_one_out` is known. `has_probabilities`: `probabilities` is quicker than the exponential of a call.
     `block_length`: how many positions it was trained to write at a time, from the left; 0 is all of them.
     `block_offset` (B,): how many positions of each prompt's first block stand before the canvas; None for none.
+    `block_ends`: the tokens behind which a text needs no further block.
     `surest_block`: how many are to be written at a time where the surest tokens come first, `block_length` unless more
     is known. A text that may end anywhere on its canvas needs some: its ends are surest, and would come first.
     """
@@ -39,6 +41,7 @@ class Denoiser(ABC):
     has_probabilities: bool = False
     block_length: int = 0
     block_offset: Tensor | None = None
+    block_ends: Sequence[int] = ()
     surest_block: int = 0
 
     @abstractmethod
@@ -66,7 +69,7 @@ class Wrapped(Denoiser):
         self.time_independent, self.uses_prompts = denoiser.time_independent, denoiser.uses_prompts
         self.has_leave_one_out, self.has_probabilities = denoiser.has_leave_one_out, denoiser.has_probabilities
         self.block_length, self.surest_block = denoiser.block_length, denoiser.surest_block
-        self.block_offset = denoiser.block_offset
+        self.block_offset, self.block_ends = denoiser.block_offset, denoiser.block_ends
 
 
 def carry_over(log_p: Tensor, x_t: Tensor, where: Tensor, mask: int) -> Tensor:

@@ -32,6 +32,7 @@ from iterref.rewards.consensus import Consensus
 from iterref.rewards.mixtures import leaves
 from iterref.rewards.rouge import Kind
 from iterref.run import Run
+from iterref.turns import going_on, turns
 
 
 class Pooled(TextComposable):
@@ -148,16 +149,20 @@ def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progre
     """
     start, run, batch, times = perf_counter(), Run(problem), len(problem), grid(drafts.steps)
     wide, copies, decoder = run.repeat(drafts.n), rng.fork("drafts").repeat(drafts.n), drafts.decoder
+    parts, x = turns(problem), wide.canvas
 
     def spent() -> str:
-        return told_nfe(run.meter.asked(batch).nfe, drafts.cost().nfe * problem.denoiser.passes)
+        return told_nfe(run.meter.asked(batch).nfe, drafts.cost().nfe * problem.denoiser.passes * len(parts))
 
     with fenced(problem.canvas.device), torch.inference_mode():
-        x = wide.prior(copies.fork("init"))
-        with Bar(range(drafts.steps), "drafts", spent, shown=progress) as steps:
+        with Bar(range(drafts.steps * len(parts)), "drafts", spent, shown=progress) as steps:
             for step in steps:
-                stream = copies.fork("step", step)
-                x = decoder.step(wide, x, times[step], times[step + 1], stream)
+                turn, step = divmod(step, drafts.steps)
+                if not step:
+                    view = wide.within(x, going_on(problem, parts[turn], x))
+                    streams = copies.fork("turn", turn) if turn else copies
+                    x = view.prior(streams.fork("init"))
+                x = decoder.step(view, x, times[step], times[step + 1], streams.fork("step", step))
     texts = model.decode(x)
     meter = run.meter
     pools = [texts[row::batch] for row in range(batch)]

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from torch.utils._pytree import tree_leaves
 
 from iterref.arguments import checked_model, checked_prompts, checked_reward
-from iterref.budget import Budget, Cost, fit_budget, fitted
+from iterref.budget import Budget, Cost, fit_budget
 from iterref.columns import read_columns
 from iterref.denoiser import Denoiser
 from iterref.drafts import Drafts, OwnDrafts, pools_in
@@ -45,6 +45,7 @@ from iterref.samplers.base import Sampler
 from iterref.samplers.best_of_n import BestOfN
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
+from iterref.turns import fit_turns, turns
 
 TOKEN, NUMBER = 8, 4  # bytes of a token and of a log-probability
 CANDIDATE = 4  # tokens that a candidate holds at once: as drawn, its confidence, as scored, as chosen
@@ -103,7 +104,7 @@ def _of_problem(what: Any, problem: Problem, batch: int | None, *, budget: Any =
     if start is not None:
         problem.finished(start)
         method = method.refining()
-    method = fitted(method, budget, Cost(), problem.denoiser.passes)
+    method = fit_turns(method, budget, Cost(), problem)
     return _stated([method], problem, problem.reward, start is not None, batch, problem.denoiser)
 
 
@@ -120,7 +121,7 @@ def _of_texts(
     model, encoding = text_model(model), Footprint()
     with encoding:
         problem = unrewarded(model, prompts, temperature, alpha=alpha, forbidden=forbidden, max_rows=max_rows)
-    method, length = fitted(method, budget, drafting, problem.denoiser.passes), problem.canvas.shape[1]
+    method, length = fit_turns(method, budget, drafting, problem), problem.canvas.shape[1]
 
     def drawn(part: Any) -> Any:
         """A pool as large as the run's own, of texts as long as the canvas."""
@@ -149,8 +150,9 @@ def _stated(
     method, (given, length), cuda = methods[-1], problem.canvas.shape, problem.canvas.is_cuda
     limit = problem.max_rows or most_rows(length, problem.noise.vocab, cuda)
     index = spread(problem, min(given, limit, -(-MEASURED // length)))
-    clean, ((size, time), (more, longer)) = _measured(problem, index)
-    seconds = method.cost().reward_calls * _timed(lambda: reward(clean, index), cuda) / len(index)
+    clean, ((size, time), (more, longer)) = _measured(replace(problem, free=turns(problem)[0]), index)
+    judged = method.cost().reward_calls * len(turns(problem))
+    seconds = judged * _timed(lambda: reward(clean, index), cuda) / len(index)
     runs = [(counted := Counting(problem), counted.run(one, started and one is method)) for one in methods]
     for counted, times in runs:
         seconds += times * sum(time * sequences + longer * cells for sequences, cells, *_ in counted.calls)
@@ -167,7 +169,8 @@ def _stated(
         return most + rows * TOKEN * CANDIDATE * length * scored
 
     weights = {weight.untyped_storage().data_ptr(): weight.nbytes for weight in network_weights(model)}
-    cost, batch = replace(method.cost(), nfe=method.cost().nfe * problem.denoiser.passes), batch or given
+    cost, batch = method.cost() * len(turns(problem)), batch or given
+    cost = replace(cost, nfe=cost.nfe * problem.denoiser.passes)
     return Estimate(method, batch, limit, cost, seconds * batch, sum(weights.values()), bytes_at)
 
 
@@ -200,7 +203,7 @@ class Counting(Denoiser):
         real, index, schedule = problem.denoiser, spread(problem, min(PROMPTS, len(problem))), problem.noise.schedule
         self.noise = uniform(TOKENS, schedule) if problem.noise.mask is None else absorbing(TOKENS, schedule=schedule)
         self.time_independent, self.uses_prompts = real.time_independent, real.uses_prompts
-        self.has_leave_one_out = real.has_leave_one_out
+        self.has_leave_one_out, self.block_length = real.has_leave_one_out, real.block_length
         self.calls, self.scored = list[tuple[float, ...]](), 0.0
         canvas = problem.canvas[index] % (TOKENS - 1)  # no mask among them
         reward = PartialOfTokens(self._reward, lambda tokens, masked, rows: self._reward(tokens, rows))

@@ -56,6 +56,7 @@ from iterref.rewards.text import TextReward, bind_reward, text_ids
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import Progress, sample
+from iterref.turns import fit_turns
 
 # The method unless another is given, and alpha for methods that do not find one (docs/defaults.md).
 DEFAULT, ALPHA = "auto", 0.1
@@ -141,9 +142,7 @@ def generate(
     fewest = whole_number("min_new_tokens", min_new_tokens, "pass how many tokens an answer has at the least")
     posed = pose(model, prompts, asked, columns, identities, min_new_tokens=fewest, **options)
     texts, judged = posed.pools[0].best() if start else (None, Cost())
-    passes = posed.problem.denoiser.passes
-    if passes > 1:
-        method = fitted(unfitted, given["budget"], judged + posed.asked, passes)
+    method = fit_turns(unfitted, given["budget"], judged + posed.asked, posed.problem)
     if watch is None:
         given["watch"] = range(min(WATCHED[0], batch) if posed.problem.canvas.numel() <= WATCHED[1] else 0)
     try:

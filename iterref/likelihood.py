@@ -45,7 +45,13 @@ def typicality(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int 
 
 
 def fluency(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int = 0) -> Tensor:
-    """What finished texts (R, L) are worth beside their reward: `weighed` typicality and log-likelihood -> (R,)."""
+    """What finished texts (R, L) are worth beside their reward: `weighed` typicality and log-likelihood -> (R,).
+
+    0 for a model that cannot say how likely a text is (noise without a mask, no leave-one-out conditionals): there the
+    reward decides alone.
+    """
+    if run.noise.mask is None and not run.denoiser.has_leave_one_out:
+        return torch.zeros(len(x), dtype=torch.float64, device=x.device)
     log_p, negative_entropy = _sums(run, x, evaluations, offset)
     return weighed(log_p - negative_entropy, log_p)
 

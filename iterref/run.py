@@ -95,6 +95,12 @@ class Run:
         view.alpha, view._views, view._several = own if alpha is None else alpha, {}, {}
         return view
 
+    def within(self, canvas: Tensor, free: Tensor) -> Run:
+        """This run with other free positions (R, L), around which `canvas` (R, L) stands; all else is shared."""
+        view = self.take(torch.arange(len(self.rows), device=self.rows.device))
+        view.canvas, view.free = canvas, free
+        return view
+
     def prior(self, rng: Rng) -> Tensor:
         """Pure noise at the free positions, the canvas elsewhere -> (R, L)."""
         return torch.where(self.free, self.noise.prior(self.canvas.shape[1], rng).to(self.canvas.device), self.canvas)

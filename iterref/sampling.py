@@ -26,6 +26,7 @@ from iterref.rewards.base import RewardError
 from iterref.run import Run
 from iterref.samplers.base import Output, Sampler
 from iterref.trace import Trace
+from iterref.turns import opened, turn_seed, turns
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ def sample(
     refine in place of a draft; the NFE of the draft are not spent then. `watch` names rows whose states and proposals
     the trace keeps, `show` is kept with the result. `callback` is called after every step with a `Progress`.
     `log_likelihood` has the model's own log-likelihood of the texts reported (`iterref.likelihood`: 8 evaluations a
-    text outside the budget, at the model's own temperature). The caller's autocast, default dtype and device, and grad
-    mode do not reach the run.
+    text outside the budget, at the model's own temperature). Where texts in blocks are written in turns
+    (`iterref.turns`), the method runs once a turn, with an equal share of the budget. The caller's autocast, default
+    dtype and device, and grad mode do not reach the run.
 
     Raises `RewardError` where the reward fails, and `Interrupted` (a `KeyboardInterrupt`) on Ctrl-C; the error's
     `partial` is then a `Result` of what the run had reached.
@@ -77,8 +79,14 @@ def sample(
         if problem.constraint is not None and not bool((fits := problem.constraint.accepts(start)).all()):
             row = int((~fits).nonzero()[0])
             raise ValueError(f"row {row}: the given text is none of the constraint's: infill it, or write it anew")
+    parts = turns(problem)
     if budget is not None:
-        sampler = fit_budget(sampler, budget_of(budget).per(problem.denoiser.passes))
+        sampler = fit_budget(sampler, budget_of(budget).per(problem.denoiser.passes, len(parts)))
+    if len(parts) > 1:
+        return _in_turns(
+            parts, sampler, problem, seed, start, log_likelihood, callback, rows=rows, copies=copies, watch=watch,
+            decode=decode, show=show, progress=progress,
+        )  # fmt: skip
     batch = len(problem)
     identities = torch.arange(batch // copies, device="cpu") if rows is None else torch.as_tensor(rows, device="cpu")
     if len(identities) * copies != batch:
@@ -119,13 +127,55 @@ def sample(
             interrupted = Interrupted("interrupted; what was reached is this error's `partial`")
             interrupted.partial = result()
             raise interrupted from error
-        found = result()
-        if log_likelihood:
-            with torch.inference_mode():
-                own = Run(replace(problem, denoiser=untempered(problem.denoiser)))
-                likely = likelihood.log_likelihood(own, found.tokens)
-            found = replace(found, log_likelihood=likely.clone())
-        return found
+        return _likely(problem, result()) if log_likelihood else result()
+
+
+def _in_turns(
+    parts: Sequence[Tensor], sampler: Sampler, problem: Problem, seed: int, start: Tensor | None, log_likelihood: bool,
+    callback: Callable[[Progress], object] | None, **options: Any,
+) -> Result:  # fmt: skip
+    """The runs of `sample`, one for each part of the texts, as one: each goes on from where the one before ended."""
+    found: Result | None = None
+    for turn, part in enumerate(parts):
+        tokens = start if found is None else found.tokens
+        this = opened(problem, part, problem.canvas if tokens is None else tokens)
+        if found is not None and not bool(this.may_change.any()):
+            break  # all texts have ended
+
+        def report(told: Progress, before: Result | None = found, first: int = turn * sampler.iterations) -> None:
+            assert callback is not None
+            cost = told.cost if before is None else before.asked + told.cost
+            steps = sampler.iterations * len(parts)
+            callback(replace(told, step=first + told.step, steps=steps, cost=cost))
+
+        try:
+            made = sample(
+                sampler, this, seed=turn_seed(seed, turn), start=None if start is None else tokens,
+                callback=None if callback is None else report, **options,
+            )  # fmt: skip
+        except (RewardError, Interrupted) as error:
+            error.partial = error.partial if found is None else _behind(found, error.partial)
+            raise
+        found = made if found is None else _behind(found, made)
+    assert found is not None
+    return _likely(problem, found) if log_likelihood else found
+
+
+def _behind(before: Result, result: Result) -> Result:
+    """The result of a turn with what the turns before it did and took."""
+    parts = {name: before.parts[name] + seconds for name, seconds in result.parts.items()}
+    return replace(
+        result, cost=before.cost + result.cost, asked=before.asked + result.asked, parts=parts,
+        seconds=before.seconds + result.seconds, trace=before.trace.followed(result.trace, before.asked),
+    )  # fmt: skip
+
+
+def _likely(problem: Problem, result: Result) -> Result:
+    """The result with the log-likelihood of its texts."""
+    with fenced(problem.canvas.device), torch.inference_mode():
+        own = Run(replace(problem, denoiser=untempered(problem.denoiser)))
+        likely = likelihood.log_likelihood(own, result.tokens)
+    return replace(result, log_likelihood=likely.clone())
 
 
 def _result(

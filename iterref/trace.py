@@ -77,6 +77,12 @@ class Trace:
             self.rounds.append([_round(decision.of(index)) for decision in info.decisions])
         self.steps.append(entry)
 
+    def followed(self, later: Trace, spent: Cost) -> Trace:
+        """This trace and behind it that of a run that went on when so much had been asked for a sample."""
+        more = {"nfe": spent.nfe, "reward_calls": spent.reward_calls, "depth": spent.depth}
+        steps = [{**step, **{name: step[name] + cost for name, cost in more.items()}} for step in later.steps]
+        return Trace(self.watch, [*self.steps, *steps], [*self.rounds, *later.rounds])
+
     def settle(self) -> None:
         """Brings everything to the host, as ordinary tensors."""
         self.steps = [{name: _ordinary(value) for name, value in step.items()} for step in self.steps]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from iterref.arguments import checked_budget, checked_sampler, checked_watch
-from iterref.budget import BudgetLike, Cost, budget_of, fitted
+from iterref.budget import BudgetLike, Cost, budget_of
 from iterref.editing.drift import Drift
 from iterref.editing.history import History, Node, Turn, node_seed
 from iterref.editing.marks import BRACKETS, Around, Frame, Marks
@@ -36,6 +36,7 @@ from iterref.rewards.base import RewardError
 from iterref.rewards.memory import Remembered
 from iterref.samplers.base import Sampler
 from iterref.sampling import sample
+from iterref.turns import fit_turns
 
 if TYPE_CHECKING:
     from typing import Self
@@ -163,7 +164,6 @@ class Editing:
             raise ValueError("regions of a length= (--tokens) are drafted anew: leave out the strength")
         problem, model = self.context.problem, self.context.model
         layouts = opened(model, problem, self.context.blank, self.tokens, marked, marks, sizes)
-        method = self._method(sampler, strength, budget, len(layouts))
         wide = problem.only(problem.rows.repeat(len(layouts)))
         ends = {*([] if self.context.blank is None else self.context.blank.tolist()), *getattr(model, "ends", ())}
         posed = replace(
@@ -171,6 +171,7 @@ class Editing:
             forbidden=sorted({*map(int, problem.forbidden), *ends}),
             reward=Remembered(Around(problem.reward, model.decode, layouts[0].frames)),
         )  # fmt: skip
+        method = self._method(sampler, strength, budget, posed, len(layouts))
         posed = within(posed, model, layouts, patterns)
         size = sizes and (sizes[0] if sizes[0] == sizes[1] else list(sizes))
         options = {"strength": strength, "length": size, "sampler": str(method)}
@@ -249,17 +250,19 @@ class Editing:
         return "\n".join(lines)
 
     def _method(
-        self, sampler: Sampler | str | None, strength: float | None, budget: BudgetLike | None, layouts: int = 1
-    ) -> Sampler:
-        """The method with the options that spend a budget, in equal shares where there are several layouts."""
+        self, sampler: Sampler | str | None, strength: float | None, budget: BudgetLike | None,
+        posed: Problem | None = None, layouts: int = 1,
+    ) -> Sampler:  # fmt: skip
+        """The method with the options that spend a budget on a problem, the session's own unless given, in equal shares
+        where there are several layouts."""
         sampler, budget = checked_sampler("sampler", sampler), checked_budget("budget", budget)
         method = method_of(sampler) if strength is None else strengthened(method_of(sampler), strength)
-        passes = self.context.problem.denoiser.passes
+        problem = self.context.problem
         if budget is None or layouts == 1:
-            return fitted(method, budget, Cost(), passes)
+            return fit_turns(method, budget, Cost(), posed or problem)
         try:
-            share = budget_of(budget).times(1 / layouts).less(judging(self.context.problem) * passes)
-            return fitted(method, share, Cost(), passes)
+            share = budget_of(budget).times(1 / layouts).less(judging(problem) * problem.denoiser.passes)
+            return fit_turns(method, share, Cost(), posed or problem)
         except ValueError as error:
             raise ValueError(f"each of {layouts} sizes of a region has its share of the budget: {error}") from None
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         llada2,
         masked_lm,
         mdlm,
+        nemotron,
         sdar,
         sedd,
         stable_diffcoder,

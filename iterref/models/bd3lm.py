@@ -43,12 +43,12 @@ class BlockDit:
     def __init__(self, network: Dit, block: int) -> None:
         self.network, self.block, self.vocab = network, block, network.options.vocab
 
-    def behind(self, past: Layers, ids: Tensor, size: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
+    def behind(self, past: Layers, ids: Tensor, real: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
         """As `Blockwise.behind`."""
         network, begin = self.network, past[0][0].shape[2] if past else 0
         c = network.condition(torch.zeros(1, device=ids.device))
         cosine, sine = network.turn(begin + ids.shape[1], ids.device)
-        sees = sight(begin, size, ids.shape[1], self.block)[:, None]
+        sees = sight(real, ids.shape[1], self.block)[:, None]
         x, held = network.table(ids).float(), [list(layer) for layer in past] or [[] for _ in network.blocks]
         for block, layer in zip(network.blocks, held, strict=True):
             x = block(x, c, (cosine[begin:], sine[begin:]), sees, layer)
@@ -74,8 +74,7 @@ class CanvasInBlocks(Masked):
         """As `Masked.logits`; masks fill the last block up."""
         more = -x_t.shape[1] % self.network.block
         ids = torch.nn.functional.pad(x_t, (0, more), value=self.reader.mask)
-        size = torch.full((len(ids),), ids.shape[1], device=ids.device)
-        return self.reader(ids, torch.nn.functional.pad(where, (0, more)), size)
+        return self.reader(ids, torch.nn.functional.pad(where, (0, more)))
 
 
 def load(

@@ -1,8 +1,11 @@
-"""DiffusionGemma: a canvas of random tokens denoised over a prompt that is read once (Google DeepMind, 2026).
+"""DiffusionGemma: canvases of random tokens denoised over a prompt that is read once (Google DeepMind, 2026).
 
     p(x_0^i = v | x_t, prompt)  =  softmax of the soft-capped logits at i          x_t: clean and random tokens, mixed
-    encoder (causal)            prompt -> keys and values of every layer, once a prompt, shared by all its candidates
-    decoder (bidirectional)     canvas over these keys and values, which it reads and never adds to
+
+An answer longer than a canvas is written canvas by canvas (`iterref.turns`): each is denoised behind the prompt and the
+canvases before it, which go to the encoder's cache (`iterref.models.canvases`). Where several are open at once, a later
+one is told the earlier ones as they stand, which in training were finished. The last canvas has what is left of the
+length: positions that it lacks are not there, where the published sampler writes all of them.
 
 Output. Google's fine-tuning replaces every token of a canvas with probability t, uniform, by one of the whole
 vocabulary, and takes the cross-entropy of x_0 at *all* positions: its optimum is the posterior, a token's own evidence
@@ -22,18 +25,17 @@ Compared with transformers 5.23.0 and diffusers 0.42.1: tests/models/test_diffus
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from iterref.denoiser import Denoiser, from_leave_one_out
 from iterref.fence import fenced
 from iterref.models import pretrained
+from iterref.models.canvases import Contexts, Network
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.device_map import entrance
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec, mismatch
 from iterref.models.text.prompted import PromptedModel, expect_positions
@@ -51,115 +53,28 @@ MEDIA = ("image_token_id", "boi_token_id", "eoi_token_id", "audio_token_id", "bo
 NAMED = ("<|image|>", "<|image>", "<image|>", "<|audio|>", "<|audio>", "<audio|>", "<|video|>")
 
 
-@dataclass(frozen=True, eq=False)
-class Prompts:
-    """Encoded prompts: the `cache` of U different ones; `which` (B,) of them each row has; `size` (U,), their tokens;
-    `seen` (U, T) bool is False at padding, which stands before a prompt, None without any."""
-
-    cache: Any
-    which: Tensor
-    size: Tensor
-    seen: Tensor | None
-
-    def of(self, rows: Tensor, length: int) -> dict[str, Any]:
-        """What the decoder is given beside canvases (R, L) that belong to (R,) rows: keys and values, mask, places."""
-        which = self.which[rows]
-        seen = None if self.seen is None else nn.functional.pad(self.seen[which], (0, length), value=True)
-        place = self.size[which][:, None] + torch.arange(length, device=which.device)
-        return {"past_key_values": self._cache(which), "decoder_attention_mask": seen, "decoder_position_ids": place}
-
-    def _cache(self, which: Tensor) -> Any:
-        """The cache of (R,) prompts; a view of what is there where there is one prompt, or each once in its order."""
-        if len(self.size) > 1 and torch.equal(which, torch.arange(len(self.size), device=which.device)):
-            return self.cache
-        chosen = copy(self.cache)
-        chosen.layers = [self._layer(layer, which) for layer in self.cache.layers]
-        return chosen
-
-    def _layer(self, layer: Any, which: Tensor) -> Any:
-        chosen, which = copy(layer), which.to(layer.keys.device)  # layers may be on different devices
-        if len(self.size) == 1:
-            chosen.keys, chosen.values = (part.expand(len(which), -1, -1, -1) for part in (layer.keys, layer.values))
-        else:
-            chosen.keys, chosen.values = layer.keys[which], layer.values[which]
-        return chosen
-
-
-class Network:
-    """The network of `transformers`: prompts to their cache, and canvases over a cache to logits of chosen positions,
-    whose states are picked on their way to the head."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self._chosen: Tensor | None = None
-        self.model.lm_head.register_forward_pre_hook(self._pick)
-
-    def __call__(self, x_t: Tensor, where: Tensor, given: dict[str, Any], self_condition: int = 0) -> Tensor:
-        """(R, L), (R, L) bool, what `Prompts.of` gives -> (M, V) float32 logits, in 1 + `self_condition` passes."""
-        logits = None
-        for _ in range(self_condition):
-            logits = self._pass(x_t, given, logits).to(self.model.dtype)
-        self._chosen = where
-        try:
-            return self._pass(x_t, given, logits)
-        finally:
-            self._chosen = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where canvases are given and logits come back."""
-        return entrance(self.model)
-
-    def encode(self, prompts: Sequence[Sequence[int]], device: torch.device) -> Prompts:
-        """B prompts, token ids, in one call. Padding stands before the shorter ones, so that a sliding window ends at
-        the canvas for all of them."""
-        different = list(dict.fromkeys(map(tuple, prompts)))
-        number = {prompt: at for at, prompt in enumerate(different)}
-        size = torch.tensor([len(prompt) for prompt in different])
-        width = max(1, int(size.max()))  # a prompt of no tokens is padding, which nobody sees
-        ids = torch.zeros(len(different), width, dtype=torch.long)
-        for row, prompt in enumerate(different):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-        place = torch.arange(width) - (width - size)[:, None]
-        seen = None if bool((place >= 0).all()) else (place >= 0).to(device)
-        cache = self.model.model.encoder(
-            input_ids=ids.to(device), attention_mask=seen, position_ids=place.clamp_min(0).to(device)
-        ).past_key_values
-        which = torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)
-        return Prompts(cache, which, size.to(device), seen)
-
-    def compile(self, *, dynamic: bool, mode: str | None) -> None:
-        """Has torch compile the decoder at first use; `dynamic` lets the number of rows vary."""
-        self.model.model.decoder.compile(dynamic=dynamic, mode=mode)
-
-    def _pass(self, x_t: Tensor, given: dict[str, Any], logits: Tensor | None) -> Tensor:
-        return self.model(decoder_input_ids=x_t, self_conditioning_logits=logits, **given).logits
-
-    def _pick(self, head: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The states (M, width) of the chosen positions, from all states (R, L, width)."""
-        return given if self._chosen is None else (given[0][self._chosen.to(given[0].device)],)
-
-
 @dataclass(eq=False)
 class CanvasDenoiser(Denoiser):
     """The denoiser of the answers to B prompts. `impossible` (K,) lists the tokens that noise alone may write,
-    `self_condition` counts the passes before the last, `left_out` marks a leave-one-out prediction (see above)."""
+    `self_condition` counts the passes before the last, `left_out` marks a leave-one-out prediction (see above),
+    `block_ends` are the tokens behind which an answer needs no further canvas."""
 
     network: Network
     noise: Noise
-    prompts: Prompts
+    contexts: Contexts
     impossible: Tensor
     self_condition: int = 0
     left_out: bool = False
+    block_ends: Sequence[int] = ()
 
     def __post_init__(self) -> None:
+        self.block_length = self.contexts.room
         self.time_independent = not self.left_out  # but at t = 0, where nothing is open and no method asks
         self.passes = 1 + self.self_condition
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t, prompt)."""
-        given = self.prompts.of(rows, x_t.shape[1])
-        logits = self.network(x_t, where, given, self.self_condition)
+        logits = self._logits(x_t, where, rows)
         logits[:, self.impossible] = -torch.inf
         if self.left_out:
             return from_leave_one_out(logits, x_t, t, where, self.noise)
@@ -170,33 +85,60 @@ class CanvasDenoiser(Denoiser):
         return torch.where(clean[:, None].expand(where.shape)[where][:, None], certain, log_p)
 
 
+    def _logits(self, x_t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """(M, V) of all open positions, those of one canvas after another."""
+        found, room = list[tuple[Tensor, Tensor]](), self.contexts.room
+        for begin in range(0, x_t.shape[1], room):
+            canvas, part = x_t[:, begin : begin + room], where[:, begin : begin + room]
+            some = part.any(1)
+            if not bool(some.any()):
+                continue
+            given = self.contexts.behind(x_t[some, :begin], rows[some], canvas.shape[1])
+            cells = torch.zeros_like(where)
+            cells[:, begin : begin + room] = part
+            found.append((cells[where], self.network(canvas[some], part[some], given, self.self_condition)))
+        if len(found) == 1:
+            return found[0][1]
+        logits = torch.empty(int(where.sum()), self.noise.vocab, device=x_t.device)
+        for cells, part in found:
+            logits[cells] = part
+        return logits
+
+
 @dataclass(frozen=True, eq=False)
 class Canvases:
     """Called with B prompts, token ids, it encodes them once and makes the denoiser of their answers of `length`
-    positions, where prompt and answer have at most `most`; the rest is `CanvasDenoiser`'s."""
+    positions in canvases of `room`, where prompt and answer have at most `most`; the rest is `CanvasDenoiser`'s and
+    `Contexts`'."""
 
     network: Network
     noise: Noise
     impossible: Tensor
     length: int
+    room: int
     most: int
     self_condition: int
     left_out: bool
+    cached: bool
+    ends: Sequence[int]
 
     def __call__(self, prompts: Sequence[Sequence[int]]) -> CanvasDenoiser:
         expect_positions(prompts, self.length, self.most)
         with fenced(self.network.device):
-            encoded = self.network.encode(prompts, self.network.device)
-        return CanvasDenoiser(self.network, self.noise, encoded, self.impossible, self.self_condition, self.left_out)
+            contexts = Contexts(self.network, prompts, self.room, self.cached)
+        return CanvasDenoiser(
+            self.network, self.noise, contexts, self.impossible, self.self_condition, self.left_out, self.ends
+        )
 
 
 def load(
     checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, chat: bool | None = None,
-    self_condition: int = 0, left_out: bool = False,
+    self_condition: int = 0, left_out: bool = False, cached: bool = True,
 ) -> PromptedModel:  # fmt: skip
-    """The text model of a DiffusionGemma; `length` positions of an answer, the canvas' unless given. `chat` False
-    leaves the chat template unused; `self_condition` and `left_out` are those of `CanvasDenoiser`. Raises `ValueError`
-    for a length or passes out of range, another tokenizer, and a `transformers` without the class."""
+    """The text model of a DiffusionGemma; `length` positions of an answer, a canvas unless given, several where it is
+    longer. `chat` False leaves the chat template unused; `self_condition` and `left_out` are those of `CanvasDenoiser`;
+    `cached` False reads prompts and finished canvases anew in every call. Raises `ValueError` for passes out of range,
+    another tokenizer, and a `transformers` without the class."""
     import transformers
 
     kind: Any = getattr(transformers, KIND, None)
@@ -206,8 +148,6 @@ def load(
     if self_condition < 0:
         raise ValueError(f"self_condition counts passes before the last, got {self_condition}: give 0, 1 or more")
     room = checkpoint.size("canvas_length")
-    if length is not None and not 1 <= length <= room:
-        raise ValueError(f"{checkpoint.name} denoises a canvas of {room} positions, got length={length}: at most that")
     vocab, most = checkpoint.size("text_config.vocab_size"), checkpoint.size("text_config.max_position_embeddings")
     if codec is not None and codec.reach > vocab:
         raise mismatch(checkpoint.name, vocab, codec)
@@ -218,10 +158,13 @@ def load(
         told = f"self_condition mixes the rows of the token table on {network.device}"
         raise ValueError(f"{told}, and device_map keeps it elsewhere: put both embed_tokens and lm_head there")
     impossible = unwritten(checkpoint, codec, vocab).to(network.device)
-    bind = Canvases(network, uniform(vocab), impossible, length or room, most, self_condition, left_out)
     start, ends, fill = (None, [], 0) if codec is None else (codec.start, codec.ends, codec.fill)
+    bind = Canvases(
+        network, uniform(vocab), impossible, room if length is None else length, room, most, self_condition, left_out,
+        cached, ends,
+    )  # fmt: skip
     head = [] if start is None else [start]
-    return PromptedModel(bind, codec, network, network.device, head=head, ends=ends, fill=fill, chat=chat, room=room)
+    return PromptedModel(bind, codec, network, network.device, head=head, ends=ends, fill=fill, chat=chat)
 
 
 def unwritten(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> Tensor:

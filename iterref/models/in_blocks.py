@@ -1,7 +1,8 @@
 """In blocks: networks whose positions see their own block and all before it, and the exact cache that this allows.
 
     log p(x_0^i | x_t, prompt) = log-softmax of the logits without the mask at masked positions
-    attention: position i sees j where  floor(j / b) <= floor(i / b)      blocks of b, counted from the prompt's start
+    attention: position i sees j where  floor(j / b) <= floor(i / b)      blocks of b, counted from the prompt's start,
+               or, for a network that reads what is finished as a causal one, from the answer's (`BehindCausal`)
 
 In training every block was noisy and all before it were clean. So the first block that holds a mask is predicted as it
 was learned, and a later one, while masks stand before it, is a guess of the network: let blocks open in turn
@@ -26,11 +27,14 @@ from torch import Tensor
 from iterref.models.base import Masked
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
+from iterref.models.kept import Kept, name_of
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel, expect_positions
 from iterref.models.text.roles import Roles
 from iterref.noise import Noise, Schedule, absorbing
 
+PADDING = -1  # in place of a token
+SHARED = "iterref_shared"  # by which `transformers` knows the attention below
 Layers = tuple[tuple[Tensor, Tensor], ...]  # keys and values (R, heads, T, size) of every layer
 
 
@@ -45,49 +49,102 @@ class Blockwise(Protocol):
         """How many tokens the network knows."""
         ...
 
-    def behind(self, past: Layers, ids: Tensor, size: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
-        """What stands behind P positions whose keys and values are `past` (none for an empty tuple): tokens (R, T), of
-        which `size` (R,) are no padding, and where logits are wanted (R, T) bool -> (M, V) float32 logits, and the keys
-        and values of all P + T positions. P and T are whole numbers of blocks."""
+    def behind(self, past: Layers, ids: Tensor, real: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
+        """What stands behind P positions whose keys and values are `past` (none for an empty tuple): tokens (R, T), and
+        where logits are wanted (R, T) bool -> (M, V) float32 logits, and, where none are, the keys and values of all
+        P + T positions, of which `real` (R, P + T) bool are no padding. P and T are whole numbers of blocks."""
         ...
 
 
-def sight(begin: int, size: Tensor, length: int, block: int) -> Tensor:
-    """What (R,) rows of `length` positions behind `begin` others may look at, (R, length, begin + length) bool, where
-    `size` (R,) of them are no padding."""
-    places = torch.arange(begin + length, device=size.device)
-    number = places // block
-    sees = (number <= number[begin:, None]) & (places < begin + size[:, None])[:, None]
+def sight(real: Tensor, length: int, block: int) -> Tensor:
+    """What the last `length` positions may look at, (R, length, T) bool, where `real` (R, T) bool are no padding."""
+    places = torch.arange(real.shape[1], device=real.device)
+    number, begin = places // block, real.shape[1] - length
+    sees = (number <= number[begin:, None]) & real[:, None]
     return sees | (places == places[begin:, None])  # padding sees itself, so that no row of the softmax is empty
 
 
 class InBlocks(Bidirectional):
     """A decoder of `transformers` under that mask (`Blockwise`)."""
 
+    anew = False  # whether blocks are counted anew from the answer's first position
+
     def __init__(self, model: Any, block: int, shift: int = 0) -> None:
+        from transformers import AttentionInterface
+
         super().__init__(model, causal=True, shift=shift)
         self.block = block
+        AttentionInterface.register(SHARED, shared_attention)
+        model.set_attn_implementation(SHARED)
 
-    def behind(self, past: Layers, ids: Tensor, size: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
+    def behind(self, past: Layers, ids: Tensor, real: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
         """As `Blockwise.behind`."""
+        place = (real.long().cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        return self._read(past, ids, sight(real, ids.shape[1], self.block), place, where)
+
+    def _read(
+        self, past: Layers, ids: Tensor, sees: Tensor, place: Tensor, where: Tensor
+    ) -> tuple[Tensor, Layers]:
+        """As `behind`, of tokens (R, T) at places (R, T) that look at what `sees` (R, T, P + T) says."""
         from transformers import DynamicCache
 
-        begin = past[0][0].shape[2] if past else 0
         cache: Any = DynamicCache()
         for layer, (keys, values) in enumerate(past):
             cache.update(keys, values, layer)
-        sees = sight(begin, size, ids.shape[1], self.block)
-        places = torch.arange(begin, begin + ids.shape[1], device=ids.device)
-        row, place = where.nonzero(as_tuple=True)
-        self._chosen = row, (place - self.shift).clamp_min(0)
+        row, column = where.nonzero(as_tuple=True)
+        self._chosen = row, (column - self.shift).clamp_min(0)
+        shown = sees.new_ones(1, 1, 1, 1) if bool(sees.all()) else sees[:, None]
         try:
             logits = self.model(
-                input_ids=ids, attention_mask=sees[:, None], position_ids=places[None], past_key_values=cache,
-                use_cache=True,
-            ).logits  # fmt: skip
+                input_ids=ids, attention_mask=shown, position_ids=place, past_key_values=cache, use_cache=True
+            ).logits
         finally:
             self._chosen = None
         return logits[0].float(), tuple((layer.keys, layer.values) for layer in cache.layers)
+
+
+class BehindCausal(InBlocks):
+    """A decoder that denoises a block behind others which it reads as the causal model that it also is: a block sees
+    all of itself, and of each block before it what a causal model keeps, whatever is masked there."""
+
+    anew = True
+
+    def behind(self, past: Layers, ids: Tensor, real: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
+        """As `Blockwise.behind`. Blocks in which logits are wanted are read twice where others follow: as context, and
+        as what is denoised."""
+        length, begin = ids.shape[1], real.shape[1] - ids.shape[1]
+        opened = where.any(0).nonzero()[:, 0].tolist() or [length]
+        first, last = (opened[at] // self.block * self.block for at in (0, -1))
+        kept = torch.arange(begin + last, device=ids.device)  # what is context
+        new = torch.arange(first, length, device=ids.device)  # what is denoised
+        block, behind = new // self.block, (kept - begin) // self.block
+        sees = torch.cat([
+            torch.cat([kept <= kept[begin:, None], torch.zeros(last, len(new), device=ids.device).bool()], 1),
+            torch.cat([behind < block[:, None], block == block[:, None]], 1),
+        ])  # fmt: skip
+        shown = torch.cat([real[:, : begin + last], real[:, begin + first :]], 1)
+        own = torch.cat([kept[begin:], begin + last + torch.arange(len(new), device=ids.device)])
+        sees = (sees & shown[:, None]) | (torch.arange(shown.shape[1], device=ids.device) == own[:, None])
+        place = (real.long().cumsum(1) - 1).clamp_min(0)[:, begin:]
+        wanted = torch.cat([torch.zeros_like(where[:, :last]), where[:, first:]], 1)
+        twice, places = (torch.cat([part[:, :last], part[:, first:]], 1) for part in (ids, place))
+        return self._read(past, twice, sees, places, wanted)
+
+
+def shared_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **options: Any
+) -> tuple[Tensor, Any]:
+    """Attention of queries (R, H, T, size) to keys and values (R, K, S, size), each of which H / K heads share. Where
+    all is in sight (`attention_mask` has one entry), the queries of these heads stand one below the other: keys of all
+    that was read are not copied for each of them at every block."""
+    if attention_mask.numel() > 1:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    rows, _, _, size = query.shape
+    below = query.reshape(rows, key.shape[1], -1, size)
+    found = torch.nn.functional.scaled_dot_product_attention(below, key, value, scale=scaling)
+    return found.view(query.shape).transpose(1, 2).contiguous(), None
 
 
 class Reader:
@@ -96,11 +153,11 @@ class Reader:
 
     def __init__(self, network: Blockwise, mask: int, cached: bool, prompts: Iterable[Tensor] = ()) -> None:
         self.network, self.mask, self.cached = network, mask, cached
-        self.prompts, self.kept = set(map(name_of, prompts)), dict[bytes, Layers]()
+        self.kept = Kept[bytes, Layers](set(map(name_of, prompts)))
 
-    def __call__(self, ids: Tensor, opened: Tensor, size: Tensor) -> Tensor:
-        """Inputs (R, T) of whole blocks, where logits are wanted (R, T) bool, and how many positions of each are no
-        padding (R,) -> (M, V) float32."""
+    def __call__(self, ids: Tensor, opened: Tensor) -> Tensor:
+        """Inputs (R, T) of whole blocks, `PADDING` where there is none, and where logits are wanted (R, T) bool ->
+        (M, V) float32."""
         block = self.network.block
         closed = (ids != self.mask) & ~opened
         done = closed.unflatten(1, (-1, block)).all(2).cumprod(1).sum(1)  # whole blocks, (R,)
@@ -109,19 +166,22 @@ class Reader:
         row, _ = opened.nonzero(as_tuple=True)
         asked = opened.any(1)
         logits = torch.zeros(len(row), self.network.vocab, device=ids.device)
-        used = {name: self.kept[name] for name in self.prompts if name in self.kept}
+        used = set[bytes]()
         for blocks in done[asked].unique().tolist():
             some = (done == blocks) & asked
             begin = blocks * block
             last = int(opened[some].any(0).nonzero().max()) // block  # nothing open sees a later block
             end = (last + 1) * block
             past = self._past(ids[some, :begin], used)
-            real = (size[some] - begin).clamp_max(end - begin)
-            logits[some[row]] = self.network.behind(past, ids[some, begin:end], real, opened[some, begin:end])[0]
-        self.kept = used  # and no more than that: a chain that goes back beyond it reads on from its prompt
+            logits[some[row]] = self._behind(past, ids[some, :end], opened[some, begin:end])[0]
+        self.kept.settle(used, ids.is_cuda)
         return logits
 
-    def _past(self, ids: Tensor, used: dict[bytes, Layers]) -> Layers:
+    def _behind(self, past: Layers, ids: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
+        """`Blockwise.behind` for the last of tokens (R, T), as many as `where` is of."""
+        return self.network.behind(past, ids[:, -where.shape[1] :].clamp_min(0), ids != PADDING, where)
+
+    def _past(self, ids: Tensor, used: set[bytes]) -> Layers:
         """Keys and values of finished tokens (R, P), each different beginning read once; `used` takes note of them."""
         if not ids.shape[1]:
             return ()
@@ -129,18 +189,18 @@ class Reader:
         names = [name_of(one) for one in different]
         missing: dict[int, list[int]] = {}
         for at, name in enumerate(names):
-            if name not in self.kept and name not in used:
+            if name not in self.kept:
                 missing.setdefault(self._known(different[at]), []).append(at)
         for begin, places in missing.items():
             some = different[places]
-            before = self._joined([self._held(one[:begin], used) for one in some]) if begin else ()
-            size = torch.full((len(some),), ids.shape[1] - begin, device=ids.device)
-            nothing = torch.zeros_like(some[:, begin:], dtype=torch.bool)
-            _, layers = self.network.behind(before, some[:, begin:], size, nothing)
+            before = self._joined([self.kept[name_of(one[:begin])] for one in some]) if begin else ()
+            _, layers = self._behind(before, some, torch.zeros_like(some[:, begin:], dtype=torch.bool))
             for row, at in enumerate(places):
-                used[names[at]] = tuple((keys[row : row + 1], values[row : row + 1]) for keys, values in layers)
-        used |= {name: self.kept[name] for name in names if name not in used}
-        held = self._joined([used[name] for name in names])
+                # of its own, since it may stay longer than the others
+                made = tuple((keys[row : row + 1].clone(), values[row : row + 1].clone()) for keys, values in layers)
+                self.kept.add(names[at], made, sum(keys.nbytes + values.nbytes for keys, values in made))
+        used.update(names)
+        held = self._joined([self.kept[name] for name in names])
         if len(names) == 1:
             whole = (len(ids), -1, -1, -1)
             return tuple((keys.expand(whole), values.expand(whole)) for keys, values in held)
@@ -151,10 +211,6 @@ class Reader:
         block = self.network.block
         ends = range(len(ids) - block, 0, -block)
         return next((end for end in ends if name_of(ids[:end]) in self.kept), 0)
-
-    def _held(self, ids: Tensor, used: dict[bytes, Layers]) -> Layers:
-        name = name_of(ids)
-        return used[name] if name in used else self.kept[name]
 
     @staticmethod
     def _joined(parts: Sequence[Layers]) -> Layers:
@@ -170,8 +226,8 @@ class Reader:
 class BlockDenoiser(Masked):
     """The masked denoiser of B prompts' answers, of a network that reads in blocks.
 
-    `given` (B, T) long is the whole input with room for the answer, which begins at `begins` (B,); `size` (B,) is how
-    much of it is no padding, masks up to the end of the last block included. `cached` keeps what is finished.
+    `given` (B, T) long is the whole input with room for the answer, which begins at `begins` (B,), masks up to the end
+    of the last block included, and `PADDING` elsewhere. `cached` keeps what is finished.
     """
 
     network: Blockwise
@@ -179,7 +235,6 @@ class BlockDenoiser(Masked):
     impossible: Tensor
     given: Tensor
     begins: Tensor
-    size: Tensor
     cached: bool = True
 
     time_independent = True
@@ -197,17 +252,16 @@ class BlockDenoiser(Masked):
         place = self.begins[rows][:, None] + torch.arange(x_t.shape[1], device=x_t.device)
         ids = self.given[rows].scatter(1, place, x_t)
         opened = torch.zeros_like(ids, dtype=torch.bool).scatter(1, place, where)
-        return self.reader(ids, opened, self.size[rows])
+        return self.reader(ids, opened)
 
 
 @dataclass(frozen=True)
 class Blocks:
     """Prompts to their denoiser: answers of `length` positions, up to the end of a block; at most `most` in all."""
 
-    network: Blockwise
+    network: InBlocks
     noise: Noise
     length: int
-    fill: int
     never: Tensor
     most: int
     cached: bool
@@ -216,18 +270,13 @@ class Blocks:
         """The denoiser of the answers to B prompts, token ids."""
         expect_positions(prompts, self.length, self.most)
         block, device = self.network.block, self.never.device
-        sizes = [-(-(len(ids) + self.length) // block) * block for ids in prompts]
-        given = torch.full((len(prompts), max(sizes)), self.fill)
-        for row, (ids, size) in enumerate(zip(prompts, sizes, strict=True)):
+        befores = [[*[PADDING] * (-len(ids) % block if self.network.anew else 0), *ids] for ids in prompts]
+        sizes = [-(-(len(ids) + self.length) // block) * block for ids in befores]
+        given = torch.full((len(prompts), max(sizes)), PADDING)
+        for row, (ids, size) in enumerate(zip(befores, sizes, strict=True)):
             given[row, :size] = torch.tensor([*ids, *[self.noise.mask] * (size - len(ids))])
-        begins = torch.tensor([len(ids) for ids in prompts], device=device)
-        whole = torch.tensor(sizes, device=device)
-        return BlockDenoiser(self.network, self.noise, self.never, given.to(device), begins, whole, self.cached)
-
-
-def name_of(ids: Tensor) -> bytes:
-    """By what the keys and values of tokens (P,) are kept."""
-    return bytes(ids.cpu().numpy().tobytes())
+        begins = torch.tensor([len(ids) for ids in befores], device=device)
+        return BlockDenoiser(self.network, self.noise, self.never, given.to(device), begins, self.cached)
 
 
 def block_size(checkpoint: Checkpoint, usual: int | None = None, name: str = "block_size") -> int:
@@ -245,5 +294,5 @@ def in_turn(
     """The text model of a network that answers in blocks, under absorbing noise, a_t = 1 - t."""
     noise = absorbing(network.vocab, role.mask, Schedule("linear"))
     never = role.impossible[role.impossible != role.mask].to(network.device)
-    bind = Blocks(network, noise, length, role.fill, never, most, cached)
+    bind = Blocks(network, noise, length, never, most, cached)
     return PromptedModel(bind, codec, network, network.device, ends=role.ends, fill=role.fill, chat=chat)

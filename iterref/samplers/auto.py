@@ -120,8 +120,9 @@ class Auto(Sampler):
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One step of the arm whose turn it is, or, after the race, of every arm that has rows."""
         assert isinstance(state, Racing)
-        blocks = run.denoiser.block_length, surest_block(run)
-        racing, turn = _racing(self, run.noise.mask is not None, *blocks), state.step
+        masked = run.noise.mask is not None  # where it shows what is written, decoding goes block by block
+        blocks = (run.denoiser.block_length, surest_block(run)) if masked else (0, 0)
+        racing, turn = _racing(self, masked, *blocks), state.step
         for place, arm in enumerate(racing):
             if turn < arm.first.iterations:
                 return self._raced(run, state, place, arm, turn, rng.fork(arm.first.name))

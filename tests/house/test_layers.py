@@ -38,7 +38,7 @@ ORDER = [
     {"draws"},
     {"result"},
     {"run"},
-    {"likelihood"},
+    {"likelihood", "turns"},
     {"samplers.base"},
     {"moves", "chains"},
     {"samplers"},

@@ -27,7 +27,8 @@ from iterref.decoding import Decoder
 from iterref.exact.markov import world
 from iterref.generation import generate
 from iterref.models import diffusion_gemma
-from iterref.models.diffusion_gemma import KIND, CanvasDenoiser, Network
+from iterref.models.canvases import Contexts, Network
+from iterref.models.diffusion_gemma import KIND, CanvasDenoiser
 from iterref.models.text.prompted import PromptedModel
 from iterref.noise import uniform
 from iterref.random import Rng
@@ -100,19 +101,20 @@ def test_prompts_are_encoded_once_and_never_changed(tmp_path):
     network.model.model.encoder.register_forward_hook(lambda *given: calls.append("encoder"))
     network.model.model.decoder.register_forward_hook(lambda *given: calls.append("decoder"))
     denoiser, canvas, free = model.prepare(["the cat", "dog sat on the mat", "the cat"])
-    assert calls == ["encoder"] and denoiser.prompts.which.tolist() == [0, 1, 0]  # equal prompts share their memory
-    before = [part.clone() for layer in denoiser.prompts.cache.layers for part in (layer.keys, layer.values)]
+    prompts = denoiser.contexts.prompts
+    assert calls == ["encoder"] and prompts.which.tolist() == [0, 1, 0]  # equal prompts share their memory
+    before = [part.clone() for layer in prompts.cache.layers for part in (layer.keys, layer.values)]
     x, rows = denoiser.noise.prior(LENGTH, Rng.seeded(0, 6)), torch.tensor([0, 2, 1, 0, 0, 1])
     first = denoiser(x, half(6), torch.ones_like(x, dtype=torch.bool), rows)
     assert torch.equal(first, denoiser(x, half(6), torch.ones_like(x, dtype=torch.bool), rows))
-    after = [part for layer in denoiser.prompts.cache.layers for part in (layer.keys, layer.values)]
+    after = [part for layer in prompts.cache.layers for part in (layer.keys, layer.values)]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert calls == ["encoder", "decoder", "decoder"]
 
 
 def test_candidates_of_one_prompt_share_its_memory(tmp_path):
     model = load(tmp_path, made())
-    one, many = model.bind([[2, 7]] * 3).prompts, model.bind(PROMPTS).prompts
+    one, many = model.bind([[2, 7]] * 3).contexts.prompts, model.bind(PROMPTS).contexts.prompts
     shown = one.of(torch.tensor([0, 2, 1, 1, 0]), LENGTH)["past_key_values"]
     for layer, kept in zip(shown.layers, one.cache.layers, strict=True):
         assert layer.keys.shape[0] == layer.values.shape[0] == 5
@@ -216,10 +218,10 @@ def trained(loss_at: str, length: int = 16, vocab: int = 8, steps: int = 80, row
 def test_what_the_output_is_follows_from_where_the_loss_was(loss_at):
     model, texts = trained(loss_at)
     network, vocab = Network(model), model.config.text_config.vocab_size
-    prompts = network.encode([[1]], torch.device("cpu"))
+    contexts = Contexts(network, [[1]], model.config.canvas_length)
     failed = {}
     for left_out in (False, True):
-        findings = check(CanvasDenoiser(network, uniform(vocab), prompts, NONE, left_out=left_out), texts, real=True)
+        findings = check(CanvasDenoiser(network, uniform(vocab), contexts, NONE, left_out=left_out), texts, real=True)
         failed[left_out] = {one.name for one in findings if one.passed is False}
     right = loss_at == "replaced"
     assert failed[right] == set()
@@ -338,8 +340,6 @@ def test_the_decoder_is_compiled_on_demand(tmp_path, monkeypatch):
 
 def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
     folder = folder_with_text(tmp_path)
-    with pytest.raises(ValueError, match="denoises a canvas of 6 positions, got length=7"):
-        loading.load(folder, length=7)
     for length in (0, -1):
         with pytest.raises(ValueError, match=f"at least one position, got length={length}"):
             loading.load(folder, length=length)
@@ -384,3 +384,19 @@ def test_a_user_closes_no_turn(tmp_path, text):
         model.prepare(["cat", text])
     with pytest.raises(ValueError, match="text 0 spells the special token"):
         model.encode([text])
+
+
+def test_the_default_decides_by_the_reward_alone_where_the_model_judges_no_text(tmp_path):
+    model = load(tmp_path, made(), text=True)
+
+    def longer(completions: list[str]) -> list[float]:
+        return [float(len(text)) for text in completions]
+
+    found = iterref.generate(model, ["the cat", "the mat"], reward=longer, budget=300)
+    plain = iterref.generate(model, ["the cat", "the mat"], reward=longer, sampler="ancestral")
+    assert bool((found.rewards > plain.rewards).all()) and found.asked.nfe <= 300
+    assert iterref.refine(
+        model, found.tokens, prompts=["the cat", "the mat"], reward=longer, budget=100
+    ).rewards.sum() >= (found.rewards.sum())
+    with pytest.raises(ValueError, match="leave-one-out"):  # which nobody can give is not made up
+        iterref.generate(model, ["the cat"], reward=longer, budget=20, log_likelihood=True)

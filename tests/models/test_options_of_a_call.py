@@ -42,7 +42,7 @@ def test_a_length_that_cannot_be_is_refused(tmp_path: Path) -> None:
     masked.checkpoint(tmp_path / "bert")
     bounded = load(tmp_path / "bert", length=3)
     cases: list[tuple[Any, Any, str]] = [
-        (drawn, 7, "at most 6: got max_new_tokens=7"),  # its canvas
+        (drawn, 41, "its answer 41, and the model reads 40"),
         (drawn, 0, "at least one token"),
         (bounded, 40, "takes 1 positions and its answer 40, and the model reads 24"),
         ("tiny-books", 9, "has a canvas of 48 positions"),

@@ -28,7 +28,7 @@ from iterref.run import Run
 from tests.support.byte_pairs import ADDED, write_pairs
 from tests.support.decoders import half_open, law, laws
 from tests.support.dream import END, KNOWN, MASK, PIECES
-from tests.support.in_blocks import opened
+from tests.support.in_blocks import opened, spoil
 
 BLOCK, T = 4, 10
 SIZES = {"vocab_size": KNOWN + 5, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2,
@@ -141,9 +141,14 @@ def test_the_cache_is_exact_and_reads_what_is_finished_once(made: tuple[Path, An
         assert torch.equal(finite, ours.isfinite()) and ours[finite].sub(theirs[finite]).abs().max() < 1e-5
         costs.append(counting.count())
         x_t[:, place] = torch.randint(0, PIECES, (3,), generator=generator)
-    held = max(len(name) // 8 for name in with_cache.reader.kept)
-    # two prompts that begin in whole blocks, three answers
-    assert held >= length and len(with_cache.reader.kept) <= 2 + 3
+    kept = with_cache.reader.kept
+    assert max(len(name) // 8 for name in kept.names()) >= length
+    assert kept.total == sum(keys.nbytes + values.nbytes for name in kept.names() for keys, values in kept[name])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iterref.models.kept.KEPT", (0, 0))
+        with_cache(x_t, time, where, rows)
+    # two prompts that begin in whole blocks, which stay, and three answers
+    assert len(kept) <= 2 + 3
     assert max(costs[1:]) <= 3 * 2 * BLOCK < alone  # the open block of each row, and the one that it finished last
     again = with_cache(x_t.masked_fill(where, MASK), time, where, rows)  # and back to a state of before
     assert torch.equal(again.isfinite(), ours.isfinite()) and again[finite].sub(ours[finite]).abs().max() < 1e-5
@@ -159,8 +164,7 @@ def test_a_cache_that_is_not_what_stands_there_would_show(made: tuple[Path, Any]
     time, rows = torch.full((1,), 0.5).double(), torch.arange(1)
     right = denoiser(x_t, time, where, rows).exp()
     assert right.sub(found[where]).abs().max() < 1e-6 and len(denoiser.reader.kept) == 1
-    [name] = denoiser.reader.kept
-    denoiser.reader.kept[name] = tuple((keys, -values) for keys, values in denoiser.reader.kept[name])
+    spoil(denoiser)
     assert denoiser(x_t, time, where, rows).exp().sub(right).abs().max() > 1e-3
 
 
@@ -229,7 +233,7 @@ def test_the_check_finds_nothing_wrong_with_the_form(made: tuple[Path, Any]) -> 
         ({"block_size": None}, "has no whole number 'block_size'"),
         ({"block_size": 0}, "has block_size=0: a block has at least one position"),
         ({"mask_token_id": KNOWN + 400}, "they do not fit"),
-        ({"model_type": "sdar_moe", "architectures": ["SDARMoeForCausalLM"]}, "is of the architecture sdar_moe"),
+        ({"model_type": "sdar_moe", "architectures": ["SDARMoeForCausalLM"]}, "lack 'model.layers.0.mlp.experts"),
         ({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}, "is of the architecture qwen3"),
         ({"model_type": "Fast_dLLM_Qwen", "architectures": ["Fast_dLLM_QwenForCausalLM"]}, "no whole number 'bd_size'"),
         ({"num_hidden_layers": 3}, "lack 'model.layers.2"),

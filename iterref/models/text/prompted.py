@@ -107,27 +107,26 @@ def written(x_t: Tensor, filler: int, tail: Tensor) -> tuple[Tensor, Tensor]:
 class PromptedModel(TokenizedModel):
     """Prompts in, a denoiser of answers with empty canvases out, and answers to tokens and back.
 
-    `bind` is a data class with a `noise` and the answers' `length`, at most `room` if that is bounded; called with B
-    prompts as token ids, it makes their denoiser. `head` stands before every prompt that is no chat, `ends` are the
-    tokens that end an answer, `fill` what stands behind the end. A codec with a chat template puts each prompt into it
-    as a user's message, unless `chat` is False; "" is no prompt at all.
+    `bind` is a data class with a `noise` and the answers' `length`; called with B prompts as token ids, it makes their
+    denoiser. `head` stands before every prompt that is no chat, `ends` are the tokens that end an answer, `fill` what
+    stands behind the end. A codec with a chat template puts each prompt into it as a user's message, unless `chat` is
+    False; "" is no prompt at all.
     """
 
     def __init__(
         self, bind: Any, codec: Codec | None, network: Any, device: torch.device, *, head: Sequence[int] = (),
-        ends: Sequence[int] = (), fill: int = 0, chat: bool | None = None, room: int | None = None,
+        ends: Sequence[int] = (), fill: int = 0, chat: bool | None = None,
     ) -> None:  # fmt: skip
         if chat and (codec is None or codec.template is None):
             raise ValueError("this model has no chat template: leave chat=True out, its prompts are plain texts")
         super().__init__(bind.noise, bind.length, codec, device, network)
-        self.bind, self.head, self.ends, self.fill, self.room = bind, list(head), list(ends), fill, room
+        self.bind, self.head, self.ends, self.fill = bind, list(head), list(ends), fill
         self.chat = codec is not None and codec.template is not None if chat is None else chat
 
     def with_length(self, max_new_tokens: int) -> PromptedModel:
         """The same network with answers of at most so many tokens."""
-        if not 1 <= max_new_tokens <= (self.room or max_new_tokens):
-            most = f", at most {self.room}" if self.room else ""
-            raise ValueError(f"an answer has at least one token{most}: got max_new_tokens={max_new_tokens}")
+        if max_new_tokens < 1:
+            raise ValueError(f"an answer has at least one token: got max_new_tokens={max_new_tokens}")
         other = copy(self)
         other.length, other.bind = max_new_tokens, replace(self.bind, length=max_new_tokens)
         return other

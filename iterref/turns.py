@@ -1,0 +1,65 @@
+"""Turns: texts in blocks under noise that does not show which block is written.
+
+    p(x)  =  prod_k p(block k | blocks before k)     turn k: block k alone is free, those before it are as they came out
+
+A mask shows what is still to be written, and decoders open blocks by it. Under other noise a denoiser that was trained
+on one block behind finished ones is asked for one block at a time, and a text that has ended for no further one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from iterref.budget import BudgetLike, Cost, Fits, fitted
+from iterref.problem import Problem
+from iterref.random import Rng
+from iterref.run import Run
+
+Method = TypeVar("Method", bound=Fits)
+
+
+def turns(problem: Problem) -> list[Tensor]:
+    """The free positions (B, L) bool of each turn: all of them where the noise has a mask, or the text is one block.
+
+    Raises `ValueError` for a constraint on texts of several turns: it would have to be met within the first.
+    """
+    free, block = problem.may_change, problem.denoiser.block_length
+    if problem.noise.mask is not None or not 0 < block < free.shape[1]:
+        return [free]
+    number = Run(problem).blocks(block)
+    parts = [free & (number == k) for k in range(int(number.max()) + 1)]
+    parts = [part for part in parts if bool(part.any())] or [free]
+    if problem.constraint is not None and len(parts) > 1:
+        told = f"a constraint is met within one block of {block} positions, and these texts are written in {len(parts)}"
+        raise ValueError(f"{told}: ask for fewer positions (max_new_tokens=, or length= of load)")
+    return parts
+
+
+def going_on(problem: Problem, part: Tensor, tokens: Tensor) -> Tensor:
+    """Those of a turn's positions (R, L) whose texts (R, L) have no end in a block before; the R sequences are copies
+    of the problem's B rows, copy-major."""
+    ends = torch.tensor(list(problem.denoiser.block_ends), dtype=torch.long, device=tokens.device)
+    part = part.repeat(len(tokens) // len(part), 1)
+    begin = part.long().argmax(1, keepdim=True)
+    before = torch.arange(tokens.shape[1], device=tokens.device) < begin
+    return part & ~(torch.isin(tokens, ends) & before).any(1, keepdim=True)
+
+
+def fit_turns(method: Method, budget: BudgetLike | None, pool: Cost, problem: Problem) -> Method:
+    """`fitted` for a problem: every turn has an equal share of what the pool leaves."""
+    return fitted(method, budget, pool, problem.denoiser.passes, len(turns(problem)))
+
+
+def turn_seed(seed: int, turn: int) -> int:
+    """The seed of a turn, a function of the run's; the first has the run's own."""
+    low, high = Rng.seeded(seed, 1).fork("turn", turn).key
+    return low | high << 32 if turn else seed
+
+
+def opened(problem: Problem, part: Tensor, tokens: Tensor) -> Problem:
+    """The problem of one turn, of texts (B, L) as the turns before left them."""
+    return replace(problem, canvas=tokens, free=going_on(problem, part, tokens))
