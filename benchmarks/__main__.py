@@ -10,7 +10,8 @@ from importlib import import_module
 from pathlib import Path
 
 import click
-from rapidfuzz.process import extractOne
+
+from iterref.cli import Commands
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -21,18 +22,19 @@ def about(name: str) -> str:
     return (ast.get_docstring(tree) or "").partition("\n")[0]
 
 
-class Tasks(click.Group):
+class Tasks(Commands):
     """The tasks as commands; only the one that is run is imported."""
+
+    kind = "task"
 
     def list_commands(self, context: click.Context) -> list[str]:
         """The files' names."""
         return sorted(file.stem for file in TASKS.glob("*.py") if file.stem != "__init__")
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The task's own command, or the frame's. Raises `UsageError` with the nearest name for an unknown one."""
+        """The task's own command, or the frame's; None for one that there is not."""
         if name not in self.list_commands(context):
-            nearest = extractOne(name, self.list_commands(context))[0]
-            raise click.UsageError(f"there is no task {name!r}: did you mean {nearest!r}?", context)
+            return None
         if "command" in own_names(name):
             command: click.Command = import_module(f"benchmarks.tasks.{name}").command
             return command

@@ -28,10 +28,10 @@ def main() -> None:
     found = compare("tiny-news", articles, METHODS, reward=eight_words, budgets=BUDGET)
     print("\n".join(line.rpartition("  ")[0].rstrip() or line for line in str(found).split("\n\n")[0].splitlines()))
     print()
-    better = ", ".join(entry.method for entry in found.better())
+    better = ", ".join(entry.name for entry in found.better())
     print(f"significantly more reward than plain decoding: {better}\n\n{articles[SHOWN]}")
     for entry in found.entries:
-        print(f"  {entry.method:10} {entry.rewards[0, SHOWN]:4.0f}  {entry.texts[0][SHOWN]}")
+        print(f"  {entry.name:10} {entry.rewards[0, SHOWN]:4.0f}  {entry.texts[0][SHOWN]}")
     with TemporaryDirectory() as folder:
         table = found.to_csv(Path(folder) / "lengths.csv")
         print(f"\n{table.name}: {len(table.read_text(encoding='utf-8').splitlines())} lines")

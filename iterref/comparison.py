@@ -1,4 +1,4 @@
-"""Compare: several methods on one's own model, prompts and reward, at equal cost, prompt by prompt.
+"""Compare: several samplers on one's own model, prompts and reward, at equal cost, prompt by prompt.
 
     compare("tiny-books", ["the river"] * 32, {"best of N": "best_of_n", "iterref": "iterref"}, reward=mine, budgets=64)
 
@@ -37,17 +37,17 @@ from iterref.samplers.strings import sampler_from_string
 from iterref.turns import fit_turns
 
 COLUMNS = (
-    "method", "budget", "sampler", "nfe", "reward_calls", "reward", "reward_low", "reward_high", "difference",
+    "name", "budget", "sampler", "nfe", "reward_calls", "reward", "reward_low", "reward_high", "difference",
     "difference_low", "difference_high", "significant", "seconds", "forbidden",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One method at one budget: its name, the `sampler` with its fitted options, NFE and reward calls a sample, seconds
+    """One sampler at one budget: its `name` in the comparison, the `sampler` with its fitted options, NFE and reward calls a sample, seconds
     in all, and of S seeds and B prompts the `rewards` (S, B) and `texts`; `difference` to the baseline, None for it."""
 
-    method: str
+    name: str
     budget: str
     sampler: str
     nfe: float
@@ -71,7 +71,7 @@ class Entry:
         """The entry as a line of a table, under `COLUMNS`."""
         by, mean = self.difference, self.reward
         told = (
-            self.method, self.budget, self.sampler, self.nfe, self.reward_calls, *(mean.value, mean.low, mean.high),
+            self.name, self.budget, self.sampler, self.nfe, self.reward_calls, *(mean.value, mean.low, mean.high),
             *((by.value, by.low, by.high, by.significant) if by else (None,) * 4), self.seconds, self.forbidden,
         )  # fmt: skip
         finite = (None if isinstance(value, float) and not isfinite(value) else value for value in told)
@@ -92,12 +92,12 @@ class Comparison:
         return [one for one in self.entries if one.difference and one.difference.significant and one.difference[0] > 0]
 
     def __str__(self) -> str:
-        head = ["method", "budget", "NFE", "reward calls", "reward", f"over {self.baseline}", "seconds"]
+        head = ["sampler", "budget", "NFE", "reward calls", "reward", f"over {self.baseline}", "seconds"]
         cells = [head]
         for one in self.entries:
             by = "(baseline)" if one.difference is None else _shown(one.difference, sign="+")
             figures = (f"{one.nfe:g}", f"{one.reward_calls:g}", _shown(one.reward), by, f"{one.seconds:.1f}")
-            cells.append([one.method, one.budget, *figures])
+            cells.append([one.name, one.budget, *figures])
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
         below = f"{self.prompts} prompts, {seeds}; 95 % intervals in brackets"
         return "\n".join([*_aligned(cells, left=2), "", below, *self._verdicts()])
@@ -108,13 +108,13 @@ class Comparison:
         for one in self.entries:
             if one.difference is None:
                 continue
-            by, where = one.difference, f"{one.method} at {one.budget}"
+            by, where = one.difference, f"{one.name} at {one.budget}"
             if by.significant:
                 way = "better" if by.value > 0 else "worse"
                 lines.append(f"{where}: {way} than {self.baseline} (significant, 95 % CI excludes 0)")
             else:
                 lines.append(f"{where}: no significant difference to {self.baseline}")
-        bad = [f"{one.forbidden} of {one.method} at {one.budget}" for one in self.entries if one.forbidden]
+        bad = [f"{one.forbidden} of {one.name} at {one.budget}" for one in self.entries if one.forbidden]
         return lines + [f"forbidden texts (reward -inf), left out of means: {', '.join(bad)}"] * bool(bad)
 
     def as_json(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Comparison:
         series: dict[str, list[Point]] = {}
         for one in self.entries:
             half = one.reward.half if isfinite(one.reward.half) else 0.0
-            series.setdefault(one.method, []).append(Point(one.nfe, one.reward.value, half))
+            series.setdefault(one.name, []).append(Point(one.nfe, one.reward.value, half))
         title = f"{self.prompts} prompts, {len(self.seeds)} seeds: mean reward and 95 % interval"
         return reward_against_budget(series, path, title, rows="NFE a sample")
 
@@ -159,7 +159,7 @@ class Comparison:
 def compare(
     model: TextModel | str | Path | None,
     prompts: Sequence[str],
-    methods: Sequence[Sampler | str] | Mapping[str, Sampler | str],
+    samplers: Sequence[Sampler | str] | Mapping[str, Sampler | str],
     *,
     reward: Callable[..., Any] | str = "consensus",
     budgets: BudgetLike | Sequence[BudgetLike],
@@ -177,9 +177,9 @@ def compare(
 ) -> Comparison:
     """Runs every method at every budget on the same prompts, seeds and identities, and compares their rewards.
 
-    `methods` are samplers or their names with options, under names of your own where it is a mapping. `budgets` is one
+    `samplers` are objects or names with options, under names of your own where it is a mapping. `budgets` is one
     budget a sample as `generate` takes it, or a list of them: a number is NFE, `Budget(total=...)` counts reward calls
-    as well. `seeds` is a number of seeds (0, 1, ...) or the seeds themselves. `baseline` is the name of the method that
+    as well. `seeds` is a number of seeds (0, 1, ...) or the seeds themselves. `baseline` is the name of the sampler that
     the others are compared to, the first one unless given. A pool of drafts that the reward needs is drawn once a seed
     and charged to every method. All else is as `generate` takes it.
 
@@ -187,10 +187,10 @@ def compare(
     too, naming both; and whatever `generate` raises on the way.
     """
     prompts, limits = checked_prompts(prompts), _budgets(budgets)
-    named, chosen = _methods(methods), _seeds(seeds)
+    named, chosen = _samplers(samplers), _seeds(seeds)
     baseline = next(iter(named)) if baseline is None else baseline
     if baseline not in named:
-        raise ValueError(f"the baseline {baseline!r} is none of the methods: choose one of {', '.join(named)}")
+        raise ValueError(f"the baseline {baseline!r} is none of the samplers: choose one of {', '.join(named)}")
     columns = read_columns(columns, len(prompts))
     asked = checked_reward(reward, len(prompts), columns)
     for seed in chosen:
@@ -255,14 +255,14 @@ def _refuse_unfit(
                 raise ValueError(f"{name} at {limit}: {error}") from None
 
 
-def _methods(methods: Sequence[Sampler | str] | Mapping[str, Sampler | str]) -> dict[str, Sampler]:
+def _samplers(samplers: Sequence[Sampler | str] | Mapping[str, Sampler | str]) -> dict[str, Sampler]:
     """The samplers by name. Raises `ValueError` for fewer than two, or two of one name."""
-    if isinstance(methods, str):
-        raise TypeError("the methods are one string: pass a list of methods, or a mapping from names to methods")
-    pairs = methods.items() if isinstance(methods, Mapping) else [(str(one), one) for one in methods]
+    if isinstance(samplers, str):
+        raise TypeError("the samplers are one string: pass a list of samplers, or a mapping from names to samplers")
+    pairs = samplers.items() if isinstance(samplers, Mapping) else [(str(one), one) for one in samplers]
     named = {name: sampler_from_string(method) for name, method in pairs}
-    if len(named) < max(2, len(methods)):
-        raise ValueError("a comparison needs at least two methods of different names: give each its own")
+    if len(named) < max(2, len(samplers)):
+        raise ValueError("a comparison needs at least two samplers of different names: give each its own")
     return named
 
 

@@ -18,17 +18,19 @@ UNDECIDED, OTHER, REFUSED, ACCEPTED = -1, 0, 1, 2
 @dataclass(frozen=True)
 class Decision:
     """One decision of B chains among N candidates: clean samples `x_0` (N, B, L) long with their `reward` (N, B), the
-    `choice` (B,) long that was put to the test, and whether it was `accepted` (B,) bool.
+    `choice` (B,) long that was put to the test, whether it was `accepted` (B,) bool, and the `chance` (B,) that it had,
+    None where no test was made.
 
     Of a move that decides part by part, a candidate is `x_0` inside of `part` (B, L) bool and `now` (B, L) outside.
-    `in_turn` says that candidates are tested one after the other up to the first that passes; without a `choice`
-    nothing is decided.
+    `in_turn` says that candidates are tested one after the other up to the first that passes, each by a `chance`
+    (B, N) of its own; without a `choice` nothing is decided.
     """
 
     x_0: Tensor
     reward: Tensor
     choice: Tensor | None = None
     accepted: Tensor | None = None
+    chance: Tensor | None = None
     part: Tensor | None = None
     now: Tensor | None = None
     in_turn: bool = False
@@ -41,7 +43,7 @@ class Decision:
 
         return replace(
             self, x_0=self.x_0[:, chains], reward=self.reward[:, chains], choice=some(self.choice),
-            accepted=some(self.accepted), part=some(self.part), now=some(self.now),
+            accepted=some(self.accepted), chance=some(self.chance), part=some(self.part), now=some(self.now),
         )  # fmt: skip
 
     def tokens(self) -> Tensor:
@@ -58,3 +60,10 @@ class Decision:
         tested = (place <= self.choice) | ~self.accepted if self.in_turn else place == self.choice
         passed = (place == self.choice) & self.accepted
         return tested.to(torch.int8) + passed.to(torch.int8)
+
+    def chances(self) -> Tensor:
+        """The probability with which each candidate that was tested was accepted, (N, B) float64; NaN for others."""
+        if self.chance is None:
+            return torch.full_like(self.reward, torch.nan, dtype=torch.float64)
+        chance = self.chance.T if self.in_turn else self.chance
+        return torch.where(self.verdict() > OTHER, chance, torch.nan).double()

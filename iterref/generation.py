@@ -28,7 +28,7 @@ from iterref.arguments import (
     expect_template,
     whole_number,
 )  # fmt: skip
-from iterref.budget import BudgetLike, Cost, fitted
+from iterref.budget import BudgetLike, Cost, budget_of, fitted
 from iterref.columns import read_columns
 from iterref.constraint.canvas import Constraint
 from iterref.constraint.texts import of_texts
@@ -51,17 +51,15 @@ from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
 from iterref.rewards.base import Reward, RewardError
-from iterref.rewards.mixtures import replaced
+from iterref.rewards.mixtures import replaced, reward_name
 from iterref.rewards.text import TextReward, bind_reward, text_ids
 from iterref.samplers.base import Sampler
 from iterref.samplers.strings import sampler_from_string
-from iterref.sampling import Progress, sample
+from iterref.sampling import Progress, first_rows, sample
 from iterref.turns import fit_turns
 
 # The method unless another is given, and alpha for methods that do not find one (docs/defaults.md).
 DEFAULT, ALPHA = "auto", 0.1
-# Rows that are watched where nothing is said, in runs of so many positions: what a page needs for its slider.
-WATCHED = 8, 2048
 
 
 def generate(
@@ -111,8 +109,8 @@ def generate(
     pattern of `iterref.constraint`, or a list with one a prompt (docs/structure.md). `start="drafts"` refines, with all
     the NFE that the pool leaves, the draft that agrees most with the others, in place of a draft of the method's own.
     `columns` holds further arguments of the reward, one entry a prompt
-    each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the trace keeps (the first
-    8 of a run of up to 2,048 positions unless given), and `callback`
+    each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the trace keeps (as many
+    of the first 8 as have 2,048 positions together, unless given), and `callback`
     is called with a `Progress` after every step. `log_likelihood` has the model's own log-likelihood of the texts
     reported in the result, outside the budget.
 
@@ -144,7 +142,14 @@ def generate(
     texts, judged = posed.pools[0].best() if start else (None, Cost())
     method = fit_turns(unfitted, given["budget"], judged + posed.asked, posed.problem)
     if watch is None:
-        given["watch"] = range(min(WATCHED[0], batch) if posed.problem.canvas.numel() <= WATCHED[1] else 0)
+        given["watch"] = first_rows(*posed.problem.canvas.shape)
+    limit = "" if given["budget"] is None else str(budget_of(given["budget"]))
+    more: dict[str, Any] = {"temperature": temperature} if temperature != 1 else {}
+    more |= {name: str(value) for name, value in (("constraint", constraint), ("start", start)) if value is not None}
+    about = {
+        "model": model_name(posed.model), "reward": reward_name(reward, reward_weights), "budget": limit,
+        "prompts": [text for text in prompts for _ in range(copies)], "more": more,
+    }  # fmt: skip
     try:
         result = sample(
             method, posed.problem.repeated(copies), seed=options["seed"], rows=identities, copies=copies,
@@ -153,9 +158,9 @@ def generate(
             log_likelihood=log_likelihood,
         )  # fmt: skip
     except (RewardError, Interrupted) as error:
-        error.partial = _completed(_with_drafts(error.partial, posed, copies), posed, judged, copies)
+        error.partial = _completed(_with_drafts(error.partial, posed, copies), posed, judged, copies, about)
         raise
-    return _completed(result, posed, judged, copies)
+    return _completed(result, posed, judged, copies, about)
 
 
 @dataclass(frozen=True)
@@ -272,6 +277,11 @@ def text_model(model: TextModel | str | Path | None) -> TextModel:
     return model
 
 
+def model_name(model: Any) -> str:
+    """What a model was loaded by, or else its class."""
+    return str(getattr(model, "name", "") or type(model).__name__)
+
+
 def method_of(sampler: Sampler | str | None) -> Sampler:
     """The method, `DEFAULT` where none is given."""
     return sampler_from_string(DEFAULT if sampler is None else sampler)
@@ -304,16 +314,17 @@ def _with_drafts(result: Result, posed: Posed, copies: int) -> Result:
 
 
 @fenced(torch.device("cpu"))
-def _completed(result: Result, posed: Posed, judged: Cost, copies: int) -> Result:
-    """The result with the lengths of its answers, the cost of the pools added, and of judging drafts, which the copies
-    of a prompt share."""
+def _completed(result: Result, posed: Posed, judged: Cost, copies: int, about: dict[str, Any]) -> Result:
+    """The result with the lengths of its answers, what the run is `about`, the cost of the pools added, and of judging
+    drafts, which the copies of a prompt share."""
     for pool in posed.pools:
         parts = {name: seconds + pool.parts.get(name, 0.0) for name, seconds in result.parts.items()}
         cost, asked = result.cost + pool.cost.shared(copies), result.asked + pool.asked.shared(copies)
         result = replace(result, cost=cost, asked=asked, seconds=result.seconds + pool.seconds, parts=parts)
     judged, free = judged.shared(copies), posed.problem.repeated(copies).may_change
     long = answer_lengths(posed.model, result.tokens, free)
-    return replace(result, cost=result.cost + judged, asked=result.asked + judged, lengths=long)
+    told = replace(result.about, **about)
+    return replace(result, cost=result.cost + judged, asked=result.asked + judged, lengths=long, about=told)
 
 
 def token_reward(

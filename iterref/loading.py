@@ -98,6 +98,7 @@ def load(
         place = _place(device, device_map, max_memory, offload_folder, compile)
     if isinstance(place, DeviceMap) and quantize is not None:
         raise ValueError("quantize= makes weights on one device: say device= in place of device_map=")
+    called = str(name)
     placing: dict[str, Any] = {"dtype": weights, "place": place, "quantize": quantize}
     with TemporaryDirectory() as folder, _undisturbed(name, place):
         if held is not None:
@@ -106,7 +107,7 @@ def load(
             checkpoint: Checkpoint | None = in_memory
             config = in_memory.config
         else:
-            where = fetched(_source(name), (PIPELINE, "config.json", ADAPTER), revision=revision)
+            where = _fetched(name, revision)
             adapter = adapter_in(where, str(name), base)
             if adapter is not None:
                 if isinstance(place, DeviceMap):
@@ -139,12 +140,23 @@ def load(
             checkpoint.expect_room()
             codec = _codec(checkpoint, tokenizer, None if held is not None else about.tokenizer, lossy)
             made = module.load(checkpoint, codec, **options, **({} if length is None else {"length": length}))
+    made.name = called
     if compile == "static":
         made = compile_static(made)
     elif compile:
         made.compile()
     loaded: TextModel = made  # a model of images is a `TextModel` whose texts are images
     return loaded
+
+
+def _fetched(name: str | Path, revision: str | None) -> Path:
+    """The folder that a name stands for. Raises `FileNotFoundError` for one that stands for nothing, with the bundled
+    model that may be meant."""
+    try:
+        return fetched(_source(name), (PIPELINE, "config.json", ADAPTER), revision=revision)
+    except FileNotFoundError as error:
+        meant = registry.did_you_mean(str(name), registry.bundled("models"))
+        raise FileNotFoundError(f"{error}{meant if '?' in meant else ''}") from None
 
 
 def _place(

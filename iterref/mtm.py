@@ -32,12 +32,14 @@ FINITE = 1e300
 class Verdict:
     """What a rule decided a row: `choice` (R,) the proposed candidate, `accepted` (R,) bool, `stuck` (R,) bool.
 
-    A row is stuck when every candidate has weight zero: it keeps its state.
+    A row is stuck when every candidate has weight zero: it keeps its state. `chance` (R,), or (R, N) where candidates
+    are tested in turn, are the probabilities with which a test accepts; None where nothing is left to chance.
     """
 
     choice: Tensor
     accepted: Tensor
     stuck: Tensor
+    chance: Tensor | None = None
 
 
 def select(log_w: Tensor, rng: Rng) -> Verdict:
@@ -60,8 +62,9 @@ def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
     chosen = arrays(choice[:, None])[1]
     total = xp.cumsum(w)[:, -1]  # never below one of its terms, so that what is left of it never falls below zero
     others = total - (w * (xp.arange(w.shape[1], w) == chosen)).sum(1) + kept
-    accepted = rng.fork("accept").bernoulli(tensor(total / xp.maximum(others, total)), checked=True)
-    return Verdict(choice, accepted & ~stuck, stuck)
+    chance = tensor(total / xp.maximum(others, total))
+    accepted = rng.fork("accept").bernoulli(chance, checked=True)
+    return Verdict(choice, accepted & ~stuck, stuck, chance)
 
 
 def propose(log_w: Tensor, rng: Rng) -> Verdict:
@@ -70,8 +73,9 @@ def propose(log_w: Tensor, rng: Rng) -> Verdict:
     return Verdict(verdict.choice, ~verdict.stuck, verdict.stuck)
 
 
-def multiple_try(log_forward: Tensor, log_backward: Tensor, log_gain: Tensor, rng: Rng) -> Tensor:
-    """The second half: accept with min(1, gain * sum forward / sum backward), (R, N), (R, N), (R,) -> (R,) bool.
+def multiple_try(log_forward: Tensor, log_backward: Tensor, log_gain: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
+    """The second half: accept with min(1, gain * sum forward / sum backward), (R, N), (R, N), (R,) -> (R,) bool and
+    that probability (R,).
 
     `log_backward` holds the weights of the N - 1 reference draws and of the current state, seen from the proposal;
     `log_gain` is a factor common to a side: where it is +inf (the current state has density zero) the proposal is
@@ -79,7 +83,8 @@ def multiple_try(log_forward: Tensor, log_backward: Tensor, log_gain: Tensor, rn
     """
     log_ratio = log_gain + log_forward.contiguous().logsumexp(1) - log_backward.contiguous().logsumexp(1)
     log_ratio = torch.where(torch.isposinf(log_gain), 0.0, log_ratio).nan_to_num(nan=-torch.inf)
-    return rng.bernoulli(log_ratio.clamp_max(0).exp())
+    chance = log_ratio.clamp_max(0).exp()
+    return rng.bernoulli(chance), chance
 
 
 def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
@@ -89,9 +94,10 @@ def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
     distribution than the target invariant (`docs/correctness.md` derives which): a rejected pool is tested again. Kept
     to reproduce, and as the negative control. """
     log_ratio = torch.where(log_ratio.isnan(), -torch.inf, log_ratio)  # zero against zero: both are forbidden
-    passed = rng.bernoulli(log_ratio.clamp_max(0).exp())
+    chance = log_ratio.clamp_max(0).exp()
+    passed = rng.bernoulli(chance)
     stuck = torch.isneginf(log_ratio).all(-1)
-    return Verdict(passed.long().argmax(1), passed.any(1), stuck)
+    return Verdict(passed.long().argmax(1), passed.any(1), stuck, chance)
 
 
 def _weights(log_w: Tensor) -> tuple[Any, Any, Tensor]:

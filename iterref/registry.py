@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 
 from iterref.sources import lineage, options_of, parsed, paths, source_of
 
-ROOMS = {"samplers": "method", "rewards": "reward", "models": "model family"}  # and what one is called
-CLOSE = 0.6  # the share of letters from which on a name is taken for a slip of another
+ROOMS = {"samplers": "sampler", "rewards": "reward", "models": "model family"}  # and what one is called
+# The share of letters from which on a name is taken for another, and for a mere slip of it.
+CLOSE, SLIP = 0.6, 0.8
 OF_EVERY_MODEL = ("length", "dtype", "device", "revision")  # options of `iterref.load`, no family's own
 
 
@@ -107,20 +108,25 @@ def unknown(kind: str, name: str, known: Collection[str], *forms: str) -> ValueE
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """What to say behind an unknown name: the known one that is meant, where one is close enough to be."""
+    """What to say behind an unknown name: the known one that is meant, where one is close enough to be. That is one
+    that a slip leads to, else the only one that holds the given name or is held by it, else one that few slips do."""
     from rapidfuzz.distance import DamerauLevenshtein
 
-    near, given = nearest(name, known), name.lower()
-    close = DamerauLevenshtein.normalized_similarity(given, near.lower()) >= CLOSE or (len(near) > 3 and near in given)
-    return f": did you mean {near!r}?" if close else "."
+    like, given = DamerauLevenshtein.normalized_similarity, _plain(name)
+    alike = {one: (like(given, _plain(one)), like(name, one)) for one in known}
+    near = max(alike, key=lambda one: alike[one], default="")
+    held = [one for one in known if min(len(one), len(given)) > 3 and _within(given, _plain(one))]
+    if near and alike[near][0] < SLIP and (len(held) == 1 or alike[near][0] < CLOSE):
+        near = held[0] if len(held) == 1 else ""
+    return f": did you mean {near!r}?" if near else "."
 
 
-def nearest(name: str, known: Collection[str]) -> str:
-    """The known name that is most like another."""
-    from rapidfuzz.process import extractOne
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
 
-    match = extractOne(name.lower(), list(known))
-    return str(match[0]) if match else next(iter(known), "")
+
+def _within(one: str, other: str) -> bool:
+    return one in other or other in one
 
 
 def entry_of(room: str, file: Path) -> Entry | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
@@ -94,6 +93,20 @@ class Seen:
         return self.best
 
 
+@dataclass(frozen=True)
+class About:
+    """What a run was given, for a reader: the names of `model` and `reward` (with its weights), `alpha`, None where the
+    run finds it, the `seed`, the `budget` a sample, the `prompts`, one a row, and `more` options by name."""
+
+    model: str = ""
+    reward: str = ""
+    alpha: float | None = None
+    seed: int | None = None
+    budget: str = ""
+    prompts: list[str] | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, repr=False)
 class Result:
     """What a run returns.
@@ -106,7 +119,9 @@ class Result:
     `finished` is False for what was saved from a run that broke off. `show` is what says how tokens are shown: a model,
     a tokenizer, or a function from a token's id to its text. `log_likelihood` (B,) is the model's own, in nats, where
     it was asked for; `slots` are, of every row and every region with a few choices, the log-probabilities of these.
-    `lengths` (B,) counts the tokens of answers in front of their end, where a model of texts made them.
+    `lengths` (B,) counts the tokens of answers in front of their end, where a model of texts made them. `about` says
+    what the run was given; `alpha` (B,) and `chosen` are what a method chose for itself a row, as `auto` does; `begins`
+    (B,) is the first position that could change.
     """
 
     tokens: Tensor
@@ -126,6 +141,10 @@ class Result:
     log_likelihood: Tensor | None = None
     lengths: Tensor | None = None
     slots: list[list[dict[str, float]]] | None = None
+    about: About = field(default_factory=About)
+    alpha: Tensor | None = None
+    chosen: tuple[str, ...] | None = None
+    begins: Tensor | None = None
 
     def __repr__(self) -> str:
         rows = "1 row" if len(self.tokens) == 1 else f"{len(self.tokens)} rows"
@@ -180,18 +199,19 @@ class Result:
         require("datasets", "data", "to_dataset", ", or write the rows with to_jsonl")
         return import_module("datasets").Dataset.from_list(self._table())
 
-    def save_html(self, path: str | Path, show: Any = None) -> None:
+    def save_html(self, path: str | Path, show: Any = None, *, beside: Result | str | Path | None = None) -> None:
         """Writes one self-contained page: the steps and proposals of the watched rows under a slider, charts, texts.
 
-        `show` stands in for the result's own; token ids are shown where there is neither.
+        `show` stands in for the result's own; token ids are shown where there is neither. `beside` is another run, or
+        the file that one was saved in (a page, its JSON, JSON lines), to be shown side by side with this one.
         """
         # a convenience that the report offers, looked up when asked for: nothing here stands on it
-        Path(path).write_text(import_module("iterref.report").page(self, show), encoding="utf-8")
+        text = import_module("iterref.report").page(self, show, beside=beside)
+        Path(path).write_text(text, encoding="utf-8")
 
     def _repr_html_(self) -> str:
-        """The first rows as a table, which a notebook shows."""
-        table = import_module("iterref.report").table(self, most=20)
-        return f"<p>{escape(f'{self.sampler}, {self.asked.nfe:.4g} NFE a sample')}</p>{table}"
+        """The page in a frame, and the first texts as a table, which a notebook shows."""
+        return str(import_module("iterref.report").notebook(self))
 
     def _table(self) -> list[dict[str, Any]]:
         asked = {f"asked_{name}": value for name, value in vars(self.asked).items()}

@@ -21,12 +21,21 @@ from iterref.particles import Particles
 from iterref.problem import Problem
 from iterref.progress import Bar, told_nfe, told_reward
 from iterref.random import Rng
-from iterref.result import Best, Interrupted, Result
+from iterref.result import About, Best, Interrupted, Result
 from iterref.rewards.base import RewardError
 from iterref.run import Run
 from iterref.samplers.base import Output, Sampler
 from iterref.trace import Trace
 from iterref.turns import opened, turn_seed, turns
+
+
+# Rows that are watched where nothing is said, and positions that they have in all: what a page needs for its slider.
+WATCHED = 8, 2048
+
+
+def first_rows(batch: int, length: int) -> range:
+    """The rows that are watched of (batch, length) canvases where nothing is said: as many of the first as fit."""
+    return range(min(WATCHED[0], batch, WATCHED[1] // length))
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,8 @@ def sample(
     if wrong:
         raise ValueError(f"row {wrong[0]} cannot be watched: the rows are 0 to {batch - 1}")
     begun, trace, output = perf_counter(), Trace(tuple(watch)), None
+    limit = "" if budget is None else str(budget_of(budget))
+    about = About(_name(problem.denoiser), _name(problem.reward), problem.alpha, seed, limit)
     with fenced(problem.canvas.device):
         run, rng = Run(problem), Rng.seeded(seed, identities, device=problem.canvas.device)
         if copies > 1:
@@ -108,7 +119,9 @@ def sample(
         def result() -> Result:
             """The result; of an unfinished run, whatever finished text was seen."""
             with torch.inference_mode(False):
-                return _result(run, trace, sampler, output, perf_counter() - begun, decode, show)
+                made = _result(run, trace, sampler, output, perf_counter() - begun, decode, show)
+            found = problem.finds_alpha and (made.alpha is not None or not made.finished)
+            return replace(made, about=replace(about, alpha=None) if found else about)
 
         try:
             with torch.inference_mode(), Bar(range(sampler.iterations), sampler.name, told, shown=progress) as steps:
@@ -210,7 +223,15 @@ def _result(
         mask=run.noise.mask,
         finished=output is not None,
         show=show,
+        alpha=None if output is None or output.alpha is None else output.alpha.clone(),
+        chosen=None if output is None else output.chosen,
+        begins=run.free.long().argmax(1),
     )
+
+
+def _name(of: Any) -> str:
+    """What a denoiser or a reward is called."""
+    return str(getattr(of, "__qualname__", type(of).__qualname__))
 
 
 def _ordinary(particles: Particles) -> Particles:

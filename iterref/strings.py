@@ -13,7 +13,7 @@ from math import isnan
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from iterref.registry import did_you_mean, nearest
+from iterref.registry import did_you_mean
 
 OPTION = re.compile(r"\s*[A-Za-z_]\w*\s*=")
 MOST = 2**20  # of a whole number: no run is that long
@@ -89,7 +89,7 @@ def _single(where: str, value: str, allowed: Sequence[Any]) -> Any:
             raise ValueError(f"{where} needs a number, got {value!r}")
         return number
     if words:
-        raise ValueError(f"{where} must be one of {', '.join(words)}, got {value!r}: say {nearest(value, words)!r}?")
+        raise ValueError(f"{where} must be one of {', '.join(words)}, got {value!r}{did_you_mean(value, words)}")
     if bool in allowed:
         raise ValueError(f"{where} is true or false, got {value!r}")
     raise ValueError(f"{where} cannot be written in a string: build the object in Python")

@@ -27,11 +27,12 @@ SERIES = ("t", "depth", "nfe", "reward_calls", "accepted", "changed", "span", "s
 
 class Round(NamedTuple):
     """What competed in one decision for the watched rows: `tokens` (N, W, L) int32, the clean samples, with their
-    `rewards` (N, W) and the `verdicts` (N, W) int8 of `iterref.decision`."""
+    `rewards` (N, W), the `verdicts` (N, W) int8 of `iterref.decision`, and the `chances` (N, W) that a test gave."""
 
     tokens: Tensor
     rewards: Tensor
     verdicts: Tensor
+    chances: Tensor
 
 
 @dataclass
@@ -117,8 +118,8 @@ class Trace:
         return "\n".join(lines)
 
     def save(self, path: str | Path) -> None:
-        """Writes the table and the rounds as safetensors: `tokens`, `rewards` and `verdicts` of all candidates, one
-        after the other, and `round_step` and `round_size` say which step a round belongs to and how many it has."""
+        """Writes the table and the rounds as safetensors: `tokens`, `rewards`, `verdicts` and `chances` of all
+        candidates, one after the other, and `round_step` and `round_size` say which step a round belongs to and how many it has."""
         meta = {"watch": ",".join(map(str, self.watch))}
         file, rounds = self.table(), [(k, one) for k, step in enumerate(self.rounds) for one in step]
         if rounds:
@@ -133,7 +134,8 @@ class Trace:
         from safetensors import safe_open
 
         table = load_file(str(path))
-        missing = [name for name in SERIES if name not in table]
+        wanted = (*SERIES, *(Round._fields if "round_step" in table else ()))
+        missing = [name for name in wanted if name not in table]
         if missing:
             raise ValueError(f"{path} is no trace: it has no series called {missing[0]!r}")
         with safe_open(str(path), framework="pt") as file:
@@ -155,4 +157,5 @@ def _ordinary(value: Tensor) -> Tensor:
 
 
 def _round(decision: Decision) -> Round:
-    return Round(decision.tokens().to(torch.int32), decision.reward.detach().double(), decision.verdict())
+    rewards = decision.reward.detach().double()
+    return Round(decision.tokens().to(torch.int32), rewards, decision.verdict(), decision.chances())

@@ -139,7 +139,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("sampler", BestOfN, "sampler= is the class BestOfN: pass one of its objects, BestOfN(...)"),
     ("sampler", ["iterref"], "sampler= is a list: pass a method or its name"),
     ("sampler", 16, "sampler= is an int (16): pass a method or its name"),
-    ("sampler", "iteref", "unknown method 'iteref': did you mean 'iterref'"),
+    ("sampler", "iteref", "unknown sampler 'iteref': did you mean 'iterref'"),
 ]
 
 

@@ -67,7 +67,7 @@ def test_intervals_cover_the_truth() -> None:
 
 
 def test_every_run_is_that_of_generate_at_the_budget(found: Comparison) -> None:
-    assert [(one.method, one.nfe) for one in found.entries] == [
+    assert [(one.name, one.nfe) for one in found.entries] == [
         ("plain", 4), ("best of N", 4), ("plain", 16), ("best of N", 16),
     ]  # fmt: skip
     one = found.entries[3]
@@ -125,7 +125,7 @@ def test_the_table_names_the_better_ones_in_words() -> None:
     ]  # fmt: skip
     text = str(Comparison(entries, "a", 3, (0,)))
     lines = text.splitlines()
-    assert lines[0].split() == ["method", "budget", "NFE", "reward", "calls", "reward", "over", "a", "seconds"]
+    assert lines[0].split() == ["sampler", "budget", "NFE", "reward", "calls", "reward", "over", "a", "seconds"]
     assert "(baseline)" in lines[1] and "+2 [+1.5, +2.5]" in lines[2]
     assert "b at 4 NFE: better than a (significant, 95 % CI excludes 0)" in lines
     assert "c at 4 NFE: worse than a (significant, 95 % CI excludes 0)" in lines
@@ -165,10 +165,10 @@ def test_data_frames_need_pandas(found: Comparison, monkeypatch: pytest.MonkeyPa
     [
         ({"budgets": [16, 1]}, ValueError, "best of N at 1 .*: the budget"),
         ({"methods": ["iteref", "smc"]}, ValueError, "did you mean 'iterref'"),
-        ({"methods": ["smc"]}, ValueError, "at least two methods"),
+        ({"samplers": ["smc"]}, ValueError, "at least two samplers"),
         ({"methods": ["smc", "smc"]}, ValueError, "different names"),
         ({"methods": "smc"}, TypeError, "one string"),
-        ({"baseline": "smc"}, ValueError, "the baseline 'smc' is none of the methods"),
+        ({"baseline": "smc"}, ValueError, "the baseline 'smc' is none of the samplers"),
         ({"budgets": []}, ValueError, "there are no budgets"),
         ({"seeds": 0}, ValueError, "at least 1"),
         ({"seeds": [1, 1]}, ValueError, "different seeds"),
@@ -210,7 +210,7 @@ def test_the_command_writes_a_table_csv_json_and_a_picture(monkeypatch: pytest.M
     assert done.stderr.count("written: ") == 2 and (tmp_path / "compared.png").exists()
     assert (tmp_path / "table.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
     told = json.loads(call("compare", *asked, "--json", text=STDIN).stdout)
-    assert [one["method"] for one in told["entries"]] == ["ancestral:steps=2", "best_of_n:steps=2"]
+    assert [one["name"] for one in told["entries"]] == ["ancestral:steps=2", "best_of_n:steps=2"]
     assert told["entries"][1]["rewards"][0][0] == len(told["entries"][1]["texts"][0][0]) / 10
 
 
@@ -218,7 +218,7 @@ def test_the_command_writes_a_table_csv_json_and_a_picture(monkeypatch: pytest.M
     "arguments, sentence",
     [
         (["--sampler", "smc", "--sampler", "svdd"], "Missing option '--budget'"),
-        (["--sampler", "smc", "--budget", "4"], "at least two methods"),
+        (["--sampler", "smc", "--budget", "4"], "at least two samplers"),
         (["--sampler", "smc", "--sampler", "svdd", "--budget", "4", "--out", "nowhere/a.csv"], "cannot be written"),
         (["--sampler", "smc", "--sampler", "svdd", "--budget", "x"], "the budget:nfe needs a number, got 'x'"),
     ],

@@ -240,7 +240,7 @@ def test_bad_input_is_refused():
     given = problem_of(rows=2, tokens=TINY)
     with pytest.raises(ValueError, match="a batch has at least one row, got batch=0"):
         estimate("ancestral", given, batch=0)
-    with pytest.raises(ValueError, match="unknown method"):
+    with pytest.raises(ValueError, match="unknown sampler"):
         estimate("ancestrall", given)
     with pytest.raises(ValueError, match="cannot start from given texts"):
         estimate("smc", given, start=any_texts(given))

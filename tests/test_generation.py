@@ -224,7 +224,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompts": "one string"}, "are one string: pass a list"),
     ({"prompts": ["fine", 3]}, "prompt 1 is an int .3.: pass a string"),
     ({"prompts": ["fine", "far too long for this small model"]}, "prompt 1 has 7 words .*: shorten it"),
-    ({"sampler": "iteref"}, "unknown method 'iteref': did you mean 'iterref'"),
+    ({"sampler": "iteref"}, "unknown sampler 'iteref': did you mean 'iterref'"),
     ({"sampler": "iterref:tris=3"}, "unknown option 'tris': did you mean 'tries'"),
     ({"sampler": "iterref:tries=many"}, "needs a whole number"),
     ({"alpha": 0.0}, "alpha must be positive"),

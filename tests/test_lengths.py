@@ -95,7 +95,7 @@ def test_what_cannot_be_is_said_first(folder: Path, tmp_path: Path) -> None:
 
 def test_on_the_command_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS * 4) + "\n")
-    told = [str(tmp_path / "prompts.txt"), "--model", str(folder), "--reward", "length:1", "--method", "ancestral"]
+    told = [str(tmp_path / "prompts.txt"), "--model", str(folder), "--reward", "length:1", "--sampler", "ancestral"]
     found = {}
     for fewest in ("0", "12"):
         more = ["--json", "--max-new-tokens", "12", "--min-new-tokens", fewest]

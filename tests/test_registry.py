@@ -144,7 +144,7 @@ def test_the_manifest_knows_an_added_model_by_its_files(added: Path) -> None:
 def test_without_the_folder_nothing_of_it_is_found() -> None:
     """The control of the tests above."""
     assert not set(ADDED.values()) & {name for room in registry.ROOMS for name in registry.names(room)}
-    with pytest.raises(ValueError, match="unknown method 'independent'"):
+    with pytest.raises(ValueError, match="unknown sampler 'independent'"):
         iterref.sampler_from_string("independent")
     with pytest.raises(FileNotFoundError, match="five-letters"):
         iterref.load("five-letters")
@@ -183,8 +183,20 @@ def test_a_configuration_is_told_by_its_name_before_its_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("iteref", "iterref"), ("best-of-n", "best_of_n"), ("ITERREF", "iterref"), ("smcc", "smc")]
-)
+    ("name", "meant"),
+    [
+        ("iteref", "iterref"), ("best-of-n", "best_of_n"), ("ITERREF", "iterref"), ("smcc", "smc"), ("BestOfN", "best_of_n"),
+        ("gibbs", "particle_gibbs"), ("metropolis-hastings", "metropolis"), ("svd", "svdd"),
+    ],
+)  # fmt: skip
 def test_a_slip_is_told_from_another_word(name: str, meant: str) -> None:
     assert did_you_mean(name, names()) == f": did you mean {meant!r}?"
-    assert did_you_mean("langevin", names()) == did_you_mean("x", names()) == "."
+    assert did_you_mean("langevin", names()) == did_you_mean("x", names()) == did_you_mean("mcmc", names()) == "."
+
+
+def test_what_is_meant_is_the_nearest_and_no_guess() -> None:
+    options = ["steps", "span_steps", "temperature", "block_length"]
+    meant = {"step": "steps", "num_steps": "steps", "temp": "temperature", "block": "block_length", "span": "span_steps"}
+    for name, known in meant.items():
+        assert did_you_mean(name, options) == f": did you mean {known!r}?"
+    assert did_you_mean("left", ["left_side", "left_part"]) == did_you_mean("seed", options) == did_you_mean("a", []) == "."

@@ -76,9 +76,9 @@ def test_options_are_read():
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("iteref", "unknown method 'iteref': did you mean 'iterref'"),
-        ("base", "unknown method 'base'"),
-        ("", "unknown method ''"),
+        ("iteref", "unknown sampler 'iteref': did you mean 'iterref'"),
+        ("base", "unknown sampler 'base'"),
+        ("", "unknown sampler ''"),
         ("best-of-n:n=2", "did you mean 'best_of_n'"),
         ("iterref:trys=4", "unknown option 'trys': did you mean 'tries'"),
         ("iterref:name=x", "unknown option 'name'"),
@@ -147,7 +147,7 @@ def test_a_value_is_what_the_type_says_and_not_what_it_looks_like(written, hint,
     "written, hint, words",
     [
         ("1.0", int, "x:y needs a whole number"),
-        ("rouge2", Literal["rouge1", "rougeL"], "must be one of rouge1, rougeL, got 'rouge2': say 'rouge"),
+        ("rouge2", Literal["rouge1", "rougeL"], "must be one of rouge1, rougeL, got 'rouge2': did you mean 'rouge"),
         ("f", Callable[..., float], "cannot be written in a string: build the object in Python"),
         ("yes", bool, "x:y is true or false"),
         ("9" * 30, int, "x:y is at most 1048576"),

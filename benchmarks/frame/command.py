@@ -28,7 +28,7 @@ def measuring(name: str, about: str) -> click.Command:
     @click.option("--data", help="A file, or the hub name of a data set, where the task reads any.")
     @click.option("--set", "more", multiple=True, help="An option of the task, as in limit=100.")
     @click.option("--case", "cases", multiple=True, help="All cases unless given; may be given again.")
-    @click.option("--method", "methods", multiple=True, help="NAME:option=value,...; the task's own unless given.")
+    @click.option("--sampler", "methods", multiple=True, help="NAME:option=value,...; the task's own unless given.")
     @click.option("--budget", help="In plain runs, as in 1,2,4.  [default: 1,2,4,8,16,32]")
     @click.option("--account", type=click.Choice(ACCOUNTS), help="What is equal; all unless given.")
     @click.option("--rows", type=click.IntRange(min=2), help="Samples a run; the task's own number unless given.")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from rapidfuzz.process import extractOne
 from torch import Tensor
 
 from iterref.budget import Budget
+from iterref.registry import did_you_mean
 from iterref.result import Result
 from iterref.samplers.strings import sampler_from_string
 
@@ -32,7 +32,7 @@ def load(name: str, **options: Any) -> Task:
     Raises `ValueError` with the nearest name for an unknown one, and for one that compares no methods.
     """
     if name not in names():
-        raise ValueError(f"unknown task {name!r}: did you mean {extractOne(name, names())[0]!r}?")
+        raise ValueError(f"unknown task {name!r}{did_you_mean(name, names())}")
     module = import_module(f"benchmarks.tasks.{name}")
     if not hasattr(module, "task"):
         raise ValueError(f"{name} compares no methods: run it by python -m benchmarks {name}")

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from rapidfuzz.process import extractOne
 from torch import Tensor
 
 from benchmarks.frame.task import Direction, Task
@@ -26,7 +25,7 @@ from iterref.budget import Budget
 from iterref.exact.markov import world
 from iterref.exact.pair_reward import KINDS, PairReward
 from iterref.problem import Problem
-from iterref.registry import get, names
+from iterref.registry import did_you_mean, get, names
 from iterref.result import Result
 from iterref.samplers.base import Decoded
 from iterref.samplers.strings import sampler_from_string
@@ -99,7 +98,7 @@ class World(NamedTuple):
         except ValueError:
             pass
         raise ValueError(
-            f"unknown world {name!r}: did you mean {extractOne(name, WORLDS)[0]!r}? Write "
+            f"unknown world {name!r}{did_you_mean(name, WORLDS)} Write "
             f"{'|'.join(NOISES)}-LENGTH-VOCAB-{'|'.join(KINDS)}-aALPHA"
         )
 

@@ -1,4 +1,4 @@
-"""The command line: demo, generate, refine, infill, compare, serve, train, check, ls.
+"""The command line: demo, generate, refine, infill, compare, page, serve, train, check, ls.
 
     exit codes:  0 done,  1 failed on the way,  2 wrong use, with one sentence on standard error
 
@@ -24,19 +24,29 @@ from iterref.cli.edit import infill, refine
 from iterref.cli.engine import ENGINE, engine_of, generate_many
 from iterref.cli.listed import list_all
 from iterref.cli.options import COUNT, PLACE, PROMPTS, RUN, place_of
+from iterref.cli.page import page
 from iterref.cli.reading import Input, Source, read_prompts
 from iterref.cli.refusals import WrongUse, refusals, resuming
 from iterref.cli.runs import Run
 from iterref.cli.serve import serve
 from iterref.cli.writing import FILE, JSON_FILE, expect_outputs, write_json
+from iterref.registry import did_you_mean
 from iterref.sources import HOME, declared
 
 
 class Commands(click.Group):
-    """Commands whose options of before still work."""
+    """Commands whose options of before still work, and whose names may be mistyped."""
+
+    kind = "command"
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """The command that is called, its arguments with the names of now."""
+        """The command that is called, its arguments with the names of now. Raises `UsageError` for one that there is
+        not, with what is meant."""
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            hidden = {one for one, command in self.commands.items() if command.hidden}
+            known = [one for one in self.list_commands(ctx) if one not in hidden]
+            told = f"there is no {self.kind} {args[0]!r}{did_you_mean(args[0], known)} It is one of {', '.join(known)}"
+            raise click.UsageError(told, ctx)
         name, command, rest = super().resolve_command(ctx, args)
         known = command is not None and any("--sampler" in option.opts for option in command.params)
         return name, command, renamed_in(rest) if known else rest
@@ -100,17 +110,16 @@ def generate(file: BinaryIO, count: int | None, **options: Any) -> None:
 
 def _generate(given: Input, options: dict[str, Any]) -> None:
     """All texts, a part of them in one run; one that broke off goes on with what is not finished."""
-    method, size = options.get("method"), options.get("max_new_tokens")
+    size = options["max_new_tokens"]
     run = Run("generate", given, options)
     from iterref.generation import generate as make
     from iterref.generation import method_of
 
     model = run.model = run.model if size is None else run.model.with_length(size)
-    sampler = method_of(method)
+    options["sampler"] = method_of(options["sampler"])
     run.refuse()
-    for name in ("method", "max_new_tokens"):
-        del options[name]
-    run.make(lambda rows: make(model, sampler=sampler, **given.part(rows), **options))
+    del options["max_new_tokens"]
+    run.make(lambda rows: make(model, **given.part(rows), **options))
 
 
 def _train_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -184,5 +193,5 @@ def bench(task: tuple[str, ...]) -> None:
     raise WrongUse("the benchmarks have left the package: run `python -m benchmarks TASK` in a clone of the repository")
 
 
-for command in (refine, infill, compare, serve, list_all):
+for command in (refine, infill, compare, page, serve, list_all):
     main.add_command(command)

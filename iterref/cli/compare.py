@@ -1,4 +1,4 @@
-"""The command `compare`: several methods on the user's own model, prompts and reward, at equal cost."""
+"""The command `compare`: several samplers on the user's own model, prompts and reward, at equal cost."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from iterref.cli.writing import FILE, expect_outputs, printing_to_stderr, write_
 @click.argument("file", type=click.File("rb"), default="-")
 @PROMPTS
 @COUNT
-@click.option("--sampler", "methods", multiple=True, required=True, help="NAME:option=value,...; twice or more.")
+@click.option("--sampler", "samplers", multiple=True, required=True, help="NAME:option=value,...; twice or more.")
 @click.option("--budget", "budgets", multiple=True, required=True, help="NFE a text, or total=CALLS; again for more.")
-@click.option("--baseline", help="The method that the others are compared to.  [default: the first]")
+@click.option("--baseline", help="The sampler that the others are compared to.  [default: the first]")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs under seeds 0, 1, ...")
 @MODEL
 @click.option("--json", "as_json", is_flag=True, help="JSON in place of the table, with all rewards and texts.")
@@ -28,10 +28,10 @@ from iterref.cli.writing import FILE, expect_outputs, printing_to_stderr, write_
 @click.option("--picture", type=FILE, help="Draw reward against NFE, too: PNG, PDF or SVG.")
 @configured
 def compare(
-    file: BinaryIO, count: int | None, methods: tuple[str, ...], budgets: tuple[str, ...], reward: str, model: str,
+    file: BinaryIO, count: int | None, samplers: tuple[str, ...], budgets: tuple[str, ...], reward: str, model: str,
     as_json: bool, out: str | None, picture: str | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Methods at equal cost on the same prompts (a line of FILE each, or JSON lines with `document`) and seeds: paired
+    """Samplers at equal cost on the same prompts (a line of FILE each, or JSON lines with `document`) and seeds: paired
     differences to the baseline, with 95 % intervals."""
     with refusals(), resuming("a comparison is made in one go: start again"):
         place, options["constraint"] = place_of(options), constraint_of(options)
@@ -46,7 +46,7 @@ def compare(
         loaded = load(model, **place)
         with printing_to_stderr():
             found = run(
-                loaded, given.prompts or [], methods, reward=asked, budgets=limits, columns=given.columns,
+                loaded, given.prompts or [], samplers, reward=asked, budgets=limits, columns=given.columns,
                 progress=sys.stderr.isatty(), **options,
             )  # fmt: skip
         if as_json:

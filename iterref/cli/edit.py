@@ -77,7 +77,7 @@ def edit_texts(command: str, operation: Callable[..., Any], given: Input, option
             f"{name} summarises documents: give JSON lines with `text` and `document`, or take a model of texts "
             "without prompts, such as --model tiny-books"
         )
-    renamed = {"sampler": options.pop("method"), "length": options.pop("region", None)}
+    renamed = {"sampler": options.pop("sampler"), "length": options.pop("region", None)}
     if marked:
         renamed["regions"] = options.pop("constraint", None)
     options |= {key: one for key, one in renamed.items() if one is not None}

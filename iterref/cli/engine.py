@@ -54,7 +54,7 @@ def generate_many(given: Input, engine: dict[str, Any], options: dict[str, Any])
     out, html, _ = map(options.pop, ("out", "html", "as_json"))
     place, constraint = place_of(options, ranks=True), constraint_of(options)
     shape = {} if constraint is None else {"constraint": constraint}
-    model, method, budget, reward = (options.pop(each) for each in ("model", "method", "budget", "reward"))
+    model, sampler, budget, reward = (options.pop(each) for each in ("model", "sampler", "budget", "reward"))
     columns = given.columns
     name, workers, threads, gpus = engine["engine"], engine["workers"] or 1, engine["threads"] or 1, engine["gpus"]
     sliced = place["device_map"] == RANKS
@@ -71,7 +71,7 @@ def generate_many(given: Input, engine: dict[str, Any], options: dict[str, Any])
     table, folder = read_table(given.prompts, columns), Path(out)
     told = manifest.Manifest(
         options={
-            "method": method, "budget": budget, **{key: options[key] for key in sorted(options) if key != "max_rows"},
+            "sampler": sampler, "budget": budget, **{key: options[key] for key in sorted(options) if key != "max_rows"},
             "length": place["length"], "dtype": place["dtype"], "device": (place["device"] or "cpu").partition(":")[0],
             "device_map": place["device_map"], "quantize": place["quantize"], "threads": threads,
             **{name: str(one) for name, one in shape.items()},
@@ -83,7 +83,7 @@ def generate_many(given: Input, engine: dict[str, Any], options: dict[str, Any])
     )  # fmt: skip
     work = Texts(
         model, place, partial(read_reward, reward, {key: [] for key in columns}),
-        {"sampler": method, "budget": None if budget is None else read_budget(budget), **shape, **options},
+        {"sampler": sampler, "budget": None if budget is None else read_budget(budget), **shape, **options},
         table.of(Job(0, min(SAMPLE, len(table)))), threads, 0 if name == "ray" else int(gpus or 0),
     )  # fmt: skip
     own = Lines([own_fields(line) for line in given.fields], given.prompt, given.text)

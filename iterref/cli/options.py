@@ -61,7 +61,7 @@ MODEL = together(
     click.option("--max-rows", type=click.IntRange(min=1), help="Most sequences in one call of the model."),
 )  # fmt: skip
 RUN = together(
-    click.option("--sampler", "method", default=None, help="NAME:option=value,...; auto unless given."),
+    click.option("--sampler", default=None, help="NAME:option=value,...; auto unless given."),
     click.option("--budget", help="Calls a text: NFE, or NFE,REWARD_CALLS, or total=CALLS,depth=CALLS."),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
     MODEL,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,9 @@ class Run:
             click.echo(f"going on with the texts in {self.out}", err=True)
         place, budget = place_of(options), options.pop("budget")
         options["budget"] = None if budget is None else read_budget(budget)
+        self.reward = options["reward"]  # as it was written, for a page
         with printing_to_stderr():
-            options["reward"] = read_reward(options["reward"], given.columns)
+            options["reward"] = read_reward(self.reward, given.columns)
         options |= {"watch": watched(self.html, given.fields), "progress": sys.stderr.isatty()}
         from iterref.loading import load
 
@@ -94,7 +96,7 @@ class Run:
             if number == len(parts) or self.identity:
                 self._write()
             if self.html is not None:
-                save_page(result, self.html)
+                save_page(replace(result, about=replace(result.about, reward=self.reward)), self.html)
             for line in result.warnings(rows):
                 click.echo(line, err=True)
         if not parts:

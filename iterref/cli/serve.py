@@ -33,7 +33,7 @@ LIMITS = together(
 @click.command()
 @click.argument("model", default="tiny-news")
 @click.option("--reward", "rewards", multiple=True, help="The default, again for others that clients may name.")
-@click.option("--sampler", "method", help="Of a request that names none.  [default: auto]")
+@click.option("--sampler", help="Of a request that names none.  [default: auto]")
 @click.option("--nfe", "budget", type=click.IntRange(min=1), default=256, show_default=True, help="Likewise, a text.")
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="Likewise.")
 @click.option("--alpha", type=float, help="Likewise; found in the run unless given.")
@@ -46,7 +46,7 @@ LIMITS = together(
 @click.option("--max-rows", type=click.IntRange(min=1), help="Most sequences in one call of the model.")
 @configured
 def serve(
-    model: str, rewards: tuple[str, ...], method: str | None, budget: int, temperature: float, alpha: float | None,
+    model: str, rewards: tuple[str, ...], sampler: str | None, budget: int, temperature: float, alpha: float | None,
     name: str | None, host: str, port: int, api_key: str | None, max_rows: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """MODEL (a name, a folder or a hub name) behind OpenAI's API, until Ctrl-C: /v1/completions, /v1/chat/completions,
@@ -65,9 +65,9 @@ def serve(
         from iterref.serving.asked import Settings
         from iterref.serving.server import serve as run
 
-        method_of(method)  # refuses what is none
+        method_of(sampler)  # refuses what is none
         rewards = rewards or ("consensus",)
-        settings = Settings(sampler=method, reward=rewards[0], nfe=budget, alpha=alpha, temperature=temperature)
+        settings = Settings(sampler=sampler, reward=rewards[0], nfe=budget, alpha=alpha, temperature=temperature)
         loaded = load(model, **place)
         with suppress(KeyboardInterrupt):  # which is how a server is ended
             run(

@@ -35,12 +35,13 @@ from iterref.editing.resume import digest, fingerprint, name_of, resumed
 from iterref.editing.session import Choice, Context, Editing
 from iterref.editing.sizes import Length, checked_length
 from iterref.editing.strength import strengthened
-from iterref.generation import method_of, pose, text_model
+from iterref.generation import method_of, model_name, pose, text_model
 from iterref.lengths import blank_canvas
 from iterref.models.base import MASKS, TextModel
 from iterref.numbers import whole_number
 from iterref.problem import Problem
 from iterref.rewards.memory import Remembered
+from iterref.rewards.mixtures import reward_name
 from iterref.run import Run
 from iterref.samplers.base import Sampler
 
@@ -142,7 +143,8 @@ def edit(
     measure = Drift(tokens, free, distance, blank)
     bounded = problem.reward if drift is None else Within(problem.reward, measure, drift)
     problem = replace(problem, canvas=tokens, free=free, reward=Remembered(bounded))
-    context = Context(posed.model, problem, identities, options["seed"], measure, blank)
+    told = {"model": model_name(posed.model), "reward": reward_name(reward), "prompts": prompts}
+    context = Context(posed.model, problem, identities, options["seed"], measure, blank, told)
     about = {
         "model": fingerprint(posed.model), "prompts": digest(prompts), "reward": name_of(asked), "drift": drift,
         "distance": distance,
@@ -182,7 +184,7 @@ def refine(
     strength: float = 0.3,
     sampler: Sampler | str | None = None,
     budget: BudgetLike | None = None,
-    watch: Sequence[int] = (),
+    watch: Sequence[int] | None = None,
     **settings: Unpack[Settings],
 ) -> Editing:
     """B texts refined at a strength in (0, 1]: a session of the one step `Editing.refine`.
@@ -212,7 +214,7 @@ def infill(
     tokens: Tensor | None = None,
     sampler: Sampler | str | None = None,
     budget: BudgetLike | None = None,
-    watch: Sequence[int] = (),
+    watch: Sequence[int] | None = None,
     **settings: Unpack[Settings],
 ) -> Editing:
     """B texts with the regions in `marks` written anew, all other tokens kept: a session of one `Editing.infill`.

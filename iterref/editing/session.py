@@ -35,7 +35,7 @@ from iterref.result import Best, Interrupted, Result
 from iterref.rewards.base import RewardError
 from iterref.rewards.memory import Remembered
 from iterref.samplers.base import Sampler
-from iterref.sampling import sample
+from iterref.sampling import first_rows, sample
 from iterref.turns import fit_turns
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, eq=False)
 class Context:
     """What stays the same: the model, the first texts' `problem` with the free positions and the reward of all states,
-    the rows' `identities`, the seed, the `drift`, and the empty canvas `blank` (L,) if known."""
+    the rows' `identities`, the seed, the `drift`, the empty canvas `blank` (L,) if known, and what is told of all runs
+    (`result.About`)."""
 
     model: TextModel
     problem: Problem
@@ -53,6 +54,7 @@ class Context:
     seed: int
     drift: Drift
     blank: Tensor | None
+    about: dict[str, Any]
     turn: Turn = field(default_factory=Turn, repr=False)
 
 
@@ -118,7 +120,7 @@ class Editing:
         strength: float = 0.3,
         sampler: Sampler | str | None = None,
         budget: BudgetLike | None = None,
-        watch: Sequence[int] = (),
+        watch: Sequence[int] | None = None,
         progress: bool = False,
     ) -> Self:
         """Every row refined in place, by moves that re-noise at most a share `strength` in (0, 1] of its free tokens.
@@ -130,7 +132,7 @@ class Editing:
         strength = number("strength", strength, "pass one in (0, 1]")
         method = self._method(sampler, strength, budget)
         with self.context.turn:
-            result = self._run(method, self.context.problem, self.tokens, watch, progress)
+            result = self._run(method, budget, self.context.problem, self.tokens, watch, progress)
             return self._at(self._add("refine", {"strength": strength, "sampler": str(method)}, result))
 
     def infill(
@@ -143,7 +145,7 @@ class Editing:
         marks: Marks = BRACKETS,
         sampler: Sampler | str | None = None,
         budget: BudgetLike | None = None,
-        watch: Sequence[int] = (),
+        watch: Sequence[int] | None = None,
         progress: bool = False,
     ) -> Self:
         """The marked regions written anew, every other token kept bit for bit.
@@ -177,7 +179,7 @@ class Editing:
         options = {"strength": strength, "length": size, "sampler": str(method)}
         told = {name: value for name, value in options.items() if value is not None}
         with self.context.turn:
-            result = self._run(method, posed, None if strength is None else posed.canvas, watch, progress)
+            result = self._run(method, budget, posed, None if strength is None else posed.canvas, watch, progress)
             whole = result if len(layouts) == 1 else self._chosen(result, posed)
             whole = replace(whole, slots=log_probabilities(posed, model, patterns))
             return self._at(self._add("infill", told, whole, layouts[0].frames))
@@ -191,7 +193,7 @@ class Editing:
         budget: BudgetLike | None = None,
         take: Literal["best", "first"] = "best",
         parent: bool = False,
-        watch: Sequence[int] = (),
+        watch: Sequence[int] | None = None,
         progress: bool = False,
     ) -> Self:
         """`n` alternatives of every row, refined side by side from where it stands, all recorded as siblings.
@@ -213,7 +215,7 @@ class Editing:
             raise ValueError("alternatives without a move are all the same: raise the budget or the method's moves")
         with self.context.turn:
             wide = self.context.problem.only(self.context.problem.rows.repeat(n))
-            result = self._run(method, wide, self.tokens.repeat(n, 1), watch, progress)
+            result = self._run(method, budget, wide, self.tokens.repeat(n, 1), watch, progress)
             options = {"of": n, "strength": strength, "sampler": str(method)}
             parts = zip(result.tokens.chunk(n), result.rewards.chunk(n), strict=True)
             made = [self._add("vary", options, replace(result, tokens=x, rewards=r), run=result) for x, r in parts]
@@ -267,28 +269,34 @@ class Editing:
             raise ValueError(f"each of {layouts} sizes of a region has its share of the budget: {error}") from None
 
     def _run(
-        self, method: Sampler, problem: Problem, start: Tensor | None, watch: Sequence[int], progress: bool
-    ) -> Result:
+        self, method: Sampler, budget: BudgetLike | None, problem: Problem, start: Tensor | None,
+        watch: Sequence[int] | None, progress: bool,
+    ) -> Result:  # fmt: skip
         """The run of a new child of this node; the problem has one or more copies of every row, copy-major. Copy i has
-        streams of its own, however many there are; those of copy 0 are the row's."""
+        streams of its own, however many there are; those of copy 0 are the row's. Where there are several, none is
+        watched unasked: a row's text may be that of another copy."""
         context, seed = self.context, node_seed(self.context.seed, self.history.next_path(self.at))
         identities, n = context.identities, len(problem) // len(context.identities)
         if n > 1:
             # numbers of rows count up from the lowest bit, and those of copies down from the highest
             identities = torch.cat([identities ^ int(f"{copy:032b}"[::-1], 2) for copy in range(n)])
+        usual = first_rows(*problem.canvas.shape) if n == 1 else ()
+        watched = usual if watch is None else checked_watch("watch", watch)
+        about = {**context.about, "budget": "" if budget is None else str(budget_of(budget)), "seed": context.seed}
         try:
             result = sample(
-                method, problem, seed=seed, rows=identities, start=start, watch=checked_watch("watch", watch),
+                method, problem, seed=seed, rows=identities, start=start, watch=watched,
                 decode=context.model.decode, show=context.model, progress=flag("progress", progress),
             )  # fmt: skip
         except (RewardError, Interrupted) as error:
             # what is handed out in the session's place is the best copy of a row, and has cost what the session has
-            partial, spent = error.partial, self.cost
+            partial, spent = replace(error.partial, about=replace(error.partial.about, **about)), self.cost
             rewards = partial.rewards.view(n, -1)
             tokens = partial.tokens.view(n, *self.tokens.shape)[rewards.argmax(0), torch.arange(len(self.texts))]
             partial = _showing(partial, tokens, rewards.amax(0), context.model)
             error.partial = replace(partial, cost=partial.cost * n + spent, asked=partial.asked * n + spent)
             raise
+        result = replace(result, about=replace(result.about, **about))
         if n > 1 or start is None or not method.maximises:
             return result
         better = result.rewards > self.rewards
@@ -307,6 +315,8 @@ class Editing:
         lost = torch.isneginf(result.rewards)
         tokens = torch.where(lost[:, None], self.tokens, result.tokens)
         texts = self.context.model.decode(tokens)
+        run = run or result
+        run = replace(run, about=replace(run.about, more={"operation": operation, **options} | {"sampler": None}))
         for row, same in enumerate((tokens == self.tokens).all(1).tolist()):
             frame = frames[row] if row < len(frames) else None
             whole = texts[row] if frame is None else frame.compose(texts[row])
@@ -315,7 +325,7 @@ class Editing:
             Node(
                 0, self.at, operation, options, tokens, texts,
                 torch.where(lost, self.rewards, result.rewards), self.context.drift(tokens, self.context.problem.rows),
-                cost=result.asked, kept=tuple(lost.nonzero()[:, 0].tolist()), result=run or result,
+                cost=result.asked, kept=tuple(lost.nonzero()[:, 0].tolist()), result=run,
             )
         )  # fmt: skip
 

@@ -82,9 +82,10 @@ class Textbook:
             log_backward = torch.cat([self._tilt(reference.reward, alpha).T, log_backward], 1)
         gain = (r_y - state.reward) * g / alpha if g else torch.zeros_like(r_y)
         gain = torch.where(torch.isneginf(state.reward) & ~torch.isneginf(r_y), torch.inf, gain)
-        accepted = mtm.multiple_try(log_forward, log_backward, gain, rng.fork("accept")) & verdict.accepted
+        accepted, chance = mtm.multiple_try(log_forward, log_backward, gain, rng.fork("accept"))
+        accepted &= verdict.accepted
         x_0 = adopt(accepted, y_0, state.x_0)
-        decision = Decision(new.x_0, new.reward, verdict.choice, accepted)
+        decision = Decision(new.x_0, new.reward, verdict.choice, accepted, chance)
         info = Info(accepted.double(), verdict.stuck, (x_0 != state.x_0).sum(1), decisions=(decision,))
         x_t, reward = adopt(accepted, y_t, state.x_t), adopt(accepted, r_y, state.reward)
         return replace(state, x_t=x_t, x_0=x_0, reward=reward), info
@@ -117,7 +118,7 @@ class InTurn:
         x_0 = adopt(verdict.accepted, pick(new.x_0, verdict.choice), state.x_0)
         x_t = adopt(verdict.accepted, pick(new.x_t, verdict.choice), state.x_t)
         reward = adopt(verdict.accepted, pick(new.reward, verdict.choice), state.reward)
-        decision = Decision(new.x_0, new.reward, verdict.choice, verdict.accepted, in_turn=True)
+        decision = Decision(new.x_0, new.reward, verdict.choice, verdict.accepted, verdict.chance, in_turn=True)
         info = Info(verdict.accepted.double(), verdict.stuck, (x_0 != state.x_0).sum(1), decisions=(decision,))
         return replace(state, x_t=x_t, x_0=x_0, reward=reward), info
 

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from math import ceil, floor, log10
+from typing import NamedTuple
 
 WIDTH, HEIGHT = 720, 210
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 10, 38  # the margins around the lines, where ticks and names stand
@@ -13,15 +14,25 @@ LEFT, RIGHT, TOP, BOTTOM = 66, 14, 10, 38  # the margins around the lines, where
 Series = Sequence[float | None]
 
 
-def chart(
-    rows: Sequence[float], series: Mapping[str, Series], label: str, within: tuple[float, float] | None, axis: str
-) -> str:
-    """A figure of named `series`, each (K,) with None for no value, over `rows` (K,), which `axis` names. `label` names
-    the figure, `within` sets the ends of the y axis in place of the values' own. Empty where no series has a value."""
-    values = [value for line in series.values() for value in line if value is not None]
+class Line(NamedTuple):
+    """A named line of the number `run` of a page: values `y` (K,), None for none, over `x` (K,), and its looks in the
+    style sheet."""
+
+    name: str
+    run: int
+    x: Sequence[float]
+    y: Series
+    looks: str
+
+
+def chart(lines: Sequence[Line], label: str, within: tuple[float, float] | None, axis: str) -> str:
+    """A figure of `lines` over what `axis` names. `label` names the figure, `within` sets the ends of the y axis in
+    place of the values' own. Empty where no line has a value."""
+    values = [value for line in lines for value in line.y if value is not None]
     if not values:
         return ""
-    x_low, x_high = _ends(min(rows), max(rows))
+    across = [value for line in lines for value in line.x]
+    x_low, x_high = _ends(min(across), max(across))
     y_low, y_high = within or _ends(min(values), max(values))
 
     def x(value: float) -> float:
@@ -39,23 +50,27 @@ def chart(
         parts.append(f'<text x="{x(tick):.1f}" y="{below + 17}" text-anchor="middle">{tick:g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle:g}" y="{HEIGHT - 4}" text-anchor="middle">{escape(axis)}</text>')
-    for place, line in enumerate(series.values()):
-        for run in _runs(rows, line):
+    for line in lines:
+        for run in _runs(line.x, line.y):
             points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in run)
-            parts.append(f'<polyline class="line s{place}" points="{points}"/>')
+            parts.append(f'<polyline class="line {line.looks}" points="{points}"/>')
             if len(run) == 1:  # a line of one point would not be seen
-                parts.append(f'<circle class="dot s{place}" cx="{x(run[0][0]):.1f}" cy="{y(run[0][1]):.1f}" r="3"/>')
-    start = x(rows[0])
-    parts.append(f'<line class="cursor" x1="{start:.1f}" x2="{start:.1f}" y1="{TOP}" y2="{below}"/>')
+                at = f'cx="{x(run[0][0]):.1f}" cy="{y(run[0][1]):.1f}"'
+                parts.append(f'<circle class="dot {line.looks}" {at} r="3"/>')
+    for number, over in {line.run: line.x for line in lines}.items():
+        start = x(over[0])
+        parts.append(
+            f'<line class="cursor" data-run="{number}" x1="{start:.1f}" x2="{start:.1f}" y1="{TOP}" y2="{below}"/>'
+        )
     keys = "".join(
-        f'<span class="key"><svg class="swatch" viewBox="0 0 28 8" aria-hidden="true"><line class="line s{place}" '
-        f'x1="0" x2="28" y1="4" y2="4"/></svg> {escape(name)}</span>'
-        for place, name in enumerate(series)
+        f'<span class="key"><svg class="swatch" viewBox="0 0 28 8" aria-hidden="true"><line class="line {line.looks}" '
+        f'x1="0" x2="28" y1="4" y2="4"/></svg> {escape(line.name)}</span>'
+        for line in lines
     )
-    said = escape(f"{label} against {axis}: " + "; ".join(f"{name} {_said(line)}" for name, line in series.items()))
-    at = " ".join(f"{x(value):.1f}" for value in rows)
+    said = escape(f"{label} against {axis}: " + "; ".join(f"{line.name} {_said(line.y)}" for line in lines))
+    ends = f'data-axis="{escape(axis)}" data-values="{x_low} {x_high}" data-places="{LEFT} {WIDTH - RIGHT}"'
     return (
-        f'<figure><figcaption>{escape(label)} {keys}</figcaption><svg class="chart" role="img" data-at="{at}" '
+        f'<figure><figcaption>{escape(label)} {keys}</figcaption><svg class="chart" role="img" {ends} '
         f'aria-label="{said}" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg></figure>'
     )
 

@@ -1,4 +1,4 @@
-"""HTML: a result written as one page, from its summary, its charts, its watched rows and its final texts.
+"""HTML: one run, or two side by side, written as one page: facts, steps, charts and texts, from their documents.
 
     escaped text, inline style, inline script, one JSON block, pictures as data;     nothing is loaded from anywhere
 
@@ -9,166 +9,293 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
-from math import inf, isfinite, isnan
+from math import isfinite
+from pathlib import Path
 from string import Template
 from typing import Any
 
-from iterref.report.chart import chart
-from iterref.report.render import Rendering, choose_rendering, png
-from iterref.report.trace_view import trace_data
+import numpy as np
+
+from iterref.paired import difference
+from iterref.report.chart import Line, chart
+from iterref.report.document import FORMAT, Document, Row, describe
+from iterref.report.reading import read_document
+from iterref.report.trace_view import Bounds
 from iterref.result import Result
-from iterref.trace import Trace
 
-NFE, REWARD_CALLS = "NFE a sample", "reward calls a sample"
-THUMB = 64  # the least side of a picture in a table, in pixels
+NFE, REWARD_CALLS = "NFE a text", "reward calls a text"
+RUNS = ("A", "B")  # what two runs on one page are called
+SHORT = 160  # characters of a prompt that is shown whole
+NOTEBOOK = 8  # what share of a page's bounds, 1 / 8, a page in a notebook has, which is saved with it
 
 
-def page(result: Result, show: Any = None) -> str:
-    """A whole HTML page of a result: its summary, charts and texts, and the steps of the rows that were watched.
+def page(result: Result, show: Any = None, *, beside: Result | str | Path | None = None) -> str:
+    """A whole HTML page of a result: its facts, charts and texts, and the steps of the rows that were watched.
 
     `show` says how tokens are shown, in the watched rows and where the result has no texts: a model, a tokenizer, or a
     function from a token's id to its text (`iterref.report.render`), the result's own unless given. It is never asked
-    for the name of the mask, which the page shows as an empty box.
+    for the name of the mask, which the page shows as an empty box. `beside` is another run to be shown next to this
+    one: a result, or a file that holds one (`iterref.report.read_document`).
     """
-    known = choose_rendering(result.show if show is None else show)
-    watched = bool(result.trace.steps) and "watched" in result.trace.steps[0]
-    style, script = _part("page.css"), _part("page.js") if watched else ""
-    policy = f"default-src 'none'; style-src {_hash(style)}" + (f"; script-src {_hash(script)}" if watched else "")
-    return Template(_part("page.html")).substitute(
-        title=escape(f"A run of {result.sampler.name}: {len(result.tokens)} {_plural('row', len(result.tokens))}"),
-        kind="Texts" if known.render is None else "Pictures",
-        policy=policy + ("; img-src data:" if known.render is not None else ""),
-        style=style,
-        script=f"<script>{script}</script>" if watched else "",
-        summary=_summary(result),
-        steps=_steps(result, known) if watched else _unwatched(result),
-        charts=_charts(result.trace),
-        table=table(result, known),
+    first = describe(result, show)
+    if beside is None:
+        return page_of([first])
+    return page_of([first, describe(beside) if isinstance(beside, Result) else read_document(beside)])
+
+
+def notebook(result: Result) -> str:
+    """What a notebook shows: the page in a frame, and the first texts as a table for viewers without frames."""
+    document = describe(result, bounds=Bounds().share(NOTEBOOK))
+    frame = "width: 100%; height: 40rem; border: 1px solid #888"
+    return (
+        f'<iframe title="{escape(_title([document]))}" sandbox="allow-scripts allow-downloads" style="{frame}" '
+        f'srcdoc="{escape(page_of([document]))}"></iframe>'
+        f"<details><summary>the texts as a table</summary>{_table([document], 20)}</details>"
     )
 
 
 def table(result: Result, show: Any = None, most: int | None = None) -> str:
     """An HTML table of the first `most` final texts with their rewards and the best rewards seen. Pictures stand for
     texts where `show` draws; where the result has neither, tokens are written by their names or ids."""
-    known = choose_rendering(result.show if show is None else show)
-    count = len(result.tokens) if most is None else min(most, len(result.tokens))
-    rewards, best = result.rewards.tolist(), result.best.reward.tolist()
-    texts = _written(result, count, known)
-    likely = None if result.log_likelihood is None else result.log_likelihood.tolist()
-    lost, none = ("forbidden", "none allowed") if result.finished else ("none yet", "none yet")
-    lines = "".join(
-        f'<tr><th scope="row">{row}</th><td>{_figure(rewards[row], lost)}</td><td>{_figure(best[row], none)}</td>'
-        + ("" if likely is None else f"<td>{likely[row]:.1f}</td>")
-        + f'<td class="text" dir="auto">{texts[row]}</td></tr>'
-        for row in range(count)
-    )
-    rest = len(result.tokens) - count
-    last = "text" if known.render is None else "picture"
-    heads = ("row", "reward", "best seen", *["log-likelihood"] * (likely is not None), last)
-    more = f'<tr><td colspan="{len(heads)}">and {rest} more {_plural("row", rest)}</td></tr>' if rest else ""
-    named = "".join(f'<th scope="col">{head}</th>' for head in heads)
-    return f"<table><thead><tr>{named}</tr></thead><tbody>{lines}{more}</tbody></table>"
+    return _table([describe(result, show)], most)
 
 
-def _summary(result: Result) -> str:
-    acceptance, stuck, cost = result.trace.acceptance(), result.trace.stuck_rows(), result.cost
-    facts = {
-        "method": str(result.sampler),
-        "mean reward": _figure(float(result.rewards.mean())),
-        "mean best reward seen": _figure(float(result.best.reward.mean())),
-        "a sample": f"{cost.nfe:.4g} NFE, {cost.reward_calls:.4g} reward calls, depth {cost.depth:g}",
-        "seconds": f"{result.seconds:.2f}",
-    }
-    if not isnan(acceptance):
-        facts["accepted"] = f"{acceptance:.0%} of the decisions after the first clean sample"
-    if stuck:
-        named = f"{_plural('row', len(stuck))} {', '.join(map(str, stuck))}"
-        facts["stuck"] = f"{named}: some step found only forbidden candidates and kept the state"
-    if not result.finished:
-        facts["broken off"] = "the run ended early; this is what it had reached"
-    told = {name: escape(value).replace(",", ",<wbr>") for name, value in facts.items()}  # a line may end behind one
-    return "<dl>" + "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in told.items()) + "</dl>"
-
-
-def _unwatched(result: Result) -> str:
-    if not result.trace.steps:
-        return "<p>The run broke off before its first step.</p>"
-    how = "name its row when the run starts, as in <code>watch=[0]</code>, and save the page again"
-    return f"<p>No row was watched. To see a text change step by step, {how}.</p>"
-
-
-def _steps(result: Result, known: Rendering) -> str:
-    """The slider, the watched rows that the script fills, and their data."""
-    trace, last = result.trace, len(result.trace.steps) - 1
-    data = trace_data(trace, result.mask, known)
-    moves = '<details class="moves"><summary></summary><div class="candidates"></div></details>'
-    tokens = '<p class="tokens" dir="auto"></p>' if known.render is None else '<div class="tokens"></div>'
-    rows = "".join(
-        f'<section class="row" aria-labelledby="row-{place}"><h3 id="row-{place}">Row {row}</h3>'
-        f'<p class="figures"></p>{tokens}{moves if any(trace.rounds) else ""}</section>'
-        for place, row in enumerate(trace.watch)
-    )
+def page_of(runs: Sequence[Document]) -> str:
+    """The page of one document, or of two side by side."""
+    style, script = _part("page.css"), _part("page.js")
     # No text of a user or a model can end the block or begin a comment in it: JSON needs no "<" outside of strings.
-    block = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    parts = {"last": last, "legend": _legend(result, data), "rows": rows, "data": block}
+    block = json.dumps({"format": FORMAT, "runs": list(runs)}, allow_nan=False, separators=(",", ":"))
+    drawn = any(run["kind"] == "picture" for run in runs)
+    return Template(_part("page.html")).substitute(
+        title=escape(_title(runs)),
+        kind="Pictures" if drawn else "Texts",
+        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}" + "; img-src data:" * drawn,
+        style=style,
+        script=script,
+        width=' class="two"' if len(runs) > 1 else "",
+        facts=_facts(runs),
+        steps=_steps(runs),
+        charts=_charts(runs),
+        table=_table(runs),
+        data=block.replace("<", "\\u003c"),
+    )
+
+
+def _title(runs: Sequence[Document]) -> str:
+    if len(runs) > 1:
+        return f"Two runs side by side: {' and '.join(run['sampler'] for run in runs)}"
+    count = len(runs[0]["rows"]) + runs[0]["more"]
+    return f"A run of {runs[0]['sampler']}: {count:,} {_plural(runs[0]['kind'], count)}"
+
+
+def _facts(runs: Sequence[Document]) -> str:
+    """What was given and taken, a column a run; what differs is marked."""
+    names = list(dict.fromkeys(name for run in runs for name in run["facts"]))
+    lines = []
+    for name in names:
+        words = [run["facts"].get(name, "") for run in runs]
+        cells = "".join(f"<td>{escape(one).replace(',', ',<wbr>')}</td>" for one in words)
+        marked = ' class="differs"' if len({*words}) > 1 else ""
+        lines.append(f'<tr{marked}><th scope="row">{escape(name)}</th>{cells}</tr>')
+    head = "".join(f'<th scope="col">{name}</th>' for name in RUNS)
+    head = f"<thead><tr><td></td>{head}</tr></thead>" if len(runs) > 1 else ""
+    prompts = {row["prompt"] for run in runs for row in run["rows"]}
+    one = f'<div class="only">{_prompt(prompts.pop())}</div>' if len(prompts) == 1 else ""
+    return f'<table class="facts">{head}<tbody>{"".join(lines)}</tbody></table>{one}'
+
+
+def _prompt(text: str) -> str:
+    """A prompt, folded where it is long."""
+    if not text.strip():
+        return ""
+    if len(text) <= SHORT:
+        return f'<p class="prompt" dir="auto"><span class="note">prompt</span> {escape(text)}</p>'
+    return (
+        f'<details class="prompt" dir="auto"><summary>prompt: {escape(text[:SHORT])} ...</summary>'
+        f"<p>{escape(text)}</p></details>"
+    )
+
+
+def _steps(runs: Sequence[Document]) -> str:
+    """The slider, and a panel a run and watched row that the script fills."""
+    watched = [run for run in runs if run["steps"]]
+    if not watched:
+        if not any(run["begun"] for run in runs):
+            return "<p>The run broke off before its first step.</p>"
+        how = "name its row when the run starts, as in <code>watch=[0]</code>, and save the page again"
+        return f"<p>No text was watched. To see one change step by step, {how}.</p>"
+    sections = []
+    for row in sorted({row for run in watched for row in run["steps"]["watch"]}):
+        panels = "".join(_panel(runs, number, row) for number in range(len(runs)))
+        told = _prompts_of(runs, row)
+        name = f"{'Picture' if watched[0]['kind'] == 'picture' else 'Text'} {row}"
+        sections.append(
+            f'<section class="row" aria-labelledby="row-{row}"><h3 id="row-{row}">{name}</h3>{told}'
+            f'<div class="panels">{panels}</div></section>'
+        )
+    parts = {"last": len(watched[0]["steps"]["step"]) - 1, "legend": _legend(watched), "rows": "".join(sections)}
     return Template(_part("steps.html")).substitute(parts)
 
 
-def _legend(result: Result, data: dict[str, Any]) -> str:
-    """What the looks of a token mean; a picture that is no grid of tokens has none."""
-    if data["drawn"] is not None:
+def _panel(runs: Sequence[Document], number: int, row: int) -> str:
+    """The place of a row of a run; empty where it was not watched."""
+    run = runs[number]
+    steps, name = run["steps"], f"<h4>{RUNS[number]}</h4>" if len(runs) > 1 else ""
+    if not steps or row not in steps["watch"]:
+        return f'<div class="panel">{name}<p class="note">not watched in this run</p></div>' if name else ""
+    moves = '<details class="moves"><summary></summary><div class="candidates"></div></details>'
+    tokens = '<p class="tokens" dir="auto"></p>' if run["kind"] == "text" else '<div class="tokens"></div>'
+    return (
+        f'<div class="panel" data-run="{number}" data-place="{steps["watch"].index(row)}">{name}'
+        f'<p class="figures"></p>{tokens}{moves if any(any(step) for step in steps["rounds"]) else ""}</div>'
+    )
+
+
+def _prompts_of(runs: Sequence[Document], row: int) -> str:
+    """The prompts of a row: one where the runs have the same, and none where all texts have the same, told above."""
+    if len({line["prompt"] for run in runs for line in run["rows"]}) < 2:
         return ""
-    pixels = data["picture"] is not None
+    prompts = [line["prompt"] for run in runs for line in run["rows"] if line["row"] == row]
+    return "".join(map(_prompt, dict.fromkeys(prompts)))
+
+
+def _legend(runs: Sequence[Document]) -> str:
+    """What the looks of a token mean; a picture that is no grid of tokens has none."""
+    steps = runs[0]["steps"]
+    if steps["drawn"] is not None:
+        return ""
+    pixels = steps["picture"] is not None
     keys = {"a0": "changed at this step", "a1": "1 step ago", "a2": "2 or 3", "a3": "4 to 7", "a4": "earlier"}
-    keys |= {} if result.mask is None else {"mask": "masked"}
+    keys |= {} if steps["mask"] is None else {"mask": "masked"}
     keys |= {"open": "in the clean sample, and not in the state"}
+    keys |= {"past": "behind the end of the text"} if any(run["steps"].get("ends") for run in runs) else {}
     kind, what, sign, hole = (" pixels", "pixels", "", "") if pixels else ("", "tokens", "a", "▢")
     signs = {key: hole if key == "mask" else sign for key in keys}
     items = (f'<li><span class="token {key}" aria-hidden="true">{signs[key]}</span> {keys[key]}</li>' for key in keys)
     return f'<ul class="legend{kind}" aria-label="looks of the {what}">{"".join(items)}</ul>'
 
 
-def _charts(trace: Trace) -> str:
-    """Rewards against the rows of both kinds, and acceptance and ESS: means over the rows with a finite value there."""
-    steps = trace.table()
-    if not steps:
+def _charts(runs: Sequence[Document]) -> str:
+    """Rewards against the calls of both kinds, and acceptance and ESS: means over the rows with a finite value there."""
+    some = [(f"{RUNS[number]}: " * (len(runs) > 1), number, run["series"]) for number, run in enumerate(runs)]
+    known = [(name, number, series) for name, number, series in some if series]
+    if not known:
         return ""
-    means = {name: [_mean(step) for step in steps[name].tolist()] for name in ("reward", "best", "accepted", "ess")}
-    rewards = {"reward": means["reward"], "best reward seen": means["best"]}
-    rows, scored = (steps[name].tolist() for name in ("nfe", "reward_calls"))
-    drawn = chart(rows, rewards, "Reward", None, NFE)
-    if all(map(isfinite, scored)):
-        drawn += chart(scored, rewards, "Reward", None, REWARD_CALLS)
-    drawn += chart(rows, {"share of accepted decisions": means["accepted"]}, "Acceptance", (0.0, 1.0), NFE)
-    drawn += chart(rows, {"effective number of particles": means["ess"]}, "Particles", None, NFE)
-    note = "Each point is a step, and the mean over the rows that have a finite value there."
+    looks = [["s0", "s1 dash"]] if len(runs) == 1 else [["s0", "s0 dash"], ["s1", "s1 dash"]]
+
+    def lines(names: dict[str, str], axis: str) -> list[Line]:
+        return [
+            Line(f"{run}{told}", number, series[axis], series[name], looks[number][place])
+            for run, number, series in known
+            if all(x is not None for x in series[axis])
+            for place, (name, told) in enumerate(names.items())
+        ]
+
+    rewards = {"reward": "reward", "best": "best reward seen"}
+    drawn = chart(lines(rewards, "nfe"), "Reward", None, NFE) + chart(
+        lines(rewards, "reward_calls"), "Reward", None, REWARD_CALLS
+    )
+    drawn += chart(lines({"accepted": "share of accepted decisions"}, "nfe"), "Acceptance", (0.0, 1.0), NFE)
+    drawn += chart(lines({"ess": "effective number of particles"}, "nfe"), "Particles", None, NFE)
+    note = "Each point is a step, and the mean over the texts that have a finite value there."
     head = '<section aria-labelledby="charts"><h2 id="charts">Along the run</h2>'
     return drawn and f'{head}<div class="charts">{drawn}</div><p class="note">{note}</p></section>'
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    finite = [value for value in values if isfinite(value)]
-    return sum(finite) / len(finite) if finite else None
+def _table(runs: Sequence[Document], most: int | None = None) -> str:
+    """The final texts with their figures; of two runs side by side, with the differences of the rewards."""
+    by_row = [{line["row"]: line for line in run["rows"]} for run in runs]
+    numbers = sorted({row for lines in by_row for row in lines})
+    shown = numbers if most is None else numbers[:most]
+    total = max(len(run["rows"]) + run["more"] for run in runs)
+    columns = [_columns(run, f" {name}" * (len(runs) > 1)) for run, name in zip(runs, RUNS, strict=False)]
+    heads = ["row", *(head for own in columns for head, _ in own[:-1]), *["B − A"] * (len(runs) > 1)]
+    heads += [own[-1][0] for own in columns]
+    lines = []
+    for row in shown:
+        both = [lines_of.get(row) for lines_of in by_row]
+        filled = [[(head, *cell(line)) for head, cell in own] for own, line in zip(columns, both, strict=True)]
+        cells = [cell for own in filled for cell in own[:-1]]
+        if len(runs) > 1:
+            cells.append(("B − A", "", _difference(both[0], both[1])))
+        cells += [own[-1] for own in filled]
+        body = "".join(f'<td data-name="{escape(head)}"{looks}>{words}</td>' for head, looks, words in cells)
+        lines.append(f'<tr><th scope="row">{row}</th>{body}</tr>')
+    rest = total - len(shown)
+    if rest > 0:
+        kind = _plural(runs[0]["kind"], rest)
+        lines.append(f'<tr><td class="rest" colspan="{len(heads)}">and {rest:,} more {kind}</td></tr>')
+    named = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    body = f'<table class="texts"><thead><tr>{named}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+    return _verdict(runs) + body
 
 
-def _written(result: Result, count: int, known: Rendering) -> list[str]:
-    """What stands in the last column, as markup."""
-    tokens = result.tokens[:count]
-    if known.render is not None:
-        pictures = [png(picture, THUMB) for picture in known.pixels(tokens)] if count else []
-        return [f'<img alt="the picture of row {row}" src="{picture}">' for row, picture in enumerate(pictures)]
-    if result.texts is not None:
-        return [escape(str(text)) for text in result.texts[:count]]
-    between, name = (" ", str) if known.name is None else ("", known.name)
-    return [escape(between.join(map(name, row))) for row in tokens.tolist()]
+Cell = tuple[str, str]  # attributes and markup
 
 
-def _figure(value: float, lowest: str = "-inf") -> str:
-    return f"{value:.4f}" if isfinite(value) else lowest if value == -inf else str(value)
+def _columns(run: Document, name: str) -> list[tuple[str, Callable[[Row | None], Cell]]]:
+    """The columns of a run: a head, and what makes the cell of a row (None where the run has it not); the last one is
+    the text."""
+    lost, none = ("forbidden", "none allowed") if run["finished"] else ("none yet", "none yet")
+    some = run["rows"][0] if run["rows"] else {}
+    kinds: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "reward": ("reward", lambda value: _figure(value, lost)),
+        "best": ("best seen", lambda value: _figure(value, none)),
+        "log_likelihood": ("log-likelihood", lambda value: f"{value:.1f}"),
+        "chosen": ("chosen", escape),
+    }
+    if name:  # of two runs, what is compared
+        del kinds["best"], kinds["chosen"]
+
+    def cell(key: str, words: Callable[[Any], str]) -> Callable[[Row | None], Cell]:
+        return lambda row: ("", words(row[key]) if row and row.get(key) is not None else "")
+
+    told = [(head + name, cell(key, words)) for key, (head, words) in kinds.items() if key in some]
+    return [*told, (run["kind"] + name, _text)]
+
+
+def _text(row: Row | None) -> Cell:
+    """The last cell of a row."""
+    if row is None:
+        return ' class="text"', ""
+    if "picture" in row:
+        return ' class="text"', f'<img alt="the picture of row {row["row"]}" src="{escape(row["picture"])}">'
+    return ' class="text" dir="auto"', escape(row["text"])
+
+
+def _difference(one: Row | None, other: Row | None) -> str:
+    values = [line and line["reward"] for line in (one, other)]
+    return f"{values[1] - values[0]:+.4f}" if all(isinstance(value, float | int) for value in values) else ""
+
+
+def _verdict(runs: Sequence[Document]) -> str:
+    """Of two runs on the same prompts, whether the reward of one is higher, by the paired differences."""
+    if len(runs) < 2:
+        return ""
+    pairs = [dict((line["row"], line) for line in run["rows"]) for run in runs]
+    same = [(pairs[0][row], pairs[1][row]) for row in pairs[0] if row in pairs[1]]
+    if any(one["prompt"] != other["prompt"] for one, other in same):
+        return '<p class="verdicts">The runs have different prompts: their rewards cannot be compared.</p>'
+    judged = [(a["reward"], b["reward"]) for a, b in same if _difference(a, b)]
+    if len({run["facts"].get("reward", "") for run in runs}) > 1:
+        return '<p class="verdicts">The runs have different rewards, which cannot be compared.</p>'
+    if len(judged) < 2:
+        return ""
+    first, second = zip(*judged, strict=True)
+    found = difference(np.array(second), np.array(first))
+    words = "significant, 95 % CI excludes 0" if found.significant else "not significant, 95 % CI includes 0"
+    return (
+        f'<p class="verdicts">Reward of B less that of A, text by text: {found.value:+.4f} '
+        f"[{found.low:+.4f}, {found.high:+.4f}] over {len(judged)} texts; {words}.</p>"
+    )
+
+
+def _figure(value: Any, lowest: str = "-inf") -> str:
+    return lowest if value == "-inf" else f"{value:.4f}" if isfinite(value) else str(value)
 
 
 def _plural(word: str, count: int) -> str:

@@ -1,11 +1,15 @@
-"""Mixtures: the functions of texts that a combined reward is made of, and the same mixture of others."""
+"""Mixtures: the functions of texts that a combined reward is made of, the same mixture of others, and its name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from iterref.rewards.algebra import TextCombined
+from iterref.rewards.algebra import Combined, TextCombined
+from iterref.rewards.rules import Sum
+
+LONGEST = 120  # characters of what an object says of itself
 
 
 def leaves(reward: Any) -> list[Any]:
@@ -18,3 +22,29 @@ def replaced(reward: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(reward, TextCombined):
         return TextCombined(reward.rule, tuple(replaced(part, change) for part in reward.parts))
     return change(reward)
+
+
+def reward_name(reward: Any, weights: Sequence[float] | None = None) -> str:
+    """What a reward is called, for a reader: its string, a function's name, an object's own words, and of a list or a
+    mixture its parts with their weights."""
+    if isinstance(reward, str):
+        return reward
+    if isinstance(reward, list | tuple):
+        return _summed(reward, weights or [1.0] * len(reward))
+    if isinstance(reward, Combined | TextCombined):
+        if isinstance(reward.rule, Sum):
+            return _summed(reward.parts, reward.rule.weights)
+        rule = reward.rule.func if isinstance(reward.rule, partial) else reward.rule
+        return f"{_own_name(rule)}({', '.join(map(reward_name, reward.parts))})"
+    return _own_name(reward)
+
+
+def _summed(parts: Sequence[Any], weights: Sequence[float]) -> str:
+    pairs = zip(parts, weights, strict=True)
+    return " + ".join(reward_name(part) if weight == 1 else f"{weight:g} × {reward_name(part)}" for part, weight in pairs)
+
+
+def _own_name(of: Any) -> str:
+    words = repr(of)
+    told = type(of).__repr__ is not object.__repr__ and len(words) <= LONGEST and "\n" not in words
+    return words if told and " at 0x" not in words else str(getattr(of, "__name__", type(of).__name__))

@@ -145,8 +145,12 @@ class Auto(Sampler):
 
     def output(self, run: Run, state: State) -> Output:
         """The text of highest J; what is declared counts as asked for, whichever arms the rows followed."""
+        assert isinstance(state, Racing)
         run.meter.declare(self.cost(), run.batch)
-        return super().output(run, state)
+        arms = [arm.first.name for arm in _racing(self)]
+        return replace(
+            super().output(run, state), alpha=state.alpha, chosen=tuple(arms[at] for at in state.leader.tolist())
+        )
 
     def cost(self) -> Cost:
         """The race, what the dearest arm has left, and judging; the meter counts less for rows of cheaper arms."""

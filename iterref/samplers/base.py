@@ -111,11 +111,14 @@ class Info:
 
 @dataclass(frozen=True)
 class Output:
-    """What a run ends with: finished texts `tokens` (B, L), their `rewards` (B,), and all `particles`, if any."""
+    """What a run ends with: finished texts `tokens` (B, L), their `rewards` (B,), and all `particles`, if any; of
+    methods that choose for themselves, the `alpha` (B,) and the method of each row, `chosen`."""
 
     tokens: Tensor
     rewards: Tensor
     particles: Particles | None = None
+    alpha: Tensor | None = None
+    chosen: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ class Beam(Sampler):
         assert isinstance(state, Beamed)
         run.meter.declare(self.cost(), run.batch)  # without a mask a text is judged by fewer evaluations
         best = state.take(chains.in_front(self.chains, state.value.view(self.chains, -1).argmax(0)))
-        return Output(best.text[: run.batch], best.reward[: run.batch])
+        return Output(best.text[: run.batch], best.reward[: run.batch], alpha=best.alpha[: run.batch])
 
     def cost(self) -> Cost:
         """An NFE a state and step, its guesses and probes (the last step probes nothing), and 4 NFE to judge a text.

@@ -17,7 +17,7 @@ from typing import Any
 from iterref.columns import shown
 from iterref.lines import parsed
 from iterref.models.base import Chat
-from iterref.registry import nearest
+from iterref.registry import did_you_mean
 from iterref.serving.limits import Limits, Refused
 
 LARGE = 1e6  # of alpha and a temperature
@@ -125,7 +125,7 @@ def _expect_known(values: Mapping[str, Any], kind: str) -> None:
             if value != values.get("n", 1):
                 raise Refused("best_of is a method here: send sampler='best_of_n' and nfe in its place", param=name)
         elif name not in FIELDS[kind]:
-            told = f"unknown field {name[:80]!r}: did you mean {nearest(name, FIELDS[kind])!r}?"
+            told = f"unknown field {name[:80]!r}{did_you_mean(name[:80], FIELDS[kind])}"
             raise Refused(told, param=name[:80], code="unknown_parameter")
 
 

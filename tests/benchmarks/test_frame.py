@@ -218,7 +218,7 @@ def test_a_few_rows_of_every_task(tmp_path, name, monkeypatch):
     file = tmp_path / "runs.json"
     made = plans._task(name, (), True)  # the command's own, loaded once
     case, ours = made.cases[0], made.ours(made.cases[0])
-    few = ["--case", case, "--rows", "2", "--budget", "1", "--method", "ancestral", "--method", ours]
+    few = ["--case", case, "--rows", "2", "--budget", "1", "--sampler", "ancestral", "--sampler", ours]
     done = call(name, "--quick", *few, "--out", str(tmp_path / "out"), "--json", str(file))
     assert done.exit_code == 0, done.output
     rows = json.loads(file.read_text())
@@ -286,7 +286,7 @@ def test_every_task_has_help_and_refuses_what_it_does_not_know(name):
 def test_what_is_written_lies_in_out_of_the_current_folder_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "pictures", lambda *given: [])
     monkeypatch.chdir(tmp_path)
-    small = ["--quick", "--case", "brackets", "--method", "ancestral:steps=1", "--budget", "1", "--rows", "2"]
+    small = ["--quick", "--case", "brackets", "--sampler", "ancestral:steps=1", "--budget", "1", "--rows", "2"]
     done = call("constraints", *small, "--json", "-")
     assert done.exit_code == 0 and {run["method"] for run in json.loads(done.stdout)} == {"ancestral:steps=1"}
     assert "written: out/constraints-quick/runs.csv" in done.stderr

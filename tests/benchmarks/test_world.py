@@ -191,7 +191,7 @@ def call(*arguments: str) -> Result:
 def test_the_command_writes_rows_as_json_and_does_not_start_again(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "pictures", lambda *given: [])
     out, file = tmp_path / "out", tmp_path / "rows.json"
-    options = ["--case", TINY, "--method", "iterref", "--method", "best_of_n", "--budget", "1,2", "--rows", "8"]
+    options = ["--case", TINY, "--sampler", "iterref", "--sampler", "best_of_n", "--budget", "1,2", "--rows", "8"]
     options += ["--seeds", "1", "--jobs", "1", "--account", "nfe", "--out", str(out), "--json", str(file)]
     done = call(*options)
     assert done.exit_code == 0, done.output
@@ -210,8 +210,8 @@ def test_the_command_writes_rows_as_json_and_does_not_start_again(tmp_path, monk
         (["--case", "masked-24-8-pears-a0.5"], "did you mean 'masked-24-8-pairs-a0.5'"),
         (["--case", "masked-24-8-pairs-a0"], "unknown world 'masked-24-8-pairs-a0'"),
         (["--case", "masked-1-8-pairs-a1"], "unknown world"),
-        (["--method", "iteref"], "did you mean 'iterref'"),
-        (["--method", "iterref:tris=2"], "did you mean 'tries'"),
+        (["--sampler", "iteref"], "did you mean 'iterref'"),
+        (["--sampler", "iterref:tris=2"], "did you mean 'tries'"),
         (["--model", "tiny-news"], "worlds make their own models"),
         (["--budget", "1,x"], "the budgets '1,x' cannot be read"),
         (["--budget", "0"], "budgets must be at least 1"),

@@ -268,7 +268,7 @@ def test_options_that_may_be_given_again_are_lists_or_one_value(fake: None, tmp_
     done = call("compare", "--config", str(file))
     assert done.exit_code == 0 and len(json.loads(done.stdout)["entries"]) == 2, done.output
     file.write_text(base + 'sampler = "ancestral"\n')
-    refused(call("compare", "--config", str(file)), "at least two methods")
+    refused(call("compare", "--config", str(file)), "at least two samplers")
     file.write_text(base + 'sampler = ["ancestral", true]\n')
     refused(call("compare", "--config", str(file)), "run.toml: sampler is a string, got True")
 

@@ -146,7 +146,7 @@ def accept(forward: list[float], backward: list[float], gain: float) -> float:
     def run(start: Tensor, rng: Enumerator) -> Tensor:
         n = len(start)
         given = (log(forward).expand(n, -1), log(backward).expand(n, -1), log([gain]).expand(n))
-        return mtm.multiple_try(*given, rng).long()[:, None]
+        return mtm.multiple_try(*given, rng)[0].long()[:, None]
 
     _, probability, result = enumerate_outcomes(run, 1)
     return float((probability * result[:, 0]).sum())

@@ -218,7 +218,7 @@ def test_on_the_command_line_a_run_is_known_by_its_base_too(base: tuple[Path, An
         model_told(str(base[0]), base=str(adapter))
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
     command = ["generate", str(tmp_path / "prompts.txt"), "--model", str(adapter), "--base", str(base[0])]
-    options = ["--reward", "length:2", "--method", "ancestral:steps=2", "--length", str(LENGTH), "--json"]
+    options = ["--reward", "length:2", "--sampler", "ancestral:steps=2", "--length", str(LENGTH), "--json"]
     done = CliRunner().invoke(main, [*command, *options, "--quantize", "int8"])
     if find_spec("torchao") is None:
         assert done.exit_code == 2 and "iterref[quantized]" in done.output

@@ -1,0 +1,111 @@
+"""Reading: the document of a run from a file that holds one.
+
+    run.html     a page that `save_html` or `iterref generate --html` wrote        run.json     what a page's export wrote
+    run.jsonl    JSON lines of `iterref generate --json` or `Result.to_jsonl`: texts and rewards, without steps
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from iterref.lines import objects
+from iterref.report.document import FORMAT, Document, cut, summed
+from iterref.report.trace_view import Bounds
+
+BLOCK = re.compile(r'<script type="application/json" id="run">(.*?)</script>', re.DOTALL)
+PROMPTS, TEXTS = ("document", "prompt"), ("text", "completion")  # the fields of JSON lines
+
+
+def read_document(path: str | Path) -> Document:
+    """The document of the run in a file: a page, its JSON, or JSON lines.
+
+    Raises `ValueError` for a file that holds none, or two, and `OSError` for one that cannot be read.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no UTF-8 text: give a page, its JSON, or JSON lines") from None
+    if text.lstrip()[:1] == "<":
+        found = BLOCK.search(text)
+        if found is None:
+            raise ValueError(f"{path} is no page of a run: save one by save_html, or by generate --html")
+        return _only(_parsed(found[1], path), path)
+    whole = _parsed(text, path) if text.lstrip()[:1] == "{" and FORMAT[:12] in text[:200] else None
+    return _of_lines(text, Path(path)) if whole is None else _only(whole, path)
+
+
+def _parsed(text: str, path: str | Path) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} holds no run that can be read ({error}): save it anew") from None
+
+
+def _only(found: Any, path: str | Path) -> Document:
+    """The one document of what was saved."""
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ValueError(f"{path} is of another version ({found.get('format')}): save it anew")
+    if len(found["runs"]) != 1:
+        raise ValueError(f"{path} shows two runs: give the page of one")
+    document: Document = found["runs"][0]
+    if not _whole(document):
+        raise ValueError(f"{path} holds no run that can be read: save it anew")
+    return document
+
+
+def _whole(document: Any) -> bool:
+    """Whether what was read has the parts of a document, of their types: a page is written from them."""
+    kinds = {"sampler": str, "facts": dict, "kind": str, "finished": bool, "begun": bool, "rows": list, "more": int}
+    if not isinstance(document, dict) or not all(isinstance(document.get(key), kind) for key, kind in kinds.items()):
+        return False
+    steps, series = document.get("steps"), document.get("series")
+    numbers = all(isinstance(line, list) and all(map(_number, line)) for line in (series or {}).values())
+    needed = {"watch", "step", "rounds", "drawn", "picture", "mask"}
+    watched = steps is None or isinstance(steps, dict) and needed <= steps.keys() and all(
+        isinstance(row, int) for row in steps["watch"]
+    )
+    rows = document["rows"]
+    return watched and numbers and all(isinstance(words, str) for words in document["facts"].values()) and all(
+        isinstance(row, dict) and isinstance(row.get("row"), int) and isinstance(row.get("prompt"), str)
+        and isinstance(row.get("text", row.get("picture")), str)
+        and all(_number(row.get(name)) for name in ("reward", "best", "log_likelihood"))
+        for row in rows
+    )  # fmt: skip
+
+
+def _number(value: Any) -> bool:
+    return value is None or value == "-inf" or isinstance(value, int | float)
+
+
+def _of_lines(text: str, path: Path) -> Document:
+    """The document of JSON lines: what each says of itself."""
+    lines = [line for _, line in objects(text.splitlines(), path.name)]
+    bounds, rows, room = Bounds(), list[dict[str, Any]](), Bounds().characters
+    for place, line in enumerate(lines):
+        written = next((line[name] for name in TEXTS if line.get(name) is not None), line.get("tokens"))
+        if written is None or "reward" not in line:
+            told = "a text" if written is None else "a `reward`"
+            raise ValueError(f"line {place + 1} of {path} has no {told}: give what generate --json or to_jsonl wrote")
+        prompt = next((str(line[name]) for name in PROMPTS if line.get(name) is not None), "")
+        words = written if isinstance(written, str) else " ".join(map(str, written))
+        row = {"row": place, "prompt": cut(prompt, bounds.longest), "text": cut(words, bounds.longest)}
+        for name in ("reward", "best"):
+            if name in line:
+                row[name] = "-inf" if line[name] is None else float(line[name])
+        row |= {name: line[name] for name in ("log_likelihood", "length") if line.get(name) is not None}
+        room -= len(row["prompt"]) + len(row["text"])
+        if rows and (room < 0 or place >= bounds.texts):
+            break
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{path} is empty: give a page, its JSON, or JSON lines")
+    facts = {"file": path.name, "mean reward": summed(rows, "reward")}
+    for field, name in (("asked", "spent"), ("cost", "computed")):
+        cost = lines[0].get(field)
+        if isinstance(cost, dict) and {"nfe", "reward_calls"} <= cost.keys():
+            facts[name] = f"{cost['nfe']:,.4g} NFE and {cost['reward_calls']:,.4g} reward calls a text"
+    named = {"sampler": path.name, "facts": facts, "kind": "text", "finished": True, "begun": True}
+    return {**named, "rows": rows, "more": len(lines) - len(rows), "series": None, "steps": None}
