@@ -165,7 +165,7 @@ def test_data_frames_need_pandas(found: Comparison, monkeypatch: pytest.MonkeyPa
     [
         ({"budgets": [16, 1]}, ValueError, "best of N at 1 .*: the budget"),
         ({"methods": ["iteref", "smc"]}, ValueError, "did you mean 'iterref'"),
-        ({"samplers": ["smc"]}, ValueError, "at least two samplers"),
+        ({"methods": ["smc"]}, ValueError, "at least two samplers"),
         ({"methods": ["smc", "smc"]}, ValueError, "different names"),
         ({"methods": "smc"}, TypeError, "one string"),
         ({"baseline": "smc"}, ValueError, "the baseline 'smc' is none of the samplers"),

@@ -129,7 +129,7 @@ def _steps(runs: Sequence[Document]) -> str:
         how = "name its row when the run starts, as in <code>watch=[0]</code>, and save the page again"
         return f"<p>No text was watched. To see one change step by step, {how}.</p>"
     sections = []
-    for row in sorted({row for run in watched for row in run["steps"]["watch"]}):
+    for row in dict.fromkeys(row for run in watched for row in run["steps"]["watch"]):
         panels = "".join(_panel(runs, number, row) for number in range(len(runs)))
         told = _prompts_of(runs, row)
         name = f"{'Picture' if watched[0]['kind'] == 'picture' else 'Text'} {row}"

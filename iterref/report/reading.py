@@ -87,7 +87,7 @@ def _of_lines(text: str, path: Path) -> Document:
     for place, line in enumerate(lines):
         written = next((line[name] for name in TEXTS if line.get(name) is not None), line.get("tokens"))
         if written is None or "reward" not in line:
-            told = "a text" if written is None else "a `reward`"
+            told = "text" if written is None else "field `reward`"
             raise ValueError(f"line {place + 1} of {path} has no {told}: give what generate --json or to_jsonl wrote")
         prompt = next((str(line[name]) for name in PROMPTS if line.get(name) is not None), "")
         words = written if isinstance(written, str) else " ".join(map(str, written))

@@ -83,8 +83,8 @@ def test_ways_of_spreading_are_those_of_the_library() -> None:
 def test_defaults_are_those_of_generate() -> None:
     defaults = {name: p.default for name, p in inspect.signature(generate).parameters.items()}
     options = {p.name: p.default for p in cli.generate.params}
-    for here, there in {"method": "sampler", "reward": "reward", "seed": "seed", "temperature": "temperature"}.items():
-        assert options[here] == defaults[there]
+    for name in ("sampler", "reward", "seed", "temperature"):
+        assert options[name] == defaults[name]
     assert options["alpha"] == defaults["alpha"]
     assert OwnDrafts() == reading.read_reward("consensus", {})
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from iterref.report import page, table
-from iterref.report.chart import chart, ticks
+from iterref.report.chart import Line, chart, ticks
 from iterref.report.html import _hash, _part
 from iterref.report.trace_view import SERIES
 from iterref.rewards.base import RewardError
-from tests.support.pages import EVIL, INF, MASK, REWARD, Reader, data_of, run, whole, words
+from tests.support.pages import EVIL, INF, MASK, REWARD, Reader, data_of, run, runs_of, whole, words
 
 
 def numbers(values: object) -> object:
@@ -55,7 +55,7 @@ def test_a_page_stands_alone(kind):
     policy = next(meta["content"] for meta in reader.of("meta") if "http-equiv" in meta)
     assert policy.startswith("default-src 'none';") and "unsafe" not in policy
     styles, scripts = (re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL) for tag in ("style", "script"))
-    assert len(styles) == 1 and len(scripts) == (kind != "unwatched")
+    assert len(styles) == len(scripts) == 1
     assert all(_hash(part) in policy for part in (*styles, *scripts))
 
 
@@ -93,6 +93,7 @@ def test_the_data_are_the_trace():
         assert data[name] == numbers(steps[name].tolist())
     for name in SERIES:
         assert data[name] == numbers(steps[name][:, [2, 0]].tolist())
+    assert data["before"]["reward"][1:] == data["reward"][:-1] and data["step"] == list(range(1, 8)) and data["all"] == 7
     assert data["changed"][0] == [None, None] and any(MASK in row for row in data["states"]["first"])
 
 
@@ -103,7 +104,8 @@ def test_the_slider_has_a_place_for_every_step():
     assert (slider["min"], slider["max"], slider["step"]) == ("0", str(len(result.trace.steps) - 1), "1")
     assert len(result.trace.steps) == 7
     charts = [svg for svg in reader.of("svg") if svg.get("class") == "chart"]
-    assert len(charts) == 3 and all(len(svg["data-at"].split()) == 7 for svg in charts)
+    assert [svg["data-axis"] for svg in charts] == ["NFE a text", "reward calls a text", "NFE a text"]
+    assert all(len(svg["data-values"].split()) == len(svg["data-places"].split()) == 2 for svg in charts)
     assert sum(section.get("class") == "row" for section in reader.of("section")) == 1
 
 
@@ -138,7 +140,7 @@ def test_no_text_becomes_markup():
 def test_a_run_without_watched_rows_says_how_to_watch_them():
     result = run(decode=words)
     text = page(result)
-    assert "No row was watched" in text and "watch=[0]" in text and "<script" not in text and 'type="range"' not in text
+    assert "No text was watched" in text and "watch=[0]" in text and 'type="range"' not in text
     assert text.count('class="chart"') == 3 and all(f">{words}</td>" in text for words in result.texts)
     assert all(f"{value:.4f}" in text for value in result.rewards.tolist())
 
@@ -156,7 +158,7 @@ def test_a_run_that_broke_off_has_a_page():
         run("best_of_n:steps=2,n=2", watch=(0,), reward=broken)
     partial = caught.value.partial
     text = page(partial)
-    assert "the run ended early" in text and text.count("<td>none yet</td>") == 8
+    assert "the run ended early" in text and text.count(">none yet</td>") == 8
     partial.trace.steps.clear()
     assert "broke off before its first step" in page(partial)
 
@@ -168,11 +170,11 @@ def forbids_first(tokens: Tensor, rows: Tensor) -> Tensor:
 def test_forbidden_texts_are_named_so_and_left_out_of_the_means():
     result = run(watch=(0, 1), reward=forbids_first)
     text = page(result)
-    assert "row 0: some step found only forbidden" in text and "<td>forbidden</td><td>none allowed</td>" in text
+    assert "row 0: some step found only forbidden" in text and re.search(">forbidden</td><td[^>]*>none allowed</td>", text)
     data = data_of(text)
     assert data["reward"][-1][0] == "-inf" and math.isfinite(data["reward"][-1][1])
-    assert not re.search(r"\bnan\b|\binf\b", re.sub(r'"-inf"', "", text.split("<main>")[1].split("mean reward")[0]))
-    said = re.search(r'aria-label="Reward against NFE a sample: reward from \S+ to ([-\d.]+);', text)
+    assert not re.search(r"\bnan\b|\binf\b", re.sub(r'"-inf"', "", text.split("<main>")[1].split("<script")[0].replace("-inf", "")))
+    said = re.search(r'aria-label="Reward against NFE a text: reward from \S+ to ([-\d.]+);', text)
     assert said and float(said[1]) == pytest.approx(float(result.rewards[1:].mean()), rel=1e-3)
 
 
@@ -184,7 +186,7 @@ def test_the_page_is_saved(tmp_path):
 
 def test_a_table_is_cut_and_says_so():
     result = run()
-    assert "and 3 more rows" in table(result, most=1) and "more" not in table(result, most=4)
+    assert "and 3 more texts" in table(result, most=1) and "more" not in table(result, most=4)
     assert table(result).count("<tr>") == 5
 
 
@@ -232,16 +234,21 @@ def test_ticks_are_round_numbers(low, high, most, expected):
 
 
 def test_a_chart_breaks_where_there_is_no_value():
-    drawn = chart([1, 2, 3, 4, 5], {"a": [0.0, 1.0, None, 2.0, None], "b": [None] * 5}, "A & B", None, "<rows>")
+    def line(name, x, y, looks="s0"):
+        return Line(name, 0, x, y, looks)
+
+    some = [1, 2, 3, 4, 5]
+    both = [line("a", some, [0.0, 1.0, None, 2.0, None]), line("b", some, [None] * 5, "s1 dash")]
+    drawn = chart(both, "A & B", None, "<rows>")
     lines = re.findall(r'<polyline class="line s0" points="([^"]*)"', drawn)
     assert [len(line.split()) for line in lines] == [2, 1] and drawn.count("<circle") == 1
-    assert 's1" points' not in drawn
+    assert 's1 dash" points' not in drawn
     assert "A &amp; B against &lt;rows&gt;: a from 0 to 2; b without a value" in drawn
     assert ">&lt;rows&gt;</text>" in drawn
     heights = [float(point.split(",")[1]) for line in lines for point in line.split()]
     assert heights == sorted(heights, reverse=True) and heights[0] > heights[-1]
-    assert chart([1, 2], {"a": [None, None]}, "A", None, "rows") == ""
-    assert chart([3], {"a": [5.0]}, "A", None, "rows").count("<circle") == 1  # one value: the axes still have a length
+    assert chart([line("a", [1, 2], [None, None])], "A", None, "rows") == ""
+    assert chart([line("a", [3], [5.0])], "A", None, "rows").count("<circle") == 1  # one value: the axes still have a length
 
 
 def test_package_data_are_beside_the_code():

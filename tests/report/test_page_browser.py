@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from benchmarks.models.digits import Digits
 from iterref.decision import ACCEPTED, REFUSED
@@ -26,53 +22,19 @@ from iterref.report import page
 from iterref.result import Result
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
-from tests.support.pages import EVIL, MASK, run, words
+from tests.support import pages
+from tests.support.browser import CONTRAST
+from tests.support.pages import EVIL, MASK, run
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run".split()
 NAMES = ["<b>", " b&", "\n", "\u25a2"]  # of tokens 0, 1 and 2, and how the mask is shown
 SHOWN = ["<b>", "b&", "\u21b5", "\u25a2"]
 BLOCKS = "iterref:steps=3,moves=4,tries=3,early=0.5,decisions=2"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("needs the browser `chromium`, which is not installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Opens a page's text in a window of its own. Every error of its console, and every request beyond the file and the
-    data in it, fails the test at its end."""
-    contexts, wrong = [], []
-
-    def opened(text: str, scheme: str = "light", width: int = 1000, errors: bool = False) -> Any:
-        contexts.append(chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}))
-        tab = contexts[-1].new_page()
-        tab.set_default_timeout(20_000)
-        if not errors:
-            tab.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else 0)
-            tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("request", lambda request: wrong.append(request.url) if request.url[:5] not in ("file:", "data:") else 0)
-        (tmp_path / "page.html").write_text(text, encoding="utf-8")
-        tab.goto((tmp_path / "page.html").as_uri())
-        return tab
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
 def tokens(tab: Any) -> list[list[list[str]]]:
     """The text and the classes of every token of every watched row."""
     return tab.eval_on_selector_all(
-        "section.row > .tokens", "rows => rows.map(row => [...row.querySelectorAll('.token')]"
+        "section.row .panel > .tokens", "rows => rows.map(row => [...row.querySelectorAll('.token')]"
         ".map(token => [token.textContent, token.className, token.getAttribute('aria-label')]))"
     )  # fmt: skip
 
@@ -87,10 +49,11 @@ def step_of(tab: Any) -> int:
 
 def test_the_slider_moves_by_keyboard(visit, tmp_path):
     """Every token at every step is the trace's, masks are boxes, and those that changed are marked so."""
-    result = run(watch=(2, 0), decode=words)
+    result = run(watch=(2, 0), decode=pages.words)
     tab, steps = visit(page(result, NAMES.__getitem__)), result.trace.table()
     tab.locator("#step").focus()
-    places, before = tab.locator("svg.chart").first.get_attribute("data-at").split(), None
+    chart, before = tab.locator("svg.chart").first, None
+    (low, high), (left, right) = (map(float, chart.get_attribute(f"data-{of}").split()) for of in ("values", "places"))
     for k in range(7):
         states = steps["watched"][k].tolist()
         shown = tokens(tab)
@@ -101,7 +64,9 @@ def test_the_slider_moves_by_keyboard(visit, tmp_path):
             [before is not None and i != before[w][j] for j, i in enumerate(row)] for w, row in enumerate(states)
         ]
         assert said(tab).startswith(f"{k + 1} of 7, time {float(steps['t'][k]):.3f}, {k + 1} NFE, ")
-        assert {line.get_attribute("x1") for line in tab.locator(".cursor").all()[::2]} == {places[k]}
+        at = left + (float(steps["nfe"][k]) - low) / (high - low) * (right - left)
+        cursors = [float(line.get_attribute("x1")) for line in tab.locator(".cursor").all()]
+        assert cursors[0] == cursors[2] == pytest.approx(at, abs=0.06) and len(cursors) == 3
         for w, row in enumerate((2, 0)):
             reward = float(steps["reward"][k, row])
             assert f"reward {reward:.4f}" in tab.locator(".figures").nth(w).text_content() or math.isnan(reward)
@@ -118,7 +83,7 @@ def test_the_slider_moves_by_keyboard(visit, tmp_path):
 
 
 def test_the_slider_moves_by_mouse_and_the_clean_samples_are_shown(visit):
-    result = run(watch=(2, 0), decode=words)
+    result = run(watch=(2, 0), decode=pages.words)
     tab, steps = visit(page(result, NAMES.__getitem__)), result.trace.table()
     box = tab.locator("#step").bounding_box()
     for share, at in ((0.99, 6), (0.5, 3), (0.01, 0)):
@@ -153,7 +118,7 @@ def folded(candidate: list[int]) -> str:
 
 def test_the_proposals_of_a_step(visit, tmp_path):
     """Opened by keyboard and by mouse, each decision lists its candidates, their rewards and what became of them."""
-    result = run(BLOCKS, watch=(2, 0), decode=words)
+    result = run(BLOCKS, watch=(2, 0), decode=pages.words)
     tab = visit(page(result, NAMES.__getitem__))
     first, second = tab.locator(".moves").all()
     assert first.get_attribute("open") is None and first.locator("tr").count() == 0
@@ -163,7 +128,7 @@ def test_the_proposals_of_a_step(visit, tmp_path):
     tab.keyboard.press("Enter")
     second.locator("summary").click()
     second.locator("table").wait_for()
-    verdicts = {ACCEPTED: "\u2713 accepted", REFUSED: "\u2717 rejected", 0: "\u00b7 not chosen"}
+    words = {ACCEPTED: "\u2713 accepted", REFUSED: "\u2717 rejected", 0: "\u00b7 not chosen"}
     for k in range(len(result.trace.rounds) - 1, -1, -1):
         step = result.trace.rounds[k]
         for w, moves in enumerate((first, second)):
@@ -172,11 +137,12 @@ def test_the_proposals_of_a_step(visit, tmp_path):
                 lines = moves.locator("tbody").nth(d).locator("tr:has(td)").all()
                 found = []
                 for kind, reward, _, text in (line.locator("td").all_inner_texts() for line in lines):
-                    word, _, count = kind.partition(" \u00d7")
+                    word, count = re.fullmatch(r"(.*?)(?: \u00d7(\d+))?", kind).groups()
+                    word = next(known for known in words.values() if word.startswith(known))
                     found += [(word, float(reward), re.sub(r"\s", "", text))] * int(count or 1)
                 assert [reward for _, reward, _ in found] == sorted((r for _, r, _ in found), reverse=True)
                 expected = [
-                    (verdicts[int(verdict)], round(float(reward), 4), folded(candidate))
+                    (words[int(verdict)], round(float(reward), 4), folded(candidate))
                     for candidate, reward, verdict in zip(
                         one.tokens[:, w].tolist(), one.rewards[:, w], one.verdicts[:, w], strict=True
                     )
@@ -189,39 +155,6 @@ def test_the_proposals_of_a_step(visit, tmp_path):
     tab.screenshot(path=tmp_path / "proposals.png", full_page=True)
     first.locator("summary").click()
     first.locator("tr").first.wait_for(state="detached")
-
-
-# The contrast of every piece of text to whatever lies behind it, by the rule of the Web Content Accessibility
-# Guidelines 2.1 (1.4.3), the least over the stripes where there are any.
-CONTRAST = r"""() => {
-  const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-  const parts = (text) => [...text.matchAll(/rgba?\(([^)]+)\)/g)].map((m) => m[1].split(/[ ,/]+/).map(Number));
-  const opaque = (c) => c.length === 3 || c[3] === 1;
-  const behind = (element) => {
-    const found = [];
-    for (let at = element; at; at = at.parentElement) {
-      const style = getComputedStyle(at);
-      found.push(...parts(style.backgroundImage).filter(opaque));
-      const colour = parts(style.backgroundColor)[0];
-      if (opaque(colour)) return [...found, colour];
-    }
-    return [...found, [255, 255, 255]];
-  };
-  const out = [];
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const element = walk.currentNode.parentElement;
-    if (!walk.currentNode.data.trim() || !element.checkVisibility() || element.closest("script, noscript")) continue;
-    const style = getComputedStyle(element);
-    const ink = light(parts(element.closest("svg") ? style.fill : style.color)[0]);
-    for (const ground of behind(element)) {
-      const [low, high] = [ink, light(ground)].sort((a, b) => a - b);
-      out.push([(high + 0.05) / (low + 0.05), element.getAttribute("class") ?? ""]);
-    }
-  }
-  return out;
-}"""
 
 
 def contrasts(tab: Any) -> list[tuple[float, str]]:
@@ -237,7 +170,7 @@ def contrasts(tab: Any) -> list[tuple[float, str]]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read(visit, scheme, tmp_path):
-    result = run("iterref:steps=3,moves=12,tries=3,decisions=2,early=0.5", watch=(2,), decode=words)
+    result = run("iterref:steps=3,moves=12,tries=3,decisions=2,early=0.5", watch=(2,), decode=pages.words)
     text = page(result, "abc".__getitem__)
     tab = visit(text, scheme)
     tab.locator(".moves summary").click()
@@ -255,7 +188,7 @@ def test_text_can_be_read(visit, scheme, tmp_path):
 
 
 def test_what_has_the_focus_is_seen(visit):
-    tab = visit(page(run(BLOCKS, watch=(0,), decode=words), NAMES.__getitem__))
+    tab = visit(page(run(BLOCKS, watch=(0,), decode=pages.words), NAMES.__getitem__))
     seen, here = [], "(({tagName}, {outlineStyle}) => [tagName, outlineStyle])"
     for _ in range(4):
         tab.keyboard.press("Tab")
@@ -267,7 +200,7 @@ def test_what_has_the_focus_is_seen(visit):
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(visit, tmp_path):
-    tab = visit(page(run(BLOCKS, watch=(2, 0), decode=words), NAMES.__getitem__), "dark", 400)
+    tab = visit(page(run(BLOCKS, watch=(2, 0), decode=pages.words), NAMES.__getitem__), "dark", 400)
     tab.locator("#step").focus()
     tab.keyboard.press("End")
     for summary in tab.locator(".moves summary").all():
@@ -296,7 +229,7 @@ def test_names_and_texts_make_no_markup(visit):
 
 
 def test_no_other_script_runs(visit):
-    text = page(run(watch=(0,), decode=words), "abc".__getitem__)
+    text = page(run(watch=(0,), decode=pages.words), "abc".__getitem__)
     planted = text.replace("</body>", "<script>document.title = 'planted'</script></body>")
     tab = visit(planted, errors=True)
     assert tab.evaluate("document.documentElement.className") == "live" and tab.title() != "planted"
@@ -322,15 +255,15 @@ def test_digits_are_shown_as_pictures(visit, tmp_path):
     tab.locator("#step").focus()
     for k in range(len(steps["t"])):
         shown = tab.eval_on_selector_all(
-            "section.row > .tokens .token",
+            "section.row .panel > .tokens .token",
             "all => all.map(one => [getComputedStyle(one).backgroundColor, one.classList.contains('mask')])",
         )
         for (colour, hatched), token in zip(shown, steps["watched"][k, 0].tolist(), strict=True):
             grey = round(255 * (1 - token / 16))
             assert hatched if token == 17 else colour == f"rgb({grey}, {grey}, {grey})" and not hatched
         tab.keyboard.press("ArrowRight")
-    assert tab.locator("section.row > .tokens").get_attribute("aria-label").startswith("picture of row 1")
-    box = tab.locator("section.row > .tokens").bounding_box()
+    assert tab.locator("section.row .panel > .tokens").get_attribute("aria-label").startswith("picture of row 1")
+    box = tab.locator("section.row .panel > .tokens").bounding_box()
     assert box["width"] == pytest.approx(box["height"], abs=2) and box["width"] > 100
     tab.locator(".moves summary").click()
     tab.locator("table.proposals").wait_for()

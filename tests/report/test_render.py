@@ -105,33 +105,51 @@ def test_the_proposals_are_the_trace_s():
     result = run(BLOCKS, watch=(2, 0), decode=words)
     data = data_of(page(result, "abc".__getitem__))
     clean, seen = whole(data["clean"]), 0
-    assert data["most"] is None and len(data["rounds"]) == len(result.trace.rounds)
+    assert len(data["rounds"]) == len(result.trace.rounds)
     for k, step in enumerate(result.trace.rounds):
         for w in range(2):
             assert len(data["rounds"][k][w]) == len(step)
-            for one, decision in zip(step, data["rounds"][k][w], strict=True):
+            for one, (left, decision) in zip(step, data["rounds"][k][w], strict=True):
                 before = clean[max(k - 1, 0)][w]
-                assert [merged(before, pairs) for _, _, pairs in decision] == one.tokens[:, w].tolist()
-                assert [verdict for _, verdict, _ in decision] == one.verdicts[:, w].tolist()
-                assert [reward for reward, _, _ in decision] == pytest.approx(one.rewards[:, w].tolist())
+                assert left == 0 and [merged(before, pairs) for *_, pairs in decision] == one.tokens[:, w].tolist()
+                assert [verdict for _, verdict, _, _ in decision] == one.verdicts[:, w].tolist()
+                assert [reward for reward, *_ in decision] == pytest.approx(one.rewards[:, w].tolist())
+                chances = [math.nan if chance is None else chance for _, _, chance, _ in decision]
+                assert chances == pytest.approx(one.chances[:, w].tolist(), nan_ok=True)
+                assert all((verdict > 0 and k > 0) == (chance is not None) for _, verdict, chance, _ in decision)
                 seen += len(decision)
     assert seen > 30
 
 
-def test_a_long_run_writes_out_the_tested_and_the_best(monkeypatch):
+def test_a_long_run_shows_the_tested_and_the_best():
     tokens = torch.arange(12, dtype=torch.int32).view(4, 1, 3) % 5
     verdicts = torch.tensor([[0], [REFUSED], [0], [ACCEPTED]], dtype=torch.int8)
-    one = Round(tokens, torch.tensor([[5.0], [1.0], [7.0], [-math.inf]]), verdicts)
+    one = Round(tokens, torch.tensor([[5.0], [1.0], [7.0], [-math.inf]]), verdicts, torch.full((4, 1), math.nan))
     clean = torch.full((2, 1, 3), 9)
-    every, most = kept.rounds([[one], [one]], clean)
-    assert most is None and all(pairs is not None for step in every for _, _, pairs in step[0][0])
-    written = {}
-    for room in (24, 12, 6, 5):  # of 24 places in all
-        monkeypatch.setattr(kept, "ROOM", room)
-        some, most = kept.rounds([[one], [one]], clean)
-        written[most] = [place for place, (_, _, pairs) in enumerate(some[1][0][0]) if pairs is not None]
-        assert [reward for reward, _, _ in some[0][0][0]] == [5.0, 1.0, 7.0, "-inf"]
-    assert written == {None: [0, 1, 2, 3], 2: [1, 3], 1: [1], 0: []}
+    shown = {}
+    for room in (48, 24, 12, 6):  # of 48 places in all: three that differ and three beside them each
+        [[(left, listed)]] = kept.rounds([[one], [one]], clean, room)[1]
+        shown[left] = [reward for reward, *_ in listed]
+    assert shown == {0: [5.0, 1.0, 7.0, "-inf"], 2: [1.0, "-inf"], 3: [1.0], 4: []}
+
+
+def test_a_page_of_a_run_of_any_length_stays_within_its_bounds():
+    """Every second, fourth, ... step where all of them have no room, and the last; as many rows as have any."""
+    result = run("iterref:steps=2,moves=40,tries=3,decisions=2", watch=(2, 0, 1), decode=words)
+    count = len(result.trace.steps)
+    for bounds in (kept.Bounds(steps=10), kept.Bounds(places=200)):
+        data = kept.trace_data(result.trace, MASK, Rendering(name="abc".__getitem__), bounds)
+        gaps = {b - a for a, b in zip(data["step"][:-1], data["step"][1:-1], strict=False)}
+        assert data["step"][0] == 1 and data["step"][-1] == data["all"] == count and len(data["step"]) < 12
+        assert len(gaps) == 1 and gaps.pop() > 1 and len(data["rounds"]) == len(data["reward"]) == len(data["step"])
+        table = result.trace.table()
+        places = [k - 1 for k in data["step"]]
+        assert whole(data["states"]) == table["watched"][places].tolist()
+        before = table["reward"][[k - 1 for k in places[1:]]][:, [2, 0, 1]].tolist()
+        assert data["before"]["reward"][1:] == before
+    assert kept.trace_data(result.trace, MASK, Rendering(), kept.Bounds(places=20))["watch"] == [2, 0]
+    assert kept.trace_data(result.trace, MASK, Rendering(), kept.Bounds(places=1))["watch"] == [2]
+    assert kept.Bounds().share(8) == kept.Bounds(125, 37_500, 312_500, 125, 62_500)
 
 
 def test_a_step_without_candidates_and_a_run_of_one_step():
@@ -142,10 +160,10 @@ def test_a_step_without_candidates_and_a_run_of_one_step():
 
 def test_a_trace_without_reward_calls_has_no_chart_against_them():
     result = run(BLOCKS, decode=words)
-    assert "reward calls a sample</text>" in page(result)
+    assert "reward calls a text</text>" in page(result)
     for step in result.trace.steps:
         step["reward_calls"] = torch.tensor(math.nan)
-    assert "reward calls a sample</text>" not in page(result) and "NFE a sample</text>" in page(result)
+    assert "reward calls a text</text>" not in page(result) and "NFE a text</text>" in page(result)
 
 
 # pictures
@@ -189,10 +207,16 @@ def test_a_pixel_that_depends_on_its_neighbours_needs_pictures(monkeypatch):
             expected = ((row + row.roll(1)) / 8 * 255).round().tolist()
             assert pixels_of(data["images"][data["drawn"][name][k][w]])[0, :, 0].tolist() == expected
     assert len(data["images"]) == len(set(data["images"]))
-    whole_size = sum(map(len, data["images"]))
-    monkeypatch.setattr(kept, "DRAWN", whole_size - 1)
+    assert pictures_of(kept.Bounds(), result) == {5}
+    room = sum(map(len, data["images"])) - 1
     monkeypatch.setattr(kept, "SIDES", (5, 2))
-    assert {pixels_of(image).shape[1] for image in data_of(page(result))["images"]} == {2}
+    assert pictures_of(kept.Bounds(drawn=room), result) == {2}
+
+
+def pictures_of(bounds: kept.Bounds, result: object) -> set[int]:
+    """How wide the pictures of the steps are."""
+    data = kept.trace_data(result.trace, MASK, choose_rendering(result.show), bounds)
+    return {pixels_of(image).shape[1] for image in data["images"]}
 
 
 def test_what_is_no_picture_is_refused():

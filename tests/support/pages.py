@@ -64,10 +64,17 @@ def words(tokens: Tensor) -> list[str]:
     return [" ".join("abc"[token] for token in row) for row in tokens.tolist()]
 
 
-def data_of(text: str) -> dict:
-    blocks = re.findall(r'<script type="application/json" id="trace">(.*?)</script>', text, re.DOTALL)
+def runs_of(text: str) -> list[dict]:
+    """The documents that a page holds."""
+    blocks = re.findall(r'<script type="application/json" id="run">(.*?)</script>', text, re.DOTALL)
     assert len(blocks) == 1
-    return json.loads(blocks[0])
+    return json.loads(blocks[0])["runs"]
+
+
+def data_of(text: str) -> dict:
+    """The steps of the one run of a page."""
+    (run,) = runs_of(text)
+    return run["steps"]
 
 
 def whole(coded: dict) -> list:
