@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
@@ -17,9 +17,7 @@ from torch import Tensor
 from iterref.particles import Particles
 from iterref.random import Rng
 from iterref.resample import systematic
-
-if TYPE_CHECKING:
-    from iterref.samplers.base import Info
+from iterref.samplers.base import Info
 
 
 def together(info: Info, n: int, shown: Tensor | None = None) -> Info:
@@ -37,6 +35,20 @@ def together(info: Info, n: int, shown: Tensor | None = None) -> Info:
     return replace(
         info, accepted=mean(info.accepted), stuck=stuck, changed=mean(info.changed), span=span, decisions=decisions
     )
+
+
+def apart(parts: Sequence[tuple[Tensor, Info]], batch: int) -> Info:
+    """What methods did that have different rows (R',) of B each, as one; NaN where a row's own says nothing."""
+    if len(parts) == 1 and len(parts[0][0]) == batch:
+        return parts[0][1]
+    told: dict[str, Tensor] = {}
+    for name in ("accepted", "stuck", "changed", "ess", "span"):
+        for rows, info in parts:
+            if (value := getattr(info, name)) is not None:
+                nothing = torch.full((batch,), torch.nan, dtype=torch.float64, device=rows.device)
+                told.setdefault(name, nothing)[rows] = torch.as_tensor(value, device=rows.device).double()
+    decisions = tuple(replace(decision, rows=rows) for rows, info in parts for decision in info.decisions)
+    return Info(**told, decisions=decisions)
 
 
 def one_of(n: int, rng: Rng) -> Tensor:

@@ -44,8 +44,9 @@ COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One sampler at one budget: its `name` in the comparison, the `sampler` with its fitted options, NFE and reward calls a sample, seconds
-    in all, and of S seeds and B prompts the `rewards` (S, B) and `texts`; `difference` to the baseline, None for it."""
+    """One sampler at one budget: its `name` in the comparison, the `sampler` with its fitted options, NFE and reward
+    calls a sample, seconds in all, and of S seeds and B prompts the `rewards` (S, B) and `texts`; `difference` to the
+    baseline, None for it."""
 
     name: str
     budget: str
@@ -179,9 +180,9 @@ def compare(
 
     `samplers` are objects or names with options, under names of your own where it is a mapping. `budgets` is one
     budget a sample as `generate` takes it, or a list of them: a number is NFE, `Budget(total=...)` counts reward calls
-    as well. `seeds` is a number of seeds (0, 1, ...) or the seeds themselves. `baseline` is the name of the sampler that
-    the others are compared to, the first one unless given. A pool of drafts that the reward needs is drawn once a seed
-    and charged to every method. All else is as `generate` takes it.
+    as well. `seeds` is a number of seeds (0, 1, ...) or the seeds themselves. `baseline` is the name of the sampler
+    that the others are compared to, the first one unless given. A pool of drafts that the reward needs is drawn once a
+    seed and charged to every method. All else is as `generate` takes it.
 
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, for a budget that a method does not fit
     too, naming both; and whatever `generate` raises on the way.

@@ -1,6 +1,7 @@
 """Decision: which candidates competed for a move, which one was put to the test, and how the test ended.
 
     verdict   -1 nothing was decided,   0 not put to the test,   1 refused,   2 accepted      one a candidate and chain
+              -2 the row had no part in it
 
 It holds on to tensors that a move has made anyway; candidates and verdicts are made only for the chains asked for.
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-UNDECIDED, OTHER, REFUSED, ACCEPTED = -1, 0, 1, 2
+ABSENT, UNDECIDED, OTHER, REFUSED, ACCEPTED = -2, -1, 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Decision:
 
     Of a move that decides part by part, a candidate is `x_0` inside of `part` (B, L) bool and `now` (B, L) outside.
     `in_turn` says that candidates are tested one after the other up to the first that passes, each by a `chance`
-    (B, N) of its own; without a `choice` nothing is decided.
+    (B, N) of its own; without a `choice` nothing is decided. `before` (B,) is the reward of the state that they compete
+    with, where there is one. `rows` (B,) are those that the chains belong to, 0 .. B - 1 unless given.
     """
 
     x_0: Tensor
@@ -31,9 +33,11 @@ class Decision:
     choice: Tensor | None = None
     accepted: Tensor | None = None
     chance: Tensor | None = None
+    before: Tensor | None = None
     part: Tensor | None = None
     now: Tensor | None = None
     in_turn: bool = False
+    rows: Tensor | None = None
 
     def of(self, chains: Tensor | list[int] | slice) -> Decision:
         """The same decision of C of the chains, by their places (C,); a slice copies nothing."""
@@ -43,7 +47,8 @@ class Decision:
 
         return replace(
             self, x_0=self.x_0[:, chains], reward=self.reward[:, chains], choice=some(self.choice),
-            accepted=some(self.accepted), chance=some(self.chance), part=some(self.part), now=some(self.now),
+            accepted=some(self.accepted), chance=some(self.chance), before=some(self.before), part=some(self.part),
+            now=some(self.now),
         )  # fmt: skip
 
     def tokens(self) -> Tensor:
@@ -60,6 +65,11 @@ class Decision:
         tested = (place <= self.choice) | ~self.accepted if self.in_turn else place == self.choice
         passed = (place == self.choice) & self.accepted
         return tested.to(torch.int8) + passed.to(torch.int8)
+
+    def rewards_before(self) -> Tensor:
+        """The reward of the state that each candidate competed with, (N, B) float64; NaN without one."""
+        nothing = torch.full_like(self.reward, torch.nan, dtype=torch.float64)
+        return nothing if self.before is None else nothing.copy_(self.before.expand_as(nothing))
 
     def chances(self) -> Tensor:
         """The probability with which each candidate that was tested was accepted, (N, B) float64; NaN for others."""

@@ -28,7 +28,6 @@ from iterref.samplers.base import Output, Sampler
 from iterref.trace import Trace
 from iterref.turns import opened, turn_seed, turns
 
-
 # Rows that are watched where nothing is said, and positions that they have in all: what a page needs for its slider.
 WATCHED = 8, 2048
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from iterref.budget import Cost
-from iterref.decision import Decision
+from iterref.decision import ABSENT, Decision
 
 if TYPE_CHECKING:
     from iterref.samplers.base import Info, State
@@ -27,12 +27,14 @@ SERIES = ("t", "depth", "nfe", "reward_calls", "accepted", "changed", "span", "s
 
 class Round(NamedTuple):
     """What competed in one decision for the watched rows: `tokens` (N, W, L) int32, the clean samples, with their
-    `rewards` (N, W), the `verdicts` (N, W) int8 of `iterref.decision`, and the `chances` (N, W) that a test gave."""
+    `rewards` (N, W), the `verdicts` (N, W) int8 of `iterref.decision`, the `chances` (N, W) that a test gave,
+    and the rewards `before` (N, W) of the states that they competed with; NaN where there is none."""
 
     tokens: Tensor
     rewards: Tensor
     verdicts: Tensor
     chances: Tensor
+    before: Tensor
 
 
 @dataclass
@@ -75,7 +77,7 @@ class Trace:
         if self.watch:
             index = list(self.watch)
             entry["watched"], entry["clean"] = state.x_t[index], x_0[index]
-            self.rounds.append([_round(decision.of(index)) for decision in info.decisions])
+            self.rounds.append([_round(decision, index) for decision in info.decisions])
         self.steps.append(entry)
 
     def followed(self, later: Trace, spent: Cost) -> Trace:
@@ -118,8 +120,8 @@ class Trace:
         return "\n".join(lines)
 
     def save(self, path: str | Path) -> None:
-        """Writes the table and the rounds as safetensors: `tokens`, `rewards`, `verdicts` and `chances` of all
-        candidates, one after the other, and `round_step` and `round_size` say which step a round belongs to and how many it has."""
+        """Writes the table and the rounds as safetensors: the parts of all candidates, one after the other, and
+        `round_step` and `round_size` say which step a round belongs to and how many it has."""
         meta = {"watch": ",".join(map(str, self.watch))}
         file, rounds = self.table(), [(k, one) for k, step in enumerate(self.rounds) for one in step]
         if rounds:
@@ -156,6 +158,10 @@ def _ordinary(value: Tensor) -> Tensor:
     return value.clone() if value.is_inference() and not value.is_cuda else value.cpu()
 
 
-def _round(decision: Decision) -> Round:
-    rewards = decision.reward.detach().double()
-    return Round(decision.tokens().to(torch.int32), rewards, decision.verdict(), decision.chances())
+def _round(decision: Decision, watch: list[int]) -> Round:
+    """What competed for the watched rows (W,); those that had no part in it are marked so."""
+    own = None if decision.rows is None else decision.rows[:, None] == torch.tensor(watch, device=decision.rows.device)
+    of = decision.of(watch if own is None else own.long().argmax(0))
+    verdicts = of.verdict() if own is None else of.verdict().masked_fill(~own.any(0), ABSENT)
+    tokens, rewards = of.tokens().to(torch.int32), of.reward.detach().double()
+    return Round(tokens, rewards, verdicts, of.chances(), of.rewards_before())

@@ -185,7 +185,8 @@ def test_a_configuration_is_told_by_its_name_before_its_keys() -> None:
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("iteref", "iterref"), ("best-of-n", "best_of_n"), ("ITERREF", "iterref"), ("smcc", "smc"), ("BestOfN", "best_of_n"),
+        ("iteref", "iterref"), ("best-of-n", "best_of_n"), ("ITERREF", "iterref"), ("smcc", "smc"),
+        ("BestOfN", "best_of_n"),
         ("gibbs", "particle_gibbs"), ("metropolis-hastings", "metropolis"), ("svd", "svdd"),
     ],
 )  # fmt: skip
@@ -196,7 +197,18 @@ def test_a_slip_is_told_from_another_word(name: str, meant: str) -> None:
 
 def test_what_is_meant_is_the_nearest_and_no_guess() -> None:
     options = ["steps", "span_steps", "temperature", "block_length"]
-    meant = {"step": "steps", "num_steps": "steps", "temp": "temperature", "block": "block_length", "span": "span_steps"}
+    meant = {
+        "step": "steps",
+        "num_steps": "steps",
+        "temp": "temperature",
+        "block": "block_length",
+        "span": "span_steps",
+    }
     for name, known in meant.items():
         assert did_you_mean(name, options) == f": did you mean {known!r}?"
-    assert did_you_mean("left", ["left_side", "left_part"]) == did_you_mean("seed", options) == did_you_mean("a", []) == "."
+    assert (
+        did_you_mean("left", ["left_side", "left_part"])
+        == did_you_mean("seed", options)
+        == did_you_mean("a", [])
+        == "."
+    )

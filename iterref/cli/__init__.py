@@ -48,8 +48,8 @@ class Commands(click.Group):
             told = f"there is no {self.kind} {args[0]!r}{did_you_mean(args[0], known)} It is one of {', '.join(known)}"
             raise click.UsageError(told, ctx)
         name, command, rest = super().resolve_command(ctx, args)
-        known = command is not None and any("--sampler" in option.opts for option in command.params)
-        return name, command, renamed_in(rest) if known else rest
+        named = command is not None and any("--sampler" in option.opts for option in command.params)
+        return name, command, renamed_in(rest) if named else rest
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -87,7 +87,8 @@ class Masked(Denoiser):
 class TextModel(ABC):
     """A model of texts given prompts, on canvases of `length` positions. A family overrides what it does otherwise.
 
-    `name` is what it was loaded by, for a reader; `draws_images` says that `decode` gives images; `ranks` counts the processes that compute the network together;
+    `name` is what it was loaded by, for a reader; `draws_images` says that `decode` gives images; `ranks` counts the
+    processes that compute the network together;
     `ends` are the tokens behind which a text is over; `fixed_length` says that the model knows no end, so that a text
     keeps its number of tokens; `masks` are what stands in a text for one token that is to be filled in; `continues`
     says that a text begins with its prompt, `chat` that prompts go into a chat template, so that a `Chat` may be one.

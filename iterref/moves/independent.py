@@ -85,7 +85,7 @@ class Textbook:
         accepted, chance = mtm.multiple_try(log_forward, log_backward, gain, rng.fork("accept"))
         accepted &= verdict.accepted
         x_0 = adopt(accepted, y_0, state.x_0)
-        decision = Decision(new.x_0, new.reward, verdict.choice, accepted, chance)
+        decision = Decision(new.x_0, new.reward, verdict.choice, accepted, chance, state.reward)
         info = Info(accepted.double(), verdict.stuck, (x_0 != state.x_0).sum(1), decisions=(decision,))
         x_t, reward = adopt(accepted, y_t, state.x_t), adopt(accepted, r_y, state.reward)
         return replace(state, x_t=x_t, x_0=x_0, reward=reward), info
@@ -118,7 +118,8 @@ class InTurn:
         x_0 = adopt(verdict.accepted, pick(new.x_0, verdict.choice), state.x_0)
         x_t = adopt(verdict.accepted, pick(new.x_t, verdict.choice), state.x_t)
         reward = adopt(verdict.accepted, pick(new.reward, verdict.choice), state.reward)
-        decision = Decision(new.x_0, new.reward, verdict.choice, verdict.accepted, verdict.chance, in_turn=True)
+        tested = verdict.choice, verdict.accepted, verdict.chance, state.reward
+        decision = Decision(new.x_0, new.reward, *tested, in_turn=True)
         info = Info(verdict.accepted.double(), verdict.stuck, (x_0 != state.x_0).sum(1), decisions=(decision,))
         return replace(state, x_t=x_t, x_0=x_0, reward=reward), info
 

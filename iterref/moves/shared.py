@@ -86,7 +86,7 @@ class Shared:
             new_0 = new.x_0 if here is None else torch.where(here, new.x_0, x_0)
             reward = run.reward_of(new_0, final=state.t == 0)
             verdict = mtm.metropolised(now / alpha, (reward / alpha).T, streams.fork("decide", k))
-            made.append(Decision(new.x_0, reward, verdict.choice, verdict.accepted, verdict.chance, here, x_0))
+            made.append(Decision(new.x_0, reward, verdict.choice, verdict.accepted, verdict.chance, now, here, x_0))
             verdicts.append(verdict)
             taken, chosen = verdict.accepted[:, None], (verdict.choice, row)
             if not alike:

@@ -1,6 +1,6 @@
 """Document: a run as plain values, small enough for a page: what it was given, what it took, its texts and its steps.
 
-    facts   name -> words        rows   one a text        series   means a step, for charts        steps   for the slider
+    facts   name -> words       rows   one a text       series   means a step, for charts       steps   for the slider
 
 A page is written from documents alone and holds them, so that a saved page can be read again (`report.reading`).
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from iterref.lengths import ends_of
 from iterref.report.render import Rendering, choose_rendering, png
-from iterref.report.trace_view import Bounds, plain, trace_data
+from iterref.report.trace_view import WHOLE, Bounds, plain, trace_data
 from iterref.result import Result
 from iterref.trace import Trace
 
@@ -28,7 +28,7 @@ Document = dict[str, Any]
 Row = dict[str, Any]
 
 
-def describe(result: Result, show: Any = None, bounds: Bounds = Bounds()) -> Document:
+def describe(result: Result, show: Any = None, bounds: Bounds = WHOLE) -> Document:
     """The document of a result; `show` says how tokens are shown, the result's own unless given."""
     shown = result.show if show is None else show
     known = choose_rendering(shown)
@@ -115,10 +115,9 @@ def _counted(names: Sequence[str]) -> str:
 
 def _rows(result: Result, known: Rendering, bounds: Bounds) -> list[Row]:
     """The texts with all that is told of each, as many as have room, and one at the least."""
-    columns: dict[str, list[Any]] = {"reward": plain(result.rewards.tolist()), "best": plain(result.best.reward.tolist())}
-    for name in ("log_likelihood", "lengths", "alpha"):
-        if (column := getattr(result, name)) is not None:
-            columns[{"lengths": "length"}.get(name, name)] = plain(column.tolist())
+    tensors = {"reward": result.rewards, "best": result.best.reward, "log_likelihood": result.log_likelihood}
+    tensors |= {"length": result.lengths, "alpha": result.alpha}
+    columns = {name: plain(column.tolist()) for name, column in tensors.items() if column is not None}
     if result.chosen is not None:
         columns["chosen"] = list(result.chosen)
     prompts, room, made = result.about.prompts, bounds.characters, "text" if known.render is None else "picture"
@@ -169,8 +168,8 @@ def _ends(result: Result, shown: Any) -> dict[str, Any]:
     """The tokens that end a text, and where each watched one begins: what stands behind an end is no part of it."""
     knows = hasattr(shown, "encode") and hasattr(shown, "noise") and not getattr(shown, "fixed_length", False)
     ends = ends_of(shown).tolist() if knows and not getattr(shown, "draws_images", False) else []
-    begins = [0] * len(result.trace.watch) if result.begins is None else result.begins[list(result.trace.watch)].tolist()
-    return {"ends": ends, "begins": begins}
+    watch = list(result.trace.watch)
+    return {"ends": ends, "begins": [0] * len(watch) if result.begins is None else result.begins[watch].tolist()}
 
 
 def _figure(value: float) -> str:

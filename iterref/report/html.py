@@ -24,13 +24,13 @@ from iterref.paired import difference
 from iterref.report.chart import Line, chart
 from iterref.report.document import FORMAT, Document, Row, describe
 from iterref.report.reading import read_document
-from iterref.report.trace_view import Bounds
+from iterref.report.trace_view import WHOLE
 from iterref.result import Result
 
 NFE, REWARD_CALLS = "NFE a text", "reward calls a text"
 RUNS = ("A", "B")  # what two runs on one page are called
 SHORT = 160  # characters of a prompt that is shown whole
-NOTEBOOK = 8  # what share of a page's bounds, 1 / 8, a page in a notebook has, which is saved with it
+NOTEBOOK = 16  # what share of a page's bounds, 1 / 16, a page in a notebook has, which is saved with it
 
 
 def page(result: Result, show: Any = None, *, beside: Result | str | Path | None = None) -> str:
@@ -49,7 +49,7 @@ def page(result: Result, show: Any = None, *, beside: Result | str | Path | None
 
 def notebook(result: Result) -> str:
     """What a notebook shows: the page in a frame, and the first texts as a table for viewers without frames."""
-    document = describe(result, bounds=Bounds().share(NOTEBOOK))
+    document = describe(result, bounds=WHOLE.share(NOTEBOOK))
     frame = "width: 100%; height: 40rem; border: 1px solid #888"
     return (
         f'<iframe title="{escape(_title([document]))}" sandbox="allow-scripts allow-downloads" style="{frame}" '
@@ -180,7 +180,7 @@ def _legend(runs: Sequence[Document]) -> str:
 
 
 def _charts(runs: Sequence[Document]) -> str:
-    """Rewards against the calls of both kinds, and acceptance and ESS: means over the rows with a finite value there."""
+    """Rewards against the calls of both kinds, acceptance and ESS: means over the rows with a finite value there."""
     some = [(f"{RUNS[number]}: " * (len(runs) > 1), number, run["series"]) for number, run in enumerate(runs)]
     known = [(name, number, series) for name, number, series in some if series]
     if not known:
@@ -268,8 +268,9 @@ def _text(row: Row | None) -> Cell:
 
 
 def _difference(one: Row | None, other: Row | None) -> str:
-    values = [line and line["reward"] for line in (one, other)]
-    return f"{values[1] - values[0]:+.4f}" if all(isinstance(value, float | int) for value in values) else ""
+    if one is None or other is None or "-inf" in (one["reward"], other["reward"]):
+        return ""
+    return f"{other['reward'] - one['reward']:+.4f}"
 
 
 def _verdict(runs: Sequence[Document]) -> str:

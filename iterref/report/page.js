@@ -58,7 +58,7 @@
     const gain = isNumber(reward) && isNumber(before) ? reward - before : null;
     if (reward === "-inf") return ["\u2717", "rejected: the reward forbids it"];
     if (verdict === 2) {
-      if (before === null) return ["\u2713", `accepted as the first clean sample${kept}`];
+      if (before === null) return ["\u2713", `accepted without a test${kept}`];
       const same = pairs.length === 0 ? ", the same text" : "";
       return ["\u2713", `accepted${same}${chance === null || chance >= 0.995 ? "" : `, a chance of ${percent(chance)}`}${kept}`];
     }
@@ -189,7 +189,7 @@
     // The candidates of a row at a step, best reward first in each decision; written only while they are shown.
     const list = (moves, k, w) => {
       const decisions = data.rounds[k][w];
-      const all = decisions.flatMap(([, listed]) => listed);
+      const all = decisions.flatMap(([, , listed]) => listed);
       const left = decisions.reduce((sum, [more]) => sum + more, 0);
       const count = (wanted) => all.filter(([, verdict]) => verdict === wanted).length;
       const parts = [`${all.length + left} proposal${all.length + left === 1 ? "" : "s"}`];
@@ -210,8 +210,8 @@
       }
       const base = tokensOf.clean[Math.max(k - 1, 0)][w];
       const best = { before: data.step[k] === 1 ? null : data.before.best[k][w], now: data.best[k][w] };
-      let before = data.step[k] === 1 ? null : data.before.reward[k][w];
-      decisions.forEach(([more, decision], d) => {
+      const shown = data.step[k] === 1 ? null : data.before.reward[k][w];
+      decisions.forEach(([more, before, decision], d) => {
         const body = table.createTBody();
         if (decisions.length > 1) {
           const title = make("th", "part", `decision ${d + 1} of ${decisions.length}`);
@@ -220,13 +220,13 @@
           body.insertRow().append(title);
         }
         const taken = decision.find(([, verdict]) => verdict === 2);
-        for (const one of folded(decision)) body.append(candidate(one, before, best, taken, base, w, k > 0));
+        const against = decision.some(([, verdict]) => verdict >= 0) ? before : shown;
+        for (const one of folded(decision)) body.append(candidate(one, against, best, taken, base, w, k > 0));
         if (more > 0) {
           const rest = make("td", "note", `and ${more} more, which the page of a run of this size leaves out`);
           rest.colSpan = heads.length;
           body.insertRow().append(rest);
         }
-        if (taken) before = taken[0];
       });
       home.append(table);
     };

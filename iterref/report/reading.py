@@ -1,7 +1,7 @@
 """Reading: the document of a run from a file that holds one.
 
-    run.html     a page that `save_html` or `iterref generate --html` wrote        run.json     what a page's export wrote
-    run.jsonl    JSON lines of `iterref generate --json` or `Result.to_jsonl`: texts and rewards, without steps
+run.html     a page that `save_html` or `iterref generate --html` wrote       run.json     what a page's export wrote
+run.jsonl    JSON lines of `iterref generate --json` or `Result.to_jsonl`: texts and rewards, without steps
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from iterref.lines import objects
-from iterref.report.document import FORMAT, Document, cut, summed
-from iterref.report.trace_view import Bounds
+from iterref.report.document import FORMAT, Document, Row, cut, summed
+from iterref.report.trace_view import WHOLE
 
 BLOCK = re.compile(r'<script type="application/json" id="run">(.*?)</script>', re.DOTALL)
 PROMPTS, TEXTS = ("document", "prompt"), ("text", "completion")  # the fields of JSON lines
@@ -64,13 +64,17 @@ def _whole(document: Any) -> bool:
     steps, series = document.get("steps"), document.get("series")
     numbers = all(isinstance(line, list) and all(map(_number, line)) for line in (series or {}).values())
     needed = {"watch", "step", "rounds", "drawn", "picture", "mask"}
-    watched = steps is None or isinstance(steps, dict) and needed <= steps.keys() and all(
-        isinstance(row, int) for row in steps["watch"]
+    watched = (
+        steps is None
+        or isinstance(steps, dict)
+        and needed <= steps.keys()
+        and all(isinstance(row, int) for row in steps["watch"])
     )
     rows = document["rows"]
     return watched and numbers and all(isinstance(words, str) for words in document["facts"].values()) and all(
         isinstance(row, dict) and isinstance(row.get("row"), int) and isinstance(row.get("prompt"), str)
         and isinstance(row.get("text", row.get("picture")), str)
+        and row.get("reward") is not None
         and all(_number(row.get(name)) for name in ("reward", "best", "log_likelihood"))
         for row in rows
     )  # fmt: skip
@@ -83,7 +87,7 @@ def _number(value: Any) -> bool:
 def _of_lines(text: str, path: Path) -> Document:
     """The document of JSON lines: what each says of itself."""
     lines = [line for _, line in objects(text.splitlines(), path.name)]
-    bounds, rows, room = Bounds(), list[dict[str, Any]](), Bounds().characters
+    bounds, room, rows = WHOLE, WHOLE.characters, list[Row]()
     for place, line in enumerate(lines):
         written = next((line[name] for name in TEXTS if line.get(name) is not None), line.get("tokens"))
         if written is None or "reward" not in line:
@@ -91,7 +95,7 @@ def _of_lines(text: str, path: Path) -> Document:
             raise ValueError(f"line {place + 1} of {path} has no {told}: give what generate --json or to_jsonl wrote")
         prompt = next((str(line[name]) for name in PROMPTS if line.get(name) is not None), "")
         words = written if isinstance(written, str) else " ".join(map(str, written))
-        row = {"row": place, "prompt": cut(prompt, bounds.longest), "text": cut(words, bounds.longest)}
+        row: Row = {"row": place, "prompt": cut(prompt, bounds.longest), "text": cut(words, bounds.longest)}
         for name in ("reward", "best"):
             if name in line:
                 row[name] = "-inf" if line[name] is None else float(line[name])

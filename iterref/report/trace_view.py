@@ -1,7 +1,7 @@
 """Trace view: the steps and proposals of the watched rows as plain values, small enough for a page.
 
     states, clean    the first step whole, then what changed:  [place, token, place, token, ...] a step and row
-    rounds             a step and row: decisions, each [number left out, candidates];
+    rounds             a step and row: decisions, each [number left out, reward of the state before, candidates];
                        a candidate is [reward, verdict, chance, what differs from the clean sample before]
 
 Of long runs the best candidates of a decision are shown, those that were tested first, and then every second, fourth,
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iterref.decision import ABSENT
 from iterref.report.render import Rendering, png, smaller
 from iterref.trace import Round, Trace
 
@@ -45,11 +46,14 @@ class Bounds:
         return Bounds(**parts, longest=self.longest)
 
 
-def trace_data(trace: Trace, mask: int | None, rendering: Rendering, bounds: Bounds = Bounds()) -> dict[str, Any]:
+WHOLE = Bounds()
+
+
+def trace_data(trace: Trace, mask: int | None, rendering: Rendering, bounds: Bounds = WHOLE) -> dict[str, Any]:
     """What the slider moves over: the numbers `step` (K,) of the steps that are shown and of how many, `all`, their
     `t`, `nfe` and `reward_calls` (K,), `SERIES` (K, W), of reward and best also what they were `before`, and the coded
-    `states`, `clean` and `rounds` of the rows `watch`, as many as have room; `names` of their tokens, or how they are drawn. A number that is
-    not finite is None, or "-inf" where it says that a text is forbidden."""
+    `states`, `clean` and `rounds` of the rows `watch`, as many as have room; `names` of their tokens, or how they are
+    drawn. A number that is not finite is None, or "-inf" where it says that a text is forbidden."""
     steps, count = trace.table(), len(trace.steps)
     rows = range(max(1, bounds.places // (2 * steps["watched"].shape[2])))[: len(trace.watch)]
     watch, shown = list(trace.watch[: len(rows)]), _shown(trace, steps, rows, bounds)
@@ -66,7 +70,7 @@ def trace_data(trace: Trace, mask: int | None, rendering: Rendering, bounds: Bou
     if rendering.render is not None:
         data |= drawn(states, clean, kept, rendering, bounds.drawn)
     elif rendering.name is not None:
-        pairs = (one[3] for step in data["rounds"] for row in step for _, listed in row for one in listed)
+        pairs = (one[3] for step in data["rounds"] for row in step for *_, listed in row for one in listed)
         used = _used([states, clean]) | {token for part in pairs for token in part[1::2]}
         data["names"] = {str(token): rendering.name(token) for token in sorted(used - {mask})}
     return data
@@ -98,19 +102,19 @@ def rounds(kept: list[list[Round]], clean: Tensor, room: int) -> list[list[list[
         out.append([[] for _ in range(clean.shape[1])])
         for one, rank in zip(step, ranks[k], strict=True):
             rewards, verdicts, ranks_of = plain(one.rewards.T.tolist()), one.verdicts.T.tolist(), rank.T.tolist()
-            chances = plain(one.chances.T.tolist())
+            chances, before_of = plain(one.chances.T.tolist()), plain(one.before[0].tolist())
             count, length = len(one.tokens), one.tokens.shape[2]
             told = _differences(one.tokens.transpose(0, 1).reshape(-1, length), before[k].repeat_interleave(count, 0))
             for w, row in enumerate(out[k]):
+                if verdicts[w][0] == ABSENT:
+                    continue
                 fate = rewards[w], verdicts[w], chances[w], told[w * count : (w + 1) * count]
                 listed = [list(own) for *own, at in zip(*fate, ranks_of[w], strict=True) if at < most]
-                row.append([count - len(listed), listed])
+                row.append([count - len(listed), before_of[w], listed])
     return out
 
 
-def drawn(
-    states: Tensor, clean: Tensor, kept: list[list[Round]], rendering: Rendering, room: int
-) -> dict[str, Any]:
+def drawn(states: Tensor, clean: Tensor, kept: list[list[Round]], rendering: Rendering, room: int) -> dict[str, Any]:
     """How canvases are drawn: a colour a token where one token is one pixel of the `picture`, else the pictures
     themselves, `images` with the places `drawn` in it of all states and clean."""
     canvases = torch.cat([states.flatten(0, 1), clean.flatten(0, 1)])

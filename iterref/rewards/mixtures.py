@@ -41,7 +41,9 @@ def reward_name(reward: Any, weights: Sequence[float] | None = None) -> str:
 
 def _summed(parts: Sequence[Any], weights: Sequence[float]) -> str:
     pairs = zip(parts, weights, strict=True)
-    return " + ".join(reward_name(part) if weight == 1 else f"{weight:g} × {reward_name(part)}" for part, weight in pairs)
+    return " + ".join(
+        reward_name(part) if weight == 1 else f"{weight:g} × {reward_name(part)}" for part, weight in pairs
+    )
 
 
 def _own_name(of: Any) -> str:

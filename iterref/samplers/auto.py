@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import FAR, Budget, Cost
+from iterref.chains import apart
 from iterref.likelihood import fluency
 from iterref.particles import adopt
 from iterref.random import Rng
@@ -129,7 +130,7 @@ class Auto(Sampler):
             turn -= arm.first.iterations
         if not turn:
             state = _split(state)
-        parts, shown, info = list(state.states), state.text.clone(), Info()
+        parts, shown, done = list(state.states), state.text.clone(), list[tuple[Tensor, Info]]()
         moved = replace(state, step=state.step + 1)
         for place, arm in enumerate(racing):
             rows = state.rows[place]
@@ -138,10 +139,10 @@ class Auto(Sampler):
             view = run.take(rows, state.alpha[rows])
             parts[place], told = arm.whole.step(view, parts[place], rng.take(rows).fork(arm.first.name))
             shown[rows] = parts[place].x_t
-            info = told if len(rows) == run.batch else info
+            done.append((rows, told))
             if turn == arm.steps_left - 1:
                 moved = _judged(view, moved, place, arm, parts[place], rows, False)
-        return replace(moved, t=0.0, x_t=shown, states=tuple(parts)), info
+        return replace(moved, t=0.0, x_t=shown, states=tuple(parts)), apart(done, run.batch)
 
     def output(self, run: Run, state: State) -> Output:
         """The text of highest J; what is declared counts as asked for, whichever arms the rows followed."""

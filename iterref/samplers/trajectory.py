@@ -108,7 +108,8 @@ class Trajectory(Aimed, Decoded):
         tail, kept, made = new[0], new[1], new[2:]
         x_0 = tail[:, -1]
         changed = None if first else (x_0 != state.x_t).sum(1)
-        decided = (Decision(tails[:, :, -1], reward, verdict.choice, verdict.accepted, verdict.chance),)
+        before = state.reward if isinstance(state, Recorded) else None
+        decided = (Decision(tails[:, :, -1], reward, verdict.choice, verdict.accepted, verdict.chance, before),)
         info = Info(verdict.accepted.double(), verdict.stuck, changed, span=1 - start / self.steps, decisions=decided)
         if marks:
             made = [torch.cat([before[:, :start], of], 1) for before, of in zip(marks, made, strict=True)]

@@ -16,9 +16,11 @@ from iterref.cli import main
 from iterref.report import document, notebook, page, page_of, read_document, table
 from iterref.report.document import describe
 from iterref.report.trace_view import Bounds
+from iterref.result import Result
 from iterref.rewards.algebra import weighted
 from iterref.rewards.mixtures import reward_name
 from iterref.rewards.strings import reward_from_string
+from iterref.trace import SERIES, Round, Trace
 from tests.support.pages import EVIL, Reader, run, runs_of, words
 from tests.support.textual import DOCUMENTS, made, short
 
@@ -37,7 +39,10 @@ def facts_of(text: str) -> list[list[str]]:
     """The cells of the table of facts, a line each."""
     part = text.split('<table class="facts">')[1].split("</table>")[0]
     lines = re.findall(r"<tr[^>]*>(.*?)</tr>", part)
-    return [[unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", one)] for one in lines]
+    return [
+        [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", one)]
+        for one in lines
+    ]
 
 
 def test_a_page_names_all_that_a_run_was_given_and_took(first, second):
@@ -45,7 +50,9 @@ def test_a_page_names_all_that_a_run_was_given_and_took(first, second):
     assert found["model"] == "tiny-news" and found["sampler"] == str(first.sampler)
     assert found["reward"] == "short + 0.5 × sentiment:negative" and found["seed"] == "0"
     assert found["budget"] == "32 NFE a text" and found["prompts"] == "2"
-    assert found["spent"].startswith(f"{first.asked.nfe:.4g} NFE and {first.asked.reward_calls:,.4g} reward calls a text")
+    assert found["spent"].startswith(
+        f"{first.asked.nfe:.4g} NFE and {first.asked.reward_calls:,.4g} reward calls a text"
+    )
     assert found["computed"].startswith(f"{first.cost.nfe:.4g} NFE and {first.cost.reward_calls:,.4g} reward calls")
     assert found["seconds"].startswith(f"{first.seconds:.2f}, of these {first.parts['denoiser']:.2f} in the model")
     assert found["mean log-likelihood"] == f"{float(first.log_likelihood.mean()):.1f} nats"
@@ -76,7 +83,9 @@ def test_an_edit_says_what_it_did():
     assert sized.trace.watch == ()  # a text may be that of another size
 
 
-@pytest.mark.parametrize(("batch", "length", "watched"), [(3, 32, 3), (99, 32, 8), (99, 512, 4), (2, 2048, 1), (2, 2049, 0)])
+@pytest.mark.parametrize(
+    ("batch", "length", "watched"), [(3, 32, 3), (99, 32, 8), (99, 512, 4), (2, 2048, 1), (2, 2049, 0)]
+)
 def test_the_first_texts_are_watched_up_to_a_size(batch, length, watched):
     from iterref.sampling import first_rows
 
@@ -88,7 +97,9 @@ def test_rewards_have_names():
     assert reward_name([short, "rouge"], [2.0, 1.0]) == "2 × short + rouge"
     total = weighted([short, reward_from_string("length:12")], [1.0, 0.5])
     assert re.fullmatch(r"short \+ 0\.5 × Length.*", reward_name(total))
-    assert reward_name((reward_from_string("length:12") + 0 * reward_from_string("length:3")).clip(0, 1)).startswith("clip(")
+    assert reward_name((reward_from_string("length:12") + 0 * reward_from_string("length:3")).clip(0, 1)).startswith(
+        "clip("
+    )
     assert "0x" not in reward_name(iterref.rewards.Perplexity("prose"))
 
 
@@ -134,7 +145,9 @@ def test_a_run_is_read_from_its_page_and_from_its_export(first, second, tmp_path
     (tmp_path / "first.json").write_text(json.dumps(saved), encoding="utf-8")
     assert read_document(tmp_path / "first.json") == exported == read_document(tmp_path / "first.html")
     out = tmp_path / "out.html"
-    told = CliRunner().invoke(main, ["page", str(tmp_path / "first.json"), str(tmp_path / "second.html"), "--out", str(out)])
+    told = CliRunner().invoke(
+        main, ["page", str(tmp_path / "first.json"), str(tmp_path / "second.html"), "--out", str(out)]
+    )
     assert told.exit_code == 0 and out.read_text(encoding="utf-8") == whole and told.stderr == f"written: {out}\n"
 
 
@@ -222,7 +235,7 @@ def test_a_notebook_shows_the_page(first):
     reader = Reader(shown)
     (frame,) = reader.of("iframe")
     assert frame["sandbox"] == "allow-scripts allow-downloads"  # not the notebook's own origin
-    assert frame["srcdoc"] == page_of([describe(first, bounds=Bounds().share(8))]) and len(frame["srcdoc"]) < 1_000_000
+    assert frame["srcdoc"] == page_of([describe(first, bounds=Bounds().share(16))]) and len(frame["srcdoc"]) < 1_000_000
     assert shown.count("<table") == 1 and "<script" not in shown
 
 
@@ -232,3 +245,49 @@ def test_the_command_s_page_names_the_reward_as_it_was_written(tmp_path):
     assert CliRunner().invoke(main, ["generate", *options]).exit_code == 0
     found = dict(facts_of(out.read_text(encoding="utf-8")))
     assert (found["reward"], found["model"], found["budget"]) == ("length:4", "tiny-books", "16 NFE a text")
+
+
+def long_run(steps: int, rows: int, positions: int, candidates: int) -> Result:
+    """A run as bad as any for the size of its page: all tokens change at every step, and no two candidates are alike."""
+    rng, trace = torch.Generator().manual_seed(0), Trace(tuple(range(rows)))
+
+    def tokens(*shape: int) -> torch.Tensor:
+        return torch.randint(50_000, shape, generator=rng)
+
+    for k in range(steps):
+        given = {name: torch.rand(rows, generator=rng, dtype=torch.float64) for name in SERIES}
+        given |= {name: torch.tensor(float(k)) for name in ("t", "depth", "nfe", "reward_calls")}
+        trace.steps.append(given | {"watched": tokens(rows, positions), "clean": tokens(rows, positions)})
+        verdicts, figures = (
+            torch.zeros(candidates, rows, dtype=torch.int8),
+            torch.rand(3, candidates, rows, generator=rng),
+        )
+        trace.rounds.append([Round(tokens(candidates, rows, positions).int(), figures[0], verdicts, *figures[1:])])
+    result, many = run(decode=words), 3000
+    return replace(
+        result, trace=trace, texts=["x" * 900] * many, tokens=torch.zeros(many, positions).long(), begins=None,
+        rewards=torch.zeros(many), best=replace(result.best, reward=torch.zeros(many)), show=lambda token: f" word{token}",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("sizes", [(100, 64, 64, 16), (2000, 4, 32, 2)])
+def test_the_page_of_the_longest_run_stays_small(sizes):
+    result = long_run(*sizes)
+    text = page(result)
+    assert 1_000_000 < len(text.encode()) < 8_000_000 and "more texts" in text
+    assert len(notebook(result).encode()) < 2_000_000
+
+
+def test_auto_tells_of_every_text_whichever_method_it_went_on_with():
+    """What a row's method did after the race does not hang on the rows beside it, and the page has its proposals."""
+    both, given = made(budget=64), {"reward": short, "budget": 64}
+    assert len(set(both.chosen)) == 2
+    steps = describe(both)["steps"]
+    shown = [[bool(row) for row in step] for step in steps["rounds"]]
+    assert [True, True] in shown and any(one[0] != one[1] for one in shown) and any(shown[-1])
+    model = iterref.load("tiny-news", lossy=True)
+    together = iterref.generate(model, DOCUMENTS, **given)
+    for row, document_ in enumerate(DOCUMENTS):
+        alone = iterref.generate(model, [document_], rows=[row], **given)
+        one, two = alone.trace.table(), together.trace.table()
+        assert torch.equal(one["accepted"][:, 0].nan_to_num(-1), two["accepted"][: len(one["t"]), row].nan_to_num(-1))

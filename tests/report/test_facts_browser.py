@@ -1,4 +1,4 @@
-"""What a page tells, in a real browser: two runs at equal NFE, verdicts in words, dimmed tokens, exports, a notebook."""
+"""What a page tells, in a real browser: two runs at equal NFE, verdicts in words, dimmed tokens, exports, notebooks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def test_every_proposal_has_a_verdict_in_words(visit):
     result = run(METHOD, watch=(1,), seed=2)
     told = proposals(visit(page(result, "abc".__getitem__)))
     known = (
-        r"\u2713 accepted( as the first clean sample)?(, the same text)?(, a chance of \d+%)?(, kept as the best so far)?",
+        r"\u2713 accepted( without a test)?(, the same text)?(, a chance of \d+%)?"
+        r"(, kept as the best so far)?",
         r"\u2717 rejected: (its reward is \d+\.\d{4} lower, and )?the chance of accepting it was (\d+|under 1)%",
         r"\u00b7 not chosen: another was (accepted|tested)(, kept as the best so far)?",
     )
@@ -66,7 +67,10 @@ def test_a_forbidden_proposal_says_so_and_a_weighed_one_too(visit):
     told = proposals(visit(page(run(METHOD, watch=(0,), reward=forbids))))
     lost = {word for _, word, reward, *_ in told if reward == "forbidden"}
     assert lost and all(word.startswith("\u2717 rejected: the reward forbids it") for word in lost)
-    weighed = {re.sub(r" \u00d7\d+$", "", word) for _, word, *_ in proposals(visit(page(run("smc:steps=3,particles=4", watch=(0,)))))}
+    weighed = {
+        re.sub(r" \u00d7\d+$", "", word)
+        for _, word, *_ in proposals(visit(page(run("smc:steps=3,particles=4", watch=(0,)))))
+    }
     assert "\u00b7 weighed by its reward, without a test" in weighed
     kept = proposals(visit(page(run("best_of_n:steps=2,n=3", watch=(0,)))))
     assert any(word.startswith("\u00b7 kept as the best so far") for _, word, *_ in kept)
@@ -103,7 +107,8 @@ def test_two_runs_move_together_at_equal_nfe(visit, both):
         for number, (result, k) in enumerate(zip(both, at, strict=True)):
             state = result.trace.table()["watched"][k, 0].tolist()
             found = tab.eval_on_selector_all(
-                f'.panel[data-run="{number}"][data-place="0"] > .tokens .token', "all => all.map(t => Number(t.dataset.token))"
+                f'.panel[data-run="{number}"][data-place="0"] > .tokens .token',
+                "all => all.map(t => Number(t.dataset.token))",
             )
             assert found == state
         tab.keyboard.press("ArrowRight")

@@ -22,7 +22,7 @@ from iterref.report.chart import Line, chart, ticks
 from iterref.report.html import _hash, _part
 from iterref.report.trace_view import SERIES
 from iterref.rewards.base import RewardError
-from tests.support.pages import EVIL, INF, MASK, REWARD, Reader, data_of, run, runs_of, whole, words
+from tests.support.pages import EVIL, INF, MASK, REWARD, Reader, data_of, run, whole, words
 
 
 def numbers(values: object) -> object:
@@ -93,7 +93,9 @@ def test_the_data_are_the_trace():
         assert data[name] == numbers(steps[name].tolist())
     for name in SERIES:
         assert data[name] == numbers(steps[name][:, [2, 0]].tolist())
-    assert data["before"]["reward"][1:] == data["reward"][:-1] and data["step"] == list(range(1, 8)) and data["all"] == 7
+    assert (
+        data["before"]["reward"][1:] == data["reward"][:-1] and data["step"] == list(range(1, 8)) and data["all"] == 7
+    )
     assert data["changed"][0] == [None, None] and any(MASK in row for row in data["states"]["first"])
 
 
@@ -170,10 +172,14 @@ def forbids_first(tokens: Tensor, rows: Tensor) -> Tensor:
 def test_forbidden_texts_are_named_so_and_left_out_of_the_means():
     result = run(watch=(0, 1), reward=forbids_first)
     text = page(result)
-    assert "row 0: some step found only forbidden" in text and re.search(">forbidden</td><td[^>]*>none allowed</td>", text)
+    assert "row 0: some step found only forbidden" in text and re.search(
+        ">forbidden</td><td[^>]*>none allowed</td>", text
+    )
     data = data_of(text)
     assert data["reward"][-1][0] == "-inf" and math.isfinite(data["reward"][-1][1])
-    assert not re.search(r"\bnan\b|\binf\b", re.sub(r'"-inf"', "", text.split("<main>")[1].split("<script")[0].replace("-inf", "")))
+    assert not re.search(
+        r"\bnan\b|\binf\b", re.sub(r'"-inf"', "", text.split("<main>")[1].split("<script")[0].replace("-inf", ""))
+    )
     said = re.search(r'aria-label="Reward against NFE a text: reward from \S+ to ([-\d.]+);', text)
     assert said and float(said[1]) == pytest.approx(float(result.rewards[1:].mean()), rel=1e-3)
 
@@ -248,7 +254,9 @@ def test_a_chart_breaks_where_there_is_no_value():
     heights = [float(point.split(",")[1]) for line in lines for point in line.split()]
     assert heights == sorted(heights, reverse=True) and heights[0] > heights[-1]
     assert chart([line("a", [1, 2], [None, None])], "A", None, "rows") == ""
-    assert chart([line("a", [3], [5.0])], "A", None, "rows").count("<circle") == 1  # one value: the axes still have a length
+    assert (
+        chart([line("a", [3], [5.0])], "A", None, "rows").count("<circle") == 1
+    )  # one value: the axes still have a length
 
 
 def test_package_data_are_beside_the_code():

@@ -109,7 +109,7 @@ def test_the_proposals_are_the_trace_s():
     for k, step in enumerate(result.trace.rounds):
         for w in range(2):
             assert len(data["rounds"][k][w]) == len(step)
-            for one, (left, decision) in zip(step, data["rounds"][k][w], strict=True):
+            for one, (left, against, decision) in zip(step, data["rounds"][k][w], strict=True):
                 before = clean[max(k - 1, 0)][w]
                 assert left == 0 and [merged(before, pairs) for *_, pairs in decision] == one.tokens[:, w].tolist()
                 assert [verdict for _, verdict, _, _ in decision] == one.verdicts[:, w].tolist()
@@ -117,6 +117,9 @@ def test_the_proposals_are_the_trace_s():
                 chances = [math.nan if chance is None else chance for _, _, chance, _ in decision]
                 assert chances == pytest.approx(one.chances[:, w].tolist(), nan_ok=True)
                 assert all((verdict > 0 and k > 0) == (chance is not None) for _, verdict, chance, _ in decision)
+                start = [math.nan if against is None else against]
+                assert start == pytest.approx(one.before[:1, w].tolist(), nan_ok=True)
+                assert (against is None) == (k == 0)
                 seen += len(decision)
     assert seen > 30
 
@@ -124,11 +127,11 @@ def test_the_proposals_are_the_trace_s():
 def test_a_long_run_shows_the_tested_and_the_best():
     tokens = torch.arange(12, dtype=torch.int32).view(4, 1, 3) % 5
     verdicts = torch.tensor([[0], [REFUSED], [0], [ACCEPTED]], dtype=torch.int8)
-    one = Round(tokens, torch.tensor([[5.0], [1.0], [7.0], [-math.inf]]), verdicts, torch.full((4, 1), math.nan))
+    one = Round(tokens, torch.tensor([[5.0], [1.0], [7.0], [-math.inf]]), verdicts, *torch.full((2, 4, 1), math.nan))
     clean = torch.full((2, 1, 3), 9)
     shown = {}
     for room in (48, 24, 12, 6):  # of 48 places in all: three that differ and three beside them each
-        [[(left, listed)]] = kept.rounds([[one], [one]], clean, room)[1]
+        [[(left, _, listed)]] = kept.rounds([[one], [one]], clean, room)[1]
         shown[left] = [reward for reward, *_ in listed]
     assert shown == {0: [5.0, 1.0, 7.0, "-inf"], 2: [1.0, "-inf"], 3: [1.0], 4: []}
 

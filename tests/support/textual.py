@@ -20,5 +20,10 @@ def short(completions: list[str], **columns: Any) -> list[float]:
 def made(**options: Any) -> Result:
     """A run of the bundled summariser; it leaves out the characters that it does not know."""
     model = iterref.load("tiny-news", lossy=True)
-    given = {"reward": [short, "sentiment:negative"], "reward_weights": [1.0, 0.5], "budget": 32, "log_likelihood": True}
+    given = {
+        "reward": [short, "sentiment:negative"],
+        "reward_weights": [1.0, 0.5],
+        "budget": 32,
+        "log_likelihood": True,
+    }
     return iterref.generate(model, DOCUMENTS, **{**given, **options})
