@@ -68,7 +68,7 @@ def page_picture(out: Path, browser: str) -> None:
     model = load("tiny-news")
     result = generate(
         model, [SENTENCE], reward=OwnDrafts(n=16, steps=8, temperature=1.0), start="drafts", budget=160, alpha=0.01,
-        temperature=0.8, watch=[0],
+        temperature=0.8, watch=[0], sampler="iterref:decisions=2,tries=4,objective=maximise",
     )  # fmt: skip
     rounds, clean = result.trace.rounds, result.trace.table()["clean"][:, 0]
     step = max(range(1, len(rounds)), key=lambda k: (int((clean[k] != clean[k - 1]).sum()), -k))

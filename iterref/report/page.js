@@ -53,14 +53,15 @@
   // best reward seen before and after the step, `taken` the candidate of the decision that was accepted, if any.
   const verdictOf = ([reward, verdict, chance, pairs], before, best, taken) => {
     const repeated = verdict === 0 && taken?.[0] === reward;
-    const isBest = !repeated && isNumber(reward) && reward === best.now && !(isNumber(best.before) && reward <= best.before);
+    const above = (other) => !isNumber(other) || reward > other;
+    const isBest = !repeated && isNumber(reward) && reward === best.now && above(best.before) && above(verdict < 0 ? null : before);
     const kept = isBest ? ", kept as the best so far" : "";
     const gain = isNumber(reward) && isNumber(before) ? reward - before : null;
     if (reward === "-inf") return ["\u2717", "rejected: the reward forbids it"];
     if (verdict === 2) {
-      if (before === null) return ["\u2713", `accepted without a test${kept}`];
+      if (chance === null) return ["\u2713", `chosen, without a test${kept}`];
       const same = pairs.length === 0 ? ", the same text" : "";
-      return ["\u2713", `accepted${same}${chance === null || chance >= 0.995 ? "" : `, a chance of ${percent(chance)}`}${kept}`];
+      return ["\u2713", `accepted${same}${chance >= 0.995 ? "" : `, a chance of ${percent(chance)}`}${kept}`];
     }
     if (verdict === 1) {
       const why = [];
@@ -68,7 +69,7 @@
       if (chance !== null) why.push(`the chance of accepting it was ${percent(chance)}`);
       return ["\u2717", `rejected${why.length ? `: ${why.join(", and ")}` : ""}${kept}`];
     }
-    if (verdict === 0) return ["\u00b7", `not chosen: another was ${taken ? "accepted" : "tested"}${kept}`];
+    if (verdict === 0) return ["\u00b7", `not chosen: another was ${!taken ? "tested" : taken[2] === null ? "taken" : "accepted"}${kept}`];
     return ["\u00b7", isBest ? "kept as the best so far" : "weighed by its reward, without a test"];
   };
   const number = (reward) => (isNumber(reward) ? reward : -Infinity);
@@ -194,7 +195,8 @@
       const count = (wanted) => all.filter(([, verdict]) => verdict === wanted).length;
       const parts = [`${all.length + left} proposal${all.length + left === 1 ? "" : "s"}`];
       if (decisions.length > 1) parts.push(`${decisions.length} decisions`);
-      if (count(-1) < all.length) parts.push(`${count(2)} accepted, ${count(1)} rejected`);
+      const tested = all.some(([, , chance]) => chance !== null);
+      if (count(-1) < all.length) parts.push(tested ? `${count(2)} accepted, ${count(1)} rejected` : `${count(2)} chosen`);
       moves.querySelector("summary").textContent = all.length + left === 0 ? "no proposals at this step" : parts.join(", ");
       const home = moves.querySelector(".candidates");
       home.replaceChildren();

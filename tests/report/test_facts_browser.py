@@ -44,10 +44,10 @@ def test_every_proposal_has_a_verdict_in_words(visit):
     result = run(METHOD, watch=(1,), seed=2)
     told = proposals(visit(page(result, "abc".__getitem__)))
     known = (
-        r"\u2713 accepted( without a test)?(, the same text)?(, a chance of \d+%)?"
+        r"\u2713 (accepted(, the same text)?(, a chance of \d+%)?|chosen, without a test)"
         r"(, kept as the best so far)?",
         r"\u2717 rejected: (its reward is \d+\.\d{4} lower, and )?the chance of accepting it was (\d+|under 1)%",
-        r"\u00b7 not chosen: another was (accepted|tested)(, kept as the best so far)?",
+        r"\u00b7 not chosen: another was (accepted|tested|taken)(, kept as the best so far)?",
     )
     words = [re.sub(r" \u00d7\d+$", "", one) for _, one, *_ in told]
     assert all(any(re.fullmatch(form, one) for form in known) for one in words), words
