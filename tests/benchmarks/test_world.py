@@ -223,3 +223,9 @@ def test_wrong_use_exits_with_2_and_a_sentence(tmp_path, arguments, sentence):
     done = call("--out", str(tmp_path / "out"), *arguments)
     assert done.exit_code == 2 and sentence in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists() and done.stdout == ""
+
+
+def test_the_option_of_before_still_works_with_a_warning(tmp_path):
+    done = call("--out", str(tmp_path / "out"), "--method", "iteref")
+    assert done.exit_code == 2 and "did you mean 'iterref'" in done.stderr
+    assert done.stderr.startswith("the option --method is called sampler now: use that\n")

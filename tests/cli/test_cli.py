@@ -80,6 +80,13 @@ def test_ways_of_spreading_are_those_of_the_library() -> None:
     assert shared.place_of(options)["max_memory"] == {0: "1GiB", "cpu": "2GiB"} and not options
 
 
+@pytest.mark.parametrize(("written", "said"), [("compair", "did you mean 'compare'?"), ("fly", "no command 'fly'. It")])
+def test_a_mistyped_command_is_told_what_is_meant(written: str, said: str) -> None:
+    told = call(written)
+    assert told.exit_code == 2 and said in told.stderr and "bench," not in told.stderr
+    assert "generate, infill, ls, page, refine" in told.stderr
+
+
 def test_defaults_are_those_of_generate() -> None:
     defaults = {name: p.default for name, p in inspect.signature(generate).parameters.items()}
     options = {p.name: p.default for p in cli.generate.params}

@@ -248,7 +248,7 @@ def test_the_command_s_page_names_the_reward_as_it_was_written(tmp_path):
 
 
 def long_run(steps: int, rows: int, positions: int, candidates: int) -> Result:
-    """A run as bad as any for the size of its page: all tokens change at every step, and no two candidates are alike."""
+    """A run as bad as any for the size of its page: all tokens change at every step, no candidates are alike."""
     rng, trace = torch.Generator().manual_seed(0), Trace(tuple(range(rows)))
 
     def tokens(*shape: int) -> torch.Tensor:
@@ -266,7 +266,7 @@ def long_run(steps: int, rows: int, positions: int, candidates: int) -> Result:
     result, many = run(decode=words), 3000
     return replace(
         result, trace=trace, texts=["x" * 900] * many, tokens=torch.zeros(many, positions).long(), begins=None,
-        rewards=torch.zeros(many), best=replace(result.best, reward=torch.zeros(many)), show=lambda token: f" word{token}",
+        rewards=torch.zeros(many), best=replace(result.best, reward=torch.zeros(many)), show=" word{}".format,
     )  # fmt: skip
 
 
