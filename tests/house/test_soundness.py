@@ -25,7 +25,7 @@ from iterref.cli.reading import read_prompts
 from iterref.hub import read_json
 from iterref.models.checkpoint import Checkpoint
 from iterref.report import page, table
-from iterref.report.chart import chart
+from iterref.report.chart import Line, chart
 from iterref.training.data import read_pairs
 from tests.support.commands import call, refused
 from tests.support.fakes import FakeModel
@@ -153,9 +153,9 @@ def test_whatever_texts_say_the_markup_of_a_page_is_the_same(texts: list[str], n
 @settings(max_examples=20, deadline=None)
 @given(ANY, ANY, ANY)
 def test_whatever_is_measured_the_markup_of_a_chart_is_the_same(name: str, label: str, axis: str) -> None:
-    drawn = Reader(chart([1, 2], {name: [0.0, 1.0]}, label, None, axis))
+    drawn = Reader(chart([Line(name, 0, [1, 2], [0.0, 1.0], "s0")], label, None, axis))
     assert drawn.tags[0][0] == "figure" and drawn.open == []
-    plain = Reader(chart([1, 2], {"a": [0.0, 1.0]}, "a", None, "a"))
+    plain = Reader(chart([Line("a", 0, [1, 2], [0.0, 1.0], "s0")], "a", None, "a"))
     assert [tag for tag, _ in drawn.tags] == [tag for tag, _ in plain.tags]
     assert [set(told) for _, told in drawn.tags] == [set(told) for _, told in plain.tags]
 
