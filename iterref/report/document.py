@@ -68,7 +68,7 @@ def _facts(result: Result) -> dict[str, str]:
         **{name: str(value) for name, value in about.more.items() if value is not None},
         "prompts": "" if len(prompts) < 2 else str(len(prompts)),
         "spent": f"{asked.nfe:,.4g} NFE and {asked.reward_calls:,.4g} reward calls a text, depth {asked.depth:g}",
-        "computed": f"{cost.nfe:,.4g} NFE and {cost.reward_calls:,.4g} reward calls a text; the rest was remembered",
+        "computed": f"{cost.nfe:,.4g} NFE and {cost.reward_calls:,.4g} reward calls a text",
         "seconds": _seconds(result),
         "mean reward": _figure(float(result.rewards.mean())),
         "mean best reward seen": _figure(float(result.best.reward.mean())),
@@ -96,7 +96,7 @@ def _alpha(result: Result) -> str:
     if result.alpha is None:
         return "" if result.finished else "to be found in the run"
     low, high = float(result.alpha.min()), float(result.alpha.max())
-    return f"{low:.3g}, found in the run" if low == high else f"{low:.3g} to {high:.3g}, found in the run, a text"
+    return f"{low:.3g}, found in the run" if low == high else f"{low:.3g} to {high:.3g} by text, found in the run"
 
 
 def _seconds(result: Result) -> str:

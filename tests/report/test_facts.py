@@ -58,7 +58,7 @@ def test_a_page_names_all_that_a_run_was_given_and_took(first, second):
     assert found["mean log-likelihood"] == f"{float(first.log_likelihood.mean()):.1f} nats"
     assert set(re.sub(r" \(\d\)", "", found["auto chose"]).split(", ")) == set(first.chosen)
     low, high = f"{float(first.alpha.min()):.3g}", f"{float(first.alpha.max()):.3g}"
-    assert found["alpha"] == f"{low} to {high}, found in the run, a text"
+    assert found["alpha"] == f"{low} to {high} by text, found in the run"
     other = dict(facts_of(page(second)))
     assert (other["alpha"], other["seed"], other["temperature"]) == ("0.2", "1", "0.5") and "auto chose" not in other
 
