@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from iterref.cli.config import configured
 from iterref.cli.refusals import refusals
 from iterref.cli.writing import FILE, deliver, expect_outputs
 
@@ -12,6 +13,7 @@ from iterref.cli.writing import FILE, deliver, expect_outputs
 @click.argument("run", type=click.Path(exists=True, dir_okay=False))
 @click.argument("beside", required=False, type=click.Path(exists=True, dir_okay=False))
 @click.option("--out", type=FILE, default="iterref-page.html", help="The page to write.  [default: iterref-page.html]")
+@configured
 def page(run: str, beside: str | None, out: str) -> None:
     """A page of RUN, or of RUN and BESIDE side by side. Either is a page that --html wrote, the JSON that a page
     exports, or JSON lines of --json, which have no steps."""

@@ -121,7 +121,7 @@ def test_a_terminal_shows_a_bar_and_ctrl_c_keeps_what_is_finished(tmp_path: Path
 
 
 def test_the_commands_are_those_that_are_promised() -> None:
-    named = {"demo", "generate", "refine", "infill", "compare", "serve", "train", "check", "ls"}
+    named = {"demo", "generate", "refine", "infill", "compare", "page", "serve", "train", "check", "ls"}
     assert {path[0] for path in COMMANDS} == named
 
 
