@@ -46,10 +46,13 @@ def test_another_architecture_is_refused_with_the_known_ones(tmp_path):
 def test_the_bundled_model_and_folders_of_our_own_are_read_too(monkeypatch):
     from iterref.models.tiny_news import WEIGHTS
 
+    class Named:
+        name = ""
+
     asked = []
-    monkeypatch.setattr("iterref.models.tiny_news.load", lambda name, **options: asked.append(str(name)))
+    monkeypatch.setattr("iterref.models.tiny_news.load", lambda name, **options: asked.append(str(name)) or Named())
     for name in (None, "tiny-news", WEIGHTS):
-        load(name)
+        assert load(name).name == str(name or "tiny-news")
     assert asked == [str(WEIGHTS)] * 3
     monkeypatch.undo()
     assert isinstance(load(), Summarizer)
