@@ -280,8 +280,7 @@ class Editing:
         if n > 1:
             # numbers of rows count up from the lowest bit, and those of copies down from the highest
             identities = torch.cat([identities ^ int(f"{copy:032b}"[::-1], 2) for copy in range(n)])
-        usual = first_rows(*problem.canvas.shape) if n == 1 else ()
-        watched = usual if watch is None else checked_watch("watch", watch)
+        watched = checked_watch("watch", (first_rows(*problem.canvas.shape) if n == 1 else ()) if watch is None else watch)
         about = {**context.about, "budget": "" if budget is None else str(budget_of(budget)), "seed": context.seed}
         try:
             result = sample(
