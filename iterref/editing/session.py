@@ -273,18 +273,18 @@ class Editing:
         watch: Sequence[int] | None, progress: bool,
     ) -> Result:  # fmt: skip
         """The run of a new child of this node; the problem has one or more copies of every row, copy-major. Copy i has
-        streams of its own, however many there are; those of copy 0 are the row's. Where there are several, none is
-        watched unasked: a row's text may be that of another copy."""
+        streams of its own, however many there are; those of copy 0 are the row's. Copies are not watched unasked."""
         context, seed = self.context, node_seed(self.context.seed, self.history.next_path(self.at))
         identities, n = context.identities, len(problem) // len(context.identities)
         if n > 1:
             # numbers of rows count up from the lowest bit, and those of copies down from the highest
             identities = torch.cat([identities ^ int(f"{copy:032b}"[::-1], 2) for copy in range(n)])
-        watched = checked_watch("watch", (first_rows(*problem.canvas.shape) if n == 1 else ()) if watch is None else watch)
+        if watch is None:
+            watch = first_rows(*problem.canvas.shape) if n == 1 else ()
         about = {**context.about, "budget": "" if budget is None else str(budget_of(budget)), "seed": context.seed}
         try:
             result = sample(
-                method, problem, seed=seed, rows=identities, start=start, watch=watched,
+                method, problem, seed=seed, rows=identities, start=start, watch=checked_watch("watch", watch),
                 decode=context.model.decode, show=context.model, progress=flag("progress", progress),
             )  # fmt: skip
         except (RewardError, Interrupted) as error:
