@@ -27,6 +27,14 @@ class Host:
     most = staticmethod(np.minimum)
     arange = staticmethod(lambda n, like: np.arange(n))
 
+    @staticmethod
+    def ranks(x: Any) -> Any:
+        """The place (R, K) of each number in its row's order, equal ones as they stand."""
+        order = x.argsort(-1, kind="stable")
+        ranks = np.empty_like(order)
+        np.put_along_axis(ranks, order, np.arange(x.shape[-1])[None], -1)
+        return ranks
+
 
 class Device:
     """The same of torch."""
@@ -36,6 +44,13 @@ class Device:
     exp, where, maximum, isfinite, isnan = torch.exp, torch.where, torch.maximum, torch.isfinite, torch.isnan
     most = staticmethod(lambda x, value: x.clamp_max(value))
     arange = staticmethod(lambda n, like: torch.arange(n, device=like.device))
+
+    @staticmethod
+    def ranks(x: Tensor) -> Tensor:
+        """As `Host.ranks`."""
+        order = x.argsort(dim=-1, stable=True)
+        places = torch.arange(x.shape[-1], device=x.device).expand(order.shape)
+        return torch.empty_like(order).scatter_(-1, order, places)
 
 
 def arrays(*tensors: Tensor) -> tuple[Any, ...]:

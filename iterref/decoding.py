@@ -131,7 +131,7 @@ class Decoder:
         masked = run.noise.mask is not None
         if masked and self.order in BLIND:
             falls = self._falling(run, where, where.double(), t, u, rng)
-            x_0 = run.draw(x_t, t, run.asked(where, falls), 1, rng.fork("draw"))[0][0]
+            x_0 = run.samples(x_t, t, run.asked(where, falls), 1, rng.fork("draw"))[0]
             return torch.where(falls, x_0, x_t)
         if masked:
             where = run.asked(where, self._within_reach(run, where, u))

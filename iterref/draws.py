@@ -27,20 +27,31 @@ class Draws:
     """Draws at the open positions `where` (R, L) of states `x_t` (R, L) by streams of R rows.
 
     `samples` (now, R, L) are the first draws, `x_t` outside `where`; `sure` (now, R, L) float64 says how confident
-    `score` is of each token, 0 outside; `modes` (R, L) are the likeliest tokens, on request. Up to `later` further
-    draws can be asked for (`of`). Under a `constraint` of the R sequences a draw of one is joint, and a text of the
-    language; the tokens `allowed` (V,) may be written where the distributions have rounded them away.
+    `score` is of each token, 0 outside, where there is one to say so; `modes` (R, L) are the likeliest tokens, on
+    request. Up to `later` further draws can be asked for (`of`). Under a `constraint` of the R sequences a draw of one
+    is joint, and a text of the language; the tokens `allowed` (V,) may be written where the distributions have rounded
+    them away.
     """
 
     def __init__(
-        self, x_t: Tensor, where: Tensor, rng: Rng, score: Confidence, now: int, later: int = 0,
+        self, x_t: Tensor, where: Tensor, rng: Rng, score: Confidence | None, now: int, later: int = 0,
         constraint: Constraint | None = None, allowed: Tensor | None = None,
     ) -> None:  # fmt: skip
         self.x_t, self.where, self.rng, self.score, self.now, self.later = x_t, where, rng, score, now, later
         self.constraint, self.allowed = constraint, allowed
         self.modes, self._held, self._logs = x_t, list[tuple[Tensor, Tensor]](), False
-        self.samples, self.sure = self._blank(x_t, now)
-        self._further: tuple[Tensor, Tensor] | None = None
+        self._first = self._blank(x_t, now)
+        self._further: list[Tensor] | None = None
+
+    @property
+    def samples(self) -> Tensor:
+        """The first draws (now, R, L)."""
+        return self._first[0]
+
+    @property
+    def sure(self) -> Tensor:
+        """How sure they are, (now, R, L) float64."""
+        return self._first[1]
 
     def fill(self, found: Iterable[tuple[Tensor, Tensor]], logs: bool, modes: bool = False) -> None:
         """Makes the first draws from distributions (M, V) of portions of the sequences, (K,): log-probabilities, or
@@ -60,21 +71,21 @@ class Draws:
                 self.modes[at] = likeliest(p) if reading is None else reading.modes()
             if not count:
                 continue
-            for into, made in zip((self.samples, self.sure), drawn := self._drawn(p, i, count, 0), strict=True):
+            for into, made in zip(self._first, drawn := self._drawn(p, i, count, 0), strict=True):
                 into[:, at[0], at[1]] = made[: self.now]
             if self._further is not None:
                 for into, made in zip(self._further, drawn, strict=True):
                     into[:, at[0], at[1]] = made[self.now :]
 
-    def of(self, sequences: Tensor, n: int, first: Tensor | int = 0) -> tuple[Tensor, Tensor]:
+    def of(self, sequences: Tensor, n: int, first: Tensor | int = 0) -> list[Tensor]:
         """`n` of the later draws of some sequences, (K,) long, from number `first` on, one for all or (K,) long:
         tokens (n, K, L) and how sure they are, (n, K, L)."""
         number = torch.as_tensor(first, device=sequences.device).expand(len(sequences))
         x, where = self.x_t[sequences], self.where[sequences]
-        samples, sure = self._blank(x, n)
+        made = self._blank(x, n)
         if self._further is not None:
             each = number + torch.arange(n, device=number.device)[:, None]
-            return self._further[0][each, sequences], self._further[1][each, sequences]
+            return [further[each, sequences] for further in self._further]
         place = torch.full((len(self.x_t),), -1, device=x.device)
         for rows, p in self._held:  # portion by portion: nothing is copied but what is drawn from
             place.fill_(-1)[rows] = torch.arange(len(rows), device=rows.device)
@@ -84,27 +95,29 @@ class Draws:
             wanted = rearranged(p, self.where[rows].sum(1), place[sequences[live]])
             here = where[live].nonzero(as_tuple=True)
             at = live[here[0]], here[1]
-            drawn = self._drawn(wanted, sequences[live], n, number[live] + self.now)
-            for into, made in zip((samples, sure), drawn, strict=True):
-                into[:, at[0], at[1]] = made
-        return samples, sure
+            for into, drawn in zip(made, self._drawn(wanted, sequences[live], n, number[live] + self.now), strict=True):
+                into[:, at[0], at[1]] = drawn
+        return made
 
-    def _drawn(self, p: Tensor, sequences: Tensor, n: int, first: Tensor | int) -> tuple[Tensor, Tensor]:
-        """Draws (n, M) of sequences (K,) from their distributions (M, V), and how sure they are."""
+    def _drawn(self, p: Tensor, sequences: Tensor, n: int, first: Tensor | int) -> tuple[Tensor, ...]:
+        """Draws (n, M) of sequences (K,) from their distributions (M, V), and how sure they are, if anybody asks."""
         where, reading = self.where[sequences], self._reading(p, sequences)
         if reading is not None:
             score = None if self.score is confidence else self.score
-            return reading.draw(self.rng.take(sequences), n, first, score)
+            joint = reading.draw(self.rng.take(sequences), n, first, score)
+            return joint if self.score else joint[:1]
         try:
             drawn = self.rng.take(sequences).categorical(p, where, n, log=self._logs, first=first)
         except Undrawable as error:
             error.cell = int(sequences[where.nonzero()[error.cell, 0]])
             raise
+        if self.score is None:
+            return (drawn,)
         if self._logs or self.score is not confidence:
             value = self.score(p if self._logs else p.log(), drawn)
         else:  # of the drawn tokens alone
             value = confidence(p, drawn).log()
-        return drawn, value.to(self.sure.dtype)
+        return drawn, value.double()
 
     def _reading(self, p: Tensor, sequences: Tensor) -> Reading | None:
         """Distributions (M, V) of sequences (K,) as the constraint reads them, None without one."""
@@ -113,10 +126,10 @@ class Draws:
         x, where = self.x_t[sequences], self.where[sequences]
         return Reading(self.constraint.take(sequences), p, x, where, self._logs, self.allowed)
 
-    @staticmethod
-    def _blank(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """`n` copies of states (R, L), and nothing said of them."""
-        return x.expand(n, *x.shape).clone(), torch.zeros(n, *x.shape, dtype=torch.float64, device=x.device)
+    def _blank(self, x: Tensor, n: int) -> list[Tensor]:
+        """`n` copies of states (R, L), and where there is a score, nothing said of them."""
+        copies = x.expand(n, *x.shape).clone()
+        return [copies] if self.score is None else [copies, torch.zeros_like(copies, dtype=torch.float64)]
 
 
 def likeliest(p: Tensor) -> Tensor:

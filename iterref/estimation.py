@@ -187,7 +187,7 @@ def _measured(problem: Problem, index: Tensor) -> tuple[Tensor, list[list[float]
     for where in (free & ~quarter, free & quarter):
 
         def call(where: Tensor = where) -> Tensor:
-            return run.draw(torch.where(where, prior, clean), 0.5, where, 1, rng)[0]
+            return run.samples(torch.where(where, prior, clean), 0.5, where, 1, rng)
 
         with torch.inference_mode():  # the first call is slower, so another one is timed
             cells.append([len(index), int(where.sum())])

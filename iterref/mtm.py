@@ -45,6 +45,7 @@ class Verdict:
 def select(log_w: Tensor, rng: Rng) -> Verdict:
     """Importance resampling: one of (R, N) log-weights, always accepted (a stuck row takes the first)."""
     w, _, stuck = _weights(log_w)
+    stuck = tensor(stuck)
     return Verdict(rng.choose(tensor(w), log=False), torch.ones_like(stuck), stuck)
 
 
@@ -59,10 +60,9 @@ def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
     kept = xp.exp(xp.most(now - peak, LARGEST))
     w[:, 0] += 0.0 * kept  # a NaN among the current weights is found with those among the candidates'
     choice = rng.fork("choose").choose(tensor(w), log=False)
-    chosen = arrays(choice[:, None])[1]
     total = xp.cumsum(w)[:, -1]  # never below one of its terms, so that what is left of it never falls below zero
-    others = total - (w * (xp.arange(w.shape[1], w) == chosen)).sum(1) + kept
-    chance = tensor(total / xp.maximum(others, total))
+    others = total - w[xp.arange(w.shape[0], w), arrays(choice)[1]] + kept
+    chance, stuck = tensor(total / xp.maximum(others, total)), tensor(stuck)
     accepted = rng.fork("accept").bernoulli(chance, checked=True)
     return Verdict(choice, accepted & ~stuck, stuck, chance)
 
@@ -100,7 +100,7 @@ def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
     return Verdict(passed.long().argmax(1), passed.any(1), stuck, chance)
 
 
-def _weights(log_w: Tensor) -> tuple[Any, Any, Tensor]:
+def _weights(log_w: Tensor) -> tuple[Any, Any, Any]:
     """Weights (R, N) of log-weights over their largest (R,), as arrays, and which rows are stuck: these have everything
     on the first candidate. A copy is made because a sum's last bits depend on strides, and strides on the batch."""
     xp, given = arrays(log_w.to(torch.float64, copy=True, memory_format=torch.contiguous_format))
@@ -109,4 +109,4 @@ def _weights(log_w: Tensor) -> tuple[Any, Any, Tensor]:
     peak = xp.where(stuck, 0.0, xp.most(peak, FINITE))
     w = xp.exp(given - peak[:, None])
     w[:, 0] += stuck
-    return w, peak, tensor(stuck)
+    return w, peak, stuck

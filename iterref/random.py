@@ -23,7 +23,7 @@ from iterref.philox import MASK, WORD, Path, derive, doubles
 from iterref.prepared import Origin, Prepared, Sizes
 
 # How many float64 numbers are worked on at once, on a CPU and on a GPU; results do not depend on it.
-BLOCK = (2**19, 2**26)
+BLOCK = (2**18, 2**26)
 # Vocabularies from WIDE tokens on are searched by groups of GROUP tokens; what is drawn does not depend on the number
 # of draws.
 WIDE, GROUP = 4096, 32
@@ -76,7 +76,7 @@ class Rng:
         return cls(key, rows, torch.zeros_like(rows), origin=Origin(key))
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.rows.shape[0]  # `len` of a tensor costs a frame
 
     def fork(self, *key: int | str) -> Rng:
         """The same rows for a fresh, independent purpose; `fork(a, b)` is `fork(a).fork(b)`."""
@@ -118,7 +118,8 @@ class Rng:
         size = prod(shape)
         place = None if self.prepared is None else self.prepared.places.get(self.path)
         if self.prepared is not None and place is not None and place.stop - place.start >= size:
-            return self.prepared.numbers[:, place.start : place.start + size].reshape(len(self), *shape)
+            found = self.prepared.numbers[:, place.start : place.start + size]
+            return found if len(shape) == 1 else found.reshape(len(self), *shape)
         # Every position has one draw, so two neighbours can share a block: position 2k is half 0 and 2k + 1 half 1.
         lane = torch.arange((size + 1) // 2, device=self.rows.device)
         pairs = doubles((lane, 0, self.rows[:, None], self.branch[:, None]), self.key, 2)
@@ -206,7 +207,8 @@ class Rng:
     def order(self, length: int) -> Tensor:
         """Ranks (R, length) long of a uniform random permutation a row; which of i, j comes first is the same for
         every length above both."""
-        return self.uniform(length).argsort(dim=1, stable=True).argsort(dim=1)
+        xp, u = arrays(self.uniform(length))
+        return tensor(xp.ranks(u))
 
     def _expect(self, given: Tensor, method: str) -> None:
         if given.dim() == 0 or given.shape[0] != len(self):
@@ -222,12 +224,15 @@ def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, l
     vocab = p.shape[1]
     wide = vocab >= WIDE
     mass = _grouped(p, log) if wide else _weights(p) if log else p
-    total_to = mass.cumsum(1, dtype=torch.float64)
+    total_to = mass.cumsum(1, dtype=torch.float64)  # in float32 a tail of many weights of 1e-9 each would vanish
     total = total_to[:, -1]  # NaN for a softmax without a finite peak
     _refuse(p, total, name, first, log)
     if not wide:
         return torch.searchsorted(total_to, u * total[:, None], right=True)
-    place, beyond = _passed(mass, total_to, u)
+    below = u * total[:, None]  # at most 1 - 2^-53 of the total, which rounds to less than the total
+    place = torch.searchsorted(total_to, below, right=True)
+    own = mass.gather(1, place).double()
+    beyond = ((below - total_to.gather(1, place) + own) / own).clamp_(0.0, 1.0)  # share of the group passed by
     # Windows of GROUP tokens; the last one reaches back into the group before, where that is not wanted.
     begin = (place * GROUP).clamp_max_(vocab - GROUP)
     windows = p.reshape(-1).unfold(0, GROUP, 1)
@@ -237,7 +242,10 @@ def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, l
         before = torch.arange(GROUP, device=p.device) < (place * GROUP - begin)[..., None]
         inside = inside.masked_fill_(before, -torch.inf if log else 0.0)
     inside = _weights(inside) if log else inside
-    return begin + _passed(inside, inside.cumsum(-1, dtype=torch.float64), beyond[..., None])[0][..., 0]
+    total_to = inside.cumsum(-1, dtype=torch.float64)
+    total = total_to[..., -1:]
+    below = torch.minimum(beyond[..., None] * total, total.nextafter(torch.zeros_like(total)))  # so it ends inside
+    return begin + torch.searchsorted(total_to, below, right=True)[..., 0]
 
 
 def _refuse(p: Tensor, total: Tensor, name: Callable[[int], str], first: int, log: bool) -> None:
@@ -262,23 +270,9 @@ def _grouped(p: Tensor, log: bool) -> Tensor:
     vocab = p.shape[1]
     even = vocab // GROUP * GROUP
     parts = []
-    for block in p.split(max(1, BLOCK[p.is_cuda] // vocab)):  # weights that fit a cache
+    for block in p.split(max(1, BLOCK[p.is_cuda] // vocab)) if log else (p,):  # exponentials that fit a cache
         weight = _weights(block) if log else block
         parts.append(weight[:, :even].unflatten(1, (-1, GROUP)).sum(2))
         if even < vocab:
             parts[-1] = torch.cat([parts[-1], weight[:, even:].sum(1, keepdim=True)], 1)
-    return torch.cat(parts)
-
-
-def _passed(weight: Tensor, total_to: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the running sum `total_to` of weights (*, K) passes the share u (*, n) of the total, (*, n) long, and the
-    share of that place's own weight that it passes by.
-
-    Sums are float64 throughout: in float32 a tail of many weights of 1e-9 each would vanish.
-    """
-    total = total_to[..., -1:]
-    # Below the total even after rounding, so that the search ends inside.
-    below = torch.minimum(u * total, total.nextafter(torch.zeros_like(total)))
-    place = torch.searchsorted(total_to, below, right=True)
-    own = weight.gather(-1, place).double()
-    return place, ((below - total_to.gather(-1, place) + own) / own).clamp_(0.0, 1.0)
+    return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -150,8 +150,12 @@ class Run:
         made = self.draws(x_t, t, where, n, rng, score)
         return made.samples, made.sure
 
+    def samples(self, x_t: Tensor, t: Time, where: Tensor, n: int, rng: Rng) -> Tensor:
+        """The samples (N, R, L) of `draw` alone."""
+        return self.draws(x_t, t, where, n, rng, None).samples
+
     def draws(
-        self, x_t: Tensor, t: Time, where: Tensor, n: int, rng: Rng, score: Confidence = confidence, *,
+        self, x_t: Tensor, t: Time, where: Tensor, n: int, rng: Rng, score: Confidence | None = confidence, *,
         later: int = 0, modes: bool = False,
     ) -> Draws:  # fmt: skip
         """As `draw`, with `later` further samples of every sequence to be asked for when it is known whose are wanted,
@@ -207,22 +211,23 @@ class Run:
             rows = self.rows if n == 1 else self.rows.repeat(n)
             self._several[n] = rows, self._prompts(rows)
         x, (rows, prompts) = x_0.reshape(-1, x_0.shape[-1]), self._several[n]
+        count = x.shape[0]  # `len` of a tensor costs a frame
         ask, bound = (self.reward, self.problem.constraint) if by is None else (by, None)
         if by is None:
             self._seen.latest(x, rows)
-        size = self.problem.max_rows or len(x)
+        size = self.problem.max_rows or count
         judged = None if bound is None else bound.take(rows).accepts(x).nonzero()[:, 0]
         asked, prompts = (x, prompts) if judged is None else (x[judged], prompts[judged])  # none sees what is no text
-        parts = [(asked, prompts)] if len(x) <= size else zip(asked.split(size), prompts.split(size), strict=True)
+        parts = [(asked, prompts)] if count <= size else zip(asked.split(size), prompts.split(size), strict=True)
         memory = ask if isinstance(ask, Remembered) else None
         before, values = memory.evaluated if memory else 0, []
         for tokens, named in parts:  # a loop, which is no frame of its own
             values.append(ask(tokens, named))
-        self.meter.made_reward_calls += memory.evaluated - before if memory else len(x)
+        self.meter.made_reward_calls += memory.evaluated - before if memory else count
         reward = values[0] if len(values) == 1 else torch.cat(values)
         if judged is not None:
-            reward = reward.new_full((len(x),), -torch.inf).index_copy_(0, judged, reward)
-        self.meter.asked_reward_calls += len(x)
+            reward = reward.new_full((count,), -torch.inf).index_copy_(0, judged, reward)
+        self.meter.asked_reward_calls += count
         self.meter.seconds["reward"] += perf_counter() - start
         if final:
             self._seen.add(x, reward, rows)

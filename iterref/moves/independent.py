@@ -42,7 +42,7 @@ def tries(run: Run, x_t: Tensor, trip: Excursion, n: int, spacing: int, rng: Rng
     shares = [noisy.a_s + (trip.a_t - noisy.a_s) * k / steps for k in range(steps + 1)]
     for k in range(steps):
         where = wide.undetermined(x_s, back.times[k])
-        x_0 = wide.draw(x_s, back.times[k], where, 1, streams.fork("draw", k))[0][0]
+        x_0 = wide.samples(x_s, back.times[k], where, 1, streams.fork("draw", k))[0]
         if k < steps - 1 or trip.t > 0:
             nearer = wide.denoise(x_s, x_0, shares[k], shares[k + 1], streams.fork("forth", k))
             x_s = torch.where(noisy.sites, nearer, x_s)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from iterref.arrays import arrays, tensor
 from iterref.noise import Schedule
 from iterref.random import Rng
 from iterref.run import Run, Time
@@ -98,8 +99,8 @@ def spaced(free: Tensor, gap: int, share: Time, rng: Rng) -> Tensor:
         near = _around(first.float(), gap) > 0
         undecided = undecided & ~near
     count = (free.sum(1) * share).round().clamp_min(1)
-    by_rank = torch.where(chosen, rank, 0.0).argsort(1, descending=True).argsort(1)
-    return chosen & (by_rank < count[:, None])
+    least = torch.where(chosen, rank, 0.0).sort(1, descending=True).values.gather(1, count.long()[:, None] - 1)
+    return chosen & (rank >= least)
 
 
 def _around(values: Tensor, gap: int) -> Tensor:
@@ -109,8 +110,8 @@ def _around(values: Tensor, gap: int) -> Tensor:
 
 def partition(where: Tensor, blocks: int, rng: Rng) -> Tensor:
     """Parts 0 .. blocks - 1 of the True cells of (R, L), of equal size up to one, at random; -1 elsewhere."""
-    order = torch.where(where, rng.order(where.shape[1]), where.shape[1])
-    return torch.where(where, order.argsort(1).argsort(1) % blocks, -1)
+    xp, order = arrays(torch.where(where, rng.order(where.shape[1]), where.shape[1]))
+    return torch.where(where, tensor(xp.ranks(order)) % blocks, -1)
 
 
 def _several(value: Time, n: int) -> Time:

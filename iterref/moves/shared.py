@@ -67,7 +67,7 @@ class Shared:
             return whole.redraw(run, state, rng)
         n = self.tries if isinstance(state, Paired) else self.tries * self.decisions
         where = run.undetermined(state.x_t, state.t)
-        x_0 = run.draw(state.x_t, state.t, where, n, rng.fork("denoise").fork("draw", 0))[0]
+        x_0 = run.samples(state.x_t, state.t, where, n, rng.fork("denoise").fork("draw", 0))
         return Candidates(state.x_t.expand_as(x_0), x_0, where)
 
     def decide(self, run: Run, state: State, new: Candidates, alpha: Time, rng: Rng) -> tuple[Paired, Info]:
@@ -123,7 +123,7 @@ class Shared:
         """Candidates drawn back from one x_s over the denoising steps of the excursion."""
         n, steps, (batch, length) = self.tries, len(trip.times), noisy.x_s.shape
         where = run.undetermined(noisy.x_s, trip.times[0])
-        x_0, _ = run.draw(noisy.x_s, trip.times[0], where, n, rng.fork("draw", 0))
+        x_0 = run.samples(noisy.x_s, trip.times[0], where, n, rng.fork("draw", 0))
         if trip.t == 0 and steps == 1:  # a finished text is the clean sample itself
             return Candidates(x_0, x_0, where)
         wide, streams, back = run.repeat(n), rng.repeat(n), trip.repeat(n)
@@ -133,7 +133,7 @@ class Shared:
         for k in range(steps):
             if k:  # from the second step on, every candidate has a noisy state of its own
                 here = wide.undetermined(x, back.times[k])
-                x_0 = wide.draw(x, back.times[k], here, 1, streams.fork("draw", k))[0].view(n, batch, length)
+                x_0 = wide.samples(x, back.times[k], here, 1, streams.fork("draw", k)).view(n, batch, length)
             if k < steps - 1 or trip.t > 0:
                 nearer = wide.denoise(x, x_0.flatten(0, 1), shares[k], shares[k + 1], streams.fork("forth", k))
                 x = torch.where(sites, nearer, x)

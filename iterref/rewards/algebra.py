@@ -145,7 +145,7 @@ class TokenReward(Composable):
         rows = rows if self.identities is None else self.identities.to(rows.device)[rows]
         with guarded(rows):
             answer = gather(self.function(tokens.clone(), rows.clone()))
-        return verified(answer, rows, Batch(rows, tokens).describe).to(tokens.device)
+        return verified(answer, rows, lambda place: Batch(rows, tokens).describe(place)).to(tokens.device)
 
     def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
         """As `Composable.partial`, checked."""

@@ -7,8 +7,7 @@ A reward is r(tokens, rows) -> float64 in [-inf, +inf), one number a row; the ta
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any, Protocol, get_args, runtime_checkable
 
@@ -35,18 +34,25 @@ class Reward(Protocol):
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor: ...
 
 
-@contextmanager
-def guarded(rows: Tensor) -> Iterator[None]:
+class guarded:  # noqa: N801 -- read as the verb that it is; a generator's context would cost twice as much to enter
     """Turns whatever a reward raises into a `RewardError` that names the rows (R,)."""
-    try:
-        yield
-    except RewardError:
-        raise
-    except (Exception, SystemExit) as error:  # one that ends the process would end a command without a word
+
+    __slots__ = ("rows",)
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    def __enter__(self) -> None:
+        """Nothing is to be prepared."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # one that ends the process would end a command without a word
+        if not isinstance(error, Exception | SystemExit) or isinstance(error, RewardError):
+            return
         hint = "fix the reward, or return -inf for a text that it cannot judge"
         if isinstance(error, IndexError) and "string index" in str(error):
             hint = "a text may be empty; a function of messages says so by `completions: list[list[dict]]`"
-        told = f"the reward raised {type(error).__name__} ({error}) in a call for {name_rows(rows.tolist())}"
+        told = f"the reward raised {type(error).__name__} ({error}) in a call for {name_rows(self.rows.tolist())}"
         raise RewardError(f"{told}: {hint}") from error
 
 
@@ -61,6 +67,9 @@ def verified(answer: object, rows: Tensor, describe: Callable[[int], str], skips
     """A gathered answer, a list, array or tensor of any real type, as (R,) float64, a copy, on the CPU. `skips` accepts
     None, which becomes NaN: the reward does not judge that text. Raises `RewardError` naming row and text
     (`describe(index)`) for another number of values, what is no number, NaN, +inf and numbers beyond `MOST`."""
+    plain = _plain(answer, len(rows))
+    if plain is not None:
+        return plain
     expected, found = f"{len(rows)} numbers were", type(answer).__name__
     if isinstance(answer, Tensor | np.ndarray):
         expected, found = f"({len(rows)},) was", f"shape {tuple(answer.shape)}"
@@ -88,6 +97,19 @@ def verified(answer: object, rows: Tensor, describe: Callable[[int], str], skips
     if skipped:
         values[skipped] = torch.nan
     return values
+
+
+def _plain(answer: object, count: int) -> Tensor | None:
+    """A tensor or an array of as many finite numbers as a copy, (R,) float64 on the CPU; None for all else."""
+    if isinstance(answer, Tensor) and answer.layout == torch.strided and not answer.is_complex():
+        values = answer.detach().to("cpu", torch.float64, copy=True).numpy()
+    elif type(answer) is np.ndarray and answer.dtype.kind in "biuf":
+        values = answer.astype(np.float64)
+    else:
+        return None
+    if values.shape != (count,) or not (np.abs(values) <= MOST).all():
+        return None
+    return torch.from_numpy(values)
 
 
 def _is_number(value: Any) -> bool:

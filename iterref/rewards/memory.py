@@ -43,21 +43,22 @@ class Memory(Generic[Key, Value]):
 
     def look_up(self, keys: Sequence[bytes]) -> tuple[dict[bytes, Value], list[int]]:
         """What is known of the digests, and the positions of the others, each once, in order of appearance."""
-        known, new, seen = {}, [], set[bytes]()
-        for position, key in enumerate(keys):
-            if key in known or key in seen:
-                continue
-            if key in self._known:
-                known[key] = self._known[key]
-                self._known.move_to_end(key)
-            else:
-                seen.add(key)
-                new.append(position)
-        return known, new
+        first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))  # the last that is set stays
+        known, new = {}, list(first.values())
+        if not self._known.keys().isdisjoint(first):
+            new = []
+            for key, position in first.items():
+                if key in self._known:
+                    known[key] = self._known[key]
+                    self._known.move_to_end(key)
+                else:
+                    new.append(position)
+        return known, sorted(new)
 
     def store(self, answers: dict[bytes, Value]) -> None:
         """Remembers answers by digest."""
-        self._known.update(answers)
+        for key, value in answers.items():
+            self._known[key] = value
         while len(self._known) > self.limit:
             self._known.popitem(last=False)
 
@@ -98,16 +99,19 @@ class Remembered(Composable):
         """(R, L) long, (R,) long -> (R,) float64. Raises `RewardError` as the reward does."""
         keys = digests(tokens, rows)
         known, new = self._memory.look_up(keys)
-        if new:
-            if len(new) < len(keys):
-                index = torch.tensor(new, device=tokens.device)
-                values = self.reward(tokens[index], rows[index.to(rows.device)])
-            else:
-                values = self.reward(tokens, rows)
+        if new and len(new) == len(keys):  # as most are
+            values = self.reward(tokens, rows)
+            self._memory.store(dict(zip(keys, values.tolist(), strict=True)))
             self.evaluated += len(new)
+            self.asked += len(keys)
+            return values
+        if new:
+            index = torch.tensor(new, device=tokens.device)
+            values = self.reward(tokens[index], rows[index.to(rows.device)])
             fresh = dict(zip((keys[position] for position in new), values.tolist(), strict=True))
             self._memory.store(fresh)
-            known = known | fresh if known else fresh
+            known |= fresh
+        self.evaluated += len(new)
         self.asked += len(keys)
         return torch.from_numpy(np.array([known[key] for key in keys], dtype=np.float64)).to(tokens.device)
 
@@ -126,9 +130,9 @@ def digests(tokens: Tensor, rows: Tensor) -> list[bytes]:
         sums = (tokens[..., None] * positions).sum(1) + rows.to(tokens.device)[:, None] * row
         table: NDArray[np.int64] = _on_host(sums + length * tokens.shape[1]).numpy()
     else:
-        canvas, named, table = tokens.numpy(), rows.cpu().numpy(), np.empty((len(rows), 2), np.int64)
-        for k, numbers in enumerate(by):
-            table[:, k] = canvas.dot(numbers[2:]) + (named * numbers[:1] + numbers[1:2] * canvas.shape[1])
+        canvas, named = tokens.numpy(), rows.cpu().numpy()
+        table = np.einsum("nl,kl->nk", canvas, by[:, 2:])
+        table += named[:, None] * by[:, 0] + by[:, 1] * canvas.shape[1]
     line = table.tobytes()
     return [line[at : at + 16] for at in range(0, len(line), 16)]
 

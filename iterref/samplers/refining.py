@@ -155,7 +155,7 @@ class Refining(Decoded):
             if not now.u:
                 state = Paired(state.step, now.u, x_u, x_u, wide.reward_of(x_u, final=True))
         elif isinstance(now, Draw):
-            x_0, _ = wide.draw(state.x_t, now.t, wide.undetermined(state.x_t, now.t), 1, moving.fork("draw"))
+            x_0 = wide.samples(state.x_t, now.t, wide.undetermined(state.x_t, now.t), 1, moving.fork("draw"))
             state = Drafted(state.step, now.t, state.x_t, x_0[0])
         elif isinstance(now, Redraw):
             new = now.kernel.redraw(wide, state, moving)

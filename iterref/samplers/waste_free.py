@@ -124,7 +124,7 @@ class WasteFree(Aimed):
     def _first(self, run: Run, noise: Particles, rng: Rng) -> Particles:
         """All particles at pure noise with first clean samples, moves + 1 of them from each chain's evaluation."""
         n, wide, x = self.moves + 1, run.repeat(self.chains), noise.x_t.flatten(0, 1)
-        x_0 = wide.draw(x, 1.0, wide.undetermined(x, 1.0), n, rng.repeat(self.chains))[0]
+        x_0 = wide.samples(x, 1.0, wide.undetermined(x, 1.0), n, rng.repeat(self.chains))
         reward = wide.reward_of(x_0, final=False).view(self.particles, -1)
         x_t, x_0 = (y.reshape(self.particles, -1, y.shape[-1]) for y in (x.expand(n, *x.shape), x_0))
         return replace(Particles.equal(x_t), log_z=noise.log_z, x_0=x_0, reward=reward)
