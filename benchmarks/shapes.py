@@ -48,8 +48,8 @@ DRAFTS = 16
 @dataclass(frozen=True)
 class Case:
     """A model to time: its `name`, the positions of a canvas (the shape's own unless given), where it runs, in which
-    precision, whether it is compiled, for sizes of any kind or for a few (`static`), the reward that judges, and the
-    tokens that a DiT writes with (the shape's own unless given).
+    precision, whether it is compiled, for sizes of any kind or for a few (`static`), the reward that judges, the tokens
+    of random weights and other sizes of their `shape` (the shape's own unless given).
 
     Raises `ValueError` for an unknown name, or for `rouge` or a length where they make no sense.
     """
@@ -61,6 +61,7 @@ class Case:
     judge: Judge = "free"
     compiled: Compiled = ""
     vocab: int | None = None
+    shape: dict[str, int] | None = None
 
     def __post_init__(self) -> None:
         if self.name not in LENGTHS:
@@ -69,8 +70,8 @@ class Case:
             raise ValueError(f"{self.name} has random weights and no texts to compare: time rouge with tiny-news")
         if self.name == "tiny-news" and self.length is not None:
             raise ValueError("tiny-news has its own length: leave it out")
-        if self.vocab is not None and self.name not in DITS:
-            raise ValueError(f"{self.name} has its own vocabulary: leave it out")
+        if (self.vocab or self.shape) and self.name == "tiny-news":
+            raise ValueError("tiny-news has its own vocabulary and sizes: leave them out")
 
     @property
     def positions(self) -> int:
@@ -94,10 +95,11 @@ class Case:
         if self.name == "tiny-news":
             return Summarizer.load(None, device, "bfloat16" if self.dtype == "bfloat16" else "float32")
         if self.name == "llada-8b":
-            made = llada(self.positions, dtype, device)
+            options = {**LLADA, **(self.shape or {}), "vocab_size": self.vocab or LLADA["vocab_size"]}
+            made = llada(options, self.positions, dtype, device)
         else:
             own = DITS[self.name]
-            made = dit(replace(own, vocab=self.vocab or own.vocab), dtype, device)
+            made = dit(replace(own, vocab=self.vocab or own.vocab, **(self.shape or {})), dtype, device)
         if self.compiled:
             made.network.compile(dynamic=self.compiled == "dynamic", mode=self._graphs)
         return Padded(made) if self.compiled == "static" else made
@@ -128,7 +130,7 @@ def dit(options: DitOptions, dtype: torch.dtype, device: torch.device) -> Masked
     return MaskedDit(network.eval().requires_grad_(False), noise, none, timed=False)
 
 
-def llada(length: int, dtype: torch.dtype, device: torch.device) -> Any:
+def llada(options: dict[str, Any], length: int, dtype: torch.dtype, device: torch.device) -> Any:
     """LLaDA's stack at random weights, without a prompt."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -136,10 +138,10 @@ def llada(length: int, dtype: torch.dtype, device: torch.device) -> Any:
         usual = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
-            model = LlamaForCausalLM(LlamaConfig(**LLADA)).eval().requires_grad_(False)
+            model = LlamaForCausalLM(LlamaConfig(**options)).eval().requires_grad_(False)
         finally:
             torch.set_default_dtype(usual)
-    noise = absorbing(LLADA["vocab_size"], schedule=Schedule("linear"))
+    noise = absorbing(options["vocab_size"], schedule=Schedule("linear"))
     none = torch.empty(0, dtype=torch.long, device=device)
     return Filling(Bidirectional(model, causal=True), noise, none, length)([[]])
 
