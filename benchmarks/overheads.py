@@ -40,6 +40,7 @@ SIZES = (
     (126_464, 32, (1,)),
     (1_024, 32, (64,)),
     (50_258, 16, (64,)),
+    (126_464, 16, (64,)),
 )
 QUICK = ((1_024, 32, (1, 8)),)
 # What grows: a name, the method by its size, the two sizes, the vocabulary, positions and rows by size.

@@ -64,18 +64,23 @@ class Draws:
                 self._held.append((i, p))
             elif self.later and self._further is None:
                 self._further, count = self._blank(self.x_t, self.later), self.now + self.later
-            here = self.where[i].nonzero(as_tuple=True)
-            at = i[here[0]], here[1]
-            if modes:
-                reading = self._reading(p, i)
-                self.modes[at] = likeliest(p) if reading is None else reading.modes()
-            if not count:
-                continue
-            for into, made in zip(self._first, drawn := self._drawn(p, i, count, 0), strict=True):
-                into[:, at[0], at[1]] = made[: self.now]
-            if self._further is not None:
-                for into, made in zip(self._further, drawn, strict=True):
-                    into[:, at[0], at[1]] = made[self.now :]
+            self._portion(i, p, count, modes)
+            del p  # before the next portion is asked for
+
+    def _portion(self, i: Tensor, p: Tensor, count: int, modes: bool) -> None:
+        """`count` draws, and on request the modes, of the sequences i (K,) of one portion."""
+        here = self.where[i].nonzero(as_tuple=True)
+        at = i[here[0]], here[1]
+        if modes:
+            reading = self._reading(p, i)
+            self.modes[at] = likeliest(p) if reading is None else reading.modes()
+        if not count:
+            return
+        for into, made in zip(self._first, drawn := self._drawn(p, i, count, 0), strict=True):
+            into[:, at[0], at[1]] = made[: self.now]
+        if self._further is not None:
+            for into, made in zip(self._further, drawn, strict=True):
+                into[:, at[0], at[1]] = made[self.now :]
 
     def of(self, sequences: Tensor, n: int, first: Tensor | int = 0) -> list[Tensor]:
         """`n` of the later draws of some sequences, (K,) long, from number `first` on, one for all or (K,) long:

@@ -35,7 +35,7 @@ from iterref.generation import begun, method_of, text_model, token_reward, unrew
 from iterref.noise import absorbing, uniform
 from iterref.numbers import whole_number
 from iterref.problem import Problem
-from iterref.random import Rng
+from iterref.random import BLOCK, GROUP, WIDE, Rng
 from iterref.rewards.consensus import Consensus
 from iterref.rewards.memory import ENTRIES, ENTRY
 from iterref.rewards.mixtures import replaced
@@ -49,6 +49,7 @@ from iterref.turns import fit_turns, turns
 
 TOKEN, NUMBER = 8, 4  # bytes of a token and of a log-probability
 CANDIDATE = 4  # tokens that a candidate holds at once: as drawn, its confidence, as scored, as chosen
+WINDOWS = 16  # bytes of a weight that a draw looks at: itself, and its sum in float64 with what it is compared to
 MEASURED = 1024  # positions of a measured call, about
 PROMPTS, TOKENS, DEEPEST = 4, 64, 256  # of the run that counts calls; of a deeper one the rest is like them
 
@@ -165,7 +166,10 @@ def _stated(
         for sequences, cells, before, after in calls:
             share = min(1.0, at_once / max(1.0, sequences * rows))  # of the call, which goes in portions
             known = answer * rows * (before + (after if share < 1 else 0.0))
-            most = max(most, share * rows * (size * sequences + more * cells) + min(NUMBER * KEEP[cuda], known))
+            numbers = GROUP * share * rows * cells * max(1.0, scored) if problem.noise.vocab >= WIDE else 0.0
+            drawn = WINDOWS * min(BLOCK[cuda], numbers)
+            call = share * rows * (size * sequences + more * cells)
+            most = max(most, call + drawn + min(NUMBER * KEEP[cuda], known))
         return most + rows * TOKEN * CANDIDATE * length * scored
 
     weights = {weight.untyped_storage().data_ptr(): weight.nbytes for weight in network_weights(model)}

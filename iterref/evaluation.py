@@ -126,6 +126,7 @@ def portions(question: Question, size: int, meter: Meter, known: Known | None) -
                 for into, part in zip(kept, (first[u], keys[u], p), strict=True):
                     into.append(part)
             yield from _spread(question, live, of, first, u, p, size)
+            del p  # before the next portion is asked for
     if known is not None:
         known.keep(question, *kept)
 
