@@ -26,7 +26,7 @@ from benchmarks.frame.task import Task, load
 from iterref.cli.refusals import refusals, resuming
 
 FILE = Path(__file__).parents[1] / "results" / "reward_time.csv"
-CASES = ("constraints sudoku4", "constraints brackets", "images masked", "arithmetic steps", "steering sentiment")
+CASES = ("constraints sudoku4", "constraints brackets", "arithmetic steps", "images masked", "steering sentiment")
 BASE, TARGETS = "best_of_n", (8, 32)
 METHODS = ("auto", "iterref", "smc", "svdd", "beam")
 KEY = ("case", "method", "budget", "rows", "seed")
@@ -84,7 +84,7 @@ def missing(task: Task, name: str, case: str, file: Ledger, rows: int, seeds: in
 def table(rows: Sequence[Row]) -> list[str]:
     """The table in markdown: seconds of best-of-N, and those of every method over them."""
     lines = [
-        f"| task, processor seconds a sample | target | best-of-N | {' | '.join(f'`{name}`' for name in METHODS)} |",
+        f"| task | target | best-of-N | {' | '.join(f'`{name}`' for name in METHODS)} |",
         "|---" * (3 + len(METHODS)) + "|",
     ]
     for case in dict.fromkeys(str(row["case"]) for row in rows):
@@ -111,9 +111,9 @@ def curve(rows: Sequence[Row], case: str, name: str) -> dict[int, tuple[float, f
 
 
 def reached(points: dict[int, tuple[float, float]], target: float, plain: float) -> str:
-    """The seconds of the least budget that has the target, over best-of-N's own."""
+    """The seconds of the least budget that has the target, over best-of-N's own; a dash where none has."""
     there = [(k, seconds) for k, (reward, seconds) in sorted(points.items()) if reward >= target]
-    return f"{there[0][1] / plain:.2f} ({there[0][0]}x)" if there else f"not by {max(points, default=0)}x"
+    return f"{there[0][1] / plain:.2f} ({there[0][0]}x)" if there else "-"
 
 
 @click.command("reward_time", help=__doc__.partition("\n")[0])
