@@ -76,3 +76,10 @@ def test_a_function_that_is_called_like_its_file_stays_the_function(monkeypatch:
     monkeypatch.setitem(sys.modules, "pack.thing", file)
     del vars(package)["thing"]
     assert package.thing is thing
+
+
+@pytest.mark.parametrize("name", ["tiny-news", "tiny-books"])
+def test_loading_a_bundled_model_leaves_torchs_compiler_alone(name: str) -> None:
+    """Importing it takes a second, several times what loading takes."""
+    script = f"import sys, iterref\niterref.load({name!r})\nassert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -24,7 +24,7 @@ from iterref.models.checkpoint import Checkpoint
 from iterref.models.pretrained import filled
 from iterref.models.quantized import quantized
 from iterref.models.text.codec import Codec
-from iterref.models.transformer import rotate
+from iterref.models.transformer import embedding, rotate
 from iterref.noise import Noise, Schedule
 
 # The noise of all four families: Lou et al. chose the floor of a_t, the others kept it.
@@ -123,9 +123,9 @@ class Dit(nn.Module):
         super().__init__()
         self.options = options
         width, condition = options.width, options.condition
-        self.table = nn.Embedding(options.vocab, width)
+        self.table = embedding(options.vocab, width)
         self.time = nn.Sequential(Linear(FREQUENCIES, condition), nn.SiLU(), Linear(condition, condition))
-        self.labels = nn.Embedding(options.labels, condition) if options.labels else None
+        self.labels = embedding(options.labels, condition) if options.labels else None
         self.blocks = nn.ModuleList(Block(options) for _ in range(options.blocks))
         self.norm = nn.LayerNorm(width, bias=False)
         self.adapt = Linear(condition, 2 * width)

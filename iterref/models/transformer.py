@@ -156,6 +156,13 @@ class Layer(nn.Module):
         return self.feed(self.cross(self.attention(x, turn), turn, *source, present))
 
 
+def embedding(count: int, width: int) -> nn.Embedding:
+    """A table of `count` vectors. On the meta device nothing is drawn: for that torch imports its compiler, which takes
+    a second."""
+    weight = torch.empty(count, width)
+    return nn.Embedding(count, width, _weight=weight if weight.is_meta else None)
+
+
 class Transformer(nn.Module):
     """The network: `encode` prompts, `decode` canvases, then read the head on the open positions only."""
 
@@ -163,7 +170,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.options = options
         width = options.width
-        self.table = nn.Embedding(options.vocab, width)
+        self.table = embedding(options.vocab, width)
         self.encoder = nn.ModuleList(Layer(options, False) for _ in range(options.encoder_layers))
         self.encoder_norm = nn.LayerNorm(width, bias=False)
         self.decoder = nn.ModuleList(Layer(options, True) for _ in range(options.decoder_layers))
@@ -177,6 +184,8 @@ class Transformer(nn.Module):
 
     def reset(self) -> None:
         """Initial weights: normal of scale 1 / sqrt(fan in), smaller where a block writes to the residual stream."""
+        if self.table.weight.is_meta:  # there are none to set, and asking takes a second (`embedding`)
+            return
         depth = self.options.encoder_layers + 2 * self.options.decoder_layers
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
