@@ -6,6 +6,12 @@
     reference           ROUGE-L against the reference: the upper bound             none
     consensus+length,   the same, and minus the share by which a text has fewer    as above
     source+length       than 8 words or more than 12
+    length              minus the words too many or too few, as a share of the reference's     none
+    length-6, -8, -12   the same, of so many words
+    estimate            ROUGE-L as `learned-rouge` estimates it; no method sees the true one   none
+
+Full stops and the like are no words here. Beside the reward stand `met`, whether a text has the length asked for, its
+log-likelihood under the model and, a token, under `prose`.
 
 A pool is small where a budget is small, and the agreement with few drafts is easily searched to death. So `reward` is
 measured with a pool that is apart, the same for all methods, budgets and seeds, and charged to none; `seen` is what the
@@ -22,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import isinf
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +40,8 @@ import iterref
 from benchmarks.frame.names import SPANS
 from benchmarks.frame.task import Direction, Task
 from benchmarks.records import SUMMARY, Records, read
+from benchmarks.rewards.learned_rouge import LearnedRouge
+from benchmarks.rewards.lengths import Wanted, as_reference
 from iterref.budget import Budget, Cost, most
 from iterref.drafts import OfPrompts, OwnDrafts
 from iterref.generation import draw_drafts, generate
@@ -41,11 +50,14 @@ from iterref.result import Result
 from iterref.rewards.calling import call
 from iterref.rewards.consensus import Consensus
 from iterref.rewards.lexical import Lexical
+from iterref.rewards.perplexity import Perplexity
 from iterref.rewards.rouge import Rouge, Tokenizer, report_rouge_rows
 from iterref.samplers.strings import sampler_from_string
 
 BUNDLED = Path(iterref.__file__).parent / "data" / "news.jsonl"
-CASES = ("consensus", "source", "reference", "consensus+length", "source+length")
+LENGTHS = ("length", "length-6", "length-8", "length-12")
+CASES = ("consensus", "source", "reference", "consensus+length", "source+length", *LENGTHS, "estimate")
+ANSWERED = ("reference", "length")  # cases that read the reference
 ROUGES = ("rouge1", "rouge2", "rougeL")
 PLAIN = 16
 TEMPERATURE, ALPHA = 0.5, 0.01
@@ -111,11 +123,12 @@ class Summarization(Task):
     def __init__(self, model: TextModel, records: Records, quick: bool = False, keeps: bool = True) -> None:
         self.model, self.records, self._quick, self.keeps = model, records, quick, keeps
         told = records.references is not None
-        self.cases = CASES[:1] if quick else tuple(case for case in CASES if told or case != "reference")
+        self.cases = CASES[:1] if quick else tuple(case for case in CASES if told or case not in ANSWERED)
         self.main = "rougeL" if told else "reward"
         self.measures: dict[str, Direction] = {"reward": "higher"}
         self.measures |= {kind: "higher" for kind in ROUGES if told}
         self.measures |= {"words": "neither", "copy": "neither", "seen": "neither", "distinct": "higher"}
+        self.measures |= dict.fromkeys(("met", "log_likelihood", "prose", "j"), "higher")
         self._judges: dict[int, list[str]] = {}
 
     def plain(self, case: str) -> int:
@@ -133,11 +146,12 @@ class Summarization(Task):
         plain = ["ancestral", f"ancestral@{SHARP}", "ancestral:order=confidence", "remdm"]
         searching += [f"best_of_n:{steps},order=confidence", f"smc:{best},order=confidence", f"select_refine:{steps}"]
         pooled = [MBR, FROM_DRAFTS + SPANS] if "consensus" in self.known(case) else []
+        searching += [f"smc:{best},order=confidence,x0_samples=16", "beam", PATH.format(steps=self.drafts.steps)]
         return [*plain, *searching, *pooled, SPANS, self.ours(case)]
 
     def ours(self, case: str) -> str:
-        """The method that claims are about: whole decodings in the surest order, whose summaries are the best ones."""
-        return PATH.format(steps=self.drafts.steps)
+        """The method that claims are about."""
+        return "auto"
 
     def check(self, method: str) -> None:
         """A method as this task writes it."""
@@ -186,6 +200,7 @@ class Summarization(Task):
         result = generate(
             self.model, documents, reward=reward, sampler=sampler, alpha=ALPHA, budget=limit, seed=seed, rows=rows,
             temperature=written.temperature, start="drafts" if written.drafts else None, columns=columns,
+            log_likelihood=True,
         )  # fmt: skip
         if written.name == MBR:
             result = replace(result, sampler=sampler_from_string(f"best_of_n:n={pool.n},steps={pool.steps}"))
@@ -199,7 +214,13 @@ class Summarization(Task):
         found = {"reward": np.asarray(call(self._judge(case, rows), texts, table), dtype=np.float64)}
         if columns:
             found |= report_rouge_rows(texts, columns["reference"], ROUGES)
+        if result.log_likelihood is not None:
+            found["log_likelihood"] = result.log_likelihood.cpu().numpy()
+            found["j"] = found["reward"] / ALPHA + found["log_likelihood"]
+        found["prose"] = np.array(self._prose(texts))
         found["words"] = np.array([len(text.split()) for text in texts], dtype=np.float64)
+        if case in LENGTHS:
+            found["met"] = (found["reward"] == 0).astype(np.float64)
         found["copy"] = copied(texts, documents)
         if "consensus" in case:
             found["seen"] = result.rewards.cpu().numpy().astype(np.float64)
@@ -210,8 +231,20 @@ class Summarization(Task):
         texts = result.texts or []
         return {"distinct": len(set(texts)) / len(rows)}
 
+    @cached_property
+    def _prose(self) -> Perplexity:
+        return Perplexity("prose")
+
+    @cached_property
+    def _estimate(self) -> LearnedRouge:
+        return LearnedRouge(limit=1)  # what a run was told before is the run's own business, and so is its time
+
     def _reward(self, case: str, consensus: Any) -> Any:
         """The reward of a case, `consensus` standing for agreement with a pool of drafts."""
+        if case in LENGTHS:
+            return as_reference if case == "length" else Wanted(int(case.partition("-")[2]))
+        if case == "estimate":
+            return self._estimate
         of, _, length = self.known(case).partition("+")
         rewards = {
             "consensus": consensus,
