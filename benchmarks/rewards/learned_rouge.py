@@ -10,7 +10,7 @@ ROUGE-L is known there, by value and by rank (Liu and Liu 2021, arXiv:2106.01890
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class LearnedRouge(TextNetwork[float]):
 
     kind = "SequenceClassification"
 
-    model: Any = WEIGHTS
+    model: Any = field(default=WEIGHTS, kw_only=False)
     given: str | None = "prompts"
 
     def read(self, batch: dict[str, Tensor]) -> list[float]:

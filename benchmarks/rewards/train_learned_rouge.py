@@ -3,7 +3,8 @@
     python -m benchmarks.rewards.train_learned_rouge --data DATA --work SCRATCH --out benchmarks/rewards/weights
 
     first   which words does the reference keep?        all training pairs, one cross-entropy a token
-    then    ROUGE-L of (document, candidate)            six drafts a document and two drafts with words put in or out
+    then    ROUGE-L of (document, candidate)            six drafts a document, or the words above a level of what the
+                                                        first part says; and such candidates with words put in or out
             loss = cross-entropy of the value + of pairs, weighed by their difference + of the words, as before
 
 What is chosen is chosen on validation documents; the layout, tokenizer and seed differ from the summariser's.
@@ -16,7 +17,7 @@ import json
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,23 +45,25 @@ SIZES: dict[str, int] = {
 }  # fmt: skip
 POOLS = (OwnDrafts(4, 8, temperature=0.5), OwnDrafts(2, 8, temperature=1.0, order="confidence"))
 JUDGED = OwnDrafts(16, 8, temperature=0.5)  # a validation document's
-SHARD, CHANGED = 100, 2  # documents drafted at once; changed drafts a document and step
+SHARD, CHANGED = 100, 2  # documents drafted at once; changed candidates a document and step
+LEVELS = (0.2, 0.8)  # between which the words of a candidate without a draft are above
 WORDS = 0.5  # the weight of the words' loss beside the candidates'
 SEED = 7
 
 
 @dataclass(frozen=True)
 class Document:
-    """A document, its reference, and candidates with their ROUGE-L (C,)."""
+    """A document, its reference, candidates with their ROUGE-L (C,), and how likely each word is kept, if known."""
 
     text: str
     reference: str
     candidates: tuple[str, ...] = ()
     values: tuple[float, ...] = ()
+    keep: tuple[float, ...] = ()
 
     def valued(self, candidates: Sequence[str]) -> Document:
         """The document with candidates, their values found."""
-        return Document(self.text, self.reference, tuple(candidates), tuple(rouge(self.reference, candidates)))
+        return replace(self, candidates=tuple(candidates), values=tuple(rouge(self.reference, candidates)))
 
 
 def rouge(reference: str, candidates: Sequence[str]) -> list[float]:
@@ -122,19 +125,43 @@ def order(logits: Tensor, values: Tensor) -> Tensor:
 
 
 def widened(one: Document, tokenizer: Tokenizer, chance: random.Random) -> Document:
-    """A document with changed candidates beside its own: single words, or a span of them, put in or left out."""
+    """A document with changed candidates beside its own: single words, or a span of them, put in or left out. Without
+    drafts its own are the words that are likely kept, by two levels."""
     words = pieces(tokenizer, one.text)[0]
-    texts = list(one.candidates)
+
+    def said(marks: Sequence[bool]) -> str:
+        return " ".join(word for word, mark in zip(words, marks, strict=True) if mark)
+
+    own = list(one.candidates)
+    if not own:
+        own = [said([p > level for p in one.keep]) for level in (chance.uniform(*LEVELS), chance.uniform(*LEVELS))]
+    changed = []
     for _ in range(CHANGED):
-        marks = kept(words, in_words(chance.choice(one.candidates)))[0]
+        marks = kept(words, in_words(chance.choice(own)))[0]
         if chance.random() < 0.5:
             rate = chance.choice((0.05, 0.1, 0.2))
             marks = [mark != (chance.random() < rate) for mark in marks]
         else:
             begin, size = chance.randrange(len(words)), chance.randint(1, 8)
             marks[begin : begin + size] = [chance.random() < 0.5] * len(marks[begin : begin + size])
-        texts.append(" ".join(word for word, mark in zip(words, marks, strict=True) if mark))
-    return one.valued(texts)
+        changed.append(said(marks))
+    return one.valued(own + changed)
+
+
+@torch.no_grad()
+def told(learner: Learner, documents: Sequence[Document], batch: int = 96) -> list[Document]:
+    """Documents with how likely each of their words is kept, by the first part of the training."""
+    learner.eval()
+    order = sorted(range(len(documents)), key=lambda row: len(pieces(learner.tokenizer, documents[row].text)[1]))
+    found = list(documents)
+    for group in (order[begin : begin + batch] for begin in range(0, len(order), batch)):
+        read = [pieces(learner.tokenizer, documents[row].text) for row in group]
+        ids = [[START, *tokens, END, END][:LENGTH] for _, tokens, _ in read]
+        chances = learner.read(ids, [[AROUND] * len(one) for one in ids])[1].sigmoid()[:, 1:].tolist()
+        for row, (words, _, places), line in zip(group, read, chances, strict=True):
+            first = dict(zip(reversed(places), reversed(line[: len(places)]), strict=False))  # by a word's first token
+            found[row] = replace(documents[row], keep=tuple(first.get(place, 0.0) for place in range(len(words))))
+    return found
 
 
 def drafted(documents: list[Document], file: Path, pools: Sequence[OwnDrafts], seed: int) -> list[Document]:
@@ -155,11 +182,12 @@ def drafted(documents: list[Document], file: Path, pools: Sequence[OwnDrafts], s
 
 
 def train(
-    learner: Learner, documents: Sequence[Document], copies: int, passes: float, rate: float,
+    learner: Learner, documents: Sequence[Document], copies: Sequence[int], passes: float, rate: float,
     loss: Callable[[Sequence[Document], int], Tensor], file: Path,
 ) -> None:  # fmt: skip
     """One part of the training: `passes` over documents of which each is read `copies` times a step."""
-    sizes = [(len(pieces(learner.tokenizer, one.text)[1]) + 3) * copies for one in documents]
+    read = zip(documents, copies, strict=True)
+    sizes = [(len(pieces(learner.tokenizer, one.text)[1]) + 3) * times for one, times in read]
     steps = int(passes * sum(sizes) / TOKENS)
     plan = Plan(steps, warmup=200, cooldown=steps * 2 // 3, rate=rate, weight_decay=0.02, seed=SEED, muon=False)
     groups = by_length(sizes, TOKENS, SEED)
@@ -199,7 +227,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("data", "work", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--drafted", type=int, default=12_000, help="training documents with drafts")
+    parser.add_argument("--drafted", type=int, default=6_200, help="training documents with drafts")
+    parser.add_argument("--undrafted", type=int, default=25_000, help="and without")
     parser.add_argument("--only-drafts", action="store_true", help="draw the drafts and stop")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -217,13 +246,16 @@ def main() -> None:
         drafted(known[: options.drafted], options.work / "rouge.drafts.jsonl", POOLS, seed=2)
         return
     learner = Learner(byte_pairs((one.text for one in known), VOCAB))
-    train(learner, known, 1, 2.0, 1e-3, lambda group, _: learner.tagged(group), options.work / "rouge.words.pt")
+    once = [1] * len(known)
+    train(learner, known, once, 2.0, 1e-3, lambda group, _: learner.tagged(group), options.work / "rouge.words.pt")
     seen = drafted(known[: options.drafted], options.work / "rouge.drafts.jsonl", POOLS, seed=2)
+    seen += told(learner, known[len(seen) : len(seen) + options.undrafted])
 
     def loss(group: Sequence[Document], step: int) -> Tensor:
         return learner.judged(group, random.Random(SEED * 1_000_003 + step))
 
-    train(learner, seen, len(seen[0].candidates) + CHANGED, 2.0, 5e-4, loss, options.work / "rouge.values.pt")
+    copies = [CHANGED + (len(one.candidates) or 2) for one in seen]
+    train(learner, seen, copies, 1.0, 5e-4, loss, options.work / "rouge.values.pt")
     save(learner, options.out / "learned-rouge")
     judged = drafted(judged, options.work / "rouge.validation.jsonl", [JUDGED], seed=1)
     reward = LearnedRouge(options.out / "learned-rouge")
