@@ -1,76 +1,97 @@
-"""LearnedRouge: ROUGE-L with the unseen reference of a document, as a network estimates it.
+"""LearnedRouge: the ROUGE-L that a summary can expect, from how likely a reference keeps each word of the document.
 
-    r(y) = sigmoid(f(document, marks of the words that y keeps, words of y that the document has not))
+    r(y) = 2 sum_(i in y) p_i  /  (|y| + sum_i p_i)        p_i = P(the reference keeps word i of the document)
 
-A summary of this kind keeps words of its document in their order, so the cross-encoder reads the document once, and the
-type of a token says whether y keeps its word. `train_learned_rouge.py` trains it on the summariser's own drafts, whose
-ROUGE-L is known there, by value and by rank (Liu and Liu 2021, arXiv:2106.01890; Liu et al. 2022, arXiv:2203.16804).
+The sum runs over the document's words that y keeps in their order, |y| counts the words of y, and the other sum is how
+many words a reference is expected to have: ROUGE-L's F (Lin 2004) with expectations in its numerator and denominator.
+The network reads a document once, whatever is asked about it, so a reward call costs microseconds.
+`train_learned_rouge.py` trains it. Summaries by deletion: Filippova and Altun (2013); estimates of a metric as a
+reward: Liu and Liu (2021), arXiv:2106.01890.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from rapidfuzz.distance import LCSseq
-from torch import Tensor
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import BertForTokenClassification
 
-from benchmarks.rewards.texts import END, START, in_words
-from iterref.rewards.network import Encoding, Pair, TextNetwork
+from benchmarks.rewards.texts import END, PAD, START, in_words, padded
+from iterref.hub import quiet
+from iterref.rewards.algebra import TextComposable
+from iterref.rewards.memory import Memory
 
 WEIGHTS = Path(__file__).parent / "weights" / "learned-rouge"
-AROUND, LEFT, KEPT, NEW = range(4)  # types of tokens: the frame, words of the document, other words of the summary
+LENGTH = 128  # tokens that the network reads; what stands behind them is never kept
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
-class LearnedRouge(TextNetwork[float]):
-    """The estimated ROUGE-L, in (0, 1), of summaries of the prompts: `LearnedRouge()`."""
+class LearnedRouge(TextComposable):
+    """The expected ROUGE-L, in [0, 1], of summaries of the prompts: `LearnedRouge()`."""
 
-    kind = "SequenceClassification"
+    def __init__(self, folder: Path = WEIGHTS) -> None:
+        with quiet():
+            self.network = BertForTokenClassification.from_pretrained(folder, dtype=torch.float32).eval()
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._known: Memory[str, tuple[list[str], list[float]]] = Memory(10_000)
 
-    model: Any = field(default=WEIGHTS, kw_only=False)
-    given: str | None = "prompts"
+    def __call__(self, completions: Sequence[str], prompts: Sequence[str], **_: Any) -> list[float]:
+        """R texts and their documents -> R numbers."""
+        found = self._known.fetch(list(prompts), lambda new: self._read([prompts[place] for place in new]))
+        return [expected(text, *one) for text, one in zip(completions, found, strict=True)]
 
-    def read(self, batch: dict[str, Tensor]) -> list[float]:
-        return self.checkpoint.network(**batch).logits[:, 0].double().sigmoid().tolist()
+    def _read(self, documents: Sequence[str]) -> list[tuple[list[str], list[float]]]:
+        """The words of documents that ROUGE counts, and how likely a reference keeps each."""
+        found = []
+        for document, chances in zip(documents, chances_of(self.network, self.tokenizer, documents), strict=True):
+            pairs = [pair for pair in zip(in_words(document), chances, strict=True) if counts(pair[0])]
+            found.append(([word for word, _ in pairs], [chance for _, chance in pairs]))
+        return found
 
-    def _tokens(self, pairs: Sequence[Pair], **options: Any) -> list[Encoding]:
-        cut = options.get("max_length")
-        tokens = self.tokenizer.backend_tokenizer
-        encodings = []
-        for document, text in pairs:
-            ids, types = marked(tokens, document or "", tuple(in_words(text)))
-            encodings.append(
-                {"input_ids": ids[:cut], "token_type_ids": types[:cut], "attention_mask": [1] * len(ids[:cut])}
-            )
-        return encodings
+
+def expected(summary: str, words: Sequence[str], chances: Sequence[float]) -> float:
+    """The expected ROUGE-L of a summary, from the document's words and how likely each is kept."""
+    own = [word for word in in_words(summary) if counts(word)]
+    same = (step for step in LCSseq.opcodes(own, words) if step.tag == "equal")
+    hits = sum(sum(chances[step.dest_start : step.dest_end]) for step in same)
+    total = len(own) + sum(chances)
+    return 2 * hits / total if total else 0.0
+
+
+def counts(word: str) -> bool:
+    """Whether ROUGE reads a word: it drops punctuation, and numbers are written ## here."""
+    return any(letter.isalnum() for letter in word)
+
+
+@torch.no_grad()
+def chances_of(
+    network: nn.Module, tokenizer: Tokenizer, documents: Sequence[str], batch: int = 64
+) -> list[list[float]]:
+    """How likely a reference keeps each word of documents, by the word's first token; 0 beyond what is read."""
+    found: list[list[float]] = []
+    for begin in range(0, len(documents), batch):
+        group = documents[begin : begin + batch]
+        tokens, owners = encoded(tokenizer, group)
+        logits = network(input_ids=tokens, attention_mask=(tokens != PAD).long()).logits[..., 0]
+        for document, line, owner in zip(group, logits.sigmoid().tolist(), owners, strict=True):
+            first = dict(zip(reversed(owner), reversed(line[1 : len(owner) + 1]), strict=True))
+            found.append([first.get(place, 0.0) for place in range(len(in_words(document)))])
+    return found
+
+
+def encoded(tokenizer: Tokenizer, documents: Sequence[str]) -> tuple[Tensor, list[list[int]]]:
+    """<s> document </s> as tokens (R, T) long, and the word that each inner token belongs to."""
+    read = [pieces(tokenizer, document) for document in documents]
+    return padded([[START, *ids[: LENGTH - 2], END] for ids, _ in read]), [owner[: LENGTH - 2] for _, owner in read]
 
 
 @lru_cache(maxsize=4096)
-def pieces(tokenizer: Any, text: str) -> tuple[list[str], list[int], list[int]]:
-    """The words of a text, its tokens, and the number of each token's word."""
-    encoding = tokenizer.encode(text, add_special_tokens=False)
-    return in_words(text), encoding.ids, encoding.word_ids
-
-
-def kept(document: Sequence[str], summary: Sequence[str]) -> tuple[list[bool], list[str]]:
-    """Which words of a document stand in a summary, by a longest common subsequence, and the summary's other words."""
-    marks, new = [False] * len(document), list[str]()
-    for step in LCSseq.opcodes(summary, document):
-        if step.tag == "equal":
-            marks[step.dest_start : step.dest_end] = [True] * (step.dest_end - step.dest_start)
-        else:
-            new += summary[step.src_start : step.src_end]
-    return marks, new
-
-
-def marked(tokenizer: Any, document: str, summary: Sequence[str]) -> tuple[list[int], list[int]]:
-    """<s> document </s> other words of the summary </s>: tokens and their types."""
-    words, ids, places = pieces(tokenizer, document)
-    marks, new = kept(words, summary)
-    more = tokenizer.encode(" ".join(new), add_special_tokens=False).ids if new else []
-    types = [AROUND, *(KEPT if marks[place] else LEFT for place in places), AROUND, *[NEW] * len(more), AROUND]
-    return [START, *ids, END, *more, END], types
+def pieces(tokenizer: Tokenizer, document: str) -> tuple[list[int], list[int]]:
+    """The tokens of a document and the number of each one's word."""
+    encoding = tokenizer.encode(document, add_special_tokens=False)
+    return encoding.ids, encoding.word_ids

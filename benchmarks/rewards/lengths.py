@@ -9,12 +9,14 @@ from typing import Any
 
 from iterref.rewards.algebra import TextComposable
 
-WORD = re.compile(r"\S*[\w#]\S*")
+MARKS = r"!-\"$-/:-@\[-`{-~"  # all of ASCII but letters, digits, blanks and #, which stands for a number
+NO_WORD = rf"[{MARKS}]+"
+WORD = rf"[^ ]*[^ {MARKS}][^ ]*"
 
 
 def counted(text: str) -> int:
     """The words of a text."""
-    return len(WORD.findall(text))
+    return sum(re.fullmatch(WORD, one) is not None for one in text.split())
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,16 @@ class Wanted(TextComposable):
         return [-abs(counted(text) - self.words) / self.words for text in completions]
 
 
+def lengths(references: Sequence[str | Sequence[str]]) -> list[int]:
+    """The words of references, of the first where there are several; one without a word asks for one."""
+    return [max(1, counted(one if isinstance(one, str) else one[0])) for one in references]
+
+
 def as_reference(completions: Sequence[str], reference: Sequence[str | Sequence[str]], **_: Any) -> list[float]:
-    """The same for the length of each text's reference, the first where it has several. One of no word asks for one."""
-    first = [one if isinstance(one, str) else one[0] for one in reference]
-    lengths = [max(1, counted(one)) for one in first]
-    return [Wanted(length)([text])[0] for text, length in zip(completions, lengths, strict=True)]
+    """The same for the length of each text's reference."""
+    return [Wanted(length)([text])[0] for text, length in zip(completions, lengths(reference), strict=True)]
+
+
+def of_words(n: int) -> str:
+    """The texts of n words, as a regular expression."""
+    return rf"({NO_WORD} )*{WORD}( ({NO_WORD} )*{WORD}){{{n - 1}}}( {NO_WORD})*"

@@ -10,11 +10,12 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
 
+from benchmarks.diversity import copied
 from benchmarks.frame import plan
 from benchmarks.frame.names import SPANS
 from benchmarks.records import Records
 from benchmarks.rewards.lengths import Wanted, as_reference, counted
-from benchmarks.tasks.summarization import ANSWERED, CASES, LENGTHS, MOVES, Summarization, Written, copied, task
+from benchmarks.tasks.summarization import ANSWERED, CASES, LENGTHS, MOVES, Summarization, Written, task
 from iterref.budget import Budget
 from iterref.drafts import OwnDrafts
 from iterref.exact.table import Table
