@@ -1,8 +1,7 @@
-"""The learned ROUGE: what it reads, that it prefers what references keep, and how it is trained."""
+"""The learned ROUGE: what it expects, that it prefers what references keep, and how it is trained."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 
 from benchmarks.rewards import train_learned_rouge as script
-from benchmarks.rewards.learned_rouge import AROUND, KEPT, LEFT, NEW, LearnedRouge, kept, marked, pieces
+from benchmarks.rewards.learned_rouge import LENGTH, LearnedRouge, chances_of, encoded, expected
 from benchmarks.rewards.texts import END, START, byte_pairs, in_words
 
 DOCUMENT = "the mayor of fennbridge said on monday that the old bridge will be closed for repairs until next spring ."
@@ -19,82 +18,79 @@ GOOD = "the old bridge will be closed for repairs ."
 WORSE = ("the mayor of fennbridge said on that .", "of on the for until .", "fennbridge", "the the the next spring")
 
 
-def test_words_of_a_summary_are_found_in_the_document_in_order():
-    words = "a b c a d".split()
-    assert kept(words, "b a d".split()) == ([False, True, False, True, True], [])
-    assert kept(words, "d x b".split())[1] in (["d", "x"], ["x", "b"])
-    assert kept(words, []) == ([False] * 5, [])
+def test_with_certain_words_it_is_rouge_itself():
+    words = [word for word in in_words(DOCUMENT) if word != "."]
+    chances = [float(kept) for kept in script.kept(words, GOOD.split())]
+    scorer = RougeScorer(["rougeL"])
+    for text in (GOOD, "old bridge closed ##", "bridge , old !", *WORSE):
+        assert expected(text, words, chances) <= scorer.score(GOOD, text)["rougeL"].fmeasure + 1e-12
+    assert expected(GOOD, words, chances) == 1
+    assert expected("old bridge closed ##", words, chances) == pytest.approx(6 / 11)
+    assert expected(".", words, [0.0] * len(words)) == 0
 
 
-def test_the_network_sees_the_document_and_what_is_kept():
-    tokenizer = byte_pairs(iter([DOCUMENT, GOOD]), 600)
-    ids, types = marked(tokenizer, DOCUMENT, in_words("The bridge, closed by rain."))
-    words, inner, places = pieces(tokenizer, DOCUMENT)
-    assert ids[0] == START and ids.count(END) == 2 and ids[1 : len(inner) + 1] == inner
-    shown = {words[place] for place, kind in zip(places, types[1:], strict=False) if kind == KEPT}
-    assert shown == {"the", "bridge", "closed", "."} and types[len(inner) + 1] == types[-1] == AROUND
-    assert set(types[len(inner) + 2 : -1]) == {NEW} and LEFT in types
-    assert tokenizer.decode(ids[len(inner) + 2 : -1]).split() == [",", "by", "rain"]
+def test_half_a_chance_is_half_a_hit():
+    assert expected("a b", ["a", "b", "c"], [0.5, 1.0, 0.5]) == pytest.approx(2 * 1.5 / (2 + 2))
+
+
+def test_words_of_a_summary_are_found_in_order():
+    assert script.kept("a b c a d".split(), "b a d".split()) == [False, True, False, True, True]
+    assert script.kept(["a"], []) == [False]
 
 
 def test_what_references_keep_is_worth_more_whatever_stands_beside_it():
     reward = LearnedRouge()
     texts = [GOOD, *WORSE]
     values = reward(texts, prompts=[DOCUMENT] * len(texts))
-    assert all(0 < value < 1 for value in values) and max(values) == values[0] > max(values[1:]) + 0.1
-    alone = [LearnedRouge()([text], prompts=[DOCUMENT])[0] for text in texts]
-    assert values == pytest.approx(alone, abs=1e-5)
-    with pytest.raises(ValueError, match="prompts"):
-        reward(texts)
+    assert all(0 <= value <= 1 for value in values) and values[0] > max(values[1:]) + 0.1
+    other = "a man was arrested on friday after police found ## stolen cars in his garage , officials said ."
+    beside = LearnedRouge()([*texts, "a man was arrested ."], prompts=[DOCUMENT] * len(texts) + [other])
+    assert values == pytest.approx(beside[:-1], abs=1e-5) and beside[-1] > 0.4
 
 
-def test_long_documents_are_cut_with_a_warning():
-    with pytest.warns(UserWarning, match="its end was not judged"):
-        assert len(LearnedRouge()([GOOD], prompts=[DOCUMENT * 12])) == 1
+def test_the_end_of_a_long_document_is_never_kept():
+    reward = LearnedRouge()
+    long = " ".join([DOCUMENT] * 12)
+    chances = chances_of(reward.network, reward.tokenizer, [long])[0]
+    assert len(chances) == len(in_words(long)) and chances[-1] == 0 < max(chances)
 
 
-def test_values_are_rouge_and_changed_candidates_are_words_of_the_document():
-    one = script.Document(DOCUMENT, GOOD).valued([GOOD, WORSE[0]])
-    wide = script.widened(one, byte_pairs(iter([DOCUMENT]), 600), random.Random(1))
-    assert wide.candidates[:2] == one.candidates and len(wide.candidates) == 2 + script.CHANGED
-    scorer = RougeScorer(["rougeL"])
-    assert list(wide.values) == pytest.approx([scorer.score(GOOD, text)["rougeL"].fmeasure for text in wide.candidates])
-    assert all(set(text.split()) <= set(in_words(DOCUMENT)) for text in wide.candidates)
-
-
-def test_the_loss_of_pairs_asks_for_their_order_alone():
-    values = torch.tensor([0.2, 0.9, 0.5])
-    right, wrong = script.order(10 * values, values), script.order(-10 * values, values)
-    assert right < 0.05 < wrong and torch.allclose(script.order(10 * values + 3, values), right)
-    assert script.order(values, torch.full((3,), 0.4)) == 0
+def test_tokens_stand_between_marks_and_belong_to_words():
+    tokenizer = byte_pairs(iter([DOCUMENT]), 300)
+    tokens, owners = encoded(tokenizer, [DOCUMENT, "the mayor"])
+    assert tokens[0, 0] == START and (tokens == END).sum() == 2 and tokens.shape[1] <= LENGTH
+    assert sorted(set(owners[0])) == list(range(len(in_words(DOCUMENT)))) and len(owners[1]) < len(owners[0])
 
 
 def test_figures_of_pools():
-    one = script.Document(DOCUMENT, GOOD).valued([GOOD, *WORSE])
-    found = script.figures([one, one], lambda texts, prompts: [float(text == GOOD) for text in texts])
+    pools = [[GOOD, *WORSE]] * 2
+    pairs = [(DOCUMENT, GOOD)] * 2
+    found = script.figures(pairs, pools, lambda texts, prompts: [float(text == GOOD) for text in texts])
     assert found["chosen"] == found["best"] == 1 > found["mean"] and found["documents"] == 2
-    blind = script.figures([one, one], lambda texts, prompts: [float(text != GOOD) for text in texts])
+    blind = script.figures(pairs, pools, lambda texts, prompts: [float(text != GOOD) for text in texts])
     assert blind["chosen"] < 1 and blind["within"] < 0 < found["within"]
 
 
 def test_training_learns_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    for name, value in {"VOCAB": 400, "SIZES": script.SIZES | {"hidden_size": 32, "num_hidden_layers": 1}}.items():
-        monkeypatch.setattr(script, name, value)
-    documents = [script.Document(DOCUMENT, GOOD).valued([GOOD, *WORSE])] * 24
+    monkeypatch.setattr(script, "SIZES", script.SIZES | {"hidden_size": 32, "num_hidden_layers": 1})
+    pairs = [(DOCUMENT, GOOD)] * 400
     tokenizer = byte_pairs(iter([DOCUMENT]), 400)
 
-    def learned(folder: Path, parts: int) -> list[float]:
-        folder.mkdir(exist_ok=True)
-        learner = script.Learner(tokenizer)
-        before = float(learner.judged(documents[:4], random.Random(0)).detach())
-        for passes in range(1, parts + 1):
-            script.train(
-                learner, documents, 7, 8 * passes / parts, 3e-3,
-                lambda group, step: learner.judged(group, random.Random(step)), folder / "state.pt",
-            )  # fmt: skip
-        learner.eval()
-        return [before, float(learner.judged(documents[:4], random.Random(0)).detach())]
+    def learned(file: Path) -> tuple[float, float, torch.nn.Module]:
+        model = script.network(tokenizer.get_vocab_size())
+        before = float(script.loss(model.eval(), tokenizer, pairs[:4]).detach())
+        script.train(model, tokenizer, pairs, file, passes=8.0)
+        return before, float(script.loss(model, tokenizer, pairs[:4]).detach()), model
 
-    before, after = learned(tmp_path / "once", 1)
-    assert after < before - 0.1 and np.isfinite(after)
-    assert learned(tmp_path / "once", 1)[1] == after  # from its checkpoint, which is the end already
+    before, after, model = learned(tmp_path / "state.pt")
+    assert after < before - 0.05
+    assert learned(tmp_path / "state.pt")[1] == after  # from its checkpoint, which is the end already
+    script.save(model, tokenizer, tmp_path / "saved")
+    value = LearnedRouge(tmp_path / "saved")([GOOD], prompts=[DOCUMENT])[0]
+    words = [word for word in in_words(DOCUMENT) if word != "."]
+    chances = [
+        p
+        for p, word in zip(chances_of(model.float(), tokenizer, [DOCUMENT])[0], in_words(DOCUMENT), strict=True)
+        if word != "."
+    ]
+    assert value == pytest.approx(expected(GOOD, words, chances), abs=2e-3) and np.isfinite(value)
