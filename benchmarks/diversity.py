@@ -1,4 +1,6 @@
-"""Diversity: how much a set of texts repeats itself, within one text and from one to the next.
+"""Diversity: how much a set of texts repeats itself, within one text and from one to the next, and its sources.
+
+    copied         words of a text that stand in its document / all its words
 
     distinct-n     different n-grams / all n-grams of the set
     overlap        mean over pairs of texts of one group of their ROUGE-L F1: 1 where all are alike
@@ -15,6 +17,8 @@ from itertools import combinations
 
 import numpy as np
 from rapidfuzz.distance import LCSseq
+
+from iterref.rewards.rouge import Tokenizer
 
 WORD = re.compile(r"\w+(?:'\w+)*|#+")
 
@@ -52,3 +56,13 @@ def overlap(texts: Sequence[Sequence[str]], groups: Sequence[Hashable]) -> float
 def _alike(one: Sequence[str], other: Sequence[str]) -> float:
     size = len(one) + len(other)
     return 2 * LCSseq.similarity(one, other) / size if size else 1.0
+
+
+def copied(texts: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+    """The share of the words of each text that stand in its document, (R,) float64, as ROUGE reads words; 0 of none."""
+    tokenize = Tokenizer()
+    shares = []
+    for text, document in zip(texts, documents, strict=True):
+        words, there = tokenize(text), set(tokenize(document))
+        shares.append(sum(word in there for word in words) / max(len(words), 1))
+    return np.array(shares, dtype=np.float64)

@@ -85,4 +85,3 @@ def command(calls: int) -> None:
                     [sys.executable, "-c", told], stdout=subprocess.PIPE, text=True, check=True, env=shell
                 )
                 click.echo(done.stdout.strip())
-

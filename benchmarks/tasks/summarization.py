@@ -6,22 +6,30 @@
     reference           ROUGE-L against the reference: the upper bound             none
     consensus+length,   the same, and minus the share by which a text has fewer    as above
     source+length       than 8 words or more than 12
+    length              minus the words too many or too few, as a share of the reference's     none
+    length-6, -8, -12   the same, of so many words
+    estimate            ROUGE-L as `learned-rouge` estimates it; no method sees the true one   none
+
+Full stops and the like are no words here. Beside the reward stand `met`, whether a text has the length asked for, its
+log-likelihood under the model and, a token, under `prose`.
 
 A pool is small where a budget is small, and the agreement with few drafts is easily searched to death. So `reward` is
 measured with a pool that is apart, the same for all methods, budgets and seeds, and charged to none; `seen` is what the
 search itself saw. A search that fits its pool and not the model shows as a gap between them.
 
-A method is written as in `iterref.registry`, with three additions: METHOD@T runs at the temperature T, drafts+METHOD
-refines the draft that agrees most with the others, and `mbr` returns that draft, the whole budget spent on drafts
-(minimum Bayes risk decoding: Kumar and Byrne 2004; Eikema and Aziz 2022, arXiv:2108.04718).
+A method is written as in `iterref.registry`, with four additions: METHOD@T runs at the temperature T, exact+METHOD has
+the length as a constraint, drafts+METHOD refines the draft that agrees most with the others, and `mbr` returns that
+draft, the whole budget spent on drafts (minimum Bayes risk decoding: Kumar and Byrne 2004; Eikema and Aziz 2022,
+arXiv:2108.04718).
 
 A plain run is 16 NFE, about where `tiny-news` stops to gain by more steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import isinf
 from pathlib import Path
 from typing import Any, Literal
@@ -30,9 +38,12 @@ import numpy as np
 from torch import Tensor
 
 import iterref
+from benchmarks.diversity import copied
 from benchmarks.frame.names import SPANS
 from benchmarks.frame.task import Direction, Task
 from benchmarks.records import SUMMARY, Records, read
+from benchmarks.rewards.learned_rouge import LearnedRouge
+from benchmarks.rewards.lengths import Wanted, as_reference, lengths, of_words
 from iterref.budget import Budget, Cost, most
 from iterref.drafts import OfPrompts, OwnDrafts
 from iterref.generation import draw_drafts, generate
@@ -41,11 +52,14 @@ from iterref.result import Result
 from iterref.rewards.calling import call
 from iterref.rewards.consensus import Consensus
 from iterref.rewards.lexical import Lexical
-from iterref.rewards.rouge import Rouge, Tokenizer, report_rouge_rows
+from iterref.rewards.perplexity import Perplexity
+from iterref.rewards.rouge import Rouge, report_rouge_rows
 from iterref.samplers.strings import sampler_from_string
 
 BUNDLED = Path(iterref.__file__).parent / "data" / "news.jsonl"
-CASES = ("consensus", "source", "reference", "consensus+length", "source+length")
+LENGTHS = ("length", "length-6", "length-8", "length-12")
+CASES = ("consensus", "source", "reference", "consensus+length", "source+length", *LENGTHS, "estimate")
+ANSWERED = ("reference", "length")  # cases that read the reference
 ROUGES = ("rouge1", "rouge2", "rougeL")
 PLAIN = 16
 TEMPERATURE, ALPHA = 0.5, 0.01
@@ -57,33 +71,36 @@ JUDGE_SEED = 918_273_645  # of the pool that judges; runs have small seeds
 MOVES = (0, 1, 2, 3, 5, 10)  # at every grid time
 # Whole decodings, the surest token first, redrawn from a step on; `SPANS` are the spans that copy best.
 PATH = "trajectory:order=confidence,tries=1,steps={steps},span=0.75+1.0,objective=maximise"
-MBR, FROM_DRAFTS = "mbr", "drafts+"
+MBR, FROM_DRAFTS, EXACT = "mbr", "drafts+", "exact+"
 PICKED = "iterref:steps=0,moves=0,objective=maximise"  # a text to start from, and nothing done to it
 LONGEST = 8  # how many documents, the longest ones, are tried at the door
 
 
 @dataclass(frozen=True)
 class Written:
-    """A method as this task writes it: its options, where it starts and at which temperature it runs."""
+    """A method as this task writes it: its options, where it starts, at which temperature it runs, and whether the
+    length is a constraint."""
 
     method: str
     drafts: bool
     temperature: float
+    exact: bool = False
 
     @classmethod
     def read(cls, text: str, start: Literal["drafts"] | None = None) -> Written:
         """From "drafts+METHOD@TEMPERATURE". Raises `ValueError` where it cannot be read."""
         if start not in (None, "drafts"):
             raise ValueError(f"summaries are refined from start='drafts', and not from {start!r}: say that or nothing")
-        method, at, warm = text.strip().removeprefix(FROM_DRAFTS).partition("@")
+        exact, text = text.strip().startswith(EXACT), text.strip().removeprefix(EXACT)
+        method, at, warm = text.removeprefix(FROM_DRAFTS).partition("@")
         try:
             temperature = float(warm) if at else TEMPERATURE
         except ValueError:
             temperature = 0.0
         if not 0 < temperature < float("inf"):
             raise ValueError(f"{text!r} has no temperature after the @: write a number above 0, as in {method}@0.5")
-        found = cls(method, start == "drafts" or text.strip().startswith(FROM_DRAFTS), temperature)
-        if found.name == MBR and text.strip() != MBR:
+        found = cls(method, start == "drafts" or text.startswith(FROM_DRAFTS), temperature, exact)
+        if found.name == MBR and text != MBR:
             raise ValueError(f"{text!r} has options, and {MBR} has none: its drafts are those of the task")
         return replace(found, drafts=True) if found.name == MBR else found
 
@@ -111,11 +128,12 @@ class Summarization(Task):
     def __init__(self, model: TextModel, records: Records, quick: bool = False, keeps: bool = True) -> None:
         self.model, self.records, self._quick, self.keeps = model, records, quick, keeps
         told = records.references is not None
-        self.cases = CASES[:1] if quick else tuple(case for case in CASES if told or case != "reference")
+        self.cases = CASES[:1] if quick else tuple(case for case in CASES if told or case not in ANSWERED)
         self.main = "rougeL" if told else "reward"
         self.measures: dict[str, Direction] = {"reward": "higher"}
         self.measures |= {kind: "higher" for kind in ROUGES if told}
         self.measures |= {"words": "neither", "copy": "neither", "seen": "neither", "distinct": "higher"}
+        self.measures |= dict.fromkeys(("met", "log_likelihood", "prose", "j"), "higher")
         self._judges: dict[int, list[str]] = {}
 
     def plain(self, case: str) -> int:
@@ -133,11 +151,14 @@ class Summarization(Task):
         plain = ["ancestral", f"ancestral@{SHARP}", "ancestral:order=confidence", "remdm"]
         searching += [f"best_of_n:{steps},order=confidence", f"smc:{best},order=confidence", f"select_refine:{steps}"]
         pooled = [MBR, FROM_DRAFTS + SPANS] if "consensus" in self.known(case) else []
+        searching += [f"smc:{best},order=confidence,x0_samples=16", "beam", PATH.format(steps=self.drafts.steps)]
+        if case in LENGTHS:
+            searching += [f"{EXACT}ancestral:order=confidence", f"{EXACT}auto"]
         return [*plain, *searching, *pooled, SPANS, self.ours(case)]
 
     def ours(self, case: str) -> str:
-        """The method that claims are about: whole decodings in the surest order, whose summaries are the best ones."""
-        return PATH.format(steps=self.drafts.steps)
+        """The method that claims are about."""
+        return "auto"
 
     def check(self, method: str) -> None:
         """A method as this task writes it."""
@@ -181,11 +202,14 @@ class Summarization(Task):
             pool, sampler, limit = self._all_drafts(budget), PICKED, None
         if written.drafts and "consensus" not in self.known(case):
             raise ValueError(f"{method} needs drafts, and the case {case!r} has none: take it with a consensus")
+        if written.exact and case not in LENGTHS:
+            raise ValueError(f"{method} asks for a length, and the case {case!r} has none: leave out {EXACT}")
         reward = self._judge(case, rows) if written.unguided else self._reward(case, pool)
         documents, columns = self._asked(rows)
         result = generate(
             self.model, documents, reward=reward, sampler=sampler, alpha=ALPHA, budget=limit, seed=seed, rows=rows,
             temperature=written.temperature, start="drafts" if written.drafts else None, columns=columns,
+            log_likelihood=True, constraint=self._lengths(case, columns) if written.exact else None,
         )  # fmt: skip
         if written.name == MBR:
             result = replace(result, sampler=sampler_from_string(f"best_of_n:n={pool.n},steps={pool.steps}"))
@@ -199,7 +223,13 @@ class Summarization(Task):
         found = {"reward": np.asarray(call(self._judge(case, rows), texts, table), dtype=np.float64)}
         if columns:
             found |= report_rouge_rows(texts, columns["reference"], ROUGES)
+        if result.log_likelihood is not None:
+            found["log_likelihood"] = result.log_likelihood.cpu().numpy()
+            found["j"] = found["reward"] / ALPHA + found["log_likelihood"]
+        found["prose"] = np.array(self._prose(texts))
         found["words"] = np.array([len(text.split()) for text in texts], dtype=np.float64)
+        if case in LENGTHS:
+            found["met"] = (found["reward"] == 0).astype(np.float64)
         found["copy"] = copied(texts, documents)
         if "consensus" in case:
             found["seen"] = result.rewards.cpu().numpy().astype(np.float64)
@@ -210,8 +240,25 @@ class Summarization(Task):
         texts = result.texts or []
         return {"distinct": len(set(texts)) / len(rows)}
 
+    def _lengths(self, case: str, columns: Mapping[str, Sequence[Any]]) -> list[str] | str:
+        """The length asked for, as a constraint on texts."""
+        number = case.partition("-")[2]
+        return of_words(int(number)) if number else [of_words(length) for length in lengths(columns["reference"])]
+
+    @cached_property
+    def _prose(self) -> Perplexity:
+        return Perplexity("prose")
+
+    @cached_property
+    def _estimate(self) -> LearnedRouge:
+        return LearnedRouge()
+
     def _reward(self, case: str, consensus: Any) -> Any:
         """The reward of a case, `consensus` standing for agreement with a pool of drafts."""
+        if case in LENGTHS:
+            return as_reference if case == "length" else Wanted(int(case.partition("-")[2]))
+        if case == "estimate":
+            return self._estimate
         of, _, length = self.known(case).partition("+")
         rewards = {
             "consensus": consensus,
@@ -256,16 +303,6 @@ class Summarization(Task):
 
     def _document(self, row: int) -> str:
         return self.records.documents[row % len(self.records)]
-
-
-def copied(texts: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-    """The share of the words of each text that stand in its document, (R,) float64, as ROUGE reads words; 0 of none."""
-    tokenize = Tokenizer()
-    shares = []
-    for text, document in zip(texts, documents, strict=True):
-        words, there = tokenize(text), set(tokenize(document))
-        shares.append(sum(word in there for word in words) / max(len(words), 1))
-    return np.array(shares, dtype=np.float64)
 
 
 def task(

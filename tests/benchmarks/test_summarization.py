@@ -10,10 +10,12 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
 
+from benchmarks.diversity import copied
 from benchmarks.frame import plan
 from benchmarks.frame.names import SPANS
 from benchmarks.records import Records
-from benchmarks.tasks.summarization import CASES, MOVES, Summarization, Written, copied, task
+from benchmarks.rewards.lengths import Wanted, as_reference, counted
+from benchmarks.tasks.summarization import ANSWERED, CASES, LENGTHS, MOVES, Summarization, Written, task
 from iterref.budget import Budget
 from iterref.drafts import OwnDrafts
 from iterref.exact.table import Table
@@ -81,6 +83,7 @@ def test_every_figure_is_there_once_and_in_order(of):
         result = of.sample(case, OURS, cheap(16), rows, 0)
         found, whole = of.judge(case, result, rows), of.whole(case, result, rows)
         expected = set(of.measures) - ({"seen"} if case not in CONSENSUS else set())
+        expected -= {"met"} if case not in LENGTHS else set()
         assert set(found) | set(whole) == expected and not set(found) & set(whole)
         assert all(values.shape == (7,) and values.dtype == np.float64 for values in found.values())
         assert all(np.isfinite(values).all() for values in found.values()) and 0 < whole["distinct"] <= 1
@@ -88,10 +91,11 @@ def test_every_figure_is_there_once_and_in_order(of):
 
 def test_without_references_what_needs_them_is_left_out():
     bare, rows = made(None), rows_of(3)
-    assert bare.cases == tuple(case for case in CASES if case != "reference") and bare.main == "reward"
-    assert set(bare.measures) == {"reward", "words", "copy", "seen", "distinct"}
+    assert bare.cases == tuple(case for case in CASES if case not in ANSWERED) and bare.main == "reward"
+    worth = {"log_likelihood", "prose", "j"}
+    assert set(bare.measures) == {"reward", "words", "copy", "seen", "distinct", "met"} | worth
     found = bare.judge("source", bare.sample("source", OURS, cheap(32), rows, 0), rows)
-    assert set(found) == {"reward", "words", "copy"}
+    assert set(found) == {"reward", "words", "copy"} | worth
     with pytest.raises(ValueError, match="has no case 'reference': choose one of consensus, source"):
         bare.sample("reference", OURS, None, rows, 0)
 
@@ -118,7 +122,8 @@ def test_rows_do_not_know_of_each_other(of):
 @pytest.mark.parametrize(
     ("case", "budget"),
     [
-        ("consensus", cheap(16)), ("consensus", Budget(total=64)),
+        ("consensus", cheap(16)),
+        ("consensus", Budget(total=64)),
         pytest.param("consensus", cheap(48), marks=pytest.mark.slow),
         pytest.param("source", cheap(32), marks=pytest.mark.slow),
     ],
@@ -145,6 +150,17 @@ def test_methods_begin_with_the_model_alone_and_end_with_ours(of):
         assert methods[0] == "ancestral" and methods[-1] == of.ours(case)
         assert ("mbr" in methods) == (f"drafts+{SPANS}" in methods) == (case in CONSENSUS)
         assert len(set(methods)) == len(methods)
+
+
+def test_a_length_is_asked_for_by_number_or_by_the_reference(of):
+    texts = ["alpha beta gamma .", "alpha", "alpha ## - beta delta delta delta", "gamma beta"]
+    assert [counted(text) for text in texts] == [3, 1, 6, 2]
+    assert Wanted(6)(texts) == [-0.5, -5 / 6, 0.0, -4 / 6]
+    assert as_reference(texts, ["alpha beta .", "one", ("a b c", "a"), "."]) == [-0.5, 0.0, -1.0, -1.0]
+    rows = rows_of(5)
+    for case in ("length", "length-6"):
+        found = of.judge(case, of.sample(case, "auto", cheap(32), rows, 0), rows)
+        assert found["met"].tolist() == [float(value == 0) for value in found["reward"]]
 
 
 def test_the_reward_is_measured_with_a_pool_that_no_search_saw(of):
@@ -281,7 +297,7 @@ def test_models_and_data_of_users(tmp_path):
     file.write_text("text\nalpha beta\none two three four five six seven\n", encoding="utf-8")
     found = task(model=Model(), data=file, document="text", lead=4)
     assert found.records == Records("mine.csv", ("alpha beta", "one two three four"))
-    assert found.main == "reward" and found.cases == ("consensus", "source", "consensus+length", "source+length")
+    assert found.main == "reward" and found.cases == tuple(case for case in CASES if case not in ANSWERED)
     with pytest.raises(ValueError, match="row 1 of mine.csv is refused by the model .*reads 6.* as in lead=60"):
         task(model=Model(), data=file, document="text")
     with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
@@ -298,7 +314,7 @@ def test_quick_runs_on_what_is_bundled():
     found, rows = plan._task("summarization", (), True), rows_of(2)
     assert len(found.records) == 32 and found.cases == ("consensus",) and found.main == "rougeL"
     names = [sampler_from_string(method).name for method in found.methods("consensus")]
-    assert names == ["ancestral", "best_of_n", "smc", "svdd", "trajectory"]
+    assert names == ["ancestral", "best_of_n", "smc", "svdd", "auto"]
     judged = {}
     for method in ("ancestral", found.ours("consensus")):
         result = found.sample("consensus", method, cheap(4 * found.plain("consensus")), rows, 0)
