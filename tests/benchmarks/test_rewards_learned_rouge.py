@@ -79,7 +79,7 @@ def test_training_learns_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     def learned(file: Path) -> tuple[float, float, torch.nn.Module]:
         model = script.network(tokenizer.get_vocab_size())
         before = float(script.loss(model.eval(), tokenizer, pairs[:4]).detach())
-        script.train(model, tokenizer, pairs, file, passes=8.0)
+        script.train(model, tokenizer, pairs, file, passes=60.0)
         return before, float(script.loss(model, tokenizer, pairs[:4]).detach()), model
 
     before, after, model = learned(tmp_path / "state.pt")

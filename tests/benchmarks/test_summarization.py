@@ -86,7 +86,7 @@ def test_every_figure_is_there_once_and_in_order(of):
         expected -= {"met"} if case not in LENGTHS else set()
         assert set(found) | set(whole) == expected and not set(found) & set(whole)
         assert all(values.shape == (7,) and values.dtype == np.float64 for values in found.values())
-        assert all(np.isfinite(values).all() for values in found.values()) and 0 < whole["distinct"] <= 1
+        assert all(np.isfinite(found[name]).all() for name in set(found) - {"prose"}) and 0 < whole["distinct"] <= 1
 
 
 def test_without_references_what_needs_them_is_left_out():
@@ -104,14 +104,15 @@ def test_rows_do_not_know_of_each_other(of):
     """Any split gives the same; row 5 is about document 0 again, with a random stream of its own."""
     case, rows, apart, differ = "consensus+length", rows_of(8), made(), False
     for method in of.methods(case):
-        budget = cheap(96 if method.startswith("select_refine") else 24)
+        budget = cheap(96 if method.startswith(("select_refine", "beam")) else 24)
         whole = of.sample(case, method, budget, rows, 3)
         judged = of.judge(case, whole, rows)
         part = torch.tensor([5, 2])
         alone = apart.sample(case, method, budget, part, 3)
         assert torch.equal(alone.tokens, whole.tokens[part]) and torch.equal(alone.rewards, whole.rewards[part])
         for name, values in apart.judge(case, alone, part).items():
-            assert values.tolist() == judged[name][part.numpy()].tolist()
+            one = judged[name][part.numpy()]
+            assert np.array_equal(values, one) or (name == "prose" and np.allclose(values, one, atol=1e-5))
         assert whole.texts is not None
         differ |= whole.texts[:3] != whole.texts[5:]
     assert differ
@@ -135,7 +136,8 @@ def test_what_is_compared_keeps_its_budget(of, case, budget):
         try:
             result = of.sample(case, method, budget, rows, 0)
         except ValueError as error:
-            assert method == "select_refine:steps=8" and "too small for one run of select_refine" in str(error)
+            dear = ("select_refine:steps=8", "beam", "smc:steps=8,objective=maximise,order=confidence,x0_samples=16")
+            assert method in dear and f"too small for one run of {method.partition(':')[0]}" in str(error)
             continue
         assert budget.allows(result.asked), method
         if method.startswith("iterref") and budget.nfe < 100:
