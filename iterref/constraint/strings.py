@@ -46,13 +46,7 @@ class Strings:
         number = np.full(len(self.step) + 1, NOWHERE)
         number[useful] = np.arange(len(useful))
         step, final = number[self.step[useful]], self.final[useful]
-        columns = np.unique(step, axis=1)
-        by = np.random.default_rng(0).integers(1, 2**63, columns.shape[1] + 1, dtype=np.uint64)
-        label, count = final.astype(np.int64), 0
-        while (found := len(np.unique(label))) > count:  # digests tell states apart, 64 bits each
-            count = found
-            seen = np.append(label, NOWHERE)[columns].astype(np.uint64) + np.uint64(2)
-            label = np.unique((seen * by[:-1]).sum(1) + label.astype(np.uint64) * by[-1], return_inverse=True)[1]
+        label = _alike(step, final)
         first = np.unique(label, return_index=True)[1]
         return Strings(np.append(label, NOWHERE)[step[first]], final[first], int(label[number[self.start]]))
 
@@ -105,11 +99,29 @@ class Strings:
 
 
 def union(languages: Sequence[Strings]) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Several automata side by side: their steps (S, 256), final states (S,) and starts."""
+    """Several smallest automata as one: their steps (S, 256), final states (S,) and starts. Languages that end alike
+    share those states, as texts of 5 and of 6 words do from the second word on."""
     offset = np.cumsum([0, *(len(one.step) for one in languages)])
-    step = [np.where(one.step >= 0, one.step + at, NOWHERE) for one, at in zip(languages, offset[:-1], strict=True)]
+    moved = [np.where(one.step >= 0, one.step + at, NOWHERE) for one, at in zip(languages, offset[:-1], strict=True)]
+    step, final = np.concatenate(moved), np.concatenate([one.final for one in languages])
     starts = [int(one.start + at) for one, at in zip(languages, offset[:-1], strict=True)]
-    return np.concatenate(step), np.concatenate([one.final for one in languages]), starts
+    if len(languages) == 1:
+        return step, final, starts
+    label = _alike(step, final)
+    first = np.unique(label, return_index=True)[1]
+    return np.append(label, NOWHERE)[step[first]], final[first], label[starts].tolist()
+
+
+def _alike(step: np.ndarray, final: np.ndarray) -> np.ndarray:
+    """Numbers (S,) of states (S, 256), equal where the same strings lead to an end from them (Moore 1956)."""
+    columns = np.unique(step, axis=1)
+    by = np.random.default_rng(0).integers(1, 2**63, columns.shape[1] + 1, dtype=np.uint64)
+    label, count = final.astype(np.int64), 0
+    while (found := len(np.unique(label))) > count:  # digests tell states apart, 64 bits each
+        count = found
+        seen = np.append(label, NOWHERE)[columns].astype(np.uint64) + np.uint64(2)
+        label = np.unique((seen * by[:-1]).sum(1) + label.astype(np.uint64) * by[-1], return_inverse=True)[1]
+    return label
 
 
 def _closure(step: np.ndarray, states: set[int]) -> list[int]:

@@ -63,11 +63,28 @@ def test_before_blanks_are_taken_off(seed, most):
     assert [before.accepts(text) for text in TEXTS] == [one.accepts(stripped(text)) for text in TEXTS]
 
 
-def test_automata_side_by_side():
-    languages = [random_strings(seed) for seed in (1, 2, 3)]
+@few
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=4))
+def test_several_automata_as_one(seeds):
+    languages = [random_strings(seed).least() for seed in seeds]
     step, final, starts = union(languages)
+    assert len(step) <= sum(len(one.step) for one in languages)
     for one, start in zip(languages, starts, strict=True):
         assert [Strings(step, final, start).accepts(text) for text in TEXTS] == [one.accepts(text) for text in TEXTS]
+
+
+def test_languages_share_the_states_in_which_they_end_alike():
+    """So many letters: what is left to read is all that counts, so that a thousand lengths cost as much as the longest."""
+
+    def letters(n: int) -> Strings:
+        step = np.full((n + 1, 256), -1)
+        step[:n, ord("a")] = range(1, n + 1)
+        return Strings(step, np.arange(n + 1) == n)
+
+    step, final, starts = union([letters(n) for n in range(1, 6)])
+    assert len(step) == 6
+    for n, start in enumerate(starts, 1):
+        assert [size for size in range(8) if Strings(step, final, start).accepts(b"a" * size)] == [n]
 
 
 def test_what_has_no_text_is_one_state():
