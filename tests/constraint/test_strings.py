@@ -74,7 +74,7 @@ def test_several_automata_as_one(seeds):
 
 
 def test_languages_share_the_states_in_which_they_end_alike():
-    """So many letters: what is left to read is all that counts, so that a thousand lengths cost as much as the longest."""
+    """So many letters: what is left to read is all that counts, so that many lengths cost as much as the longest."""
 
     def letters(n: int) -> Strings:
         step = np.full((n + 1, 256), -1)
