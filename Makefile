@@ -43,12 +43,13 @@ bench-worlds: $(BIN)/.run
 bench-speed: $(BIN)/.run
 	$(BIN)/python -m benchmarks speed --json benchmarks/results/speed.json
 
-# The bundled reward models, from the texts in DATA: an hour of one core, resumable. `acceptability` starts from `prose`.
+# The bundled reward models, from the texts in DATA: two hours of one core, resumable. `acceptability` starts from `prose`.
 DATA ?= ../shared/data
 rewards: $(BIN)/.dev
 	$(BIN)/python -m benchmarks.rewards.sentiment --data $(DATA) --work out/rewards --out iterref/rewards/weights --test
 	$(BIN)/python -m benchmarks.rewards.prose --data $(DATA) --work out/rewards --out iterref/rewards/weights/prose
 	$(BIN)/python -m benchmarks.rewards.acceptability --data $(DATA) --work out/rewards --out benchmarks/rewards/weights --test
+	$(BIN)/python -m benchmarks.rewards.train_learned_rouge --data $(DATA) --work out/rewards --out benchmarks/rewards/weights
 
 # The bundled models of the benchmarks: tiny-books (over an hour of one core, from DATA), digits, Sudoku and sums (minutes).
 models: $(BIN)/.dev
