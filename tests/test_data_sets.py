@@ -59,8 +59,8 @@ def test_every_call_takes_what_is_read(folder: Path) -> None:
         columns={name: [row[name] for row in ROWS] for name in ("draft", "answer", "level")},
     )  # fmt: skip
     assert made.texts == by_hand.texts and made.rewards.tolist() == by_hand.rewards.tolist()
-    table = iterref.compare(FakeModel(), methods=["ancestral", "iterref:steps=2"], budgets=[8], **given, **told)
-    assert {entry.method.partition(":")[0] for entry in table.entries} == {"ancestral", "iterref"}
+    table = iterref.compare(FakeModel(), samplers=["ancestral", "iterref:steps=2"], budgets=[8], **given, **told)
+    assert {entry.name.partition(":")[0] for entry in table.entries} == {"ancestral", "iterref"}
     both = iterref.read_dataset(str(folder / "saved"), prompt="question", text="draft")
     refined = iterref.refine(FakeModel(), sampler=SMALL, **both, **told)
     assert refined.history[0].texts == [row["draft"] for row in ROWS]

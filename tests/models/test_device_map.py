@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import iterref
-from iterref.models import device_map
+from iterref.models import canvases, device_map
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.device_map import spread, whole
-from iterref.models.diffusion_gemma import Prompts
 from iterref.result import Result
 from tests.support.commands import call, refused
 from tests.support.decoders import write
@@ -134,14 +134,17 @@ def test_two_pretended_devices_find_what_mixes_them(tmp_path: Path, monkeypatch:
         answer.last_hidden_state = answer.last_hidden_state[self._chosen][None]
         return answer
 
-    def taken(self: Prompts, layer: Any, which: Tensor) -> Any:
-        layer.keys, layer.values = layer.keys[which], layer.values[which]
-        return layer
+    def taken(cache: Any, which: Tensor) -> Any:
+        made = copy(cache)
+        made.layers = [copy(layer) for layer in cache.layers]
+        for layer in made.layers:
+            layer.keys, layer.values = layer.keys[which], layer.values[which]
+        return made
 
     pretend(monkeypatch)
     for family, kind, name, broken in (
         ("dream", Bidirectional, "_pick", picked),
-        ("diffusion_gemma", Prompts, "_layer", taken),
+        ("diffusion_gemma", canvases, "taken", taken),
     ):
         where = folder(tmp_path, family)
         parts = two(iterref.load(where, length=5)._network.model)
