@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from iterref.rewards.sandbox import runs
-from tests.support.blocks import DOCS, agrees, blocks, output
+from tests.support.blocks import DOCS, STAND_INS, agrees, blocks, output
 from tests.support.packages import needs
+from tests.support.shown import texts_of, without_rewards
 
 PAGES = ("quickstart", "recipes", "methods", "models", "rewards", "editing", "decoders", "extending", "migration")
 NEEDS = {  # by a name in the block
@@ -31,6 +32,25 @@ def cases() -> list[Any]:
 def test_a_block_runs_alone_and_prints_what_is_shown(code: str, shown: str) -> None:
     printed = output(code)
     assert shown and agrees(printed, shown), printed
+
+
+SEARCHES = re.compile(r"iterref\.(generate|refine|infill|sample|edit)\(")
+
+
+def searching() -> list[Any]:
+    """The blocks that search under a reward, on weights that have learned something."""
+    return [case for case in cases() if SEARCHES.search(case.values[0]) and not any(map(case.values[0].count, STAND_INS))]
+
+
+@pytest.mark.parametrize("code, shown", searching())
+def test_a_block_shows_other_texts_without_its_reward(code: str, shown: str) -> None:
+    try:
+        with without_rewards():
+            printed = output(code)
+    except ValueError as error:  # some say that a reward of 0 is none
+        assert re.search("all rewards|declares none", str(error))
+    else:
+        assert texts_of(printed.strip()) != texts_of(shown.strip())
 
 
 def test_every_block_with_python_is_found() -> None:
