@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from weakref import finalize
 
 from iterref.optional import require
 
@@ -32,6 +33,7 @@ class Symbolic:
             raise ValueError("comparing formulas needs a process with limits, which win32 lacks: say symbolic=False")
         self.seconds, self.timed_out = seconds, 0
         self._lock, self._process, self._owner = Lock(), None, 0
+        self._finalizer: finalize | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "timed_out": self.timed_out}
@@ -39,9 +41,6 @@ class Symbolic:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["seconds"])  # type: ignore[misc]
         self.timed_out = state["timed_out"]
-
-    def __del__(self) -> None:
-        self._end()
 
     def equal(self, answer: str, reference: str) -> bool:
         """Whether two answers are the same, as formulas of LaTeX."""
@@ -65,6 +64,7 @@ class Symbolic:
             command = [sys.executable, "-P", str(WORKER), str(MEMORY)]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
             self._process, self._owner = subprocess.Popen(command, **pipes), os.getpid()  # type: ignore[call-overload]
+            self._finalizer = finalize(self, _ended, self._process, self._owner)
             if self._line(self._process, START).strip() != b"ready":
                 self._end()
                 raise RuntimeError("math-verify does not start: install iterref[math] anew, or say symbolic=False")
@@ -82,9 +82,15 @@ class Symbolic:
         return found
 
     def _end(self) -> None:
-        process, self._process = getattr(self, "_process", None), None
-        if process is not None and self._owner == os.getpid():
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                pipe.close()
+        if self._finalizer is not None:
+            self._finalizer()
+        self._process = self._finalizer = None
+
+
+def _ended(process: Any, owner: int) -> None:
+    """Ends a process; a fork of its owner leaves it alone."""
+    if owner == os.getpid():
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            pipe.close()
