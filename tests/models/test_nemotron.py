@@ -19,14 +19,12 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import iterref
-from iterref.check import check_model
 from iterref.loading import load
 from iterref.models.in_blocks import BlockDenoiser
 from tests.support.byte_pairs import write_pairs
 from tests.support.decoders import half_open, law, laws
 from tests.support.dream import END, KNOWN, MASK, PIECES
-from tests.support.in_blocks import LENGTH, PROMPTS, apart, expect_exact_cache, opened, randomise
+from tests.support.in_blocks import LENGTH, PROMPTS, apart, expect_exact_cache, expect_same_texts, opened, randomise
 
 BLOCK, T = 4, LENGTH
 ROPE = {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 4.0, "llama_4_scaling_beta": 0.1, "mscale": 1.0,
@@ -125,12 +123,7 @@ def test_blocks_begin_with_the_answer(made: tuple[Path, Any]) -> None:
 
 
 def test_texts_are_written_and_the_form_is_right(made: tuple[Path, Any]) -> None:
-    model = opened(made[0], 2 * BLOCK)
-    result = iterref.generate(model, PROMPTS, reward="length:4", budget=8, seed=1)
-    other = iterref.generate(opened(made[0], 2 * BLOCK, cached=False), PROMPTS, reward="length:4", budget=8, seed=1)
-    assert result.texts == other.texts
-    findings = check_model(opened(made[0]), None, PROMPTS * 2)
-    assert [one.sentence for one in findings if one.passed is False] == []
+    expect_same_texts(made[0], 2 * BLOCK)
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,21 @@ import torch
 import transformers
 from torch import Tensor
 
-import iterref
-from iterref.check import check_model
 from iterref.loading import load
 from iterref.models.in_blocks import BlockDenoiser
 from tests.support.byte_pairs import write_pairs
 from tests.support.decoders import half_open, law, laws
 from tests.support.dream import END, KNOWN, MASK, PIECES
-from tests.support.in_blocks import LENGTH, PROMPTS, apart, blocks_of, expect_exact_cache, opened, randomise
+from tests.support.in_blocks import (
+    LENGTH,
+    PROMPTS,
+    apart,
+    blocks_of,
+    expect_exact_cache,
+    expect_same_texts,
+    opened,
+    randomise,
+)
 
 BLOCK, T = 4, LENGTH
 SIZES = {"vocab_size": KNOWN + 5, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2,
@@ -81,12 +88,7 @@ def test_the_cache_is_exact(made: tuple[Path, Any]) -> None:
 
 
 def test_texts_are_written_and_the_form_is_right(made: tuple[Path, Any]) -> None:
-    model = opened(made[0], 2 * BLOCK)
-    result = iterref.generate(model, PROMPTS, reward="length:4", budget=8, seed=1)
-    other = iterref.generate(opened(made[0], 2 * BLOCK, cached=False), PROMPTS, reward="length:4", budget=8, seed=1)
-    assert result.texts == other.texts
-    findings = check_model(opened(made[0]), None, PROMPTS * 2)
-    assert [one.sentence for one in findings if one.passed is False] == []
+    expect_same_texts(made[0], 2 * BLOCK)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import iterref
+from iterref.check import check_model
 from iterref.denoiser import Denoiser
 from iterref.loading import load
 from iterref.models.text.prompted import PromptedModel
@@ -63,6 +65,17 @@ def expect_exact_cache(plain: Denoiser, cached: Any, x_t: Tensor, tokens: int, f
     x_t[:, -1] = mask
     told = (torch.full((len(x_t),), 0.5).double(), x_t == mask, torch.arange(len(x_t)))
     assert cached(x_t, *told).exp().sub(plain(x_t, *told).exp()).abs().max() > 1e-3
+
+
+def expect_same_texts(folder: Path, length: int) -> None:
+    """The same texts with the cache and without it, and nothing that `check` objects to."""
+    given = {"reward": "length:4", "budget": 8, "seed": 1}
+    with_cache, without = (
+        iterref.generate(opened(folder, length, cached=cached), PROMPTS, **given).texts for cached in (True, False)
+    )
+    assert with_cache == without
+    findings = check_model(opened(folder), None, PROMPTS * 2)
+    assert [one.sentence for one in findings if one.passed is False] == []
 
 
 def spoil(denoiser: Any) -> None:
