@@ -28,7 +28,7 @@ A plain run is 16 NFE, about where `tiny-news` stops to gain by more steps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from math import isinf
 from pathlib import Path
@@ -44,6 +44,7 @@ from benchmarks.frame.task import Direction, Task
 from benchmarks.records import SUMMARY, Records, read
 from benchmarks.rewards.learned_rouge import LearnedRouge
 from benchmarks.rewards.lengths import Wanted, as_reference, lengths, of_words
+from benchmarks.summaries import EXACT, FROM_DRAFTS, MBR, TEMPERATURE, Written, of_lengths
 from iterref.budget import Budget, Cost, most
 from iterref.drafts import OfPrompts, OwnDrafts
 from iterref.generation import draw_drafts, generate
@@ -62,7 +63,7 @@ CASES = ("consensus", "source", "reference", "consensus+length", "source+length"
 ANSWERED = ("reference", "length")  # cases that read the reference
 ROUGES = ("rouge1", "rouge2", "rougeL")
 PLAIN = 16
-TEMPERATURE, ALPHA = 0.5, 0.01
+ALPHA = 0.01
 SHARP = 0.1  # the temperature that suits unguided sampling in random order best
 BAND = Lexical(words=(8, 12), hard=False)
 # The pool: a share of the budget, in plain samples of half a plain run; as many drafts where nothing bounds it.
@@ -71,48 +72,8 @@ JUDGE_SEED = 918_273_645  # of the pool that judges; runs have small seeds
 MOVES = (0, 1, 2, 3, 5, 10)  # at every grid time
 # Whole decodings, the surest token first, redrawn from a step on; `SPANS` are the spans that copy best.
 PATH = "trajectory:order=confidence,tries=1,steps={steps},span=0.75+1.0,objective=maximise"
-MBR, FROM_DRAFTS, EXACT = "mbr", "drafts+", "exact+"
 PICKED = "iterref:steps=0,moves=0,objective=maximise"  # a text to start from, and nothing done to it
 LONGEST = 8  # how many documents, the longest ones, are tried at the door
-
-
-@dataclass(frozen=True)
-class Written:
-    """A method as this task writes it: its options, where it starts, at which temperature it runs, and whether the
-    length is a constraint."""
-
-    method: str
-    drafts: bool
-    temperature: float
-    exact: bool = False
-
-    @classmethod
-    def read(cls, text: str, start: Literal["drafts"] | None = None) -> Written:
-        """From "drafts+METHOD@TEMPERATURE". Raises `ValueError` where it cannot be read."""
-        if start not in (None, "drafts"):
-            raise ValueError(f"summaries are refined from start='drafts', and not from {start!r}: say that or nothing")
-        exact, text = text.strip().startswith(EXACT), text.strip().removeprefix(EXACT)
-        method, at, warm = text.removeprefix(FROM_DRAFTS).partition("@")
-        try:
-            temperature = float(warm) if at else TEMPERATURE
-        except ValueError:
-            temperature = 0.0
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"{text!r} has no temperature after the @: write a number above 0, as in {method}@0.5")
-        found = cls(method, start == "drafts" or text.startswith(FROM_DRAFTS), temperature, exact)
-        if found.name == MBR and text != MBR:
-            raise ValueError(f"{text!r} has options, and {MBR} has none: its drafts are those of the task")
-        return replace(found, drafts=True) if found.name == MBR else found
-
-    @property
-    def name(self) -> str:
-        """The method without its options."""
-        return self.method.partition(":")[0].strip()
-
-    @property
-    def unguided(self) -> bool:
-        """Whether it does not look at the reward."""
-        return self.name in ("ancestral", "remdm") and not self.drafts
 
 
 class Summarization(Task):
@@ -159,6 +120,11 @@ class Summarization(Task):
     def ours(self, case: str) -> str:
         """The method that claims are about."""
         return "auto"
+
+    def tables(self, runs: Path) -> Mapping[str, str]:
+        """What asking for a length comes to, where it was asked for."""
+        table = of_lengths(runs, LENGTHS)
+        return {f"{self.name} lengths": table} if table else {}
 
     def check(self, method: str) -> None:
         """A method as this task writes it."""

@@ -15,7 +15,8 @@ from benchmarks.frame import plan
 from benchmarks.frame.names import SPANS
 from benchmarks.records import Records
 from benchmarks.rewards.lengths import Wanted, as_reference, counted
-from benchmarks.tasks.summarization import ANSWERED, CASES, LENGTHS, MOVES, Summarization, Written, task
+from benchmarks.summaries import Written, of_lengths
+from benchmarks.tasks.summarization import ANSWERED, CASES, LENGTHS, MOVES, Summarization, task
 from iterref.budget import Budget
 from iterref.drafts import OwnDrafts
 from iterref.exact.table import Table
@@ -163,6 +164,19 @@ def test_a_length_is_asked_for_by_number_or_by_the_reference(of):
     for case in ("length", "length-6"):
         found = of.judge(case, of.sample(case, "auto", cheap(32), rows, 0), rows)
         assert found["met"].tolist() == [float(value == 0) for value in found["reward"]]
+
+
+def test_the_table_of_lengths_is_read_from_the_runs(tmp_path):
+    file = tmp_path / "runs.csv"
+    head = "case,method,budget,met,rougeL,log_likelihood,j,note"
+    rows = ["length,auto,4,0.5,0.79,-4.6,-17.5,", "length,auto,8,0.6,0.8,-4,-15,", "length,beam,4,1,1,-1,-1,",
+            "length-6,exact+auto,4,1,0.61,-10.7,-10.7,", "estimate,auto,4,,0.7,-3,70,"]  # fmt: skip
+    file.write_text("\n".join([head, *rows]) + "\n")
+    assert of_lengths(file, LENGTHS).splitlines()[2:] == [
+        "| length | `auto`, the length as its reward | 0.50 | 0.790 | -4.6 | -17.5 |",
+        "| length-6 | `auto`, the length as a constraint | 1.00 | 0.610 | -10.7 | -10.7 |",
+    ]
+    assert of_lengths(file, ["source"]) == ""
 
 
 def test_the_reward_is_measured_with_a_pool_that_no_search_saw(of):

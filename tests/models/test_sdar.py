@@ -26,9 +26,9 @@ from iterref.noise import Schedule
 from iterref.problem import Problem
 from iterref.run import Run
 from tests.support.byte_pairs import ADDED, write_pairs
-from tests.support.decoders import half_open, law, laws
+from tests.support.decoders import half_open, laws
 from tests.support.dream import END, KNOWN, MASK, PIECES
-from tests.support.in_blocks import opened, spoil
+from tests.support.in_blocks import independent, opened, spoil
 
 BLOCK, T = 4, 10
 SIZES = {"vocab_size": KNOWN + 5, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2,
@@ -63,17 +63,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return folder, write(folder)
 
 
-def independent(network: Any, before: list[int], x_t: Tensor, block: int = BLOCK) -> Tensor:
-    """p(x_0 | x_t) (L, V) of one answer alone, as it is said in words: masks fill the last block up, and a position
-    sees whatever is in its block or in one before."""
-    ids = [*before, *x_t.tolist()]
-    ids += [MASK] * (-len(ids) % block)
-    sees = torch.tensor([[there // block <= here // block for there in range(len(ids))] for here in range(len(ids))])
-    with torch.no_grad():
-        logits = network(input_ids=torch.tensor([ids]), attention_mask=sees[None, None]).logits[0]
-    return law(logits[len(before) : len(before) + len(x_t)].double(), x_t, MASK, KNOWN)
-
-
 def test_distributions_are_those_of_each_text_alone_wherever_its_prompt_ends(made: tuple[Path, Any]) -> None:
     folder, network = made
     model = opened(folder)
@@ -86,7 +75,7 @@ def test_distributions_are_those_of_each_text_alone_wherever_its_prompt_ends(mad
     x_t[3, :6], x_t[3, 7] = torch.arange(6), MASK  # whole blocks are finished in one of them
     found = laws(denoiser, x_t)
     for row, before in enumerate(befores):
-        wanted = independent(network, before, x_t[row])
+        wanted = independent(network, before, x_t[row], BLOCK)
         assert found[row].double().sub(wanted).abs().max() < 5e-6
         alone, _, _ = model.prepare([PROMPTS[row]])
         assert laws(alone, x_t[[row]])[0].sub(found[row]).abs().max() < 1e-5

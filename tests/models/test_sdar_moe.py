@@ -17,20 +17,19 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from torch import Tensor
 
 from iterref.loading import load
 from iterref.models.in_blocks import BlockDenoiser
 from tests.support.byte_pairs import write_pairs
-from tests.support.decoders import half_open, law, laws
+from tests.support.decoders import half_open, laws
 from tests.support.dream import END, KNOWN, MASK, PIECES
 from tests.support.in_blocks import (
     LENGTH,
     PROMPTS,
     apart,
-    blocks_of,
     expect_exact_cache,
     expect_same_texts,
+    independent,
     opened,
     randomise,
 )
@@ -63,15 +62,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return folder, write(folder)
 
 
-def independent(network: Any, before: list[int], x_t: Tensor, block: int = BLOCK) -> Tensor:
-    """p(x_0 | x_t) (L, V) of one answer, as it is said in words."""
-    ids = [*before, *x_t.tolist()]
-    ids += [MASK] * (-len(ids) % block)
-    with torch.no_grad():
-        logits = network(input_ids=torch.tensor([ids]), attention_mask=blocks_of(len(ids), block)[None, None]).logits[0]
-    return law(logits[len(before) : len(before) + len(x_t)].double(), x_t, MASK, KNOWN)
-
-
 def test_distributions_are_those_of_a_mixture_in_blocks(made: tuple[Path, Any]) -> None:
     folder, network = made
     assert "model.layers.1.mlp.experts.3.up_proj.weight" in load_file(folder / "model.safetensors")  # one by one
@@ -82,7 +72,7 @@ def test_distributions_are_those_of_a_mixture_in_blocks(made: tuple[Path, Any]) 
     x_t[3, :6], x_t[3, 7] = torch.arange(6), MASK  # whole blocks are finished in one of them
     found = laws(model.prepare(PROMPTS)[0], x_t)
     for row, before in enumerate(befores):
-        assert found[row].double().sub(independent(network, before, x_t[row])).abs().max() < 5e-6
+        assert found[row].double().sub(independent(network, before, x_t[row], BLOCK)).abs().max() < 5e-6
         assert independent(network, before, x_t[row], 2 * BLOCK).sub(found[row]).abs().max() > 0.005  # a control
     assert apart(lambda prompts: model.prepare(prompts)[0], x_t) < 1e-5
 

@@ -15,7 +15,8 @@ from iterref.check import check_model
 from iterref.denoiser import Denoiser
 from iterref.loading import load
 from iterref.models.text.prompted import PromptedModel
-from tests.support.decoders import laws
+from tests.support.decoders import law, laws
+from tests.support.dream import KNOWN, MASK
 
 LENGTH = 10
 PROMPTS = ["the cat saw the dog", "a dog", "the cat saw the dog", "a cat ran to a man with the hat"]
@@ -65,6 +66,16 @@ def expect_exact_cache(plain: Denoiser, cached: Any, x_t: Tensor, tokens: int, f
     x_t[:, -1] = mask
     told = (torch.full((len(x_t),), 0.5).double(), x_t == mask, torch.arange(len(x_t)))
     assert cached(x_t, *told).exp().sub(plain(x_t, *told).exp()).abs().max() > 1e-3
+
+
+def independent(network: Any, before: list[int], x_t: Tensor, block: int) -> Tensor:
+    """p(x_0 | x_t) (L, V) of one answer, as it is said in words: masks fill the last block up, and a position sees
+    whatever is in its block or in one before."""
+    ids = [*before, *x_t.tolist()]
+    ids += [MASK] * (-len(ids) % block)
+    with torch.no_grad():
+        logits = network(input_ids=torch.tensor([ids]), attention_mask=blocks_of(len(ids), block)[None, None]).logits[0]
+    return law(logits[len(before) : len(before) + len(x_t)].double(), x_t, MASK, KNOWN)
 
 
 def expect_same_texts(folder: Path, length: int) -> None:
