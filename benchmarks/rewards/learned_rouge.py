@@ -4,7 +4,7 @@
 
 The sum runs over the document's words that y keeps in their order, |y| counts the words of y, and the other sum is how
 many words a reference is expected to have: ROUGE-L's F (Lin 2004) with expectations in its numerator and denominator.
-The network reads a document once, whatever is asked about it, so a reward call costs microseconds.
+The network reads a document once, whatever is asked about it, so a reward call costs a tenth of a millisecond.
 `train_learned_rouge.py` trains it. Summaries by deletion: Filippova and Altun (2013); estimates of a metric as a
 reward: Liu and Liu (2021), arXiv:2106.01890.
 """
