@@ -31,6 +31,7 @@ class Denoiser(ABC):
     `block_ends`: the tokens behind which a text needs no further block.
     `surest_block`: how many are to be written at a time where the surest tokens come first, `block_length` unless more
     is known. A text that may end anywhere on its canvas needs some: its ends are surest, and would come first.
+    `fill`: the token that stands behind the end of a text, where texts may be shorter than their canvas.
     """
 
     noise: Noise
@@ -43,6 +44,7 @@ class Denoiser(ABC):
     block_offset: Tensor | None = None
     block_ends: Sequence[int] = ()
     surest_block: int = 0
+    fill: int | None = None
 
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
@@ -68,8 +70,13 @@ class Wrapped(Denoiser):
         self.denoiser, self.noise, self.passes = denoiser, denoiser.noise, denoiser.passes
         self.time_independent, self.uses_prompts = denoiser.time_independent, denoiser.uses_prompts
         self.has_leave_one_out, self.has_probabilities = denoiser.has_leave_one_out, denoiser.has_probabilities
-        self.block_length, self.surest_block = denoiser.block_length, denoiser.surest_block
-        self.block_offset, self.block_ends = denoiser.block_offset, denoiser.block_ends
+        write_as(self, denoiser)
+
+
+def write_as(denoiser: Denoiser, other: Denoiser) -> None:
+    """Has a denoiser's texts written as another's are: in which blocks, and what ends and fills them."""
+    denoiser.block_length, denoiser.surest_block, denoiser.fill = other.block_length, other.surest_block, other.fill
+    denoiser.block_offset, denoiser.block_ends = other.block_offset, other.block_ends
 
 
 def carry_over(log_p: Tensor, x_t: Tensor, where: Tensor, mask: int) -> Tensor:

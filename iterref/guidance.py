@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iterref.denoiser import Denoiser, Wrapped
+from iterref.denoiser import Denoiser, Wrapped, write_as
 
 # Stands for the logarithm of zero under a negative power: below all that a network says, and far from overflow.
 LEAST = -1e4
@@ -96,6 +96,7 @@ class ClassifierFreeGuidance(Denoiser):
         self.time_independent = all(denoiser.time_independent for denoiser in used)
         self.uses_prompts = any(denoiser.uses_prompts for denoiser in used)
         self.has_leave_one_out = all(denoiser.has_leave_one_out for denoiser in used)
+        write_as(self, self.conditional)
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """As `Denoiser.__call__`, mixed."""

@@ -123,6 +123,7 @@ class SummaryDenoiser(Denoiser):
     memory: Memory
     noise: Noise
     half: bool = False
+    fill: int | None = None
 
     time_independent = True
     has_probabilities = True
@@ -241,7 +242,7 @@ class Summarizer(TokenizedModel):
         padded = pad_sequence(sources, batch_first=True, padding_value=self.network.options.pad)
         with fenced(self.device):
             memory = self.network.encode(padded.to(self.device))
-        denoiser = SummaryDenoiser(self.network, memory, self.noise, half=self.half)
+        denoiser = SummaryDenoiser(self.network, memory, self.noise, half=self.half, fill=self.fill)
         return denoiser, canvas, torch.ones_like(canvas, dtype=torch.bool)
 
     def _longer(self, size: int) -> str:

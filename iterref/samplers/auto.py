@@ -1,7 +1,8 @@
 """Auto: several methods race on every row within the budget, and the one that leads goes on.
 
     race    each arm runs within its share of the budget; J of the text that it comes to, the objective of `beam`
-    go on   every row follows the arm of its highest J, from where that arm stopped, with all that is left
+    go on   every row follows the arm of its highest J, from where that arm stopped, with all that is left; where texts
+            may grow and shrink, `beam` goes on from the text of highest J, whoever wrote it
     end     the text of highest J among all that the arms came to
 
     beam         whole decodings in the order of the tilted model: sentences under a rule, a classifier, a metric
@@ -27,6 +28,7 @@ from torch import Tensor
 from iterref.budget import FAR, Budget, Cost
 from iterref.chains import apart
 from iterref.likelihood import fluency
+from iterref.moves.shifts import moves_along, shortened
 from iterref.particles import adopt
 from iterref.random import Rng
 from iterref.run import Run
@@ -122,14 +124,14 @@ class Auto(Sampler):
         """One step of the arm whose turn it is, or, after the race, of every arm that has rows."""
         assert isinstance(state, Racing)
         masked = run.noise.mask is not None  # where it shows what is written, decoding goes block by block
-        blocks = (run.denoiser.block_length, surest_block(run)) if masked else (0, 0)
-        racing, turn = _racing(self, masked, *blocks), state.step
+        blocks, shifting = (run.denoiser.block_length, surest_block(run)) if masked else (0, 0), moves_along(run)
+        racing, turn = _racing(self, masked, *blocks, shifting), state.step
         for place, arm in enumerate(racing):
             if turn < arm.first.iterations:
                 return self._raced(run, state, place, arm, turn, rng.fork(arm.first.name))
             turn -= arm.first.iterations
         if not turn:
-            state = _split(state)
+            state = _split(state, shifting and isinstance(state.states[0], Beamed))
         parts, shown, done = list(state.states), state.text.clone(), list[tuple[Tensor, Info]]()
         moved = replace(state, step=state.step + 1)
         for place, arm in enumerate(racing):
@@ -193,16 +195,22 @@ class Auto(Sampler):
 
 
 @lru_cache(maxsize=64)
-def _racing(auto: Auto, masked: bool = True, block: int = 0, surest: int = 0) -> tuple[Arm, ...]:
+def _racing(
+    auto: Auto, masked: bool = True, block: int = 0, surest: int = 0, shifting: bool = False
+) -> tuple[Arm, ...]:
     """The methods that race, as the budget allows; what they cost does not depend on the model."""
-    return arms(auto.limit, auto.race, auto.steps, auto.span, auto.spread, masked, block, surest)
+    return arms(auto.limit, auto.race, auto.steps, auto.span, auto.spread, masked, block, surest, shifting)
 
 
-def _split(state: Racing) -> Racing:
-    """The rows go on with the arm that leads."""
-    rows = tuple((state.leader == place).nonzero()[:, 0] for place in range(len(state.states)))
-    parts = tuple(part.take(index) for part, index in zip(state.states, rows, strict=True))
-    return replace(state, rows=rows, states=parts)
+def _split(state: Racing, first_alone: bool) -> Racing:
+    """The rows go on with the arm that leads, or all with the first, a beam, from their best texts."""
+    states, goes_on = state.states, torch.zeros_like(state.leader) if first_alone else state.leader
+    if first_alone:
+        assert isinstance(states[0], Beamed)
+        best = replace(states[0], text=state.text, x_t=state.text, reward=state.reward, fluent=state.fluent)
+        states = (best, *states[1:])
+    rows = tuple((goes_on == place).nonzero()[:, 0] for place in range(len(states)))
+    return replace(state, rows=rows, states=tuple(s.take(index) for s, index in zip(states, rows, strict=True)))
 
 
 def _begun(run: Run, text: Tensor, reward: Tensor, fluent: Tensor | None, arms: int) -> Racing:
@@ -216,9 +224,7 @@ def _begun(run: Run, text: Tensor, reward: Tensor, fluent: Tensor | None, arms: 
     return Racing(0, 1.0, text, (), everyone, text, reward, fluent, low, leader, alpha, reward)
 
 
-def _judged(
-    run: Run, state: Racing, place: int, arm: Arm, now: State, rows: Tensor, alone: bool
-) -> Racing:
+def _judged(run: Run, state: Racing, place: int, arm: Arm, now: State, rows: Tensor, alone: bool) -> Racing:
     """The text that an arm came to, weighed against the best of its rows (R',) so far."""
     text, reward = now.clean()
     assert reward is not None
@@ -229,7 +235,8 @@ def _judged(
     if isinstance(now, Beamed):
         state = replace(state, alpha=state.alpha.index_copy(0, rows, now.alpha))
     value = reward / state.alpha[rows] + fluent
-    before = state.reward[rows] / state.alpha[rows] + state.fluent[rows]
+    usual = state.fluent[rows] * shortened(run, text, state.text[rows])
+    before = state.reward[rows] / state.alpha[rows] + usual
     better = (value > before) & (reward > state.floor[rows]) | state.reward[rows].isneginf()
     ahead = value > state.lead[rows]
 

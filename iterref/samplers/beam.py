@@ -4,7 +4,7 @@
     keep      the W guesses of highest   J = r / alpha + min(d, 0) + 0.03 log p
     probe     r(x_0) - r(x_0 with token i changed)  =  what token i carries of the reward
     reveal    the tokens of highest      log p(x_0^i | x_t) + (what it carries) / alpha
-    moves     write a stretch of the text, or all of it, anew; keep what has the higher J
+    moves     write a stretch of the text, or all of it, anew, shorter or longer; keep what has the higher J
 
 Decoding in confidence order writes the best sentences and meets the reward's tokens too late, when the rest of the text
 has left no room for them; drawing them early at random, among many others, breaks the text. A token's confidence under
@@ -14,9 +14,10 @@ around it. Where the noise has no mask, the tokens of highest confidence are kep
 d is the typicality of a text (`iterref.likelihood`): its log-likelihood less that of the model's own texts in the same
 contexts; of a finished text by 4 evaluations, of a guess along its path. So tokens that do not fit cost what they are
 unlikely, and being likelier than the model's own texts decides between equal rewards alone: log p itself is highest for
-short and dull texts. It maximises J, and is no sample of the tilted distribution. Where nobody gives alpha, it is a
-share of the spread of the first rewards that differ, a row. Beam search: Lowerre (1976); the order of confidence: Chang
-et al. (2022), arXiv:2202.04200; typicality: Meister et al. (2023), arXiv:2202.00666.
+short and dull texts. A shorter text than the best one has to fit better a token, too. It maximises J, and is no sample
+of the tilted distribution. Where nobody gives alpha, it is a share of the spread of the first rewards that differ, a
+row. Beam search: Lowerre (1976); the order of confidence: Chang et al. (2022), arXiv:2202.04200; typicality: Meister
+et al. (2023), arXiv:2202.00666.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from iterref.decision import Decision
 from iterref.decoding import Decoder
 from iterref.likelihood import fluency, weighed
 from iterref.moves.lookahead import look, scored
+from iterref.moves.shifts import SHIFTS, moves_along, shifted, shortened
 from iterref.moves.tilted import carried, deviation, held, highest
 from iterref.particles import adopt
 from iterref.random import Rng
@@ -145,7 +147,7 @@ class Beam(Sampler):
         assert isinstance(state, Beamed)
         wide, streams, now = run.repeat(self.chains), rng.repeat(self.chains), self._plan[state.step]
         if not now.k and (now.move or not self.steps):
-            state = _opened(wide, state, now.span, streams.fork("open"))
+            state = _opened(wide, state, now.span, self.guesses, streams.fork("open"))
         t, last, w = self._time(wide, now), now.k == now.steps - 1, self.width
         x, log_p = state.beam.movedim(1, 0), state.log_p.T
         # without a mask all free tokens would be drawn anew, and not the stretch alone
@@ -187,15 +189,17 @@ class Beam(Sampler):
         return Output(best.text[: run.batch], best.reward[: run.batch], alpha=best.alpha[: run.batch])
 
     def cost(self) -> Cost:
-        """An NFE a state and step, its guesses and probes (the last step probes nothing), and 4 NFE to judge a text.
+        """An NFE a state and step, its guesses and probes (the last step probes nothing), a move's shifts, and 4 NFE to
+        judge a text.
 
-        Under noise without a mask a text is judged by 1 NFE, so a run makes fewer.
+        Under noise without a mask a text is judged by 1 NFE, and not every text can shift, so a run makes fewer.
         """
         lengths = [self._steps(share) for share in turns(self.span)]
         rounds, rest = divmod(self.moves, len(lengths))
         steps = self.steps + rounds * sum(lengths) + sum(lengths[:rest])
         writings = self.moves + (self.steps > 0)
         judged, calls = self.judged * (1 + self.moves), steps * (self.guesses + self.probes) - writings * self.probes
+        calls += self.moves * min(self.guesses, len(SHIFTS)) if self.guesses > 1 else 0
         if not self.steps:  # the given text's own
             return Cost(self.width * steps + judged, self.width * calls + 1, steps + judged).wide(self.chains)
         return Cost(self.width * steps + judged, self.width * calls, steps + judged).wide(self.chains)
@@ -231,6 +235,7 @@ class Beam(Sampler):
         """The noise level of a step: that of a share of unwritten positions that falls evenly."""
         return time_of(run, 1 - now.span * (1 - now.k / now.steps))
 
+
 @lru_cache(maxsize=64)
 def _planned(steps: int, first: int, moves: tuple[tuple[float, int], ...]) -> tuple[Planned, ...]:
     writings = [(1.0, steps), *moves]
@@ -258,21 +263,27 @@ def _noise(run: Run, width: int, rng: Rng) -> Tensor:
     return run.repeat(width).prior(rng.repeat(width)).unflatten(0, (width, -1)).movedim(0, 1)
 
 
-def _opened(run: Run, state: Beamed, share: float, rng: Rng) -> Beamed:
-    """The best text with a stretch of its free positions noise again: a share of them, side by side."""
-    place, count = run.free.cumsum(1) - 1, run.free.sum(1)
+def _opened(run: Run, state: Beamed, share: float, guesses: int, rng: Rng) -> Beamed:
+    """The best text with a stretch of its free positions noise again: a share of them, side by side, or some more or
+    fewer where texts may grow and shrink."""
+    place, count, text = run.free.cumsum(1) - 1, run.free.sum(1), state.text
     size = (share * count).ceil().long()
     first = (rng.uniform(1)[:, 0] * (count - size + 1)).floor().long()
     wrote = run.free & (place >= first[:, None]) & (place < (first + size)[:, None])
-    beam = torch.where(wrote[:, None], _noise(run, state.beam.shape[1], rng.fork("noise")), state.text[:, None])
+    if guesses > 1 and moves_along(run):
+        text, wrote = shifted(run, text, wrote, state.alpha, guesses, rng.fork("shift"))
+    beam = torch.where(wrote[:, None], _noise(run, state.beam.shape[1], rng.fork("noise")), text[:, None])
     return replace(state, beam=beam, log_p=torch.zeros_like(state.log_p), wrote=wrote)
 
 
 def _ended(
     run: Run, state: Beamed, x_0: Tensor, reward: Tensor, fluent: Tensor, chosen: Decision
 ) -> tuple[Beamed, Info]:
-    """The end of a writing: texts (R, L) with their rewards (R,), kept where their J is the highest so far."""
-    better = (reward / state.alpha + fluent > state.value) & (reward > state.floor) | state.reward.isneginf()
+    """The end of a writing: texts (R, L) with their rewards (R,), kept where their J is the highest so far, and
+    of shorter ones their J a token, too."""
+    before = state.fluent * shortened(run, x_0, state.text)
+    better = reward / state.alpha + fluent > state.reward / state.alpha + before
+    better = better & (reward > state.floor) | state.reward.isneginf()
     text = adopt(better, x_0, state.text)
     moved = replace(
         state, step=state.step + 1, t=0.0, x_t=text, text=text, reward=adopt(better, reward, state.reward),

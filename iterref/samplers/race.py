@@ -76,13 +76,15 @@ def judging(method: Sampler) -> Cost:
 
 
 def arms(
-    limit: Budget, race: float, steps: int, span: Spans, spread: float, masked: bool, block: int, surest: int
-) -> tuple[Arm, ...]:
+    limit: Budget, race: float, steps: int, span: Spans, spread: float, masked: bool, block: int, surest: int,
+    shifting: bool,
+) -> tuple[Arm, ...]:  # fmt: skip
     """The arms of a race within a share `race` of a budget: as many as it has room for, at least one.
 
     Whole decodings have `steps` grid steps, or as many as fit; 0 starts from finished texts. `masked` says that the
     noise has a mask, `block` how many positions the model writes at a time, and `surest` how many where the surest
-    tokens come first; what an arm costs depends on none of them.
+    tokens come first; what an arm costs depends on none of them. Where texts may grow and shrink (`shifting`) a beam
+    goes on from the best of them, whoever wrote it.
     """
     if not steps and min(limit.nfe, limit.total) > JUDGED:
         limit = limit.less(Cost(JUDGED, 1))
@@ -96,7 +98,7 @@ def arms(
             if alone and isinstance(fitted[0], Beam) and fitted[0].guesses == 1:
                 break  # it has nothing to choose among where reward calls are as dear as evaluations
             if len(firsts) == len(fitted):
-                return _continued(firsts, limit)
+                return _continued(firsts, limit, shifting and isinstance(firsts[0], Beam))
     # dearer than the budget, which is refused for it
     only = _template("iterref" if steps else "moves", min(steps, 1), span, spread, masked, block, surest)
     only = replace(only, moves=0 if steps else 1)
@@ -115,14 +117,15 @@ def _within(method: Sampler, share: Budget, alone: bool) -> Sampler | None:
     return fitted if fitted.iterations and allowed else None
 
 
-def _continued(firsts: Sequence[Sampler], limit: Budget) -> tuple[Arm, ...]:
-    """Arms that go on with what the race leaves; a single one has had it all."""
+def _continued(firsts: Sequence[Sampler], limit: Budget, first_alone: bool) -> tuple[Arm, ...]:
+    """Arms that go on with what the race leaves, or the first alone; a single one has had it all."""
     spent = sum((first.cost() + judging(first) for first in firsts), Cost())
     room = min(limit.nfe - spent.nfe, limit.total - spent.nfe - limit.price * spent.reward_calls)
     if len(firsts) == 1 or room <= JUDGED:
         return tuple(Arm(first, first) for first in firsts)
     left = limit.less(spent)
-    return tuple(Arm(first, _with_moves(first, left.less(judging(first)))) for first in firsts)
+    on = [_with_moves(first, left.less(judging(first))) for first in (firsts[:1] if first_alone else firsts)]
+    return tuple(Arm(first, whole) for first, whole in zip(firsts, [*on, *firsts[len(on) :]], strict=True))
 
 
 def _with_moves(first: Any, left: Budget) -> Any:

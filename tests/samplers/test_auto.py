@@ -85,7 +85,7 @@ def test_a_price_needs_a_total():
 
 @pytest.mark.parametrize("budget", [Budget(total=30), Budget(nfe=20, reward_calls=10)], ids=str)
 def test_where_reward_calls_are_as_dear_as_evaluations_the_surest_tokens_decide(budget):
-    alone = arms(budget, 0.5, 12, 0.3, 0.1, masked=True, block=0, surest=0)
+    alone = arms(budget, 0.5, 12, 0.3, 0.1, masked=True, block=0, surest=0, shifting=False)
     assert [arm.whole.name for arm in alone] == ["trajectory"]
-    cheap = arms(Budget(nfe=20, reward_calls=400), 0.5, 12, 0.3, 0.1, masked=True, block=0, surest=0)
+    cheap = arms(Budget(nfe=20, reward_calls=400), 0.5, 12, 0.3, 0.1, masked=True, block=0, surest=0, shifting=False)
     assert [arm.whole.name for arm in cheap] == ["beam"]

@@ -40,6 +40,8 @@ class PrefixModel(TokenizedModel):
         self.denoiser, own = denoiser, self._codec
         self.begin = [own.start] if framed and own is not None and own.start is not None else []
         self.ends = [] if own is None or own.end is None else [own.end]
+        if self.ends:
+            denoiser.fill = self.fill
         if self.ends and denoiser.noise.mask is not None and not denoiser.block_length:
             denoiser.surest_block = min(MOST, max(LEAST, length // SHARE))
 

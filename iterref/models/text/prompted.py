@@ -134,7 +134,9 @@ class PromptedModel(TokenizedModel):
     def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
         """As `TextModel.prepare`; all positions of the canvases (B, L) are free."""
         canvas = self._blank(prompts)
-        return self.bind(self.ids(prompts)), canvas, torch.ones_like(canvas, dtype=torch.bool)
+        denoiser = self.bind(self.ids(prompts))
+        denoiser.fill = None if self.fixed_length else self.fill
+        return denoiser, canvas, torch.ones_like(canvas, dtype=torch.bool)
 
     def ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """The token ids that stand before every answer."""
