@@ -23,7 +23,7 @@ def main() -> None:
     options = {"reward": Lexical(required_column="keep", hard=False), "columns": {"keep": words}, "alpha": 0.05}
     methods = {"plain": "ancestral:order=confidence", "best of N": "best_of_n", "auto": "auto"}
     runs = {
-        name: generate("tiny-news", articles, sampler=method, budget=128, log_likelihood=True, **options)
+        name: generate("tiny-news", articles, sampler=method, budget=96, log_likelihood=True, **options)
         for name, method in methods.items()
     }
     strict = Lexical(required_column="keep")

@@ -29,7 +29,7 @@ def eight_words_that_keep(completions: list[str], keep: list[str], **columns: li
 def main() -> None:
     """Prints a summary of every article, with its reward."""
     result = generate(
-        "tiny-news", list(ARTICLES), reward=eight_words_that_keep, columns={"keep": list(ARTICLES.values())}, budget=96
+        "tiny-news", list(ARTICLES), reward=eight_words_that_keep, columns={"keep": list(ARTICLES.values())}, budget=128
     )
     assert result.texts is not None
     for article, text, reward in zip(ARTICLES, result.texts, result.rewards.tolist(), strict=True):

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from iterref import compare
 
-ROWS, SHOWN, BUDGET, WORDS = 16, 10, 96, 8
+ROWS, SHOWN, BUDGET, WORDS = 16, 14, 96, 8
 METHODS = {"plain": "ancestral:order=confidence", "best of N": "best_of_n", "auto": "auto"}
 
 
