@@ -81,7 +81,7 @@ def report(task: Task, found: Sequence[Entry], facts: Sequence[Row]) -> list[str
         for account in _accounts(here):
             group = [one for one in here if one.cell.account == account]
             lines += [f"### {case}, at equal {NAMED[account]}", ""]
-            for measure in task.claims:
+            for measure in [one for one in task.claims if any(one in entry.means for entry in group)]:
                 lines += [f"Mean {measure.replace('_', ' ')}, 95 % intervals:", "", *by_budget(group, measure), ""]
                 if not task.exact:
                     lines += [f"Ours ahead in {measure}, paired by prompt:", "", *differences(task, group, measure), ""]
@@ -268,15 +268,16 @@ def marked(mean: Mean, digits: int = 3) -> str:
 
 def _header(plan: Plan, rows: Sequence[Row]) -> list[str]:
     task = plan.task
-    ways = ", ".join(f"{name} ({way})" if way != "neither" else name for name, way in task.measures.items())
+    known = {name: way for name, way in task.measures.items() if any(row[name] is not None for row in rows)}
+    ways = ", ".join(f"{name} ({way})" if way != "neither" else name for name, way in known.items())
     against = "best in the measure itself" if task.exact else "with the best reward in the cell"
     return [
         f"# {task.name}", "",
         f"`python -m benchmarks {task.name}`, {date.today()}, {platform.machine()} CPU, torch {torch.__version__}: "
         f"{len(rows)} runs of {plan.rows} rows, seeds 0 to {max(int(row['seed'] or 0) for row in rows)}. Measures: "
-        f"{ways}; claims are about {', '.join(task.claims)}. Intervals are 95 %. Every other method is "
-        f"reported by its variant that is {against}, ours by one method, named below. Options differ by budget: "
-        "`fitted` in summary.csv has them.", "",
+        f"{ways}; claims are about {', '.join(one for one in task.claims if one in known)}. Intervals are 95 %. Every "
+        f"other method is reported by its variant that is {against}, ours by one method, named below. Options differ "
+        "by budget: `fitted` in summary.csv has them.", "",
     ]  # fmt: skip
 
 
