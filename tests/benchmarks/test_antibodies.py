@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.rewards.germline import SOURCE, germline
 from benchmarks.rewards.residues import BAND, MOST, charge, developability, hydropathy, liabilities
 from benchmarks.tasks.antibodies import CASES, CHAINS, LONGEST, Antibodies, task
 from iterref.budget import Budget
 from iterref.optional import MissingExtra
 from tests.support.packages import needs, readme
 
-both = needs("antiberty", "sapiens-vh")
+both = needs("antiberty", "sapiens-vh", SOURCE)
 H3 = torch.arange(9)
 
 
@@ -96,6 +97,7 @@ def test_residues_that_are_to_be_kept_are_kept_and_a_change_is_noticed(small: An
         assert any(a != b for a, b, one in pairs if one)
     judged = small.judge("cdr-h3", result, rows)
     assert judged["reward"].tolist() == result.rewards.tolist() and (judged["judge"] < 0).all()
+    assert "germline" not in judged  # the framework is as it was
     assert (judged["identity"] < 1).all() and set(judged["solved"]) <= {0.0, 1.0}
     broken = [f"K{text[1:]}" for text in result.texts or []]
     with pytest.raises(ValueError, match="cdr-h3: a residue that is to be kept was changed"):
@@ -123,6 +125,8 @@ def test_humanising_is_rewarded_by_the_classifier_and_judged_by_sapiens(small: A
     same = replace(result, texts=small.texts("humanise", rows), rewards=torch.tensor([murine]))
     judged = small.judge("humanise", same, rows)
     assert judged["identity"].tolist() == [1.0] and judged["solved"].tolist() == [0.0]
+    frameworks = "".join(CHAINS["rituximab"].split()[::2])
+    assert judged["germline"] == germline()([frameworks]) < 0.75 and germline()(["".join(grafted)]) > 0.9
     free = small.free("humanise", rows, LONGEST)
     other = small.free("humanise", rows, LONGEST)
     from benchmarks.tasks.antibodies import _likelihood
@@ -136,7 +140,7 @@ def test_an_absent_package_is_one_sentence_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "antiberty", None)
-    with pytest.raises(MissingExtra, match=r"^the checkpoint 'antiberty' needs antiberty: pip install 'iterref"):
+    with pytest.raises(MissingExtra, match=r"^'antiberty' needs antiberty: pip install 'iterref"):
         task()
     with pytest.raises(ValueError, match="antibodies has its own chains"):
         task(data="x")  # type: ignore[arg-type]
