@@ -83,8 +83,8 @@ def report(task: Task, found: Sequence[Entry], facts: Sequence[Row]) -> list[str
             lines += [f"### {case}, at equal {NAMED[account]}", ""]
             for measure in [one for one in task.claims if any(one in entry.means for entry in group)]:
                 lines += [f"Mean {measure.replace('_', ' ')}, 95 % intervals:", "", *by_budget(group, measure), ""]
-                if not task.exact:
-                    lines += [f"Ours ahead in {measure}, paired by prompt:", "", *differences(task, group, measure), ""]
+                if not task.exact and (apart := differences(task, group, measure)):
+                    lines += [f"Ours ahead in {measure}, paired by prompt:", "", *apart, ""]
             lines += ["All measures at the largest budget:", "", *all_measures(task, group), ""]
     return lines
 
@@ -198,8 +198,10 @@ def by_budget(group: Sequence[Entry], measure: str) -> list[str]:
 
 
 def differences(task: Task, group: Sequence[Entry], measure: str) -> list[str]:
-    """A line a family, a column a budget: ours against the variant with the best reward."""
+    """A line a family, a column a budget: ours against the variant with the best reward; nothing without a rival."""
     found = duels(task, group, measure)
+    if not found:
+        return []
     budgets = sorted({duel.cell.budget for duel in found})
     lines = [f"| against | {' | '.join(f'{budget}x' for budget in budgets)} |", "|---" * (len(budgets) + 1) + "|"]
     for against in sorted({duel.against for duel in found}):
