@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from shutil import copytree
 
 import numpy as np
 import pytest
 
-from benchmarks.rewards.germline import CODONS, OF_J, OF_V, SOURCE, Genes, Germline, germline
+from benchmarks.rewards.germline import CODONS, OF_ALL, OF_V, SOURCE, WEIGHT, Genes, Germline, J, V, aligned, germline
 from benchmarks.tasks.antibodies import CASES, CHAINS
 from iterref.optional import MissingExtra
 from tests.support.packages import needs
@@ -33,13 +35,46 @@ def mouse() -> Germline:
 
 
 def test_an_identity_is_counted_by_hand() -> None:
-    tiny = Germline(Genes.of({"V1": "A" * OF_V, "V2": "C" * OF_V, "V3": "C" * OF_V}), Genes.of({"J1": "D" * OF_J}))
-    assert tiny.v.names == ("V1", "V2")  # V3 is V2 again
-    texts = ["A" * OF_V + "D" * OF_J, "A" * 30 + "C" * 50 + "W" * OF_J, "X" * (OF_V + OF_J)]
+    known = {"V1": "A" * OF_V, "V2": "C" * OF_V, "V3": "C" * OF_V, "V4": "A" * 79, "V5": "A" * 79 + "*"}
+    tiny = Germline(Genes.of(known, V), Genes.of({"J1": "D" * 11}, J))
+    assert tiny.v.names == ("V1", "V2")  # V3 is V2 again, and the last ones are not whole
+    texts = ["A" * OF_V + "D" * 11, "A" * 30 + "C" * 50 + "W" * 11, "X" * OF_ALL]
     assert tiny(texts).tolist() == [1.0, 50 / 91, 0.0]
     assert tiny.nearest(texts) == [("V1", "J1"), ("V2", "J1"), ("V1", "J1")]
     with pytest.raises(ValueError, match="the frameworks of a heavy chain have 91 residues together, not 90"):
         tiny(["A" * 91, "A" * 90])
+
+
+def test_alignments_are_those_of_a_plain_recursion() -> None:
+    """Every way to go through two texts, counted without bounds: (score, matches), the best of both in that order."""
+
+    @cache
+    def best(one: str, other: str) -> tuple[int, int]:
+        if not one or not other:
+            return -len(one) - len(other), 0
+        same = int(one[0] == other[0])
+        ways = [(best(one[1:], other[1:]), same, same), (best(one[1:], other), -1, 0), (best(one, other[1:]), -1, 0)]
+        return max((score + more, matches + equal) for (score, matches), more, equal in ways)
+
+    rng = np.random.default_rng(0)
+    one, other = (rng.integers(0, 3, (count, 9), np.uint8) for count in (40, 25))
+    other[:9] = np.roll(one[:9], 1, axis=1)
+    found = aligned(one, other)
+    for row, first in enumerate(one):
+        for column, second in enumerate(other):
+            score, matches = best(bytes(first).decode(), bytes(second).decode())
+            assert found[row, column] == WEIGHT * score + matches
+    assert (found // WEIGHT != (one[:, None] == other).sum(2)).mean() > 0.1  # gaps pay
+
+
+@installed
+def test_a_framework_that_begins_late_is_the_gene_s_all_the_same(human: Germline) -> None:
+    """Two residues of FR3 left out, and two put in behind its cysteine, which stays where the loop begins."""
+    at = human.v.names.index("IGHV3-23*01")
+    gene, fr4 = bytes(human.v.residues[at]).decode(), "WGQGTLVTVSS"
+    late = gene[:46] + gene[48:] + "AK" + fr4
+    assert sum(a == b for a, b in zip(late, gene + fr4, strict=True)) < 70
+    assert human([late]).tolist() == [89 / 91] and human.nearest([late])[0][0] == "IGHV3-23*01"
 
 
 def test_codons_are_those_of_the_standard_code() -> None:
@@ -66,8 +101,8 @@ def test_genes_are_the_known_ones_and_each_is_its_own(human: Germline) -> None:
 @installed
 def test_antibodies_are_nearest_to_the_genes_that_are_written_of_them(human: Germline) -> None:
     """As the INN lists name them: trastuzumab's is IGHV3-66 (others are as near by the frameworks alone)."""
-    [matches] = human.v.matches([text[:OF_V] for text in frameworks("trastuzumab")])
-    assert matches[human.v.names.index("IGHV3-66*01")] == matches.max()
+    [scores] = human.v.scores([text[:OF_V] for text in frameworks("trastuzumab")])
+    assert scores[human.v.names.index("IGHV3-66*01")] == scores.max()
     found = human.nearest(frameworks("adalimumab", "ipilimumab", "rituximab"))
     assert [v.partition("*")[0] for v, _ in found] == ["IGHV3-9", "IGHV3-30", "IGHV1-46"]
 
@@ -79,13 +114,13 @@ def test_murine_chains_are_far_humanised_ones_near_and_shuffled_genes_nowhere(hu
     assert murine.max() < 0.8 < 0.82 < humanised.min() < humanised.max() < 0.92 < 0.95 < from_humans.min()
     assert (mouse()(frameworks(*MURINE)) > 0.93).all()
     rng = np.random.default_rng(0)
-    shuffled = Germline(*(Genes(one.names, rng.permuted(one.residues, axis=1)) for one in (human.v, human.j)))
-    assert shuffled(frameworks(*CHAINS)).max() < 0.4
+    parts = [replace(genes, residues=rng.permuted(genes.residues, axis=1)) for genes in (human.v, human.j)]
+    shuffled = Germline(*parts)
+    assert shuffled(frameworks(*CHAINS)).max() < 0.3
 
 
 def test_every_chain_has_frameworks_as_long_as_the_genes() -> None:
-    assert OF_V == 25 + 17 + 38
-    assert all([len(piece) for piece in chain.split()[::2]] == [25, 17, 38, OF_J] for chain in CHAINS.values())
+    assert all(tuple(len(piece) for piece in chain.split()[::2]) == V + J for chain in CHAINS.values())
 
 
 def test_an_absent_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
