@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import compress
 from pathlib import Path
 from shutil import copytree
 
 import numpy as np
 import pytest
+import torch
 
+from benchmarks.frame.plan import Plan
 from benchmarks.rewards.germline import CODONS, OF_ALL, OF_V, SOURCE, WEIGHT, Genes, Germline, J, V, aligned, germline
-from benchmarks.tasks.antibodies import CASES, CHAINS
+from benchmarks.tasks.antibodies import CASES, CHAINS, LONGEST, Antibodies
 from iterref.optional import MissingExtra
 from tests.support.packages import needs
 
 installed = needs(SOURCE)
 MURINE = CASES["humanise"][0]
+RUNS = Path(__file__).parents[2] / "benchmarks/results/antibodies-humanise"
 
 
 def frameworks(*names: str) -> list[str]:
@@ -30,8 +37,9 @@ def human() -> Germline:
     return germline()
 
 
-def mouse() -> Germline:
-    return germline(SOURCE.home / "germline_dbs/bcr/balbc/imgt_gapped")
+def mice(strain: str) -> Path:
+    """The genes of a strain in the same package."""
+    return SOURCE.home / f"germline_dbs/bcr/{strain}/imgt_gapped"
 
 
 def test_an_identity_is_counted_by_hand() -> None:
@@ -112,7 +120,7 @@ def test_murine_chains_are_far_humanised_ones_near_and_shuffled_genes_nowhere(hu
     murine, humanised = human(frameworks(*MURINE)), human(frameworks("trastuzumab", "bevacizumab", "pembrolizumab"))
     from_humans = human(frameworks("adalimumab", "ipilimumab"))
     assert murine.max() < 0.8 < 0.82 < humanised.min() < humanised.max() < 0.92 < 0.95 < from_humans.min()
-    assert (mouse()(frameworks(*MURINE)) > 0.93).all()
+    assert (germline(mice("balbc"))(frameworks(*MURINE)) > 0.93).all()
     rng = np.random.default_rng(0)
     parts = [replace(genes, residues=rng.permuted(genes.residues, axis=1)) for genes in (human.v, human.j)]
     shuffled = Germline(*parts)
@@ -139,3 +147,45 @@ def test_other_genes_than_those_that_are_known_are_refused(tmp_path: Path, monke
     genes.write_text(genes.read_text().replace("TGGGGC", "TGGGGA"))
     with pytest.raises(ValueError, match="j.fasta of the installed abstar is not the file that 'germline' was written"):
         germline()
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_page_says_of_the_judges_is_in_the_stored_samples() -> None:
+    """The judges agree within a chain, and with the reward they hardly do."""
+    scores: dict[str, list[float]] = {}
+    for row in csv.DictReader((RUNS / "samples.csv").read_text(encoding="utf-8").splitlines()):
+        scores.setdefault(row["measure"], []).extend(map(float, row["values"].split()))
+    told = {name: np.array(values).reshape(-1, 8, 4) for name, values in scores.items()}  # runs of 32 rows, of 4 chains
+    assert told["germline"].size == 640
+
+    def correlation(one: str, other: str, chains: Sequence[int] = range(4)) -> float:
+        both = [told[name][..., list(chains)] for name in (one, other)]
+        return float(np.corrcoef(*((values - values.mean((0, 1))).ravel() for values in both))[0, 1])
+
+    assert correlation("judge", "germline") == pytest.approx(0.93, abs=0.005)
+    assert correlation("reward", "germline") == pytest.approx(0.31, abs=0.005)
+    assert correlation("reward", "judge") == pytest.approx(0.32, abs=0.005)
+    assert [correlation("reward", "germline", [one]) for one in (0, 1)] == pytest.approx([-0.02, -0.16], abs=0.005)
+
+
+@needs("antiberty", "sapiens-vh", SOURCE)  # without which the task is not to be had
+def test_what_the_page_says_of_the_texts_is_in_the_stored_ones(human: Germline) -> None:
+    """Their identities are the run's, and many that the classifier takes for human are a mouse's."""
+    ledger = Plan("antibodies", RUNS).runs
+    scores = {(row["method"], row["measure"]): str(row["values"]).split() for row in ledger.scores()
+              if row["account"] == "nfe"}  # fmt: skip
+    assert ledger.texts is not None
+    found = []
+    for row in ledger.texts.rows():
+        texts = [text for text, _ in json.loads(str(row["values"]))]
+        free = Antibodies().free("humanise", torch.arange(len(texts)), LONGEST).tolist()
+        written = ["".join(compress(*one)) for one in zip(texts, free, strict=True)]
+        near = human(written)
+        assert np.allclose(near, [float(one) for one in scores[row["method"], "germline"]], atol=1e-4)
+        reward = np.array([float(one) for one in scores[row["method"], "reward"]])
+        apart = np.maximum(*(germline(mice(strain))(written) for strain in ("balbc", "c57bl6"))) - near
+        found += [(one, far) for one, far, value in zip(near, apart, reward, strict=True) if value > -np.log(2)]
+    assert len(found) == 121
+    assert sum(far > 0 for _, far in found) == 46 and sum(one >= 0.8 for one, _ in found) == 46
