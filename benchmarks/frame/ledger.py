@@ -41,7 +41,8 @@ def cross(**axes: Iterable[Value]) -> list[Row]:
 class Ledger:
     """A CSV file of finished runs: the columns `key` name a run, the columns `measured` are what it gave.
 
-    Numbers keep six digits; what is None or not finite is left empty.
+    Numbers keep six digits; what is None or not finite is left empty. A file may lack measured columns, those of before
+    a measure came: they are read as empty, and written with the next run.
     """
 
     path: Path
@@ -69,9 +70,11 @@ class Ledger:
             text = text[: text.rfind(b"\n") + 1]
             self.path.write_bytes(text)
         lines = list(csv.reader(io.StringIO(text.decode("utf-8"), newline="")))
-        if lines and tuple(map(names.column, lines[0])) != self.columns:
+        head = [names.column(name) for name in lines[0]] if lines else list(self.columns)
+        if head != [name for name in self.columns if name in head or name in self.key]:
             raise ValueError(f"{self.path} has other columns than this benchmark writes: give another folder")
-        found = [dict(zip(self.columns, map(_read, line), strict=True)) for line in lines[1:]]
+        empty: Row = dict.fromkeys(self.columns)
+        found = [empty | dict(zip(head, map(_read, line), strict=True)) for line in lines[1:]]
         for row in found:
             row |= {name: names.method(str(row[name])) for name in ("method", "fitted") if row.get(name) is not None}
             if "account" in row:
@@ -81,14 +84,26 @@ class Ledger:
     def add(self, row: Row) -> None:
         """Appends one run; a column that it lacks stays empty."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        empty = not self.path.exists() or self.path.stat().st_size == 0
-        line = io.StringIO(newline="")
-        writer = csv.writer(line, lineterminator="\n")
-        if empty:
-            writer.writerow(self.columns)
-        writer.writerow([_written(row.get(name)) for name in self.columns])
+        if self._head() != self.columns:
+            head: Row = {name: name for name in self.columns}
+            whole = self.path.with_suffix(".new")
+            whole.write_text(self._lines(head, *self.rows()), "utf-8", newline="")
+            whole.replace(self.path)
         with open(self.path, "a", newline="", encoding="utf-8") as file:
-            file.write(line.getvalue())
+            file.write(self._lines(row))
+
+    def _head(self) -> tuple[str, ...]:
+        """The columns of the file under the names of today, none where there is no file."""
+        if not self.path.exists():
+            return ()
+        with open(self.path, newline="", encoding="utf-8") as file:
+            return tuple(map(names.column, next(csv.reader(file), ())))
+
+    def _lines(self, *rows: Row) -> str:
+        told = io.StringIO(newline="")
+        writer = csv.writer(told, lineterminator="\n")
+        writer.writerows([_written(row.get(name)) for name in self.columns] for row in rows)
+        return told.getvalue()
 
 
 def run(

@@ -153,14 +153,15 @@ class Duel(NamedTuple):
 
 
 def duels(task: Task, found: Sequence[Entry], measure: str) -> list[Duel]:
-    """Every cell in which another family could run; the same options under another name are no rival."""
+    """Every cell in which another family could run and has the measure; the same options under another name are no
+    rival."""
     made = []
     for cell in dict.fromkeys(one.cell for one in found if one.cell.account != "moves"):
         group, ours = [one for one in found if one.cell == cell], task.ours(cell.case)
         own = next((one for one in group if one.method == ours), None)
         for name, theirs in sorted(rivals(task, group, ours, measure).items()):
-            if own is None or own.fitted != theirs.fitted:
-                both = own is not None and measure in own.means and measure in theirs.means
+            if measure in theirs.means and (own is None or own.fitted != theirs.fitted):
+                both = own is not None and measure in own.means
                 made.append(Duel(cell, name, own, theirs, ahead(task, own, theirs, measure) if own and both else None))
     return made
 

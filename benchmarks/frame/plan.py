@@ -256,5 +256,6 @@ def measured(task: Task, case: str, result: Result, rows: Tensor) -> Row:
     for name, values in judged.items():
         row |= {name: float(values.mean()), f"{name}_sd": float(values.std(ddof=1)) if len(values) > 1 else 0.0}
     for name in () if task.exact else task.claims:
-        row[f"samples {name}"] = " ".join(f"{value:.4g}" for value in judged[name])
+        if name in judged:
+            row[f"samples {name}"] = " ".join(f"{value:.4g}" for value in judged[name])
     return row

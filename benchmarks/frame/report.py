@@ -81,10 +81,10 @@ def report(task: Task, found: Sequence[Entry], facts: Sequence[Row]) -> list[str
         for account in _accounts(here):
             group = [one for one in here if one.cell.account == account]
             lines += [f"### {case}, at equal {NAMED[account]}", ""]
-            for measure in task.claims:
+            for measure in [one for one in task.claims if any(one in entry.means for entry in group)]:
                 lines += [f"Mean {measure.replace('_', ' ')}, 95 % intervals:", "", *by_budget(group, measure), ""]
-                if not task.exact:
-                    lines += [f"Ours ahead in {measure}, paired by prompt:", "", *differences(task, group, measure), ""]
+                if not task.exact and (apart := differences(task, group, measure)):
+                    lines += [f"Ours ahead in {measure}, paired by prompt:", "", *apart, ""]
             lines += ["All measures at the largest budget:", "", *all_measures(task, group), ""]
     return lines
 
@@ -198,8 +198,10 @@ def by_budget(group: Sequence[Entry], measure: str) -> list[str]:
 
 
 def differences(task: Task, group: Sequence[Entry], measure: str) -> list[str]:
-    """A line a family, a column a budget: ours against the variant with the best reward."""
+    """A line a family, a column a budget: ours against the variant with the best reward; nothing without a rival."""
     found = duels(task, group, measure)
+    if not found:
+        return []
     budgets = sorted({duel.cell.budget for duel in found})
     lines = [f"| against | {' | '.join(f'{budget}x' for budget in budgets)} |", "|---" * (len(budgets) + 1) + "|"]
     for against in sorted({duel.against for duel in found}):
@@ -268,15 +270,16 @@ def marked(mean: Mean, digits: int = 3) -> str:
 
 def _header(plan: Plan, rows: Sequence[Row]) -> list[str]:
     task = plan.task
-    ways = ", ".join(f"{name} ({way})" if way != "neither" else name for name, way in task.measures.items())
+    known = {name: way for name, way in task.measures.items() if any(row[name] is not None for row in rows)}
+    ways = ", ".join(f"{name} ({way})" if way != "neither" else name for name, way in known.items())
     against = "best in the measure itself" if task.exact else "with the best reward in the cell"
     return [
         f"# {task.name}", "",
         f"`python -m benchmarks {task.name}`, {date.today()}, {platform.machine()} CPU, torch {torch.__version__}: "
         f"{len(rows)} runs of {plan.rows} rows, seeds 0 to {max(int(row['seed'] or 0) for row in rows)}. Measures: "
-        f"{ways}; claims are about {', '.join(task.claims)}. Intervals are 95 %. Every other method is "
-        f"reported by its variant that is {against}, ours by one method, named below. Options differ by budget: "
-        "`fitted` in summary.csv has them.", "",
+        f"{ways}; claims are about {', '.join(one for one in task.claims if one in known)}. Intervals are 95 %. Every "
+        f"other method is reported by its variant that is {against}, ours by one method, named below. Options differ "
+        "by budget: `fitted` in summary.csv has them.", "",
     ]  # fmt: skip
 
 

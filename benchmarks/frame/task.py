@@ -50,11 +50,13 @@ def worth(result: Result, alpha: float) -> dict[str, np.ndarray]:
 
 class Task(ABC):
     """A benchmark: `cases`, the `measures` and which way each is better (`reward`, the one that is optimised, first),
-    `main`, the held-out one that claims are about, and the method that they are about, `ours`."""
+    `main`, the held-out one that claims are about, and the method that they are about, `ours`. A case may be without
+    a measure; `reward` and `main` are there in all."""
 
     name: str
     main: str
     measures: Mapping[str, Direction]
+    beside: tuple[str, ...] = ()  # held-out measures that claims are about, too
     samples, seeds = 100, 1  # of a run, and runs of a method, unless said otherwise
     facts: tuple[str, ...] = ()  # figures of a case that no method changes
     pictured: tuple[str, ...] = ()  # variants of `iterref` that pictures show beside the default
@@ -96,7 +98,7 @@ class Task(ABC):
     @property
     def claims(self) -> tuple[str, ...]:
         """The measures that methods are compared in; pictures show the first two."""
-        return tuple(dict.fromkeys(("reward", self.main, *(["j"] if "j" in self.measures else []))))
+        return tuple(dict.fromkeys(("reward", self.main, *self.beside, *(["j"] if "j" in self.measures else []))))
 
     def known(self, case: str) -> str:
         """The case by its usual name. Raises `ValueError` for an unknown one."""

@@ -1,15 +1,15 @@
 """Antibodies: heavy chains redesigned in part by published weights; every residue outside of the part is kept.
 
-    case       written anew                    reward                                  judge
+    case       written anew                    reward                                  judges
     cdr-h3     the third loop (IMGT 105-117)   charge, hydropathy, motifs that         mean log p(residue | the rest) of
                of 7 antibodies                 degrade (`benchmarks.rewards.residues`) Sapiens over what is written
-    humanise   the framework of 4 murine       log p(human), AntiBERTy's own           the same
-               chains, their loops kept        classifier
+    humanise   the framework of 4 murine       log p(human), AntiBERTy's own           the same; identity to human genes
+               chains, their loops kept        classifier                              (`benchmarks.rewards.germline`)
 
-The model is AntiBERTy, a masked language model of natural antibodies. Sapiens learned from human chains alone, and
-never enters a reward. Row r is of antibody r mod 7 (4). Sequences are those of the public heavy chains (INN lists;
-`r01` is the example of Sapiens' README). Both models come in Python packages: `pip install 'iterref[antibodies]'` and
-`pip install --no-deps sapiens==1.0.5`.
+The model is AntiBERTy, a masked language model of natural antibodies. Sapiens learned from human chains alone; neither
+it nor the genes ever enter a reward. Row r is of antibody r mod 7 (4). Sequences are those of the public heavy chains
+(INN lists; `r01` is the example of Sapiens' README). All three come in Python packages: `pip install
+'iterref[antibodies]'` and `pip install --no-deps sapiens==1.0.5 abstar==0.8.0`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, compress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from benchmarks.frame.names import SPACED
 from benchmarks.frame.task import Direction, Task
+from benchmarks.rewards.germline import SOURCE, Germline, germline
 from benchmarks.rewards.residues import developability
 from iterref import packaged
 from iterref.budget import Budget
@@ -90,6 +91,7 @@ MOST = 256  # sequences of one call of the denoiser
 MEASURES: dict[str, Direction] = {
     "reward": "higher",
     "judge": "higher",  # nats a residue
+    "germline": "higher",  # of `humanise`: the share of framework residues that are those of the nearest human genes
     "solved": "higher",  # everything that is asked for: reward 0, or human rather than not
     "likelihood": "higher",  # mean log p(residue | the rest) of the model itself, nats
     "identity": "neither",  # the share of what was written anew that is as it was
@@ -110,6 +112,7 @@ class Antibodies(Task):
     steps: int | None = None
     name = "antibodies"
     main = "judge"
+    beside = ("germline",)
     measures = MEASURES
     samples = 64
 
@@ -169,9 +172,11 @@ class Antibodies(Task):
         if not same[~free.numpy()].all():
             raise ValueError(f"{case}: a residue that is to be kept was changed")
         reward = result.rewards.cpu().numpy().astype(np.float64)
+        written = ["".join(compress(*one)) for one in zip(texts, free.tolist(), strict=True)]
         return {
             "reward": reward,
             "judge": _likelihood(self._judge, texts, free, GROUPS),
+            **({"germline": self._germline(written)} if case == "humanise" else {}),
             "solved": (reward >= (0.0 if case == "cdr-h3" else -np.log(2))).astype(np.float64),
             "likelihood": _likelihood(self._network, texts, free, OWN),
             "identity": (same & free.numpy()).sum(1) / free.numpy().sum(1),
@@ -194,6 +199,10 @@ class Antibodies(Task):
     @cached_property
     def _network(self) -> TextModel:
         return load(self.model, length=LONGEST, dtype=self.dtype)
+
+    @cached_property
+    def _germline(self) -> Germline:
+        return germline()
 
     @cached_property
     def _judge(self) -> TextModel:
@@ -235,4 +244,6 @@ def task(
                       steps=steps if steps is not None else 4 if quick else None)  # fmt: skip
     for name in (model, judge, "antiberty-species"):
         packaged.located(name)  # refuses a package that is not installed
+    if "humanise" in made.cases:
+        SOURCE.folder()
     return made

