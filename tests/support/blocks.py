@@ -10,6 +10,7 @@ import re
 import runpy
 from collections.abc import Callable, Iterator
 from contextlib import chdir, redirect_stdout
+from dataclasses import dataclass
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tests.support import dream, gemma, llada
+from tests.support.shown import recorded, texts_of, without_rewards
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n```\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
@@ -28,7 +30,8 @@ QUESTION = "Ann had 7 clips and sold 4 . How many clips ? 3".split()  # the word
 
 
 def _llada(folder: Path) -> None:
-    names = list(dict.fromkeys([*QUESTION, *llada.NAMES]))
+    known = list(dict.fromkeys([*QUESTION, *llada.NAMES]))
+    names = [*known[23:], *known[:23]]  # in this order the weights give the answer only where a reward looks for it
     special = {"mask_token_id": llada.MASK, "eos_token_id": llada.END, "pad_token_id": llada.END}
     llada.checkpoint(folder, names, vocab=len(names), **{key: names.index(name) for key, name in special.items()})
 
@@ -65,16 +68,43 @@ def blocks(page: str) -> Iterator[tuple[str, str]]:
 
 
 def output(code: str) -> str:
-    """What a block prints in an empty folder, on stand-ins and the CPU."""
+    """What a block prints in a folder with no more than the benchmarks of a clone, on stand-ins and the CPU."""
     for name in STAND_INS:
         if f'"{name}"' in code:
             code = code.replace(f'"{name}"', repr(str(stand_in(name)))).replace('device="cuda"', 'device="cpu"')
             code = SIZES.sub(lambda size: re.sub(r"\d+", lambda one: str(int(one[0]) // 4), size[0]), code)
     out = StringIO()
     with TemporaryDirectory() as folder, chdir(folder), redirect_stdout(out):
+        Path("benchmarks").symlink_to(DOCS.parent / "benchmarks")
         Path("block.py").write_text(code, encoding="utf-8")
         runpy.run_path("block.py", run_name="__main__")
     return out.getvalue()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a block printed, the tokens of its runs, and whether a text of theirs is in print."""
+
+    printed: str
+    tokens: list[Any]
+    texts: bool
+
+
+def run(code: str) -> Shown:
+    """Runs a block."""
+    with recorded(textual=False) as found:
+        printed = output(code)
+    results = [result for _, result in found]
+    texts = any(text and text in printed for result in results for text in result.texts or ())
+    return Shown(printed, [result.tokens.tolist() for result in results], texts)
+
+
+def steers(code: str) -> bool:
+    """Whether without its reward a block draws other tokens and, where it prints texts, prints others."""
+    shown = run(code)
+    with without_rewards():
+        other = run(code)
+    return shown.tokens != other.tokens and not (shown.texts and texts_of(shown.printed) == texts_of(other.printed))
 
 
 def agrees(printed: str, shown: str) -> bool:
