@@ -13,7 +13,7 @@ from tests.support.blocks import DOCS, agrees, blocks, output, steers
 from tests.support.packages import needs
 
 PAGES = (
-    "quickstart recipes methods models rewards editing decoders extending migration structure results acceptability "
+    "quickstart recipes methods models rewards verifiers editing decoders extending migration structure results acceptability "
     "arithmetic digits"
 ).split()
 NEEDS = {  # by a name in the block
