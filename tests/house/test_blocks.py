@@ -13,8 +13,8 @@ from tests.support.blocks import DOCS, agrees, blocks, output, steers
 from tests.support.packages import needs
 
 PAGES = (
-    "quickstart recipes methods models rewards verifiers editing decoders extending migration structure results acceptability "
-    "arithmetic digits"
+    "quickstart recipes methods models rewards verifiers editing decoders extending migration structure results "
+    "acceptability arithmetic digits"
 ).split()
 NEEDS = {  # by a name in the block
     "antiberty": needs("antiberty"),
@@ -74,3 +74,22 @@ def test_what_is_shown_is_compared() -> None:
     for other in ("a 1.25 s\nb", "a 1.25 s\nb\nd", "a\nb\nc", "z 1.25 s\nb\nc"):
         assert not agrees("a 1.25 s\nb\nc\n", other)
     assert output("print(1)") == "1\n"
+
+
+FIGURES = 'print(result.texts[0], f"{result.rewards[0]:g} {result.log_likelihood[0]:.1f}")'
+
+
+def test_the_readme_s_plain_text_is_what_plain_decoding_gives() -> None:
+    """Beside its example, with reward and log-likelihood of both."""
+    page = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    said = r"\*(police.*?)\* Reward (.*?) against (.*?), log-likelihood (.*?) against (.*?)\.\n"
+    told = re.search(said, page, re.DOTALL)
+    assert told is not None
+    text, *shown = (" ".join(part.split()) for part in told.groups())
+    call = "reward=eight_words_with_the_town, budget=128"
+    plain, best = (
+        output(code.replace(call, f'{call}, log_likelihood=True, sampler="{sampler}"') + FIGURES).splitlines()[-1]
+        for sampler in ("ancestral:order=confidence", "auto")
+    )
+    assert plain == f"{text} {shown[0]} {shown[2]}" and best.endswith(f" {shown[1]} {shown[3]}")

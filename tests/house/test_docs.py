@@ -63,8 +63,8 @@ def test_files_outside_of_docs_come_along_and_links_lead_to_them(site: Path) -> 
     assert 'href="../benchmarks/results/world/report/#cells-that-it-loses"' in defaults
     assert (site / "benchmarks" / "results" / "world" / "report" / "index.html").is_file()
     assert (site / "examples" / "quickstart.py").read_bytes() == (ROOT / "examples" / "quickstart.py").read_bytes()
-    picture = 'src="benchmarks/results/world/masked-24-8-pairs-a0.5-total.png"'
-    assert picture in (site / "index.html").read_text(encoding="utf-8")
+    picture = 'src="../benchmarks/results/world/masked-24-8-pairs-a0.5-total.png"'
+    assert picture in (site / "worlds" / "index.html").read_text(encoding="utf-8")
 
 
 def test_docstrings_render_as_they_are_written(site: Path) -> None:
