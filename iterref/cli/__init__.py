@@ -71,11 +71,14 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
     tell = partial(click.echo, err=as_json == "-")
     with refusals(), resuming("a demo is made in one go: start again"):
         expect_outputs(out, html, as_json)
+        import torch
+
         from iterref import demo as show
         from iterref.loading import load
         from iterref.optional import require
 
         require("matplotlib", "plots", "the demo's picture")
+        torch.set_num_threads(1)  # calls are too small for two, which wait in a loop for a core that others have
         nfe = show.NFE if budget is None else budget
         tell(f"three stories; every method may use {nfe} NFE and {show.CALLS * nfe} reward calls a text;")
         tell("J = reward / alpha + log p says what a text is worth: reward and language together, in nats\n")
