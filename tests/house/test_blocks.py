@@ -4,10 +4,13 @@ its reward is taken away. The blocks of docs/serving.md need a server: tests/ser
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from iterref.cli import main
 from iterref.rewards.sandbox import runs
 from tests.support.blocks import DOCS, agrees, blocks, output, steers
 from tests.support.packages import needs
@@ -93,3 +96,19 @@ def test_the_readme_s_plain_text_is_what_plain_decoding_gives() -> None:
         for sampler in ("ancestral:order=confidence", "auto")
     )
     assert plain == f"{text} {shown[0]} {shown[2]}" and best.endswith(f" {shown[1]} {shown[3]}")
+
+
+def test_the_commands_on_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that need nothing but prompts: a pipe hands on what the command before wrote."""
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text("A fire destroyed a warehouse near the harbour, officials said.\n", encoding="utf-8")
+    [listed] = re.findall(r"^```\n(iterref .*?)^```$", (DOCS / "command_line.md").read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line for line in listed.replace("\\\n", "").splitlines() if "FOLDER" not in line]
+    for line in lines:
+        written = ""
+        for part in line.partition(" > ")[0].split(" | "):
+            done = CliRunner().invoke(main, part.split()[1:], input=written)
+            assert done.exit_code == 0, f"{part}: {done.output}"
+            written = done.stdout
+        assert "warehouse" in written or "best_of_n" in written
+    assert len(lines) == 3 and Path("run.html").is_file()
