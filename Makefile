@@ -64,9 +64,10 @@ models: $(BIN)/.dev
 results: $(BIN)/.run
 	$(BIN)/python -m benchmarks results benchmarks/results
 
-# What the examples print, stored anew in examples/outputs/.
+# What the examples and the code on pages print, stored anew in examples/outputs/ and below each block.
 shown: $(BIN)/.dev
 	$(BIN)/python -m tests.support.shown
+	$(BIN)/python -m tests.support.blocks
 
 # The documentation as a site, in site/: open site/index.html, or serve it with `mkdocs serve`.
 docs: $(BIN)/.dev

@@ -13,21 +13,18 @@ import pytest
 from iterref.loading import load
 from iterref.serving.asked import Settings
 from iterref.serving.limits import Limits
-from tests.support.blocks import agrees, blocks, output, steers
+from tests.support.blocks import ADDRESS, agrees, blocks, output, started, steers
 from tests.support.serving import ask, served
 
 ROOT = Path(__file__).parents[2]
-ADDRESS = "http://127.0.0.1:8000/v1"
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """The address of the server that the page starts."""
-    [told] = re.findall(r"^iterref serve tiny-news --reward (\S+) --nfe (\d+)$", PAGE, re.MULTILINE)
-    settings = Settings(reward=told[0], nfe=int(told[1]))
-    with served(load("tiny-news"), [told[0]], name="tiny-news", settings=settings) as found:
-        yield found
+    with started(PAGE) as address:
+        yield address
 
 
 @pytest.mark.parametrize("code, shown", list(blocks("serving.md")))
