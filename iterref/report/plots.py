@@ -94,7 +94,8 @@ def panels(parts: Sequence[Panel], path: str | Path, x: str) -> Path:
     axes[-1].set_xticks([], minor=True)
     axes[-1].set_xlabel(x)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4 if len(names) == 4 else 3,
+                  frameon=False, fontsize=7)  # fmt: skip
     return _write(figure, path)
 
 
@@ -181,9 +182,9 @@ def differences(panels: Mapping[str, tuple[Mapping[str, Mean], str]], path: str 
 
 
 def _level(axis: Axes, name: str, value: float, dash: Any) -> None:
-    """A named value drawn across."""
+    """A named value drawn across, its name beside the axes, where no line runs through it."""
     axis.axhline(value, color="0.35", lw=1.0, ls=dash, zorder=1)
-    axis.annotate(name, (1.0, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
+    axis.annotate(name, (1.01, value), xycoords=("axes fraction", "data"), ha="left", va="center", fontsize=7)
 
 
 def _along(axis: Axes, lines: Mapping[str, tuple[Tensor, Tensor]]) -> None:

@@ -13,16 +13,19 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import pytest
 
 import iterref
 from iterref.registry import ROOMS, get, names
 from iterref.samplers.strings import sampler_from_string
+from tests.support.browser import chromium
 
+__all__ = ["chromium"]
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-WORDS = 36_000  # of the pages in docs/, code and tables included: what is added takes the place of something else
+WORDS = 34_000  # of the pages in docs/, code and tables included: what is added takes the place of something else
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!\w+:)([^)\s]+)\)")
 
@@ -63,8 +66,8 @@ def test_files_outside_of_docs_come_along_and_links_lead_to_them(site: Path) -> 
     assert 'href="../benchmarks/results/world/report/#cells-that-it-loses"' in defaults
     assert (site / "benchmarks" / "results" / "world" / "report" / "index.html").is_file()
     assert (site / "examples" / "quickstart.py").read_bytes() == (ROOT / "examples" / "quickstart.py").read_bytes()
-    picture = 'src="benchmarks/results/world/masked-24-8-pairs-a0.5-total.png"'
-    assert picture in (site / "index.html").read_text(encoding="utf-8")
+    picture = 'src="../benchmarks/results/world/masked-24-8-pairs-a0.5-total.png"'
+    assert picture in (site / "worlds" / "index.html").read_text(encoding="utf-8")
 
 
 def test_docstrings_render_as_they_are_written(site: Path) -> None:
@@ -72,6 +75,27 @@ def test_docstrings_render_as_they_are_written(site: Path) -> None:
         text = page.read_text(encoding="utf-8")
         assert not re.findall(r"<em>[^<]*-&gt;[^<]*</em>", text), f"{page}: a shape with * is read as emphasis"
         assert ":::" not in re.sub(r"<[^>]+>", "", text)
+
+
+OUTSIDE = """() => [...document.querySelectorAll("pre > code"), document.documentElement]
+  .filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.innerText.slice(0, 80))"""
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_code_fits_the_column_in_the_browser(site: Path, chromium: Any, width: int) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": 900})
+    tab = context.new_page()
+    found = {}
+    for page in PAGES:
+        name = page.relative_to(ROOT / "docs").with_suffix("")
+        if name.parts[0] != "api":
+            tab.goto((site / ("" if name.name == "index" else name) / "index.html").as_uri())
+            found[str(name)] = tab.evaluate(OUTSIDE)
+    tab.add_style_tag(content="pre > code { white-space: pre !important; }")
+    tab.evaluate("document.querySelector('article').insertAdjacentHTML('beforeend', '<pre><code>' + 'x '.repeat(999))")
+    assert tab.evaluate(OUTSIDE) and found  # the control: what does not fit is seen
+    context.close()
+    assert {name: wide for name, wide in found.items() if wide} == {}
 
 
 def small(folder: Path, page: str) -> Path:

@@ -30,7 +30,7 @@ from tests.support.shown import (
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SLOW = {"sentiment", "summaries", "meaning"}  # whose calls others make, too
-NO_TEXT = {"new_sampler", "value"}  # shows figures of a world without texts; declares values that a plain 0 has not
+NO_TEXT = {"new_sampler", "value"}  # which show figures of a world without texts: their tokens are compared
 UNLIKELY = {"json_schema"}  # a form that its model has never seen
 MARGIN = 6.0  # nats a text
 NEEDS = {"meaning": [needs("minilm")]}  # checkpoints inside packages
@@ -75,6 +75,17 @@ def test_an_example_shows_other_texts_without_its_reward(script: Path, tmp_path:
     with without_rewards():
         shown = output(script, tmp_path)
     assert texts_of(shown) != texts_of((OUTPUTS / f"{script.stem}.txt").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["new_sampler", pytest.param("value", marks=pytest.mark.slow)])
+def test_an_example_without_texts_draws_other_tokens_without_its_reward(name: str, tmp_path: Path) -> None:
+    assert name in NO_TEXT
+    with recorded(textual=False) as found:
+        output(ROOT / "examples" / f"{name}.py", tmp_path)
+    with without_rewards(), recorded(textual=False) as others:
+        output(ROOT / "examples" / f"{name}.py", tmp_path)
+    first, other = ([result.tokens.tolist() for _, result in runs] for runs in (found, others))
+    assert first and first != other
 
 
 BROKEN = """

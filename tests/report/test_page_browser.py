@@ -191,10 +191,10 @@ def test_text_can_be_read(visit, scheme, tmp_path):
 def test_what_has_the_focus_is_seen(visit):
     tab = visit(page(run(BLOCKS, watch=(0,), decode=pages.words), NAMES.__getitem__))
     seen, here = [], "(({tagName}, {outlineStyle}) => [tagName, outlineStyle])"
-    for _ in range(4):
+    for _ in range(8):
         tab.keyboard.press("Tab")
         seen.append(tab.evaluate(f"{here}(document.activeElement, getComputedStyle(document.activeElement))"))
-    assert seen == [[tag, "solid"] for tag in ("BUTTON", "INPUT", "INPUT", "SUMMARY")]
+    assert seen == [[tag, "solid"] for tag in (*["BUTTON"] * 3, "DIV", "BUTTON", "INPUT", "INPUT", "SUMMARY")]
     assert tab.get_by_role("slider", name="step").count() == 1 and tab.get_by_role("img", name="Reward").count() == 2
     tab.evaluate("document.activeElement.blur()")
     assert tab.evaluate("getComputedStyle(document.getElementById('step')).outlineStyle") == "none"

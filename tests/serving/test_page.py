@@ -1,10 +1,10 @@
-"""The page on serving: its code runs against the server that it starts, and gives what it shows."""
+"""The page on serving: each of its blocks runs alone against the server that it starts, and gives what it shows."""
 
 from __future__ import annotations
 
 import json
 import re
-import runpy
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,28 +13,38 @@ import pytest
 from iterref.loading import load
 from iterref.serving.asked import Settings
 from iterref.serving.limits import Limits
+from tests.support.blocks import ADDRESS, agrees, blocks, output, started, steers
 from tests.support.serving import ask, served
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 
 
-def test_the_page_shows_what_its_code_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parts = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```", PAGE, re.DOTALL)
-    assert len(parts) == 3
-    with served(load("tiny-news"), ["length:8"], name="tiny-news", settings=Settings(reward="length:8", nfe=64)) as url:
-        code = "\n".join(code for code, _ in parts) + "\nclient.close()\n"
-        (tmp_path / "page.py").write_text(code.replace("http://127.0.0.1:8000/v1", url), encoding="utf-8")
-        runpy.run_path(str(tmp_path / "page.py"))
-        body = re.findall(r"-d '(\{.*?\})'", PAGE, re.DOTALL)[0].replace("\n", " ")
-        status, found = ask(url, "/v1/completions", json.loads(re.sub(" +", " ", body)))
-    said = iter(capsys.readouterr().out.splitlines())
-    shown = [line for _, lines in parts for line in lines.splitlines() if line != "..."]
-    assert all(line in said for line in shown)  # in this order
-    assert status == 200 and found["iterref"] == {"seed": 7, "sampler": "auto", "reward": "length:8", "nfe": 64}
-    for choice in found["choices"]:
-        assert f'"text":{json.dumps(choice["text"])}' in PAGE
-    assert json.dumps(found["usage"], separators=(",", ":")) in PAGE
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The address of the server that the page starts."""
+    with started(PAGE) as address:
+        yield address
+
+
+@pytest.mark.parametrize("code, shown", list(blocks("serving.md")))
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # clients that scripts leave open
+def test_a_block_runs_alone_shows_what_it_gives_and_something_else_without_a_reward(
+    url: str, code: str, shown: str
+) -> None:
+    code = code.replace(ADDRESS, url)
+    printed = output(code)
+    assert agrees(printed, shown), printed
+    assert steers(code)
+
+
+def test_the_page_shows_what_curl_gets(url: str) -> None:
+    [body] = re.findall(r"-d '(\{.*?\})'", PAGE, re.DOTALL)
+    status, found = ask(url, "/v1/completions", body.encode())
+    assert status == 200 and len(list(blocks("serving.md"))) == PAGE.count("```python") == 3
+    text = f'"text":{json.dumps(found["choices"][0]["text"])}'
+    told = [json.dumps(found[name], separators=(",", ":")) for name in ("usage", "iterref")]
+    assert all(part in PAGE for part in (text, *told, ADDRESS))
 
 
 @pytest.mark.slow

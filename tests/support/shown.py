@@ -28,6 +28,8 @@ from iterref.guidance import untempered
 from iterref.likelihood import log_likelihood
 from iterref.problem import Problem
 from iterref.result import Result
+from iterref.rewards.algebra import values_states
+from iterref.rewards.partial import with_partial
 from iterref.run import Run
 from iterref.samplers.strings import sampler_from_string
 
@@ -52,15 +54,19 @@ def texts_of(shown: str) -> str:
 
 @contextmanager
 def without_rewards() -> Iterator[None]:
-    """Every problem has a reward of 0, whatever it is given."""
+    """Every problem has a reward of 0, whatever it is given; so are values of unfinished states where it has some."""
 
-    def nothing(tokens: Tensor, rows: Tensor) -> Tensor:
+    def reward(tokens: Tensor, rows: Tensor) -> Tensor:
         return torch.zeros(len(tokens), dtype=torch.float64)
+
+    def value(tokens: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
+        return reward(tokens, rows)
 
     check = Problem.__post_init__
 
     def checked(problem: Problem) -> None:
-        object.__setattr__(problem, "reward", nothing)
+        zero = with_partial(reward, value) if values_states(problem.reward) else reward
+        object.__setattr__(problem, "reward", zero)
         check(problem)
 
     with patch.object(Problem, "__post_init__", checked):
@@ -68,14 +74,14 @@ def without_rewards() -> Iterator[None]:
 
 
 @contextmanager
-def recorded() -> Iterator[list[tuple[Problem, Result]]]:
-    """Every finished run with texts, as a problem and its result."""
+def recorded(textual: bool = True) -> Iterator[list[tuple[Problem, Result]]]:
+    """Every finished run as a problem and its result; with `textual`, those that have texts."""
     found: list[tuple[Problem, Result]] = []
     made = sampling._result
 
     def kept(run: Run, *given: Any) -> Result:
         result = made(run, *given)
-        if result.texts is not None and result.finished:
+        if result.finished and (result.texts is not None or not textual):
             found.append((run.problem, result))
         return result
 
