@@ -4,8 +4,9 @@
 
 Equal questions of one call are asked once. A denoiser that takes no time is not asked again what it was asked in the
 call before: a row that did not change has the same distribution at another time, and a rejected move leaves a text as
-it was. What is asked is asked in portions that a call may hold; what comes back are the distributions of sequences, in
-portions too, so that no more than a portion's (M, V) is held at a time, besides what `Known` remembers. """
+it was. What is asked is asked in portions that a call may hold; what comes back are the distributions of questions, in
+portions too, with the sequences that asked them, so that no more than a portion's (M, V) is held at a time, besides
+what `Known` remembers. """
 
 from __future__ import annotations
 
@@ -104,8 +105,9 @@ class Known:
 
 
 def portions(question: Question, size: int, meter: Meter, known: Known | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """The distributions of all rows with something open, as (rows (K,), p (M, V)) of at most `size` rows at a time; the
-    rows of a portion ascend. Counts the rows as asked, and those that reach the denoiser as made."""
+    """The distributions p (M, V) of at most `size` questions U at a time, with the rows (k, U) that asked them: every
+    row of a column has the column's distributions. All rows with something open are in one of them. Counts the rows as
+    asked, and those that reach the denoiser as made."""
     meter.asked_nfe += len(question.where)
     meter.depth += 1
     live = question.where.any(1).nonzero()[:, 0]
@@ -125,25 +127,26 @@ def portions(question: Question, size: int, meter: Meter, known: Known | None) -
             if room >= 0:
                 for into, part in zip(kept, (first[u], keys[u], p), strict=True):
                     into.append(part)
-            yield from _spread(question, live, of, first, u, p, size)
+            yield from _asked(question, live, of, first, u, p)
             del p  # before the next portion is asked for
     if known is not None:
         known.keep(question, *kept)
 
 
-def _spread(
-    question: Question, live: Tensor, of: Tensor, first: Tensor, u: Tensor, p: Tensor, size: int
+def _asked(
+    question: Question, live: Tensor, of: Tensor, first: Tensor, u: Tensor, p: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The distributions of the questions u (U',) for all rows that ask them."""
+    """The distributions of the questions u (U',), by the number of rows that ask them, with these rows."""
     if len(first) == len(live):
-        yield first[u], p
+        yield first[u][None], p
         return
-    place = torch.full_like(first, -1)
-    place[u] = torch.arange(len(u), device=u.device)
-    mine = (place[of] >= 0).nonzero()[:, 0]
-    cells = question.where[first[u]].sum(1)
-    for part in mine.split(size):
-        yield live[part], rearranged(p, cells, place[of[part]])
+    rows = live[of.argsort(stable=True)]  # those of a question side by side
+    counts = torch.zeros_like(first).index_add_(0, of, torch.ones_like(of))
+    begin, cells = counts.cumsum(0) - counts, question.where[first[u]].sum(1)
+    for k in counts[u].unique().tolist():
+        these = (counts[u] == k).nonzero()[:, 0]
+        place = begin[u[these]] + torch.arange(k, device=u.device)[:, None]
+        yield rows[place], p if len(these) == len(u) else rearranged(p, cells, these)
 
 
 def rearranged(p: Tensor, cells: Tensor, places: Tensor) -> Tensor:

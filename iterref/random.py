@@ -142,31 +142,37 @@ class Rng:
     ) -> Tensor:
         """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major.
 
-        With `log` False they are the weights themselves, which saves an exponential each. (1, V) is one distribution
-        for all cells. One cumulative sum a distribution serves all of its draws; draw j is the same for every n > j,
-        and those from `first` on, a number or one a row (R,), are the same as if all before them had been made. Weights
-        need no normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of
-        the total. Raises `ValueError` for shapes that do not match, and its kind `Undrawable` for a cell with no finite
-        weight, a NaN or a +inf. """
+        With `log` False they are the weights themselves, which saves an exponential each. Fewer distributions serve the
+        cells over and over: with (M / k, V) cell c has the one c modulo M / k. One cumulative sum a distribution serves
+        all of its draws; draw j is the same for every n > j, and those from `first` on, a number or one a row (R,), are
+        the same as if all before them had been made. Weights need no normalisation. A token of weight 0 is never drawn;
+        small weights are kept down to about 1e-16 of the total. Raises `ValueError` for shapes that do not match, and
+        its kind `Undrawable` for a cell with no finite weight, a NaN or a +inf. """
         self._expect(where, "categorical")
         row, position = where.nonzero(as_tuple=True)
-        one_for_all = p.shape[0] == 1 and len(row) != 1
-        if p.shape[0] != len(row) and not one_for_all:
-            raise ValueError(f"{p.shape[0]} rows of weights for {len(row)} True cells: pass one row for each cell")
+        laws, cells = p.shape[0], row.shape[0]
+        if cells % max(laws, 1) or (cells and not laws):
+            raise ValueError(f"{laws} rows of weights for {cells} True cells: pass one row for each cell")
 
         def name(cell: int) -> str:
-            return f"packed row {cell} (row {int(row[cell])}, position {int(position[cell])})"
+            return f"packed row {cell} (row {int(row.flatten()[cell])}, position {int(position.flatten()[cell])})"
 
-        drawn = torch.empty(n, len(row), dtype=torch.int64, device=row.device)
-        # Blocks of cells that fit a cache: the sums of all cells at once mostly cost page faults.
-        step = max(1, BLOCK[row.is_cuda] // max(GROUP * n, p.shape[1] if p.shape[1] < WIDE else 0))
-        for begin in range(0, len(row), step):
-            cells = slice(begin, begin + step)
-            u = self._numbers(row[cells], position[cells], n, first)
-            if one_for_all:
-                drawn[:, cells] = _inverse(p, u.reshape(1, -1), name, log=log).view(len(u), n).T
-            else:
-                drawn[:, cells] = _inverse(p[cells], u, name, begin, log).T
+        drawn = torch.empty(n, cells, dtype=torch.int64, device=row.device)
+        if not cells:
+            return drawn
+        # Blocks of distributions, and of their cells, that fit a cache: the sums of all at once cost page faults.
+        room, copies, into = BLOCK[row.is_cuda], cells // laws, drawn.view(n, -1, laws)
+        row, position = row.view(-1, laws), position.view(-1, laws)
+        step = max(1, room // max(GROUP * n * copies, p.shape[1] if p.shape[1] < WIDE else 0))
+        for begin in range(0, laws, step):
+            some = slice(begin, begin + step)
+            sums, count = _Sums.of(p[some], name, begin, log), min(step, laws - begin)
+            several = max(1, room // (GROUP * n * count))
+            for copy in range(0, copies, several):
+                here = slice(copy, copy + several), some
+                u = self._numbers(row[here].flatten(), position[here].flatten(), n, first)
+                u = u.view(-1, count, n).transpose(0, 1).contiguous()
+                into[:, *here] = sums.search(u.flatten(1)).view(u.shape).permute(2, 1, 0)
         return drawn
 
     def within(
@@ -215,37 +221,50 @@ class Rng:
             raise ValueError(f"{method} got shape {tuple(given.shape)} for {len(self)} rows: give one entry a row")
 
 
-def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, log: bool = True) -> Tensor:
-    """Tokens (M, n) where the distribution function of log-weights, or weights, (M, V) passes uniform numbers u (M, n).
+@dataclass(frozen=True)
+class _Sums:
+    """What draws from log-weights, or weights, `p` (M, V) share: the `mass` of tokens, or of GROUPs of them where the
+    vocabulary is wide, and their running sums `total_to`, both (M, K)."""
 
-    A wide vocabulary is searched in two steps, groups of tokens and then the tokens of one group, so that the sums over
-    all of it are taken once and by group. `name(first + m)` is what an error calls row m.
-    """
-    vocab = p.shape[1]
-    wide = vocab >= WIDE
-    mass = _grouped(p, log) if wide else _weights(p) if log else p
-    total_to = mass.cumsum(1, dtype=torch.float64)  # in float32 a tail of many weights of 1e-9 each would vanish
-    total = total_to[:, -1]  # NaN for a softmax without a finite peak
-    _refuse(p, total, name, first, log)
-    if not wide:
-        return torch.searchsorted(total_to, u * total[:, None], right=True)
-    below = u * total[:, None]  # at most 1 - 2^-53 of the total, which rounds to less than the total
-    place = torch.searchsorted(total_to, below, right=True)
-    own = mass.gather(1, place).double()
-    beyond = ((below - total_to.gather(1, place) + own) / own).clamp_(0.0, 1.0)  # share of the group passed by
-    # Windows of GROUP tokens; the last one reaches back into the group before, where that is not wanted.
-    begin = (place * GROUP).clamp_max_(vocab - GROUP)
-    windows = p.reshape(-1).unfold(0, GROUP, 1)
-    at = begin + torch.arange(0, p.numel(), vocab, device=p.device)[:, None]
-    inside = windows.index_select(0, at.flatten()).view(*at.shape, GROUP)
-    if vocab % GROUP:
-        before = torch.arange(GROUP, device=p.device) < (place * GROUP - begin)[..., None]
-        inside = inside.masked_fill_(before, -torch.inf if log else 0.0)
-    inside = _weights(inside) if log else inside
-    total_to = inside.cumsum(-1, dtype=torch.float64)
-    total = total_to[..., -1:]
-    below = torch.minimum(beyond[..., None] * total, total.nextafter(torch.zeros_like(total)))  # so it ends inside
-    return begin + torch.searchsorted(total_to, below, right=True)[..., 0]
+    p: Tensor
+    mass: Tensor
+    total_to: Tensor
+    log: bool
+
+    @classmethod
+    def of(cls, p: Tensor, name: Callable[[int], str], first: int, log: bool) -> _Sums:
+        """The sums, taken once; `name(first + m)` is what an error calls row m."""
+        mass = _grouped(p, log) if p.shape[1] >= WIDE else _weights(p) if log else p
+        total_to = mass.cumsum(1, dtype=torch.float64)  # in float32 a tail of many weights of 1e-9 each would vanish
+        _refuse(p, total_to[:, -1], name, first, log)  # NaN for a softmax without a finite peak
+        return cls(p, mass, total_to, log)
+
+    def search(self, u: Tensor) -> Tensor:
+        """Tokens (M, n) where the distribution function passes uniform numbers u (M, n).
+
+        A wide vocabulary is searched in two steps, groups of tokens and then the tokens of one group, so that the sums
+        over all of it are taken once and by group.
+        """
+        p, vocab = self.p, self.p.shape[1]
+        below = u * self.total_to[:, -1:]  # at most 1 - 2^-53 of the total, which rounds to less than the total
+        place = torch.searchsorted(self.total_to, below, right=True)
+        if vocab < WIDE:
+            return place
+        own = self.mass.gather(1, place).double()
+        beyond = ((below - self.total_to.gather(1, place) + own) / own).clamp_(0.0, 1.0)  # share of the group passed by
+        # Windows of GROUP tokens; the last one reaches back into the group before, where that is not wanted.
+        begin = (place * GROUP).clamp_max_(vocab - GROUP)
+        windows = p.reshape(-1).unfold(0, GROUP, 1)
+        at = begin + torch.arange(0, p.numel(), vocab, device=p.device)[:, None]
+        inside = windows.index_select(0, at.flatten()).view(*at.shape, GROUP)
+        if vocab % GROUP:
+            before = torch.arange(GROUP, device=p.device) < (place * GROUP - begin)[..., None]
+            inside = inside.masked_fill_(before, -torch.inf if self.log else 0.0)
+        inside = _weights(inside) if self.log else inside
+        total_to = inside.cumsum(-1, dtype=torch.float64)
+        total = total_to[..., -1:]
+        below = torch.minimum(beyond[..., None] * total, total.nextafter(torch.zeros_like(total)))  # so it ends inside
+        return begin + torch.searchsorted(total_to, below, right=True)[..., 0]
 
 
 def _refuse(p: Tensor, total: Tensor, name: Callable[[int], str], first: int, log: bool) -> None:

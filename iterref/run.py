@@ -298,14 +298,18 @@ class Run:
 
     def _all(self, question: Question, known: Known | None) -> Tensor:
         """The distributions (M, V) of all sequences, asked for portion by portion."""
-        found = list(portions(question, self._portion(question.where), self.meter, known))
+        found, where = list(portions(question, self._portion(question.where), self.meter, known)), question.where
         if not found:
-            return torch.zeros(0, self.noise.vocab, device=question.where.device)
-        if len(found) == 1:
+            return torch.zeros(0, self.noise.vocab, device=where.device)
+        if len(found) == 1 and len(found[0][0]) == 1:
             return found[0][1]
-        rows, p = (torch.cat(parts) for parts in zip(*found, strict=True))
-        order = rows.argsort()
-        return p if bool((order.diff() == 1).all()) else rearranged(p, question.where[rows].sum(1), order)
+        first = torch.cat([rows[0] for rows, _ in found])
+        places = torch.arange(len(first), device=first.device).split([rows.shape[1] for rows, _ in found])
+        place = torch.cat([place.expand_as(rows).flatten() for place, (rows, _) in zip(places, found, strict=True)])
+        place = place[torch.cat([rows.flatten() for rows, _ in found]).argsort()]
+        p = torch.cat([p for _, p in found])
+        alike = len(place) == len(first) and bool((place.diff() == 1).all())
+        return p if alike else rearranged(p, where[first].sum(1), place)
 
     def _undefined(self, sequence: Tensor) -> ValueError:
         """What is wrong with the denoiser at a sequence, a single number."""

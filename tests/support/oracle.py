@@ -118,7 +118,7 @@ class Enumerator:
     ) -> Tensor:
         of = self.of[where.nonzero()[:, 0]]
         laws = law.double().softmax(-1) if log else law.double() / law.double().sum(-1, keepdim=True)
-        laws = laws.expand(len(of), -1)  # one law may be given for all cells
+        laws = laws.repeat(len(of) // max(len(laws), 1), 1)  # fewer laws serve the cells over and over
         return self.script.call(laws.repeat(n, 1), of.repeat(n)).view(n, -1)
 
     def within(
