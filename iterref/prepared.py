@@ -3,35 +3,53 @@
     path   ("step", 3, "move", "decide", 0, "accept")      the next steps' are the same with 4, 5, ... in place of 3
 
 Every number is a function of its stream's key and its place, so that it does not matter when it is made; but a call of
-the generator costs as much for a few numbers as for some hundreds, and a key on the way to a stream a call each.
+the generator costs as much for a few numbers as for some hundreds, and a key on the way to a stream a call each. What
+follows from an order of positions alone, whatever the state, is made for the same steps at once, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from iterref.arrays import arrays, tensor
 from iterref.philox import Path, derive_all, doubles
 
-# Steps that are made at once at the most, and numbers of all rows.
-STEPS, NUMBERS = 16, 2**15
+# Steps that are made at once at the most, and numbers of all rows, on a CPU and on a GPU.
+STEPS, NUMBERS = 16, (2**15, 2**22)
 
 Sizes = tuple[tuple[Path, int], ...]
+Make = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Some streams' `keys` by path, and their first `numbers` (R, K) float64, each path's at its place."""
+    """Some streams' `keys` by path, and their first `numbers` (R, S K), those of S steps side by side, an array where
+    the host computes; each path's are at its place. `made` is what was made of them."""
 
     keys: Mapping[Path, tuple[int, int]]
-    numbers: Tensor
+    numbers: Any
     places: Mapping[Path, slice]
+    steps: int
+    made: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
+
+    def ordered(self, place: slice, length: int, make: Make, given: tuple[Any, ...]) -> Tensor:
+        """What `make(order, *given)` makes of the order (S, R, length) of one purpose's numbers in all steps, (S, *): the
+        entry of the step whose numbers are at the place."""
+        rows, width = self.numbers.shape[0], self.numbers.shape[1] // self.steps
+        step, begin = divmod(place.start, width)
+        key = begin, length, make, given
+        if key not in self.made:
+            u = self.numbers.reshape(rows, self.steps, width)[:, :, begin : begin + length]
+            self.made[key] = make(order_of(u.swapaxes(0, 1)), *given)
+        return self.made[key][step]
 
 
 class Origin:
@@ -51,7 +69,7 @@ class Origin:
         pattern = ((*path[:at], *path[at + 1 :]), copies, sizes)
         steps, block = self._blocks.get(pattern, (range(0), None))
         if block is None or step not in steps:
-            several = NUMBERS // max(1, len(rows) * sum(size for _, size in sizes)) if counts else 1
+            several = NUMBERS[rows.is_cuda] // max(1, len(rows) * sum(size for _, size in sizes)) if counts else 1
             steps = range(step, step + min(max(several, 1), STEPS))
             paths = [(*path[:at], k, *path[at + 1 :]) for k in steps] if counts else [path]
             block = self._made(paths, sizes, rows, branch)
@@ -66,8 +84,14 @@ class Origin:
         keys = derive_all(self.key, whole)
         words = np.array([keys[path] for path in whole], dtype=np.int64)[of]
         counter = (torch.from_numpy(lanes).to(rows.device), 0, rows[:, None], branch[:, None])
-        pairs = doubles(counter, (words[:, 0], words[:, 1]), 2)
-        return Prepared(keys, pairs.flatten(1), dict(zip(whole, places, strict=True)))
+        numbers = arrays(doubles(counter, (words[:, 0], words[:, 1]), 2).flatten(1))[1]
+        return Prepared(keys, numbers, dict(zip(whole, places, strict=True)), len(paths))
+
+
+def order_of(u: Any) -> Tensor:
+    """The place (*, L) long of each number in its row's order, of numbers (*, L), equal ones as they stand."""
+    xp, u = arrays(u)
+    return tensor(xp.ranks(u))
 
 
 @lru_cache(maxsize=256)

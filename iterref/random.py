@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from iterref.arrays import arrays, tensor
+from iterref.arrays import arrays, like, tensor
 from iterref.philox import MASK, WORD, Path, derive, doubles
-from iterref.prepared import Origin, Prepared, Sizes
+from iterref.prepared import Make, Origin, Prepared, Sizes, order_of
 
 # How many float64 numbers are worked on at once, on a CPU and on a GPU; results do not depend on it.
 BLOCK = (2**18, 2**26)
@@ -45,7 +46,10 @@ def identity(*parts: int | str) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Rng:
-    """One stream a row: `rows` (R,) int64 identities in [0, 2^32), `branch` (R,) int64 copy numbers < `branches`."""
+    """One stream a row: `rows` (R,) int64 identities in [0, 2^32), `branch` (R,) int64 copy numbers < `branches`.
+
+    Weights and probabilities that are arrays of a host (`iterref.arrays`) are answered by arrays.
+    """
 
     key: tuple[int, int]
     rows: Tensor
@@ -115,15 +119,7 @@ class Rng:
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers (R, *shape), float64 in [0, 1), 53 bits; the position is the index in the flattened shape."""
-        size = prod(shape)
-        place = None if self.prepared is None else self.prepared.places.get(self.path)
-        if self.prepared is not None and place is not None and place.stop - place.start >= size:
-            found = self.prepared.numbers[:, place.start : place.start + size]
-            return found if len(shape) == 1 else found.reshape(len(self), *shape)
-        # Every position has one draw, so two neighbours can share a block: position 2k is half 0 and 2k + 1 half 1.
-        lane = torch.arange((size + 1) // 2, device=self.rows.device)
-        pairs = doubles((lane, 0, self.rows[:, None], self.branch[:, None]), self.key, 2)
-        return pairs.flatten(1)[:, :size].reshape(len(self), *shape)
+        return tensor(self._uniform(prod(shape)).reshape(len(self), *shape))
 
     def bernoulli(self, p: Tensor, checked: bool = False) -> Tensor:
         """Coin tosses (R, *) bool of probabilities (R, *): p <= 0 never comes up, p >= 1 always does.
@@ -132,10 +128,11 @@ class Rng:
         not waited for.
         """
         self._expect(p, "bernoulli")
-        xp, chance, u = arrays(p, self.uniform(*p.shape[1:]))
-        if not checked and bool(xp.isnan(chance).any()):
-            raise ValueError(f"row {int(p.isnan().nonzero()[0, 0])} has a NaN probability: give numbers in [0, 1]")
-        return tensor(u < chance)
+        xp, chance = arrays(p)
+        if not (checked or xp.all(chance == chance)):
+            row = int(tensor(chance != chance).nonzero()[0, 0])
+            raise ValueError(f"row {row} has a NaN probability: give numbers in [0, 1]")
+        return like(p, self._uniform(prod(p.shape[1:])).reshape(p.shape) < chance)  # type: ignore[no-any-return]
 
     def categorical(
         self, p: Tensor, where: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
@@ -202,22 +199,42 @@ class Rng:
         """One choice a row, (R,) long, from log-weights (R, K), or from weights. Raises `ValueError` as `categorical`
         does."""
         self._expect(log_w, "choose")
-        xp, w, u = arrays(_weights(log_w) if log else log_w, self.uniform(1))
+        xp, w = arrays(_weights(log_w) if log else log_w)
         total_to = xp.cumsum(w)
         total = total_to[:, -1:]
-        if not bool(((total > 0) & (total < torch.inf)).all()):
-            _refuse(log_w, tensor(total)[:, 0], lambda row: f"row {row}", 0, log)
+        if not xp.all((total > 0) & (total < torch.inf)):
+            _refuse(tensor(log_w), tensor(total)[:, 0], lambda row: f"row {row}", 0, log)
         # A number is at most 1 - 2^-53, so that its product with the total rounds to less than the total.
-        return tensor((total_to <= u * total).sum(1))
+        return like(log_w, xp.count(total_to <= self._uniform(1) * total))  # type: ignore[no-any-return]
 
     def order(self, length: int) -> Tensor:
         """Ranks (R, length) long of a uniform random permutation a row; which of i, j comes first is the same for
         every length above both."""
-        xp, u = arrays(self.uniform(length))
-        return tensor(xp.ranks(u))
+        return self.ordered(length, _itself)
 
-    def _expect(self, given: Tensor, method: str) -> None:
-        if given.dim() == 0 or given.shape[0] != len(self):
+    def ordered(self, length: int, make: Make, *given: Any) -> Tensor:
+        """What `make(order, *given)` makes of `order(length)`, each row by itself, (R, *).
+
+        It gets the orders (S, R, length) of S steps and returns (S, *), so that what is prepared is made in one call for
+        the steps to come; it is not asked again for the same things `given`.
+        """
+        place = None if self.prepared is None else self.prepared.places.get(self.path)
+        if self.prepared is not None and place is not None and place.stop - place.start >= length:
+            return self.prepared.ordered(place, length, make, given)
+        return make(order_of(self._uniform(length))[None], *given)[0]
+
+    def _uniform(self, size: int) -> Any:
+        """The numbers (R, size) of the first positions, an array where the host computes."""
+        place = None if self.prepared is None else self.prepared.places.get(self.path)
+        if self.prepared is not None and place is not None and place.stop - place.start >= size:
+            return self.prepared.numbers[:, place.start : place.start + size]
+        # Every position has one draw, so two neighbours can share a block: position 2k is half 0 and 2k + 1 half 1.
+        lane = torch.arange((size + 1) // 2, device=self.rows.device)
+        pairs = doubles((lane, 0, self.rows[:, None], self.branch[:, None]), self.key, 2)
+        return arrays(pairs.flatten(1)[:, :size])[1]
+
+    def _expect(self, given: Any, method: str) -> None:
+        if given.ndim == 0 or given.shape[0] != len(self):
             raise ValueError(f"{method} got shape {tuple(given.shape)} for {len(self)} rows: give one entry a row")
 
 
@@ -265,6 +282,10 @@ class _Sums:
         total = total_to[..., -1:]
         below = torch.minimum(beyond[..., None] * total, total.nextafter(torch.zeros_like(total)))  # so it ends inside
         return begin + torch.searchsorted(total_to, below, right=True)[..., 0]
+
+
+def _itself(order: Tensor) -> Tensor:
+    return order
 
 
 def _refuse(p: Tensor, total: Tensor, name: Callable[[int], str], first: int, log: bool) -> None:

@@ -89,18 +89,25 @@ def spaced(free: Tensor, gap: int, share: Time, rng: Rng) -> Tensor:
     least one. The greedy choice is made for all rows at once: a position that comes first in its neighbourhood is in,
     its neighbours are out, and so on until none is undecided, which takes about log L rounds.
     """
-    length = free.shape[1]
-    rank = rng.order(length).to(torch.float32) + 1
-    undecided, chosen = free, torch.zeros_like(free)
+    rank, falling = rng.ordered(free.shape[1], _greedy, free, gap).unbind(1)
+    count = (free.sum(1) * share).round().clamp_min(1)
+    least = falling.gather(1, count.long()[:, None] - 1)
+    return rank >= least.clamp_min(1)
+
+
+def _greedy(order: Tensor, free: Tensor, gap: int) -> Tensor:
+    """The greedy choices without a bound on their number, of orders (S, R, L), with the ranks (S, R, 2, L) float32 of
+    the positions that are in, from 1 on and 0 for the others: as they stand, and falling."""
+    rank, undecided = order.flatten(0, 1).to(torch.float32) + 1, free.repeat(len(order), 1)
+    chosen = torch.zeros_like(undecided)
     while bool(undecided.any()):
         live = torch.where(undecided, rank, 0.0)
         first = undecided & (_around(live, gap) == live)
         chosen = chosen | first
         near = _around(first.float(), gap) > 0
         undecided = undecided & ~near
-    count = (free.sum(1) * share).round().clamp_min(1)
-    least = torch.where(chosen, rank, 0.0).sort(1, descending=True).values.gather(1, count.long()[:, None] - 1)
-    return chosen & (rank >= least)
+    rank = torch.where(chosen, rank, 0.0)
+    return torch.stack([rank, rank.sort(1, descending=True).values], 1).unflatten(0, order.shape[:2])
 
 
 def _around(values: Tensor, gap: int) -> Tensor:
@@ -110,8 +117,9 @@ def _around(values: Tensor, gap: int) -> Tensor:
 
 def partition(where: Tensor, blocks: int, rng: Rng) -> Tensor:
     """Parts 0 .. blocks - 1 of the True cells of (R, L), of equal size up to one, at random; -1 elsewhere."""
-    xp, order = arrays(torch.where(where, rng.order(where.shape[1]), where.shape[1]))
-    return torch.where(where, tensor(xp.ranks(order)) % blocks, -1)
+    xp, among, order = arrays(where, rng.order(where.shape[1]))
+    part = xp.ranks(xp.where(among, order, where.shape[1])) % blocks
+    return tensor(xp.where(among, part, -1))
 
 
 def _several(value: Time, n: int) -> Time:
