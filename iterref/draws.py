@@ -70,17 +70,17 @@ class Draws:
 
     def _portion(self, i: Tensor, p: Tensor, count: int, modes: bool) -> None:
         """`count` draws, and on request the modes, of the sequences i (k, U) of one portion."""
-        copies, i = len(i), i.flatten()
+        copies, whole, i = len(i), i.shape == (1, len(self.where)), i.flatten()
         if self.constraint is not None and copies > 1:  # which is another for every sequence
             p = p.repeat(copies, 1)
-        here = self.where[i].nonzero(as_tuple=True)
-        at = i[here[0]], here[1]
+        here = (self.where if whole else self.where[i]).nonzero(as_tuple=True)
+        at = here if whole else (i[here[0]], here[1])
         if modes:
             reading = self._reading(p, i)
             self.modes[at] = likeliest(p).repeat(copies) if reading is None else reading.modes()
         if not count:
             return
-        for into, made in zip(self._first, drawn := self._drawn(p, i, count, 0), strict=True):
+        for into, made in zip(self._first, drawn := self._drawn(p, at, i, count), strict=True):
             into[:, at[0], at[1]] = made[: self.now]
         if self._further is not None:
             for into, made in zip(self._further, drawn, strict=True):
@@ -103,23 +103,28 @@ class Draws:
                 continue
             wanted = rearranged(p, self.where[rows[0]].sum(1), place[sequences[live]])
             here = where[live].nonzero(as_tuple=True)
-            at = live[here[0]], here[1]
-            for into, drawn in zip(made, self._drawn(wanted, sequences[live], n, number[live] + self.now), strict=True):
-                into[:, at[0], at[1]] = drawn
+            row = live[here[0]]
+            drawn = self._drawn(wanted, (sequences[row], here[1]), sequences[live], n, number[live] + self.now, here[0])
+            for into, each in zip(made, drawn, strict=True):
+                into[:, row, here[1]] = each
         return made
 
-    def _drawn(self, p: Tensor, sequences: Tensor, n: int, first: Tensor | int) -> tuple[Tensor, ...]:
-        """Draws (n, M) of sequences (K,) from their distributions (M / k, V), as `categorical` reads them, and how sure
-        they are, if anybody asks."""
-        where, reading = self.where[sequences], self._reading(p, sequences)
+    def _drawn(
+        self, p: Tensor, at: tuple[Tensor, Tensor], sequences: Tensor, n: int, first: Tensor | int = 0,
+        of: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Draws (n, M) of sequences (K,) at cells (M,), by sequence and position, from their distributions (M / k, V),
+        as `drawn_at` reads them, and how sure they are, if anybody asks; `first` is a number, or (K,), and the cells
+        are `of` these (M,)."""
+        reading = self._reading(p, sequences)
         if reading is not None:
             score = None if self.score is confidence else self.score
             joint = reading.draw(self.rng.take(sequences), n, first, score)
             return joint if self.score else joint[:1]
         try:
-            drawn = self.rng.take(sequences).categorical(p, where, n, log=self._logs, first=first)
+            drawn = self.rng.drawn_at(p, *at, n, self._logs, first if of is None else first[of])
         except Undrawable as error:
-            error.cell = int(sequences[where.nonzero()[error.cell, 0]])
+            error.cell = int(at[0][error.cell])
             raise
         if self.score is None:
             return (drawn,)

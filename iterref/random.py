@@ -137,16 +137,23 @@ class Rng:
     def categorical(
         self, p: Tensor, where: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
     ) -> Tensor:
-        """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major.
+        """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major: `drawn_at`
+        these, with `first` a number or one a row (R,)."""
+        self._expect(where, "categorical")
+        row, position = where.nonzero(as_tuple=True)
+        return self.drawn_at(p, row, position, n, log, first[row] if isinstance(first, Tensor) else first)
+
+    def drawn_at(
+        self, p: Tensor, row: Tensor, position: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
+    ) -> Tensor:
+        """`n` draws a cell, (n, M) long, from log-weights (M, V) of cells (M,), by their rows and positions.
 
         With `log` False they are the weights themselves, which saves an exponential each. Fewer distributions serve the
         cells over and over: with (M / k, V) cell c has the one c modulo M / k. One cumulative sum a distribution serves
-        all of its draws; draw j is the same for every n > j, and those from `first` on, a number or one a row (R,), are
+        all of its draws; draw j is the same for every n > j, and those from `first` on, a number or one a cell (M,), are
         the same as if all before them had been made. Weights need no normalisation. A token of weight 0 is never drawn;
         small weights are kept down to about 1e-16 of the total. Raises `ValueError` for shapes that do not match, and
         its kind `Undrawable` for a cell with no finite weight, a NaN or a +inf. """
-        self._expect(where, "categorical")
-        row, position = where.nonzero(as_tuple=True)
         laws, cells = p.shape[0], row.shape[0]
         if cells % max(laws, 1) or (cells and not laws):
             raise ValueError(f"{laws} rows of weights for {cells} True cells: pass one row for each cell")
@@ -159,7 +166,7 @@ class Rng:
             return drawn
         # Blocks of distributions, and of their cells, that fit a cache: the sums of all at once cost page faults.
         room, copies, into = BLOCK[row.is_cuda], cells // laws, drawn.view(n, -1, laws)
-        row, position = row.view(-1, laws), position.view(-1, laws)
+        row, position, *each = (of.view(-1, laws) for of in (row, position, first) if isinstance(of, Tensor))
         step = max(1, room // max(GROUP * n * copies, p.shape[1] if p.shape[1] < WIDE else 0))
         for begin in range(0, laws, step):
             some = slice(begin, begin + step)
@@ -167,7 +174,8 @@ class Rng:
             several = max(1, room // (GROUP * n * count))
             for copy in range(0, copies, several):
                 here = slice(copy, copy + several), some
-                u = self._numbers(row[here].flatten(), position[here].flatten(), n, first)
+                beginning = each[0][here].flatten() if each else first
+                u = self._numbers(row[here].flatten(), position[here].flatten(), n, beginning)
                 u = u.view(-1, count, n).transpose(0, 1).contiguous()
                 into[:, *here] = sums.search(u.flatten(1)).view(u.shape).permute(2, 1, 0)
         return drawn
@@ -178,20 +186,19 @@ class Rng:
         """`n` draws a cell, (n, M) long, each from a part begin <= v < end, (n, M) long, of running sums (M, V) of
         weights at the True cells of where (R, L). Draws are numbered as in `categorical`."""
         row, position = where.nonzero(as_tuple=True)
-        u = self._numbers(row, position, len(begin), first)
+        u = self._numbers(row, position, len(begin), first[row] if isinstance(first, Tensor) else first)
         low = torch.where(begin > 0, total_to.gather(1, (begin - 1).clamp_min(0).T).T, 0.0).T
         high = total_to.gather(1, (end - 1).T)
         passed = torch.searchsorted(total_to, (low + u * (high - low)).contiguous(), right=True).T
         return torch.minimum(passed.maximum(begin), end - 1)
 
     def _numbers(self, row: Tensor, position: Tensor, n: int, first: Tensor | int) -> Tensor:
-        """The numbers (M, n) of draws first, first + 1, ... of cells (M,)."""
+        """The numbers (M, n) of draws first, first + 1, ... of cells (M,), `first` a number or one a cell."""
         at = (position[:, None], self.rows[row, None], self.branch[row, None])
         if isinstance(first, int) and first % 2 == 0:  # whole blocks, both of whose halves are wanted
             pair = torch.arange(first // 2, first // 2 + (n + 1) // 2, device=row.device)
             return doubles((at[0], pair, *at[1:]), self.key, min(n, 2)).flatten(1)[:, :n]
-        number = torch.as_tensor(first, device=row.device).expand(len(self))[row, None]
-        number = number + torch.arange(n, device=row.device)
+        number = torch.as_tensor(first, device=row.device).expand(len(row))[:, None] + torch.arange(n, device=row.device)
         pairs = doubles((at[0], number // 2, *at[1:]), self.key, 2)
         return pairs.gather(2, (number % 2)[..., None])[..., 0]
 

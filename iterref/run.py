@@ -131,7 +131,7 @@ class Run:
         """(R, L) clean tokens, (R, L) bool -> (M, V) log p(x^i | x^{-i}), the denoiser's leave-one-out conditionals."""
         rows = self._prompts()
         names = rows if self.denoiser.uses_prompts else None
-        question = Question(x, where, names, None, lambda i: self.denoiser.leave_one_out(x[i], where[i], rows[i]))
+        question = Question(x, where, names, None, lambda i, _: self.denoiser.leave_one_out(x[i], where[i], rows[i]))
         return self._all(self._metered(question, logs=True, check=True), self._conditionals)
 
     def remembers(self, where: Tensor) -> bool:
@@ -267,16 +267,16 @@ class Run:
             where,
             rows if denoiser.uses_prompts else None,
             None if denoiser.time_independent else times,
-            lambda i: ask(x_t[i], times[i], where[i], rows[i]),
+            lambda i, _: ask(x_t[i], times[i], where[i], rows[i]),
         )
         return self._metered(question, not denoiser.has_probabilities, check)
 
     def _metered(self, question: Question, logs: bool, check: bool) -> Question:
         """The question, its answers timed, of the right shape, without forbidden tokens and, on request, checked."""
 
-        def ask(i: Tensor) -> Tensor:
-            start, where = perf_counter(), question.where[i]
-            p, cells = question.ask(i), int(where.sum())
+        def ask(i: Tensor | slice, cells: int) -> Tensor:
+            start = perf_counter()
+            p = question.ask(i, cells)
             if p.shape != (cells, self.noise.vocab):
                 raise ValueError(
                     f"the denoiser returned {tuple(p.shape)} for {cells} open positions and "
@@ -291,7 +291,8 @@ class Run:
                 total = p.sum(1)
                 undefined = total.isnan() if logs else ~(total > 0)
                 if bool(undefined.any()):
-                    raise self._undefined(i[where.nonzero()[:, 0][undefined][0]])
+                    asked = torch.arange(len(question.where), device=p.device)[i]
+                    raise self._undefined(asked[question.where[i].nonzero()[undefined][0, 0]])
             return p
 
         return Question(question.tokens, question.where, question.names, question.times, ask)
