@@ -68,6 +68,11 @@ class Run:
         return self._seen.settled()
 
     @property
+    def highest(self) -> Tensor:
+        """The best reward of every row so far, (B,) float64."""
+        return self._seen.highest()
+
+    @property
     def batch(self) -> int:
         """B, the rows of the problem, or those that are left of them."""
         return len(self.rows) // self.copies
@@ -116,6 +121,8 @@ class Run:
 
     def undetermined(self, x_t: Tensor, t: Time) -> Tensor:
         """Where (R, L) states leave the clean token open, (R, L) bool."""
+        if self.noise.mask is not None:  # which shows them at any time
+            return (x_t == self.noise.mask) & self.free
         times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
         return self.noise.undetermined(x_t, times) & self.free
 

@@ -89,15 +89,13 @@ def spaced(free: Tensor, gap: int, share: Time, rng: Rng) -> Tensor:
     least one. The greedy choice is made for all rows at once: a position that comes first in its neighbourhood is in,
     its neighbours are out, and so on until none is undecided, which takes about log L rounds.
     """
-    rank, falling = rng.ordered(free.shape[1], _greedy, free, gap).unbind(1)
-    count = (free.sum(1) * share).round().clamp_min(1)
-    least = falling.gather(1, count.long()[:, None] - 1)
-    return rank >= least.clamp_min(1)
+    if isinstance(share, Tensor):  # every chain's own, and another one in every move
+        return _spaced(rng.order(free.shape[1])[None], free, gap, share)[0]
+    return rng.ordered(free.shape[1], _spaced, free, gap, share)
 
 
-def _greedy(order: Tensor, free: Tensor, gap: int) -> Tensor:
-    """The greedy choices without a bound on their number, of orders (S, R, L), with the ranks (S, R, 2, L) float32 of
-    the positions that are in, from 1 on and 0 for the others: as they stand, and falling."""
+def _spaced(order: Tensor, free: Tensor, gap: int, share: Time) -> Tensor:
+    """The sets (S, R, L) bool of orders (S, R, L), each row's as `spaced` says."""
     rank, undecided = order.flatten(0, 1).to(torch.float32) + 1, free.repeat(len(order), 1)
     chosen = torch.zeros_like(undecided)
     while bool(undecided.any()):
@@ -106,8 +104,9 @@ def _greedy(order: Tensor, free: Tensor, gap: int) -> Tensor:
         chosen = chosen | first
         near = _around(first.float(), gap) > 0
         undecided = undecided & ~near
-    rank = torch.where(chosen, rank, 0.0)
-    return torch.stack([rank, rank.sort(1, descending=True).values], 1).unflatten(0, order.shape[:2])
+    count = (free.sum(1) * share).round().clamp_min(1).long().repeat(len(order))
+    least = torch.where(chosen, rank, 0.0).sort(1, descending=True).values.gather(1, count[:, None] - 1)
+    return (chosen & (rank >= least)).unflatten(0, order.shape[:2])
 
 
 def _around(values: Tensor, gap: int) -> Tensor:

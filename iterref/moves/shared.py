@@ -80,7 +80,8 @@ class Shared:
             decided = (Decision(new.x_0, reward, verdict.choice, verdict.accepted),)
             return first, Info(verdict.accepted.double(), verdict.stuck, decisions=decided)
         whole, alike = self._whole(run), new.x_t is new.x_0
-        rng, parts = whole._ready(run, rng), whole._parts(new.where, rng)
+        rng = whole._ready(run, rng)
+        parts = whole._parts(new.where, rng)
         xp, x_t, x_0, now, new_t, new_0 = arrays(state.x_t, state.x_0, state.reward, new.x_t, new.x_0)
         scale = arrays(alpha)[1] if isinstance(alpha, Tensor) else alpha
         row, count, stuck, made = xp.arange(len(now), now), 0, True, []
@@ -96,10 +97,9 @@ class Shared:
                 x_t = xp.where(taken, (new_t if here is None else xp.where(here, new_t, x_t))[chosen], x_t)
             x_0 = xp.where(taken, texts[chosen], x_0)
             now = xp.where(verdict.accepted, reward[chosen], now)
-        x_0, x_t = tensor(x_0), tensor(x_0 if alike else x_t)
-        share = tensor(xp.doubles(count) / len(parts))
-        info = Info(share, tensor(stuck), (x_0 != state.x_0).sum(1), decisions=tuple(made))
-        return replace(state, x_t=x_t, x_0=x_0, reward=tensor(now)), info
+        changed, x_t = xp.count(x_0 != arrays(state.x_0)[1]), x_0 if alike else x_t
+        info = Info(*map(tensor, (xp.doubles(count) / len(parts), stuck, changed)), decisions=tuple(made))
+        return replace(state, x_t=tensor(x_t), x_0=tensor(x_0), reward=tensor(now)), info
 
     def cost(self, steps: int) -> Cost:
         """What one move with that many denoising steps takes."""
