@@ -30,6 +30,7 @@ class Host:
     most = staticmethod(np.minimum)
     doubles = staticmethod(lambda x: np.ascontiguousarray(x, np.float64))
     arange = staticmethod(lambda n, like: np.arange(n))
+    there = staticmethod(lambda x, like: x)
 
     @staticmethod
     def ranks(x: Any) -> Any:
@@ -48,6 +49,7 @@ class Device:
     most = staticmethod(lambda x, value: x.clamp_max(value))
     doubles = staticmethod(lambda x: x.double().contiguous())
     arange = staticmethod(lambda n, like: torch.arange(n, device=like.device))
+    there = staticmethod(lambda x, like: torch.from_numpy(x).to(like.device))
 
     @staticmethod
     def ranks(x: Tensor) -> Tensor:

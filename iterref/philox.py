@@ -60,11 +60,17 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[An
 
 def philox_host(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Words, Words, Words, Words]:
     """As `philox`, for numpy arrays and ints. The key's words may be arrays, one a counter, too."""
-    shape = np.broadcast_shapes(*(np.shape(word) for word in (*counter, *key)))
+    lanes, others = _lanes(counter, key)
+    return lanes[0], others[0], lanes[1], others[1]
+
+
+def _lanes(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Words, Words]:
+    """The first and third, and the second and fourth, of the words that `philox_host` gives, (2, *) each."""
+    shape = np.broadcast(*counter, *key).shape
     ones = (1,) * len(shape)
     lanes, others = np.empty((2, *shape), np.uint32), np.empty((2, *shape), np.uint32)
     lanes[0], others[0], lanes[1], others[1] = counter
-    keys = np.empty((2, *np.broadcast_shapes(*map(np.shape, key))), np.uint32)
+    keys = np.empty((2, *np.broadcast(*key).shape), np.uint32)
     keys[0], keys[1] = key
     keys = keys.reshape(2, *ones[: len(shape) - keys.ndim + 1], *keys.shape[1:])  # the rounds' axis comes before it
     factors = FACTORS.reshape(2, *ones)
@@ -76,7 +82,7 @@ def philox_host(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tup
         np.bitwise_xor(halves[..., HIGH], others, out=lanes)
         lanes ^= rounded
         others = halves[..., LOW]
-    return lanes[0], others[0], lanes[1], others[1]
+    return lanes, others
 
 
 def derive(key: tuple[int, int], item: int | str) -> tuple[int, int]:
@@ -99,23 +105,21 @@ def derive_all(key: tuple[int, int], paths: Sequence[Path]) -> dict[Path, tuple[
     return found
 
 
-def doubles(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any], halves: int) -> Tensor:
+def doubles(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any], halves: int) -> Any:
     """Uniform numbers (*, halves) in [0, 1) of blocks (*): the 32 bits of one word above 21 bits of the next.
 
-    Counter words are int64 tensors or ints, the last of them a tensor; the key's are ints or numpy arrays.
+    Counter words are int64 tensors, the numbers too, or arrays of a host and ints; the key's are ints or arrays.
     """
+    if not isinstance(counter[-1], Tensor):
+        lanes, others = _lanes(counter, key)
+        numbers = lanes[:halves] * 2.0**-32  # both terms and their sum are exact
+        numbers += (others[:halves] >> 11) * 2.0**-53
+        return np.moveaxis(numbers, 0, -1)
     device = counter[-1].device
-    if device.type != "cpu":
-        key = tuple(torch.as_tensor(word, device=device) if isinstance(word, np.ndarray) else word for word in key)  # type: ignore[assignment]
-        words = philox(counter, key)
-        pairs = zip(words[0 : 2 * halves : 2], words[1 : 2 * halves : 2], strict=True)
-        return torch.stack([(high << 21) | (low >> 11) for high, low in pairs], dim=-1).double().mul_(2.0**-53)
-    made = philox_host(tuple(word.numpy() if isinstance(word, Tensor) else word for word in counter), key)  # type: ignore[arg-type]
-    numbers = np.empty((*made[0].shape, halves))
-    for half in range(halves):  # both terms and their sum are exact
-        np.multiply(made[2 * half], 2.0**-32, out=numbers[..., half])
-        numbers[..., half] += (made[2 * half + 1] >> 11) * 2.0**-53
-    return torch.from_numpy(numbers)
+    key = tuple(torch.as_tensor(word, device=device) if isinstance(word, np.ndarray) else word for word in key)  # type: ignore[assignment]
+    words = philox(counter, key)
+    pairs = zip(words[0 : 2 * halves : 2], words[1 : 2 * halves : 2], strict=True)
+    return torch.stack([(high << 21) | (low >> 11) for high, low in pairs], dim=-1).double().mul_(2.0**-53)
 
 
 @lru_cache(maxsize=4096)

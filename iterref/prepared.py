@@ -83,8 +83,9 @@ class Origin:
         lanes, of, places = _layout(tuple(size for _ in paths for _, size in sizes))
         keys = derive_all(self.key, whole)
         words = np.array([keys[path] for path in whole], dtype=np.int64)[of]
-        counter = (torch.from_numpy(lanes).to(rows.device), 0, rows[:, None], branch[:, None])
-        numbers = arrays(doubles(counter, (words[:, 0], words[:, 1]), 2).flatten(1))[1]
+        xp, of_row, of_branch = arrays(rows, branch)
+        counter = xp.there(lanes, of_row), 0, of_row[:, None], of_branch[:, None]
+        numbers = doubles(counter, (words[:, 0], words[:, 1]), 2).reshape(len(rows), 2 * len(lanes))
         return Prepared(keys, numbers, dict(zip(whole, places, strict=True)), len(paths))
 
 

@@ -159,14 +159,15 @@ class Rng:
             raise ValueError(f"{laws} rows of weights for {cells} True cells: pass one row for each cell")
 
         def name(cell: int) -> str:
-            return f"packed row {cell} (row {int(row.flatten()[cell])}, position {int(position.flatten()[cell])})"
+            return f"packed row {cell} (row {int(row[cell])}, position {int(position[cell])})"
 
         drawn = torch.empty(n, cells, dtype=torch.int64, device=row.device)
         if not cells:
             return drawn
         # Blocks of distributions, and of their cells, that fit a cache: the sums of all at once cost page faults.
         room, copies, into = BLOCK[row.is_cuda], cells // laws, drawn.view(n, -1, laws)
-        row, position, *each = (of.view(-1, laws) for of in (row, position, first) if isinstance(of, Tensor))
+        xp, *at = arrays(row, position, *([first] if isinstance(first, Tensor) else []))
+        at = [of.reshape(copies, laws) for of in at]
         step = max(1, room // max(GROUP * n * copies, p.shape[1] if p.shape[1] < WIDE else 0))
         for begin in range(0, laws, step):
             some = slice(begin, begin + step)
@@ -174,10 +175,9 @@ class Rng:
             several = max(1, room // (GROUP * n * count))
             for copy in range(0, copies, several):
                 here = slice(copy, copy + several), some
-                beginning = each[0][here].flatten() if each else first
-                u = self._numbers(row[here].flatten(), position[here].flatten(), n, beginning)
-                u = u.view(-1, count, n).transpose(0, 1).contiguous()
-                into[:, *here] = sums.search(u.flatten(1)).view(u.shape).permute(2, 1, 0)
+                u = self._numbers(n, first, *(of[here].reshape(-1) for of in at))
+                u = tensor(xp.doubles(u.reshape(-1, count, n).swapaxes(0, 1).reshape(count, -1)))
+                into[:, *here] = sums.search(u).view(count, -1, n).permute(2, 1, 0)
         return drawn
 
     def within(
@@ -186,21 +186,23 @@ class Rng:
         """`n` draws a cell, (n, M) long, each from a part begin <= v < end, (n, M) long, of running sums (M, V) of
         weights at the True cells of where (R, L). Draws are numbered as in `categorical`."""
         row, position = where.nonzero(as_tuple=True)
-        u = self._numbers(row, position, len(begin), first[row] if isinstance(first, Tensor) else first)
+        each = [first[row]] if isinstance(first, Tensor) else []
+        u = tensor(self._numbers(len(begin), first, *arrays(row, position, *each)[1:]))
         low = torch.where(begin > 0, total_to.gather(1, (begin - 1).clamp_min(0).T).T, 0.0).T
         high = total_to.gather(1, (end - 1).T)
         passed = torch.searchsorted(total_to, (low + u * (high - low)).contiguous(), right=True).T
         return torch.minimum(passed.maximum(begin), end - 1)
 
-    def _numbers(self, row: Tensor, position: Tensor, n: int, first: Tensor | int) -> Tensor:
-        """The numbers (M, n) of draws first, first + 1, ... of cells (M,), `first` a number or one a cell."""
-        at = (position[:, None], self.rows[row, None], self.branch[row, None])
-        if isinstance(first, int) and first % 2 == 0:  # whole blocks, both of whose halves are wanted
-            pair = torch.arange(first // 2, first // 2 + (n + 1) // 2, device=row.device)
-            return doubles((at[0], pair, *at[1:]), self.key, min(n, 2)).flatten(1)[:, :n]
-        number = torch.as_tensor(first, device=row.device).expand(len(row))[:, None] + torch.arange(n, device=row.device)
+    def _numbers(self, n: int, first: Tensor | int, row: Any, position: Any, each: Any = None) -> Any:
+        """The numbers (M, n) of draws first, first + 1, ... of cells (M,), or from those of `each` (M,) on; arrays."""
+        xp, rows, branch = arrays(self.rows, self.branch)
+        at = position[:, None], rows[row][:, None], branch[row][:, None]
+        if each is None and int(first) % 2 == 0:  # whole blocks, both of whose halves are wanted
+            pair = xp.arange((n + 1) // 2, position) + int(first) // 2
+            return doubles((at[0], pair, *at[1:]), self.key, min(n, 2)).reshape(len(row), -1)[:, :n]
+        number = (first if each is None else each[:, None]) + xp.arange(n, position) + 0 * at[0]
         pairs = doubles((at[0], number // 2, *at[1:]), self.key, 2)
-        return pairs.gather(2, (number % 2)[..., None])[..., 0]
+        return xp.where(number % 2 == 0, pairs[..., 0], pairs[..., 1])
 
     def choose(self, log_w: Tensor, log: bool = True) -> Tensor:
         """One choice a row, (R,) long, from log-weights (R, K), or from weights. Raises `ValueError` as `categorical`
@@ -236,9 +238,9 @@ class Rng:
         if self.prepared is not None and place is not None and place.stop - place.start >= size:
             return self.prepared.numbers[:, place.start : place.start + size]
         # Every position has one draw, so two neighbours can share a block: position 2k is half 0 and 2k + 1 half 1.
-        lane = torch.arange((size + 1) // 2, device=self.rows.device)
-        pairs = doubles((lane, 0, self.rows[:, None], self.branch[:, None]), self.key, 2)
-        return arrays(pairs.flatten(1)[:, :size])[1]
+        xp, rows, branch = arrays(self.rows, self.branch)
+        pairs = doubles((xp.arange((size + 1) // 2, rows), 0, rows[:, None], branch[:, None]), self.key, 2)
+        return pairs.reshape(len(self), 2 * ((size + 1) // 2))[:, :size]
 
     def _expect(self, given: Any, method: str) -> None:
         if given.ndim == 0 or given.shape[0] != len(self):
@@ -298,9 +300,10 @@ def _itself(order: Tensor) -> Tensor:
 def _refuse(p: Tensor, total: Tensor, name: Callable[[int], str], first: int, log: bool) -> None:
     """Raises `Undrawable` unless the sums (M,) of all weights are positive and finite: NaN for a softmax without a
     finite peak, 0 or infinite for weights that were given as they are."""
-    right = total > 0 if log else (total > 0) & total.isfinite()
-    if not bool(right.all()):
-        cell = int((~right).nonzero()[0, 0])
+    xp, sums = arrays(total)
+    right = (sums > 0) & (sums < torch.inf)
+    if not xp.all(right):
+        cell = int(tensor(~right).nonzero()[0, 0])
         value = float(p[cell].amax() if log else total[cell].log())
         what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
         told = f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf"
