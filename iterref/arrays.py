@@ -26,11 +26,19 @@ class Host:
     cumsum = staticmethod(lambda x: np.add.accumulate(x, -1))
     count = staticmethod(lambda x: np.add.reduce(x, -1, np.int64))
     all = staticmethod(lambda x: bool(np.logical_and.reduce(x, None)))
+    cat = staticmethod(np.concatenate)
     exp, where, maximum = np.exp, np.where, np.maximum
     most = staticmethod(np.minimum)
     doubles = staticmethod(lambda x: np.ascontiguousarray(x, np.float64))
     arange = staticmethod(lambda n, like: np.arange(n))
     there = staticmethod(lambda x, like: x)
+
+    @staticmethod
+    def raised(x: Any, at: Any, values: Any) -> Any:
+        """Numbers (B,), or the values (K,) that stand for their places `at` (K,) where these are larger."""
+        raised = x.copy()
+        np.maximum.at(raised, at, values)
+        return raised
 
     @staticmethod
     def ranks(x: Any) -> Any:
@@ -45,11 +53,13 @@ class Device:
     cumsum = staticmethod(lambda x: x.cumsum(-1))
     count = staticmethod(lambda x: x.sum(-1))
     all = staticmethod(lambda x: bool(x.all()))
+    cat = staticmethod(torch.cat)
     exp, where, maximum = torch.exp, torch.where, torch.maximum
     most = staticmethod(lambda x, value: x.clamp_max(value))
     doubles = staticmethod(lambda x: x.double().contiguous())
     arange = staticmethod(lambda n, like: torch.arange(n, device=like.device))
     there = staticmethod(lambda x, like: torch.from_numpy(x).to(like.device))
+    raised = staticmethod(lambda x, at, values: x.scatter_reduce(0, at, values, "amax"))
 
     @staticmethod
     def ranks(x: Tensor) -> Tensor:

@@ -22,15 +22,16 @@ from iterref.arrays import Host, arrays
 def digests(*parts: Tensor) -> list[bytes]:
     """16 bytes for each of R rows, from whole numbers or truth values that are theirs, parts (R, K) or (R,); rows of
     other sizes have other ones."""
-    xp, *found = arrays(*(part.long() for part in parts))
+    xp, *found = arrays(*parts)
     begin, factors = _factors(tuple(part.shape[1] if part.ndim > 1 else 0 for part in found))
     sums: Any = begin if xp is Host else torch.from_numpy(begin).to(parts[0].device)
     for part, by in zip(found, factors, strict=True):
         if xp is Host:
+            part = np.asarray(part, np.int64)
             sums = sums + (np.einsum("nl,kl->nk", part, by) if part.ndim > 1 else part[:, None] * by[:, 0])
         else:  # what goes to the host are the digests alone
             there = torch.from_numpy(by).to(part.device)
-            sums = sums + (part.reshape(len(part), 1, -1) * there).sum(2)
+            sums = sums + (part.reshape(len(part), 1, -1).long() * there).sum(2)
     line = (sums if xp is Host else on_host(sums).numpy()).tobytes()
     return [line[at : at + 16] for at in range(0, len(line), 16)]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from iterref.arrays import arrays, tensor
 from iterref.budget import Cost
 from iterref.optional import require
 from iterref.particles import Particles
@@ -91,8 +92,10 @@ class Seen:
         """The best rewards (B,) of all texts seen, a tensor that nobody writes into."""
         top = self.best.reward if self.top is None else self.top
         if self.unseen:
-            rewards, rows = (torch.cat(parts) for parts in list(zip(*self.waiting[-self.unseen :], strict=True))[1:])
-            top = top.scatter_reduce(0, rows, rewards, "amax")
+            parts = [arrays(reward, rows)[1:] for _, reward, rows in self.waiting[-self.unseen :]]
+            xp, before = arrays(top)
+            rewards, rows = (xp.cat(part) for part in zip(*parts, strict=True))
+            top = tensor(xp.raised(before, rows, rewards))
         self.top, self.unseen = top, 0
         return top
 

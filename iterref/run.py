@@ -61,6 +61,8 @@ class Run:
         if problem.constraint is not None:
             problem.constraint.expect(canvas, self.free, problem.allowed)
         self._several: dict[int, tuple[Tensor, Tensor]] = {}
+        self._named: Tensor | None = None
+        self._timed: tuple[Time, Tensor] | None = None
 
     @property
     def best(self) -> Best:
@@ -98,6 +100,7 @@ class Run:
         view.canvas, view.free, view.rows = self.canvas[index], self.free[index], self.rows[index]
         own = self.alpha[index] if isinstance(self.alpha, Tensor) else self.alpha
         view.alpha, view._views, view._several = own if alpha is None else alpha, {}, {}
+        view._named = view._timed = None
         return view
 
     def within(self, canvas: Tensor, free: Tensor) -> Run:
@@ -123,8 +126,7 @@ class Run:
         """Where (R, L) states leave the clean token open, (R, L) bool."""
         if self.noise.mask is not None:  # which shows them at any time
             return (x_t == self.noise.mask) & self.free
-        times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
-        return self.noise.undetermined(x_t, times) & self.free
+        return self.noise.undetermined(x_t, self._time(t)) & self.free
 
     def predict(self, x_t: Tensor, t: Time, where: Tensor) -> Tensor:
         """(R, L), time, (R, L) bool -> (M, V) log p(x_0^i | x_t), forbidden tokens left out.
@@ -216,7 +218,7 @@ class Run:
         start, n = perf_counter(), x_0.shape[0] if x_0.dim() > 2 else 1
         if n not in self._several:
             rows = self.rows if n == 1 else self.rows.repeat(n)
-            self._several[n] = rows, self._prompts(rows)
+            self._several[n] = rows, rows if self.problem.prompts is None else self.problem.prompts[rows]
         x, (rows, prompts) = x_0.reshape(-1, x_0.shape[-1]), self._several[n]
         count = x.shape[0]  # `len` of a tensor costs a frame
         ask, bound = (self.reward, self.problem.constraint) if by is None else (by, None)
@@ -238,7 +240,7 @@ class Run:
         self.meter.seconds["reward"] += perf_counter() - start
         if final:
             self._seen.add(x, reward, rows)
-        return reward.view(x_0.shape[:-1])
+        return reward.view(n, -1) if x_0.dim() > 2 else reward
 
     def partial_of(self, x_t: Tensor, t: Time) -> Tensor:
         """What the reward says of unfinished states (R, L) at time t -> (R,) float64, a reward call each.
@@ -255,10 +257,17 @@ class Run:
         """Takes note of finished texts (R, L) with known rewards (R,), which may be the best."""
         self._seen.add(x_0, reward, self.rows)
 
-    def _prompts(self, rows: Tensor | None = None) -> Tensor:
-        """The numbers by which denoiser and reward know rows (R,), those of the sequences unless given."""
-        rows = self.rows if rows is None else rows
-        return rows if self.problem.prompts is None else self.problem.prompts[rows]
+    def _prompts(self) -> Tensor:
+        """The numbers by which denoiser and reward know the rows of the sequences, (R,)."""
+        if self._named is None:
+            self._named = self.rows if self.problem.prompts is None else self.problem.prompts[self.rows]
+        return self._named
+
+    def _time(self, t: Time) -> Tensor:
+        """A time of all sequences, one each, (R,) float64; that of the last question is at hand."""
+        if self._timed is None or self._timed[0] is not t:
+            self._timed = t, torch.as_tensor(t, dtype=torch.float64, device=self.rows.device).expand(len(self.rows))
+        return self._timed[1]
 
     def _portion(self, where: Tensor) -> int:
         """How many sequences one call may hold."""
@@ -268,7 +277,7 @@ class Run:
         """What the denoiser is asked at these states and times; log-probabilities, or probabilities if it has them."""
         denoiser, rows = self.denoiser, self._prompts()
         ask = denoiser.probabilities if denoiser.has_probabilities else denoiser
-        times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
+        times = self._time(t)
         question = Question(
             x_t,
             where,
