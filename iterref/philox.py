@@ -95,14 +95,10 @@ def derive(key: tuple[int, int], item: int | str) -> tuple[int, int]:
     return word_0, word_1
 
 
-def derive_all(key: tuple[int, int], paths: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-    """The keys that lead to some paths of items, and those on the way to them, all of a length at once."""
-    found: dict[Path, tuple[int, int]] = {(): key}
-    for nodes, blocks in _levels(tuple(paths)):
-        before = np.array([found[node[:-1]] for node in nodes], dtype=np.int64).T
-        word_0, word_1, _, _ = philox_host(tuple(blocks), (before[0], before[1]))
-        found.update(zip(nodes, zip(word_0.tolist(), word_1.tolist(), strict=True), strict=True))
-    return found
+def derive_all(key: tuple[Any, ...], items: Sequence[int | str]) -> tuple[Words, Words]:
+    """As `derive`, of several items: keys (*, K) from keys (*, K) or (*, 1), words as arrays."""
+    word_0, word_1, _, _ = philox_host(tuple(np.array([_block(item) for item in items]).T), (key[0], key[1]))  # type: ignore[arg-type]
+    return word_0, word_1
 
 
 def doubles(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any], halves: int) -> Any:
@@ -132,13 +128,3 @@ def _block(item: int | str) -> tuple[int, int, int, int]:
         if not -(2**63) <= value < 2**63:
             raise ValueError(f"a fork key must fit in 64 bits, got {value}: use a string for longer keys")
     return kind, KEY_PAIR, value & MASK, (value >> 32) & MASK
-
-
-@lru_cache(maxsize=256)
-def _levels(paths: tuple[Path, ...]) -> list[tuple[list[Path], NDArray[np.int64]]]:
-    """By length, the paths and the beginnings of longer ones, and the blocks (4, K) that make their keys."""
-    levels = []
-    for length in range(1, max(map(len, paths), default=0) + 1):
-        nodes = list(dict.fromkeys(path[:length] for path in paths if len(path) >= length))
-        levels.append((nodes, np.array([_block(node[-1]) for node in nodes], dtype=np.int64).T))
-    return levels

@@ -26,67 +26,103 @@ from iterref.philox import Path, derive_all, doubles
 STEPS, NUMBERS = 16, (2**15, 2**22)
 
 Sizes = tuple[tuple[Path, int], ...]
+Keys = tuple[NDArray[np.uint32], NDArray[np.uint32]]
 Make = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Some streams' `keys` by path, and their first `numbers` (R, S K), those of S steps side by side, an array where
-    the host computes; each path's are at its place. `made` is what was made of them."""
+class Block:
+    """What streams at some paths beyond theirs have in S steps: the `keys` (S,) there and on the way, and their first
+    `numbers` (R, S K), the steps side by side, an array where the host computes; in a step each path's are at its
+    place. `made` is what was made of them."""
 
-    keys: Mapping[Path, tuple[int, int]]
+    keys: Mapping[Path, tuple[list[int], list[int]]]
     numbers: Any
     places: Mapping[Path, slice]
-    steps: int
+    steps: range
     made: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
 
-    def ordered(self, place: slice, length: int, make: Make, given: tuple[Any, ...]) -> Tensor:
-        """What `make(order, *given)` makes of the order (S, R, length) of one purpose's numbers in all steps, (S, *): the
-        entry of the step whose numbers are at the place."""
-        rows, width = self.numbers.shape[0], self.numbers.shape[1] // self.steps
-        step, begin = divmod(place.start, width)
-        key = begin, length, make, given
-        if key not in self.made:
-            u = self.numbers.reshape(rows, self.steps, width)[:, :, begin : begin + length]
-            self.made[key] = make(order_of(u.swapaxes(0, 1)), *given)
-        return self.made[key][step]
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is at hand of one step, the `step`-th of a block, for paths beyond the first `length` items."""
+
+    block: Block
+    step: int
+    length: int
+
+    def key(self, path: Path) -> tuple[int, int] | None:
+        """The key of a path, None where it is not at hand."""
+        words = self.block.keys.get(path[self.length :])
+        return None if words is None else (words[0][self.step], words[1][self.step])
+
+    def numbers(self, path: Path, size: int) -> Any:
+        """The first numbers (R, size) of a path, None where so many are not at hand."""
+        place = self.block.places.get(path[self.length :])
+        if place is None or place.stop - place.start < size:
+            return None
+        begin = self.step * (self.block.numbers.shape[1] // len(self.block.steps)) + place.start
+        return self.block.numbers[:, begin : begin + size]
+
+    def ordered(self, path: Path, length: int, make: Make, given: tuple[Any, ...]) -> Tensor | None:
+        """What `make(order, *given)` makes of the order (S, R, length) of a path's numbers in all steps, (S, *): the
+        entry of this one; None where the numbers are not at hand."""
+        if self.numbers(path, length) is None:
+            return None
+        block, key = self.block, (path[self.length :], length, make, given)
+        if key not in block.made:
+            u = block.numbers.reshape(len(block.numbers), len(block.steps), -1)
+            place = block.places[path[self.length :]].start
+            block.made[key] = make(order_of(u[:, :, place : place + length].swapaxes(0, 1)), *given)
+        return block.made[key][self.step]
 
 
 class Origin:
-    """The key that paths begin at, the `keys` known on them, and the numbers that were prepared last."""
+    """The key that paths begin at, the `keys` of the steps that were prepared last, and what is at hand beyond them."""
 
     def __init__(self, key: tuple[int, int]) -> None:
         self.key = key
         self.keys: dict[Path, tuple[int, int]] = {}
-        self._blocks: dict[tuple[Path, tuple[int, ...], Sizes], tuple[range, Prepared]] = {}
+        self._blocks: dict[tuple[Path, tuple[int, ...], Sizes], Block] = {}
 
     def prepared(self, path: Path, sizes: Sizes, copies: tuple[int, ...], rows: Tensor, branch: Tensor) -> Prepared:
-        """The numbers of streams (R,) at some paths beyond `path`, with those of the steps that follow it: it is the
+        """What streams (R,) have at some paths beyond `path`, made with that of the steps that follow it: it is the
         last whole number of the path that counts them. `copies` tells one set of streams from another."""
         counts = [at for at, item in enumerate(path) if isinstance(item, int)]
         at, step = (counts[-1], path[counts[-1]]) if counts else (len(path), 0)
         assert isinstance(step, int)
         pattern = ((*path[:at], *path[at + 1 :]), copies, sizes)
-        steps, block = self._blocks.get(pattern, (range(0), None))
-        if block is None or step not in steps:
+        block = self._blocks.get(pattern)
+        if block is None or step not in block.steps:
             several = NUMBERS[rows.is_cuda] // max(1, len(rows) * sum(size for _, size in sizes)) if counts else 1
             steps = range(step, step + min(max(several, 1), STEPS))
-            paths = [(*path[:at], k, *path[at + 1 :]) for k in steps] if counts else [path]
-            block = self._made(paths, sizes, rows, branch)
-            self._blocks[pattern] = steps, block
-            self.keys = {path: key for _, held in self._blocks.values() for path, key in held.keys.items()}
-        return block
+            block = self._blocks[pattern] = _block(self._words(path, at, steps), sizes, steps, rows, branch)
+        return Prepared(block, block.steps.index(step), len(path))
 
-    def _made(self, paths: list[Path], sizes: Sizes, rows: Tensor, branch: Tensor) -> Prepared:
-        """The numbers of all streams at all paths, and beyond each of them, in one call."""
-        whole = [(*path, *beyond) for path in paths for beyond, _ in sizes]
-        lanes, of, places = _layout(tuple(size for _ in paths for _, size in sizes))
-        keys = derive_all(self.key, whole)
-        words = np.array([keys[path] for path in whole], dtype=np.int64)[of]
-        xp, of_row, of_branch = arrays(rows, branch)
-        counter = xp.there(lanes, of_row), 0, of_row[:, None], of_branch[:, None]
-        numbers = doubles(counter, (words[:, 0], words[:, 1]), 2).reshape(len(rows), 2 * len(lanes))
-        return Prepared(keys, numbers, dict(zip(whole, places, strict=True)), len(paths))
+    def _words(self, path: Path, at: int, steps: range) -> Keys:
+        """The keys (S,) of the steps of a path whose item `at` counts them, and on the way to them, which are kept."""
+        words = np.array([self.key], dtype=np.uint32).T
+        for place, item in enumerate(path):
+            words = np.stack(derive_all(tuple(words), steps if place == at else (item,))).reshape(2, -1)
+            if place >= at:
+                begun = [(*path[:at], k, *path[at + 1 : place + 1]) for k in steps]
+                self.keys = (self.keys if place > at else {}) | dict(zip(begun, zip(*words.tolist()), strict=True))
+        return words[0], words[1]
+
+
+def _block(words: Keys, sizes: Sizes, steps: range, rows: Tensor, branch: Tensor) -> Block:
+    """The keys and the numbers of all streams at all paths, in one call for each length of a path, and one more."""
+    levels, lanes, of, places = _layout(sizes)
+    keys: dict[Path, Any] = {(): words}
+    for nodes in levels:
+        parents = tuple(np.stack([keys[node[:-1]][half] for node in nodes], -1) for half in (0, 1))
+        found = derive_all(parents, tuple(node[-1] for node in nodes))
+        keys.update(zip(nodes, zip(found[0].T, found[1].T, strict=True), strict=True))
+    ends = [np.stack([keys[path][half] for path, _ in sizes], -1)[:, of].reshape(-1) for half in (0, 1)]
+    xp, of_row, of_branch = arrays(rows, branch)
+    counter = xp.there(np.tile(lanes, len(steps)), of_row), 0, of_row[:, None], of_branch[:, None]
+    numbers = doubles(counter, (ends[0], ends[1]), 2).reshape(len(rows), 2 * len(ends[0]))
+    return Block({path: tuple(half.tolist() for half in key) for path, key in keys.items()}, numbers, places, steps)
 
 
 def order_of(u: Any) -> Tensor:
@@ -96,10 +132,15 @@ def order_of(u: Any) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _layout(sizes: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[slice, ...]]:
-    """The blocks of several streams side by side: their lanes, the stream of each, and where a stream's numbers are."""
-    counts = np.array([(size + 1) // 2 for size in sizes])
+def _layout(sizes: Sizes) -> tuple[list[list[Path]], NDArray[np.int64], NDArray[np.int64], dict[Path, slice]]:
+    """Of streams side by side: their paths and the beginnings of these, by length; the lanes of their blocks, the stream
+    of each, and where a stream's numbers are."""
+    paths, counts = [path for path, _ in sizes], np.array([(size + 1) // 2 for _, size in sizes])
+    levels = [
+        list(dict.fromkeys(path[:length] for path in paths if len(path) >= length))
+        for length in range(1, max(map(len, paths), default=0) + 1)
+    ]
     begin = 2 * (counts.cumsum() - counts)
     lanes = np.concatenate([np.arange(count) for count in counts])
-    places = tuple(slice(int(at), int(at) + size) for at, size in zip(begin, sizes, strict=True))
-    return lanes, np.repeat(np.arange(len(counts)), counts), places
+    places = {path: slice(int(at), int(at) + size) for at, (path, size) in zip(begin, sizes, strict=True)}
+    return levels, lanes, np.repeat(np.arange(len(counts)), counts), places

@@ -85,7 +85,9 @@ class Rng:
     def fork(self, *key: int | str) -> Rng:
         """The same rows for a fresh, independent purpose; `fork(a, b)` is `fork(a).fork(b)`."""
         path = (*self.path, *key)
-        new = self.origin.keys.get(path) if self.origin is not None else None
+        new = None if self.prepared is None else self.prepared.key(path)
+        if new is None and self.origin is not None:
+            new = self.origin.keys.get(path)
         if new is None:
             new = self.key
             for item in key:
@@ -227,16 +229,14 @@ class Rng:
         It gets the orders (S, R, length) of S steps and returns (S, *), so that what is prepared is made in one call for
         the steps to come; it is not asked again for the same things `given`.
         """
-        place = None if self.prepared is None else self.prepared.places.get(self.path)
-        if self.prepared is not None and place is not None and place.stop - place.start >= length:
-            return self.prepared.ordered(place, length, make, given)
-        return make(order_of(self._uniform(length))[None], *given)[0]
+        found = None if self.prepared is None else self.prepared.ordered(self.path, length, make, given)
+        return make(order_of(self._uniform(length))[None], *given)[0] if found is None else found
 
     def _uniform(self, size: int) -> Any:
         """The numbers (R, size) of the first positions, an array where the host computes."""
-        place = None if self.prepared is None else self.prepared.places.get(self.path)
-        if self.prepared is not None and place is not None and place.stop - place.start >= size:
-            return self.prepared.numbers[:, place.start : place.start + size]
+        found = None if self.prepared is None else self.prepared.numbers(self.path, size)
+        if found is not None:
+            return found
         # Every position has one draw, so two neighbours can share a block: position 2k is half 0 and 2k + 1 half 1.
         xp, rows, branch = arrays(self.rows, self.branch)
         pairs = doubles((xp.arange((size + 1) // 2, rows), 0, rows[:, None], branch[:, None]), self.key, 2)
