@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from iterref.arrays import Host, arrays
@@ -23,16 +22,16 @@ def digests(*parts: Tensor) -> list[bytes]:
     """16 bytes for each of R rows, from whole numbers or truth values that are theirs, parts (R, K) or (R,); rows of
     other sizes have other ones."""
     xp, *found = arrays(*parts)
-    begin, factors = _factors(tuple(part.shape[1] if part.ndim > 1 else 0 for part in found))
-    sums: Any = begin if xp is Host else torch.from_numpy(begin).to(parts[0].device)
+    device = "" if xp is Host else str(parts[0].device)
+    sums, factors = _factors(tuple(part.shape[1] if part.ndim > 1 else 0 for part in found), device)
     for part, by in zip(found, factors, strict=True):
-        if xp is Host:
-            part = np.asarray(part, np.int64)
-            sums = sums + (np.einsum("nl,kl->nk", part, by) if part.ndim > 1 else part[:, None] * by[:, 0])
-        else:  # what goes to the host are the digests alone
-            there = torch.from_numpy(by).to(part.device)
-            sums = sums + (part.reshape(len(part), 1, -1).long() * there).sum(2)
-    line = (sums if xp is Host else on_host(sums).numpy()).tobytes()
+        if part.ndim == 1:
+            sums = sums + part[:, None] * by[:, 0]
+        elif xp is Host:
+            sums = sums + np.einsum("nl,kl->nk", np.asarray(part, np.int64), by)
+        else:
+            sums = sums + (part[:, None] * by).sum(2)
+    line = (sums if xp is Host else on_host(sums).numpy()).tobytes()  # what a device gives away are the digests alone
     return [line[at : at + 16] for at in range(0, len(line), 16)]
 
 
@@ -46,12 +45,14 @@ def on_host(found: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _factors(widths: tuple[int, ...]) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+def _factors(widths: tuple[int, ...], device: str) -> tuple[Any, list[Any]]:
     """Two rows of odd numbers of 64 random bits (2, K) for every part of a width, 0 for one number a row, and what the
-    widths themselves add to the sums (2,): always the same."""
+    widths themselves add to the sums (2,), always the same: arrays of the host, or tensors of a device."""
     begin, factors = np.zeros(2, dtype=np.int64), []
     for number, width in enumerate(widths):
         bits = np.random.Generator(np.random.PCG64(number)).integers(-(2**63), 2**63, (2, 2 + width), dtype=np.int64)
         begin += (bits[:, 0] | 1) * width
         factors.append(np.ascontiguousarray(bits[:, 1 : 1 + max(1, width)] | 1))
-    return begin, factors
+    if not device:
+        return begin, factors
+    return torch.from_numpy(begin).to(device), [torch.from_numpy(by).to(device) for by in factors]

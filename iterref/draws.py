@@ -73,8 +73,8 @@ class Draws:
         copies, whole, i = len(i), i.shape == (1, len(self.where)), i.flatten()
         if self.constraint is not None and copies > 1:  # which is another for every sequence
             p = p.repeat(copies, 1)
-        here = (self.where if whole else self.where[i]).nonzero(as_tuple=True)
-        at = here if whole else (i[here[0]], here[1])
+        row, position = (self.where if whole else self.where[i]).nonzero(as_tuple=True)
+        at = row if whole else i[row], position
         if modes:
             reading = self._reading(p, i)
             self.modes[at] = likeliest(p).repeat(copies) if reading is None else reading.modes()
@@ -122,7 +122,8 @@ class Draws:
             joint = reading.draw(self.rng.take(sequences), n, first, score)
             return joint if self.score else joint[:1]
         try:
-            drawn = self.rng.drawn_at(p, *at, n, self._logs, first if of is None else first[of])
+            own = first[of] if isinstance(first, Tensor) and of is not None else first
+            drawn = self.rng.drawn_at(p, *at, n, self._logs, own)
         except Undrawable as error:
             error.cell = int(at[0][error.cell])
             raise

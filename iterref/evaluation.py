@@ -48,7 +48,7 @@ class Question:
     def open(self) -> list[int]:
         """How many open positions every row has."""
         xp, where = arrays(self.where)
-        return xp.count(where).tolist()  # type: ignore[no-any-return]
+        return xp.count(where).tolist()
 
 
 @dataclass

@@ -102,7 +102,7 @@ def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
 
 def _weights(log_w: Tensor) -> tuple[Any, Any, Any]:
     """Weights (R, N) of log-weights over their largest (R,), as arrays, and which rows are stuck: these have everything
-    on the first candidate. They are contiguous because a sum's last bits depend on strides, and strides on the batch."""
+    on the first candidate. Contiguous ones, since a sum's last bits depend on strides, and strides on the batch."""
     xp, given = arrays(log_w)
     given = xp.doubles(given)
     peak = xp.amax(given)

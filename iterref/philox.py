@@ -97,7 +97,7 @@ def derive(key: tuple[int, int], item: int | str) -> tuple[int, int]:
 
 def derive_all(key: tuple[Any, ...], items: Sequence[int | str]) -> tuple[Words, Words]:
     """As `derive`, of several items: keys (*, K) from keys (*, K) or (*, 1), words as arrays."""
-    word_0, word_1, _, _ = philox_host(tuple(np.array([_block(item) for item in items]).T), (key[0], key[1]))  # type: ignore[arg-type]
+    word_0, word_1, _, _ = philox_host(tuple(np.array([_block(item) for item in items]).T), (key[0], key[1]))
     return word_0, word_1
 
 
@@ -111,8 +111,9 @@ def doubles(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any], halves: in
         numbers = lanes[:halves] * 2.0**-32  # both terms and their sum are exact
         numbers += (others[:halves] >> 11) * 2.0**-53
         return np.moveaxis(numbers, 0, -1)
-    device = counter[-1].device
-    key = tuple(torch.as_tensor(word, device=device) if isinstance(word, np.ndarray) else word for word in key)  # type: ignore[assignment]
+    if isinstance(key[0], np.ndarray):
+        there = torch.from_numpy(np.stack(key).astype(np.int64)).to(counter[-1].device)
+        key = there[0], there[1]
     words = philox(counter, key)
     pairs = zip(words[0 : 2 * halves : 2], words[1 : 2 * halves : 2], strict=True)
     return torch.stack([(high << 21) | (low >> 11) for high, low in pairs], dim=-1).double().mul_(2.0**-53)

@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,22 +22,23 @@ from iterref.arrays import arrays, tensor
 from iterref.philox import Path, derive_all, doubles
 
 # Steps that are made at once at the most, and numbers of all rows, on a CPU and on a GPU.
-STEPS, NUMBERS = 16, (2**15, 2**22)
+STEPS, NUMBERS = 16, (2**17, 2**22)
 
-Sizes = tuple[tuple[Path, int], ...]
+# Paths, with as many numbers as `Rng.uniform` is asked for there, and 0; or with as many positions as tokens are drawn
+# at, and as many draws of each.
+Sizes = tuple[tuple[Path, int, int], ...]
 Keys = tuple[NDArray[np.uint32], NDArray[np.uint32]]
 Make = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
 class Block:
-    """What streams at some paths beyond theirs have in S steps: the `keys` (S,) there and on the way, and their first
-    `numbers` (R, S K), the steps side by side, an array where the host computes; in a step each path's are at its
-    place. `made` is what was made of them."""
+    """What streams have in S steps at some paths beyond theirs: the `keys` (S,) there and on the way, and their first
+    `numbers` (S, R, size), or (S, R, positions, draws), arrays where the host computes. `made` is what was made of
+    them."""
 
     keys: Mapping[Path, tuple[list[int], list[int]]]
-    numbers: Any
-    places: Mapping[Path, slice]
+    numbers: Mapping[Path, Any]
     steps: range
     made: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
 
@@ -56,25 +56,24 @@ class Prepared:
         words = self.block.keys.get(path[self.length :])
         return None if words is None else (words[0][self.step], words[1][self.step])
 
-    def numbers(self, path: Path, size: int) -> Any:
-        """The first numbers (R, size) of a path, None where so many are not at hand."""
-        place = self.block.places.get(path[self.length :])
-        if place is None or place.stop - place.start < size:
+    def numbers(self, path: Path, size: int, draws: bool = False) -> Any:
+        """The first numbers (R, size) of a path, or those of so many draws (R, positions, size); None where they are
+        not at hand."""
+        found = self.block.numbers.get(path[self.length :])
+        if found is None or found.ndim != 3 + draws or found.shape[-1] < size:
             return None
-        begin = self.step * (self.block.numbers.shape[1] // len(self.block.steps)) + place.start
-        return self.block.numbers[:, begin : begin + size]
+        return found[self.step][..., :size]
 
     def ordered(self, path: Path, length: int, make: Make, given: tuple[Any, ...]) -> Tensor | None:
         """What `make(order, *given)` makes of the order (S, R, length) of a path's numbers in all steps, (S, *): the
         entry of this one; None where the numbers are not at hand."""
         if self.numbers(path, length) is None:
             return None
-        block, key = self.block, (path[self.length :], length, make, given)
-        if key not in block.made:
-            u = block.numbers.reshape(len(block.numbers), len(block.steps), -1)
-            place = block.places[path[self.length :]].start
-            block.made[key] = make(order_of(u[:, :, place : place + length].swapaxes(0, 1)), *given)
-        return block.made[key][self.step]
+        tail = path[self.length :]
+        key = tail, length, make, given
+        if key not in self.block.made:
+            self.block.made[key] = make(order_of(self.block.numbers[tail][..., :length]), *given)
+        return self.block.made[key][self.step]
 
 
 class Origin:
@@ -94,7 +93,11 @@ class Origin:
         pattern = ((*path[:at], *path[at + 1 :]), copies, sizes)
         block = self._blocks.get(pattern)
         if block is None or step not in block.steps:
-            several = NUMBERS[rows.is_cuda] // max(1, len(rows) * sum(size for _, size in sizes)) if counts else 1
+            rooms, room = len(rows) * _counts(sizes) * 2, NUMBERS[rows.is_cuda]
+            drawn = np.array([draws > 0 for *_, draws in sizes])
+            if rooms[drawn].sum() * 2 > room or not counts:  # numbers of draws that nobody may make, and no saving
+                sizes, rooms = tuple(one for one in sizes if not one[2]), rooms[~drawn]
+            several = int(room // max(1, rooms.sum())) if counts else 1
             steps = range(step, step + min(max(several, 1), STEPS))
             block = self._blocks[pattern] = _block(self._words(path, at, steps), sizes, steps, rows, branch)
         return Prepared(block, block.steps.index(step), len(path))
@@ -106,23 +109,28 @@ class Origin:
             words = np.stack(derive_all(tuple(words), steps if place == at else (item,))).reshape(2, -1)
             if place >= at:
                 begun = [(*path[:at], k, *path[at + 1 : place + 1]) for k in steps]
-                self.keys = (self.keys if place > at else {}) | dict(zip(begun, zip(*words.tolist()), strict=True))
+                self.keys = (self.keys if place > at else {}) | dict(zip(begun, map(tuple, words.T.tolist()), strict=True))
         return words[0], words[1]
 
 
 def _block(words: Keys, sizes: Sizes, steps: range, rows: Tensor, branch: Tensor) -> Block:
     """The keys and the numbers of all streams at all paths, in one call for each length of a path, and one more."""
-    levels, lanes, of, places = _layout(sizes)
+    levels, lanes, of = _layout(sizes)
     keys: dict[Path, Any] = {(): words}
     for nodes in levels:
         parents = tuple(np.stack([keys[node[:-1]][half] for node in nodes], -1) for half in (0, 1))
         found = derive_all(parents, tuple(node[-1] for node in nodes))
         keys.update(zip(nodes, zip(found[0].T, found[1].T, strict=True), strict=True))
-    ends = [np.stack([keys[path][half] for path, _ in sizes], -1)[:, of].reshape(-1) for half in (0, 1)]
+    ends = [np.stack([keys[path][half] for path, *_ in sizes], -1)[:, of].reshape(-1) for half in (0, 1)]
     xp, of_row, of_branch = arrays(rows, branch)
-    counter = xp.there(np.tile(lanes, len(steps)), of_row), 0, of_row[:, None], of_branch[:, None]
-    numbers = doubles(counter, (ends[0], ends[1]), 2).reshape(len(rows), 2 * len(ends[0]))
-    return Block({path: tuple(half.tolist() for half in key) for path, key in keys.items()}, numbers, places, steps)
+    position, pair = (xp.there(np.tile(lane, len(steps)), of_row) for lane in lanes)
+    whole = doubles((position, pair, of_row[:, None], of_branch[:, None]), (ends[0], ends[1]), 2)
+    whole, begin, numbers = whole.reshape(len(rows), len(steps), 2 * len(of)).swapaxes(0, 1), 0, {}
+    for (path, size, draws), count in zip(sizes, 2 * _counts(sizes), strict=True):
+        part = whole[..., begin : begin + count]
+        numbers[path] = part.reshape(*part.shape[:2], size, -1) if draws else part[..., :size]
+        begin += count
+    return Block({path: tuple(half.tolist() for half in key) for path, key in keys.items()}, numbers, steps)
 
 
 def order_of(u: Any) -> Tensor:
@@ -131,16 +139,22 @@ def order_of(u: Any) -> Tensor:
     return tensor(xp.ranks(u))
 
 
+def _counts(sizes: Sizes) -> NDArray[np.int64]:
+    """How many blocks of two numbers each path takes."""
+    return np.array([size * ((draws + 1) // 2) if draws else (size + 1) // 2 for _, size, draws in sizes])
+
+
 @lru_cache(maxsize=256)
-def _layout(sizes: Sizes) -> tuple[list[list[Path]], NDArray[np.int64], NDArray[np.int64], dict[Path, slice]]:
-    """Of streams side by side: their paths and the beginnings of these, by length; the lanes of their blocks, the stream
-    of each, and where a stream's numbers are."""
-    paths, counts = [path for path, _ in sizes], np.array([(size + 1) // 2 for _, size in sizes])
+def _layout(sizes: Sizes) -> tuple[list[list[Path]], NDArray[np.int64], NDArray[np.int64]]:
+    """Of streams side by side: their paths and the beginnings of these, by length; the first two words of the counters
+    of their blocks, (2, K), and the stream of each, (K,)."""
+    paths, counts = [path for path, *_ in sizes], _counts(sizes)
     levels = [
         list(dict.fromkeys(path[:length] for path in paths if len(path) >= length))
         for length in range(1, max(map(len, paths), default=0) + 1)
     ]
-    begin = 2 * (counts.cumsum() - counts)
-    lanes = np.concatenate([np.arange(count) for count in counts])
-    places = {path: slice(int(at), int(at) + size) for at, (path, size) in zip(begin, sizes, strict=True)}
-    return levels, lanes, np.repeat(np.arange(len(counts)), counts), places
+    lanes = [
+        np.divmod(np.arange(count), (draws + 1) // 2) if draws else (np.arange(count), np.zeros(count, dtype=np.int64))
+        for count, (_, _, draws) in zip(counts, sizes, strict=True)
+    ]
+    return levels, np.concatenate(lanes, 1), np.repeat(np.arange(len(counts)), counts)

@@ -96,7 +96,8 @@ class Rng:
 
     def prepare(self, sizes: Sizes) -> Rng:
         """The same streams with the first numbers of some forks at hand, of `fork(*path)` as many a row as stand beside
-        the path: the numbers that the forks make by themselves, in one call for these and the steps to come."""
+        the path, or of draws: the numbers that the forks make by themselves, in one call for these and the steps to
+        come."""
         origin, path = (Origin(self.key), ()) if self.origin is None else (self.origin, self.path)
         made = origin.prepared(path, sizes, self.copies, self.rows, self.branch)
         return Rng(self.key, self.rows, self.branch, self.branches, origin, path, self.copies, made)
@@ -134,13 +135,13 @@ class Rng:
         if not (checked or xp.all(chance == chance)):
             row = int(tensor(chance != chance).nonzero()[0, 0])
             raise ValueError(f"row {row} has a NaN probability: give numbers in [0, 1]")
-        return like(p, self._uniform(prod(p.shape[1:])).reshape(p.shape) < chance)  # type: ignore[no-any-return]
+        return like(p, self._uniform(prod(p.shape[1:])).reshape(p.shape) < chance)
 
     def categorical(
         self, p: Tensor, where: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
     ) -> Tensor:
-        """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major: `drawn_at`
-        these, with `first` a number or one a row (R,)."""
+        """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major:
+        `drawn_at` these, with `first` a number or one a row (R,)."""
         self._expect(where, "categorical")
         row, position = where.nonzero(as_tuple=True)
         return self.drawn_at(p, row, position, n, log, first[row] if isinstance(first, Tensor) else first)
@@ -152,10 +153,10 @@ class Rng:
 
         With `log` False they are the weights themselves, which saves an exponential each. Fewer distributions serve the
         cells over and over: with (M / k, V) cell c has the one c modulo M / k. One cumulative sum a distribution serves
-        all of its draws; draw j is the same for every n > j, and those from `first` on, a number or one a cell (M,), are
-        the same as if all before them had been made. Weights need no normalisation. A token of weight 0 is never drawn;
-        small weights are kept down to about 1e-16 of the total. Raises `ValueError` for shapes that do not match, and
-        its kind `Undrawable` for a cell with no finite weight, a NaN or a +inf. """
+        all of its draws; draw j is the same for every n > j, and those from `first` on, a number or one a cell (M,),
+        are the same as if all before them had been made. Weights need no normalisation. A token of weight 0 is never
+        drawn; small weights are kept down to about 1e-16 of the total. Raises `ValueError` for shapes that do not
+        match, and its kind `Undrawable` for a cell with no finite weight, a NaN or a +inf. """
         laws, cells = p.shape[0], row.shape[0]
         if cells % max(laws, 1) or (cells and not laws):
             raise ValueError(f"{laws} rows of weights for {cells} True cells: pass one row for each cell")
@@ -197,6 +198,10 @@ class Rng:
 
     def _numbers(self, n: int, first: Tensor | int, row: Any, position: Any, each: Any = None) -> Any:
         """The numbers (M, n) of draws first, first + 1, ... of cells (M,), or from those of `each` (M,) on; arrays."""
+        if self.prepared is not None and each is None and not first:
+            found = self.prepared.numbers(self.path, n, draws=True)
+            if found is not None:
+                return found[row, position]
         xp, rows, branch = arrays(self.rows, self.branch)
         at = position[:, None], rows[row][:, None], branch[row][:, None]
         if each is None and int(first) % 2 == 0:  # whole blocks, both of whose halves are wanted
@@ -216,7 +221,7 @@ class Rng:
         if not xp.all((total > 0) & (total < torch.inf)):
             _refuse(tensor(log_w), tensor(total)[:, 0], lambda row: f"row {row}", 0, log)
         # A number is at most 1 - 2^-53, so that its product with the total rounds to less than the total.
-        return like(log_w, xp.count(total_to <= self._uniform(1) * total))  # type: ignore[no-any-return]
+        return like(log_w, xp.count(total_to <= self._uniform(1) * total))
 
     def order(self, length: int) -> Tensor:
         """Ranks (R, length) long of a uniform random permutation a row; which of i, j comes first is the same for
@@ -226,8 +231,8 @@ class Rng:
     def ordered(self, length: int, make: Make, *given: Any) -> Tensor:
         """What `make(order, *given)` makes of `order(length)`, each row by itself, (R, *).
 
-        It gets the orders (S, R, length) of S steps and returns (S, *), so that what is prepared is made in one call for
-        the steps to come; it is not asked again for the same things `given`.
+        It gets the orders (S, R, length) of S steps and returns (S, *), so that what is prepared is made in one call
+        for the steps to come; it is not asked again for the same things `given`.
         """
         found = None if self.prepared is None else self.prepared.ordered(self.path, length, make, given)
         return make(order_of(self._uniform(length))[None], *given)[0] if found is None else found

@@ -84,22 +84,24 @@ class Shared:
         parts = whole._parts(new.where, rng)
         xp, x_t, x_0, now, new_t, new_0 = arrays(state.x_t, state.x_0, state.reward, new.x_t, new.x_0)
         scale = arrays(alpha)[1] if isinstance(alpha, Tensor) else alpha
-        row, count, stuck, made = xp.arange(len(now), now), 0, True, []
+        row, made = xp.arange(len(now), now), list[Decision]()
+        taken, stuck = 0 * row, row >= 0
         for k, here in enumerate(parts):
             texts = new_0 if here is None else xp.where(here, new_0, x_0)
             reward = arrays(run.reward_of(tensor(texts), final=state.t == 0))[1]
             verdict = mtm.metropolised(now / scale, (reward / scale).T, rng.fork("decide", k))
-            given = reward, verdict.choice, verdict.accepted, verdict.chance, now, here, x_0
-            made.append(Decision(new.x_0, *(None if one is None else tensor(one) for one in given)))
-            count, stuck = count + verdict.accepted, stuck & verdict.stuck
-            taken, chosen = verdict.accepted[:, None], (verdict.choice, row)
+            told = [tensor(one) for one in (reward, verdict.choice, verdict.accepted, verdict.chance, now)]
+            part = None if here is None else tensor(here)
+            made.append(Decision(new.x_0, *told, part, tensor(x_0)))  # type: ignore[arg-type]  # not `in_turn`
+            taken, stuck = taken + verdict.accepted, stuck & verdict.stuck
+            accepted, chosen = verdict.accepted[:, None], (verdict.choice, row)
             if not alike:
-                x_t = xp.where(taken, (new_t if here is None else xp.where(here, new_t, x_t))[chosen], x_t)
-            x_0 = xp.where(taken, texts[chosen], x_0)
+                x_t = xp.where(accepted, (new_t if here is None else xp.where(here, new_t, x_t))[chosen], x_t)
+            x_0 = xp.where(accepted, texts[chosen], x_0)
             now = xp.where(verdict.accepted, reward[chosen], now)
-        changed, x_t = xp.count(x_0 != arrays(state.x_0)[1]), x_0 if alike else x_t
-        info = Info(*map(tensor, (xp.doubles(count) / len(parts), stuck, changed)), decisions=tuple(made))
-        return replace(state, x_t=tensor(x_t), x_0=tensor(x_0), reward=tensor(now)), info
+        share, changed = tensor(xp.doubles(taken) / len(parts)), tensor(xp.count(x_0 != arrays(state.x_0)[1]))
+        new_state = replace(state, x_t=tensor(x_0 if alike else x_t), x_0=tensor(x_0), reward=tensor(now))
+        return new_state, Info(share, tensor(stuck), changed, decisions=tuple(made))
 
     def cost(self, steps: int) -> Cost:
         """What one move with that many denoising steps takes."""
@@ -117,7 +119,8 @@ class Shared:
         opening: Sizes = ()
         if self.spacing:
             length, sites = run.free.shape[1], "sites" if run.noise.mask is None else "reopen"
-            opening = ((sites,), length), (("draw",) if run.noise.mask is None else ("denoise", "draw", 0), 0)
+            draw: Path = ("draw",) if run.noise.mask is None else ("denoise", "draw", 0)
+            opening = ((sites,), length, 0), (draw, length, self.tries)
         return rng.prepare(opening + _deciding(self.decisions, run.free.shape[1]))
 
     def _parts(self, where: Tensor, rng: Rng) -> list[Any]:
@@ -169,5 +172,5 @@ def _knows_conditionals(run: Run) -> bool:
 def _deciding(decisions: int, length: int) -> Sizes:
     """The random numbers of a move's decisions: one to choose and one to accept each, and where parts begin."""
     paths: list[Path] = [("decide", k, what) for k in range(decisions) for what in ("choose", "accept")]
-    sizes = tuple((path, 1) for path in paths)
-    return sizes if decisions == 1 else ((("blocks",), length), *sizes)
+    sizes = tuple((path, 1, 0) for path in paths)
+    return sizes if decisions == 1 else ((("blocks",), length, 0), *sizes)
