@@ -1,7 +1,7 @@
 """Arrays: one formula for small tensors of a host, computed by numpy, and for those of a device, computed by torch.
 
     xp, x, y = arrays(x, y)      xp has the few functions that the formulas need
-    tensor(x)                    leads back; like(given, x) where tensors were given: between formulas arrays stay arrays
+    tensor(x)                    leads back; like(given, x) where tensors were given: between formulas they stay arrays
 
 Numpy begins an operation sooner than torch does, which is what a decision among a few numbers costs, and going from one
 to the other costs as much as an operation. Both share the memory. What runs along an axis runs along the last one.

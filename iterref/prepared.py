@@ -108,8 +108,9 @@ class Origin:
         for place, item in enumerate(path):
             words = np.stack(derive_all(tuple(words), steps if place == at else (item,))).reshape(2, -1)
             if place >= at:
-                begun = [(*path[:at], k, *path[at + 1 : place + 1]) for k in steps]
-                self.keys = (self.keys if place > at else {}) | dict(zip(begun, map(tuple, words.T.tolist()), strict=True))
+                self.keys = self.keys if place > at else {}
+                for k, (word_0, word_1) in zip(steps, words.T.tolist(), strict=True):
+                    self.keys[(*path[:at], k, *path[at + 1 : place + 1])] = word_0, word_1
         return words[0], words[1]
 
 

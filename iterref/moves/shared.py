@@ -90,9 +90,9 @@ class Shared:
             texts = new_0 if here is None else xp.where(here, new_0, x_0)
             reward = arrays(run.reward_of(tensor(texts), final=state.t == 0))[1]
             verdict = mtm.metropolised(now / scale, (reward / scale).T, rng.fork("decide", k))
-            told = [tensor(one) for one in (reward, verdict.choice, verdict.accepted, verdict.chance, now)]
+            tested = tensor(verdict.choice), tensor(verdict.accepted), tensor(verdict.chance), tensor(now)
             part = None if here is None else tensor(here)
-            made.append(Decision(new.x_0, *told, part, tensor(x_0)))  # type: ignore[arg-type]  # not `in_turn`
+            made.append(Decision(new.x_0, tensor(reward), *tested, part, tensor(x_0)))
             taken, stuck = taken + verdict.accepted, stuck & verdict.stuck
             accepted, chosen = verdict.accepted[:, None], (verdict.choice, row)
             if not alike:
