@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from iterref.arrays import Host, arrays
@@ -21,27 +22,39 @@ from iterref.arrays import Host, arrays
 def digests(*parts: Tensor) -> list[bytes]:
     """16 bytes for each of R rows, from whole numbers or truth values that are theirs, parts (R, K) or (R,); rows of
     other sizes have other ones."""
+    return cut(on_host(sums(*parts)))  # what a device gives away are the sums alone
+
+
+def sums(*parts: Tensor) -> Any:
+    """The two sums of every row, (R, 2), as an array where the host computes."""
     xp, *found = arrays(*parts)
-    device = "" if xp is Host else str(parts[0].device)
-    sums, factors = _factors(tuple(part.shape[1] if part.ndim > 1 else 0 for part in found), device)
+    place = "" if xp is Host else str(parts[0].device)
+    made, factors = _factors(tuple(part.shape[1] if part.ndim > 1 else 0 for part in found), place)
     for part, by in zip(found, factors, strict=True):
         if part.ndim == 1:
-            sums = sums + part[:, None] * by[:, 0]
+            made = made + part[:, None] * by[:, 0]
         elif xp is Host:
-            sums = sums + np.einsum("nl,kl->nk", np.asarray(part, np.int64), by)
+            made = made + np.einsum("nl,kl->nk", np.asarray(part, np.int64), by)
         else:
-            sums = sums + (part[:, None] * by).sum(2)
-    line = (sums if xp is Host else on_host(sums).numpy()).tobytes()  # what a device gives away are the digests alone
+            made = made + (part[:, None] * by).sum(2)
+    return made
+
+
+def cut(table: NDArray[np.int64]) -> list[bytes]:
+    """The digests of sums (R, 2)."""
+    line = table.tobytes()
     return [line[at : at + 16] for at in range(0, len(line), 16)]
 
 
-def on_host(found: Tensor) -> Tensor:
-    """A tensor on the host, from a GPU by way of pinned memory, which its copies need no detour to reach."""
+def on_host(found: Any) -> NDArray[Any]:
+    """An array of the host, from a GPU by way of pinned memory, which its copies need no detour to reach."""
+    if not isinstance(found, Tensor):
+        return found
     if not found.is_cuda:
-        return found.cpu()
+        return found.cpu().numpy()
     held = torch.empty(found.shape, dtype=found.dtype, pin_memory=True).copy_(found, non_blocking=True)
     torch.cuda.current_stream(found.device).synchronize()
-    return held
+    return held.numpy()
 
 
 @lru_cache(maxsize=64)

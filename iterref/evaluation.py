@@ -18,7 +18,7 @@ from torch import Tensor
 
 from iterref.arrays import arrays
 from iterref.budget import Meter
-from iterref.digests import digests
+from iterref.digests import cut, on_host, sums
 
 # How many log-probabilities are remembered between calls at the most, on a CPU and on a GPU.
 KEEP = (2**23, 2**28)
@@ -39,16 +39,13 @@ class Question:
     times: Tensor | None
     ask: Ask
 
-    def keys(self) -> list[bytes]:
-        """A digest of every row's question."""
+    def keys(self) -> tuple[list[bytes], list[int]]:
+        """A digest of every row's question, and how many open positions the row has."""
         more = [] if self.names is None else [self.names]
         more += [] if self.times is None else [self.times.view(torch.int64)]
-        return digests(self.tokens, self.where, *more)
-
-    def open(self) -> list[int]:
-        """How many open positions every row has."""
         xp, where = arrays(self.where)
-        return xp.count(where).tolist()
+        table = on_host(xp.cat((sums(self.tokens, self.where, *more), xp.count(where)[:, None]), 1))
+        return cut(table[:, :2]), table[:, 2].tolist()
 
 
 @dataclass
@@ -75,8 +72,8 @@ def portions(question: Question, size: int, meter: Meter, known: Known | None) -
     """The distributions p (M, V) of at most `size` questions U at a time, with the rows (k, U) that asked them: every
     row of a column has the column's distributions. All rows with something open are in one of them. Counts the rows as
     asked, and those that reach the denoiser as made."""
-    cells, asking = question.open(), dict[bytes, list[int]]()
-    for row, key in enumerate(question.keys()):
+    (names, cells), asking = question.keys(), dict[bytes, list[int]]()
+    for row, key in enumerate(names):
         if cells[row]:
             asking.setdefault(key, []).append(row)
     meter.asked_nfe += len(cells)

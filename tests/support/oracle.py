@@ -159,7 +159,7 @@ def enumerate_outcomes(run: Callable[[Tensor, Enumerator], Tensor], starts: int)
     with pytest.MonkeyPatch.context() as patch:
         # all outcomes in one call of the denoiser, and equal questions as if they were different ones
         patch.setattr(production, "POSITIONS", production.CELLS)
-        patch.setattr(evaluation.Question, "keys", lambda self: list(range(len(self.where))))
+        patch.setattr(evaluation, "cut", lambda table: [row.to_bytes(8) for row in range(len(table))])
         return _enumerated(run, starts)
 
 
