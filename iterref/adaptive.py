@@ -120,6 +120,7 @@ def refine_hardest(
         cost, asked = cost + result.cost.shared(others), asked + result.asked.shared(others)
         parts = {name: seconds + result.parts[name] for name, seconds in parts.items()}
         trace.add(Paired(k, 0.0, best.tokens, best.tokens, best.reward), Info(), best.reward, asked, batch)
+    trace.settle()
     texts = decode(best.tokens) if decode else None
     return replace(
         first, tokens=best.tokens.clone(), rewards=best.reward.clone(), best=best, cost=cost, asked=asked, trace=trace,

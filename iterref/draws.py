@@ -54,8 +54,9 @@ class Draws:
         return self._first[1]
 
     def fill(self, found: Iterable[tuple[Tensor, Tensor]], logs: bool, modes: bool = False) -> None:
-        """Makes the first draws from distributions (M, V) of portions of the sequences, (K,): log-probabilities, or
-        probabilities. Raises `Undrawable`, whose cell is a sequence, where nothing can be drawn."""
+        """Makes the first draws from distributions (M, V) of portions of the sequences, (k, U), the same a column.
+        `logs` says that they are log-probabilities. Raises `Undrawable`, whose cell is a sequence, where nothing can be
+        drawn."""
         self._logs, count = logs, self.now
         self.modes = self.x_t.clone() if modes else self.x_t
         cells = int(self.where.sum()) if self.later else 0
@@ -68,15 +69,18 @@ class Draws:
             del p  # before the next portion is asked for
 
     def _portion(self, i: Tensor, p: Tensor, count: int, modes: bool) -> None:
-        """`count` draws, and on request the modes, of the sequences i (K,) of one portion."""
-        here = self.where[i].nonzero(as_tuple=True)
-        at = i[here[0]], here[1]
+        """`count` draws, and on request the modes, of the sequences i (k, U) of one portion."""
+        copies, whole, i = len(i), i.shape == (1, len(self.where)), i.flatten()
+        if self.constraint is not None and copies > 1:  # which is another for every sequence
+            p = p.repeat(copies, 1)
+        row, position = (self.where if whole else self.where[i]).nonzero(as_tuple=True)
+        at = row if whole else i[row], position
         if modes:
             reading = self._reading(p, i)
-            self.modes[at] = likeliest(p) if reading is None else reading.modes()
+            self.modes[at] = likeliest(p).repeat(copies) if reading is None else reading.modes()
         if not count:
             return
-        for into, made in zip(self._first, drawn := self._drawn(p, i, count, 0), strict=True):
+        for into, made in zip(self._first, drawn := self._drawn(p, at, i, count), strict=True):
             into[:, at[0], at[1]] = made[: self.now]
         if self._further is not None:
             for into, made in zip(self._further, drawn, strict=True):
@@ -93,36 +97,44 @@ class Draws:
             return [further[each, sequences] for further in self._further]
         place = torch.full((len(self.x_t),), -1, device=x.device)
         for rows, p in self._held:  # portion by portion: nothing is copied but what is drawn from
-            place.fill_(-1)[rows] = torch.arange(len(rows), device=rows.device)
+            place.fill_(-1)[rows] = torch.arange(rows.shape[1], device=rows.device)
             live = (where.any(1) & (place[sequences] >= 0)).nonzero()[:, 0]
             if not len(live):
                 continue
-            wanted = rearranged(p, self.where[rows].sum(1), place[sequences[live]])
+            wanted = rearranged(p, self.where[rows[0]].sum(1), place[sequences[live]])
             here = where[live].nonzero(as_tuple=True)
-            at = live[here[0]], here[1]
-            for into, drawn in zip(made, self._drawn(wanted, sequences[live], n, number[live] + self.now), strict=True):
-                into[:, at[0], at[1]] = drawn
+            row = live[here[0]]
+            drawn = self._drawn(wanted, (sequences[row], here[1]), sequences[live], n, number[live] + self.now, here[0])
+            for into, each in zip(made, drawn, strict=True):
+                into[:, row, here[1]] = each
         return made
 
-    def _drawn(self, p: Tensor, sequences: Tensor, n: int, first: Tensor | int) -> tuple[Tensor, ...]:
-        """Draws (n, M) of sequences (K,) from their distributions (M, V), and how sure they are, if anybody asks."""
-        where, reading = self.where[sequences], self._reading(p, sequences)
+    def _drawn(
+        self, p: Tensor, at: tuple[Tensor, Tensor], sequences: Tensor, n: int, first: Tensor | int = 0,
+        of: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Draws (n, M) of sequences (K,) at cells (M,), by sequence and position, from their distributions (M / k, V),
+        as `drawn_at` reads them, and how sure they are, if anybody asks; `first` is a number, or (K,), and the cells
+        are `of` these (M,)."""
+        reading = self._reading(p, sequences)
         if reading is not None:
             score = None if self.score is confidence else self.score
             joint = reading.draw(self.rng.take(sequences), n, first, score)
             return joint if self.score else joint[:1]
         try:
-            drawn = self.rng.take(sequences).categorical(p, where, n, log=self._logs, first=first)
+            own = first[of] if isinstance(first, Tensor) and of is not None else first
+            drawn = self.rng.drawn_at(p, *at, n, self._logs, own)
         except Undrawable as error:
-            error.cell = int(sequences[where.nonzero()[error.cell, 0]])
+            error.cell = int(at[0][error.cell])
             raise
         if self.score is None:
             return (drawn,)
+        each = drawn.view(-1, len(p))
         if self._logs or self.score is not confidence:
-            value = self.score(p if self._logs else p.log(), drawn)
+            value = self.score(p if self._logs else p.log(), each)
         else:  # of the drawn tokens alone
-            value = confidence(p, drawn).log()
-        return drawn, value.double()
+            value = confidence(p, each).log()
+        return drawn, value.double().reshape(drawn.shape)
 
     def _reading(self, p: Tensor, sequences: Tensor) -> Reading | None:
         """Distributions (M, V) of sequences (K,) as the constraint reads them, None without one."""

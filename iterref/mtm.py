@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iterref.arrays import arrays, tensor
+from iterref.arrays import arrays, like
 from iterref.random import Rng
 
 # The logarithm of a weight that is as good as infinite against those that are at most one.
@@ -30,7 +30,8 @@ FINITE = 1e300
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule decided a row: `choice` (R,) the proposed candidate, `accepted` (R,) bool, `stuck` (R,) bool.
+    """What a rule decided a row: `choice` (R,) the proposed candidate, `accepted` (R,) bool, `stuck` (R,) bool; arrays
+    of a host where the weights were.
 
     A row is stuck when every candidate has weight zero: it keeps its state. `chance` (R,), or (R, N) where candidates
     are tested in turn, are the probabilities with which a test accepts; None where nothing is left to chance.
@@ -45,8 +46,7 @@ class Verdict:
 def select(log_w: Tensor, rng: Rng) -> Verdict:
     """Importance resampling: one of (R, N) log-weights, always accepted (a stuck row takes the first)."""
     w, _, stuck = _weights(log_w)
-    stuck = tensor(stuck)
-    return Verdict(rng.choose(tensor(w), log=False), torch.ones_like(stuck), stuck)
+    return Verdict(*(like(log_w, x) for x in (rng.choose(w, log=False), stuck | True, stuck)))
 
 
 def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
@@ -59,12 +59,12 @@ def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
     xp, now = arrays(log_w_current)
     kept = xp.exp(xp.most(now - peak, LARGEST))
     w[:, 0] += 0.0 * kept  # a NaN among the current weights is found with those among the candidates'
-    choice = rng.fork("choose").choose(tensor(w), log=False)
+    choice: Any = rng.fork("choose").choose(w, log=False)
     total = xp.cumsum(w)[:, -1]  # never below one of its terms, so that what is left of it never falls below zero
-    others = total - w[xp.arange(w.shape[0], w), arrays(choice)[1]] + kept
-    chance, stuck = tensor(total / xp.maximum(others, total)), tensor(stuck)
-    accepted = rng.fork("accept").bernoulli(chance, checked=True)
-    return Verdict(choice, accepted & ~stuck, stuck, chance)
+    others = total - w[xp.arange(w.shape[0], w), choice] + kept
+    chance = total / xp.maximum(others, total)
+    accepted = rng.fork("accept").bernoulli(xp.where(stuck, 0.0, chance), checked=True)
+    return Verdict(*(like(log_w, x) for x in (choice, accepted, stuck, chance)))
 
 
 def propose(log_w: Tensor, rng: Rng) -> Verdict:
@@ -102,8 +102,9 @@ def metropolis_first(log_ratio: Tensor, rng: Rng) -> Verdict:
 
 def _weights(log_w: Tensor) -> tuple[Any, Any, Any]:
     """Weights (R, N) of log-weights over their largest (R,), as arrays, and which rows are stuck: these have everything
-    on the first candidate. A copy is made because a sum's last bits depend on strides, and strides on the batch."""
-    xp, given = arrays(log_w.to(torch.float64, copy=True, memory_format=torch.contiguous_format))
+    on the first candidate. Contiguous ones, since a sum's last bits depend on strides, and strides on the batch."""
+    xp, given = arrays(log_w)
+    given = xp.doubles(given)
     peak = xp.amax(given)
     stuck = peak == -torch.inf
     peak = xp.where(stuck, 0.0, xp.most(peak, FINITE))

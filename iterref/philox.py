@@ -60,11 +60,17 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[An
 
 def philox_host(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Words, Words, Words, Words]:
     """As `philox`, for numpy arrays and ints. The key's words may be arrays, one a counter, too."""
-    shape = np.broadcast_shapes(*(np.shape(word) for word in (*counter, *key)))
+    lanes, others = _lanes(counter, key)
+    return lanes[0], others[0], lanes[1], others[1]
+
+
+def _lanes(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Words, Words]:
+    """The first and third, and the second and fourth, of the words that `philox_host` gives, (2, *) each."""
+    shape = np.broadcast(*counter, *key).shape
     ones = (1,) * len(shape)
     lanes, others = np.empty((2, *shape), np.uint32), np.empty((2, *shape), np.uint32)
     lanes[0], others[0], lanes[1], others[1] = counter
-    keys = np.empty((2, *np.broadcast_shapes(*map(np.shape, key))), np.uint32)
+    keys = np.empty((2, *np.broadcast(*key).shape), np.uint32)
     keys[0], keys[1] = key
     keys = keys.reshape(2, *ones[: len(shape) - keys.ndim + 1], *keys.shape[1:])  # the rounds' axis comes before it
     factors = FACTORS.reshape(2, *ones)
@@ -76,7 +82,7 @@ def philox_host(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tup
         np.bitwise_xor(halves[..., HIGH], others, out=lanes)
         lanes ^= rounded
         others = halves[..., LOW]
-    return lanes[0], others[0], lanes[1], others[1]
+    return lanes, others
 
 
 def derive(key: tuple[int, int], item: int | str) -> tuple[int, int]:
@@ -89,33 +95,28 @@ def derive(key: tuple[int, int], item: int | str) -> tuple[int, int]:
     return word_0, word_1
 
 
-def derive_all(key: tuple[int, int], paths: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-    """The keys that lead to some paths of items, and those on the way to them, all of a length at once."""
-    found: dict[Path, tuple[int, int]] = {(): key}
-    for nodes, blocks in _levels(tuple(paths)):
-        before = np.array([found[node[:-1]] for node in nodes], dtype=np.int64).T
-        word_0, word_1, _, _ = philox_host(tuple(blocks), (before[0], before[1]))
-        found.update(zip(nodes, zip(word_0.tolist(), word_1.tolist(), strict=True), strict=True))
-    return found
+def derive_all(key: tuple[Any, ...], items: Sequence[int | str]) -> tuple[Words, Words]:
+    """As `derive`, of several items: keys (*, K) from keys (*, K) or (*, 1), words as arrays."""
+    word_0, word_1, _, _ = philox_host(tuple(np.array([_block(item) for item in items]).T), (key[0], key[1]))
+    return word_0, word_1
 
 
-def doubles(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any], halves: int) -> Tensor:
+def doubles(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any], halves: int) -> Any:
     """Uniform numbers (*, halves) in [0, 1) of blocks (*): the 32 bits of one word above 21 bits of the next.
 
-    Counter words are int64 tensors or ints, the last of them a tensor; the key's are ints or numpy arrays.
+    Counter words are int64 tensors, the numbers too, or arrays of a host and ints; the key's are ints or arrays.
     """
-    device = counter[-1].device
-    if device.type != "cpu":
-        key = tuple(torch.as_tensor(word, device=device) if isinstance(word, np.ndarray) else word for word in key)  # type: ignore[assignment]
-        words = philox(counter, key)
-        pairs = zip(words[0 : 2 * halves : 2], words[1 : 2 * halves : 2], strict=True)
-        return torch.stack([(high << 21) | (low >> 11) for high, low in pairs], dim=-1).double().mul_(2.0**-53)
-    made = philox_host(tuple(word.numpy() if isinstance(word, Tensor) else word for word in counter), key)  # type: ignore[arg-type]
-    numbers = np.empty((*made[0].shape, halves))
-    for half in range(halves):  # both terms and their sum are exact
-        np.multiply(made[2 * half], 2.0**-32, out=numbers[..., half])
-        numbers[..., half] += (made[2 * half + 1] >> 11) * 2.0**-53
-    return torch.from_numpy(numbers)
+    if not isinstance(counter[-1], Tensor):
+        lanes, others = _lanes(counter, key)
+        numbers = lanes[:halves] * 2.0**-32  # both terms and their sum are exact
+        numbers += (others[:halves] >> 11) * 2.0**-53
+        return np.moveaxis(numbers, 0, -1)
+    if isinstance(key[0], np.ndarray):
+        there = torch.from_numpy(np.stack(key).astype(np.int64)).to(counter[-1].device)
+        key = there[0], there[1]
+    words = philox(counter, key)
+    pairs = zip(words[0 : 2 * halves : 2], words[1 : 2 * halves : 2], strict=True)
+    return torch.stack([(high << 21) | (low >> 11) for high, low in pairs], dim=-1).double().mul_(2.0**-53)
 
 
 @lru_cache(maxsize=4096)
@@ -128,13 +129,3 @@ def _block(item: int | str) -> tuple[int, int, int, int]:
         if not -(2**63) <= value < 2**63:
             raise ValueError(f"a fork key must fit in 64 bits, got {value}: use a string for longer keys")
     return kind, KEY_PAIR, value & MASK, (value >> 32) & MASK
-
-
-@lru_cache(maxsize=256)
-def _levels(paths: tuple[Path, ...]) -> list[tuple[list[Path], NDArray[np.int64]]]:
-    """By length, the paths and the beginnings of longer ones, and the blocks (4, K) that make their keys."""
-    levels = []
-    for length in range(1, max(map(len, paths), default=0) + 1):
-        nodes = list(dict.fromkeys(path[:length] for path in paths if len(path) >= length))
-        levels.append((nodes, np.array([_block(node[-1]) for node in nodes], dtype=np.int64).T))
-    return levels

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from iterref.arrays import arrays, tensor
+from iterref.arrays import arrays, like, tensor
 from iterref.philox import MASK, WORD, Path, derive, doubles
-from iterref.prepared import Origin, Prepared, Sizes
+from iterref.prepared import Make, Origin, Prepared, Sizes, order_of
 
 # How many float64 numbers are worked on at once, on a CPU and on a GPU; results do not depend on it.
 BLOCK = (2**18, 2**26)
@@ -45,7 +46,10 @@ def identity(*parts: int | str) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Rng:
-    """One stream a row: `rows` (R,) int64 identities in [0, 2^32), `branch` (R,) int64 copy numbers < `branches`."""
+    """One stream a row: `rows` (R,) int64 identities in [0, 2^32), `branch` (R,) int64 copy numbers < `branches`.
+
+    Weights and probabilities that are arrays of a host (`iterref.arrays`) are answered by arrays.
+    """
 
     key: tuple[int, int]
     rows: Tensor
@@ -81,7 +85,9 @@ class Rng:
     def fork(self, *key: int | str) -> Rng:
         """The same rows for a fresh, independent purpose; `fork(a, b)` is `fork(a).fork(b)`."""
         path = (*self.path, *key)
-        new = self.origin.keys.get(path) if self.origin is not None else None
+        new = None if self.prepared is None else self.prepared.key(path)
+        if new is None and self.origin is not None:
+            new = self.origin.keys.get(path)
         if new is None:
             new = self.key
             for item in key:
@@ -90,7 +96,8 @@ class Rng:
 
     def prepare(self, sizes: Sizes) -> Rng:
         """The same streams with the first numbers of some forks at hand, of `fork(*path)` as many a row as stand beside
-        the path: the numbers that the forks make by themselves, in one call for these and the steps to come."""
+        the path, or of draws: the numbers that the forks make by themselves, in one call for these and the steps to
+        come."""
         origin, path = (Origin(self.key), ()) if self.origin is None else (self.origin, self.path)
         made = origin.prepared(path, sizes, self.copies, self.rows, self.branch)
         return Rng(self.key, self.rows, self.branch, self.branches, origin, path, self.copies, made)
@@ -115,15 +122,7 @@ class Rng:
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers (R, *shape), float64 in [0, 1), 53 bits; the position is the index in the flattened shape."""
-        size = prod(shape)
-        place = None if self.prepared is None else self.prepared.places.get(self.path)
-        if self.prepared is not None and place is not None and place.stop - place.start >= size:
-            found = self.prepared.numbers[:, place.start : place.start + size]
-            return found if len(shape) == 1 else found.reshape(len(self), *shape)
-        # Every position has one draw, so two neighbours can share a block: position 2k is half 0 and 2k + 1 half 1.
-        lane = torch.arange((size + 1) // 2, device=self.rows.device)
-        pairs = doubles((lane, 0, self.rows[:, None], self.branch[:, None]), self.key, 2)
-        return pairs.flatten(1)[:, :size].reshape(len(self), *shape)
+        return tensor(self._uniform(prod(shape)).reshape(len(self), *shape))
 
     def bernoulli(self, p: Tensor, checked: bool = False) -> Tensor:
         """Coin tosses (R, *) bool of probabilities (R, *): p <= 0 never comes up, p >= 1 always does.
@@ -132,41 +131,56 @@ class Rng:
         not waited for.
         """
         self._expect(p, "bernoulli")
-        xp, chance, u = arrays(p, self.uniform(*p.shape[1:]))
-        if not checked and bool(xp.isnan(chance).any()):
-            raise ValueError(f"row {int(p.isnan().nonzero()[0, 0])} has a NaN probability: give numbers in [0, 1]")
-        return tensor(u < chance)
+        xp, chance = arrays(p)
+        if not (checked or xp.all(chance == chance)):
+            row = int(tensor(chance != chance).nonzero()[0, 0])
+            raise ValueError(f"row {row} has a NaN probability: give numbers in [0, 1]")
+        return like(p, self._uniform(prod(p.shape[1:])).reshape(p.shape) < chance)
 
     def categorical(
         self, p: Tensor, where: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
     ) -> Tensor:
-        """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major.
-
-        With `log` False they are the weights themselves, which saves an exponential each. (1, V) is one distribution
-        for all cells. One cumulative sum a distribution serves all of its draws; draw j is the same for every n > j,
-        and those from `first` on, a number or one a row (R,), are the same as if all before them had been made. Weights
-        need no normalisation. A token of weight 0 is never drawn; small weights are kept down to about 1e-16 of
-        the total. Raises `ValueError` for shapes that do not match, and its kind `Undrawable` for a cell with no finite
-        weight, a NaN or a +inf. """
+        """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major:
+        `drawn_at` these, with `first` a number or one a row (R,)."""
         self._expect(where, "categorical")
         row, position = where.nonzero(as_tuple=True)
-        one_for_all = p.shape[0] == 1 and len(row) != 1
-        if p.shape[0] != len(row) and not one_for_all:
-            raise ValueError(f"{p.shape[0]} rows of weights for {len(row)} True cells: pass one row for each cell")
+        return self.drawn_at(p, row, position, n, log, first[row] if isinstance(first, Tensor) else first)
+
+    def drawn_at(
+        self, p: Tensor, row: Tensor, position: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
+    ) -> Tensor:
+        """`n` draws a cell, (n, M) long, from log-weights (M, V) of cells (M,), by their rows and positions.
+
+        With `log` False they are the weights themselves, which saves an exponential each. Fewer distributions serve the
+        cells over and over: with (M / k, V) cell c has the one c modulo M / k. One cumulative sum a distribution serves
+        all of its draws; draw j is the same for every n > j, and those from `first` on, a number or one a cell (M,),
+        are the same as if all before them had been made. Weights need no normalisation. A token of weight 0 is never
+        drawn; small weights are kept down to about 1e-16 of the total. Raises `ValueError` for shapes that do not
+        match, and its kind `Undrawable` for a cell with no finite weight, a NaN or a +inf. """
+        laws, cells = p.shape[0], row.shape[0]
+        if cells % max(laws, 1) or (cells and not laws):
+            raise ValueError(f"{laws} rows of weights for {cells} True cells: pass one row for each cell")
 
         def name(cell: int) -> str:
             return f"packed row {cell} (row {int(row[cell])}, position {int(position[cell])})"
 
-        drawn = torch.empty(n, len(row), dtype=torch.int64, device=row.device)
-        # Blocks of cells that fit a cache: the sums of all cells at once mostly cost page faults.
-        step = max(1, BLOCK[row.is_cuda] // max(GROUP * n, p.shape[1] if p.shape[1] < WIDE else 0))
-        for begin in range(0, len(row), step):
-            cells = slice(begin, begin + step)
-            u = self._numbers(row[cells], position[cells], n, first)
-            if one_for_all:
-                drawn[:, cells] = _inverse(p, u.reshape(1, -1), name, log=log).view(len(u), n).T
-            else:
-                drawn[:, cells] = _inverse(p[cells], u, name, begin, log).T
+        drawn = torch.empty(n, cells, dtype=torch.int64, device=row.device)
+        if not cells:
+            return drawn
+        # Blocks of distributions, and of their cells, that fit a cache: the sums of all at once cost page faults.
+        room, copies, into = BLOCK[row.is_cuda], cells // laws, drawn.view(n, -1, laws)
+        xp, *at = arrays(row, position, *([first] if isinstance(first, Tensor) else []))
+        at = [of.reshape(copies, laws) for of in at]
+        step = max(1, room // max(GROUP * n * copies, p.shape[1] if p.shape[1] < WIDE else 0))
+        for begin in range(0, laws, step):
+            some = slice(begin, begin + step)
+            sums, count = _Sums.of(p[some], name, begin, log), min(step, laws - begin)
+            several = max(1, room // (GROUP * n * count))
+            for copy in range(0, copies, several):
+                here = slice(copy, copy + several), some
+                u = self._numbers(n, first, *(of[here].reshape(-1) for of in at))
+                u = tensor(xp.doubles(u.reshape(-1, count, n).swapaxes(0, 1).reshape(count, -1)))
+                into[:, *here] = sums.search(u).view(count, -1, n).permute(2, 1, 0)
         return drawn
 
     def within(
@@ -175,85 +189,126 @@ class Rng:
         """`n` draws a cell, (n, M) long, each from a part begin <= v < end, (n, M) long, of running sums (M, V) of
         weights at the True cells of where (R, L). Draws are numbered as in `categorical`."""
         row, position = where.nonzero(as_tuple=True)
-        u = self._numbers(row, position, len(begin), first)
+        each = [first[row]] if isinstance(first, Tensor) else []
+        u = tensor(self._numbers(len(begin), first, *arrays(row, position, *each)[1:]))
         low = torch.where(begin > 0, total_to.gather(1, (begin - 1).clamp_min(0).T).T, 0.0).T
         high = total_to.gather(1, (end - 1).T)
         passed = torch.searchsorted(total_to, (low + u * (high - low)).contiguous(), right=True).T
         return torch.minimum(passed.maximum(begin), end - 1)
 
-    def _numbers(self, row: Tensor, position: Tensor, n: int, first: Tensor | int) -> Tensor:
-        """The numbers (M, n) of draws first, first + 1, ... of cells (M,)."""
-        at = (position[:, None], self.rows[row, None], self.branch[row, None])
-        if isinstance(first, int) and first % 2 == 0:  # whole blocks, both of whose halves are wanted
-            pair = torch.arange(first // 2, first // 2 + (n + 1) // 2, device=row.device)
-            return doubles((at[0], pair, *at[1:]), self.key, min(n, 2)).flatten(1)[:, :n]
-        number = torch.as_tensor(first, device=row.device).expand(len(self))[row, None]
-        number = number + torch.arange(n, device=row.device)
+    def _numbers(self, n: int, first: Tensor | int, row: Any, position: Any, each: Any = None) -> Any:
+        """The numbers (M, n) of draws first, first + 1, ... of cells (M,), or from those of `each` (M,) on; arrays."""
+        if self.prepared is not None and each is None and not first:
+            found = self.prepared.numbers(self.path, n, draws=True)
+            if found is not None:
+                return found[row, position]
+        xp, rows, branch = arrays(self.rows, self.branch)
+        at = position[:, None], rows[row][:, None], branch[row][:, None]
+        if each is None and int(first) % 2 == 0:  # whole blocks, both of whose halves are wanted
+            pair = xp.arange((n + 1) // 2, position) + int(first) // 2
+            return doubles((at[0], pair, *at[1:]), self.key, min(n, 2)).reshape(len(row), -1)[:, :n]
+        number = (first if each is None else each[:, None]) + xp.arange(n, position) + 0 * at[0]
         pairs = doubles((at[0], number // 2, *at[1:]), self.key, 2)
-        return pairs.gather(2, (number % 2)[..., None])[..., 0]
+        return xp.where(number % 2 == 0, pairs[..., 0], pairs[..., 1])
 
     def choose(self, log_w: Tensor, log: bool = True) -> Tensor:
         """One choice a row, (R,) long, from log-weights (R, K), or from weights. Raises `ValueError` as `categorical`
         does."""
         self._expect(log_w, "choose")
-        xp, w, u = arrays(_weights(log_w) if log else log_w, self.uniform(1))
+        xp, w = arrays(_weights(log_w) if log else log_w)
         total_to = xp.cumsum(w)
         total = total_to[:, -1:]
-        if not bool(((total > 0) & (total < torch.inf)).all()):
-            _refuse(log_w, tensor(total)[:, 0], lambda row: f"row {row}", 0, log)
+        if not xp.all((total > 0) & (total < torch.inf)):
+            _refuse(tensor(log_w), tensor(total)[:, 0], lambda row: f"row {row}", 0, log)
         # A number is at most 1 - 2^-53, so that its product with the total rounds to less than the total.
-        return tensor((total_to <= u * total).sum(1))
+        return like(log_w, xp.count(total_to <= self._uniform(1) * total))
 
     def order(self, length: int) -> Tensor:
         """Ranks (R, length) long of a uniform random permutation a row; which of i, j comes first is the same for
         every length above both."""
-        xp, u = arrays(self.uniform(length))
-        return tensor(xp.ranks(u))
+        return self.ordered(length, _itself)
 
-    def _expect(self, given: Tensor, method: str) -> None:
-        if given.dim() == 0 or given.shape[0] != len(self):
+    def ordered(self, length: int, make: Make, *given: Any) -> Tensor:
+        """What `make(order, *given)` makes of `order(length)`, each row by itself, (R, *).
+
+        It gets the orders (S, R, length) of S steps and returns (S, *), so that what is prepared is made in one call
+        for the steps to come; it is not asked again for the same things `given`.
+        """
+        found = None if self.prepared is None else self.prepared.ordered(self.path, length, make, given)
+        return make(order_of(self._uniform(length))[None], *given)[0] if found is None else found
+
+    def _uniform(self, size: int) -> Any:
+        """The numbers (R, size) of the first positions, an array where the host computes."""
+        found = None if self.prepared is None else self.prepared.numbers(self.path, size)
+        if found is not None:
+            return found
+        # Every position has one draw, so two neighbours can share a block: position 2k is half 0 and 2k + 1 half 1.
+        xp, rows, branch = arrays(self.rows, self.branch)
+        pairs = doubles((xp.arange((size + 1) // 2, rows), 0, rows[:, None], branch[:, None]), self.key, 2)
+        return pairs.reshape(len(self), 2 * ((size + 1) // 2))[:, :size]
+
+    def _expect(self, given: Any, method: str) -> None:
+        if given.ndim == 0 or given.shape[0] != len(self):
             raise ValueError(f"{method} got shape {tuple(given.shape)} for {len(self)} rows: give one entry a row")
 
 
-def _inverse(p: Tensor, u: Tensor, name: Callable[[int], str], first: int = 0, log: bool = True) -> Tensor:
-    """Tokens (M, n) where the distribution function of log-weights, or weights, (M, V) passes uniform numbers u (M, n).
+@dataclass(frozen=True)
+class _Sums:
+    """What draws from log-weights, or weights, `p` (M, V) share: the `mass` of tokens, or of GROUPs of them where the
+    vocabulary is wide, and their running sums `total_to`, both (M, K)."""
 
-    A wide vocabulary is searched in two steps, groups of tokens and then the tokens of one group, so that the sums over
-    all of it are taken once and by group. `name(first + m)` is what an error calls row m.
-    """
-    vocab = p.shape[1]
-    wide = vocab >= WIDE
-    mass = _grouped(p, log) if wide else _weights(p) if log else p
-    total_to = mass.cumsum(1, dtype=torch.float64)  # in float32 a tail of many weights of 1e-9 each would vanish
-    total = total_to[:, -1]  # NaN for a softmax without a finite peak
-    _refuse(p, total, name, first, log)
-    if not wide:
-        return torch.searchsorted(total_to, u * total[:, None], right=True)
-    below = u * total[:, None]  # at most 1 - 2^-53 of the total, which rounds to less than the total
-    place = torch.searchsorted(total_to, below, right=True)
-    own = mass.gather(1, place).double()
-    beyond = ((below - total_to.gather(1, place) + own) / own).clamp_(0.0, 1.0)  # share of the group passed by
-    # Windows of GROUP tokens; the last one reaches back into the group before, where that is not wanted.
-    begin = (place * GROUP).clamp_max_(vocab - GROUP)
-    windows = p.reshape(-1).unfold(0, GROUP, 1)
-    at = begin + torch.arange(0, p.numel(), vocab, device=p.device)[:, None]
-    inside = windows.index_select(0, at.flatten()).view(*at.shape, GROUP)
-    if vocab % GROUP:
-        before = torch.arange(GROUP, device=p.device) < (place * GROUP - begin)[..., None]
-        inside = inside.masked_fill_(before, -torch.inf if log else 0.0)
-    inside = _weights(inside) if log else inside
-    total_to = inside.cumsum(-1, dtype=torch.float64)
-    total = total_to[..., -1:]
-    below = torch.minimum(beyond[..., None] * total, total.nextafter(torch.zeros_like(total)))  # so it ends inside
-    return begin + torch.searchsorted(total_to, below, right=True)[..., 0]
+    p: Tensor
+    mass: Tensor
+    total_to: Tensor
+    log: bool
+
+    @classmethod
+    def of(cls, p: Tensor, name: Callable[[int], str], first: int, log: bool) -> _Sums:
+        """The sums, taken once; `name(first + m)` is what an error calls row m."""
+        mass = _grouped(p, log) if p.shape[1] >= WIDE else _weights(p) if log else p
+        total_to = mass.cumsum(1, dtype=torch.float64)  # in float32 a tail of many weights of 1e-9 each would vanish
+        _refuse(p, total_to[:, -1], name, first, log)  # NaN for a softmax without a finite peak
+        return cls(p, mass, total_to, log)
+
+    def search(self, u: Tensor) -> Tensor:
+        """Tokens (M, n) where the distribution function passes uniform numbers u (M, n).
+
+        A wide vocabulary is searched in two steps, groups of tokens and then the tokens of one group, so that the sums
+        over all of it are taken once and by group.
+        """
+        p, vocab = self.p, self.p.shape[1]
+        below = u * self.total_to[:, -1:]  # at most 1 - 2^-53 of the total, which rounds to less than the total
+        place = torch.searchsorted(self.total_to, below, right=True)
+        if vocab < WIDE:
+            return place
+        own = self.mass.gather(1, place).double()
+        beyond = ((below - self.total_to.gather(1, place) + own) / own).clamp_(0.0, 1.0)  # share of the group passed by
+        # Windows of GROUP tokens; the last one reaches back into the group before, where that is not wanted.
+        begin = (place * GROUP).clamp_max_(vocab - GROUP)
+        windows = p.reshape(-1).unfold(0, GROUP, 1)
+        at = begin + torch.arange(0, p.numel(), vocab, device=p.device)[:, None]
+        inside = windows.index_select(0, at.flatten()).view(*at.shape, GROUP)
+        if vocab % GROUP:
+            before = torch.arange(GROUP, device=p.device) < (place * GROUP - begin)[..., None]
+            inside = inside.masked_fill_(before, -torch.inf if self.log else 0.0)
+        inside = _weights(inside) if self.log else inside
+        total_to = inside.cumsum(-1, dtype=torch.float64)
+        total = total_to[..., -1:]
+        below = torch.minimum(beyond[..., None] * total, total.nextafter(torch.zeros_like(total)))  # so it ends inside
+        return begin + torch.searchsorted(total_to, below, right=True)[..., 0]
+
+
+def _itself(order: Tensor) -> Tensor:
+    return order
 
 
 def _refuse(p: Tensor, total: Tensor, name: Callable[[int], str], first: int, log: bool) -> None:
     """Raises `Undrawable` unless the sums (M,) of all weights are positive and finite: NaN for a softmax without a
     finite peak, 0 or infinite for weights that were given as they are."""
-    right = total > 0 if log else (total > 0) & total.isfinite()
-    if not bool(right.all()):
-        cell = int((~right).nonzero()[0, 0])
+    xp, sums = arrays(total)
+    right = (sums > 0) & (sums < torch.inf)
+    if not xp.all(right):
+        cell = int(tensor(~right).nonzero()[0, 0])
         value = float(p[cell].amax() if log else total[cell].log())
         what = "no finite log-weight" if value == -torch.inf else f"a log-weight of {value}"
         told = f"{name(first + cell)} has {what}: give it at least one finite log-weight and no NaN or +inf"

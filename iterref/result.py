@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from iterref.arrays import arrays, tensor
 from iterref.budget import Cost
 from iterref.optional import require
 from iterref.particles import Particles
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from iterref.samplers.base import Sampler
 
 # Tokens of finished texts that may wait to be compared with the best.
-WAITING = 2**20
+WAITING = 2**18
 
 
 @dataclass
@@ -66,12 +67,14 @@ class Best:
 
 @dataclass
 class Seen:
-    """Finished texts that a run has seen, compared with the best so far when somebody asks: the decisions of a move
-    are one comparison then, in place of one each."""
+    """Finished texts that a run has seen, compared with the best so far when somebody asks: those of several moves are
+    one comparison then, in place of one each. The highest rewards alone are known sooner."""
 
     best: Best
     waiting: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     tokens: int = 0
+    top: Tensor | None = None  # (B,) of all but the last texts that wait, so many
+    unseen: int = 0
 
     def latest(self, tokens: Tensor, rows: Tensor) -> None:
         """Takes note of clean samples (R, L) that belong to (R,) rows, before they are judged."""
@@ -81,15 +84,28 @@ class Seen:
         """As `Best.see`, later."""
         self.waiting.append((tokens, reward, rows))
         self.tokens += tokens.numel()
+        self.unseen += 1
         if self.tokens > WAITING:
             self.settled()
+
+    def highest(self) -> Tensor:
+        """The best rewards (B,) of all texts seen, a tensor that nobody writes into."""
+        top = self.best.reward if self.top is None else self.top
+        if self.unseen:
+            parts = [arrays(reward, rows)[1:] for _, reward, rows in self.waiting[-self.unseen :]]
+            xp, before = arrays(top)
+            rewards, rows = (xp.cat(part) for part in zip(*parts, strict=True))
+            top = tensor(xp.raised(before, rows, rewards))
+        self.top, self.unseen = top, 0
+        return top
 
     def settled(self) -> Best:
         """The best of all texts seen."""
         if self.waiting:
             tokens, reward, rows = (torch.cat(parts) for parts in zip(*self.waiting, strict=True))
-            self.waiting, self.tokens = [], 0
+            self.waiting, self.tokens, self.unseen = [], 0, 0
             self.best.see(tokens, reward, rows)
+            self.top = self.best.reward
         return self.best
 
 

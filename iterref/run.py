@@ -61,11 +61,18 @@ class Run:
         if problem.constraint is not None:
             problem.constraint.expect(canvas, self.free, problem.allowed)
         self._several: dict[int, tuple[Tensor, Tensor]] = {}
+        self._named: Tensor | None = None
+        self._timed: tuple[Time, Tensor] | None = None
 
     @property
     def best(self) -> Best:
         """The best text seen of every row."""
         return self._seen.settled()
+
+    @property
+    def highest(self) -> Tensor:
+        """The best reward of every row so far, (B,) float64."""
+        return self._seen.highest()
 
     @property
     def batch(self) -> int:
@@ -93,6 +100,7 @@ class Run:
         view.canvas, view.free, view.rows = self.canvas[index], self.free[index], self.rows[index]
         own = self.alpha[index] if isinstance(self.alpha, Tensor) else self.alpha
         view.alpha, view._views, view._several = own if alpha is None else alpha, {}, {}
+        view._named = view._timed = None
         return view
 
     def within(self, canvas: Tensor, free: Tensor) -> Run:
@@ -116,8 +124,9 @@ class Run:
 
     def undetermined(self, x_t: Tensor, t: Time) -> Tensor:
         """Where (R, L) states leave the clean token open, (R, L) bool."""
-        times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
-        return self.noise.undetermined(x_t, times) & self.free
+        if self.noise.mask is not None:  # which shows them at any time
+            return (x_t == self.noise.mask) & self.free
+        return self.noise.undetermined(x_t, self._time(t)) & self.free
 
     def predict(self, x_t: Tensor, t: Time, where: Tensor) -> Tensor:
         """(R, L), time, (R, L) bool -> (M, V) log p(x_0^i | x_t), forbidden tokens left out.
@@ -131,7 +140,7 @@ class Run:
         """(R, L) clean tokens, (R, L) bool -> (M, V) log p(x^i | x^{-i}), the denoiser's leave-one-out conditionals."""
         rows = self._prompts()
         names = rows if self.denoiser.uses_prompts else None
-        question = Question(x, where, names, None, lambda i: self.denoiser.leave_one_out(x[i], where[i], rows[i]))
+        question = Question(x, where, names, None, lambda i, _: self.denoiser.leave_one_out(x[i], where[i], rows[i]))
         return self._all(self._metered(question, logs=True, check=True), self._conditionals)
 
     def remembers(self, where: Tensor) -> bool:
@@ -209,7 +218,7 @@ class Run:
         start, n = perf_counter(), x_0.shape[0] if x_0.dim() > 2 else 1
         if n not in self._several:
             rows = self.rows if n == 1 else self.rows.repeat(n)
-            self._several[n] = rows, self._prompts(rows)
+            self._several[n] = rows, rows if self.problem.prompts is None else self.problem.prompts[rows]
         x, (rows, prompts) = x_0.reshape(-1, x_0.shape[-1]), self._several[n]
         count = x.shape[0]  # `len` of a tensor costs a frame
         ask, bound = (self.reward, self.problem.constraint) if by is None else (by, None)
@@ -231,7 +240,7 @@ class Run:
         self.meter.seconds["reward"] += perf_counter() - start
         if final:
             self._seen.add(x, reward, rows)
-        return reward.view(x_0.shape[:-1])
+        return reward.view(n, -1) if x_0.dim() > 2 else reward
 
     def partial_of(self, x_t: Tensor, t: Time) -> Tensor:
         """What the reward says of unfinished states (R, L) at time t -> (R,) float64, a reward call each.
@@ -248,10 +257,17 @@ class Run:
         """Takes note of finished texts (R, L) with known rewards (R,), which may be the best."""
         self._seen.add(x_0, reward, self.rows)
 
-    def _prompts(self, rows: Tensor | None = None) -> Tensor:
-        """The numbers by which denoiser and reward know rows (R,), those of the sequences unless given."""
-        rows = self.rows if rows is None else rows
-        return rows if self.problem.prompts is None else self.problem.prompts[rows]
+    def _prompts(self) -> Tensor:
+        """The numbers by which denoiser and reward know the rows of the sequences, (R,)."""
+        if self._named is None:
+            self._named = self.rows if self.problem.prompts is None else self.problem.prompts[self.rows]
+        return self._named
+
+    def _time(self, t: Time) -> Tensor:
+        """A time of all sequences, one each, (R,) float64; that of the last question is at hand."""
+        if self._timed is None or self._timed[0] is not t:
+            self._timed = t, torch.as_tensor(t, dtype=torch.float64, device=self.rows.device).expand(len(self.rows))
+        return self._timed[1]
 
     def _portion(self, where: Tensor) -> int:
         """How many sequences one call may hold."""
@@ -261,22 +277,22 @@ class Run:
         """What the denoiser is asked at these states and times; log-probabilities, or probabilities if it has them."""
         denoiser, rows = self.denoiser, self._prompts()
         ask = denoiser.probabilities if denoiser.has_probabilities else denoiser
-        times = torch.as_tensor(t, dtype=torch.float64, device=x_t.device).expand(len(x_t))
+        times = self._time(t)
         question = Question(
             x_t,
             where,
             rows if denoiser.uses_prompts else None,
             None if denoiser.time_independent else times,
-            lambda i: ask(x_t[i], times[i], where[i], rows[i]),
+            lambda i, _: ask(x_t[i], times[i], where[i], rows[i]),
         )
         return self._metered(question, not denoiser.has_probabilities, check)
 
     def _metered(self, question: Question, logs: bool, check: bool) -> Question:
         """The question, its answers timed, of the right shape, without forbidden tokens and, on request, checked."""
 
-        def ask(i: Tensor) -> Tensor:
-            start, where = perf_counter(), question.where[i]
-            p, cells = question.ask(i), int(where.sum())
+        def ask(i: Tensor | slice, cells: int) -> Tensor:
+            start = perf_counter()
+            p = question.ask(i, cells)
             if p.shape != (cells, self.noise.vocab):
                 raise ValueError(
                     f"the denoiser returned {tuple(p.shape)} for {cells} open positions and "
@@ -291,21 +307,26 @@ class Run:
                 total = p.sum(1)
                 undefined = total.isnan() if logs else ~(total > 0)
                 if bool(undefined.any()):
-                    raise self._undefined(i[where.nonzero()[:, 0][undefined][0]])
+                    asked = torch.arange(len(question.where), device=p.device)[i]
+                    raise self._undefined(asked[question.where[i].nonzero()[undefined][0, 0]])
             return p
 
         return Question(question.tokens, question.where, question.names, question.times, ask)
 
     def _all(self, question: Question, known: Known | None) -> Tensor:
         """The distributions (M, V) of all sequences, asked for portion by portion."""
-        found = list(portions(question, self._portion(question.where), self.meter, known))
+        found, where = list(portions(question, self._portion(question.where), self.meter, known)), question.where
         if not found:
-            return torch.zeros(0, self.noise.vocab, device=question.where.device)
-        if len(found) == 1:
+            return torch.zeros(0, self.noise.vocab, device=where.device)
+        if len(found) == 1 and len(found[0][0]) == 1:
             return found[0][1]
-        rows, p = (torch.cat(parts) for parts in zip(*found, strict=True))
-        order = rows.argsort()
-        return p if bool((order.diff() == 1).all()) else rearranged(p, question.where[rows].sum(1), order)
+        first = torch.cat([rows[0] for rows, _ in found])
+        places = torch.arange(len(first), device=first.device).split([rows.shape[1] for rows, _ in found])
+        place = torch.cat([place.expand_as(rows).flatten() for place, (rows, _) in zip(places, found, strict=True)])
+        place = place[torch.cat([rows.flatten() for rows, _ in found]).argsort()]
+        p = torch.cat([p for _, p in found])
+        alike = len(place) == len(first) and bool((place.diff() == 1).all())
+        return p if alike else rearranged(p, where[first].sum(1), place)
 
     def _undefined(self, sequence: Tensor) -> ValueError:
         """What is wrong with the denoiser at a sequence, a single number."""

@@ -127,7 +127,7 @@ def sample(
                 state = sampler.init(run, rng.fork("init")) if start is None else sampler.resume(run, start)
                 for index in steps:
                     state, info = sampler.step(run, state, rng.fork("step", index))
-                    trace.add(state, info, run.best.reward, run.meter.asked(batch), batch)
+                    trace.add(state, info, run.highest, run.meter.asked(batch), batch)
                     if callback is not None:
                         now = state.x_t[:batch].clone(), Best(run.best.tokens.clone(), run.best.reward.clone())
                         callback(Progress(index + 1, sampler.iterations, state.t, *now, run.meter.asked(batch)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -39,7 +39,7 @@ class Round(NamedTuple):
 
 @dataclass
 class Trace:
-    """A growing record; `table` turns it into tensors, one entry a step.
+    """A growing record; `settle` writes what was noted, and `table` turns it into tensors, one entry a step.
 
     `t` (K,), `nfe` and `reward_calls` (K,) asked for so far a sample, `depth` (K,);
     `accepted`, `changed`, `span`, `stuck`, `ess`, `reward` and `best` (K, B), NaN where a step decided, renoised or
@@ -50,35 +50,22 @@ class Trace:
     watch: tuple[int, ...] = ()
     steps: list[dict[str, Tensor]] = field(default_factory=list)
     rounds: list[list[Round]] = field(default_factory=list)
+    noted: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, state: State, info: Info, best: Tensor, cost: Cost, batch: int) -> None:
-        """Takes note of one step. What is on a device stays there until `settle`, so that no step waits for a copy."""
-        nothing = torch.full((batch,), torch.nan, dtype=torch.float64, device=best.device)
-
-        def row(value: Tensor | float | None) -> Tensor:
-            if value is None:
-                return nothing
-            return value.detach().double() if isinstance(value, Tensor) else torch.full_like(nothing, value)
-
+        """Takes note of one step, `best` (B,) not to be written into. Nothing is made of it before `settle`, so that a
+        step waits neither for a copy nor for a dozen small operations."""
         x_0, reward = state.clean()
         entry = {
-            "t": torch.tensor(state.t, dtype=torch.float64),
-            "depth": torch.tensor(cost.depth, dtype=torch.float64),
-            "nfe": torch.tensor(cost.nfe, dtype=torch.float64),
-            "reward_calls": torch.tensor(cost.reward_calls, dtype=torch.float64),
-            "accepted": row(info.accepted),
-            "changed": row(info.changed),
-            "span": row(info.span),
-            "stuck": row(info.stuck),
-            "ess": row(info.ess),
-            "reward": row(None if reward is None else reward[:batch]),
-            "best": best.detach().clone(),
-        }
+            "t": state.t, "depth": cost.depth, "nfe": cost.nfe, "reward_calls": cost.reward_calls,
+            "accepted": info.accepted, "changed": info.changed, "span": info.span, "stuck": info.stuck, "ess": info.ess,
+            "reward": None if reward is None else reward[:batch], "best": best,
+        }  # fmt: skip
         if self.watch:
             index = list(self.watch)
             entry["watched"], entry["clean"] = state.x_t[index], x_0[index]
             self.rounds.append([_round(decision, index) for decision in info.decisions])
-        self.steps.append(entry)
+        self.noted.append(entry)
 
     def followed(self, later: Trace, spent: Cost) -> Trace:
         """This trace and behind it that of a run that went on when so much had been asked for a sample."""
@@ -87,8 +74,15 @@ class Trace:
         return Trace(self.watch, [*self.steps, *steps], [*self.rounds, *later.rounds])
 
     def settle(self) -> None:
-        """Brings everything to the host, as ordinary tensors."""
-        self.steps = [{name: _ordinary(value) for name, value in step.items()} for step in self.steps]
+        """Brings everything to the host, as ordinary tensors, numbers of rows (B,) float64."""
+        for noted in self.noted:
+            nothing = torch.full(noted["best"].shape, torch.nan, dtype=torch.float64)
+            step = {name: torch.tensor(noted[name], dtype=torch.float64) for name in SERIES[:4]}
+            for name in SERIES[4:]:
+                value = nothing if noted[name] is None else noted[name]
+                step[name] = _ordinary(value).double() if isinstance(value, Tensor) else torch.full_like(nothing, value)
+            self.steps.append(step | {name: _ordinary(noted[name]) for name in ("watched", "clean") if name in noted})
+        self.noted = []
         self.rounds = [[Round(*map(_ordinary, one)) for one in step] for step in self.rounds]
 
     def table(self) -> dict[str, Tensor]:

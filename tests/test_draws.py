@@ -24,7 +24,7 @@ def made(logs: bool, now: int = NOW, later: int = LATER, modes: bool = True) -> 
     x, rng = torch.full((ROWS, LENGTH), VOCAB), Rng.seeded(3, ROWS).fork("draw")
     found = Draws(x, where, rng, confidence, now, later)
     cut = int(where[:2].sum())
-    portions = [(torch.tensor([2, 4]), p[cut:]), (torch.tensor([0, 1]), p[:cut])]
+    portions = [(torch.tensor([[2, 4]]), p[cut:]), (torch.tensor([[0, 1]]), p[:cut])]
     found.fill(portions, logs, modes)
     return found, p, where
 

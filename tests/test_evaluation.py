@@ -117,16 +117,6 @@ def test_a_fine_grid_costs_no_more_than_its_states() -> None:
     assert torch.equal(bare.tokens, result.tokens) and bare.cost.nfe > 100
 
 
-def test_digests_that_collide_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "_multipliers", lambda n, device: torch.zeros(n, dtype=torch.long))
-    denoiser = Asked(time_independent=True, promptless=True)
-    run = Run(problem_of(denoiser, 4))
-    x, where = torch.arange(4)[:, None].expand(4, LENGTH) % TOKENS, torch.ones(4, LENGTH, dtype=torch.bool)
-    for shift in (0, 1):
-        found = run.predict(x.roll(shift, 0), 0.5, where)
-        assert torch.equal(found, denoiser(x.roll(shift, 0), torch.zeros(4), where, run.rows))
-
-
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "KEEP", (2 * LENGTH * (TOKENS + 1), 0))
     denoiser = Asked(time_independent=True, promptless=False)

@@ -50,7 +50,7 @@ def test_host_and_device_make_the_same_words():
 def test_prepared_numbers_are_those_of_the_forks():
     rng = Rng.seeded(5, torch.tensor([3, 8])).repeat(2)
     sizes = {("order",): 5, ("decide", 0, "choose"): 1, ("decide", 1, "choose"): 2, ("decide", -3): 4}
-    ready = rng.fork("move").prepare(tuple(sizes.items()))
+    ready = rng.fork("move").prepare((*((path, size, 0) for path, size in sizes.items()), (("draw", 0), 7, 3)))
     for path, size in sizes.items():
         for one in (ready.fork(*path), ready.fork(*path[:1]).fork(*path[1:])):
             for shape in [(size,), (size + 3,), (), (1,), (2, size)]:
@@ -61,6 +61,22 @@ def test_prepared_numbers_are_those_of_the_forks():
     assert torch.equal(ready.fork("order").take(some).uniform(5), rng.fork("move", "order").uniform(5)[some])
     assert torch.equal(ready.fork("order").repeat(2).uniform(5), rng.fork("move", "order").repeat(2).uniform(5))
     assert torch.equal(ready.uniform(2), rng.fork("move").uniform(2))
+
+
+def test_prepared_draws_are_those_of_the_forks():
+    """In every step of a block and behind it, for as many draws as are at hand and for more."""
+    rng, where = Rng.seeded(5, torch.tensor([3, 8])).repeat(2), torch.rand(4, 7) < 0.6
+    p = torch.rand(int(where.sum()), 9)
+    for step in (3, 4, 18, 19, 2):
+        plain = rng.fork("step", step, "move")
+        ready = plain.prepare(((("draw", 0), 7, 3), (("order",), 4, 0)))
+        for n in (1, 2, 3, 4):
+            drawn = ready.fork("draw", 0).categorical(p, where, n)
+            assert torch.equal(drawn, plain.fork("draw", 0).categorical(p, where, n))
+        drawn = ready.fork("draw", 0).categorical(p, where, 2, first=1)
+        assert torch.equal(drawn, plain.fork("draw", 0).categorical(p, where, 2, first=1))
+        assert torch.equal(ready.fork("draw", 0).uniform(5), plain.fork("draw", 0).uniform(5))
+        assert torch.equal(ready.fork("order").order(4), plain.fork("order").order(4))
 
 
 def test_derived_keys_are_fixed_and_distinct():

@@ -175,6 +175,7 @@ def entry(trace: Trace, accepted: list[float], changed: list[int] | None, stuck:
     state = State(0, 0.5, torch.zeros(2, 3, dtype=torch.long))
     info = Info(torch.tensor(accepted), torch.tensor(stuck), None if changed is None else torch.tensor(changed))
     trace.add(state, info, torch.zeros(2), Cost(1, 1, 1), 2)
+    trace.settle()
 
 
 def test_acceptance_leaves_first_clean_samples_out():

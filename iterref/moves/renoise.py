@@ -89,18 +89,24 @@ def spaced(free: Tensor, gap: int, share: Time, rng: Rng) -> Tensor:
     least one. The greedy choice is made for all rows at once: a position that comes first in its neighbourhood is in,
     its neighbours are out, and so on until none is undecided, which takes about log L rounds.
     """
-    length = free.shape[1]
-    rank = rng.order(length).to(torch.float32) + 1
-    undecided, chosen = free, torch.zeros_like(free)
+    if isinstance(share, Tensor):  # every chain's own, and another one in every move
+        return _spaced(rng.order(free.shape[1])[None], free, gap, share)[0]
+    return rng.ordered(free.shape[1], _spaced, free, gap, share)
+
+
+def _spaced(order: Tensor, free: Tensor, gap: int, share: Time) -> Tensor:
+    """The sets (S, R, L) bool of orders (S, R, L), each row's as `spaced` says."""
+    rank, undecided = order.flatten(0, 1).to(torch.float32) + 1, free.repeat(len(order), 1)
+    chosen = torch.zeros_like(undecided)
     while bool(undecided.any()):
         live = torch.where(undecided, rank, 0.0)
         first = undecided & (_around(live, gap) == live)
         chosen = chosen | first
         near = _around(first.float(), gap) > 0
         undecided = undecided & ~near
-    count = (free.sum(1) * share).round().clamp_min(1)
-    least = torch.where(chosen, rank, 0.0).sort(1, descending=True).values.gather(1, count.long()[:, None] - 1)
-    return chosen & (rank >= least)
+    count = (free.sum(1) * share).round().clamp_min(1).long().repeat(len(order))
+    least = torch.where(chosen, rank, 0.0).sort(1, descending=True).values.gather(1, count[:, None] - 1)
+    return (chosen & (rank >= least)).unflatten(0, order.shape[:2])
 
 
 def _around(values: Tensor, gap: int) -> Tensor:
@@ -110,8 +116,9 @@ def _around(values: Tensor, gap: int) -> Tensor:
 
 def partition(where: Tensor, blocks: int, rng: Rng) -> Tensor:
     """Parts 0 .. blocks - 1 of the True cells of (R, L), of equal size up to one, at random; -1 elsewhere."""
-    xp, order = arrays(torch.where(where, rng.order(where.shape[1]), where.shape[1]))
-    return torch.where(where, tensor(xp.ranks(order)) % blocks, -1)
+    xp, among, order = arrays(where, rng.order(where.shape[1]))
+    part = xp.ranks(xp.where(among, order, where.shape[1])) % blocks
+    return tensor(xp.where(among, part, -1))
 
 
 def _several(value: Time, n: int) -> Time:

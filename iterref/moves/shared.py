@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from einops import repeat
 from torch import Tensor
 
 from iterref import mtm
+from iterref.arrays import arrays, tensor
 from iterref.budget import Cost
 from iterref.decision import Decision
 from iterref.moves.renoise import Excursion, Renoised, partition, renoise, spaced
@@ -53,11 +55,9 @@ class Shared:
         """Candidates from one noisier state."""
         if (whole := self._whole(run)) is not self:
             return whole.propose(run, state, trip, rng)
-        length = state.x_t.shape[1]
+        rng = self._ready(run, rng)
         if self.spacing and trip.t == 0 and len(trip.times) == 1 and _knows_conditionals(run):
-            return self._gibbs(run, state.x_0, trip, rng.prepare(((("sites",), length), (("draw",), 0))))
-        if self.spacing and run.noise.mask is not None:
-            rng = rng.prepare(((("reopen",), length), (("denoise", "draw", 0), 0)))
+            return self._gibbs(run, state.x_0, trip, rng)
         noisy = renoise(run, state.x_t, trip, self.spacing, rng.fork("reopen"))
         return self._denoised(run, noisy, trip, rng.fork("denoise"))
 
@@ -79,25 +79,29 @@ class Shared:
             first = Paired(state.step, state.t, state.x_t, pick(new.x_0, verdict.choice), pick(reward, verdict.choice))
             decided = (Decision(new.x_0, reward, verdict.choice, verdict.accepted),)
             return first, Info(verdict.accepted.double(), verdict.stuck, decisions=decided)
-        x_t, x_0, now, alike = state.x_t, state.x_0, state.reward, new.x_t is new.x_0
-        streams, parts = self._whole(run)._parts(new.where, rng)
-        row, verdicts, made = torch.arange(len(now), device=now.device), [], []
+        whole, alike = self._whole(run), new.x_t is new.x_0
+        rng = whole._ready(run, rng)
+        parts = whole._parts(new.where, rng)
+        xp, x_t, x_0, now, new_t, new_0 = arrays(state.x_t, state.x_0, state.reward, new.x_t, new.x_0)
+        scale = arrays(alpha)[1] if isinstance(alpha, Tensor) else alpha
+        row, made = xp.arange(len(now), now), list[Decision]()
+        taken, stuck = 0 * row, row >= 0
         for k, here in enumerate(parts):
-            new_0 = new.x_0 if here is None else torch.where(here, new.x_0, x_0)
-            reward = run.reward_of(new_0, final=state.t == 0)
-            verdict = mtm.metropolised(now / alpha, (reward / alpha).T, streams.fork("decide", k))
-            made.append(Decision(new.x_0, reward, verdict.choice, verdict.accepted, verdict.chance, now, here, x_0))
-            verdicts.append(verdict)
-            taken, chosen = verdict.accepted[:, None], (verdict.choice, row)
+            texts = new_0 if here is None else xp.where(here, new_0, x_0)
+            reward = arrays(run.reward_of(tensor(texts), final=state.t == 0))[1]
+            verdict = mtm.metropolised(now / scale, (reward / scale).T, rng.fork("decide", k))
+            tested = tensor(verdict.choice), tensor(verdict.accepted), tensor(verdict.chance), tensor(now)
+            part = None if here is None else tensor(here)
+            made.append(Decision(new.x_0, tensor(reward), *tested, part, tensor(x_0)))
+            taken, stuck = taken + verdict.accepted, stuck & verdict.stuck
+            accepted, chosen = verdict.accepted[:, None], (verdict.choice, row)
             if not alike:
-                new_t = new.x_t if here is None else torch.where(here, new.x_t, x_t)
-                x_t = torch.where(taken, new_t[chosen], x_t)
-            x_0 = torch.where(taken, new_0[chosen], x_0)
-            now = torch.where(verdict.accepted, reward[chosen], now)
-        share = torch.stack([verdict.accepted for verdict in verdicts]).double().mean(0)
-        stuck = torch.stack([verdict.stuck for verdict in verdicts]).all(0)
-        info = Info(share, stuck, (x_0 != state.x_0).sum(1), decisions=tuple(made))
-        return replace(state, x_t=x_0 if alike else x_t, x_0=x_0, reward=now), info
+                x_t = xp.where(accepted, (new_t if here is None else xp.where(here, new_t, x_t))[chosen], x_t)
+            x_0 = xp.where(accepted, texts[chosen], x_0)
+            now = xp.where(verdict.accepted, reward[chosen], now)
+        share, changed = tensor(xp.doubles(taken) / len(parts)), tensor(xp.count(x_0 != arrays(state.x_0)[1]))
+        new_state = replace(state, x_t=tensor(x_0 if alike else x_t), x_0=tensor(x_0), reward=tensor(now))
+        return new_state, Info(share, tensor(stuck), changed, decisions=tuple(made))
 
     def cost(self, steps: int) -> Cost:
         """What one move with that many denoising steps takes."""
@@ -110,14 +114,21 @@ class Shared:
             return self
         return replace(self, tries=self.tries * self.decisions, decisions=1)
 
-    def _parts(self, where: Tensor, rng: Rng) -> tuple[Rng, list[Tensor | None]]:
-        """The streams of a move's decisions, their numbers made in one call, and the part of (R, L) `where` that each
-        decides about; None is all of it."""
-        streams = rng.prepare(_numbers(self.decisions, where.shape[1]))
+    def _ready(self, run: Run, rng: Rng) -> Rng:
+        """The streams of a move, its numbers made in one call."""
+        opening: Sizes = ()
+        if self.spacing:
+            length, sites = run.free.shape[1], "sites" if run.noise.mask is None else "reopen"
+            draw: Path = ("draw",) if run.noise.mask is None else ("denoise", "draw", 0)
+            opening = ((sites,), length, 0), (draw, length, self.tries)
+        return rng.prepare(opening + _deciding(self.decisions, run.free.shape[1]))
+
+    def _parts(self, where: Tensor, rng: Rng) -> list[Any]:
+        """The part of (R, L) `where` that each decision is about, as arrays (`iterref.arrays`); None is all of it."""
         if self.decisions == 1:
-            return streams, [None]
-        part = partition(where, self.decisions, streams.fork("blocks"))
-        return streams, list((part == torch.arange(self.decisions, device=part.device)[:, None, None]).unbind())
+            return [None]
+        xp, part = arrays(partition(where, self.decisions, rng.fork("blocks")))
+        return list(part == xp.arange(self.decisions, part)[:, None, None])
 
     def _denoised(self, run: Run, noisy: Renoised, trip: Excursion, rng: Rng) -> Candidates:
         """Candidates drawn back from one x_s over the denoising steps of the excursion."""
@@ -158,8 +169,8 @@ def _knows_conditionals(run: Run) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _numbers(decisions: int, length: int) -> Sizes:
+def _deciding(decisions: int, length: int) -> Sizes:
     """The random numbers of a move's decisions: one to choose and one to accept each, and where parts begin."""
     paths: list[Path] = [("decide", k, what) for k in range(decisions) for what in ("choose", "accept")]
-    sizes = tuple((path, 1) for path in paths)
-    return sizes if decisions == 1 else ((("blocks",), length), *sizes)
+    sizes = tuple((path, 1, 0) for path in paths)
+    return sizes if decisions == 1 else ((("blocks",), length, 0), *sizes)

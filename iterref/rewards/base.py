@@ -102,12 +102,12 @@ def verified(answer: object, rows: Tensor, describe: Callable[[int], str], skips
 def _plain(answer: object, count: int) -> Tensor | None:
     """A tensor or an array of as many finite numbers as a copy, (R,) float64 on the CPU; None for all else."""
     if isinstance(answer, Tensor) and answer.layout == torch.strided and not answer.is_complex():
-        values = answer.detach().to("cpu", torch.float64, copy=True).numpy()
+        values = np.array(answer.double().numpy(force=True))
     elif type(answer) is np.ndarray and answer.dtype.kind in "biuf":
         values = answer.astype(np.float64)
     else:
         return None
-    if values.shape != (count,) or not (np.abs(values) <= MOST).all():
+    if values.shape != (count,) or not np.logical_and.reduce(np.abs(values) <= MOST):
         return None
     return torch.from_numpy(values)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import lru_cache
 from hashlib import blake2b
 from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from iterref.digests import digests
 from iterref.rewards.algebra import Composable, as_reward, values_states
 from iterref.rewards.base import Reward
 
@@ -114,40 +113,3 @@ class Remembered(Composable):
         self.evaluated += len(new)
         self.asked += len(keys)
         return torch.from_numpy(np.array([known[key] for key in keys], dtype=np.float64)).to(tokens.device)
-
-
-def digests(tokens: Tensor, rows: Tensor) -> list[bytes]:
-    """16 bytes for each of (R, L) tokens and (R,) rows: two sums, modulo 2^64, of products with odd random numbers.
-
-    Texts that differ in one token never have the same digest. Two others of one length have it with a probability
-    below 2^-90 for token ids below 2^17, over the choice of the numbers: each sum checks the other.
-    """
-    tokens, rows = tokens.long(), rows.long()
-    by = _multipliers(tokens.shape[1])
-    if tokens.is_cuda:  # what goes to the host are the digests alone
-        factors = torch.from_numpy(by).to(tokens.device)
-        row, length, positions = factors[:, 0], factors[:, 1], factors[:, 2:].T
-        sums = (tokens[..., None] * positions).sum(1) + rows.to(tokens.device)[:, None] * row
-        table: NDArray[np.int64] = _on_host(sums + length * tokens.shape[1]).numpy()
-    else:
-        canvas, named = tokens.numpy(), rows.cpu().numpy()
-        table = np.einsum("nl,kl->nk", canvas, by[:, 2:])
-        table += named[:, None] * by[:, 0] + by[:, 1] * canvas.shape[1]
-    line = table.tobytes()
-    return [line[at : at + 16] for at in range(0, len(line), 16)]
-
-
-@lru_cache(maxsize=64)
-def _multipliers(length: int) -> NDArray[np.int64]:
-    """Two rows of odd numbers of 64 random bits (2, 2 + length), for row, length and positions, always the same."""
-    bits = np.random.Generator(np.random.PCG64(1)).integers(-(2**63), 2**63, (2 + length, 2), dtype=np.int64)
-    return np.ascontiguousarray((bits | 1).T)
-
-
-def _on_host(found: Tensor) -> Tensor:
-    """A tensor on the host, from a GPU by way of pinned memory, which its copies need no detour to reach."""
-    if not found.is_cuda:
-        return found.cpu()
-    held = torch.empty(found.shape, dtype=found.dtype, pin_memory=True).copy_(found, non_blocking=True)
-    torch.cuda.current_stream(found.device).synchronize()
-    return held

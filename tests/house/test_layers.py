@@ -27,7 +27,7 @@ ORDER = [
     {"packaged"},
     {"data_sets", "forms", "hub", "registry", "numbers"},
     {"arrays", "lazy", "strings", "philox"},
-    {"prepared"},
+    {"prepared", "digests"},
     {"random"},
     {"noise"},
     {"denoiser"},

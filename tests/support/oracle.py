@@ -11,15 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 from math import factorial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from iterref import evaluation
 from iterref import run as production
+from iterref.arrays import arrays, like, tensor
 from iterref.constraint.canvas import Constraint
 from iterref.denoiser import Denoiser
-from iterref.prepared import Sizes
+from iterref.prepared import Make, Sizes
 from iterref.problem import Problem
 from iterref.run import Run
 from iterref.samplers.base import Paired
@@ -106,19 +109,23 @@ class Enumerator:
     def repeat(self, n: int) -> Enumerator:
         return replace(self, of=self.of.repeat(n))
 
-    def bernoulli(self, p: Tensor, checked: bool = False) -> Tensor:
-        p = p.double().clamp(0, 1)
-        cells = p.reshape(len(self), -1)
+    def bernoulli(self, p: Any, checked: bool = False) -> Any:
+        cells = tensor(p).double().clamp(0, 1).reshape(len(self), -1)
         of = self.of[:, None].expand(cells.shape).flatten()
         laws = torch.stack([1 - cells.flatten(), cells.flatten()], 1)
-        return self.script.call(laws, of).view(p.shape).bool()
+        return like(p, arrays(self.script.call(laws, of).view(p.shape).bool())[1])
 
     def categorical(
         self, law: Tensor, where: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
     ) -> Tensor:
-        of = self.of[where.nonzero()[:, 0]]
+        return self.drawn_at(law, *where.nonzero(as_tuple=True), n, log, first)
+
+    def drawn_at(
+        self, law: Tensor, row: Tensor, position: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
+    ) -> Tensor:
+        of = self.of[row]
         laws = law.double().softmax(-1) if log else law.double() / law.double().sum(-1, keepdim=True)
-        laws = laws.expand(len(of), -1)  # one law may be given for all cells
+        laws = laws.repeat(len(of) // max(len(laws), 1), 1)  # fewer laws serve the cells over and over
         return self.script.call(laws.repeat(n, 1), of.repeat(n)).view(n, -1)
 
     def within(
@@ -130,9 +137,13 @@ class Enumerator:
         law = torch.where(inside, law, 0.0)
         return self.script.call(law / law.sum(1, keepdim=True), of.repeat(len(begin))).view(begin.shape)
 
-    def choose(self, log_w: Tensor, log: bool = True) -> Tensor:
-        w = log_w.double().softmax(-1) if log else log_w.double()
-        return self.script.call(w / w.sum(-1, keepdim=True), self.of)
+    def choose(self, log_w: Any, log: bool = True) -> Any:
+        w = tensor(log_w).double()
+        w = w.softmax(-1) if log else w
+        return like(log_w, arrays(self.script.call(w / w.sum(-1, keepdim=True), self.of))[1])
+
+    def ordered(self, length: int, make: Make, *given: Any) -> Tensor:
+        return make(self.order(length)[None], *given)[0]
 
     def order(self, length: int) -> Tensor:
         table = torch.tensor(list(permutations(range(length))))
@@ -146,7 +157,9 @@ def enumerate_outcomes(run: Callable[[Tensor, Enumerator], Tensor], starts: int)
     `run` gets the start (R,) of every row. Returns (R,) starts, (R,) probabilities and the (R, *) results.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(production, "POSITIONS", production.CELLS)  # all outcomes in one call of the denoiser
+        # all outcomes in one call of the denoiser, and equal questions as if they were different ones
+        patch.setattr(production, "POSITIONS", production.CELLS)
+        patch.setattr(evaluation, "cut", lambda table: [row.to_bytes(8) for row in range(len(table))])
         return _enumerated(run, starts)
 
 

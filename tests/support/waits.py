@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,6 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 # A number that Python reads, and results whose sizes depend on data.
 WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::bincount"}
+# What comes to the host as a whole, which is no operation on a CPU.
+BROUGHT = ("cpu", "tolist")
 
 
 class Waits(TorchDispatchMode):
@@ -21,6 +24,18 @@ class Waits(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.seen: Counter[str] = Counter()
+
+    def watch(self, patch: pytest.MonkeyPatch) -> None:
+        """Counts what comes to the host as a whole, too."""
+        for name in BROUGHT:
+            patch.setattr(Tensor, name, self._brought(name, getattr(Tensor, name)))
+
+    def _brought(self, name: str, bring: Any) -> Any:
+        def brought(tensor: Tensor, *given: Any) -> Any:
+            self.seen[name] += 1
+            return bring(tensor, *given)
+
+        return brought
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
