@@ -184,6 +184,15 @@ def test_the_ends_of_the_scale_are_the_models_themselves(kind):
     assert Tempered(given, 2).passes == 1 and Tempered(ClassifierFreeGuidance(given, free, 2), 2).passes == 2
 
 
+def test_other_temperatures_and_guided_models_write_as_the_model_does():
+    given, free = pair("absorbing")
+    given.block_length, given.surest_block, given.block_ends, given.fill = 4, 2, [1], 0
+    given.block_offset = torch.tensor([3])
+    for other in (Tempered(given, 2), ClassifierFreeGuidance(given, free, 2)):
+        for name in ("block_length", "surest_block", "block_offset", "block_ends", "fill"):
+            assert getattr(other, name) is getattr(given, name), name
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 10_000),

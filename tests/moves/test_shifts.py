@@ -14,11 +14,14 @@ from torch import Tensor
 
 from iterref.constraint.automaton import Automaton
 from iterref.constraint.canvas import Constraint
+from iterref.demo import sentences
 from iterref.exact.markov import Markov
-from iterref.moves.shifts import SHIFTS, moves_along, shifted
+from iterref.generation import generate
+from iterref.moves.shifts import SHIFTS, moves_along, shifted, shortened
 from iterref.noise import absorbing
 from iterref.problem import Problem
 from iterref.run import Run
+from tests.support.bundled import tiny_news
 
 FILL, TOKENS = 0, 5
 
@@ -44,10 +47,11 @@ class Chosen:
     take: int
     weights: Tensor | None = None
 
-    def choose(self, w: Tensor, log: bool) -> Tensor:
+    def choose(self, log_w: Any, log: bool) -> Any:
         assert not log
-        self.weights = w / w.sum(1, keepdim=True)
-        return torch.full((len(w),), self.take)
+        w = torch.as_tensor(log_w)
+        self.weights, chosen = w / w.sum(1, keepdim=True), torch.full((len(w),), self.take)
+        return chosen if isinstance(log_w, Tensor) else chosen.numpy()
 
 
 def surgery(text: list[int], begin: int, first: int, size: int, by: int) -> tuple[list[int], list[bool]] | None:
@@ -113,3 +117,20 @@ def test_texts_without_filler_and_constrained_ones_do_not_move():
     begin = torch.where(torch.arange(4) == 0, every.starts[0], -1)[None]
     anything = Constraint(every, begin, canvas > -1)
     assert not moves_along(Run(replace(run_of(canvas, canvas > -1).problem, constraint=anything)))
+
+
+def test_a_shorter_text_counts_for_its_share_and_a_longer_one_for_no_more():
+    short, long = torch.tensor([[1, 2, 3, 0, 0, 0]]), torch.tensor([[1, 2, 3, 4, 1, 2]])
+    run = run_of(short, short > -1)
+    assert float(shortened(run, short, long)) == 0.5
+    assert float(shortened(run, long, short)) == float(shortened(run, short, short)) == 1
+    assert float(shortened(run_of(short, short > -1, None), short, long)) == 1
+
+
+def test_moves_reach_a_length_that_stretches_of_one_size_do_not(monkeypatch):
+    options = {"reward": lambda texts, **_: [-abs(len(text.split()) - 6.0) for text in texts], "seed": 0}
+    documents, method = [row["document"] for row in sentences()[:12]], "beam:steps=6,moves=4,span=0.3"
+    moving = generate(tiny_news(), documents, sampler=method, **options).rewards.mean()
+    monkeypatch.setattr("iterref.samplers.beam.moves_along", lambda run: False)
+    still = generate(tiny_news(), documents, sampler=method, **options).rewards.mean()
+    assert moving > still + 0.2
