@@ -57,10 +57,10 @@ class _Script:
         chosen: list[int] = []
         branching: list[list[tuple[tuple[int, ...], float]]] = []
         start = 0
-        for count in counts:
-            block = grouped[start : start + count]
-            start += count
-            key = block.numpy().tobytes() + bytes([count])
+        for size in counts:
+            block = grouped[start : start + size]
+            start += size
+            key = block.numpy().tobytes() + bytes([size])
             if key not in self.cache:
                 self.cache[key] = _joint(block)
             branching.append(self.cache[key])
