@@ -23,7 +23,7 @@ from tests.support.operations import Operations
 
 # Measured: a default move with one prompt, one of its decisions, what eight prompts add, and the move as a device is
 # asked for it; a reward call whose texts are all new, half of them, none.
-MOVE, DECISION, BATCH, DEVICE, NEW, HALF, KNOWN = 66, 7, 16, 476, 5, 5, 0
+MOVE, DECISION, BATCH, DEVICE, NEW, HALF, KNOWN = 66, 7, 16, 480, 5, 5, 0
 
 
 class Uncounted(Wrapped):
