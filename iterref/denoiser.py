@@ -22,10 +22,11 @@ class Denoiser(ABC):
     """The model: tokens at a noise level in, per-position posteriors of the clean tokens out.
 
     `noise` is the process that it undoes. What else a denoiser can do is declared here, with its default; a subclass
-    sets what differs, on the class or in `__init__`. `time_independent`: t is ignored, so that a sequence that did not
-    change is not evaluated again at another time. `uses_prompts`: `rows` matters, so that equal sequences of two
-    prompts are evaluated apart. `passes`: network evaluations that one sequence takes. `has_leave_one_out`:
-    `leave_one_out` is known. `has_probabilities`: `probabilities` is quicker than the exponential of a call.
+    sets what differs, on the class or in `__init__`, and has the abilities whose methods it overrides.
+    `time_independent`: t is ignored, so that a sequence that did not change is not evaluated again at another time.
+    `uses_prompts`: `rows` matters, so that equal sequences of two prompts are evaluated apart. `passes`: network
+    evaluations that one sequence takes. `has_leave_one_out`: `leave_one_out` is known. `has_probabilities`:
+    `probabilities` is quicker than the exponential of a call.
     `block_length`: how many positions it was trained to write at a time, from the left; 0 is all of them.
     `block_offset` (B,): how many positions of each prompt's first block stand before the canvas; None for none.
     `block_ends`: the tokens behind which a text needs no further block.
@@ -45,6 +46,13 @@ class Denoiser(ABC):
     block_ends: Sequence[int] = ()
     surest_block: int = 0
     fill: int | None = None
+
+    def __init_subclass__(cls) -> None:
+        """What a class overrides it is able to do, unless it says otherwise."""
+        super().__init_subclass__()
+        for ability in ("leave_one_out", "probabilities"):
+            if ability in vars(cls) and f"has_{ability}" not in vars(cls):
+                setattr(cls, f"has_{ability}", True)
 
     @abstractmethod
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:

@@ -57,15 +57,17 @@ PROMPTS, TOKENS, DEEPEST = 4, 64, 256  # of the run that counts calls; of a deep
 @dataclass(frozen=True)
 class Estimate:
     """What a run of `sampler` on `rows` prompts takes, where one call of the denoiser holds `max_rows` sequences.
-    `cost` is a sample's NFE and reward calls, `seconds` the time of the whole run; `weights` are the bytes of the
-    model, `bytes_at(rows, max_rows)` those of the tensors that a run has alive at once besides, and `remembered` those
-    of the rewards that it may come to remember."""
+    `cost` is a sample's NFE and reward calls, `seconds` the time of the whole run, and `price` how many NFE take as
+    long as a reward call, as measured: `Budget(total=..., price=...)` is a budget of time. `weights` are the bytes of
+    the model, `bytes_at(rows, max_rows)` those of the tensors that a run has alive at once besides, and `remembered`
+    those of the rewards that it may come to remember."""
 
     sampler: Sampler
     rows: int
     max_rows: int
     cost: Cost
     seconds: float
+    price: float
     weights: int
     bytes_at: Callable[[int, int], float] = field(repr=False, compare=False)
 
@@ -82,9 +84,9 @@ class Estimate:
     def __str__(self) -> str:
         return (
             f"{self.sampler} on {self.rows} prompts: {self.cost.nfe:.4g} NFE and {self.cost.reward_calls:.4g} reward "
-            f"calls a sample, about {self.seconds:.2g} s; {self.bytes / 1e6:.3g} MB at the most, beside "
-            f"{self.weights / 1e6:.3g} MB of weights and {self.remembered / 1e6:.3g} MB of remembered rewards, in "
-            f"calls of {self.max_rows} sequences"
+            f"calls a sample, about {self.seconds:.2g} s, a reward call as long as {self.price:.2g} NFE; "
+            f"{self.bytes / 1e6:.3g} MB at the most, beside {self.weights / 1e6:.3g} MB of weights and "
+            f"{self.remembered / 1e6:.3g} MB of remembered rewards, in calls of {self.max_rows} sequences"
         )
 
 
@@ -153,10 +155,10 @@ def _stated(
     index = spread(problem, min(given, limit, -(-MEASURED // length)))
     clean, ((size, time), (more, longer)) = _measured(replace(problem, free=turns(problem)[0]), index)
     judged = method.cost().reward_calls * len(turns(problem))
-    seconds = judged * _timed(lambda: reward(clean, index), cuda) / len(index)
+    scoring, network = _timed(lambda: reward(clean, index), cuda) / len(index), 0.0
     runs = [(counted := Counting(problem), counted.run(one, started and one is method)) for one in methods]
     for counted, times in runs:
-        seconds += times * sum(time * sequences + longer * cells for sequences, cells, *_ in counted.calls)
+        network += times * sum(time * sequences + longer * cells for sequences, cells, *_ in counted.calls)
     calls = {call for counted, _ in runs for call in counted.calls}
     scored = max(counted.scored for counted, _ in runs)
     answer = NUMBER * problem.noise.vocab
@@ -175,7 +177,9 @@ def _stated(
     weights = {weight.untyped_storage().data_ptr(): weight.nbytes for weight in network_weights(model)}
     cost, batch = method.cost() * len(turns(problem)), batch or given
     cost = replace(cost, nfe=cost.nfe * problem.denoiser.passes)
-    return Estimate(method, batch, limit, cost, seconds * batch, sum(weights.values()), bytes_at)
+    seconds, nfe = judged * scoring + network, sum(one.cost().nfe * len(turns(problem)) for one in methods)
+    price = scoring * nfe * problem.denoiser.passes / network if network else 0.0
+    return Estimate(method, batch, limit, cost, seconds * batch, price, sum(weights.values()), bytes_at)
 
 
 def _measured(problem: Problem, index: Tensor) -> tuple[Tensor, list[list[float]]]:

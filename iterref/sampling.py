@@ -95,7 +95,7 @@ def sample(
             parts, sampler, problem, seed, start, log_likelihood, callback, rows=rows, copies=copies, watch=watch,
             decode=decode, show=show, progress=progress,
         )  # fmt: skip
-    batch = len(problem)
+    batch, sampler = len(problem), sampler.suited(problem.noise)
     identities = torch.arange(batch // copies, device="cpu") if rows is None else torch.as_tensor(rows, device="cpu")
     if len(identities) * copies != batch:
         raise ValueError(f"{len(identities)} row identities for {batch // copies} rows: give one a row")

@@ -267,6 +267,18 @@ def test_two_noises_are_refused():
             ClassifierFreeGuidance(given, Table(free.log_p.view(3, 3), noise), 2)
 
 
+def test_what_a_class_overrides_it_is_able_to_do():
+    class Able(Plain):
+        def leave_one_out(self, x, where, rows):
+            return self(x, x, where, rows)
+
+    class Unsaid(Able):
+        has_leave_one_out = False
+
+    assert Able.has_leave_one_out and not Able.has_probabilities
+    assert not Plain.has_leave_one_out and not Unsaid.has_leave_one_out
+
+
 @kinds
 def test_leave_one_out_is_there_only_where_it_is_within(kind):
     given, free = pair(kind)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
+from time import process_time
 
 import pytest
 import torch
@@ -211,6 +212,21 @@ def test_the_estimate_prints_and_touches_nothing():
     assert torch.equal(before.tokens, after.tokens) and torch.equal(before.rewards, after.rewards)
     assert isinstance(stated, Estimate) and stated.seconds > 0 and stated.max_rows == 16
     assert str(stated).startswith(f"{method} on 20 prompts: ") and "MB at the most, beside" in str(stated)
+
+
+def test_the_price_says_how_many_evaluations_take_as_long_as_a_reward_call(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(room, "perf_counter", process_time)  # a busy machine tells no time
+    given = problem_of()
+    times, where = torch.zeros(1), torch.ones(1, LENGTH, dtype=torch.bool)
+
+    def dear(tokens: Tensor, rows: Tensor) -> Tensor:
+        for _ in range(20):
+            given.denoiser(tokens, times, where.expand(tokens.shape), rows)
+        return by_content(tokens, rows)
+
+    cheap = estimate("iterref:steps=2,moves=2", given)
+    assert 0 < cheap.price < 1 and f"a reward call as long as {cheap.price:.2g} NFE" in str(cheap)
+    assert 2 < estimate("iterref:steps=2,moves=2", replace(given, reward=dear)).price < 40  # 20, and draws besides
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from benchmarks.frame.ledger import Row
 from benchmarks.frame.paired import Entry, ahead, entries, needed, rivals
 from benchmarks.frame.plan import Plan
 from benchmarks.frame.task import Task, names
-from benchmarks.tasks import rules
+from benchmarks.tasks import more_budget, rules
 from iterref.optional import MissingExtra
 
 HOME = Path(__file__).parents[2]
@@ -166,9 +166,12 @@ def command(folder: Path, pictures: bool) -> None:
     level: list[list[str]] = []
     behind = [list(regret.COLUMNS)]
     for each in sorted(folder.iterdir()):
-        if each.name == "rules":
+        if each.name.startswith("rules"):
             for mark, lines in rules.tables(each, pictures).items():
                 put("rules", mark, lines)
+        if each.name == "more_budget":
+            for mark, lines in more_budget.tables(each).items():
+                put("benchmarks", mark, lines)
         plan = planned(each)
         if plan is None:
             continue

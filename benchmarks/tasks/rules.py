@@ -9,12 +9,14 @@ word (`iterref.likelihood`, 8 evaluations outside the budget), that of `prose`, 
 and ROUGE-L against the reference. Intervals are of paired differences to `auto`, 95 %.
 
     python -m benchmarks rules        (a quarter of an hour on one core)
+    python -m benchmarks rules --data sentcomp.validation.jsonl.gz --rows 200 --budget 16,64,256
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,10 @@ import torch
 import iterref
 from benchmarks.frame import front, texts
 from benchmarks.frame.command import OUT
+from benchmarks.records import read
 from iterref.demo import sentences
 from iterref.generation import generate
+from iterref.models.tiny_news import normalise
 from iterref.paired import Mean, difference
 from iterref.progress import Bar
 from iterref.rewards.rouge import report_rouge_rows
@@ -42,6 +46,7 @@ METHODS = {
     "beam": "beam",
     "auto": "auto",
 }
+Found = dict[tuple[str, str, int], list[tuple[dict[str, float], str]]]  # of a rule, method and NFE: measures and texts
 MEASURES = ("reward", "log_likelihood", "prose", "rouge_l", "words")
 WORDS, NAMES = 8, 2
 SHOWN_AT = 128  # NFE of what the page shows
@@ -69,7 +74,7 @@ RULES = {"eight": eight, "names": names, "both": both}
 
 
 def measured(
-    model: Any, judge: Any, rows: Sequence[dict[str, str]], rule: str, method: str, nfe: int, seed: int
+    model: Any, judge: Any, rows: Sequence[Mapping[str, Any]], rule: str, method: str, nfe: int, seed: int
 ) -> tuple[list[str], dict[str, torch.Tensor]]:
     """The texts of one run, and every measure a sentence."""
     result = generate(
@@ -78,7 +83,7 @@ def measured(
     )  # fmt: skip
     assert result.texts is not None and result.log_likelihood is not None
     words = torch.tensor([max(1, len(text.split())) for text in result.texts], dtype=torch.float64)
-    references = model.decode(model.encode([row["summary"] for row in rows]))
+    references = [normalise(row["summary"]) for row in rows]
     rouge = report_rouge_rows(result.texts, references)["rougeL"]
     values = {
         "reward": result.rewards, "log_likelihood": result.log_likelihood / words, "words": words,
@@ -88,14 +93,19 @@ def measured(
 
 
 def tables(folder: Path, pictured: bool) -> dict[str, list[str]]:
-    """What the page shows, by its marks, from the CSV file of a folder: means, the fronts, and texts side by side; the
-    picture of the fronts is drawn in the folder where `pictured`."""
-    found: dict[tuple[str, str, int], list[tuple[dict[str, float], str]]] = {}
-    written = (folder / "texts.txt").read_text(encoding="utf-8").splitlines()
+    """What the page shows, by its marks, from the files of a folder: means, the fronts, and texts side by side; the
+    picture of the fronts is drawn in the folder where `pictured`. Of sentences whose texts are not ours to pass on,
+    without a `texts.txt`, the means at every budget."""
+    found: Found = {}
+    kept = folder / "texts.txt"
+    written = kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else None
     with (folder / "rules.csv").open(encoding="utf-8", newline="") as file:
-        for row, line in zip(csv.DictReader(file), written, strict=True):
+        for number, row in enumerate(csv.DictReader(file)):
             own = found.setdefault((row["rule"], row["method"], int(row["nfe"])), [])
-            own.append(({name: float(row[name]) for name in MEASURES}, line.split("\t")[4]))
+            text = "" if written is None else written[number].split("\t")[4]
+            own.append(({name: float(row[name]) for name in MEASURES}, text))
+    if written is None:
+        return {folder.name: means(found, sorted({nfe for _, _, nfe in found}))}
     panels = {
         f"{rule}, {SHOWN_AT} NFE": [
             front.Place(method, _mean(found[rule, method, SHOWN_AT], "reward"),
@@ -111,24 +121,25 @@ def tables(folder: Path, pictured: bool) -> dict[str, list[str]]:
         ] for method in WRITTEN
     }  # fmt: skip
     return {
-        "rules": means(found), "rules front": front.table(panels, "auto"), "rules texts": texts.table(shown, "log p")
+        "rules": means(found, [SHOWN_AT]), "rules front": front.table(panels, "auto"),
+        "rules texts": texts.table(shown, "log p"),
     }  # fmt: skip
 
 
-def means(found: Mapping[tuple[str, str, int], Sequence[tuple[dict[str, float], str]]]) -> list[str]:
-    """The mean reward and log-likelihood of every rule at `SHOWN_AT`; bold where `auto` differs significantly."""
-    head = ["method", *(f"{rule}: {name}" for rule in RULES for name in ("reward", "log p"))]
+def means(found: Found, budgets: Sequence[int]) -> list[str]:
+    """The mean reward and log-likelihood of every rule and method; bold where `auto` differs significantly."""
+    shown = [*(["NFE"] if len(budgets) > 1 else []), "method"]
+    head = [*shown, *(f"{rule}: {name}" for rule in RULES for name in ("reward", "log p"))]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for method in METHODS:
-        cells = []
-        for rule in RULES:
-            for name in ("reward", "log_likelihood"):
-                mine, auto = (
-                    np.array([values[name] for values, _ in found[rule, one, SHOWN_AT]]) for one in (method, "auto")
-                )
-                mark = "**" if method != "auto" and difference(mine, auto).significant else ""
-                cells.append(f"{mark}{mine.mean():.2f}{mark}")
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+    for nfe, method in product(budgets, METHODS):
+        if any((rule, method, nfe) not in found for rule in RULES):
+            continue
+        cells = [str(nfe), method][-len(shown) :]
+        for rule, name in product(RULES, ("reward", "log_likelihood")):
+            mine, auto = (np.array([of[name] for of, _ in found[rule, one, nfe]]) for one in (method, "auto"))
+            mark = "**" if method != "auto" and difference(mine, auto).significant else ""
+            cells.append(f"{mark}{mine.mean():.2f}{mark}")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -137,20 +148,36 @@ def _mean(own: Sequence[tuple[dict[str, float], str]], name: str) -> Mean:
     return Mean(float(values.mean()), 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5)
 
 
+def _rows(data: Path | None, count: int) -> Sequence[Mapping[str, Any]]:
+    """The first sentences with their summaries, of a file or the bundled ones."""
+    if data is None:
+        return sentences()[:count]
+    records = read(data, limit=count)
+    if records.references is None:
+        raise click.UsageError(f"{data} has no column summary, by which ROUGE-L is taken")
+    return [
+        {"document": text, "summary": of if isinstance(of, str) else of[0]}
+        for text, of in zip(records.documents, records.references, strict=True)
+    ]
+
+
 @click.command(help=__doc__)
 @click.option("--out", type=click.Path(path_type=Path), default=OUT / "rules", show_default=True, help="The folder.")
 @click.option("--budget", default="32,64,128,256", show_default=True, help="NFE a sentence.")
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="JSON lines of `document` and `summary`.")
+@click.option("--sampler", multiple=True, type=click.Choice(list(METHODS)), help="All unless given.")
 @click.option("--rows", type=click.IntRange(2), default=32, show_default=True, help="Sentences.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def command(out: Path, budget: str, rows: int, seed: int) -> None:
+def command(out: Path, budget: str, data: Path | None, sampler: Sequence[str], rows: int, seed: int) -> None:
     """Runs everything and writes `rules.csv` and all texts."""
     budgets = [int(part) for part in budget.split(",")]
-    model, judge, given = iterref.load("tiny-news"), iterref.rewards.Perplexity("prose"), sentences()[:rows]
+    model, judge, given = iterref.load("tiny-news"), iterref.rewards.Perplexity("prose"), _rows(data, rows)
     out.mkdir(parents=True, exist_ok=True)
     with (out / "rules.csv").open("w", newline="") as file, (out / "texts.txt").open("w", encoding="utf-8") as written:
         to = csv.writer(file)
         to.writerow(["rule", "method", "nfe", "row", *MEASURES])
-        for rule, method, nfe in Bar([(r, m, n) for r in RULES for n in budgets for m in METHODS], "rules", shown=True):
+        runs = [(rule, method, nfe) for rule in RULES for nfe in budgets for method in sampler or METHODS]
+        for rule, method, nfe in Bar(runs, "rules", shown=True):
             completions, values = measured(model, judge, given, rule, method, nfe, seed)
             for row, text in enumerate(completions):
                 to.writerow([rule, method, nfe, row, *(f"{float(values[name][row]):.4f}" for name in MEASURES)])

@@ -9,15 +9,16 @@
     trajectory   whole decodings in the order of confidence, redrawn: puzzles, where every token hangs on all others
     iterref      spaced moves on the best text that the others came to, where many local changes each earn a little
 
-No arm is best everywhere, and which one is shows on the row itself within a few evaluations. A row's choice looks at
-nothing but the row, so results stay a function of (seed, prompt). It maximises J, and is no sample of the tilted
-distribution. alpha is found as `beam` finds it, where nobody gives one. Rice (1976), Advances in Computers 15, on
-choosing algorithms; Karnin, Koren, Somekh (2013) on halving.
+Where the noise has no mask, trajectory is left out, and beam writes the whole text in every move. No arm is best
+everywhere, and which one is shows on the row itself within a few evaluations. A row's choice looks at nothing but the
+row, so results stay a function of (seed, prompt). It maximises J, and is no sample of the tilted distribution. alpha is
+found as `beam` finds it, where nobody gives one. Rice (1976), Advances in Computers 15, on choosing algorithms; Karnin,
+Koren, Somekh (2013) on halving.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from math import inf
 from typing import ClassVar
@@ -29,6 +30,7 @@ from iterref.budget import FAR, Budget, Cost
 from iterref.chains import apart
 from iterref.likelihood import fluency
 from iterref.moves.shifts import moves_along, shortened
+from iterref.noise import Noise
 from iterref.particles import adopt
 from iterref.random import Rng
 from iterref.run import Run
@@ -83,6 +85,8 @@ class Auto(Sampler):
     span: Spans = (0.3, 0.15, 1.0)
     spread: float = 0.1
 
+    masked: ClassVar[bool] = True  # what the noise is taken for before it is known
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(nfe=1, calls=0, total=0, price=0, steps=0, spread=0)
@@ -115,6 +119,10 @@ class Auto(Sampler):
         """The arms that start from finished texts."""
         return replace(self, steps=0)
 
+    def suited(self, noise: Noise) -> Auto:
+        """Another race where the noise has no mask."""
+        return self if noise.mask is not None else _Unmasked(**{f.name: getattr(self, f.name) for f in fields(self)})
+
     def resume(self, run: Run, tokens: Tensor) -> State:
         """Every arm begins at the given text, which is left only for one of higher reward and higher J."""
         reward, fluent = run.reward_of(tokens, final=True), fluency(run, tokens, JUDGED)
@@ -123,9 +131,10 @@ class Auto(Sampler):
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One step of the arm whose turn it is, or, after the race, of every arm that has rows."""
         assert isinstance(state, Racing)
-        masked = run.noise.mask is not None  # where it shows what is written, decoding goes block by block
-        blocks, shifting = (run.denoiser.block_length, surest_block(run)) if masked else (0, 0), moves_along(run)
-        racing, turn = _racing(self, masked, *blocks, shifting), state.step
+        # where a mask shows what is written, decoding goes block by block
+        blocks = (run.denoiser.block_length, surest_block(run)) if self.masked else (0, 0)
+        shifting = moves_along(run)
+        racing, turn = _racing(self, *blocks, shifting), state.step
         for place, arm in enumerate(racing):
             if turn < arm.first.iterations:
                 return self._raced(run, state, place, arm, turn, rng.fork(arm.first.name))
@@ -194,12 +203,16 @@ class Auto(Sampler):
         return _judged(view, moved, place, arm, now, state.rows[place], alone), info
 
 
+class _Unmasked(Auto):
+    """The race where no mask shows what is noise."""
+
+    masked: ClassVar[bool] = False
+
+
 @lru_cache(maxsize=64)
-def _racing(
-    auto: Auto, masked: bool = True, block: int = 0, surest: int = 0, shifting: bool = False
-) -> tuple[Arm, ...]:
+def _racing(auto: Auto, block: int = 0, surest: int = 0, shifting: bool = False) -> tuple[Arm, ...]:
     """The methods that race, as the budget allows; what they cost does not depend on the model."""
-    return arms(auto.limit, auto.race, auto.steps, auto.span, auto.spread, masked, block, surest, shifting)
+    return arms(auto.limit, auto.race, auto.steps, auto.span, auto.spread, auto.masked, block, surest, shifting)
 
 
 def _split(state: Racing, first_alone: bool) -> Racing:

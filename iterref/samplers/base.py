@@ -18,6 +18,7 @@ from torch import Tensor
 from iterref.budget import FAR, Budget, Cost, most
 from iterref.decision import Decision
 from iterref.decoding import Decoder, grid
+from iterref.noise import Noise
 from iterref.particles import Particles
 from iterref.random import Rng
 from iterref.run import Run, Time
@@ -182,6 +183,10 @@ class Sampler(ABC):
         Raises `ValueError` for a method that has no moves on a finished text.
         """
         raise ValueError(f"{self.name} cannot start from given texts: it has no moves on a finished text, iterref has")
+
+    def suited(self, noise: Noise) -> Sampler:
+        """The method as it is for a noise process, at most as dear; the same for most."""
+        return self
 
     def resume(self, run: Run, tokens: Tensor) -> State:
         """The state of `refining()` at finished texts (B, L)."""

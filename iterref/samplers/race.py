@@ -41,6 +41,14 @@ DRAFTING = (
     Round(("trajectory",)),
     Round(("iterref",)),
 )
+# Where no mask shows what is noise, a model cannot know which stretch is to be written anew: a beam writes the whole.
+WHOLE = (1.0,)
+UNMASKED = (
+    Round(("beam", "moves"), least=12),
+    Round(("beam", "moves"), 1.0, 8),
+    Round(("beam",)),
+    Round(("iterref",)),
+)
 REFINING = (Round(("beam", "moves"), least=12), Round(("beam",)), Round(("moves",)))
 
 
@@ -88,7 +96,8 @@ def arms(
     """
     if not steps and min(limit.nfe, limit.total) > JUDGED:
         limit = limit.less(Cost(JUDGED, 1))
-    for entered in DRAFTING if steps else REFINING:
+    span = span if masked else WHOLE
+    for entered in (DRAFTING if masked else UNMASKED) if steps else REFINING:
         alone = len(entered.names) == 1 and steps > 0
         shares = entered.shares(limit, race)
         for fewer in range(steps, min(steps, entered.least) - 1, -1):

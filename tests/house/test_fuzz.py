@@ -172,6 +172,8 @@ def typed(text: str) -> str:
 @example("iterref:steps=" + "9" * 15)
 @example("iterref:span=nan")
 @example("smc:particles=1000000000")
+@example("iterref:span=0")  # old strings are translated, with a warning
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_methods_are_run_or_refused_in_one_sentence(method: str) -> None:
     refusal("generate", "--reward", "length", f"--sampler={typed(method)}")
     told(lambda: sampler_from_string(method))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from iterref.budget import Budget, fit_budget
 from iterref.exact.markov import world
+from iterref.noise import absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.run import Run
@@ -52,6 +53,16 @@ def test_every_budget_is_kept(noise, budget):
 
 def test_more_budget_lets_more_arms_race():
     assert [len(ended(nfe, 1)[1].states) for nfe in (16, 28, 64, 128)] == [1, 2, 3, 3]
+
+
+def test_without_a_mask_the_beam_writes_the_whole_text_and_no_order_is_raced():
+    method = fit_budget(Auto(), 128)
+    unmasked = method.suited(uniform(5))
+    assert method.suited(absorbing(5)) is method and str(unmasked) == str(method)
+    result = sample(method, problem_of("uniform", 40))
+    assert set(result.chosen or ()) == {"beam", "iterref"}
+    racing = arms(unmasked.limit, 0.5, 12, unmasked.span, 0.1, masked=False, block=0, surest=0, shifting=False)
+    assert racing[0].whole.span == (1.0,) and racing[0].whole.moves
 
 
 def test_the_moves_begin_at_the_best_text_so_far(monkeypatch):

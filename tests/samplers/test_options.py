@@ -31,6 +31,7 @@ NEEDS: dict[str, dict[str, object]] = {
     "off": {"schedule": "loop"},
     "on": {"schedule": "loop"},
     "order": {"reward_draft": False},
+    "span": {"nfe": 128},  # room for moves beside the race
     "span_steps": {"spacing": 0},
     "weak": {"cooling": "geometric"},
 }
