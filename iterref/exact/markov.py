@@ -40,7 +40,6 @@ class Markov(Denoiser):
     """
 
     uses_prompts = False
-    has_leave_one_out = True
 
     def __init__(self, log_start: Tensor, log_transition: Tensor, length: int, noise: Noise) -> None:
         tokens = clean_tokens(noise)

@@ -29,7 +29,6 @@ class Table(Denoiser):
     """
 
     uses_prompts = False
-    has_leave_one_out = True
 
     def __init__(self, log_joint: Tensor | Mapping[Sequence[int], float], noise: Noise) -> None:
         self.noise = noise

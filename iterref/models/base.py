@@ -63,7 +63,6 @@ class Masked(Denoiser):
     stand in a text."""
 
     impossible: Tensor
-    has_probabilities = True
 
     @abstractmethod
     def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:

@@ -126,7 +126,6 @@ class SummaryDenoiser(Denoiser):
     fill: int | None = None
 
     time_independent = True
-    has_probabilities = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t)."""
