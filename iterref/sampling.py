@@ -95,7 +95,7 @@ def sample(
             parts, sampler, problem, seed, start, log_likelihood, callback, rows=rows, copies=copies, watch=watch,
             decode=decode, show=show, progress=progress,
         )  # fmt: skip
-    batch, sampler = len(problem), sampler.suited(problem.noise)
+    batch, method = len(problem), sampler.suited(problem.noise)
     identities = torch.arange(batch // copies, device="cpu") if rows is None else torch.as_tensor(rows, device="cpu")
     if len(identities) * copies != batch:
         raise ValueError(f"{len(identities)} row identities for {batch // copies} rows: give one a row")
@@ -112,7 +112,7 @@ def sample(
 
         def told() -> str:
             """What the progress bar says: NFE so far and in all, a sample, and the mean of the best rewards."""
-            nfe = sampler.cost().nfe * problem.denoiser.passes
+            nfe = method.cost().nfe * problem.denoiser.passes
             return told_nfe(run.meter.asked(batch).nfe, nfe) + told_reward(run.best.reward)
 
         def result() -> Result:
@@ -123,15 +123,15 @@ def sample(
             return replace(made, about=replace(about, alpha=None) if found else about)
 
         try:
-            with torch.inference_mode(), Bar(range(sampler.iterations), sampler.name, told, shown=progress) as steps:
-                state = sampler.init(run, rng.fork("init")) if start is None else sampler.resume(run, start)
+            with torch.inference_mode(), Bar(range(method.iterations), sampler.name, told, shown=progress) as steps:
+                state = method.init(run, rng.fork("init")) if start is None else method.resume(run, start)
                 for index in steps:
-                    state, info = sampler.step(run, state, rng.fork("step", index))
+                    state, info = method.step(run, state, rng.fork("step", index))
                     trace.add(state, info, run.highest, run.meter.asked(batch), batch)
                     if callback is not None:
                         now = state.x_t[:batch].clone(), Best(run.best.tokens.clone(), run.best.reward.clone())
-                        callback(Progress(index + 1, sampler.iterations, state.t, *now, run.meter.asked(batch)))
-                output = sampler.output(run, state)
+                        callback(Progress(index + 1, method.iterations, state.t, *now, run.meter.asked(batch)))
+                output = method.output(run, state)
         except RewardError as error:
             error.partial = result()
             raise
@@ -154,11 +154,11 @@ def _in_turns(
         if found is not None and not bool(this.may_change.any()):
             break  # all texts have ended
 
-        def report(told: Progress, before: Result | None = found, first: int = turn * sampler.iterations) -> None:
+        def report(told: Progress, before: Result | None = found, turn: int = turn) -> None:
             assert callback is not None
             cost = told.cost if before is None else before.asked + told.cost
-            steps = sampler.iterations * len(parts)
-            callback(replace(told, step=first + told.step, steps=steps, cost=cost))
+            step, steps = turn * told.steps + told.step, told.steps * len(parts)
+            callback(replace(told, step=step, steps=steps, cost=cost))
 
         try:
             made = sample(

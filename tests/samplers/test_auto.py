@@ -60,7 +60,7 @@ def test_without_a_mask_the_beam_writes_the_whole_text_and_no_order_is_raced():
     unmasked = method.suited(uniform(5))
     assert method.suited(absorbing(5)) is method and str(unmasked) == str(method)
     result = sample(method, problem_of("uniform", 40))
-    assert set(result.chosen or ()) == {"beam", "iterref"}
+    assert set(result.chosen or ()) == {"beam", "iterref"} and result.sampler == method
     racing = arms(unmasked.limit, 0.5, 12, unmasked.span, 0.1, masked=False, block=0, surest=0, shifting=False)
     assert racing[0].whole.span == (1.0,) and racing[0].whole.moves
 
