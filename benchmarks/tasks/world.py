@@ -63,7 +63,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     # where rewards are cheap, these use more reward calls than by default
     "particle_gibbs": ("particle_gibbs:x0_samples=8",),
     "smc": ("smc:steps={plain}", "smc:x0_samples=8", "smc:x0_samples=8,potential=sum", "smc:fresh=true"),
-    "svdd": ("svdd:steps={plain}", "svdd:value=posterior,x0_samples=8", "svdd:value=sample,steps={plain}"),
+    "svdd": (
+        "svdd:objective=maximise", "svdd:steps={plain},objective=maximise", "svdd:steps={plain}",
+        "svdd:value=posterior,x0_samples=8", "svdd:value=sample,steps={plain}",
+    ),
 }
 # Refinement moves at a grid time, and the methods whose gain they are counted for; {moves} is 8 times as many.
 MOVES = (0, 1, 2, 3, 5, 10)

@@ -7,10 +7,10 @@
     value="sample"      v_n = r(x_0^n), the reward of the very clean sample that the candidate came from
     value="partial"     v_n = V(x_u^n), what the reward says of the unfinished candidate            (learnt: SVDD-MC)
 
-"mode" is what the authors' code does. It and "posterior" evaluate the denoiser at every candidate; the chosen one's
-evaluation also makes the samples of the next step, so a run takes 1 + N (steps - 1) NFE. "sample" and "partial" take
-`steps`. At the last step candidates are finished texts and v is their reward. With `greedy` the best candidate is
-chosen, the paper's alpha -> 0.
+"mode" and "posterior" evaluate the denoiser at every candidate; the chosen one's evaluation also makes the samples of
+the next step, so a run takes 1 + N (steps - 1) NFE. "sample" and "partial" take `steps`. At the last step candidates
+are finished texts and v is their reward. To `maximise`, every step takes the candidate of highest value, the paper's
+alpha -> 0. That, with "mode", is what the authors' code does.
 
 The distribution. N = 1 is plain sampling. With "posterior", as N and the samples grow, each step tends to the
 optimal policy  p(x_u | x_t) E[exp(r(x_0) / alpha) | x_u],  and the run to the tilted distribution wherever the drawn
@@ -56,9 +56,8 @@ class SVDD(Aimed, Decoded):
 
     tries: candidates N of a grid step. value: what a candidate is worth, the reward of the likeliest tokens (`mode`),
     of drawn clean samples (`posterior`), or of the one that it came from (`sample`), or what the reward says of it
-    unfinished (`partial`). x0_samples: how many clean samples
-    estimate the value of a candidate (`posterior`). greedy: the candidate of highest value, in place of a weighted
-    choice. objective: `sample` returns the last state, `maximise` the best of the finished candidates.
+    unfinished (`partial`). x0_samples: how many clean samples estimate the value of a candidate (`posterior`).
+    objective: `sample` chooses by weight, `maximise` the candidate of highest value at every step.
     """
 
     name: ClassVar[str] = "svdd"
@@ -67,7 +66,6 @@ class SVDD(Aimed, Decoded):
     tries: int = 8
     value: Literal["mode", "posterior", "sample", "partial"] = "mode"
     x0_samples: int = 1
-    greedy: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,7 +128,7 @@ class SVDD(Aimed, Decoded):
 
     def _choose(self, log_w: Tensor, rng: Rng) -> mtm.Verdict:
         """One of (B, N) candidates: by weight, or the heaviest; the first where none has any weight."""
-        if not self.greedy:
+        if not self.maximises:
             return mtm.select(log_w, rng)
         best = log_w.argmax(1)
         return mtm.Verdict(best, torch.ones_like(best, dtype=torch.bool), torch.isneginf(log_w).all(1))

@@ -47,19 +47,34 @@ def log_settled(table: Table, reward: Reward, paths: Tensor) -> Tensor:
     return torch.stack(steps, 1)
 
 
+def log_weights(table: Table, reward: Reward, paths: Tensor, order: str, exponent: float = A) -> Tensor:
+    """What the method keeps of each step (P, K): log p^a / q of what it settled, by the definition of q."""
+    settled = log_settled(table, reward, paths)
+    if order == "confidence" or table.noise.mask is None:
+        return (exponent - 1) * settled  # q = p
+    run, times, steps = run_of(table, reward, ALPHA, len(paths)), grid(STEPS), []
+    for k in range(STEPS):
+        where = run.undetermined(paths[:, k], times[k])
+        cells = torch.zeros(where.shape, dtype=torch.float64)
+        cells[where] = (exponent * run.predict(paths[:, k], times[k], where)).logsumexp(1)
+        steps.append(torch.where(where & ~run.undetermined(paths[:, k + 1], times[k + 1]), cells, 0.0).sum(1))
+    return torch.stack(steps, 1)
+
+
 def method(order: str, tries: int = 2, start: int = 0, exponent: float = A, of: type[Power] = Power) -> Power:
     return of(steps=STEPS, order=order, tries=tries, span_steps=STEPS - start, exponent=exponent)
 
 
 def matrix_of(table: Table, reward: TableReward, power: Power, paths: Tensor) -> Tensor:
-    log_p = log_settled(table, reward, paths)
+    log_w = log_weights(table, reward, paths, power.order, power.exponent)
 
     def outcome(start: Tensor, rng: Enumerator) -> Tensor:
         run, path = run_of(table, reward, ALPHA, len(start)), paths[start]
         x = path[:, -1]
-        new, _ = power.step(run, Likely(1, 0.0, x, x, reward(x, run.rows), path, log_p[start]), rng)
+        new, _ = power.step(run, Likely(1, 0.0, x, x, reward(x, run.rows), path, log_w[start]), rng)
         assert isinstance(new, Likely)
-        assert torch.allclose(new.log_p, log_settled(table, reward, new.path))  # what travels is what it was
+        made = log_weights(table, reward, new.path, power.order, power.exponent)
+        assert torch.allclose(new.log_w, made)  # what travels is what it was
         return new.path
 
     return law_matrix(*enumerate_outcomes(outcome, len(paths)), paths)
@@ -100,10 +115,10 @@ def test_one_token_at_a_time_is_the_power_of_the_model(order):
 
 
 class Untold(Power):
-    """Negative control: the power of the proposal forgotten, p(tail)^a in place of p(tail)^(a - 1)."""
+    """Negative control: what tails are drawn by is forgotten, as if sharpened ones needed no weight."""
 
     def _log_weight(self, reward: Tensor, marks: list[Tensor], alpha: float) -> Tensor:
-        return reward / alpha + self.exponent * marks[0].sum(-1)
+        return reward / alpha
 
 
 def test_a_wrong_power_is_detected():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from math import prod
 
@@ -141,24 +142,29 @@ def test_more_candidates_are_worth_more(noise, value):
     problem = Problem(model, reward, torch.zeros(128, 12), alpha=0.25)
     means = [float(sample(SVDD(4, tries=n, value=value), problem).rewards.mean()) for n in (1, 4, 16)]
     assert means[0] + 0.3 < means[1] < means[2] - 0.3
-    greedy = float(sample(SVDD(4, tries=16, value=value, greedy=True), problem).rewards.mean())
-    best = sample(SVDD(4, tries=16, value=value, objective="maximise"), problem)
-    assert greedy > means[1] + 0.3 and float(best.rewards.mean()) > means[2]
+    mild = replace(problem, alpha=2.0)
+    best = sample(SVDD(4, tries=16, value=value, objective="maximise"), mild)
+    drawn = sample(SVDD(4, tries=16, value=value), mild)
+    assert float(best.rewards.mean()) > float(drawn.best.reward.mean()) + 0.3  # a choice at every step, not at the last
     assert torch.equal(best.rewards, best.best.reward)
 
 
-def test_greedy_takes_the_highest_value():
-    """With one step the value is the reward, so it is best of N."""
+def test_maximise_takes_the_highest_value_at_every_step():
+    """With one step the value is the reward, so it is best of N; with more, alpha plays no part."""
     model, reward, _ = world(6, 4)
     problem = Problem(model, reward, torch.zeros(64, 6))
-    greedy = sample(SVDD(1, tries=8, greedy=True), problem, seed=2)
+    greedy = sample(SVDD(1, tries=8, objective="maximise"), problem, seed=2)
     assert torch.equal(greedy.rewards, greedy.best.reward)
     soft = sample(SVDD(1, tries=8), problem, seed=2)
     assert torch.equal(soft.best.reward, greedy.best.reward) and not torch.equal(soft.rewards, greedy.rewards)
+    cold, hot = (
+        sample(SVDD(4, objective="maximise"), replace(problem, alpha=alpha), seed=2).tokens for alpha in (0.1, 10.0)
+    )
+    assert torch.equal(cold, hot)
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"greedy": True}, {"value": "sample"}, {"value": "posterior", "x0_samples": 3}]
+    "options", [{}, {"objective": "maximise"}, {"value": "sample"}, {"value": "posterior", "x0_samples": 3}]
 )
 def test_hard_constraints(options):
     """Rewards of -inf are never chosen beside a possible candidate, and a row without one is told as stuck."""
