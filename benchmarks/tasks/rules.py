@@ -95,7 +95,7 @@ def measured(
 def tables(folder: Path, pictured: bool) -> dict[str, list[str]]:
     """What the page shows, by its marks, from the files of a folder: means, the fronts, and texts side by side; the
     picture of the fronts is drawn in the folder where `pictured`. Of sentences whose texts are not ours to pass on,
-    without a `texts.txt`, the means at every budget."""
+    without a `texts.txt`, the means at the least and the largest budget."""
     found: Found = {}
     kept = folder / "texts.txt"
     written = kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else None
@@ -105,7 +105,8 @@ def tables(folder: Path, pictured: bool) -> dict[str, list[str]]:
             text = "" if written is None else written[number].split("\t")[4]
             own.append(({name: float(row[name]) for name in MEASURES}, text))
     if written is None:
-        return {folder.name: means(found, sorted({nfe for _, _, nfe in found}))}
+        budgets = sorted({nfe for _, _, nfe in found})
+        return {folder.name: means(found, budgets[:: max(1, len(budgets) - 1)])}
     panels = {
         f"{rule}, {SHOWN_AT} NFE": [
             front.Place(method, _mean(found[rule, method, SHOWN_AT], "reward"),
