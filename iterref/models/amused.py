@@ -87,7 +87,7 @@ class Reader:
             raise ValueError(f"{told}: they belong to different models")
         checkpoint.expect_room()
         kind: Any = transformers.CLIPTextModelWithProjection
-        config = pretrained.settings(kind.config_class, checkpoint)
+        config = pretrained.settings(kind, checkpoint)
         self.encoder: Any = pretrained.network(kind, config, checkpoint, spare=("position_ids",))
         self.room = min(self.tokenizer.model_max_length, config.max_position_embeddings)
 

@@ -24,13 +24,26 @@ OTHER = "config.json is of another network than the weights, or of other sizes: 
 
 
 def settings(kind: Any, checkpoint: Checkpoint, **changes: Any) -> Any:
-    """The configuration of a class of `transformers`, `kind`, from a checkpoint's config.json, with `changes` to it.
-    Raises `ValueError` where the class refuses it."""
+    """The configuration of a network of `transformers`, of the class `kind`, from a checkpoint's config.json, with
+    `changes` to it. Raises `ValueError` where the class refuses it."""
     written = {key: value for key, value in checkpoint.config.items() if key not in ("auto_map", "architectures")}
     try:
-        return kind.from_dict({**written, **changes})
+        return kind.config_class.from_dict({**written, **changes})
     except Exception as error:  # whatever the class objects to, one sentence says where
-        raise ValueError(f"config.json of {checkpoint.name} is none of {kind.__name__} ({first_line(error)})") from None
+        told = f"config.json of {checkpoint.name} is none of {kind.config_class.__name__}"
+        raise ValueError(f"{told} ({first_line(error)})") from None
+
+
+def expect(
+    checkpoint: Checkpoint, network: str, needed: Mapping[str, Any], usual: Mapping[str, Any] | None = None
+) -> None:
+    """Raises `ValueError` where config.json is that of another network than the class called `network`: what is
+    `needed`, by name, and where that is not what an entry is `usual`ly, unless it is written."""
+    for name, wanted in needed.items():
+        found = checkpoint.config.get(name, {**needed, **(usual or {})}[name])
+        if (found or None) != (wanted or None):
+            told = f"{checkpoint.name} has {name}={found!r}, which needs another network than {network}'s"
+            raise ValueError(f"{told} ({name}={wanted!r}): it is not read")
 
 
 def network(
