@@ -30,9 +30,7 @@ from iterref.arguments import (
 )  # fmt: skip
 from iterref.budget import BudgetLike, Cost, budget_of, fitted
 from iterref.columns import read_columns
-from iterref.constraint.canvas import Constraint
 from iterref.constraint.texts import of_texts
-from iterref.denoiser import Denoiser
 from iterref.drafts import (
     Drafts,
     OfPrompts,
@@ -46,6 +44,7 @@ from iterref.drafts import (
     tempered,
 )  # fmt: skip
 from iterref.fence import fenced
+from iterref.guidance import untempered
 from iterref.lengths import answer_lengths, at_least, blank_canvas
 from iterref.problem import Problem
 from iterref.random import Rng
@@ -189,17 +188,14 @@ def pose(
     if pools_in(reward) and getattr(model, "draws_images", False):
         raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
     expect_template(prompts, model)
-    denoiser, canvas, free = model.prepare(prompts)
-    denoiser = at_least(denoiser, free, model, min_new_tokens)
-    bound = constrained(constraint, model, canvas)
-    problem = asked_problem(tempered(denoiser, temperature), canvas, free, constraint=bound, **options)
+    problem = unrewarded(model, prompts, temperature, constraint, min_new_tokens, **options)
     token_reward(reward, model, prompts, columns, identities)  # refuses before a pool is drawn
     pools: dict[Pooled, Drafts] = {}
     for pool in pools_in(reward):
         if isinstance(pool, OwnDrafts):
             warm = temperature if pool.temperature is None else pool.temperature
-            source = replace(problem, denoiser=tempered(denoiser, warm))
-            rng = Rng.seeded(seed, identities, device=canvas.device)
+            source = replace(problem, denoiser=tempered(untempered(problem.denoiser), warm))
+            rng = Rng.seeded(seed, identities, device=problem.canvas.device)
             pools[pool] = draw(pool, source, model, rng, progress)
         else:
             pools[pool] = pool
@@ -241,25 +237,16 @@ def draw_drafts(
 
 @fenced(torch.device("cpu"))
 def unrewarded(
-    model: TextModel, prompts: Sequence[str], temperature: float = 1.0, constraint: Any = None, **options: Any
-) -> Problem:
-    """The problem of B checked prompts without a reward; `options` are those of `Problem`."""
+    model: TextModel, prompts: Sequence[str], temperature: float = 1.0, constraint: Any = None,
+    min_new_tokens: int = 0, alpha: float | None = None, **options: Any,
+) -> Problem:  # fmt: skip
+    """The problem of B checked prompts whose reward is still to come, and which finds its alpha in the run unless one
+    is given; `options` are those of `Problem`."""
     denoiser, canvas, free = model.prepare(prompts)
-    bound = constrained(constraint, model, canvas)
-    return asked_problem(tempered(denoiser, temperature), canvas, free, constraint=bound, **options)
-
-
-def constrained(constraint: Any, model: TextModel, canvas: Tensor) -> Constraint | None:
-    """A checked constraint of a model's canvases (B, L), None for none."""
-    return None if constraint is None else of_texts(constraint, model, canvas)
-
-
-def asked_problem(
-    denoiser: Denoiser, canvas: Tensor, free: Tensor, alpha: float | None = None, **options: Any
-) -> Problem:
-    """A problem whose reward is still to come, and which finds its alpha in the run unless one is given."""
+    denoiser = tempered(at_least(denoiser, free, model, min_new_tokens), temperature)
+    bound = None if constraint is None else of_texts(constraint, model, canvas)
     given = ALPHA if alpha is None else alpha
-    return Problem(denoiser, no_reward, canvas, free, given, finds_alpha=alpha is None, **options)
+    return Problem(denoiser, no_reward, canvas, free, given, finds_alpha=alpha is None, constraint=bound, **options)
 
 
 def text_model(model: TextModel | str | Path | None) -> TextModel:

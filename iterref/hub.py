@@ -60,16 +60,17 @@ def fetched(
         ) from None
 
 
-def read_json(file: Path, name: str) -> dict[str, Any]:
-    """A JSON object. Raises `FileNotFoundError` or `ValueError`, naming the checkpoint."""
+def read_json(file: Path, name: str, several: bool = False) -> Any:
+    """A JSON object, or a list of `several`. Raises `FileNotFoundError` or `ValueError`, naming the checkpoint."""
     if not file.is_file():
         raise FileNotFoundError(_instead(file.parent, name, f"{name} has no {file.name}"))
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, or of what is nested without end
         raise ValueError(f"{file.name} of {name} is no JSON ({error}): get it again") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{file.name} of {name} is no JSON object: get it again")
+    if isinstance(found, list) != several or not all(isinstance(one, dict) for one in (found if several else [found])):
+        what = "list of objects" if several else "object"
+        raise ValueError(f"{file.name} of {name} is no JSON {what}: get it again")
     return found
 
 

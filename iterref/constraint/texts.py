@@ -23,19 +23,6 @@ from iterref.constraint.spelling import Spelling, spelling
 from iterref.constraint.tokens import lift
 
 
-class Same:
-    """An object by its identity, as a key of what is remembered about it."""
-
-    def __init__(self, what: Any) -> None:
-        self.what = what
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.what is other.what
-
-    def __hash__(self) -> int:
-        return id(self.what)
-
-
 def of_texts(given: Pattern | Sequence[Pattern], model: Any, canvas: Tensor) -> Constraint:
     """The constraint that the whole texts of canvases (B, L) are of the patterns: one for all, or B of them.
 
@@ -85,7 +72,7 @@ def automaton_of(patterns: Sequence[Pattern], model: Any, inside: bool = False) 
         raise ValueError("a constraint is about the text that tokens write, and this model has no tokenizer")
     fill = int(getattr(model, "fill", -1))
     fill = fill if fill in codec.special else next(iter(model.ends), -1)  # text may hold what is no special token
-    made = _lifted(Same(codec), known, tuple(model.ends), fill, model.noise.vocab, inside)
+    made = _lifted(codec, known, tuple(model.ends), fill, model.noise.vocab, inside)
     starts = torch.tensor(made.starts).view(len(known), -1)
     found = starts[[known.index(pattern.regex) for pattern in patterns]]
     return made, found if inside else found[:, 0]
@@ -93,7 +80,7 @@ def automaton_of(patterns: Sequence[Pattern], model: Any, inside: bool = False) 
 
 @lru_cache(maxsize=16)
 def _lifted(
-    codec: Same, regexes: tuple[str, ...], ends: tuple[int, ...], fill: int, vocab: int, inside: bool
+    codec: Any, regexes: tuple[str, ...], ends: tuple[int, ...], fill: int, vocab: int, inside: bool
 ) -> Automaton:
     languages, spelled = [compiled(regex) for regex in regexes], _spelling(codec, vocab)
     if inside:
@@ -104,8 +91,8 @@ def _lifted(
 
 
 @lru_cache(maxsize=4)
-def _spelling(codec: Same, vocab: int) -> Spelling:
-    return spelling(codec.what.tokenizer, vocab, list(codec.what.special), codec.what.text)
+def _spelling(codec: Any, vocab: int) -> Spelling:
+    return spelling(codec.tokenizer, vocab, list(codec.special), codec.text)
 
 
 def runs(opened: Sequence[bool]) -> list[int]:
