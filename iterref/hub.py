@@ -47,11 +47,8 @@ def fetched(
     from huggingface_hub import constants, snapshot_download
 
     try:
-        return Path(
-            snapshot_download(
-                str(name), revision=revision, allow_patterns=list(files), ignore_patterns=list(besides) or None
-            )
-        )
+        ignored = list(besides) or None
+        return Path(snapshot_download(str(name), revision=revision, allow_patterns=[*files], ignore_patterns=ignored))
     except Exception as error:  # whatever the hub objects to: a name, a connection, a cache
         reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else first_line(error)
         raise FileNotFoundError(

@@ -24,17 +24,14 @@ class NoEarlyEnd(Wrapped):
         self.uses_prompts = denoiser.uses_prompts or not bool((early == early[:1]).all())
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Denoiser.__call__`, without ends at early positions."""
         return self._without(self.denoiser(x_t, t, where, rows), where, rows)
 
     def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """The exponential of `__call__`, (M, V)."""
         p, early = self.denoiser.probabilities(x_t, t, where, rows), self.early[rows][where]
         p = p.masked_fill(self._ruled_out(early, p), 0.0)
         return torch.where(early[:, None], p / p.sum(1, keepdim=True), p)
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Denoiser.leave_one_out`, without ends at early positions."""
         return self._without(self.denoiser.leave_one_out(x, where, rows), where, rows)
 
     def _without(self, log_p: Tensor, where: Tensor, rows: Tensor) -> Tensor:

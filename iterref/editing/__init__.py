@@ -18,13 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from iterref.arguments import (
-    checked_model,
-    checked_options,
-    checked_prompts,
-    checked_reward,
-    checked_rows,
-)
+from iterref.arguments import checked_model, checked_options, checked_prompts, checked_reward, checked_rows
 from iterref.budget import Budget, BudgetLike, Cost, budget_of, fitted
 from iterref.columns import read_columns
 from iterref.drafts import OwnDrafts, pool_cost

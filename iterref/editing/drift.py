@@ -68,7 +68,6 @@ class Allowing(Composable):
         self.reward, self.has_partial = as_reward(reward), values_states(reward)
 
     def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Any:
-        """As the reward's."""
         assert isinstance(self.reward, Composable)
         return self.reward.partial(tokens, masked, rows)
 
@@ -77,7 +76,6 @@ class Allowing(Composable):
         """(R, L) long, (R,) long -> (R,) bool."""
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """(R, L) long, (R,) long -> (R,) float64."""
         inside = self.allowed(tokens, rows)
         values = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=tokens.device)
         if bool(inside.any()):

@@ -73,7 +73,6 @@ class CanvasDenoiser(Denoiser):
         self.passes = 1 + self.self_condition
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t, prompt)."""
         logits = self._logits(x_t, where, rows)
         logits[:, self.impossible] = -torch.inf
         if self.left_out:

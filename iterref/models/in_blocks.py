@@ -79,13 +79,10 @@ class InBlocks(Bidirectional):
         model.set_attn_implementation(SHARED)
 
     def behind(self, past: Layers, ids: Tensor, real: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
-        """As `Blockwise.behind`."""
         place = (real.long().cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
         return self._read(past, ids, sight(real, ids.shape[1], self.block), place, where)
 
-    def _read(
-        self, past: Layers, ids: Tensor, sees: Tensor, place: Tensor, where: Tensor
-    ) -> tuple[Tensor, Layers]:
+    def _read(self, past: Layers, ids: Tensor, sees: Tensor, place: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
         """As `behind`, of tokens (R, T) at places (R, T) that look at what `sees` (R, T, P + T) says."""
         from transformers import DynamicCache
 
@@ -249,7 +246,6 @@ class BlockDenoiser(Masked):
         self.reader = Reader(self.network, self.noise.mask, self.cached, prompts)
 
     def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Masked.logits`, given the prompts."""
         place = self.begins[rows][:, None] + torch.arange(x_t.shape[1], device=x_t.device)
         ids = self.given[rows].scatter(1, place, x_t)
         opened = torch.zeros_like(ids, dtype=torch.bool).scatter(1, place, where)

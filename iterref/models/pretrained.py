@@ -18,6 +18,7 @@ from iterref.hub import first_line, quiet
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap
 from iterref.models.quantized import quantized
+from iterref.packaged.source import renamed
 
 Network = TypeVar("Network", bound=nn.Module)
 OTHER = "config.json is of another network than the weights, or of other sizes: get both from one place"
@@ -116,13 +117,6 @@ def filled(
     placed = {one: weight.to(device=device, dtype=precision(one)) for one, weight in weights.items()}
     network.load_state_dict(placed, assign=True)
     return network.eval().requires_grad_(False)
-
-
-def renamed(name: str, names: Mapping[str, str]) -> str:
-    """A weight's name with each pattern of `names` replaced."""
-    for pattern, other in names.items():
-        name = re.sub(pattern, other, name)
-    return name
 
 
 def _among(name: str, spare: Sequence[str]) -> bool:

@@ -129,12 +129,10 @@ class SummaryDenoiser(Denoiser):
     has_probabilities = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t)."""
         return self.probabilities(x_t, t, where, rows).log_()
 
     @torch.no_grad()
     def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """The exponential of the same, (M, V) float32."""
         mask = self.network.options.mask
         busy = where.any(1)  # rows without an open position are not worth a pass
         x_t, where, rows = x_t[busy], where[busy], rows[busy]

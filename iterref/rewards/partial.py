@@ -42,7 +42,6 @@ class PartialOfTexts(TextComposable):
         self.functions, self.partial = (reward,), value  # type: ignore[method-assign]
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> Any:
-        """R texts and the columns -> R numbers."""
         return call(self.functions[0], list(completions), columns)
 
 

@@ -65,7 +65,6 @@ class Answering(Masked):
         self.tail = torch.tensor(how.tail, dtype=torch.long, device=given.device)
 
     def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Masked.logits`, given the prompts."""
         begins, length = self.begins[rows], x_t.shape[1]
         place = begins[:, None] + torch.arange(length, device=x_t.device)
         ids = self.given[rows].scatter(1, place, x_t)
