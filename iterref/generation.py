@@ -283,10 +283,8 @@ def begun(method: Sampler, reward: Any, start: str | None) -> tuple[Sampler, Cos
     if start is None:
         return method, pool
     if start != "drafts" or len(pools) != 1:
-        raise ValueError(
-            f"start={start!r} needs one pool of drafts, and the reward has {len(pools)}: say start='drafts', with the "
-            "consensus as the reward or a part of it"
-        )
+        told = f"start={start!r} needs one pool of drafts, and the reward has {len(pools)}"
+        raise ValueError(f"{told}: say start='drafts', with the consensus as the reward or a part of it")
     return method.refining(), pool + Cost(0, pools[0].n)
 
 

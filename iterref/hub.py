@@ -51,10 +51,8 @@ def fetched(
         return Path(snapshot_download(str(name), revision=revision, allow_patterns=[*files], ignore_patterns=ignored))
     except Exception as error:  # whatever the hub objects to: a name, a connection, a cache
         reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else first_line(error)
-        raise FileNotFoundError(
-            f"{str(name)!r} is no folder here, and no model that the hub or its cache gave ({reason}): check the name, "
-            f"fetch it once while online, or give a folder{hint}"
-        ) from None
+        told = f"{str(name)!r} is no folder here, and no model that the hub or its cache gave ({reason})"
+        raise FileNotFoundError(f"{told}: check the name, fetch it once while online, or give a folder{hint}") from None
 
 
 def read_json(file: Path, name: str, several: bool = False) -> Any:
@@ -84,9 +82,8 @@ def no_safetensors(name: str, folder: Path) -> FileNotFoundError:
     """What to raise for a folder without weights that may be read, by what it has in their place."""
     own = sorted(file.name for file in folder.glob("*.safetensors") if not file.name.startswith("adapter"))
     if own:
-        return FileNotFoundError(
-            f"{name} holds {own[0]} and no model.safetensors: if these are all its weights, call the file that"
-        )
+        told = f"{name} holds {own[0]} and no model.safetensors"
+        return FileNotFoundError(f"{told}: if these are all its weights, call the file that")
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES and not STATE.match(file.name))
     if not pickles:
         return FileNotFoundError(_instead(folder, name, f"{name} holds no *.safetensors"))
@@ -132,9 +129,8 @@ def reading(file: Path, name: str) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        raise ValueError(
-            f"{file.name} of {name} cannot be read ({error}): get it again, it is no complete safetensors file"
-        ) from None
+        told = f"{file.name} of {name} cannot be read ({error})"
+        raise ValueError(f"{told}: get it again, it is no complete safetensors file") from None
 
 
 def expect_room(name: str, sizes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device) -> None:

@@ -75,10 +75,8 @@ def at_least(denoiser: Denoiser, free: Tensor, model: TextModel, min_new_tokens:
         raise ValueError(f"{told}, and this one fills all positions: leave it out")
     if bool((room < min_new_tokens).any()):
         row = int((room < min_new_tokens).nonzero()[0])
-        raise ValueError(
-            f"prompt {row} has {int(room[row])} positions for its answer and min_new_tokens={min_new_tokens}: ask for "
-            "fewer, or for more positions (max_new_tokens=, or length= of load)"
-        )
+        told = f"prompt {row} has {int(room[row])} positions for its answer and min_new_tokens={min_new_tokens}"
+        raise ValueError(f"{told}: ask for fewer, or for more positions (max_new_tokens=, or length= of load)")
     return NoEarlyEnd(denoiser, ends, free & (free.cumsum(1) <= min_new_tokens))
 
 

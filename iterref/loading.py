@@ -125,9 +125,8 @@ def load(
         about: Family = module.FAMILY
         if isinstance(place, DeviceMap) and not about.spread:
             spread = [one.facts["title"] for one in registry.entries("models").values() if one.facts.get("spread")]
-            raise ValueError(
-                f"{name} runs in a network that has one device: say device=, for device_map is of {', '.join(spread)}"
-            )
+            told = f"{name} runs in a network that has one device"
+            raise ValueError(f"{told}: say device=, for device_map is of {', '.join(spread)}")
         if about.whole is not None:
             if length is not None or tokenizer is not None or held is not None:
                 raise ValueError(about.whole)

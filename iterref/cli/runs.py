@@ -156,8 +156,6 @@ def _left_by(run: str, out: str, rows: int) -> list[dict[str, Any] | None]:
     if not any(marks):
         return nothing
     if {*marks} - {None} != {run} or len(lines) != rows:
-        raise ValueError(
-            f"{out} holds the unfinished texts of another command: give the options, input and files that it was "
-            "begun with, or another --out"
-        )
+        told = f"{out} holds the unfinished texts of another command"
+        raise ValueError(f"{told}: give the options, input and files that it was begun with, or another --out")
     return [line if mark is None else None for line, mark in zip(lines, marks, strict=True)]

@@ -55,9 +55,8 @@ def of_regions(
     begin = torch.full_like(opened, -1, dtype=torch.long)
     for row, at in enumerate(map(runs, opened.tolist())):
         if at and len(given) not in (1, len(at)):
-            raise ValueError(
-                f"row {row} has {len(at)} regions, and there are patterns for {len(given)}: give one, or one for each"
-            )
+            told = f"row {row} has {len(at)} regions, and there are patterns for {len(given)}"
+            raise ValueError(f"{told}: give one, or one for each")
         for number, first in enumerate(at):
             begin[row, first] = starts[number % len(given), parted[row][number]]
     return Constraint(automaton.to_device(opened.device), begin, opened)

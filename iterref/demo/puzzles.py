@@ -188,6 +188,5 @@ def puzzle(side: int, givens: int, most: int, seed: int, number: int) -> Puzzle:
             left -= 1
             if left == givens:
                 return Puzzle(tuple(cells), tuple(solutions(cells, side, most + 1)))
-    raise ValueError(
-        f"no puzzle of side {side} with {givens} givens and at most {most} solutions turned up: ask for more givens"
-    )
+    told = f"no puzzle of side {side} with {givens} givens and at most {most} solutions turned up"
+    raise ValueError(f"{told}: ask for more givens")

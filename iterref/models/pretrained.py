@@ -59,10 +59,8 @@ def network(
     stored = checkpoint.prequantized
     if stored is not None:
         if checkpoint.adapter is not None or checkpoint.quantize is not None:
-            raise ValueError(
-                f"the weights of {checkpoint.name} are quantised already, by {stored}: get the whole ones for an "
-                "adapter or another quantize="
-            )
+            told = f"the weights of {checkpoint.name} are quantised already, by {stored}"
+            raise ValueError(f"{told}: get the whole ones for an adapter or another quantize=")
         config.quantization_config = dict(checkpoint.config["quantization_config"])
         place = place if isinstance(place, DeviceMap) else DeviceMap.checked({"": str(place)})
     elif isinstance(place, DeviceMap):
@@ -71,14 +69,14 @@ def network(
     if isinstance(place, DeviceMap):
         # From the files themselves: each weight goes to its place alone, and those on the disk are never read here, nor
         # are their sizes looked at.
-        source, told = checkpoint.folder, place.options(kind, config, checkpoint, names)
+        source, options = checkpoint.folder, place.options(kind, config, checkpoint, names)
     else:
         held = {renamed(name, names): weight for name, weight in checkpoint.weights().items()}
-        source, told = None, {"state_dict": {name: held[name] for name in held if not _among(name, spare)}}
-    told |= {"config": config, "dtype": checkpoint.dtype}
+        source, options = None, {"state_dict": {name: held[name] for name in held if not _among(name, spare)}}
+    options |= {"config": config, "dtype": checkpoint.dtype}
     with quiet():
         try:
-            made, info = kind.from_pretrained(source, output_loading_info=True, **told)
+            made, info = kind.from_pretrained(source, output_loading_info=True, **options)
         except Exception as error:
             if "out of memory" in str(error):
                 raise

@@ -98,10 +98,8 @@ class Packaged:
             try:
                 _write(self, self.convert(paths), place)
             except OSError as error:
-                raise ValueError(
-                    f"{self.name} cannot be kept in {place.parent} ({error.strerror}): name a folder that can be "
-                    "written by ITERREF_CACHE"
-                ) from None
+                told = f"{self.name} cannot be kept in {place.parent} ({error.strerror})"
+                raise ValueError(f"{told}: name a folder that can be written by ITERREF_CACHE") from None
         return place
 
 

@@ -161,7 +161,5 @@ def expect_positions(prompts: Sequence[Sequence[int]], length: int, most: int | 
     among the `most` that a network has, naming the row."""
     for row, ids in enumerate(prompts):
         if most is not None and len(ids) + length + tail > most:
-            raise ValueError(
-                f"prompt {row} takes {len(ids)} positions and its answer {length}, and the model reads {most}: shorten "
-                "the prompt, or load with a smaller length= (--length)"
-            )
+            told = f"prompt {row} takes {len(ids)} positions and its answer {length}, and the model reads {most}"
+            raise ValueError(f"{told}: shorten the prompt, or load with a smaller length= (--length)")
