@@ -7,8 +7,6 @@ Letters for shapes, everywhere: **B** rows (one prompt each), **R** rows of one 
 (clean) to 1 (noise); `a_t` is the probability that a token is still clean.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from iterref import lazy
