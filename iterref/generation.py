@@ -102,16 +102,15 @@ def generate(
     A row's text depends on (seed, its identity in `rows`, its prompt and columns) alone; identities are 0 .. B - 1
     unless given. `num_return_sequences` texts a prompt stand side by side in the result, each with a random stream of
     its own; the first is the one that a single text would be. `max_new_tokens` are the most tokens of an answer, for
-    models that write answers of any length, `min_new_tokens` the fewest: no end stands before (`iterref.lengths`);
-    the result's `lengths` count them. `temperature` sharpens the model below 1. `forbidden` lists tokens that are
-    never written. `constraint` is what every text must be: a regular expression, a JSON schema as a dictionary, a
-    pattern of `iterref.constraint`, or a list with one a prompt (docs/structure.md). `start="drafts"` refines, with all
-    the NFE that the pool leaves, the draft that agrees most with the others, in place of a draft of the method's own.
-    `columns` holds further arguments of the reward, one entry a prompt
-    each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the trace keeps (as many
-    of the first 8 as have 2,048 positions together, unless given), and `callback`
-    is called with a `Progress` after every step. `log_likelihood` has the model's own log-likelihood of the texts
-    reported in the result, outside the budget.
+    models that write answers of any length, `min_new_tokens` the fewest: no end stands before (`iterref.lengths`); the
+    result's `lengths` count them. `temperature` sharpens the model below 1. `forbidden` lists tokens that are never
+    written. `constraint` is what every text must be: a regular expression, a JSON schema as a dictionary, a pattern of
+    `iterref.constraint`, or a list with one a prompt (docs/structure.md). `start="drafts"` refines, with all the NFE
+    that the pool leaves, the draft that agrees most with the others, in place of a draft of the method's own. `columns`
+    holds further arguments of the reward, one entry a prompt each; `max_rows` bounds the sequences of one call, `watch`
+    names rows whose states the trace keeps (as many of the first 8 as have 2,048 positions together, unless given), and
+    `callback` is called with a `Progress` after every step. `log_likelihood` has the model's own log-likelihood of the
+    texts reported in the result, outside the budget.
 
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, saying which row and what to do, and
     `RewardError` where the reward fails (on Ctrl-C `iterref.result.Interrupted`), with what the run had reached as the

@@ -62,19 +62,18 @@ def load(
     that know no prompts (MDLM, UDLM, Duo, SEDD) of prompt and text. `tokenizer` is a folder or a hub name, the
     checkpoint's own or else its family's unless given, "none" for token ids alone. `model` is a network of
     `transformers` in memory in place of a name, with its `tokenizer` object; it is read as it is now, onto its own
-    device and in its own precision unless others are given. `device` is "cpu" unless given; a
-    `device_map` ("auto", or {part: place}) spreads a network of `transformers` over several, the host and the disk, of
-    which `max_memory` says how much weights may take and `offload_folder` keeps what cannot be read from the
-    checkpoint's own files (`iterref.models.device_map`). `dtype` is the precision of the weights: "float32" (unless
-    given; under int4 "bfloat16"), "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch
-    compile the network at first use, which takes a minute and pays in long runs; "static" does so for a few sizes of
-    calls, up to which they are padded (`iterref.padding`), and records CUDA graphs on a GPU. `family` ("mdlm",
-    "masked_lm", ...) says what a checkpoint is where its config.json does not. A text that the tokenizer cannot give
-    back is refused, unless
-    `lossy`. A folder or hub name that holds an adapter of PEFT is merged into its `base`, the model that its
-    adapter_config.json names unless given (`iterref.models.adapter`). `quantize` ("int8", "int4") holds the matrices of
-    the network in 8 or 4 bits a weight (`iterref.models.quantized`). `options` are the family's own (`chat=False`,
-    `label=` of UDLM, `guidance=` of images: docs/models.md).
+    device and in its own precision unless others are given. `device` is "cpu" unless given; a `device_map` ("auto", or
+    {part: place}) spreads a network of `transformers` over several, the host and the disk, of which `max_memory` says
+    how much weights may take and `offload_folder` keeps what cannot be read from the checkpoint's own files
+    (`iterref.models.device_map`). `dtype` is the precision of the weights: "float32" (unless given; under int4
+    "bfloat16"), "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the network at
+    first use, which takes a minute and pays in long runs; "static" does so for a few sizes of calls, up to which they
+    are padded (`iterref.padding`), and records CUDA graphs on a GPU. `family` ("mdlm", "masked_lm", ...) says what a
+    checkpoint is where its config.json does not. A text that the tokenizer cannot give back is refused, unless `lossy`.
+    A folder or hub name that holds an adapter of PEFT is merged into its `base`, the model that its adapter_config.json
+    names unless given (`iterref.models.adapter`). `quantize` ("int8", "int4") holds the matrices of the network in 8 or
+    4 bits a weight (`iterref.models.quantized`). `options` are the family's own (`chat=False`, `label=` of UDLM,
+    `guidance=` of images: docs/models.md).
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
     """

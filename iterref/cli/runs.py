@@ -146,11 +146,9 @@ def _left_by(run: str, out: str, rows: int) -> list[dict[str, Any] | None]:
     """The finished lines that a run which broke off left in its output, None for the others; none where the output is
     something else. Raises `ValueError` for those of another run, which would be lost."""
     nothing: list[dict[str, Any] | None] = [None] * rows
-    if out == "-" or not Path(out).is_file():
-        return nothing
     try:
         lines = [json.loads(line) for line in Path(out).read_bytes().splitlines()]
-    except (ValueError, RecursionError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return nothing
     marks = [line.get("unfinished") if isinstance(line, dict) else None for line in lines]
     if not any(marks):
