@@ -22,7 +22,7 @@ from iterref.fence import fenced
 from iterref.hub import device_of, fetched, hushed, precision, read_json
 from iterref.models import instances
 from iterref.models.adapter import CONFIG as ADAPTER
-from iterref.models.adapter import adapter_in
+from iterref.models.adapter import Adapter, adapter_in
 from iterref.models.base import TextModel
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap
@@ -99,24 +99,16 @@ def load(
         raise ValueError("quantize= makes weights on one device: say device= in place of device_map=")
     called = str(name)
     placing: dict[str, Any] = {"dtype": weights, "place": place, "quantize": quantize}
+    checkpoint: Checkpoint | None = None
     with TemporaryDirectory() as folder, _undisturbed(name, place):
         if held is not None:
-            in_memory = instances.held(held, tokenizer, Path(folder), **placing)
+            checkpoint = instances.held(held, tokenizer, Path(folder), **placing)
             tokenizer = tokenizer if isinstance(tokenizer, str | Path) else None
-            checkpoint: Checkpoint | None = in_memory
-            config = in_memory.config
+            adapter, config = None, checkpoint.config
         else:
-            where = _fetched(name, revision)
-            adapter = adapter_in(where, str(name), base)
-            if adapter is not None:
-                if isinstance(place, DeviceMap):
-                    raise ValueError(f"{name} is an adapter, which is merged on one device: say device= for device_map")
-                placing["adapter"] = adapter = adapter.fetched(revision)
-                tokenizer = _beside(adapter.folder) if tokenizer is None else tokenizer
-                name, revision = (base, None) if base is not None else adapter.base()
-                where = adapter.at(_source(name), (PIPELINE, "config.json"), revision)
-            config = read_json(where / (PIPELINE if (where / PIPELINE).is_file() else "config.json"), str(name))
-            checkpoint = None
+            name, revision, adapter, config = _found(name, revision, base, place)
+            if adapter is not None and tokenizer is None:
+                tokenizer = _beside(adapter.folder)
         if family is not None:
             registry.entry("models", family)  # refuses one that there is not
         kind = family or family_of(config, str(name))
@@ -129,12 +121,12 @@ def load(
         if about.whole is not None:
             if length is not None or tokenizer is not None or held is not None:
                 raise ValueError(about.whole)
-            if quantize is not None or "adapter" in placing:
+            if quantize is not None or adapter is not None:
                 raise ValueError(f"{name} ({about.title}) takes neither an adapter nor quantize=: leave them out")
             options |= {"dtype": weights, "device": place, **({"lossy": True} if lossy else {})}
             made = module.load(_source(name), revision=revision, **options)
         else:
-            checkpoint = checkpoint or Checkpoint.open(_source(name), revision, **placing)
+            checkpoint = checkpoint or Checkpoint.open(_source(name), revision, adapter=adapter, **placing)
             checkpoint.expect_room()
             codec = _codec(checkpoint, tokenizer, None if held is not None else about.tokenizer, lossy)
             made = module.load(checkpoint, codec, **options, **({} if length is None else {"length": length}))
@@ -145,6 +137,23 @@ def load(
         made.compile()
     loaded: TextModel = made  # a model of images is a `TextModel` whose texts are images
     return loaded
+
+
+def _found(
+    name: str | Path, revision: str | None, base: str | Path | None, place: torch.device | DeviceMap
+) -> tuple[str | Path, str | None, Adapter | None, Mapping[str, Any]]:
+    """The checkpoint that a name stands for, as its name, revision, adapter and configuration: for an adapter's name it
+    is that of the base. Raises `FileNotFoundError` where either is not there, and `ValueError` on a device map."""
+    where = _fetched(name, revision)
+    adapter = adapter_in(where, str(name), base)
+    if adapter is not None:
+        if isinstance(place, DeviceMap):
+            raise ValueError(f"{name} is an adapter, which is merged on one device: say device= for device_map")
+        adapter = adapter.fetched(revision)
+        name, revision = (base, None) if base is not None else adapter.base()
+        where = adapter.at(_source(name), (PIPELINE, "config.json"), revision)
+    pipeline = (where / PIPELINE).is_file()
+    return name, revision, adapter, read_json(where / (PIPELINE if pipeline else "config.json"), str(name))
 
 
 def _fetched(name: str | Path, revision: str | None) -> Path:
