@@ -7,8 +7,6 @@ Letters for shapes, everywhere: **B** rows (one prompt each), **R** rows of one 
 (clean) to 1 (noise); `a_t` is the probability that a token is still clean.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from iterref import lazy
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
+# Written out: type checkers and the reference take a name for public only where they can read it here.
 __all__ = [
     "Budget",
     "ClassifierFreeGuidance",

@@ -76,9 +76,8 @@ def checked_reward(
         raise TypeError(f"the reward is the class {reward.__name__}: pass one of its objects, {reward.__name__}(...)")
     for pool in pools_in(reward):
         if isinstance(pool, Drafts) and len(pool.texts) != batch:
-            raise ValueError(
-                f"the drafts belong to {len(pool.texts)} prompts, not {batch}: draw them for these prompts"
-            )
+            told = f"the drafts belong to {len(pool.texts)} prompts, not {batch}"
+            raise ValueError(f"{told}: draw them for these prompts")
     return reward
 
 
@@ -215,10 +214,8 @@ def _text(value: Any, where: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{where} has half of a surrogate pair at character {error.start}, which no text has: take it out, as in "
-            ".encode('utf-8', 'ignore').decode()"
-        ) from None
+        told = f"{where} has half of a surrogate pair at character {error.start}, which no text has"
+        raise ValueError(f"{told}: take it out, as in .encode('utf-8', 'ignore').decode()") from None
     return value if isinstance(value, Text | Chat) else str(value)  # these carry more; numpy has strings of its own
 
 

@@ -63,7 +63,6 @@ class Device:
 
     @staticmethod
     def ranks(x: Tensor) -> Tensor:
-        """As `Host.ranks`."""
         order = x.argsort(dim=-1, stable=True)
         places = torch.arange(x.shape[-1], device=x.device).expand(order.shape)
         return torch.empty_like(order).scatter_(-1, order, places)

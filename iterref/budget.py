@@ -100,9 +100,7 @@ class Budget:
 
     def times(self, share: float) -> Budget:
         """A part, or a multiple, of every bound on calls."""
-        return replace(
-            self, nfe=self.nfe * share, reward_calls=self.reward_calls * share, total=self.total * share
-        )
+        return replace(self, nfe=self.nfe * share, reward_calls=self.reward_calls * share, total=self.total * share)
 
 
 # How a budget may be written: a number of NFE, (NFE, reward calls), or a `Budget`.

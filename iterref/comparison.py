@@ -101,7 +101,7 @@ class Comparison:
             cells.append([one.name, one.budget, *figures])
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
         below = f"{self.prompts} prompts, {seeds}; 95 % intervals in brackets"
-        return "\n".join([*_aligned(cells, left=2), "", below, *self._verdicts()])
+        return "\n".join([*aligned(cells, left=2), "", below, *self._verdicts()])
 
     def _verdicts(self) -> list[str]:
         """In words, how every method does against the baseline."""
@@ -285,7 +285,7 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def _aligned(cells: Sequence[Sequence[str]], left: int) -> list[str]:
+def aligned(cells: Sequence[Sequence[str]], left: int) -> list[str]:
     """Lines of a table, its first `left` columns flush left and the others flush right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     sides = "<" * left + ">" * (len(widths) - left)

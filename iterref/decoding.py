@@ -114,10 +114,8 @@ class Decoder:
         """Raises `ValueError` where these options have no meaning under a noise."""
         if noise.mask is None and (self.order not in ("random", "bounded") or self.block_length):
             blocks = f" with block_length={self.block_length}" if self.block_length else ""
-            raise ValueError(
-                f"order {self.order!r}{blocks} needs absorbing noise, where a mask shows the open tokens: use "
-                "order='random' or 'bounded', and block_length=0"
-            )
+            told = f"order {self.order!r}{blocks} needs absorbing noise, where a mask shows the open tokens"
+            raise ValueError(f"{told}: use order='random' or 'bounded', and block_length=0")
 
     def step(self, run: Run, x_t: Tensor, t: float, u: float, rng: Rng) -> Tensor:
         """One step from t to u < t, (R, L) -> x_u (R, L).

@@ -99,10 +99,8 @@ def _of_text(text: TextIOWrapper, name: str, suffix: str, fields: Sequence[str])
         sign = "\t" if suffix in ("tsv", "tab") else known[0] if known else ","
         return list(_table(_all([], head, lines), sign, len(blank)))
     if head.strip() in fields:
-        raise ValueError(
-            f"{name} begins with the word {head.strip()!r} alone, as the header of a table: name the file .csv, or "
-            "leave that line out"
-        )
+        told = f"{name} begins with the word {head.strip()!r} alone, as the header of a table"
+        raise ValueError(f"{told}: name the file .csv, or leave that line out")
     texts = [*map(_plain, _all(blank, head, lines))]
     if suffix != "txt":
         _expect_no_table(texts, name)
@@ -155,10 +153,8 @@ def _table(lines: Iterator[str], delimiter: str, skipped: int) -> Iterator[Row]:
             if not cells:
                 continue
             if len(cells) != len(header):
-                raise ValueError(
-                    f"{place} has {len(cells)} cells and the header {len(header)}: put cells that hold "
-                    f"{DELIMITERS[delimiter]} into quotes"
-                )
+                told = f"{place} has {len(cells)} cells and the header {len(header)}"
+                raise ValueError(f"{told}: put cells that hold {DELIMITERS[delimiter]} into quotes")
             yield place, {name: cell or None for name, cell in zip(header, cells, strict=True)}
     except csv.Error as error:
         raise ValueError(f"line {skipped + reader.line_num} is no line of a table ({error}): fix it") from None

@@ -30,9 +30,7 @@ from iterref.arguments import (
 )  # fmt: skip
 from iterref.budget import BudgetLike, Cost, budget_of, fitted
 from iterref.columns import read_columns
-from iterref.constraint.canvas import Constraint
 from iterref.constraint.texts import of_texts
-from iterref.denoiser import Denoiser
 from iterref.drafts import (
     Drafts,
     OfPrompts,
@@ -46,6 +44,7 @@ from iterref.drafts import (
     tempered,
 )  # fmt: skip
 from iterref.fence import fenced
+from iterref.guidance import untempered
 from iterref.lengths import answer_lengths, at_least, blank_canvas
 from iterref.problem import Problem
 from iterref.random import Rng
@@ -103,16 +102,15 @@ def generate(
     A row's text depends on (seed, its identity in `rows`, its prompt and columns) alone; identities are 0 .. B - 1
     unless given. `num_return_sequences` texts a prompt stand side by side in the result, each with a random stream of
     its own; the first is the one that a single text would be. `max_new_tokens` are the most tokens of an answer, for
-    models that write answers of any length, `min_new_tokens` the fewest: no end stands before (`iterref.lengths`);
-    the result's `lengths` count them. `temperature` sharpens the model below 1. `forbidden` lists tokens that are
-    never written. `constraint` is what every text must be: a regular expression, a JSON schema as a dictionary, a
-    pattern of `iterref.constraint`, or a list with one a prompt (docs/structure.md). `start="drafts"` refines, with all
-    the NFE that the pool leaves, the draft that agrees most with the others, in place of a draft of the method's own.
-    `columns` holds further arguments of the reward, one entry a prompt
-    each; `max_rows` bounds the sequences of one call, `watch` names rows whose states the trace keeps (as many
-    of the first 8 as have 2,048 positions together, unless given), and `callback`
-    is called with a `Progress` after every step. `log_likelihood` has the model's own log-likelihood of the texts
-    reported in the result, outside the budget.
+    models that write answers of any length, `min_new_tokens` the fewest: no end stands before (`iterref.lengths`); the
+    result's `lengths` count them. `temperature` sharpens the model below 1. `forbidden` lists tokens that are never
+    written. `constraint` is what every text must be: a regular expression, a JSON schema as a dictionary, a pattern of
+    `iterref.constraint`, or a list with one a prompt (docs/structure.md). `start="drafts"` refines, with all the NFE
+    that the pool leaves, the draft that agrees most with the others, in place of a draft of the method's own. `columns`
+    holds further arguments of the reward, one entry a prompt each; `max_rows` bounds the sequences of one call, `watch`
+    names rows whose states the trace keeps (as many of the first 8 as have 2,048 positions together, unless given), and
+    `callback` is called with a `Progress` after every step. `log_likelihood` has the model's own log-likelihood of the
+    texts reported in the result, outside the budget.
 
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, saying which row and what to do, and
     `RewardError` where the reward fails (on Ctrl-C `iterref.result.Interrupted`), with what the run had reached as the
@@ -189,17 +187,14 @@ def pose(
     if pools_in(reward) and getattr(model, "draws_images", False):
         raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
     expect_template(prompts, model)
-    denoiser, canvas, free = model.prepare(prompts)
-    denoiser = at_least(denoiser, free, model, min_new_tokens)
-    bound = constrained(constraint, model, canvas)
-    problem = asked_problem(tempered(denoiser, temperature), canvas, free, constraint=bound, **options)
+    problem = unrewarded(model, prompts, temperature, constraint, min_new_tokens, **options)
     token_reward(reward, model, prompts, columns, identities)  # refuses before a pool is drawn
     pools: dict[Pooled, Drafts] = {}
     for pool in pools_in(reward):
         if isinstance(pool, OwnDrafts):
             warm = temperature if pool.temperature is None else pool.temperature
-            source = replace(problem, denoiser=tempered(denoiser, warm))
-            rng = Rng.seeded(seed, identities, device=canvas.device)
+            source = replace(problem, denoiser=tempered(untempered(problem.denoiser), warm))
+            rng = Rng.seeded(seed, identities, device=problem.canvas.device)
             pools[pool] = draw(pool, source, model, rng, progress)
         else:
             pools[pool] = pool
@@ -241,25 +236,16 @@ def draw_drafts(
 
 @fenced(torch.device("cpu"))
 def unrewarded(
-    model: TextModel, prompts: Sequence[str], temperature: float = 1.0, constraint: Any = None, **options: Any
-) -> Problem:
-    """The problem of B checked prompts without a reward; `options` are those of `Problem`."""
+    model: TextModel, prompts: Sequence[str], temperature: float = 1.0, constraint: Any = None,
+    min_new_tokens: int = 0, alpha: float | None = None, **options: Any,
+) -> Problem:  # fmt: skip
+    """The problem of B checked prompts whose reward is still to come, and which finds its alpha in the run unless one
+    is given; `options` are those of `Problem`."""
     denoiser, canvas, free = model.prepare(prompts)
-    bound = constrained(constraint, model, canvas)
-    return asked_problem(tempered(denoiser, temperature), canvas, free, constraint=bound, **options)
-
-
-def constrained(constraint: Any, model: TextModel, canvas: Tensor) -> Constraint | None:
-    """A checked constraint of a model's canvases (B, L), None for none."""
-    return None if constraint is None else of_texts(constraint, model, canvas)
-
-
-def asked_problem(
-    denoiser: Denoiser, canvas: Tensor, free: Tensor, alpha: float | None = None, **options: Any
-) -> Problem:
-    """A problem whose reward is still to come, and which finds its alpha in the run unless one is given."""
+    denoiser = tempered(at_least(denoiser, free, model, min_new_tokens), temperature)
+    bound = None if constraint is None else of_texts(constraint, model, canvas)
     given = ALPHA if alpha is None else alpha
-    return Problem(denoiser, no_reward, canvas, free, given, finds_alpha=alpha is None, **options)
+    return Problem(denoiser, no_reward, canvas, free, given, finds_alpha=alpha is None, constraint=bound, **options)
 
 
 def text_model(model: TextModel | str | Path | None) -> TextModel:
@@ -296,10 +282,8 @@ def begun(method: Sampler, reward: Any, start: str | None) -> tuple[Sampler, Cos
     if start is None:
         return method, pool
     if start != "drafts" or len(pools) != 1:
-        raise ValueError(
-            f"start={start!r} needs one pool of drafts, and the reward has {len(pools)}: say start='drafts', with the "
-            "consensus as the reward or a part of it"
-        )
+        told = f"start={start!r} needs one pool of drafts, and the reward has {len(pools)}"
+        raise ValueError(f"{told}: say start='drafts', with the consensus as the reward or a part of it")
     return method.refining(), pool + Cost(0, pools[0].n)
 
 

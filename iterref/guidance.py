@@ -39,7 +39,6 @@ class Tempered(Wrapped):
         self.temperature, self.has_probabilities = temperature, True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Denoiser.__call__`, sharpened or flattened."""
         return torch.log_softmax(self.denoiser(x_t, t, where, rows) / self.temperature, -1)
 
     def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
@@ -47,7 +46,6 @@ class Tempered(Wrapped):
         return torch.softmax(self.denoiser(x_t, t, where, rows) / self.temperature, -1)
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Denoiser.leave_one_out`, sharpened or flattened."""
         return torch.log_softmax(self.denoiser.leave_one_out(x, where, rows) / self.temperature, -1)
 
 
@@ -99,11 +97,9 @@ class ClassifierFreeGuidance(Denoiser):
         write_as(self, self.conditional)
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Denoiser.__call__`, mixed."""
         return self._mixed([denoiser(x_t, t, where, rows) for denoiser in self._used])
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Denoiser.leave_one_out`, mixed."""
         return self._mixed([denoiser.leave_one_out(x, where, rows) for denoiser in self._used])
 
     def transition(self, x_t: Tensor, t: float, u: float, where: Tensor, rows: Tensor) -> Tensor:

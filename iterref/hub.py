@@ -47,29 +47,25 @@ def fetched(
     from huggingface_hub import constants, snapshot_download
 
     try:
-        return Path(
-            snapshot_download(
-                str(name), revision=revision, allow_patterns=list(files), ignore_patterns=list(besides) or None
-            )
-        )
+        ignored = list(besides) or None
+        return Path(snapshot_download(str(name), revision=revision, allow_patterns=[*files], ignore_patterns=ignored))
     except Exception as error:  # whatever the hub objects to: a name, a connection, a cache
         reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else first_line(error)
-        raise FileNotFoundError(
-            f"{str(name)!r} is no folder here, and no model that the hub or its cache gave ({reason}): check the name, "
-            f"fetch it once while online, or give a folder{hint}"
-        ) from None
+        told = f"{str(name)!r} is no folder here, and no model that the hub or its cache gave ({reason})"
+        raise FileNotFoundError(f"{told}: check the name, fetch it once while online, or give a folder{hint}") from None
 
 
-def read_json(file: Path, name: str) -> dict[str, Any]:
-    """A JSON object. Raises `FileNotFoundError` or `ValueError`, naming the checkpoint."""
+def read_json(file: Path, name: str, several: bool = False) -> Any:
+    """A JSON object, or a list of `several`. Raises `FileNotFoundError` or `ValueError`, naming the checkpoint."""
     if not file.is_file():
         raise FileNotFoundError(_instead(file.parent, name, f"{name} has no {file.name}"))
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, or of what is nested without end
         raise ValueError(f"{file.name} of {name} is no JSON ({error}): get it again") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{file.name} of {name} is no JSON object: get it again")
+    if isinstance(found, list) != several or not all(isinstance(one, dict) for one in (found if several else [found])):
+        what = "list of objects" if several else "object"
+        raise ValueError(f"{file.name} of {name} is no JSON {what}: get it again")
     return found
 
 
@@ -86,9 +82,8 @@ def no_safetensors(name: str, folder: Path) -> FileNotFoundError:
     """What to raise for a folder without weights that may be read, by what it has in their place."""
     own = sorted(file.name for file in folder.glob("*.safetensors") if not file.name.startswith("adapter"))
     if own:
-        return FileNotFoundError(
-            f"{name} holds {own[0]} and no model.safetensors: if these are all its weights, call the file that"
-        )
+        told = f"{name} holds {own[0]} and no model.safetensors"
+        return FileNotFoundError(f"{told}: if these are all its weights, call the file that")
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES and not STATE.match(file.name))
     if not pickles:
         return FileNotFoundError(_instead(folder, name, f"{name} holds no *.safetensors"))
@@ -134,9 +129,8 @@ def reading(file: Path, name: str) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        raise ValueError(
-            f"{file.name} of {name} cannot be read ({error}): get it again, it is no complete safetensors file"
-        ) from None
+        told = f"{file.name} of {name} cannot be read ({error})"
+        raise ValueError(f"{told}: get it again, it is no complete safetensors file") from None
 
 
 def expect_room(name: str, sizes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device) -> None:

@@ -24,17 +24,14 @@ class NoEarlyEnd(Wrapped):
         self.uses_prompts = denoiser.uses_prompts or not bool((early == early[:1]).all())
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Denoiser.__call__`, without ends at early positions."""
         return self._without(self.denoiser(x_t, t, where, rows), where, rows)
 
     def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """The exponential of `__call__`, (M, V)."""
         p, early = self.denoiser.probabilities(x_t, t, where, rows), self.early[rows][where]
         p = p.masked_fill(self._ruled_out(early, p), 0.0)
         return torch.where(early[:, None], p / p.sum(1, keepdim=True), p)
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Denoiser.leave_one_out`, without ends at early positions."""
         return self._without(self.denoiser.leave_one_out(x, where, rows), where, rows)
 
     def _without(self, log_p: Tensor, where: Tensor, rows: Tensor) -> Tensor:
@@ -78,10 +75,8 @@ def at_least(denoiser: Denoiser, free: Tensor, model: TextModel, min_new_tokens:
         raise ValueError(f"{told}, and this one fills all positions: leave it out")
     if bool((room < min_new_tokens).any()):
         row = int((room < min_new_tokens).nonzero()[0])
-        raise ValueError(
-            f"prompt {row} has {int(room[row])} positions for its answer and min_new_tokens={min_new_tokens}: ask for "
-            "fewer, or for more positions (max_new_tokens=, or length= of load)"
-        )
+        told = f"prompt {row} has {int(room[row])} positions for its answer and min_new_tokens={min_new_tokens}"
+        raise ValueError(f"{told}: ask for fewer, or for more positions (max_new_tokens=, or length= of load)")
     return NoEarlyEnd(denoiser, ends, free & (free.cumsum(1) <= min_new_tokens))
 
 

@@ -22,7 +22,7 @@ from iterref.fence import fenced
 from iterref.hub import device_of, fetched, hushed, precision, read_json
 from iterref.models import instances
 from iterref.models.adapter import CONFIG as ADAPTER
-from iterref.models.adapter import adapter_in
+from iterref.models.adapter import Adapter, adapter_in
 from iterref.models.base import TextModel
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap
@@ -62,19 +62,18 @@ def load(
     that know no prompts (MDLM, UDLM, Duo, SEDD) of prompt and text. `tokenizer` is a folder or a hub name, the
     checkpoint's own or else its family's unless given, "none" for token ids alone. `model` is a network of
     `transformers` in memory in place of a name, with its `tokenizer` object; it is read as it is now, onto its own
-    device and in its own precision unless others are given. `device` is "cpu" unless given; a
-    `device_map` ("auto", or {part: place}) spreads a network of `transformers` over several, the host and the disk, of
-    which `max_memory` says how much weights may take and `offload_folder` keeps what cannot be read from the
-    checkpoint's own files (`iterref.models.device_map`). `dtype` is the precision of the weights: "float32" (unless
-    given; under int4 "bfloat16"), "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch
-    compile the network at first use, which takes a minute and pays in long runs; "static" does so for a few sizes of
-    calls, up to which they are padded (`iterref.padding`), and records CUDA graphs on a GPU. `family` ("mdlm",
-    "masked_lm", ...) says what a checkpoint is where its config.json does not. A text that the tokenizer cannot give
-    back is refused, unless
-    `lossy`. A folder or hub name that holds an adapter of PEFT is merged into its `base`, the model that its
-    adapter_config.json names unless given (`iterref.models.adapter`). `quantize` ("int8", "int4") holds the matrices of
-    the network in 8 or 4 bits a weight (`iterref.models.quantized`). `options` are the family's own (`chat=False`,
-    `label=` of UDLM, `guidance=` of images: docs/models.md).
+    device and in its own precision unless others are given. `device` is "cpu" unless given; a `device_map` ("auto", or
+    {part: place}) spreads a network of `transformers` over several, the host and the disk, of which `max_memory` says
+    how much weights may take and `offload_folder` keeps what cannot be read from the checkpoint's own files
+    (`iterref.models.device_map`). `dtype` is the precision of the weights: "float32" (unless given; under int4
+    "bfloat16"), "bfloat16" or "float16" (probabilities are float32 always). `compile` has torch compile the network at
+    first use, which takes a minute and pays in long runs; "static" does so for a few sizes of calls, up to which they
+    are padded (`iterref.padding`), and records CUDA graphs on a GPU. `family` ("mdlm", "masked_lm", ...) says what a
+    checkpoint is where its config.json does not. A text that the tokenizer cannot give back is refused, unless `lossy`.
+    A folder or hub name that holds an adapter of PEFT is merged into its `base`, the model that its adapter_config.json
+    names unless given (`iterref.models.adapter`). `quantize` ("int8", "int4") holds the matrices of the network in 8 or
+    4 bits a weight (`iterref.models.quantized`). `options` are the family's own (`chat=False`, `label=` of UDLM,
+    `guidance=` of images: docs/models.md).
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, each saying what to do.
     """
@@ -100,24 +99,16 @@ def load(
         raise ValueError("quantize= makes weights on one device: say device= in place of device_map=")
     called = str(name)
     placing: dict[str, Any] = {"dtype": weights, "place": place, "quantize": quantize}
+    checkpoint: Checkpoint | None = None
     with TemporaryDirectory() as folder, _undisturbed(name, place):
         if held is not None:
-            in_memory = instances.held(held, tokenizer, Path(folder), **placing)
+            checkpoint = instances.held(held, tokenizer, Path(folder), **placing)
             tokenizer = tokenizer if isinstance(tokenizer, str | Path) else None
-            checkpoint: Checkpoint | None = in_memory
-            config = in_memory.config
+            adapter, config = None, checkpoint.config
         else:
-            where = _fetched(name, revision)
-            adapter = adapter_in(where, str(name), base)
-            if adapter is not None:
-                if isinstance(place, DeviceMap):
-                    raise ValueError(f"{name} is an adapter, which is merged on one device: say device= for device_map")
-                placing["adapter"] = adapter = adapter.fetched(revision)
-                tokenizer = _beside(adapter.folder) if tokenizer is None else tokenizer
-                name, revision = (base, None) if base is not None else adapter.base()
-                where = adapter.at(_source(name), (PIPELINE, "config.json"), revision)
-            config = read_json(where / (PIPELINE if (where / PIPELINE).is_file() else "config.json"), str(name))
-            checkpoint = None
+            name, revision, adapter, config = _found(name, revision, base, place)
+            if adapter is not None and tokenizer is None:
+                tokenizer = _beside(adapter.folder)
         if family is not None:
             registry.entry("models", family)  # refuses one that there is not
         kind = family or family_of(config, str(name))
@@ -125,18 +116,17 @@ def load(
         about: Family = module.FAMILY
         if isinstance(place, DeviceMap) and not about.spread:
             spread = [one.facts["title"] for one in registry.entries("models").values() if one.facts.get("spread")]
-            raise ValueError(
-                f"{name} runs in a network that has one device: say device=, for device_map is of {', '.join(spread)}"
-            )
+            told = f"{name} runs in a network that has one device"
+            raise ValueError(f"{told}: say device=, for device_map is of {', '.join(spread)}")
         if about.whole is not None:
             if length is not None or tokenizer is not None or held is not None:
                 raise ValueError(about.whole)
-            if quantize is not None or "adapter" in placing:
+            if quantize is not None or adapter is not None:
                 raise ValueError(f"{name} ({about.title}) takes neither an adapter nor quantize=: leave them out")
             options |= {"dtype": weights, "device": place, **({"lossy": True} if lossy else {})}
             made = module.load(_source(name), revision=revision, **options)
         else:
-            checkpoint = checkpoint or Checkpoint.open(_source(name), revision, **placing)
+            checkpoint = checkpoint or Checkpoint.open(_source(name), revision, adapter=adapter, **placing)
             checkpoint.expect_room()
             codec = _codec(checkpoint, tokenizer, None if held is not None else about.tokenizer, lossy)
             made = module.load(checkpoint, codec, **options, **({} if length is None else {"length": length}))
@@ -147,6 +137,23 @@ def load(
         made.compile()
     loaded: TextModel = made  # a model of images is a `TextModel` whose texts are images
     return loaded
+
+
+def _found(
+    name: str | Path, revision: str | None, base: str | Path | None, place: torch.device | DeviceMap
+) -> tuple[str | Path, str | None, Adapter | None, Mapping[str, Any]]:
+    """The checkpoint that a name stands for, as its name, revision, adapter and configuration: for an adapter's name it
+    is that of the base. Raises `FileNotFoundError` where either is not there, and `ValueError` on a device map."""
+    where = _fetched(name, revision)
+    adapter = adapter_in(where, str(name), base)
+    if adapter is not None:
+        if isinstance(place, DeviceMap):
+            raise ValueError(f"{name} is an adapter, which is merged on one device: say device= for device_map")
+        adapter = adapter.fetched(revision)
+        name, revision = (base, None) if base is not None else adapter.base()
+        where = adapter.at(_source(name), (PIPELINE, "config.json"), revision)
+    pipeline = (where / PIPELINE).is_file()
+    return name, revision, adapter, read_json(where / (PIPELINE if pipeline else "config.json"), str(name))
 
 
 def _fetched(name: str | Path, revision: str | None) -> Path:

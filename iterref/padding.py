@@ -31,11 +31,9 @@ class Padded(Wrapped):
     """A denoiser that is asked for calls of padded sizes, and is the same in everything else."""
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Denoiser.__call__`."""
         return self._asked(self.denoiser, x_t, t, where, rows)
 
     def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Denoiser.probabilities`."""
         return self._asked(self.denoiser.probabilities, x_t, t, where, rows)
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
@@ -65,12 +63,10 @@ class StaticModel:
         self.model = model
 
     def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
-        """As the model's own."""
         denoiser, canvas, free = self.model.prepare(prompts)
         return Padded(denoiser), canvas, free
 
     def with_length(self, max_new_tokens: int) -> StaticModel:
-        """As the model's own."""
         return StaticModel(self.model.with_length(max_new_tokens))
 
     def __getattr__(self, name: str) -> Any:

@@ -51,9 +51,8 @@ class Problem:
         object.__setattr__(self, "canvas", self.canvas.long())
         free = torch.ones_like(self.canvas, dtype=torch.bool) if self.free is None else self.free.bool()
         if free.shape != self.canvas.shape:
-            raise ValueError(
-                f"`free` has shape {tuple(free.shape)}, the canvas {tuple(self.canvas.shape)}: make them equal"
-            )
+            told = f"`free` has shape {tuple(free.shape)}, the canvas {tuple(self.canvas.shape)}"
+            raise ValueError(f"{told}: make them equal")
         object.__setattr__(self, "free", free)
         if not 0 < self.alpha < float("inf"):
             raise ValueError(f"alpha must be positive and finite, got {self.alpha}: smaller means more reward")

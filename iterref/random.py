@@ -137,9 +137,7 @@ class Rng:
             raise ValueError(f"row {row} has a NaN probability: give numbers in [0, 1]")
         return like(p, self._uniform(prod(p.shape[1:])).reshape(p.shape) < chance)
 
-    def categorical(
-        self, p: Tensor, where: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
-    ) -> Tensor:
+    def categorical(self, p: Tensor, where: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0) -> Tensor:
         """`n` draws a cell, (n, M) long, from log-weights (M, V) of the True cells of where (R, L), row-major:
         `drawn_at` these, with `first` a number or one a row (R,)."""
         self._expect(where, "categorical")
@@ -183,9 +181,7 @@ class Rng:
                 into[:, *here] = sums.search(u).view(count, -1, n).permute(2, 1, 0)
         return drawn
 
-    def within(
-        self, total_to: Tensor, begin: Tensor, end: Tensor, where: Tensor, first: Tensor | int = 0
-    ) -> Tensor:
+    def within(self, total_to: Tensor, begin: Tensor, end: Tensor, where: Tensor, first: Tensor | int = 0) -> Tensor:
         """`n` draws a cell, (n, M) long, each from a part begin <= v < end, (n, M) long, of running sums (M, V) of
         weights at the True cells of where (R, L). Draws are numbered as in `categorical`."""
         row, position = where.nonzero(as_tuple=True)

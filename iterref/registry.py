@@ -102,9 +102,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def unknown(kind: str, name: str, known: Collection[str], *forms: str) -> ValueError:
     """What to raise for a name that is not there, or is no form like FILE.py:NAME."""
-    return ValueError(
-        f"unknown {kind} {name!r}{did_you_mean(name, known)} It is one of {', '.join([*known, *forms])}"
-    )
+    return ValueError(f"unknown {kind} {name!r}{did_you_mean(name, known)} It is one of {', '.join([*known, *forms])}")
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:

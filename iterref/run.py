@@ -277,14 +277,9 @@ class Run:
         """What the denoiser is asked at these states and times; log-probabilities, or probabilities if it has them."""
         denoiser, rows = self.denoiser, self._prompts()
         ask = denoiser.probabilities if denoiser.has_probabilities else denoiser
-        times = self._time(t)
-        question = Question(
-            x_t,
-            where,
-            rows if denoiser.uses_prompts else None,
-            None if denoiser.time_independent else times,
-            lambda i, _: ask(x_t[i], times[i], where[i], rows[i]),
-        )
+        times, names = self._time(t), rows if denoiser.uses_prompts else None
+        asked = None if denoiser.time_independent else times
+        question = Question(x_t, where, names, asked, lambda i, _: ask(x_t[i], times[i], where[i], rows[i]))
         return self._metered(question, not denoiser.has_probabilities, check)
 
     def _metered(self, question: Question, logs: bool, check: bool) -> Question:

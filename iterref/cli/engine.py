@@ -113,10 +113,8 @@ def generate_many(given: Input, engine: dict[str, Any], options: dict[str, Any])
     failed = folder / "failed.jsonl"
     if failed.exists():
         aside = failed.read_bytes().count(b"\n")
-        raise click.ClickException(
-            f"{aside} of {len(table)} rows were set aside with their errors, see {failed}: fix the cause, and give "
-            "the same command with --retry-failed"
-        )
+        lost = f"{aside} of {len(table)} rows were set aside with their errors, see {failed}"
+        raise click.ClickException(f"{lost}: fix the cause, and give the same command with --retry-failed")
 
 
 def _expect_sense(engine: dict[str, Any], place: dict[str, Any], out: str, html: str | None) -> None:

@@ -174,9 +174,8 @@ def _expect_whole(entries: list[Row]) -> None:
         for name in sorted(known.keys() - {*WRITTEN}):
             if _missing(entry.get(name)):
                 said = "null" if name in entry else "no field"
-                raise ValueError(
-                    f"{place} has {said} `{name}`, which {known[name]} has: fill it in, or take the field out of all"
-                )
+                told = f"{place} has {said} `{name}`, which {known[name]} has"
+                raise ValueError(f"{told}: fill it in, or take the field out of all")
 
 
 def _missing(value: Any) -> bool:

@@ -146,18 +146,14 @@ def _left_by(run: str, out: str, rows: int) -> list[dict[str, Any] | None]:
     """The finished lines that a run which broke off left in its output, None for the others; none where the output is
     something else. Raises `ValueError` for those of another run, which would be lost."""
     nothing: list[dict[str, Any] | None] = [None] * rows
-    if out == "-" or not Path(out).is_file():
-        return nothing
     try:
         lines = [json.loads(line) for line in Path(out).read_bytes().splitlines()]
-    except (ValueError, RecursionError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return nothing
     marks = [line.get("unfinished") if isinstance(line, dict) else None for line in lines]
     if not any(marks):
         return nothing
     if {*marks} - {None} != {run} or len(lines) != rows:
-        raise ValueError(
-            f"{out} holds the unfinished texts of another command: give the options, input and files that it was "
-            "begun with, or another --out"
-        )
+        told = f"{out} holds the unfinished texts of another command"
+        raise ValueError(f"{told}: give the options, input and files that it was begun with, or another --out")
     return [line if mark is None else None for line, mark in zip(lines, marks, strict=True)]

@@ -1,7 +1,5 @@
 """Constraints: regular languages that clean samples are drawn from, exactly, and how they are written down."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from iterref import lazy

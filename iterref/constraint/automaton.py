@@ -32,7 +32,6 @@ class Arcs:
     member: Tensor
 
     def to_device(self, device: torch.device) -> Arcs:
-        """The same elsewhere."""
         return Arcs(*(part.to(device) for part in (self.to, self.sets, self.of, self.back, self.member)))
 
 

@@ -42,7 +42,6 @@ class Constraint:
         return Constraint(self.automaton, self.begin[rows], self.read[rows])
 
     def to_device(self, device: torch.device) -> Constraint:
-        """The same elsewhere."""
         return Constraint(self.automaton.to_device(device), self.begin.to(device), self.read.to(device))
 
     def accepts(self, tokens: Tensor) -> Tensor:

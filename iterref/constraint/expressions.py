@@ -37,7 +37,8 @@ def compiled(regex: str) -> Strings:
     try:
         index = Index(f"(?:{whole(regex)}){BEHIND}", alphabet)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"the regular expression {_short(regex)} cannot be compiled ({_told(error)})") from None
+        shown = regex if len(regex) <= 60 else regex[:57] + "..."
+        raise ValueError(f"the regular expression {shown!r} cannot be compiled ({told(error)})") from None
     number = {state: at for at, state in enumerate(index.get_transitions())}
     for to in [to for row in index.get_transitions().values() for to in row.values()]:
         number.setdefault(to, len(number))
@@ -51,9 +52,6 @@ def compiled(regex: str) -> Strings:
     return Strings(step, (behind >= 0) & over[behind], number[index.get_initial_state()]).least()
 
 
-def _short(regex: str) -> str:
-    return repr(regex if len(regex) <= 60 else regex[:57] + "...")
-
-
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
+    """What an error says, in one line."""
     return " ".join(str(error).split())[:200]

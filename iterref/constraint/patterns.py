@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from iterref.constraint.expressions import compiled, escaped
+from iterref.constraint.expressions import compiled, escaped, told
 from iterref.constraint.grammar import written_out
 from iterref.constraint.schema import regex_of
 from iterref.constraint.strings import Strings
@@ -70,7 +70,7 @@ class JSONSchema(Pattern):
                 raise ValueError("a schema is an object")
             super().__init__(regex_of(found, lambda text: build_regex_from_schema(text, blanks, depth)))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"the JSON schema cannot be turned into a regular expression ({_told(error)})") from None
+            raise ValueError(f"the JSON schema cannot be turned into a regular expression ({told(error)})") from None
 
 
 class Grammar(Pattern):
@@ -98,7 +98,3 @@ def pattern_of(given: Any) -> Pattern:
         f"the constraint is {type(given).__name__}: pass a regular expression, a JSON schema as a dictionary, or a "
         "Regex, JSONSchema, Choices or Grammar of iterref.constraint"
     )
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -66,10 +66,8 @@ def _parts(schema: Any) -> Iterator[dict[str, Any]]:
 def _pattern(pattern: str) -> str:
     """A `pattern` as one of the whole string."""
     if bool((compiled(pattern).step[:, ESCAPED] >= 0).any()):
-        raise ValueError(
-            f"its pattern {pattern!r} matches quotes, backslashes or control signs, which JSON would have to escape: "
-            "leave them out, as in [^\"\\\\\\x00-\\x1f]"
-        )
+        told = f"its pattern {pattern!r} matches quotes, backslashes or control signs, which JSON would have to escape"
+        raise ValueError(f"{told}: leave them out, as in [^\"\\\\\\x00-\\x1f]")
     return f"(?:{whole(pattern)})"
 
 

@@ -23,19 +23,6 @@ from iterref.constraint.spelling import Spelling, spelling
 from iterref.constraint.tokens import lift
 
 
-class Same:
-    """An object by its identity, as a key of what is remembered about it."""
-
-    def __init__(self, what: Any) -> None:
-        self.what = what
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.what is other.what
-
-    def __hash__(self) -> int:
-        return id(self.what)
-
-
 def of_texts(given: Pattern | Sequence[Pattern], model: Any, canvas: Tensor) -> Constraint:
     """The constraint that the whole texts of canvases (B, L) are of the patterns: one for all, or B of them.
 
@@ -68,9 +55,8 @@ def of_regions(
     begin = torch.full_like(opened, -1, dtype=torch.long)
     for row, at in enumerate(map(runs, opened.tolist())):
         if at and len(given) not in (1, len(at)):
-            raise ValueError(
-                f"row {row} has {len(at)} regions, and there are patterns for {len(given)}: give one, or one for each"
-            )
+            told = f"row {row} has {len(at)} regions, and there are patterns for {len(given)}"
+            raise ValueError(f"{told}: give one, or one for each")
         for number, first in enumerate(at):
             begin[row, first] = starts[number % len(given), parted[row][number]]
     return Constraint(automaton.to_device(opened.device), begin, opened)
@@ -85,7 +71,7 @@ def automaton_of(patterns: Sequence[Pattern], model: Any, inside: bool = False) 
         raise ValueError("a constraint is about the text that tokens write, and this model has no tokenizer")
     fill = int(getattr(model, "fill", -1))
     fill = fill if fill in codec.special else next(iter(model.ends), -1)  # text may hold what is no special token
-    made = _lifted(Same(codec), known, tuple(model.ends), fill, model.noise.vocab, inside)
+    made = _lifted(codec, known, tuple(model.ends), fill, model.noise.vocab, inside)
     starts = torch.tensor(made.starts).view(len(known), -1)
     found = starts[[known.index(pattern.regex) for pattern in patterns]]
     return made, found if inside else found[:, 0]
@@ -93,7 +79,7 @@ def automaton_of(patterns: Sequence[Pattern], model: Any, inside: bool = False) 
 
 @lru_cache(maxsize=16)
 def _lifted(
-    codec: Same, regexes: tuple[str, ...], ends: tuple[int, ...], fill: int, vocab: int, inside: bool
+    codec: Any, regexes: tuple[str, ...], ends: tuple[int, ...], fill: int, vocab: int, inside: bool
 ) -> Automaton:
     languages, spelled = [compiled(regex) for regex in regexes], _spelling(codec, vocab)
     if inside:
@@ -104,8 +90,8 @@ def _lifted(
 
 
 @lru_cache(maxsize=4)
-def _spelling(codec: Same, vocab: int) -> Spelling:
-    return spelling(codec.what.tokenizer, vocab, list(codec.what.special), codec.what.text)
+def _spelling(codec: Any, vocab: int) -> Spelling:
+    return spelling(codec.tokenizer, vocab, list(codec.special), codec.text)
 
 
 def runs(opened: Sequence[bool]) -> list[int]:

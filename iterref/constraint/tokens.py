@@ -19,9 +19,7 @@ from iterref.constraint.strings import NOWHERE, Strings, union
 CELLS = 2**23  # states times tokens that are walked at once
 
 
-def lift(
-    languages: Sequence[Strings], spelling: Spelling, ends: Sequence[int], fill: int
-) -> Automaton:
+def lift(languages: Sequence[Strings], spelling: Spelling, ends: Sequence[int], fill: int) -> Automaton:
     """The automaton of canvases: a text of one of the `languages`, which have a start each, then one of the tokens
     `ends` and the filler (-1 for none), or the end of the canvas."""
     step, final, starts = union([spelling.strings(language) for language in languages])

@@ -19,6 +19,7 @@ from textwrap import indent, wrap
 from typing import Any
 
 from iterref.budget import Budget
+from iterref.comparison import aligned
 from iterref.demo.stories import CALLS, LEAST, NFE, OURS, PLAIN, Run, Story, stories_of
 from iterref.models.base import TextModel
 from iterref.paired import Mean, interval
@@ -103,12 +104,7 @@ def _table(told: Told) -> list[str]:
         figures = [f"{float(run.result.rewards.mean()):.2f}", log_p, f"{run.judged.mean():.2f}"]
         spent = [f"{cost.nfe:.0f}", f"{cost.reward_calls:.0f}", f"{run.result.seconds:.1f}"]
         rows.append([name, *figures, *spent, "" if by is None else f"{by.value:+.2f} [{by.low:+.2f}, {by.high:+.2f}]"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "   " + "  ".join(cell.ljust(width) if not k else cell.rjust(width) for k, (cell, width) in
-                          enumerate(zip(row, widths, strict=True))).rstrip()
-        for row in rows
-    ]  # fmt: skip
+    return [f"   {line}" for line in aligned(rows, left=1)]
 
 
 def verdict(found: Sequence[Told]) -> str:

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from iterref.denoiser import Denoiser, carry_over_
+from iterref.models.base import Masked
 from iterref.noise import Noise, absorbing
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -93,41 +93,30 @@ class GridNetwork(nn.Module):
         return self.head(self.norm(x[where]))
 
 
-@dataclass(frozen=True)
-class SudokuDenoiser(Denoiser):
+class SudokuDenoiser(Masked):
     """The network as a `Denoiser` of grids: tokens 0 .. side - 1 are the digits less one, the last one is the mask.
 
     t is not looked at: the number of masks tells it. A row's answer depends on its own tokens only.
     """
 
-    network: GridNetwork
-    noise: Noise
-    time_independent: bool = True
-    promptless: bool = True
+    time_independent = True
+    impossible = torch.zeros(0, dtype=torch.long)
+
+    def __init__(self, network: GridNetwork, noise: Noise) -> None:
+        self.network, self.noise = network, noise
 
     @property
     def side(self) -> int:
         """The side of the grids."""
         return self.network.options.side
 
-    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """Grids (R, L) long, times (R,), open cells (R, L) bool, (R,) long -> (M, V) float32 log p(x_0^i | x_t)."""
-        return self._law(x_t, where, log=True)
-
-    def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """The exponential of the same, (M, V) float32."""
-        return self._law(x_t, where, log=False)
-
     @torch.no_grad()
-    def _law(self, x_t: Tensor, where: Tensor, log: bool) -> Tensor:
-        """Raises `ValueError` for grids of another size."""
+    def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        """As `Masked.logits`, of grids (R, L). Raises `ValueError` for those of another size."""
         if x_t.shape[1] != self.side**2:
             raise ValueError(f"x_t has {x_t.shape[1]} cells: this model knows grids of {self.side} x {self.side}")
-        assert self.noise.mask is not None
         busy = where.any(1)  # rows without an open cell are not worth a pass
-        x_t, where = x_t[busy], where[busy]
-        logits = F.pad(self.network(x_t, where), (0, 1))  # a place for the mask, which is ruled out
-        return carry_over_(logits, x_t, where, self.noise.mask, log)
+        return F.pad(self.network(x_t[busy], where[busy]), (0, 1))  # with a place for the mask, which is ruled out
 
 
 def unit_order(side: int) -> Tensor:

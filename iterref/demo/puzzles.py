@@ -101,47 +101,34 @@ def solutions(cells: Sequence[int], side: int, limit: int = 2, order: Sequence[i
 
 def _search(cells: Sequence[int], side: int, order: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """All solutions, one after the other. Digits used in a unit are bits of a number."""
-    home = _homes(side)
-    used, grid = [0] * (3 * side), list(cells)
-    for cell, digit in enumerate(grid):
-        if digit >= 0:
-            row, column, box = home[cell]
-            if (used[row] | used[column] | used[box]) >> digit & 1:
-                return
-            used[row] |= 1 << digit
-            used[column] |= 1 << digit
-            used[box] |= 1 << digit
-    everything = (1 << side) - 1
+    home, grid, used = _homes(side), list(cells), [0] * (3 * side)
+
+    def taken(cell: int) -> int:
+        row, column, box = home[cell]
+        return used[row] | used[column] | used[box]
+
+    def turn(cell: int, digit: int) -> None:
+        for unit in home[cell]:
+            used[unit] ^= 1 << digit
 
     def fill(free: list[int]) -> Iterator[tuple[int, ...]]:
         if not free:
             yield tuple(grid)
             return
-        fewest, least, left = free[0], side + 1, 0
-        for cell in free:
-            row, column, box = home[cell]
-            open_ = everything & ~(used[row] | used[column] | used[box])
-            count = open_.bit_count()
-            if count < least:
-                fewest, least, left = cell, count, open_
-                if count < 2:
-                    break
-        if not left:
-            return
-        rest = [cell for cell in free if cell != fewest]
-        row, column, box = home[fewest]
+        fewest = max(free, key=lambda cell: taken(cell).bit_count())
+        closed, rest = taken(fewest), [cell for cell in free if cell != fewest]
         for digit in order:
-            bit = 1 << digit
-            if left & bit:
+            if not closed >> digit & 1:
                 grid[fewest] = digit
-                used[row] ^= bit
-                used[column] ^= bit
-                used[box] ^= bit
+                turn(fewest, digit)
                 yield from fill(rest)
-                used[row] ^= bit
-                used[column] ^= bit
-                used[box] ^= bit
+                turn(fewest, digit)
 
+    for cell, digit in enumerate(grid):
+        if digit >= 0:
+            if taken(cell) >> digit & 1:
+                return
+            turn(cell, digit)
     yield from fill([cell for cell, digit in enumerate(grid) if digit < 0])
 
 
@@ -149,9 +136,7 @@ def _search(cells: Sequence[int], side: int, order: Sequence[int]) -> Iterator[t
 def _homes(side: int) -> list[tuple[int, int, int]]:
     """The row, column and box of every cell, as numbers of units."""
     box = isqrt(side)
-    return [
-        (i, side + j, 2 * side + box * (i // box) + j // box) for i in range(side) for j in range(side)
-    ]
+    return [(i, side + j, 2 * side + box * (i // box) + j // box) for i in range(side) for j in range(side)]
 
 
 def grids(side: int, count: int, seed: int = 0) -> Tensor:
@@ -203,6 +188,5 @@ def puzzle(side: int, givens: int, most: int, seed: int, number: int) -> Puzzle:
             left -= 1
             if left == givens:
                 return Puzzle(tuple(cells), tuple(solutions(cells, side, most + 1)))
-    raise ValueError(
-        f"no puzzle of side {side} with {givens} givens and at most {most} solutions turned up: ask for more givens"
-    )
+    told = f"no puzzle of side {side} with {givens} givens and at most {most} solutions turned up"
+    raise ValueError(f"{told}: ask for more givens")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -132,11 +132,6 @@ class TextStory(Story):
         """The first article."""
         return self.prompts[0]
 
-    def only_first(self) -> TextStory:
-        """The story of what is shown alone."""
-        columns = {name: values[:1] for name, values in self.columns.items()}
-        return replace(self, prompts=self.prompts[:1], columns=columns)
-
     def run(self, method: str, budget: Budget, seed: int) -> Run:
         """One method on all articles."""
         result = generate(
@@ -196,9 +191,7 @@ def in_its_words(completions: list[str], prompts: list[str], **columns: object) 
     return [float(LCSseq.similarity(text, prompt) - len(text)) for text, prompt in pairs]
 
 
-def keeps_the_rule(
-    completions: list[str], words: list[int], name: list[str], **columns: object
-) -> list[float]:
+def keeps_the_rule(completions: list[str], words: list[int], name: list[str], **columns: object) -> list[float]:
     """Minus the words too many or too few, and 2 where the name is missing."""
     wanted = zip(map(words_of, completions), words, name, strict=True)
     return [-abs(len(text) - size) - 2.0 * (needed not in text) for text, size, needed in wanted]

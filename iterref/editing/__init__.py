@@ -18,13 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from iterref.arguments import (
-    checked_model,
-    checked_options,
-    checked_prompts,
-    checked_reward,
-    checked_rows,
-)
+from iterref.arguments import checked_model, checked_options, checked_prompts, checked_reward, checked_rows
 from iterref.budget import Budget, BudgetLike, Cost, budget_of, fitted
 from iterref.columns import read_columns
 from iterref.drafts import OwnDrafts, pool_cost
@@ -95,16 +89,15 @@ def edit(
 ) -> Editing:
     """A session over B texts, one a prompt: an `Editing` at its first node, whose steps are method calls.
 
-    `prompts` may be left out for models that write without one.
-    `texts` are strings, finished canvases (B, L) such as a `Result`'s tokens, or the `History` of an earlier session
-    to go on with at its newest node (see `iterref.editing.resume`). `drift` in [0, 1] makes texts further than that
-    from the first ones impossible, in the `distance` "share" (changed tokens among the free positions) or "edit"
-    (normalised edit distance of tokens); it is measured at every node either way. Free are the text's own tokens and
-    `room` positions after it, which a text may grow into; None frees the whole canvas. `last_blocks`, for
-    models that write in blocks, frees the text's last so many of them alone: what stands before them never looks at
-    them, so that a move there is weighed by all that it changes. All other arguments are those of
-    `generate`; the consensus reward draws its pool here, once, and the first node is charged for it and for the reward
-    of the first texts.
+    `prompts` may be left out for models that write without one. `texts` are strings, finished canvases (B, L) such as a
+    `Result`'s tokens, or the `History` of an earlier session to go on with at its newest node (see
+    `iterref.editing.resume`). `drift` in [0, 1] makes texts further than that from the first ones impossible, in the
+    `distance` "share" (changed tokens among the free positions) or "edit" (normalised edit distance of tokens); it is
+    measured at every node either way. Free are the text's own tokens and `room` positions after it, which a text may
+    grow into; None frees the whole canvas. `last_blocks`, for models that write in blocks, frees the text's last so
+    many of them alone: what stands before them never looks at them, so that a move there is weighed by all that it
+    changes. All other arguments are those of `generate`; the consensus reward draws its pool here, once, and the first
+    node is charged for it and for the reward of the first texts.
 
     Raises `ValueError` (`TypeError` for a wrong type) that names the row and says what to do, and `RewardError` where
     the reward fails on the first texts.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 from torch import Tensor
 
-from iterref.rewards.algebra import Composable, as_reward, values_states
 from iterref.rewards.base import Reward
+from iterref.rewards.partial import WrappedReward
 
 Distance = Literal["share", "edit"]
 DISTANCES: tuple[str, ...] = ("share", "edit")
@@ -58,26 +58,15 @@ class Drift:
         return [ids[:length] for ids, length in zip(tokens.tolist(), lengths, strict=True)]
 
 
-class Allowing(Composable):
+class Allowing(WrappedReward):
     """A reward of the texts that are `allowed`; -inf for others, of which the reward itself is not asked. An unfinished
     one may still become either: its value is the reward's own."""
-
-    checks: ClassVar[bool] = True
-
-    def __init__(self, reward: Reward) -> None:
-        self.reward, self.has_partial = as_reward(reward), values_states(reward)
-
-    def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Any:
-        """As the reward's."""
-        assert isinstance(self.reward, Composable)
-        return self.reward.partial(tokens, masked, rows)
 
     @abstractmethod
     def allowed(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) bool."""
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """(R, L) long, (R,) long -> (R,) float64."""
         inside = self.allowed(tokens, rows)
         values = torch.full((len(rows),), -torch.inf, dtype=torch.float64, device=tokens.device)
         if bool(inside.any()):

@@ -187,10 +187,8 @@ def _frame(
         before, behind = reading(marked.text[:start]), reading(marked.text[end:])
         if _solid(whole[: ends[first]]) != _solid(before) or _solid(whole[ends[last] :]) != _solid(behind):
             region, cut = marked.text[start:end], whole[ends[first] : ends[last]].strip()
-            raise ValueError(
-                f"text {row}: the region {region!r} cuts {cut!r} in two, which the model reads as one: mark all of it, "
-                "or nothing of it"
-            )
+            told = f"text {row}: the region {region!r} cuts {cut!r} in two, which the model reads as one"
+            raise ValueError(f"{told}: mark all of it, or nothing of it")
     edges = [0, *(ends[at] for span in spans for at in span), len(whole)]
     kept = tuple(whole[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
     inside = [marked.text[start:end] for start, end in marked.regions]
@@ -269,10 +267,8 @@ def _laid_out(
     new += ids[at:]
     free += [False] * (len(new) - len(free))
     if len(new) > len(blank):
-        raise ValueError(
-            f"text {row} would have {len(new)} tokens and the canvas holds {len(blank)}: "
-            "give a region fewer, by length= or --tokens"
-        )
+        told = f"text {row} would have {len(new)} tokens and the canvas holds {len(blank)}"
+        raise ValueError(f"{told}: give a region fewer, by length= or --tokens")
     return new + blank[len(new) :], free + [False] * (len(blank) - len(free))
 
 

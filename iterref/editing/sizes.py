@@ -86,10 +86,8 @@ def opened(
         closed = ~may_change & (regions.open | (regions.canvas != problem.canvas))
         if bool(closed.any()):
             row, position = closed.nonzero()[0].tolist()
-            raise ValueError(
-                f"row {row}, position {position}: the text would reach past the session's free positions: begin the "
-                "session with more room"
-            )
+            told = f"row {row}, position {position}: the text would reach past the session's free positions"
+            raise ValueError(f"{told}: begin the session with more room")
     return placed
 
 

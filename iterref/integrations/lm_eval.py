@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from importlib import import_module
 from types import new_class
@@ -100,25 +100,25 @@ class Harness:
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """A text for every request (context, options), up to its first stop string. Raises `ValueError` before any of
         them is made for a context that the model cannot read."""
-        asked = Counter[str]()
-        groups: defaultdict[tuple[Any, ...], list[tuple[int, str, int]]] = defaultdict(list)
-        for place, request in enumerate(requests):
-            context, given = request.args
-            row = identity(self.seed, context, asked[context])
+        asked, rows = Counter[str](), list[int]()
+        contexts = [request.args[0] for request in requests]
+        for context in contexts:
+            rows.append(identity(self.seed, context, asked[context]))
             asked[context] += 1
-            groups[self._settings(given), isinstance(context, Chat)].append((place, context, row))
         texts = [""] * len(requests)
-        batches = [(key, batch) for key, group in groups.items() for batch in self._batches(group)]
-        for (_, chat), batch in batches:
-            (self.model if chat else self.plain).prepare([context for _, context, _ in batch])
-        for (settings, chat), batch in tqdm(batches, desc="iterref", disable=disable_tqdm):
+        batches = self._batches([
+            (self._settings(request.args[1]), isinstance(context, Chat))
+            for request, context in zip(requests, contexts, strict=True)
+        ])  # fmt: skip
+        for (_, chat), places in batches:
+            (self.model if chat else self.plain).prepare([contexts[place] for place in places])
+        for (settings, chat), places in tqdm(batches, desc="iterref", disable=disable_tqdm):
             stops, size, temperature = settings
             model = self._sized(self.model if chat else self.plain, size)
             ended: Any = Stopping(model, stops) if stops and not model.continues else model
-            places, prompts, rows = map(list, zip(*batch, strict=True))
-            docs = [requests[place].doc for place in places]
+            prompts, docs = [contexts[place] for place in places], [requests[place].doc for place in places]
             result = generate(
-                ended, prompts, rows=rows, temperature=temperature,
+                ended, prompts, rows=[rows[place] for place in places], temperature=temperature,
                 columns={name: [doc[name] for doc in docs] for name in self.columns}, max_rows=self.max_rows,
                 **self.options,
             )  # fmt: skip
@@ -159,12 +159,9 @@ class Harness:
 
     def _judged(self, pairs: Sequence[tuple[str, list[int]]], quiet: bool) -> list[tuple[float, bool]]:
         """log p of tokens given a context, pair by pair, in batches of equal length."""
-        groups: defaultdict[tuple[int, bool], list[int]] = defaultdict(list)
-        for place, (context, ids) in enumerate(pairs):
-            groups[len(ids), isinstance(context, Chat)].append(place)
         found: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
-        batches = [(key, batch) for key, group in groups.items() if key[0] for batch in self._batches(group)]
-        for (size, chat), batch in tqdm(batches, desc="iterref", disable=quiet):
+        batches = self._batches([(len(ids), isinstance(context, Chat)) for context, ids in pairs])
+        for (size, chat), batch in tqdm([one for one in batches if one[0][0]], desc="iterref", disable=quiet):
             model = self._sized(self.model if chat else self.plain, size)
             prompts, answers = [pairs[place][0] for place in batch], [pairs[place][1] for place in batch]
             judged = judge(model, prompts, answers, self.evaluations, self.max_rows)
@@ -200,8 +197,13 @@ class Harness:
             self._told.add(told)
             log.warning(told)
 
-    def _batches(self, group: Sequence[T]) -> Iterable[Sequence[T]]:
-        return [group[first : first + self.batch] for first in range(0, len(group), self.batch)]
+    def _batches(self, keys: Sequence[T]) -> list[tuple[T, list[int]]]:
+        """The places of equal keys, as many at a time as are in a batch."""
+        groups: defaultdict[T, list[int]] = defaultdict(list)
+        for place, key in enumerate(keys):
+            groups[key].append(place)
+        size = self.batch
+        return [(key, of[at : at + size]) for key, of in groups.items() for at in range(0, len(of), size)]
 
 
 def judge(

@@ -3,8 +3,6 @@
     iterref.models.load("tiny-books")           iterref.models.mdlm
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from iterref import lazy

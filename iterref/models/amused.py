@@ -87,7 +87,7 @@ class Reader:
             raise ValueError(f"{told}: they belong to different models")
         checkpoint.expect_room()
         kind: Any = transformers.CLIPTextModelWithProjection
-        config = pretrained.settings(kind.config_class, checkpoint)
+        config = pretrained.settings(kind, checkpoint)
         self.encoder: Any = pretrained.network(kind, config, checkpoint, spare=("position_ids",))
         self.room = min(self.tokenizer.model_max_length, config.max_position_embeddings)
 
@@ -152,7 +152,6 @@ class Grid(Denoiser):
         self.uses_prompts = self.text.which is not None
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t, text)."""
         assert self.noise.mask is not None
         grid, opened = x_t.view(-1, *self.shape), where.view(-1, *self.shape)
         logits = self.network(grid, opened, *self.text.of(rows), self.micro.expand(len(x_t), -1))

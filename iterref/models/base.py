@@ -69,11 +69,9 @@ class Masked(Denoiser):
         """(R, L), (R,), (R, L) bool, (R,) -> raw logits (M, V) float32, which may be overwritten."""
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t)."""
         return self._posterior(x_t, t, where, rows, log=True)
 
     def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """The exponential of the same, (M, V) float32."""
         return self._posterior(x_t, t, where, rows, log=False)
 
     def _posterior(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor, log: bool) -> Tensor:

@@ -44,7 +44,6 @@ class BlockDit:
         self.network, self.block, self.vocab = network, block, network.options.vocab
 
     def behind(self, past: Layers, ids: Tensor, real: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
-        """As `Blockwise.behind`."""
         network, begin = self.network, past[0][0].shape[2] if past else 0
         c = network.condition(torch.zeros(1, device=ids.device))
         cosine, sine = network.turn(begin + ids.shape[1], ids.device)
@@ -55,7 +54,6 @@ class BlockDit:
         return network.predicted(x, c, where), tuple((keys, values) for keys, values in held)
 
     def compile(self, *, dynamic: bool, mode: str | None) -> None:
-        """Has torch compile the layers at first use; `dynamic` lets sizes vary."""
         for block in self.network.blocks:
             block.compile(dynamic=dynamic, mode=mode)
 
@@ -77,9 +75,7 @@ class CanvasInBlocks(Masked):
         return self.reader(ids, torch.nn.functional.pad(where, (0, more)))
 
 
-def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, cached: bool = True
-) -> PrefixModel:
+def load(checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, cached: bool = True) -> PrefixModel:
     """The text model of a BD3-LM; `length` is the config's `model_length` unless given, and at most that. `cached`
     False reads finished blocks anew in every call. Raises `ValueError` for a network of another kind."""
     if checkpoint.config.get("time_conditioning"):

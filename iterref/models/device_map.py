@@ -138,6 +138,8 @@ def whole(parts: Mapping[str, Where], model: nn.Module) -> dict[str, Where]:
     name of their own. Raises `ValueError` for a name that is no part of the model, a weight without a place, a layer
     that would be computed in two places, and a weight that two parts share in two places: each of these is an error of
     `torch` in mid-run, or a wrong place without one."""
+    from accelerate.utils import find_tied_parameters
+
     found: dict[str, Where] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
     for name in parts:
@@ -167,7 +169,7 @@ def whole(parts: Mapping[str, Where], model: nn.Module) -> dict[str, Where]:
             inside = {place for one, place in computed.items() if one.startswith(f"{name}.") or _within(name, one)}
             if inside - {first}:
                 raise ValueError(f"device_map computes {name!r}, where inputs enter, apart from the first: {first!r}")
-    for shared in _shared(model):
+    for shared in sorted(find_tied_parameters(model)):
         homes = {one: next(p for part, p in found.items() if _within(one, part)) for one in shared}
         if len(set(homes.values())) > 1:
             one, other = sorted(homes, key=lambda name: str(homes[name]))[:: len(homes) - 1]
@@ -199,14 +201,6 @@ def _bare(kind: Any, config: Any) -> nn.Module:
         model = kind(config)
     model.tie_weights()
     return cast(nn.Module, model)
-
-
-def _shared(model: nn.Module) -> list[list[str]]:
-    """The names of the weights that are one."""
-    names: dict[int, list[str]] = {}
-    for name, weight in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(weight), []).append(name)
-    return [group for group in names.values() if len(group) > 1]
 
 
 def _unsplit(model: nn.Module) -> list[str]:

@@ -73,7 +73,6 @@ class CanvasDenoiser(Denoiser):
         self.passes = 1 + self.self_condition
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t, prompt)."""
         logits = self._logits(x_t, where, rows)
         logits[:, self.impossible] = -torch.inf
         if self.left_out:
@@ -83,7 +82,6 @@ class CanvasDenoiser(Denoiser):
             return log_p
         certain = torch.full_like(log_p, -torch.inf).scatter_(1, x_t[where][:, None], 0.0)
         return torch.where(clean[:, None].expand(where.shape)[where][:, None], certain, log_p)
-
 
     def _logits(self, x_t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """(M, V) of all open positions, those of one canvas after another."""
@@ -151,7 +149,7 @@ def load(
     vocab, most = checkpoint.size("text_config.vocab_size"), checkpoint.size("text_config.max_position_embeddings")
     if codec is not None and codec.reach > vocab:
         raise mismatch(checkpoint.name, vocab, codec)
-    config = pretrained.settings(kind.config_class, checkpoint, vision_config=dict(BLIND))
+    config = pretrained.settings(kind, checkpoint, vision_config=dict(BLIND))
     network = Network(pretrained.network(kind, config, checkpoint, spare=VISION))
     table = network.model.model.decoder.embed_tokens.weight
     if self_condition and table.device != network.device:

@@ -96,9 +96,7 @@ class Block(nn.Module):
         inside = F.gelu(self.up(self.norm2(x) * (1 + scale_2) + shift_2), approximate="tanh")
         return x + gate_2 * self.down(inside).float()
 
-    def attend(
-        self, x: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None, held: list[Tensor] | None
-    ) -> Tensor:
+    def attend(self, x: Tensor, turn: tuple[Tensor, Tensor], seen: Tensor | None, held: list[Tensor] | None) -> Tensor:
         rows, length, width = x.shape
         mixed = self.qkv(x).view(rows, length, 3, self.heads, width // self.heads)
         query, key, value = mixed.permute(2, 0, 3, 1, 4)

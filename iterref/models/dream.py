@@ -41,7 +41,7 @@ def load(
     chat = talks(codec, chat)
     # The published attention has no window, whatever the configuration says of one.
     changes = {"use_sliding_window": False, "sliding_window": None}
-    config = pretrained.settings(Qwen2ForCausalLM.config_class, checkpoint, **changes)
+    config = pretrained.settings(Qwen2ForCausalLM, checkpoint, **changes)
     role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
     model = pretrained.network(Qwen2ForCausalLM, config, checkpoint)
     head = [] if codec is None or codec.start is None else [codec.start]

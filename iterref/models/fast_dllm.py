@@ -17,10 +17,9 @@ from __future__ import annotations
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.family import Family
-from iterref.models.in_blocks import InBlocks, block_size, in_turn
+from iterref.models.in_blocks import block_size, in_turn
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
-from iterref.models.text.roles import roles, talks
 
 FAMILY = Family(title="Fast-dLLM v2", reads=("fast_dllm_qwen", "fast_dllm_qwenforcausallm"))
 LENGTH = 128
@@ -35,10 +34,9 @@ def load(
     from transformers import Qwen2ForCausalLM
 
     block = block_size(checkpoint, name="bd_size")
-    chat = talks(codec, chat)
     # The published attention looks at all that the mask shows, whatever the configuration says of a window.
     changes = {"use_sliding_window": False, "sliding_window": None, "layer_types": None}
-    config = pretrained.settings(Qwen2ForCausalLM.config_class, checkpoint, **changes)
-    role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
-    network = InBlocks(pretrained.network(Qwen2ForCausalLM, config, checkpoint), block, shift=1)
-    return in_turn(network, role, codec, length=length, chat=chat, most=config.max_position_embeddings, cached=cached)
+    config = pretrained.settings(Qwen2ForCausalLM, checkpoint, **changes)
+    return in_turn(
+        Qwen2ForCausalLM, config, checkpoint, codec, MASK, block, shift=1, length=length, chat=chat, cached=cached
+    )

@@ -17,20 +17,21 @@ next calls and shared by all rows that begin alike. No later token changes them,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from iterref.models import pretrained
 from iterref.models.base import Masked
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.kept import Kept, name_of
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel, expect_positions
-from iterref.models.text.roles import Roles
+from iterref.models.text.roles import roles, talks
 from iterref.noise import Noise, Schedule, absorbing
 
 PADDING = -1  # in place of a token
@@ -78,13 +79,10 @@ class InBlocks(Bidirectional):
         model.set_attn_implementation(SHARED)
 
     def behind(self, past: Layers, ids: Tensor, real: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
-        """As `Blockwise.behind`."""
         place = (real.long().cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
         return self._read(past, ids, sight(real, ids.shape[1], self.block), place, where)
 
-    def _read(
-        self, past: Layers, ids: Tensor, sees: Tensor, place: Tensor, where: Tensor
-    ) -> tuple[Tensor, Layers]:
+    def _read(self, past: Layers, ids: Tensor, sees: Tensor, place: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
         """As `behind`, of tokens (R, T) at places (R, T) that look at what `sees` (R, T, P + T) says."""
         from transformers import DynamicCache
 
@@ -248,7 +246,6 @@ class BlockDenoiser(Masked):
         self.reader = Reader(self.network, self.noise.mask, self.cached, prompts)
 
     def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Masked.logits`, given the prompts."""
         place = self.begins[rows][:, None] + torch.arange(x_t.shape[1], device=x_t.device)
         ids = self.given[rows].scatter(1, place, x_t)
         opened = torch.zeros_like(ids, dtype=torch.bool).scatter(1, place, where)
@@ -289,10 +286,17 @@ def block_size(checkpoint: Checkpoint, usual: int | None = None, name: str = "bl
 
 
 def in_turn(
-    network: InBlocks, role: Roles, codec: Codec | None, *, length: int, chat: bool, most: int, cached: bool
-) -> PromptedModel:
-    """The text model of a network that answers in blocks, under absorbing noise, a_t = 1 - t."""
+    kind: Any, config: Any, checkpoint: Checkpoint, codec: Codec | None, mask: str, block: int, *, length: int,
+    chat: bool | None, cached: bool, names: Mapping[str, str] | None = None, shift: int = 0,
+    reads: type[InBlocks] = InBlocks,
+) -> PromptedModel:  # fmt: skip
+    """The text model of a network of `transformers`, of the class `kind` with a configuration, that answers in blocks
+    under absorbing noise, a_t = 1 - t; its family calls the mask `mask`, and `reads` is how it is asked. Raises
+    `ValueError` for weights that are not the class' own, and a tokenizer that does not belong to it."""
+    chat = talks(codec, chat)
+    role = roles(checkpoint, codec, config.vocab_size, mask, chat)
+    network = reads(pretrained.network(kind, config, checkpoint, names), block, shift)
     noise = absorbing(network.vocab, role.mask, Schedule("linear"))
     never = role.impossible[role.impossible != role.mask].to(network.device)
-    bind = Blocks(network, noise, length, never, most, cached)
+    bind = Blocks(network, noise, length, never, config.max_position_embeddings, cached)
     return PromptedModel(bind, codec, network, network.device, ends=role.ends, fill=role.fill, chat=chat)

@@ -26,16 +26,14 @@ from iterref.models.text.roles import answers, roles, talks
 FAMILY = Family(title="LLaDA", reads=("llada",), spread=True)
 LENGTH = 128
 MASK = "<|mdm_mask|>"
-# What LLaMA's class is, by its name in config.json: what the published code takes where it is not said, what is needed.
-NEEDED: dict[str, tuple[Any, Any]] = {
-    "block_type": ("sequential", "llama"),
-    "block_group_size": (1, 1),
-    "rope": (False, True),
-    "layer_norm_type": ("default", "rms"),
-    "layer_norm_with_affine": (True, True),
-    **dict.fromkeys(("alibi", "attention_layer_norm", "input_emb_norm", "scale_logits"), (False, False)),
-    **dict.fromkeys(("bias_for_layer_norm", "include_bias", "include_qkv_bias"), (False, False)),
-}
+# What LLaMA's class is, by its name in config.json, and what the published code takes where it is not said.
+NEEDED: dict[str, Any] = {
+    "block_type": "llama", "block_group_size": 1, "rope": True, "layer_norm_type": "rms",
+    "layer_norm_with_affine": True,
+    **dict.fromkeys(("alibi", "attention_layer_norm", "input_emb_norm", "scale_logits"), False),
+    **dict.fromkeys(("bias_for_layer_norm", "include_bias", "include_qkv_bias"), False),
+}  # fmt: skip
+USUAL = {"block_type": "sequential", "rope": False, "layer_norm_type": "default"}
 ACTIVATIONS = ("silu", "gelu", "relu")
 OUTER = {"wte": "embed_tokens", "ln_f": "norm"}
 INNER = {
@@ -65,7 +63,7 @@ def load(
     from transformers import LlamaForCausalLM
 
     chat = talks(codec, chat)
-    config = pretrained.settings(LlamaForCausalLM.config_class, replace(checkpoint, config=llama(checkpoint)))
+    config = pretrained.settings(LlamaForCausalLM, replace(checkpoint, config=llama(checkpoint)))
     role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
     model = pretrained.network(LlamaForCausalLM, config, checkpoint, NAMES)
     head = [] if codec is None else codec.frame[0]
@@ -75,11 +73,7 @@ def load(
 def llama(checkpoint: Checkpoint) -> dict[str, Any]:
     """The same network in the words of LLaMA's configuration. Raises `ValueError` for one that LLaMA's class is not."""
     written = checkpoint.config
-    for name, (usual, needed) in NEEDED.items():
-        found = written.get(name, usual)
-        if (found or False) != needed:
-            told = f"{checkpoint.name} has {name}={found!r}"
-            raise ValueError(f"{told}, which needs another network than LLaMA's ({name}={needed!r}): it is not read")
+    pretrained.expect(checkpoint, "LLaMA", NEEDED, USUAL)
     activation = written.get("activation_type", "swiglu")
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)

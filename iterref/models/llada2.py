@@ -25,10 +25,9 @@ from torch import Tensor
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.family import Family
-from iterref.models.in_blocks import InBlocks, block_size, in_turn
+from iterref.models.in_blocks import block_size, in_turn
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
-from iterref.models.text.roles import roles, talks
 
 FAMILY = Family(title="LLaDA2", reads=("llada2_moe", "llada21_moe", "llada2moemodellm"))
 LENGTH, BLOCK = 128, 32
@@ -56,23 +55,17 @@ def load(
     from transformers import Glm4MoeForCausalLM
 
     block = block_size(checkpoint, BLOCK)
-    chat = talks(codec, chat)
-    config = pretrained.settings(Glm4MoeForCausalLM.config_class, replace(checkpoint, config=glm(checkpoint)))
-    role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
+    config = pretrained.settings(Glm4MoeForCausalLM, replace(checkpoint, config=glm(checkpoint)))
     apart = replace(checkpoint, tensors=split(checkpoint.weights(), config), adapter=None)
-    model = pretrained.network(Glm4MoeForCausalLM, config, apart, NAMES)
-    most = config.max_position_embeddings
-    return in_turn(InBlocks(model, block), role, codec, length=length, chat=chat, most=most, cached=cached)
+    return in_turn(
+        Glm4MoeForCausalLM, config, apart, codec, MASK, block, names=NAMES, length=length, chat=chat, cached=cached
+    )
 
 
 def glm(checkpoint: Checkpoint) -> dict[str, Any]:
     """The same network in the words of GLM's configuration. Raises `ValueError` for one that its class is not."""
     written = checkpoint.config
-    for name, needed in NEEDED.items():
-        found = written.get(name, needed)
-        if (found or None) != (needed or None):
-            told = f"{checkpoint.name} has {name}={found!r}"
-            raise ValueError(f"{told}, which needs another network than GLM's ({name}={needed!r}): it is not read")
+    pretrained.expect(checkpoint, "GLM", NEEDED)
     heads, experts = checkpoint.size("num_attention_heads"), checkpoint.size("num_experts_per_tok")
     return {
         **{key: value for key, value in written.items() if key not in (*SAME, *NEEDED)},

@@ -82,7 +82,7 @@ def load(
     if named is None:
         raise ValueError(f"{checkpoint.name} is of the type {kind!r}, of which transformers has no class that fills in")
     written: Any = getattr(transformers, named)
-    config = pretrained.settings(written.config_class, checkpoint)
+    config = pretrained.settings(written, checkpoint)
     model = pretrained.network(written, config, checkpoint, spare=SPARE)
     network = Bidirectional(model, causal)
     talks = codec.template is not None and chat is not False

@@ -24,7 +24,6 @@ from iterref.models.family import Family
 from iterref.models.in_blocks import BehindCausal, block_size, in_turn
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
-from iterref.models.text.roles import roles, talks
 
 FAMILY = Family(title="Nemotron-Labs-Diffusion", reads=("nemotron_labs_diffusion", "nemotronlabsdiffusionmodel"))
 LENGTH = 128
@@ -47,13 +46,11 @@ def load(
     if paradigm not in PARADIGMS:
         told = f"{checkpoint.name} has dlm_paradigm={paradigm!r}"
         raise ValueError(f"{told}: only {' and '.join(PARADIGMS)} were trained to denoise, so it is not read")
-    for name, needed in NEEDED.items():
-        if (written.get(name) or None) != (needed or None):
-            raise ValueError(f"{checkpoint.name} has {name}={written[name]!r}, which Ministral3 has not: not read")
+    pretrained.expect(checkpoint, "Ministral3", NEEDED)
     if not isinstance(written.get("rope_parameters"), Mapping):
         raise ValueError(f"config.json of {checkpoint.name} has no rope_parameters: is it this family's format?")
-    chat = talks(codec, chat)
-    config = pretrained.settings(Ministral3ForCausalLM.config_class, checkpoint)
-    role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
-    network = BehindCausal(pretrained.network(Ministral3ForCausalLM, config, checkpoint, NAMES), block)
-    return in_turn(network, role, codec, length=length, chat=chat, most=config.max_position_embeddings, cached=cached)
+    config = pretrained.settings(Ministral3ForCausalLM, checkpoint)
+    return in_turn(
+        Ministral3ForCausalLM, config, checkpoint, codec, MASK, block, names=NAMES, reads=BehindCausal, length=length,
+        chat=chat, cached=cached,
+    )  # fmt: skip

@@ -18,19 +18,33 @@ from iterref.hub import first_line, quiet
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap
 from iterref.models.quantized import quantized
+from iterref.packaged.source import renamed
 
 Network = TypeVar("Network", bound=nn.Module)
 OTHER = "config.json is of another network than the weights, or of other sizes: get both from one place"
 
 
 def settings(kind: Any, checkpoint: Checkpoint, **changes: Any) -> Any:
-    """The configuration of a class of `transformers`, `kind`, from a checkpoint's config.json, with `changes` to it.
-    Raises `ValueError` where the class refuses it."""
+    """The configuration of a network of `transformers`, of the class `kind`, from a checkpoint's config.json, with
+    `changes` to it. Raises `ValueError` where the class refuses it."""
     written = {key: value for key, value in checkpoint.config.items() if key not in ("auto_map", "architectures")}
     try:
-        return kind.from_dict({**written, **changes})
+        return kind.config_class.from_dict({**written, **changes})
     except Exception as error:  # whatever the class objects to, one sentence says where
-        raise ValueError(f"config.json of {checkpoint.name} is none of {kind.__name__} ({first_line(error)})") from None
+        told = f"config.json of {checkpoint.name} is none of {kind.config_class.__name__}"
+        raise ValueError(f"{told} ({first_line(error)})") from None
+
+
+def expect(
+    checkpoint: Checkpoint, network: str, needed: Mapping[str, Any], usual: Mapping[str, Any] | None = None
+) -> None:
+    """Raises `ValueError` where config.json is that of another network than the class called `network`: what is
+    `needed`, by name, and where that is not what an entry is `usual`ly, unless it is written."""
+    for name, wanted in needed.items():
+        found = checkpoint.config.get(name, {**needed, **(usual or {})}[name])
+        if (found or None) != (wanted or None):
+            told = f"{checkpoint.name} has {name}={found!r}, which needs another network than {network}'s"
+            raise ValueError(f"{told} ({name}={wanted!r}): it is not read")
 
 
 def network(
@@ -45,10 +59,8 @@ def network(
     stored = checkpoint.prequantized
     if stored is not None:
         if checkpoint.adapter is not None or checkpoint.quantize is not None:
-            raise ValueError(
-                f"the weights of {checkpoint.name} are quantised already, by {stored}: get the whole ones for an "
-                "adapter or another quantize="
-            )
+            told = f"the weights of {checkpoint.name} are quantised already, by {stored}"
+            raise ValueError(f"{told}: get the whole ones for an adapter or another quantize=")
         config.quantization_config = dict(checkpoint.config["quantization_config"])
         place = place if isinstance(place, DeviceMap) else DeviceMap.checked({"": str(place)})
     elif isinstance(place, DeviceMap):
@@ -57,14 +69,14 @@ def network(
     if isinstance(place, DeviceMap):
         # From the files themselves: each weight goes to its place alone, and those on the disk are never read here, nor
         # are their sizes looked at.
-        source, told = checkpoint.folder, place.options(kind, config, checkpoint, names)
+        source, options = checkpoint.folder, place.options(kind, config, checkpoint, names)
     else:
         held = {renamed(name, names): weight for name, weight in checkpoint.weights().items()}
-        source, told = None, {"state_dict": {name: held[name] for name in held if not _among(name, spare)}}
-    told |= {"config": config, "dtype": checkpoint.dtype}
+        source, options = None, {"state_dict": {name: held[name] for name in held if not _among(name, spare)}}
+    options |= {"config": config, "dtype": checkpoint.dtype}
     with quiet():
         try:
-            made, info = kind.from_pretrained(source, output_loading_info=True, **told)
+            made, info = kind.from_pretrained(source, output_loading_info=True, **options)
         except Exception as error:
             if "out of memory" in str(error):
                 raise
@@ -103,13 +115,6 @@ def filled(
     placed = {one: weight.to(device=device, dtype=precision(one)) for one, weight in weights.items()}
     network.load_state_dict(placed, assign=True)
     return network.eval().requires_grad_(False)
-
-
-def renamed(name: str, names: Mapping[str, str]) -> str:
-    """A weight's name with each pattern of `names` replaced."""
-    for pattern, other in names.items():
-        name = re.sub(pattern, other, name)
-    return name
 
 
 def _among(name: str, spare: Sequence[str]) -> bool:

@@ -92,6 +92,4 @@ def _config(scheme: str, weight: torch.Tensor) -> Any:
         from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
 
         return PrototypeInt4WeightOnlyConfig(group_size=GROUP, set_inductor_config=False)
-    return Int4WeightOnlyConfig(
-        group_size=GROUP, int4_packing_format="tile_packed_to_4d", set_inductor_config=False
-    )
+    return Int4WeightOnlyConfig(group_size=GROUP, int4_packing_format="tile_packed_to_4d", set_inductor_config=False)

@@ -16,10 +16,9 @@ from typing import Any
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.family import Family
-from iterref.models.in_blocks import InBlocks, block_size, in_turn
+from iterref.models.in_blocks import block_size, in_turn
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
-from iterref.models.text.roles import roles, talks
 
 FAMILY = Family(title="SDAR", reads=("sdar", "sdarforcausallm", "sdar_moe", "sdarmoeforcausallm"))
 LENGTH = 128
@@ -41,7 +40,6 @@ def load(
     from transformers import Qwen3ForCausalLM, Qwen3MoeForCausalLM
 
     block = block_size(checkpoint)
-    chat = talks(codec, chat)
     mixed = str(checkpoint.config.get("model_type")).lower() == "sdar_moe"
     kind: Any = Qwen3MoeForCausalLM if mixed else Qwen3ForCausalLM
     # The published attention has no window, whatever the configuration says of one.
@@ -51,7 +49,5 @@ def load(
         changes |= {"model_type": "qwen3_moe", **usual}
     else:
         changes["layer_types"] = None
-    config = pretrained.settings(kind.config_class, checkpoint, **changes)
-    role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
-    network = InBlocks(pretrained.network(kind, config, checkpoint), block)
-    return in_turn(network, role, codec, length=length, chat=chat, most=config.max_position_embeddings, cached=cached)
+    config = pretrained.settings(kind, checkpoint, **changes)
+    return in_turn(kind, config, checkpoint, codec, MASK, block, length=length, chat=chat, cached=cached)

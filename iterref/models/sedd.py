@@ -34,7 +34,6 @@ class ScoredDit(DitDenoiser):
     """A DiT that was trained to give log-scores."""
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t)."""
         return from_score(self.logits(x_t, t, where, rows), x_t, t, where, self.noise)
 
 

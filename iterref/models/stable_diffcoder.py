@@ -16,10 +16,9 @@ from typing import Any
 from iterref.models import pretrained
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.family import Family
-from iterref.models.in_blocks import InBlocks, block_size, in_turn
+from iterref.models.in_blocks import block_size, in_turn
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
-from iterref.models.text.roles import roles, talks
 
 FAMILY = Family(title="Stable-DiffCoder", reads=("stablediffcoderforcausallm",), recognises="recognised")
 LENGTH, BLOCK = 128, 4
@@ -39,8 +38,5 @@ def load(
     from transformers import LlamaForCausalLM
 
     block = block_size(checkpoint, BLOCK)
-    chat = talks(codec, chat)
-    config = pretrained.settings(LlamaForCausalLM.config_class, checkpoint)
-    role = roles(checkpoint, codec, config.vocab_size, MASK, chat)
-    network = InBlocks(pretrained.network(LlamaForCausalLM, config, checkpoint), block)
-    return in_turn(network, role, codec, length=length, chat=chat, most=config.max_position_embeddings, cached=cached)
+    config = pretrained.settings(LlamaForCausalLM, checkpoint)
+    return in_turn(LlamaForCausalLM, config, checkpoint, codec, MASK, block, length=length, chat=chat, cached=cached)

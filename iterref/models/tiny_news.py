@@ -27,7 +27,7 @@ from iterref.models.family import Family
 from iterref.models.pretrained import filled
 from iterref.models.text.codec import Codec
 from iterref.models.text.files import read_tokenizer
-from iterref.models.text.reading import spelled, unread
+from iterref.models.text.reading import unread
 from iterref.models.text.tokenized import TokenizedModel
 from iterref.models.transformer import Memory, Transformer, TransformerOptions
 from iterref.noise import Noise, absorbing
@@ -103,16 +103,11 @@ class NewsCodec(Codec):
     def ids(self, texts: Sequence[str], what: str = "text", rows: Sequence[int] | None = None) -> list[list[int]]:
         """As `Codec.ids`; lost are the characters that the vocabulary lacks."""
         normal = [normalise(text) for text in texts]
-        encoded = self.tokenizer.encode_batch(normal, add_special_tokens=False)
-        known = {token: name for token, name in self.special.items() if token != self.unknown}
-        for row, text, one in zip(range(len(texts)) if rows is None else rows, normal, encoded, strict=True):
-            wrong = spelled(text, one.ids, known)
-            if wrong:
-                raise ValueError(f"{what} {row} {wrong}, which would be read as one: write it in another way")
-            wrong = "" if self.lossy or self.unknown is None else unread(text, one, self.unknown, UNKNOWN)
-            if wrong:
-                raise ValueError(f"{what} {row} {wrong}: take it out, or load the model with lossy=True")
-        return [one.ids for one in encoded]
+        read = self.tokenizer.encode_batch(normal, add_special_tokens=False)
+        for row, text, one in zip(range(len(texts)) if rows is None else rows, normal, read, strict=True):
+            lacks = "" if self.unknown is None else unread(text, one, self.unknown, UNKNOWN)
+            self.expect_readable(f"{what} {row}", one, lacks)
+        return [one.ids for one in read]
 
 
 @dataclass(frozen=True)
@@ -128,12 +123,10 @@ class SummaryDenoiser(Denoiser):
     time_independent = True
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t)."""
         return self.probabilities(x_t, t, where, rows).log_()
 
     @torch.no_grad()
     def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """The exponential of the same, (M, V) float32."""
         mask = self.network.options.mask
         busy = where.any(1)  # rows without an open position are not worth a pass
         x_t, where, rows = x_t[busy], where[busy], rows[busy]

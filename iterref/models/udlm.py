@@ -32,7 +32,6 @@ class UniformDit(DitDenoiser):
     """A DiT that was trained on texts with tokens replaced at random; noise may write what is impossible in a text."""
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """(R, L), (R,), (R, L) bool, (R,) -> (M, V) float32 log p(x_0^i | x_t)."""
         return from_leave_one_out(self.logits(x_t, t, where, rows), x_t, t, where, self.noise)
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 
-def tokenizer(vocabulary: Sequence[str], special: Mapping[str, str]) -> str:
-    """The content of tokenizer.json for tokens in the order of their ids.
+def tokenizer(vocabulary: Sequence[str], special: Mapping[str, str], blanks: bool = False) -> str:
+    """The content of tokenizer.json for tokens in the order of their ids; `blanks` may stand between the letters.
 
     `special` names the tokens that are no residues, as tokenizer_config.json does: `cls_token` and `sep_token` stand
     around a text, `unk_token` for what is not known.
@@ -20,7 +20,8 @@ def tokenizer(vocabulary: Sequence[str], special: Mapping[str, str]) -> str:
 
     number = {token: place for place, token in enumerate(vocabulary)}
     made = Tokenizer(models.WordLevel(number, unk_token=special["unk_token"]))
-    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    letters = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), letters]) if blanks else letters
     made.decoder = decoders.Fuse()
     first, last = special["cls_token"], special["sep_token"]
     made.post_processor = processors.TemplateProcessing(

@@ -8,13 +8,12 @@ MIT licence. Written by fairseq, which is not needed here; its figures are met: 
 
 from __future__ import annotations
 
-import re
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from iterref.packaged.residues import tokenizer
-from iterref.packaged.source import Converted, Packaged, unpickled
+from iterref.packaged.source import Converted, Packaged, renamed, unpickled
 
 SPECIAL = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
 # What fairseq calls a part, and `RobertaForMaskedLM`; its padding's number is 1, and places are counted from behind it.
@@ -43,7 +42,7 @@ def convert(files: Sequence[Path]) -> Converted:
 
     weights, dictionary = files
     held = unpickled(weights, Namespace)
-    kept = {_renamed(name): weight for name, weight in held["model"].items()}
+    kept = {renamed(name, NAMES): weight for name, weight in held["model"].items()}
     asked, (vocab, width) = held["args"], kept["roberta.embeddings.word_embeddings.weight"].shape
     kept["roberta.embeddings.token_type_embeddings.weight"] = torch.zeros(1, width)  # it has none
     kept["lm_head.bias"] = kept["lm_head.decoder.bias"]
@@ -61,12 +60,6 @@ def convert(files: Sequence[Path]) -> Converted:
     }  # fmt: skip
     about = {**SPECIAL, "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": asked.max_positions}
     return Converted(config, kept, tokenizer(vocabulary, SPECIAL), about)
-
-
-def _renamed(name: str) -> str:
-    for pattern, other in NAMES.items():
-        name = re.sub(pattern, other, name)
-    return name
 
 
 CHECKPOINTS = tuple(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,11 +98,16 @@ class Packaged:
             try:
                 _write(self, self.convert(paths), place)
             except OSError as error:
-                raise ValueError(
-                    f"{self.name} cannot be kept in {place.parent} ({error.strerror}): name a folder that can be "
-                    "written by ITERREF_CACHE"
-                ) from None
+                told = f"{self.name} cannot be kept in {place.parent} ({error.strerror})"
+                raise ValueError(f"{told}: name a folder that can be written by ITERREF_CACHE") from None
         return place
+
+
+def renamed(name: str, names: Mapping[str, str]) -> str:
+    """A weight's name with each pattern of `names` replaced."""
+    for pattern, other in names.items():
+        name = re.sub(pattern, other, name)
+    return name
 
 
 def unpickled(file: Path, *allowed: type) -> Any:

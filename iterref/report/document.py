@@ -70,8 +70,8 @@ def _facts(result: Result) -> dict[str, str]:
         "spent": f"{asked.nfe:,.4g} NFE and {asked.reward_calls:,.4g} reward calls a text, depth {asked.depth:g}",
         "computed": f"{cost.nfe:,.4g} NFE and {cost.reward_calls:,.4g} reward calls a text",
         "seconds": _seconds(result),
-        "mean reward": _figure(float(result.rewards.mean())),
-        "mean best reward seen": _figure(float(result.best.reward.mean())),
+        "mean reward": figure(float(result.rewards.mean())),
+        "mean best reward seen": figure(float(result.best.reward.mean())),
     }
     if (cost.nfe, cost.reward_calls) == (asked.nfe, asked.reward_calls):
         del given["computed"]
@@ -172,5 +172,6 @@ def _ends(result: Result, shown: Any) -> dict[str, Any]:
     return {"ends": ends, "begins": [0] * len(watch) if result.begins is None else result.begins[watch].tolist()}
 
 
-def _figure(value: float) -> str:
-    return f"{value:.4f}" if isfinite(value) else "-inf" if value == -inf else str(value)
+def figure(value: Any, lowest: str = "-inf") -> str:
+    """A number in words; `lowest` for a forbidden text's."""
+    return lowest if value in ("-inf", -inf) else f"{value:.4f}" if isfinite(value) else str(value)

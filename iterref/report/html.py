@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
-from math import isfinite
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 
 from iterref.paired import difference
 from iterref.report.chart import Line, chart
-from iterref.report.document import FORMAT, Document, Row, describe
+from iterref.report.document import FORMAT, Document, Row, describe, figure
 from iterref.report.reading import read_document
 from iterref.report.trace_view import WHOLE
 from iterref.result import Result
@@ -243,8 +242,8 @@ def _columns(run: Document, name: str) -> list[tuple[str, Callable[[Row | None],
     lost, none = ("forbidden", "none allowed") if run["finished"] else ("none yet", "none yet")
     some = run["rows"][0] if run["rows"] else {}
     kinds: dict[str, tuple[str, Callable[[Any], str]]] = {
-        "reward": ("reward", lambda value: _figure(value, lost)),
-        "best": ("best seen", lambda value: _figure(value, none)),
+        "reward": ("reward", lambda value: figure(value, lost)),
+        "best": ("best seen", lambda value: figure(value, none)),
         "log_likelihood": ("log-likelihood", lambda value: f"{value:.1f}"),
         "chosen": ("chosen", escape),
     }
@@ -293,10 +292,6 @@ def _verdict(runs: Sequence[Document]) -> str:
         f'<p class="verdicts">Reward of B less that of A, text by text: {found.value:+.4f} '
         f"[{found.low:+.4f}, {found.high:+.4f}] over {len(judged)} texts; {words}.</p>"
     )
-
-
-def _figure(value: Any, lowest: str = "-inf") -> str:
-    return lowest if value == "-inf" else f"{value:.4f}" if isfinite(value) else str(value)
 
 
 def _plural(word: str, count: int) -> str:

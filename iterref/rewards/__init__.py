@@ -1,7 +1,5 @@
 """Rewards: the protocol and its checks (base), memory, the algebra, functions of texts (text), one reward a file."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from iterref import lazy

@@ -148,7 +148,6 @@ class TokenReward(Composable):
         return verified(answer, rows, lambda place: Batch(rows, tokens).describe(place)).to(tokens.device)
 
     def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
-        """As `Composable.partial`, checked."""
         function: Any = self.function
         return TokenReward(lambda x, of: function.partial(x, masked.clone(), of), self.identities)(tokens, rows)
 
@@ -269,7 +268,6 @@ class TextCombined(TextComposable):
         return any(part.mixed if isinstance(part, TextCombined) else _of_tokens(part) for part in self.parts)
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
-        """R texts and the columns, each of R entries -> R numbers."""
         if self.mixed:
             raise RewardError("this reward judges tokens beside texts: pass it to generate, which can decode them")
         texts = list(completions)

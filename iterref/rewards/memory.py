@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from hashlib import blake2b
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from iterref.digests import digests
-from iterref.rewards.algebra import Composable, as_reward, values_states
 from iterref.rewards.base import Reward
+from iterref.rewards.partial import WrappedReward
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -72,27 +72,18 @@ class Memory(Generic[Key, Value]):
         return [known[key] for key in short]
 
 
-class Remembered(Composable):
+class Remembered(WrappedReward):
     """A reward that is asked once for each different (row, tokens) pair: deterministic, and judging each by itself.
 
     The latest `limit` pairs are remembered, each by 16 bytes (`digests`), so that they take at most limit x `ENTRY`
     bytes, 56 MB, whatever the texts' length. `asked` counts the texts that came in, `evaluated` those that reached the
-    reward.
+    reward. Values of unfinished states are remembered by the run.
     """
 
-    checks: ClassVar[bool] = True
-
     def __init__(self, reward: Reward, limit: int = ENTRIES) -> None:
-        self.reward = as_reward(reward)
+        super().__init__(reward)
         self.asked = self.evaluated = 0
         self._memory: Memory[bytes, float] = Memory(limit)
-        self.has_partial = values_states(self.reward)
-
-    def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
-        """As the reward's own; not remembered here, but by the run."""
-        assert isinstance(self.reward, Composable)
-        values: Tensor = self.reward.partial(tokens, masked, rows)
-        return values
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """(R, L) long, (R,) long -> (R,) float64. Raises `RewardError` as the reward does."""

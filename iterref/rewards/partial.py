@@ -13,12 +13,28 @@ Mudgal et al. (2024), arXiv:2310.17022; Li et al. (2024), arXiv:2408.08252; Roha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from iterref.rewards.algebra import Composable, TextComposable
+from iterref.rewards.algebra import Composable, TextComposable, as_reward, values_states
+from iterref.rewards.base import Reward
 from iterref.rewards.calling import call, judges_tokens
+
+
+class WrappedReward(Composable):
+    """A reward of tokens around another one, whose values of unfinished states are the other's."""
+
+    checks: ClassVar[bool] = True
+
+    def __init__(self, reward: Reward) -> None:
+        self.reward = as_reward(reward)
+        self.has_partial = values_states(self.reward)
+
+    def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
+        assert isinstance(self.reward, Composable)
+        values: Tensor = self.reward.partial(tokens, masked, rows)
+        return values
 
 
 class PartialOfTokens(Composable):
@@ -42,7 +58,6 @@ class PartialOfTexts(TextComposable):
         self.functions, self.partial = (reward,), value  # type: ignore[method-assign]
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> Any:
-        """R texts and the columns -> R numbers."""
         return call(self.functions[0], list(completions), columns)
 
 

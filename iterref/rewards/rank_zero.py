@@ -7,23 +7,18 @@ so the first rank asks, and all get its answer, or its error.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-from iterref.rewards.algebra import Composable, as_reward, unfinished, values_states
-from iterref.rewards.base import Reward, RewardError
+from iterref.rewards.algebra import unfinished
+from iterref.rewards.base import RewardError
+from iterref.rewards.partial import WrappedReward
 
 
-class RankZero(Composable):
+class RankZero(WrappedReward):
     """The same reward of tokens on every rank, of which rank 0 alone evaluates it."""
-
-    checks: ClassVar[bool] = True
-
-    def __init__(self, reward: Reward) -> None:
-        self.reward = as_reward(reward)
-        self.has_partial = values_states(reward)
 
     def partial(self, tokens: Tensor, masked: Tensor, rows: Tensor) -> Tensor:
         """As the reward's own, on rank 0 alone."""

@@ -161,7 +161,6 @@ class Rouge(TextComposable):
         self._memory: Memory[tuple[str, ...], Targets] = Memory(self.limit)
 
     def __call__(self, completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
-        """R texts and the columns, each of R entries -> R numbers in [0, 1]."""
         column = needed_column(columns, self.references, len(completions), "ROUGE")
         entries = [reference_texts(entry, f"row {position}") for position, entry in enumerate(column)]
         targets = self._memory.fetch(entries, lambda new: [self._prepared(entries[position]) for position in new])

@@ -85,7 +85,6 @@ class Served(TextComposable):
         return (self.retries + 1) * self.timeout + self.retries * self.longest
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
-        """R texts and the columns, each of R entries -> R numbers."""
         batches: list[_Batch] = []
         for part, table, listed in portions(list(completions), columns, self.batch):
             start = len(batches) * self.batch

@@ -11,7 +11,6 @@ taken (Reimers and Gurevych 2019, arXiv:1908.10084, section 3).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,7 +57,7 @@ class Pooling:
             return cls()
         steps = [("Pooling", "1_Pooling")] if (folder / "1_Pooling" / "config.json").is_file() else []
         if (folder / "modules.json").is_file():
-            listed = read_list(folder / "modules.json", str(folder))
+            listed = read_json(folder / "modules.json", str(folder), several=True)
             steps = [(str(one.get("type")).rpartition(".")[2], str(one.get("path", ""))) for one in listed]
         found: dict[str, Any] = {"layers": ()}
         for kind, path in steps:
@@ -95,17 +94,6 @@ class Pooling:
         for layer in self.layers:
             pooled = layer.to(pooled.device)(pooled)
         return nn.functional.normalize(pooled, dim=1)
-
-
-def read_list(file: Path, name: str) -> list[dict[str, Any]]:
-    """A JSON list of objects. Raises `ValueError` for another file."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file.name} of {name} is no JSON ({error}): get it again") from None
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise ValueError(f"{file.name} of {name} is no JSON list of objects: get it again")
-    return found
 
 
 def _ways(config: dict[str, Any], name: str) -> tuple[str, ...]:

@@ -29,8 +29,6 @@ class Threaded(TextComposable):
         self.functions, self.workers, self.portion = (function,), workers, portion
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
-        """R texts and the columns, each of R entries -> R numbers."""
-
         def ask(part: Portion) -> list[float]:
             texts, table, _ = part
             values = list(call(self.functions[0], texts, table))

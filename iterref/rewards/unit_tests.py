@@ -96,7 +96,6 @@ class UnitTests(TextComposable):
         self._memory: Memory[tuple[str, str], Verdict] = Memory(20_000)
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
-        """R texts and the columns, each of R entries -> R numbers in [0, 1]."""
         found = self.verdicts(completions, **columns)
         if self.value == "share":
             return [one.passed / len(one.outcomes) for one in found]

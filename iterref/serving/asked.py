@@ -73,8 +73,7 @@ def read_request(body: bytes, kind: str, model: str, defaults: Settings, limits:
         raise Refused("the body is no UTF-8 text: send one JSON object in UTF-8") from None
     except ValueError as error:
         raise Refused(str(error)) from None
-    if not isinstance(given, dict):
-        raise Refused(f"the body is {shown(given)}: send one JSON object")
+    given = _typed(given, None, dict, "one JSON object")
     values = {name: value for name, value in given.items() if value is not None and name not in LABELS}
     _expect_known(values, kind)
     if values.get("model", model) != model:
@@ -87,9 +86,7 @@ def read_request(body: bytes, kind: str, model: str, defaults: Settings, limits:
     if not isinstance(columns, dict) or not all(isinstance(one, str | int | float) for one in columns.values()):
         raise Refused("columns is an object of strings and numbers, the reward's own arguments", param="columns")
     seed = randbits(32) if "seed" not in values else _whole(values, "seed", -SEEDS, SEEDS - 1)
-    options = values.get("stream_options", {})
-    if not isinstance(options, dict):
-        raise Refused(f"stream_options is {shown(options)}: send an object", param="stream_options")
+    options = _typed(values.get("stream_options", {}), "stream_options", dict, "an object")
     stream, states = (_flag(values, name) for name in ("stream", "stream_states"))
     if states and not stream:
         raise Refused("stream_states belongs to a stream: send stream=true, too", param="stream_states")
@@ -167,23 +164,23 @@ def _content(content: Any) -> str:
     return _text(content, "messages")
 
 
-def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise Refused(f"{name} is {shown(value)}: send a string", param=name)
+def _typed(value: Any, name: str | None, kind: type, what: str) -> Any:
+    """The value of a field, or the body for None, if it is of a kind."""
+    if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
+        raise Refused(f"{name or 'the body'} is {shown(value)}: send {what}", param=name)
     return value
+
+
+def _text(value: Any, name: str) -> str:
+    return str(_typed(value, name, str, "a string"))
 
 
 def _flag(values: Mapping[str, Any], name: str) -> bool:
-    value = values.get(name, False)
-    if not isinstance(value, bool):
-        raise Refused(f"{name} is {shown(value)}: send true or false", param=name)
-    return value
+    return bool(_typed(values.get(name, False), name, bool, "true or false"))
 
 
 def _whole(values: Mapping[str, Any], name: str, least: int, most: int) -> int:
-    value = values[name]
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise Refused(f"{name} is {shown(value)}: send a whole number", param=name)
+    value = int(_typed(values[name], name, int, "a whole number"))
     if not least <= value <= most:
         raise Refused(f"{name} is {str(value)[:20]}: send a number from {least} to {most}", param=name)
     return value

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from hashlib import sha256
 from itertools import islice
 from math import nan
@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
+from iterref.fence import fenced
 from iterref.interrupts import held_back
 from iterref.models.tiny_news import normalise
 from iterref.models.transformer import Transformer
@@ -189,18 +190,14 @@ def keep_freed_memory() -> None:
 def own_torch_state(seed: int, threads: int) -> Iterator[None]:
     """A seed and a number of threads of the run's own, float32 on the CPU with gradients and without autocast, whatever
     the caller has set; all of it is as it was afterwards."""
-    count, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    # a device that is entered is looked at in every call of torch: only where another one is the default
-    device = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+    count = torch.get_num_threads()
     torch.set_num_threads(threads)
-    torch.set_default_dtype(torch.float32)
     try:
         with (
-            torch.random.fork_rng(devices=[]), device, torch.inference_mode(False), torch.enable_grad(),
-            torch.autocast("cpu", enabled=False),
+            torch.random.fork_rng(devices=[]), torch.inference_mode(False), fenced(torch.device("cpu")),
+            torch.enable_grad(),
         ):  # fmt: skip
             torch.random.default_generator.manual_seed(seed)
             yield
     finally:
         torch.set_num_threads(count)
-        torch.set_default_dtype(dtype)

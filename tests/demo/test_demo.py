@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,9 @@ def test_options_of_the_demo_can_be_read() -> None:
 def test_the_texts_that_are_shown_keep_what_was_asked_and_stay_likely() -> None:
     """At the demo's own budget, over seeds: the first story's rule is kept, no word is cut, and the language stays."""
     rule, tone, _ = stories_of(tiny_news())
-    for one in (rule.only_first(), tone.only_first()):
+    for story in (rule, tone):
+        columns = {name: values[:1] for name, values in story.columns.items()}
+        one = replace(story, prompts=story.prompts[:1], columns=columns)
         plain = one.run(PLAIN, demo.budget_of(NFE), 0)
         for seed in range(2):
             run = one.run(OURS, demo.budget_of(NFE), seed)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import find_tied_parameters
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -102,7 +103,7 @@ def two(model: torch.nn.Module) -> dict[str, int | str]:
     for name, _ in device_map._units(model, device_map._unsplit(model)):
         layer, late = re.search(r"layers?\.(\d)$", name), "norm" in name or name.startswith(("lm_head", "cls"))
         parts[name] = turns[int(layer[1])] if layer else int(late)
-    for group in device_map._shared(model):
+    for group in find_tied_parameters(model):
         first, *rest = [next(part for part in parts if device_map._within(weight, part)) for weight in group]
         for part in rest:
             parts[part] = parts[first] = min(parts[first], parts[part], key=str)

@@ -130,18 +130,23 @@ class Codec:
         numbers = range(len(texts)) if rows is None else rows
         read = self._read(texts, numbers, what)
         back = self.tokenizer.decode_batch([one.ids for one in read], skip_special_tokens=False)
-        known = {token: name for token, name in self.special.items() if token != self.unknown}
         for row, text, one, again in zip(numbers, texts, read, back, strict=True):
-            wrong = "" if self.lossy else lost(self.tokenizer, text, one, self.unknown, again)
-            if wrong:
-                raise ValueError(f"{what} {row} {wrong}: take it out, or load the model with lossy=True")
-            wrong = spelled(text, one.ids, known)
-            if wrong:
-                raise ValueError(f"{what} {row} {wrong}, which would be read as one: write it in another way")
+            lacks = "" if self.lossy else lost(self.tokenizer, text, one, self.unknown, again)
+            self.expect_readable(f"{what} {row}", one, lacks)
             if self.vocab is not None and max(one.ids, default=0) >= self.vocab:
                 token = str(self.tokenizer.id_to_token(max(one.ids)))
                 raise ValueError(f"{what} {row} holds {token!r}, of which the network has no row: take it out")
         return [one.ids for one in read]
+
+    def expect_readable(self, where: str, read: Encoding, lacks: str) -> None:
+        """Raises `ValueError` for a text `where` that spells a special token, and, unless texts may be `lossy`, for
+        what its tokenizer `lacks`, in words."""
+        known = {token: name for token, name in self.special.items() if token != self.unknown}
+        wrong = spelled(read.ids, known)
+        if lacks and not self.lossy:
+            raise ValueError(f"{where} {lacks}: take it out, or load the model with lossy=True")
+        if wrong:
+            raise ValueError(f"{where} {wrong}, which would be read as one: write it in another way")
 
     def _read(self, texts: Sequence[str], numbers: Sequence[int], what: str) -> list[Encoding]:
         """Texts in pieces, whatever special tokens they spell."""
@@ -176,8 +181,8 @@ class Codec:
         with PLAIN:
             said, asked = (self.tokenizer.encode_batch(list(map(str, some)), add_special_tokens=False)
                            for some in (texts, [self.asked(prompt) for prompt in prompts]))  # fmt: skip
-        for row, text, one in zip(rows, texts, said, strict=True):
-            wrong = spelled(text, one.ids, self.special)
+        for row, one in zip(rows, said, strict=True):
+            wrong = spelled(one.ids, self.special)
             if wrong:
                 raise ValueError(f"prompt {row} {wrong}, which would be read as part of the chat: take it out")
         return [one.ids for one in asked]

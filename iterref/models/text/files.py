@@ -12,14 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer
 
 from iterref.hub import casing, first_line, quiet, read_json
 from iterref.optional import require
+from iterref.packaged import residues
 
 # Byte pairs of Qwen2's kind, which Dream's repositories hold beside code of their own.
 BYTE_PAIRS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer")
-ESM_FRAME = ("<cls>", "<eos>", "<unk>")
+ESM_FRAME = {"cls_token": "<cls>", "sep_token": "<eos>", "unk_token": "<unk>"}
 
 
 def read_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Tokenizer:
@@ -64,7 +65,9 @@ def converted(folder: Path, config: Mapping[str, Any], form: tuple[str, ...] | N
         return numbered(shipped.Qwen2TokenizerFast.from_pretrained(folder).backend_tokenizer, config)
     lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n") if form == FORMS[2] else []
     if kind.lower() in ("esm", "esmtokenizer") or lines[:1] == ["<cls>"]:
-        return residues([line.strip() for line in lines if line.strip()])
+        names = [line.strip() for line in lines if line.strip()]
+        special = {name: name for name in names if name.startswith("<")} | ESM_FRAME
+        return Tokenizer.from_str(residues.tokenizer(names, special, blanks=True))
     options = casing(folder, config) if lines else {}
     with quiet():
         if kind:
@@ -92,17 +95,3 @@ def numbered(tokenizer: Tokenizer, config: Mapping[str, Any]) -> Tokenizer:
         if found != int(token):
             raise ValueError(f"the added token {entry['content']!r} is said to be {token} and is {found}")
     return tokenizer
-
-
-def residues(vocabulary: list[str]) -> Tokenizer:
-    """ESM's tokenizer: one letter a token, with blanks between them or without; names in <> are special tokens."""
-    number = {name: at for at, name in enumerate(vocabulary)}
-    first, last, unknown = ESM_FRAME
-    made = Tokenizer(models.WordLevel(number, unk_token=unknown))
-    letters = pre_tokenizers.Split(Regex("."), "isolated")
-    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), letters])
-    made.decoder = decoders.Fuse()
-    ends = [(token, number[token]) for token in (first, last)]
-    made.post_processor = processors.TemplateProcessing(single=f"{first} $A {last}", special_tokens=ends)
-    made.add_special_tokens([AddedToken(name, special=True) for name in vocabulary if name.startswith("<")])
-    return made

@@ -65,7 +65,6 @@ class Answering(Masked):
         self.tail = torch.tensor(how.tail, dtype=torch.long, device=given.device)
 
     def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Masked.logits`, given the prompts."""
         begins, length = self.begins[rows], x_t.shape[1]
         place = begins[:, None] + torch.arange(length, device=x_t.device)
         ids = self.given[rows].scatter(1, place, x_t)
@@ -162,7 +161,5 @@ def expect_positions(prompts: Sequence[Sequence[int]], length: int, most: int | 
     among the `most` that a network has, naming the row."""
     for row, ids in enumerate(prompts):
         if most is not None and len(ids) + length + tail > most:
-            raise ValueError(
-                f"prompt {row} takes {len(ids)} positions and its answer {length}, and the model reads {most}: shorten "
-                "the prompt, or load with a smaller length= (--length)"
-            )
+            told = f"prompt {row} takes {len(ids)} positions and its answer {length}, and the model reads {most}"
+            raise ValueError(f"{told}: shorten the prompt, or load with a smaller length= (--length)")

@@ -52,7 +52,7 @@ def _unknown(missing: Sequence[str]) -> str:
     return f"holds {', '.join(map(repr, map(_short, named[:SHOWN])))}{more}, which its tokenizer does not know"
 
 
-def spelled(text: str, ids: Sequence[int], special: dict[int, str]) -> str:
+def spelled(ids: Sequence[int], special: dict[int, str]) -> str:
     """The special token that a text's ids hold, in words; "" for none."""
     found = next((special[token] for token in ids if token in special), None)
     return "" if found is None else f"spells the special token {found!r}"

@@ -36,7 +36,6 @@ class Stopping:
         return getattr(self.model, name)
 
     def with_length(self, max_new_tokens: int) -> Stopping:
-        """As `TextModel.with_length`."""
         return Stopping(self.model.with_length(max_new_tokens), self.stops)
 
     def decode(self, tokens: Tensor) -> list[str]:

@@ -35,7 +35,6 @@ class TokenizedModel(TextModel):
             self.masks, self.fill = self._codec.masks, self._codec.fill
 
     def compile(self, *, dynamic: bool = True, mode: str | None = None) -> None:
-        """Has torch compile the network at first use; `dynamic` lets sizes vary."""
         if self._network is None:
             super().compile()
         else:

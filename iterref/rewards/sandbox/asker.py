@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from iterref.rewards.sandbox.candidate import ANSWERED, ASKED, MOST, decode, encode, framed
+from iterref.rewards.sandbox.candidate import ANSWERED, ASKED, MOST, decode, encode, framed, put
 
 VERDICT = 5  # the jail's end of the pipe to the tester, beside those of the program
 BROKEN = "error: the program"  # an outcome that begins so is the last of its program
@@ -104,10 +104,8 @@ def _refused(value: Any) -> Any:
 
 
 def _send(message: Any) -> None:
-    data = framed(message)
     try:
-        while data:
-            data = data[os.write(ANSWERED, data) :]
+        put(ANSWERED, framed(message))
     except OSError:
         raise Broken(f"{BROKEN} ended") from None
 
@@ -160,9 +158,7 @@ def main() -> None:
     job = json.load(sys.stdin)
 
     def say(said: str) -> None:
-        data = json.dumps(said).encode() + b"\n"
-        while data:
-            data = data[os.write(VERDICT, data) :]
+        put(VERDICT, json.dumps(said).encode() + b"\n")
 
     try:
         _send(job["code"])

@@ -75,10 +75,14 @@ def _heard() -> Any:
     return json.loads(_read(struct.unpack("<I", _read(4))[0]))
 
 
-def _say(message: Any) -> None:
-    data = framed(message)
+def put(pipe: int, data: bytes) -> None:
+    """Writes all of some data."""
     while data:
-        data = data[os.write(ANSWERED, data) :]
+        data = data[os.write(pipe, data) :]
+
+
+def _say(message: Any) -> None:
+    put(ANSWERED, framed(message))
 
 
 def _module(code: str, name: str) -> ModuleType:
