@@ -15,7 +15,7 @@ import iterref
 from iterref import lazy, registry
 from iterref.sources import HOME
 
-PACKAGES = ("iterref", "iterref.models", "iterref.rewards", "iterref.samplers")
+PACKAGES = ("iterref", "iterref.constraint", "iterref.models", "iterref.rewards", "iterref.samplers")
 
 
 def file_of(package: str) -> Path:
@@ -24,12 +24,13 @@ def file_of(package: str) -> Path:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_static_types_name_all_that_is_public_and_it_is_there(package: str) -> None:
-    """Type checkers and editors read imports under TYPE_CHECKING; `__all__` lists the same."""
+    """Type checkers and editors read imports under TYPE_CHECKING; `__all__` lists the same, written out."""
     module = import_module(package)
     source = ast.parse(file_of(package).read_text())
     [block] = [node for node in source.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imported = [(line.module, one) for line in block.body if isinstance(line, ast.ImportFrom) for one in line.names]
     assert sorted(one.name for _, one in imported) == sorted(module.__all__)
+    assert any(isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__" for node in source.body)
     assert set(module.__all__) <= set(dir(module)) and all(one.asname is None for _, one in imported)
     for home, one in imported:
         assert getattr(module, one.name) is getattr(import_module(str(home)), one.name)

@@ -10,4 +10,8 @@ if TYPE_CHECKING:
     from iterref.constraint.patterns import Choices, Grammar, JSONSchema, Pattern, Regex
     from iterref.constraint.posterior import Posterior
 
+__all__ = [
+    "Automaton", "Choices", "Constraint", "Grammar", "JSONSchema", "Pattern", "Posterior", "Reading", "Regex",
+]  # fmt: skip
+
 lazy.attach(__name__)

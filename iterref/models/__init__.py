@@ -30,4 +30,9 @@ if TYPE_CHECKING:
     from iterref.models.base import Chat
     from iterref.models.text.stopping import Stopping
 
+__all__ = [
+    "Chat", "Stopping", "amused", "bd3lm", "diffusion_gemma", "dream", "duo", "fast_dllm", "llada", "llada2", "load",
+    "masked_lm", "mdlm", "nemotron", "sdar", "sedd", "stable_diffcoder", "tiny_news", "udlm",
+]  # fmt: skip
+
 lazy.attach(__name__)

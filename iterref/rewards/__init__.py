@@ -27,4 +27,12 @@ if TYPE_CHECKING:
     from iterref.rewards.threaded import Threaded
     from iterref.rewards.unit_tests import UnitTests, Verdict
 
+__all__ = [
+    "Calibration", "Classifier", "Combined", "Composable", "Condition", "Consensus", "ImageClassifier", "ImageText",
+    "Judge", "Length", "Lexical", "MathAnswer", "MathAnswerAgainst", "Memory", "Perplexity", "ProcessReward",
+    "Remembered", "Reward", "RewardError", "Rouge", "RougeAgainst", "SelfLikelihood", "Served", "Similarity",
+    "TextCombined", "TextComposable", "TextReward", "Threaded", "UnitTests", "Verdict", "calibrate_alpha", "checked",
+    "report_rouge", "report_rouge_rows", "weighted", "with_partial",
+]  # fmt: skip
+
 lazy.attach(__name__)

@@ -79,7 +79,7 @@ def test_the_wheel_holds_the_package_with_its_weights_and_data_and_nothing_else(
         [metadata] = [name for name in names if name.endswith("/METADATA")]
         told = Parser().parsestr(packed.read(metadata).decode("utf-8"))
     inside = {name for name in names if not name.startswith(f"{OURS}.dist-info/")}
-    assert inside == sources(ROOT)
+    assert inside == sources(ROOT) and "iterref/py.typed" in inside
     for kind, least in {".safetensors": 5, ".py": 100, "tokenizer.json": 4, ".jsonl": 1, ".js": 1, ".css": 1}.items():
         assert sum(name.endswith(kind) for name in inside) >= least
     assert {f"{OURS}.dist-info/licenses/{name}" for name in ("LICENSE", "WEIGHTS.md")} <= names
