@@ -104,6 +104,7 @@ def _spaced(order: Tensor, free: Tensor, gap: int, share: Time) -> Tensor:
         chosen = chosen | first
         near = _around(first.float(), gap) > 0
         undecided = undecided & ~near
+    share = share.float() if isinstance(share, Tensor) else share  # as a number is multiplied
     count = (free.sum(1) * share).round().clamp_min(1).long().repeat(len(order))
     least = torch.where(chosen, rank, 0.0).sort(1, descending=True).values.gather(1, count[:, None] - 1)
     return (chosen & (rank >= least)).unflatten(0, order.shape[:2])
@@ -114,11 +115,12 @@ def _around(values: Tensor, gap: int) -> Tensor:
     return F.max_pool1d(values[:, None], kernel_size=2 * gap - 1, stride=1, padding=gap - 1)[:, 0]
 
 
-def partition(where: Tensor, blocks: int, rng: Rng) -> Tensor:
-    """Parts 0 .. blocks - 1 of the True cells of (R, L), of equal size up to one, at random; -1 elsewhere."""
+def partition(where: Tensor, blocks: int | Tensor, rng: Rng) -> Tensor:
+    """Parts 0 .. blocks - 1 of the True cells of (R, L), of equal size up to one, at random; -1 elsewhere. `blocks` is
+    a number, or one a row, (R, 1)."""
     xp, among, order = arrays(where, rng.order(where.shape[1]))
-    part = xp.ranks(xp.where(among, order, where.shape[1])) % blocks
-    return tensor(xp.where(among, part, -1))
+    size = arrays(blocks)[1] if isinstance(blocks, Tensor) else blocks
+    return tensor(xp.where(among, xp.ranks(xp.where(among, order, where.shape[1])) % size, -1))
 
 
 def _several(value: Time, n: int) -> Time:
