@@ -146,11 +146,10 @@ class Shared:
         if new.parts is None:
             part = arrays(partition(new.where, self.decisions, rng.fork("blocks")))[1]
             return [(here, x_0) for here in part == xp.arange(self.decisions, part)[:, None, None]]
-        size, row = arrays(new.parts)[1], xp.arange(len(new.parts), x_0)
-        part = arrays(partition(new.where, new.parts[:, None], rng.fork("blocks")))[1]
-        tries = xp.arange(self.tries, x_0)[:, None]
-        turns = range(self.decisions)
-        return [(part == (k % size)[:, None], x_0[k // size * self.tries + tries, row]) for k in turns]
+        part, size = arrays(partition(new.where, new.parts[:, None], rng.fork("blocks")), new.parts)[1:]
+        turn, tries = xp.arange(self.decisions, x_0)[:, None], xp.arange(self.tries, x_0)[:, None]
+        here, block = part == (turn % size)[..., None], (turn // size)[:, None] * self.tries + tries
+        return list(zip(here, x_0[block, xp.arange(len(size), x_0)], strict=True))
 
     def _split(self, where: Tensor, few: Tensor | None) -> tuple[Tensor | None, int]:
         """Into how many parts (R,) the open positions are split, and how many candidates that takes."""

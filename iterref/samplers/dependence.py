@@ -6,22 +6,24 @@
 Two moves in a row hide other tokens. Where spaced tokens are independent given the rest (a Markov chain), none of those
 changes the distribution at i, and every change is 0; elsewhere the product of marginals that moves draw from is not
 the joint distribution. What only shows when all others stand (a parity) shows in a move that opens one of the positions
-of the move before, alone: the last of those that measure.
+of the move before, alone: the last of those that measure, a fifth of all. Without a mask nothing is hidden: there the
+tokens at the other positions have to change, which may take longer, and all moves measure until they find something.
 
-After that nothing adapts. Rows whose tokens are independent go on; in the others the moves open fewer and fewer
-positions, and one in the last quarter, which is exact for any distribution.
+Where tokens are independent the moves go on as they are; elsewhere they open fewer and fewer positions, and one in the
+last quarter, which is exact for any distribution. A row changes its moves once, so that its chain converges as theirs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 
 import torch
 from torch import Tensor
 
 from iterref.moves.renoise import Excursion
-from iterref.moves.shared import Candidates
+from iterref.moves.shared import Candidates, Shared
+from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.base import Paired
 
@@ -50,13 +52,15 @@ class Measuring(Paired):
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of `moves` moves on a finished text: they measure, then they thin out, then they open one position."""
+    """The stages of `moves` moves on a finished text: they measure; where they find a dependence above `most`, they
+    thin out; then they open one position."""
 
     moves: int
+    most: float
 
     @property
     def measuring(self) -> int:
-        """How many measure, the last of them alone; 0 where there are too few moves."""
+        """How many measure; 0 where there are too few moves."""
         return max(2, round(MEASURING * self.moves)) if self.moves >= LEAST else 0
 
     def kept(self, index: int) -> float:
@@ -64,26 +68,40 @@ class Stages:
         last = max(1, round(ALONE * self.moves))
         return max(0.0, (self.moves - index - last) / (self.moves - self.measuring - last + 1))
 
+    def propose(
+        self, kernel: Shared, run: Run, state: Paired, trip: Excursion, index: int, rng: Rng
+    ) -> tuple[Candidates, Excursion]:
+        """The candidates of the `index`-th move, and where it goes instead of `trip`."""
+        tell = telling if index < self.measuring or run.noise.mask is None and self.measuring else None
+        if not isinstance(state, Measuring) or index < self.measuring - 1:
+            return kernel.propose(run, state, trip, rng, tell=tell), trip
+        if index == self.measuring - 1:
+            trip, few = one_position(run), torch.ones_like(state.where[:, 0])
+            return kernel.propose(run.within(run.canvas, state.where), state, trip, rng, few, tell), trip
+        if not bool((few := state.dependence > self.most).any()):
+            return kernel.propose(run, state, trip, rng, tell=tell), trip
+        trip = thinned(run, trip, self.kept(index), few)
+        return kernel.propose(run, state, trip, rng, few, tell), trip
+
+    def compare(self, before: Paired, state: Paired, new: Candidates, index: int) -> Paired:
+        """The state after the `index`-th move, with what its distributions say beside those of the move before; of
+        rows that have found their dependence nothing more is asked."""
+        if new.told is None:
+            return state
+        none, pair = torch.zeros_like(state.reward), (state.step, state.t, state.x_t, state.x_0, state.reward)
+        if not isinstance(before, Measuring):
+            return Measuring(*pair, new.where, new.told, none, none, none)
+        both = new.where & before.where & (before.dependence <= self.most)[:, None]
+        count, change = both.sum(1), (3 * (new.told - before.told).abs() * both).cumsum(1)[:, -1]
+        if index == self.measuring - 1:
+            return Measuring(*pair, new.where, new.told, before.total, before.count, change)
+        return Measuring(*pair, new.where, new.told, before.total + change, before.count + count, before.alone)
+
 
 def telling(log_p: Tensor, drawn: Tensor) -> Tensor:
     """What is told of distributions (M, V), in the shape (N, M) of the tokens drawn from them."""
     numbers = torch.arange(log_p.shape[1], dtype=torch.float64, device=log_p.device) * GOLDEN % 1
     return (log_p.exp() @ numbers.to(log_p.dtype)).double().expand(drawn.shape)
-
-
-def compared(before: Paired, state: Paired, new: Candidates, alone: bool) -> Measuring:
-    """The state (R, L) after a move that proposed `new`, with what its distributions say beside those of the move
-    before."""
-    assert new.told is not None
-    where, told, nothing = new.where, new.told, torch.zeros_like(state.reward)
-    fresh = Measuring(state.step, state.t, state.x_t, state.x_0, state.reward, where, told, nothing, nothing, nothing)
-    if not isinstance(before, Measuring):
-        return fresh
-    both = where & before.where
-    change = (3 * (told - before.told).abs() * both).cumsum(1)[:, -1]
-    if alone:
-        return replace(fresh, total=before.total, count=before.count, alone=change)
-    return replace(fresh, total=before.total + change, count=before.count + both.sum(1))
 
 
 def one_position(run: Run) -> Excursion:

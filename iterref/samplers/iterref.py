@@ -22,7 +22,7 @@ from iterref.moves.shared import Shared, knows_conditionals
 from iterref.random import Rng
 from iterref.run import Run, Time
 from iterref.samplers.base import Aimed, Drafted, Info, Paired, State
-from iterref.samplers.dependence import Measuring, Stages, compared, one_position, telling, thinned
+from iterref.samplers.dependence import Stages
 from iterref.samplers.refining import Refine, Refining, early
 from iterref.samplers.spans import turns
 
@@ -217,19 +217,10 @@ class IterRef(RewardGuided):
         if now.t > 0 or not measures or not (run.noise.mask is not None or knows_conditionals(run)):
             return super()._move(run, state, now, rng)
         first = early(self._plan(run))
-        stages, index, kernel = Stages(self.moves - first), now.move - first, self.kernel
-        trip, within, few = self._excursion(run, state, now), run, None
-        tell = telling if index < stages.measuring else None
-        alone = isinstance(state, Measuring) and index == stages.measuring - 1
-        if isinstance(state, Measuring) and alone:
-            trip, within, few = one_position(run), run.within(run.canvas, state.where), torch.ones_like(state.count) > 0
-        elif isinstance(state, Measuring) and tell is None:
-            dependent = state.dependence > self.dependence
-            if bool(dependent.any()):
-                trip, few = thinned(run, trip, stages.kept(index), dependent), dependent
-        new = kernel.propose(within, state, trip, rng, few, tell)
-        moved, info = kernel.decide(run, state, new, self._alpha(run, now.move), rng)
-        return moved if tell is None else compared(state, moved, new, alone), replace(info, span=trip.span)
+        index, stages = now.move - first, Stages(self.moves - first, self.dependence)
+        new, trip = stages.propose(self.kernel, run, state, self._excursion(run, state, now), index, rng)
+        moved, info = self.kernel.decide(run, state, new, self._alpha(run, now.move), rng)
+        return stages.compare(state, moved, new, index), replace(info, span=trip.span)
 
     def _balanced(self, budget: Budget) -> IterRef:
         """Decisions and tries a move for a budget that bounds reward calls, alone or in the total."""
