@@ -30,15 +30,13 @@ from iterref.exact.table import Table
 from iterref.moves.independent import InTurn, Textbook
 from iterref.moves.renoise import Excursion
 from iterref.moves.shared import Shared
-from iterref.problem import Problem
 from iterref.progress import Bar
-from iterref.run import Run
-from iterref.samplers.dependence import Stages, thinned
 from iterref.samplers.iterref import IterRef
 from iterref.samplers.refining import Kernel
 from tests.support import traps
 from tests.support.oracle import stationary, total_variation, transition
 from tests.support.paths import base_paths, path_matrix, tail_of, tilted
+from tests.support.thinning import before_and_after
 from tests.support.worlds import (
     COUPLING,
     NOT_MARKOV,
@@ -96,22 +94,9 @@ def bias(prior: Prior, move: Move, t: float, forbid: bool, seed: int) -> Measure
 
 
 def thinned_bias(prior: Prior, seed: int) -> Measured:
-    """The default's moves on a finished text once they have found dependence, begun at the stationary distribution of
-    moves that go on opening half of the positions. The moves that measure are left out."""
+    """The default's moves once they have found dependence, begun where moves end that find none."""
     table, reward, states, values = setting(prior, seed)
-    problem = Problem(table, reward, torch.zeros(1, table.length, dtype=torch.long), alpha=ALPHA)
-    trip, stages, made = refine(0, 0.5), Stages(MOVES, 0.0), dict[int, Tensor]()
-
-    def matrix(size: int) -> Tensor:
-        if size not in made:
-            move = moving(Shared(2, spacing=2), refine(0, size / table.length), ALPHA)
-            made[size] = transition(table, reward, ALPHA, move, states)
-        return made[size]
-
-    found = stationary(matrix(2))
-    for index in range(stages.measuring, MOVES):
-        span = thinned(Run(problem), trip, stages.kept(index), torch.tensor([True])).span
-        found = found @ matrix(max(1, round(table.length * float(span))))
+    found = before_and_after(table, reward, ALPHA, states, MOVES)[1]
     return compared(found, target(table, reward, ALPHA, 0, states), values)
 
 

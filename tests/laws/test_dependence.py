@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.tasks.bias import thinned_bias
 from iterref.exact.markov import world
 from iterref.exact.table import Table
 from iterref.moves.shared import Shared
@@ -16,7 +15,8 @@ from iterref.samplers.base import Info, Paired
 from iterref.samplers.dependence import ALONE, Measuring, Stages, one_position, telling, thinned
 from iterref.samplers.iterref import IterRef
 from iterref.sampling import sample
-from tests.support.oracle import balance_error, stationarity_error, stationary, total_variation, transition
+from tests.support.oracle import balance_error, stationarity_error, total_variation, transition
+from tests.support.thinning import before_and_after
 from tests.support.worlds import (
     NOT_MARKOV,
     Move,
@@ -120,14 +120,13 @@ def test_the_same_candidates_over_again_are_not_exact(kind):
 @pytest.mark.parametrize("law", NOT_MARKOV)
 def test_thinning_out_takes_most_of_the_bias_away(law):
     """Enumerated: moves that go on opening half of four positions, and the default's from where those end."""
-    kernel = Shared(2, spacing=2)
     for seed in (0, 1):
         table = not_markov(law, "absorbing", seed)
         reward, states = random_reward(4, 2, seed), pair_states(table, 0)
-        wide = stationary(transition(table, reward, ALPHA, moving(kernel, refine(0, 0.5), ALPHA), states))
-        before = total_variation(wide, target(table, reward, ALPHA, 0, states))
-        after = thinned_bias(lambda _, table=table: table, seed)["tv"]
-        assert before > 0.01 and after < 0.75 * before
+        wanted = target(table, reward, ALPHA, 0, states)
+        before, after = before_and_after(table, reward, ALPHA, states, IterRef().moves)
+        assert total_variation(before, wanted) > 0.01
+        assert total_variation(after, wanted) < 0.6 * total_variation(before, wanted)
 
 
 def test_the_spans_go_down_to_one_position_and_stay_there():
