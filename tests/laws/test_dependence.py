@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from iterref import arrays
 from iterref.exact.markov import world
 from iterref.exact.table import Table
 from iterref.moves.shared import Shared
@@ -157,6 +158,13 @@ def test_a_row_thins_out_whatever_the_others_do(kind):
     for row in (0, 17, 39):
         alone = sample(IterRef(), problem(not_markov("strong ties", kind, 1), rows=1), seed=3, rows=[row])
         assert alone.tokens[0].tolist() == whole.tokens[row].tolist()
+
+
+def test_a_device_thins_out_as_the_host_does(monkeypatch: pytest.MonkeyPatch):
+    of = problem(not_markov("strong ties", "absorbing", 1), rows=20)
+    host = sample(IterRef(), of)
+    monkeypatch.setattr(arrays, "HOST", "nowhere")
+    assert torch.equal(sample(IterRef(), of).tokens, host.tokens)
 
 
 def test_maximising_measures_nothing_and_an_option_that_would_do_nothing_is_refused():
