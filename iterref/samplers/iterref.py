@@ -18,12 +18,12 @@ import torch
 from iterref import chains
 from iterref.budget import Budget
 from iterref.moves.renoise import Excursion
-from iterref.moves.shared import Shared, knows_conditionals
+from iterref.moves.shared import Candidates, Shared, knows_conditionals
 from iterref.random import Rng
 from iterref.run import Run, Time
 from iterref.samplers.base import Aimed, Drafted, Info, Paired, State
 from iterref.samplers.dependence import Stages
-from iterref.samplers.refining import Refine, Refining, early
+from iterref.samplers.refining import Refine, Refining, unfinished
 from iterref.samplers.spans import turns
 
 # The dependence above which moves thin out: rounding is far below it, what biases a chain above.
@@ -208,19 +208,28 @@ class IterRef(RewardGuided):
         """Whether moves on the finished text measure the dependence of what they open."""
         return self.objective == "sample" and self.spacing > 0 and self.denoise_steps == 1 and not self.adapt
 
-    def _move(self, run: Run, state: Paired, now: Refine, rng: Rng) -> tuple[Paired, Info]:
-        """As planned; to sample, moves on the finished text measure first, and then thin out where they must.
+    def _stages(self, run: Run, now: Refine) -> tuple[Stages, int] | None:
+        """What the moves on the finished text do one after the other, and the number of this one among them; None where
+        they do not measure.
 
         A text under a constraint is one draw, which one position alone could not change.
         """
         measures = self._samples_spaced and self.dependence < 1 and run.problem.constraint is None
         if now.t > 0 or not measures or not (run.noise.mask is not None or knows_conditionals(run)):
-            return super()._move(run, state, now, rng)
-        first = early(self._plan(run))
-        index, stages = now.move - first, Stages(self.moves - first, self.dependence)
-        new, trip = stages.propose(self.kernel, run, state, self._excursion(run, state, now), index, rng)
-        moved, info = self.kernel.decide(run, state, new, self._alpha(run, now.move), rng)
-        return stages.compare(state, moved, new, index), replace(info, span=trip.span)
+            return None
+        first = unfinished(self._plan(run))
+        return Stages(self.moves - first, self.dependence), now.move - first
+
+    def _proposed(self, run: Run, state: Paired, now: Refine, rng: Rng) -> tuple[Candidates, Excursion]:
+        """As planned; to sample, moves on the finished text measure first, and then thin out where they must."""
+        if (found := self._stages(run, now)) is None:
+            return super()._proposed(run, state, now, rng)
+        return found[0].propose(self.kernel, run, state, self._excursion(run, state, now), found[1], rng)
+
+    def _compared(self, run: Run, before: Paired, state: Paired, new: Candidates, now: Refine) -> Paired:
+        """The state with what the moves so far say of dependence."""
+        found = self._stages(run, now)
+        return state if found is None else found[0].compare(before, state, new, found[1])
 
     def _balanced(self, budget: Budget) -> IterRef:
         """Decisions and tries a move for a budget that bounds reward calls, alone or in the total."""

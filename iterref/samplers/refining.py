@@ -160,7 +160,10 @@ class Refining(Decoded):
             new = now.kernel.redraw(wide, state, moving)
             state, info = now.kernel.decide(wide, state, new, self._alpha(run, None), moving)
         else:
-            state, info = self._move(wide, self._paired(wide, state), now, moving)
+            paired = self._paired(wide, state)
+            new, trip = self._proposed(wide, paired, now, moving)
+            state, info = self.kernel.decide(wide, paired, new, self._alpha(run, now.move), moving)
+            state, info = self._compared(wide, paired, state, new, now), replace(info, span=trip.span)
         state = replace(state, step=before.step + 1)
         if state.step == len(steps) and isinstance(state, Drafted) and state.t > 0:
             state = replace(state, t=0.0, x_t=descend(wide, state, 0.0, streams.fork("end")))
@@ -196,12 +199,14 @@ class Refining(Decoded):
         kernel = self.kernel
         return plan(self, isinstance(kernel, Shared) and kernel.spacing > 0 and run.noise.mask is None)
 
-    def _move(self, run: Run, state: Paired, now: Refine, rng: Rng) -> tuple[Paired, Info]:
-        """One move of all chains."""
-        kernel, trip = self.kernel, self._excursion(run, state, now)
-        new = kernel.propose(run, state, trip, rng)
-        state, info = kernel.decide(run, state, new, self._alpha(run, now.move), rng)
-        return state, replace(info, span=trip.span)
+    def _proposed(self, run: Run, state: Paired, now: Refine, rng: Rng) -> tuple[Any, Excursion]:
+        """The candidates of a move of all chains, and where it goes."""
+        trip = self._excursion(run, state, now)
+        return self.kernel.propose(run, state, trip, rng), trip
+
+    def _compared(self, run: Run, before: Paired, state: Paired, new: Any, now: Refine) -> Paired:
+        """The state after a move, with what a method keeps of it."""
+        return state
 
     def _alpha(self, run: Run, index: int | None) -> Time:
         """The temperature of the reward at the `index`-th move, or at a step of the draft."""
@@ -255,6 +260,6 @@ def _excursion(method: Refining, schedule: Schedule, t: float, turn: int) -> Exc
 
 
 @lru_cache(maxsize=64)
-def early(steps: tuple[Planned, ...]) -> int:
+def unfinished(steps: tuple[Planned, ...]) -> int:
     """How many of the planned moves are made before the text is finished."""
     return sum(isinstance(step, Refine) and step.t > 0 for step in steps)
