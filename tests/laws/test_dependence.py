@@ -120,14 +120,17 @@ def test_the_same_candidates_over_again_are_not_exact(kind):
 
 @pytest.mark.parametrize("law", NOT_MARKOV)
 def test_thinning_out_takes_most_of_the_bias_away(law):
-    """Enumerated: moves that go on opening half of four positions, and the default's from where those end."""
+    """Enumerated: moves that go on opening half of four positions, and the default's from where those end have less
+    than half of their error, over two distributions."""
+    errors = []
     for seed in (0, 1):
         table = not_markov(law, "absorbing", seed)
         reward, states = random_reward(4, 2, seed), pair_states(table, 0)
         wanted = target(table, reward, ALPHA, 0, states)
-        before, after = before_and_after(table, reward, ALPHA, states, IterRef().moves)
-        assert total_variation(before, wanted) > 0.01
-        assert total_variation(after, wanted) < 0.6 * total_variation(before, wanted)
+        errors.append([total_variation(one, wanted)
+                       for one in before_and_after(table, reward, ALPHA, states, IterRef().moves)])  # fmt: skip
+    before, after = torch.tensor(errors).sum(0).tolist()
+    assert before > 0.04 and after < 0.5 * before, errors
 
 
 def test_the_spans_go_down_to_one_position_and_stay_there():
