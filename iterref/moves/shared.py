@@ -165,10 +165,14 @@ class Shared:
         steps, (batch, length) = len(trip.times), noisy.x_s.shape
         where = run.undetermined(noisy.x_s, trip.times[0])
         parts, n = self._split(where, few)
-        drawn = run.draws(noisy.x_s, trip.times[0], where, n, rng.fork("draw", 0), tell)
-        x_0 = drawn.samples
+        asked, told = (noisy.x_s, trip.times[0], where, n, rng.fork("draw", 0)), None
+        if tell is None:
+            x_0 = run.samples(*asked)
+        else:
+            x_0, said = run.draw(*asked, tell)
+            told = said[0]
         if trip.t == 0 and steps == 1:  # a finished text is the clean sample itself
-            return Candidates(x_0, x_0, where, parts, None if tell is None else drawn.sure[0])
+            return Candidates(x_0, x_0, where, parts, told)
         wide, streams, back = run.repeat(n), rng.repeat(n), trip.repeat(n)
         x, sites = repeat(noisy.x_s, "b l -> (n b) l", n=n), repeat(noisy.sites, "b l -> (n b) l", n=n)
         a_s = noisy.a_s.repeat(n) if isinstance(noisy.a_s, Tensor) else noisy.a_s
