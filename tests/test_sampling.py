@@ -187,7 +187,7 @@ def test_a_hard_constraint_is_reached_and_kept(method):
 def test_sampling_returns_the_last_state_and_maximising_the_best():
     options = "steps=2,moves=6,tries=2,span=0.5"
     problem = problem_of(rows=20, alpha=3.0)
-    sampled, best = (run(f"iterref:{options},objective={what}", problem) for what in ("sample", "maximise"))
+    sampled, best = (run(f"iterref:{options},{what}", problem) for what in ("dependence=1", "objective=maximise"))
     assert torch.equal(sampled.best.tokens, best.tokens)  # the same chain, another answer
     assert torch.equal(best.rewards, best.best.reward)
     assert float(sampled.rewards.mean()) < float(best.rewards.mean())
@@ -228,7 +228,7 @@ def rule(tokens: Tensor, rows: Tensor) -> Tensor:
 def test_of_texts_with_one_reward_the_last_state_is_returned() -> None:
     model = world(length=12, vocab=6, seed=2)[0]
     problem = Problem(model, rule, torch.zeros(256, 12), alpha=0.1)
-    best, last = (run(f"iterref:objective={kind}", problem, seed=1) for kind in ("maximise", "sample"))
+    best, last = (run(f"iterref:{kind}", problem, seed=1) for kind in ("objective=maximise", "dependence=1"))
     reached = last.rewards == 1
     assert bool((best.rewards >= last.rewards).all()) and reached.sum() > 200
     assert torch.equal(best.tokens[reached], last.tokens[reached])

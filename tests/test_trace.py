@@ -154,7 +154,7 @@ def test_verdicts():
 
 
 def test_spans_and_reward_calls_are_noted():
-    trace = run("iterref:steps=2,moves=4,tries=2,decisions=1,span=0.75+0.5,early=0").trace.table()
+    trace = run("iterref:steps=2,moves=4,tries=2,decisions=1,span=0.75+0.5,early=0,dependence=1").trace.table()
     assert trace["span"].nan_to_num(-1.0)[:, 0].tolist() == pytest.approx([-1, -1, 0.75, 0.5, 0.75, 0.5])
     assert trace["reward_calls"].tolist() == [2, 4, 6, 8, 10, 12]
     tails = run("trajectory:steps=4,moves=2,tries=2,span_steps=3+1").trace.table()["span"][:, 0]

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from math import log
 from pathlib import Path
 from statistics import median
 
@@ -31,17 +30,21 @@ from iterref.exact.table import Table
 from iterref.moves.independent import InTurn, Textbook
 from iterref.moves.renoise import Excursion
 from iterref.moves.shared import Shared
-from iterref.noise import absorbing, uniform
 from iterref.progress import Bar
+from iterref.samplers.iterref import IterRef
 from iterref.samplers.refining import Kernel
 from tests.support import traps
 from tests.support.oracle import stationary, total_variation, transition
 from tests.support.paths import base_paths, path_matrix, tail_of, tilted
+from tests.support.thinning import before_and_after
 from tests.support.worlds import (
+    COUPLING,
+    NOT_MARKOV,
     Move,
     TableReward,
     chain,
     moving,
+    not_markov,
     pair_states,
     random_reward,
     random_table,
@@ -51,8 +54,8 @@ from tests.support.worlds import (
 
 ALPHA = traps.ALPHA
 ROUNDING = 1e-9
-COUPLING = 1.5  # standard deviation of the log-weights that tie the tokens of a correlated distribution together
 NOISES = ("absorbing", "uniform")
+MOVES = IterRef().moves
 FIELDS = ("section", "method", "distribution", "noise", "claim", "measure", "median", "min", "max", "seeds")
 
 Prior = Callable[[int], Table]  # the distribution of a seed
@@ -88,6 +91,13 @@ def bias(prior: Prior, move: Move, t: float, forbid: bool, seed: int) -> Measure
     table, reward, states, values = setting(prior, seed, t, forbid)
     found = stationary(transition(table, reward, ALPHA, move, states, t))
     return compared(found, target(table, reward, ALPHA, t, states), values.nan_to_num(neginf=0.0))
+
+
+def thinned_bias(prior: Prior, seed: int) -> Measured:
+    """The default's moves once they have found dependence, begun where moves end that find none."""
+    table, reward, states, values = setting(prior, seed)
+    found = before_and_after(table, reward, ALPHA, states, MOVES)[1]
+    return compared(found, target(table, reward, ALPHA, 0, states), values)
 
 
 def pool_bias(prior: Prior, trip: Excursion, tries: int, seed: int) -> Measured:
@@ -144,22 +154,6 @@ def cases() -> Iterable[Case]:
         yield from _gaps(kind)
 
 
-def not_markov(law: str, kind: str, seed: int) -> Table:
-    """Four tokens of two values that are no Markov chain: a random chain of second order, tokens that repeat the one
-    two before them nine times in ten, or an even sum nineteen times in twenty."""
-    draw = torch.Generator().manual_seed(seed)
-    x = torch.cartesian_prod(*[torch.arange(2)] * 4)
-    log_p = torch.randn(4, 2, generator=draw, dtype=torch.float64).log_softmax(-1)[torch.arange(4), x].sum(1)
-    if law == "second order":
-        step = (COUPLING * torch.randn(2, 2, 2, generator=draw, dtype=torch.float64)).log_softmax(-1)
-        log_p = log_p + step[x[:, 0], x[:, 1], x[:, 2]] + step[x[:, 1], x[:, 2], x[:, 3]]
-    elif law == "parity":
-        log_p = log_p + torch.where(x.sum(1) % 2 == 0, log(0.95), log(0.05))
-    else:
-        log_p = log_p + torch.where(x[:, 2:] == x[:, :2], log(0.9), log(0.1)).sum(1)
-    return Table(log_p.view(2, 2, 2, 2), absorbing(3) if kind == "absorbing" else uniform(2))
-
-
 def _table(kind: str, length: int, tokens: int, coupling: float) -> Prior:
     return lambda seed: random_table(kind, length, tokens, seed, coupling)
 
@@ -201,11 +195,13 @@ def _correlated(kind: str) -> Iterable[Case]:
         yield row(f"clean text, N = 2, 2 of 4 open, gap {gap}", Shared(2, spacing=gap), "Markov, 4 tokens",
                   claim="exact" if gap == 2 else "biased", of=partial(chain, kind, 4, 2),
                   trip=refine(0, 0.5))  # fmt: skip
-    for law in ("second order", "copies at distance 2", "parity"):
+    for law in NOT_MARKOV:
         yield row("clean text, N = 2, 2 of 4 open, gap 2", Shared(2, spacing=2), f"{law}, 4 tokens", claim="biased",
                   of=partial(not_markov, law, kind), trip=refine(0, 0.5))  # fmt: skip
         yield row("clean text, N = 2, one token open", Shared(2, spacing=1), f"{law}, 4 tokens", claim="exact",
                   of=partial(not_markov, law, kind), trip=refine(0, 0.25))  # fmt: skip
+        yield Case("iterref", f"the same from there, then the default's {MOVES} moves as they thin out",
+                   f"{law}, 4 tokens", kind, "biased", partial(thinned_bias, partial(not_markov, law, kind)))
     yield row("clean text, N = 2, gap 2, 2 decisions", Shared(2, 2, 2), "Markov, 3 tokens", claim="exact",
               of=partial(chain, kind, 3, 2), trip=whole)  # fmt: skip
     for noisy in (0.2, 0.4) if absorbing else ():

@@ -90,12 +90,18 @@ def spaced(free: Tensor, gap: int, share: Time, rng: Rng) -> Tensor:
     its neighbours are out, and so on until none is undecided, which takes about log L rounds.
     """
     if isinstance(share, Tensor):  # every chain's own, and another one in every move
-        return _spaced(rng.order(free.shape[1])[None], free, gap, share)[0]
+        return _first(rng.ordered(free.shape[1], _placed, free, gap), free, share.float())  # as a number is multiplied
     return rng.ordered(free.shape[1], _spaced, free, gap, share)
 
 
-def _spaced(order: Tensor, free: Tensor, gap: int, share: Time) -> Tensor:
+def _spaced(order: Tensor, free: Tensor, gap: int, share: float) -> Tensor:
     """The sets (S, R, L) bool of orders (S, R, L), each row's as `spaced` says."""
+    return _first(_placed(order, free, gap), free, share)
+
+
+def _placed(order: Tensor, free: Tensor, gap: int) -> Tensor:
+    """How late each of as many positions as find room is placed, counted backwards from L, 0 elsewhere, in float32:
+    (S, R, L) orders -> (S, R, L)."""
     rank, undecided = order.flatten(0, 1).to(torch.float32) + 1, free.repeat(len(order), 1)
     chosen = torch.zeros_like(undecided)
     while bool(undecided.any()):
@@ -104,9 +110,14 @@ def _spaced(order: Tensor, free: Tensor, gap: int, share: Time) -> Tensor:
         chosen = chosen | first
         near = _around(first.float(), gap) > 0
         undecided = undecided & ~near
-    count = (free.sum(1) * share).round().clamp_min(1).long().repeat(len(order))
-    least = torch.where(chosen, rank, 0.0).sort(1, descending=True).values.gather(1, count[:, None] - 1)
-    return (chosen & (rank >= least)).unflatten(0, order.shape[:2])
+    return torch.where(chosen, rank, 0.0).unflatten(0, order.shape[:2])
+
+
+def _first(placed: Tensor, free: Tensor, share: float | Tensor) -> Tensor:
+    """The first of the positions (*, R, L) that were placed, up to a share of the free ones (R, L)."""
+    count = (free.sum(1) * share).round().clamp_min(1).long().expand(placed.shape[:-1])
+    least = placed.sort(-1, descending=True).values.gather(-1, count[..., None] - 1)
+    return (placed > 0) & (placed >= least)
 
 
 def _around(values: Tensor, gap: int) -> Tensor:
@@ -114,11 +125,12 @@ def _around(values: Tensor, gap: int) -> Tensor:
     return F.max_pool1d(values[:, None], kernel_size=2 * gap - 1, stride=1, padding=gap - 1)[:, 0]
 
 
-def partition(where: Tensor, blocks: int, rng: Rng) -> Tensor:
-    """Parts 0 .. blocks - 1 of the True cells of (R, L), of equal size up to one, at random; -1 elsewhere."""
+def partition(where: Tensor, blocks: int | Tensor, rng: Rng) -> Tensor:
+    """Parts 0 .. blocks - 1 of the True cells of (R, L), of equal size up to one, at random; -1 elsewhere. `blocks` is
+    a number, or one a row, (R, 1)."""
     xp, among, order = arrays(where, rng.order(where.shape[1]))
-    part = xp.ranks(xp.where(among, order, where.shape[1])) % blocks
-    return tensor(xp.where(among, part, -1))
+    size = arrays(blocks)[1] if isinstance(blocks, Tensor) else blocks
+    return tensor(xp.where(among, xp.ranks(xp.where(among, order, where.shape[1])) % size, -1))
 
 
 def _several(value: Time, n: int) -> Time:

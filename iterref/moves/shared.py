@@ -25,6 +25,7 @@ from iterref import mtm
 from iterref.arrays import arrays, tensor
 from iterref.budget import Cost
 from iterref.decision import Decision
+from iterref.decoding import Confidence
 from iterref.moves.renoise import Excursion, Renoised, partition, renoise, spaced
 from iterref.particles import pick
 from iterref.philox import Path
@@ -36,11 +37,17 @@ from iterref.samplers.base import Info, Paired, State
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs `x_t`, `x_0` (N, R, L) that compete with the current one, and the positions `where` (R, L) they redraw."""
+    """Pairs `x_t`, `x_0` (N, R, L) that compete with the current one, and the positions `where` (R, L) they redraw.
+
+    `parts` (R,) is into how many parts these are split, as many as there are decisions unless given: a part that comes
+    up again has candidates of its own. `told` (R, L) float64 is what was said of the distributions, on request.
+    """
 
     x_t: Tensor
     x_0: Tensor
     where: Tensor
+    parts: Tensor | None = None
+    told: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -51,15 +58,22 @@ class Shared:
     decisions: int = 1
     spacing: int = 0
 
-    def propose(self, run: Run, state: Paired, trip: Excursion, rng: Rng) -> Candidates:
-        """Candidates from one noisier state."""
+    def propose(
+        self, run: Run, state: Paired, trip: Excursion, rng: Rng, few: Tensor | None = None,
+        tell: Confidence | None = None,
+    ) -> Candidates:  # fmt: skip
+        """Candidates from one noisier state.
+
+        Of a finished text, rows `few` (R,) bool may open fewer positions than there are decisions, which then decide
+        on the same ones over again; `tell` says something of the distributions, as a confidence does.
+        """
         if (whole := self._whole(run)) is not self:
             return whole.propose(run, state, trip, rng)
         rng = self._ready(run, rng)
-        if self.spacing and trip.t == 0 and len(trip.times) == 1 and _knows_conditionals(run):
-            return self._gibbs(run, state.x_0, trip, rng)
+        if self.spacing and trip.t == 0 and len(trip.times) == 1 and knows_conditionals(run):
+            return self._gibbs(run, state.x_0, trip, rng, few, tell)
         noisy = renoise(run, state.x_t, trip, self.spacing, rng.fork("reopen"))
-        return self._denoised(run, noisy, trip, rng.fork("denoise"))
+        return self._denoised(run, noisy, trip, rng.fork("denoise"), few, tell)
 
     def redraw(self, run: Run, state: State, rng: Rng) -> Candidates:
         """Candidates for the clean sample at the noisy states themselves; a first one takes all that decisions may."""
@@ -81,18 +95,18 @@ class Shared:
             return first, Info(verdict.accepted.double(), verdict.stuck, decisions=decided)
         whole, alike = self._whole(run), new.x_t is new.x_0
         rng = whole._ready(run, rng)
-        parts = whole._parts(new.where, rng)
-        xp, x_t, x_0, now, new_t, new_0 = arrays(state.x_t, state.x_0, state.reward, new.x_t, new.x_0)
+        parts = whole._parts(new, rng)
+        xp, x_t, x_0, now, new_t = arrays(state.x_t, state.x_0, state.reward, new.x_t)
         scale = arrays(alpha)[1] if isinstance(alpha, Tensor) else alpha
         row, made = xp.arange(len(now), now), list[Decision]()
         taken, stuck = 0 * row, row >= 0
-        for k, here in enumerate(parts):
+        for k, (here, new_0) in enumerate(parts):
             texts = new_0 if here is None else xp.where(here, new_0, x_0)
             reward = arrays(run.reward_of(tensor(texts), final=state.t == 0))[1]
             verdict = mtm.metropolised(now / scale, (reward / scale).T, rng.fork("decide", k))
             tested = tensor(verdict.choice), tensor(verdict.accepted), tensor(verdict.chance), tensor(now)
             part = None if here is None else tensor(here)
-            made.append(Decision(new.x_0, tensor(reward), *tested, part, tensor(x_0)))
+            made.append(Decision(tensor(new_0), tensor(reward), *tested, part, tensor(x_0)))
             taken, stuck = taken + verdict.accepted, stuck & verdict.stuck
             accepted, chosen = verdict.accepted[:, None], (verdict.choice, row)
             if not alike:
@@ -123,20 +137,42 @@ class Shared:
             opening = ((sites,), length, 0), (draw, length, self.tries)
         return rng.prepare(opening + _deciding(self.decisions, run.free.shape[1]))
 
-    def _parts(self, where: Tensor, rng: Rng) -> list[Any]:
-        """The part of (R, L) `where` that each decision is about, as arrays (`iterref.arrays`); None is all of it."""
+    def _parts(self, new: Candidates, rng: Rng) -> list[tuple[Any, Any]]:
+        """The part (R, L) of the positions that each decision is about, None for all, and its candidates (N, R, L), as
+        arrays (`iterref.arrays`)."""
+        xp, x_0 = arrays(new.x_0)
         if self.decisions == 1:
-            return [None]
-        xp, part = arrays(partition(where, self.decisions, rng.fork("blocks")))
-        return list(part == xp.arange(self.decisions, part)[:, None, None])
+            return [(None, x_0)]
+        if new.parts is None:
+            part = arrays(partition(new.where, self.decisions, rng.fork("blocks")))[1]
+            return [(here, x_0) for here in part == xp.arange(self.decisions, part)[:, None, None]]
+        part, size = arrays(partition(new.where, new.parts[:, None], rng.fork("blocks")), new.parts)[1:]
+        turn, tries = xp.arange(self.decisions, x_0)[:, None], xp.arange(self.tries, x_0)[:, None]
+        here, block = part == (turn % size)[..., None], (turn // size)[:, None] * self.tries + tries
+        return list(zip(here, x_0[block, xp.arange(len(size), x_0)], strict=True))
 
-    def _denoised(self, run: Run, noisy: Renoised, trip: Excursion, rng: Rng) -> Candidates:
+    def _split(self, where: Tensor, few: Tensor | None) -> tuple[Tensor | None, int]:
+        """Into how many parts (R,) the open positions are split, and how many candidates that takes."""
+        if few is None or self.decisions == 1:
+            return None, self.tries
+        parts = torch.where(few, where.sum(1).clamp(1, self.decisions), self.decisions)
+        return parts, self.tries * -(-self.decisions // int(parts.min()))
+
+    def _denoised(
+        self, run: Run, noisy: Renoised, trip: Excursion, rng: Rng, few: Tensor | None, tell: Confidence | None
+    ) -> Candidates:
         """Candidates drawn back from one x_s over the denoising steps of the excursion."""
-        n, steps, (batch, length) = self.tries, len(trip.times), noisy.x_s.shape
+        steps, (batch, length) = len(trip.times), noisy.x_s.shape
         where = run.undetermined(noisy.x_s, trip.times[0])
-        x_0 = run.samples(noisy.x_s, trip.times[0], where, n, rng.fork("draw", 0))
+        parts, n = self._split(where, few)
+        asked, told = (noisy.x_s, trip.times[0], where, n, rng.fork("draw", 0)), None
+        if tell is None:
+            x_0 = run.samples(*asked)
+        else:
+            x_0, said = run.draw(*asked, tell)
+            told = said[0]
         if trip.t == 0 and steps == 1:  # a finished text is the clean sample itself
-            return Candidates(x_0, x_0, where)
+            return Candidates(x_0, x_0, where, parts, told)
         wide, streams, back = run.repeat(n), rng.repeat(n), trip.repeat(n)
         x, sites = repeat(noisy.x_s, "b l -> (n b) l", n=n), repeat(noisy.sites, "b l -> (n b) l", n=n)
         a_s = noisy.a_s.repeat(n) if isinstance(noisy.a_s, Tensor) else noisy.a_s
@@ -150,7 +186,9 @@ class Shared:
                 x = torch.where(sites, nearer, x)
         return Candidates(x_0 if trip.t == 0 else x.view(n, batch, length), x_0, where)
 
-    def _gibbs(self, run: Run, x_0: Tensor, trip: Excursion, rng: Rng) -> Candidates:
+    def _gibbs(
+        self, run: Run, x_0: Tensor, trip: Excursion, rng: Rng, few: Tensor | None, tell: Confidence | None
+    ) -> Candidates:
         """Candidates at spaced sites of a clean text from its leave-one-out conditionals, corrupting nothing.
 
         The conditionals of all sites at once, where they can be remembered, serve the moves until the text changes.
@@ -158,12 +196,17 @@ class Shared:
         where = spaced(run.free, self.spacing, trip.span, rng.fork("sites"))
         asked = run.free if run.remembers(run.free) else where
         log_p = run.conditionals(x_0, asked)[where[asked]]
-        new = x_0.expand(self.tries, *x_0.shape).clone()
-        new[:, where] = run.together(log_p, x_0, where, self.tries, rng.fork("draw"))
-        return Candidates(new, new, where)
+        parts, n = self._split(where, few)
+        new = x_0.expand(n, *x_0.shape).clone()
+        new[:, where] = drawn = run.together(log_p, x_0, where, n, rng.fork("draw"))
+        if tell is None:
+            return Candidates(new, new, where, parts)
+        told = torch.zeros(x_0.shape, dtype=torch.float64, device=x_0.device)
+        told[where] = tell(log_p, drawn)[0]
+        return Candidates(new, new, where, parts, told)
 
 
-def _knows_conditionals(run: Run) -> bool:
+def knows_conditionals(run: Run) -> bool:
     """Whether a clean text's tokens can be redrawn by their Gibbs conditionals, one evaluation for all of them."""
     return run.noise.mask is None and run.denoiser.has_leave_one_out
 

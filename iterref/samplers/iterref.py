@@ -18,13 +18,16 @@ import torch
 from iterref import chains
 from iterref.budget import Budget
 from iterref.moves.renoise import Excursion
-from iterref.moves.shared import Shared
+from iterref.moves.shared import Candidates, Shared, knows_conditionals
 from iterref.random import Rng
 from iterref.run import Run, Time
 from iterref.samplers.base import Aimed, Drafted, Info, Paired, State
-from iterref.samplers.refining import Kernel, Refine, Refining
+from iterref.samplers.dependence import Stages
+from iterref.samplers.refining import Refine, Refining, unfinished
 from iterref.samplers.spans import turns
 
+# The dependence above which moves thin out: rounding is far below it, what biases a chain above.
+DEPENDENCE = 0.01
 # Decisions a move where they cost reward calls alone, and no number is given.
 DECISIONS = 8
 # Tries that a budget in total calls buys at the most, where reward calls are nearly free.
@@ -145,21 +148,30 @@ class IterRef(RewardGuided):
     """Reward-guided refinement by the shared kernel: one evaluation serves all candidates of a move.
 
     decisions: how many share an evaluation, each over its own part of the open positions (with one denoising step; 0 is
-    8 there and 1 elsewhere).
+    8 there and 1 elsewhere). dependence: where the first moves on the finished text find more of it than that among the
+    positions that they open, in total variation, the later ones open fewer, down to one (`samplers.dependence`; to
+    sample, by spaced moves of one denoising step); 1 never does.
     """
 
     name: ClassVar[str] = "iterref"
 
     decisions: int = 0
+    dependence: float = DEPENDENCE
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(decisions=0)
+        self._require_share("dependence")
+        if self.dependence != DEPENDENCE and not self._samples_spaced:
+            raise ValueError(
+                f"iterref: dependence={self.dependence} is for objective=sample with a spacing, denoise_steps=1 and "
+                "adapt=false: leave it out"
+            )
         if self.decisions > 1 and self.denoise_steps > 1:
             raise ValueError("iterref: decisions > 1 needs denoise_steps=1: they share one evaluation")
 
     @property
-    def kernel(self) -> Kernel:
+    def kernel(self) -> Shared:
         """The shared kernel."""
         return Shared(self.tries, self._decisions, self.spacing)
 
@@ -190,6 +202,34 @@ class IterRef(RewardGuided):
     @property
     def _decisions(self) -> int:
         return self.decisions or (DECISIONS if self.denoise_steps == 1 else 1)
+
+    @property
+    def _samples_spaced(self) -> bool:
+        """Whether moves on the finished text measure the dependence of what they open."""
+        return self.objective == "sample" and self.spacing > 0 and self.denoise_steps == 1 and not self.adapt
+
+    def _stages(self, run: Run, now: Refine) -> tuple[Stages, int] | None:
+        """What the moves on the finished text do one after the other, and the number of this one among them; None where
+        they do not measure.
+
+        A text under a constraint is one draw, which one position alone could not change.
+        """
+        measures = self._samples_spaced and self.dependence < 1 and run.problem.constraint is None
+        if now.t > 0 or not measures or not (run.noise.mask is not None or knows_conditionals(run)):
+            return None
+        first = unfinished(self._plan(run))
+        return Stages(self.moves - first, self.dependence), now.move - first
+
+    def _proposed(self, run: Run, state: Paired, now: Refine, rng: Rng) -> tuple[Candidates, Excursion]:
+        """As planned; to sample, moves on the finished text measure first, and then thin out where they must."""
+        if (found := self._stages(run, now)) is None:
+            return super()._proposed(run, state, now, rng)
+        return found[0].propose(self.kernel, run, state, self._excursion(run, state, now), found[1], rng)
+
+    def _compared(self, run: Run, before: Paired, state: Paired, new: Candidates, now: Refine) -> Paired:
+        """The state with what the moves so far say of dependence."""
+        found = self._stages(run, now)
+        return state if found is None else found[0].compare(before, state, new, found[1])
 
     def _balanced(self, budget: Budget) -> IterRef:
         """Decisions and tries a move for a budget that bounds reward calls, alone or in the total."""

@@ -141,8 +141,7 @@ class Refining(Decoded):
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One planned step, at its own time; after the last one the chain comes down to t = 0."""
-        kernel, wide, streams = self.kernel, run.repeat(self.width), rng.repeat(self.width)
-        steps = plan(self, isinstance(kernel, Shared) and kernel.spacing > 0 and run.noise.mask is None)
+        wide, streams, steps = run.repeat(self.width), rng.repeat(self.width), self._plan(run)
         now, moving = steps[state.step], streams.fork("move")
         if isinstance(state, Drafted) and now.t < state.t:
             state = replace(state, t=now.t, x_t=descend(wide, state, now.t, streams.fork("descend")))
@@ -161,10 +160,10 @@ class Refining(Decoded):
             new = now.kernel.redraw(wide, state, moving)
             state, info = now.kernel.decide(wide, state, new, self._alpha(run, None), moving)
         else:
-            paired, trip = self._paired(wide, state), self._excursion(wide, state, now)
-            new = kernel.propose(wide, paired, trip, moving)
-            state, info = kernel.decide(wide, paired, new, self._alpha(run, now.move), moving)
-            info = replace(info, span=trip.span)
+            paired = self._paired(wide, state)
+            new, trip = self._proposed(wide, paired, now, moving)
+            state, info = self.kernel.decide(wide, paired, new, self._alpha(run, now.move), moving)
+            state, info = self._compared(wide, paired, state, new, now), replace(info, span=trip.span)
         state = replace(state, step=before.step + 1)
         if state.step == len(steps) and isinstance(state, Drafted) and state.t > 0:
             state = replace(state, t=0.0, x_t=descend(wide, state, 0.0, streams.fork("end")))
@@ -194,6 +193,20 @@ class Refining(Decoded):
         """How many early moves there are, and the grid times for them."""
         early = self.early_moves if self.steps > 1 else 0
         return early, range(1, self.steps if early else 1)
+
+    def _plan(self, run: Run) -> tuple[Planned, ...]:
+        """The steps under the noise of a run."""
+        kernel = self.kernel
+        return plan(self, isinstance(kernel, Shared) and kernel.spacing > 0 and run.noise.mask is None)
+
+    def _proposed(self, run: Run, state: Paired, now: Refine, rng: Rng) -> tuple[Any, Excursion]:
+        """The candidates of a move of all chains, and where it goes."""
+        trip = self._excursion(run, state, now)
+        return self.kernel.propose(run, state, trip, rng), trip
+
+    def _compared(self, run: Run, before: Paired, state: Paired, new: Any, now: Refine) -> Paired:
+        """The state after a move, with what a method keeps of it."""
+        return state
 
     def _alpha(self, run: Run, index: int | None) -> Time:
         """The temperature of the reward at the `index`-th move, or at a step of the draft."""
@@ -244,3 +257,9 @@ def plan(method: Refining, blind: bool) -> tuple[Planned, ...]:
 def _excursion(method: Refining, schedule: Schedule, t: float, turn: int) -> Excursion:
     a_s = clean_share(method.span, method.span_steps, method.steps, schedule, t, turn)
     return Excursion.planned(schedule, t, a_s, method.denoising_steps)
+
+
+@lru_cache(maxsize=64)
+def unfinished(steps: tuple[Planned, ...]) -> int:
+    """How many of the planned moves are made before the text is finished."""
+    return sum(isinstance(step, Refine) and step.t > 0 for step in steps)

@@ -80,7 +80,7 @@ def test_an_interval_covers_the_mean_as_often_as_it_says():
 
 
 def test_acceptance_span_and_reward_along_a_run(drawn, tmp_path):
-    result = run("iterref:steps=2,moves=6,tries=2,span=0.75+0.25,early=0")
+    result = run("iterref:steps=2,moves=6,tries=2,span=0.75+0.25,early=0,dependence=1")
     path = acceptance(result.trace, tmp_path / "a.png", "a run")
     assert path.read_bytes().startswith(b"\x89PNG")
     figure, table = drawn[0], result.trace.table()

@@ -21,9 +21,11 @@ from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support.operations import Operations
 
-# Measured: a default move with one prompt, one of its decisions, what eight prompts add, and the move as a device is
-# asked for it; a reward call whose texts are all new, half of them, none.
-MOVE, DECISION, BATCH, DEVICE, NEW, HALF, KNOWN = 66, 7, 16, 480, 5, 5, 0
+# Measured: a default move with one prompt, one of its decisions, what eight prompts add, the move as a device is asked
+# for it, and one that opens fewer positions because they depend on each other: spans of every row's own, and parts that
+# come up again; a reward call whose texts are all new, half of them, none.
+MOVE, DECISION, BATCH, DEVICE, THINNED, NEW, HALF, KNOWN = 66, 7, 16, 480, 123, 5, 5, 0
+PLAIN = ",dependence=1"
 
 
 class Uncounted(Wrapped):
@@ -61,22 +63,26 @@ def of_a_move(options: str, rows: int = 1) -> float:
 
 def test_a_default_move_makes_few_operations():
     """Eight decisions and 16 tries, outside the network. It was 850 when every decision drew numbers of its own."""
-    assert of_a_move("") <= MOVE
+    assert of_a_move(PLAIN) <= MOVE
+
+
+def test_a_move_that_thins_out_makes_twice_as_many():
+    assert of_a_move("") <= THINNED
 
 
 def test_a_decision_makes_few_operations():
     """What one decision more costs."""
-    assert (of_a_move("") - of_a_move(",decisions=4")) / 4 <= DECISION
+    assert (of_a_move(PLAIN) - of_a_move(PLAIN + ",decisions=4")) / 4 <= DECISION
 
 
 def test_operations_do_not_grow_with_the_batch():
-    assert of_a_move("", 8) <= of_a_move("") + BATCH  # equal sequences are looked for, and found nowhere
+    assert of_a_move(PLAIN, 8) <= of_a_move(PLAIN) + BATCH  # equal sequences are looked for, and found nowhere
 
 
 def test_a_device_is_asked_for_few_operations(monkeypatch: pytest.MonkeyPatch):
     """What numpy computes for a host is torch's there."""
     monkeypatch.setattr(arrays, "HOST", "nowhere")
-    few, many = (counted(f"iterref:steps=1,early=0,tries=16,moves={moves}", 1) for moves in (4, 20))
+    few, many = (counted(f"iterref:steps=1,early=0,tries=16,moves={moves}{PLAIN}", 1) for moves in (4, 20))
     assert (many - few) / 16 <= DEVICE
 
 

@@ -27,6 +27,7 @@ NEEDS: dict[str, dict[str, object]] = {
     "block_length": {"reward_draft": False},
     "bound": {"order": "bounded", "reward_draft": False},
     "decisions": {"denoise_steps": 1},
+    "dependence": {"early": 0.0},  # or too few moves are left to measure it
     "held": {"schedule": "loop"},
     "off": {"schedule": "loop"},
     "on": {"schedule": "loop"},
@@ -40,6 +41,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "anneal": (0.01,),
     "block_lengths": (2, (1, 3)),
     "bound": (2.0,),
+    "dependence": (1.0,),
     "early": (0.0, 0.9),
     "levels": (1, 2),
     "probes": (0,),

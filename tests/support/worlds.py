@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import log
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from iterref.run import Run
 from iterref.samplers.base import Info, Paired
 from iterref.samplers.refining import Kernel
 
+COUPLING = 1.5  # standard deviation of the log-weights that tie the tokens of a correlated distribution together
+NOT_MARKOV = ("weak ties", "strong ties", "second order", "copies at distance 2", "parity")
 Move = Callable[[Run, Paired, Rng], tuple[Paired, Info]]
 
 
@@ -66,6 +69,25 @@ def chain(kind: str, length: int, tokens: int, seed: int) -> Table:
     model = Markov(start, step, length, noise)
     states = torch.cartesian_prod(*[torch.arange(tokens)] * length)
     return Table(model.log_prob(states).view((tokens,) * length), noise)
+
+
+def not_markov(law: str, kind: str, seed: int, length: int = 4) -> Table:
+    """Tokens of two values that are no Markov chain: log-weights of standard deviation 0.5 or 1.5 that tie all of them,
+    a random chain of second order, tokens that repeat the one two before them nine times in ten, or an even sum
+    nineteen times in twenty."""
+    if law.endswith("ties"):
+        return random_table(kind, length, 2, seed, COUPLING / 3 if law == "weak ties" else COUPLING)
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.cartesian_prod(*[torch.arange(2)] * length)
+    log_p = torch.randn(length, 2, generator=draw, dtype=torch.float64).log_softmax(-1)[torch.arange(length), x].sum(1)
+    if law == "second order":
+        step = (COUPLING * torch.randn(2, 2, 2, generator=draw, dtype=torch.float64)).log_softmax(-1)
+        log_p = log_p + step[x[:, :-2], x[:, 1:-1], x[:, 2:]].sum(1)
+    elif law == "parity":
+        log_p = log_p + torch.where(x.sum(1) % 2 == 0, log(0.95), log(0.05))
+    else:
+        log_p = log_p + torch.where(x[:, 2:] == x[:, :-2], log(0.9), log(0.1)).sum(1)
+    return Table(log_p.view((2,) * length), noise_of(kind, 2))
 
 
 def pair_states(table: Table, t: float) -> Tensor:
