@@ -150,6 +150,7 @@ def _stated(
     """What methods take that run one after another, of which the last one is the estimated one."""
     if batch is not None and batch < 1:
         raise ValueError(f"a batch has at least one row, got batch={batch}")
+    methods = [one.suited(problem.noise) for one in methods]
     method, (given, length), cuda = methods[-1], problem.canvas.shape, problem.canvas.is_cuda
     limit = problem.max_rows or most_rows(length, problem.noise.vocab, cuda)
     index = spread(problem, min(given, limit, -(-MEASURED // length)))
