@@ -82,10 +82,12 @@ class Known:
         self.p = p[0] if len(p) == 1 else torch.cat(p) if p else torch.empty(0, 0)
 
 
-def portions(question: Question, size: int, meter: Meter, known: Known | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """The distributions p (M, V) of at most `size` questions U at a time, with the rows (k, U) that asked them: every
-    row of a column has the column's distributions. All rows with something open are in one of them. Counts the rows as
-    asked, and those that reach the denoiser as made."""
+def portions(
+    question: Question, most: Callable[[int], int], meter: Meter, known: Known | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The distributions p (M, V) of at most `most(cells)` questions U at a time, of so many open positions each at the
+    most, with the rows (k, U) that asked them: every row of a column has the column's distributions. All rows with
+    something open are in one of them. Counts the rows as asked, and those that reach the denoiser as made."""
     (keys, cells), device = question.keys(), question.where.device
     meter.asked_nfe += len(cells)
     meter.depth += 1
@@ -96,6 +98,7 @@ def portions(question: Question, size: int, meter: Meter, known: Known | None) -
     order = asking[order]
     first = order[begin]
     keys, cells = keys[first], cells[first]
+    size = most(int(cells.max()))
     old, new, places = (Known() if known is None else known).find(keys)
     meter.made_nfe += len(new)
     room = 0 if known is None else KEEP[question.where.is_cuda] if known.room is None else known.room
