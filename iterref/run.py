@@ -29,13 +29,12 @@ from iterref.rewards.base import Reward
 from iterref.rewards.memory import Remembered
 
 Time = float | Tensor
-# How many log-probabilities one call of the denoiser returns at the most, on a CPU and on a GPU, unless `max_rows` says
-# otherwise or a single sequence has more. On a CPU 32 MB, as much as its allocator keeps when it is freed (`fence`): a
-# page fault for every 4 KB of a larger block took a tenth of a run. Results do not depend on it.
+# How many log-probabilities a call returns at the most, on a CPU and on a GPU, unless `max_rows` says otherwise or one
+# sequence has more. On a CPU 32 MB, which its allocator keeps (`fence`): page faults of larger blocks took 5 to 7 % of
+# a run. Results do not depend on it.
 CELLS = (2**23 - 2**12, 2**30)
 # How many positions of all sequences one call holds at the most, likewise: with more, what a layer passes on leaves the
-# caches. Of 4,096 positions in a call each takes 1.16 to 1.19 times as long as of 2,048 (a two-layer network of 1,024
-# tokens), so that a run of twice the size took 2.23 times as long where it came to that.
+# caches. Of 4,096 in a call each takes 1.16 to 1.19 times as long as of 2,048 (two layers, 1,024 tokens).
 POSITIONS = (2**11, 2**24)
 
 
@@ -273,8 +272,7 @@ class Run:
 
     def _portion(self, length: int) -> Callable[[int], int]:
         """How many sequences one call may hold, by how many open positions they have at the most."""
-        limit, vocab, cuda = self.problem.max_rows, self.noise.vocab, self.rows.is_cuda
-        return lambda cells: limit or most_rows(length, cells * vocab, cuda)
+        return lambda cells: self.problem.max_rows or most_rows(length, cells * self.noise.vocab, self.rows.is_cuda)
 
     def _posterior(self, x_t: Tensor, t: Time, where: Tensor, check: bool) -> Question:
         """What the denoiser is asked at these states and times; log-probabilities, or probabilities if it has them."""
@@ -319,7 +317,7 @@ class Run:
     def _all(self, question: Question, known: Known | None) -> Tensor:
         """The distributions (M, V) of all sequences, asked for portion by portion."""
         where = question.where
-        found = list(portions(question, self._portion(where.shape[1]), self.meter, known))
+        found = [*portions(question, self._portion(where.shape[1]), self.meter, known)]
         if not found:
             return torch.zeros(0, self.noise.vocab, device=where.device)
         if len(found) == 1 and len(found[0][0]) == 1:
