@@ -1,4 +1,4 @@
-"""Shapes: models to time, at random weights but for tiny-news: what a row costs does not depend on what it says.
+"""Shapes: models to time, at random weights, always the same, but for tiny-news: a row costs the same whatever it says.
 
     random-2    a DiT of 2 layers, 256 wide, 8,192 tokens, 64 positions: small enough that overheads show
     tiny-news   the bundled summariser, prompts of ordinary words
@@ -94,12 +94,14 @@ class Case:
         device, dtype = torch.device(self.device), getattr(torch, self.dtype)
         if self.name == "tiny-news":
             return Summarizer.load(None, device, "bfloat16" if self.dtype == "bfloat16" else "float32")
-        if self.name == "llada-8b":
-            options = {**LLADA, **(self.shape or {}), "vocab_size": self.vocab or LLADA["vocab_size"]}
-            made = llada(options, self.positions, dtype, device)
-        else:
-            own = DITS[self.name]
-            made = dit(replace(own, vocab=self.vocab or own.vocab, **(self.shape or {})), dtype, device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # else what is accepted, and so how much is computed, would differ between processes
+            if self.name == "llada-8b":
+                options = {**LLADA, **(self.shape or {}), "vocab_size": self.vocab or LLADA["vocab_size"]}
+                made = llada(options, self.positions, dtype, device)
+            else:
+                own = DITS[self.name]
+                made = dit(replace(own, vocab=self.vocab or own.vocab, **(self.shape or {})), dtype, device)
         if self.compiled:
             made.network.compile(dynamic=self.compiled == "dynamic", mode=self._graphs)
         return Padded(made) if self.compiled == "static" else made

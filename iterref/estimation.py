@@ -151,9 +151,10 @@ def _stated(
     if batch is not None and batch < 1:
         raise ValueError(f"a batch has at least one row, got batch={batch}")
     methods = [one.suited(problem.noise) for one in methods]
-    method, (given, length), cuda = methods[-1], problem.canvas.shape, problem.canvas.is_cuda
-    limit = problem.max_rows or most_rows(length, problem.noise.vocab, cuda)
-    index = spread(problem, min(given, limit, -(-MEASURED // length)))
+    method, (given, length), vocab = methods[-1], problem.canvas.shape, problem.noise.vocab
+    cuda = problem.canvas.is_cuda
+    few = problem.max_rows or most_rows(length, length * vocab, cuda)
+    index = spread(problem, min(given, few, -(-MEASURED // length)))
     clean, ((size, time), (more, longer)) = _measured(replace(problem, free=turns(problem)[0]), index)
     judged = method.cost().reward_calls * len(turns(problem))
     scoring, network = _timed(lambda: reward(clean, index), cuda) / len(index), 0.0
@@ -162,14 +163,21 @@ def _stated(
         network += times * sum(time * sequences + longer * cells for sequences, cells, *_ in counted.calls)
     calls = {call for counted, _ in runs for call in counted.calls}
     scored = max(counted.scored for counted, _ in runs)
-    answer = NUMBER * problem.noise.vocab
+    answer = NUMBER * vocab
+
+    def held(sequences: float, cells: float) -> int:
+        """The sequences of one call, by their open positions."""
+        return problem.max_rows or most_rows(length, max(1.0, cells / sequences) * vocab, cuda)
+
+    limit = max(held(sequences, cells) for sequences, cells, *_ in calls)
 
     def bytes_at(rows: int, at_once: int) -> float:
         most = 0.0
         for sequences, cells, before, after in calls:
-            share = min(1.0, at_once / max(1.0, sequences * rows))  # of the call, which goes in portions
+            together = held(sequences, cells) if at_once == limit else at_once
+            share = min(1.0, together / max(1.0, sequences * rows))  # of the call, which goes in portions
             known = answer * rows * (before + (after if share < 1 else 0.0))
-            numbers = GROUP * share * rows * cells * max(1.0, scored) if problem.noise.vocab >= WIDE else 0.0
+            numbers = GROUP * share * rows * cells * max(1.0, scored) if vocab >= WIDE else 0.0
             drawn = WINDOWS * min(BLOCK[cuda], numbers)
             call = share * rows * (size * sequences + more * cells)
             most = max(most, call + drawn + min(NUMBER * KEEP[cuda], known))

@@ -6,23 +6,29 @@ Equal questions of one call are asked once. A denoiser that takes no time is not
 call before: a row that did not change has the same distribution at another time, and a rejected move leaves a text as
 it was. What is asked is asked in portions that a call may hold; what comes back are the distributions of questions, in
 portions too, with the sequences that asked them, so that no more than a portion's (M, V) is held at a time, besides
-what `Known` remembers. """
+what `Known` remembers.
+
+Questions are equal where their digests of 128 bits are (`iterref.digests`): among the 32,768 of a large call two
+different ones are taken for one with a probability below 2^-60. """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from iterref.arrays import arrays
 from iterref.budget import Meter
-from iterref.digests import cut, on_host, sums
+from iterref.digests import on_host, sums
 
 # How many log-probabilities are remembered between calls at the most, on a CPU and on a GPU.
 KEEP = (2**23, 2**28)
 
+Whole = NDArray[np.int64]
 # Rows, (K,) long or all of them, and how many open positions they have.
 Ask = Callable[[Tensor | slice, int], Tensor]
 
@@ -39,76 +45,103 @@ class Question:
     times: Tensor | None
     ask: Ask
 
-    def keys(self) -> tuple[list[bytes], list[int]]:
-        """A digest of every row's question, and how many open positions the row has."""
+    def keys(self) -> tuple[Whole, Whole]:
+        """The digests (R, 2) of all rows' questions, and how many open positions (R,) they have, arrays of the host."""
         more = [] if self.names is None else [self.names]
         more += [] if self.times is None else [self.times.view(torch.int64)]
         xp, where = arrays(self.where)
         table = on_host(xp.cat((sums(self.tokens, self.where, *more), xp.count(where)[:, None]), 1))
-        return cut(table[:, :2]), table[:, 2].tolist()
+        return table[:, :2], table[:, 2]
 
 
 @dataclass
 class Known:
-    """The answers to the last call's questions, at most `room` numbers of them, KEEP unless given: their `places` by
-    digest, how many distributions each has, and these, `p` (M, V)."""
+    """The answers to the last call's questions, at most `room` numbers of them, KEEP unless given: the `keys` (U, 2) of
+    the questions, in order, the `places` (U,) of their answers, how many distributions each of these has, `cells` (U,),
+    and the distributions, `p` (M, V)."""
 
     room: int | None = None
-    places: dict[bytes, int] = field(default_factory=dict)
-    cells: list[int] = field(default_factory=list)
+    keys: Whole = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    places: Whole = field(default_factory=lambda: np.empty(0, np.int64))
+    cells: Whole = field(default_factory=lambda: np.empty(0, np.int64))
     p: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
-    def answers(self, keys: list[bytes]) -> Tensor:
-        """The distributions (M, V) of known questions."""
-        return chosen(self.p, self.cells, [self.places[key] for key in keys])
+    def find(self, keys: Whole) -> tuple[Whole, Whole, Whole]:
+        """Which of some questions (K, 2) are known, which are not, and the places (K,) of the answers to the former."""
+        if not len(self.keys):
+            rows = np.arange(len(keys))
+            return rows[:0], rows, rows
+        at = np.minimum(self.keys[:, 0].searchsorted(keys[:, 0]), len(self.keys) - 1)
+        found = np.logical_and.reduce(self.keys[at] == keys, 1)
+        return found.nonzero()[0], (~found).nonzero()[0], self.places[at]
 
-    def keep(self, keys: list[bytes], cells: list[int], p: list[Tensor]) -> None:
-        """Remembers these answers and no others."""
-        self.places, self.cells = {key: place for place, key in enumerate(keys)}, cells
+    def keep(self, keys: Whole, cells: Whole, p: list[Tensor]) -> None:
+        """Remembers the answers to questions (U, 2) of so many cells (U,) each, and no others."""
+        self.places = keys[:, 0].argsort()
+        self.keys, self.cells = keys[self.places], cells
         self.p = p[0] if len(p) == 1 else torch.cat(p) if p else torch.empty(0, 0)
 
 
-def portions(question: Question, size: int, meter: Meter, known: Known | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """The distributions p (M, V) of at most `size` questions U at a time, with the rows (k, U) that asked them: every
-    row of a column has the column's distributions. All rows with something open are in one of them. Counts the rows as
-    asked, and those that reach the denoiser as made."""
-    (names, cells), asking = question.keys(), dict[bytes, list[int]]()
-    for row, key in enumerate(names):
-        if cells[row]:
-            asking.setdefault(key, []).append(row)
+def portions(
+    question: Question, most: Callable[[int], int], meter: Meter, known: Known | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The distributions p (M, V) of at most `most(cells)` questions U at a time, of so many open positions each at the
+    most, with the rows (k, U) that asked them: every row of a column has the column's distributions. All rows with
+    something open are in one of them. Counts the rows as asked, and those that reach the denoiser as made."""
+    (keys, cells), device = question.keys(), question.where.device
     meter.asked_nfe += len(cells)
     meter.depth += 1
-    if not asking:
+    asking = cells.nonzero()[0]
+    if not len(asking):
         return
-    held = {} if known is None else known.places
-    old, new = [key for key in asking if key in held], [key for key in asking if key not in held]
+    order, begin, count = alike(keys[asking])
+    order = asking[order]
+    first = order[begin]
+    keys, cells = keys[first], cells[first]
+    size = most(int(cells.max()))
+    old, new, places = (Known() if known is None else known).find(keys)
     meter.made_nfe += len(new)
     room = 0 if known is None else KEEP[question.where.is_cuda] if known.room is None else known.room
-    keys, counts, kept = list[bytes](), list[int](), list[Tensor]()
-    for part in [which[at : at + size] for which in (old, new) for at in range(0, len(which), size)]:
-        rows, device = [asking[key] for key in part], question.where.device
-        first = [one[0] for one in rows]
-        here = [cells[row] for row in first]
-        if part[0] in held and known is not None:
-            p = known.answers(part)
+    kept, answers = list[Whole](), list[Tensor]()
+    for part, held in [(w[at : at + size], w is old) for w in (old, new) for at in range(0, len(w), size)]:
+        here = cells[part]
+        if known is not None and held:
+            p = chosen(known.p, known.cells, places[part])
         else:
-            p = question.ask(slice(None) if len(first) == len(cells) else torch.tensor(first, device=device), sum(here))
+            whole = len(part) == len(question.where)
+            p = question.ask(slice(None) if whole else torch.from_numpy(first[part]).to(device), int(here.sum()))
         room -= p.numel()
         if room >= 0:
-            keys, counts, kept = keys + part, counts + here, [*kept, p]
-        for k in sorted({len(one) for one in rows}):
-            some = [at for at, one in enumerate(rows) if len(one) == k]
-            yield torch.tensor([rows[at] for at in some], device=device).T, chosen(p, here, some)
+            kept.append(part)
+            answers.append(p)
+        times = count[part]
+        for k in np.bincount(times).nonzero()[0]:
+            some = (times == k).nonzero()[0]
+            rows = order[begin[part[some]] + np.arange(k)[:, None]]
+            yield torch.from_numpy(rows).to(device), chosen(p, here, some)
         del p  # before the next portion is asked for
     if known is not None:
-        known.keep(keys, counts, kept)
+        some = np.concatenate(kept) if kept else new[:0]
+        known.keep(keys[some], cells[some], answers)
 
 
-def chosen(p: Tensor, cells: list[int], places: list[int]) -> Tensor:
-    """The packed distributions of some rows, by their places, from those of rows that have so many cells each."""
-    if places == list(range(len(cells))):
+def alike(keys: Whole) -> tuple[Whole, Whole, Whole]:
+    """Rows of digests (R, 2) by what they ask: their `order` (R,), in which those that ask the same are side by side,
+    where every question of theirs begins in it (U,), in order of first appearance, and how many rows ask it (U,)."""
+    order = keys[:, 0].argsort(kind="stable")
+    here, new = keys[order], np.ones(len(keys) + 1, dtype=np.bool_)
+    np.logical_or.reduce(here[1:] != here[:-1], 1, out=new[1:-1])
+    ends = new.nonzero()[0]
+    begin = ends[:-1]
+    by_first = order[begin].argsort()
+    return order, begin[by_first], (ends[1:] - begin)[by_first]
+
+
+def chosen(p: Tensor, cells: Whole, places: Whole) -> Tensor:
+    """The packed distributions of some rows, (K,) places, from those of rows that have (U,) cells each."""
+    if len(places) == len(cells) and (places == np.arange(len(cells))).all():
         return p
-    return rearranged(p, torch.tensor(cells, device=p.device), torch.tensor(places, device=p.device))
+    return rearranged(p, torch.from_numpy(cells).to(p.device), torch.from_numpy(places).to(p.device))
 
 
 def rearranged(p: Tensor, cells: Tensor, places: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ The meter counts every question. States are (R, L): R = B rows, or n copies of e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from time import perf_counter
 
@@ -28,12 +29,12 @@ from iterref.rewards.base import Reward
 from iterref.rewards.memory import Remembered
 
 Time = float | Tensor
-# How many log-probabilities one call of the denoiser returns at the most, on a CPU and on a GPU, unless `max_rows` says
-# otherwise: larger blocks leave the caches. Results do not depend on it.
-CELLS = (2**25, 2**30)
+# How many log-probabilities a call returns at the most, on a CPU and on a GPU, unless `max_rows` says otherwise or one
+# sequence has more. On a CPU 32 MB, which its allocator keeps (`fence`): page faults of larger blocks took 5 to 7 % of
+# a run. Results do not depend on it.
+CELLS = (2**23 - 2**12, 2**30)
 # How many positions of all sequences one call holds at the most, likewise: with more, what a layer passes on leaves the
-# caches. Of 4,096 positions in a call each takes 1.16 to 1.19 times as long as of 2,048 (a two-layer network of 1,024
-# tokens), so that a run of twice the size took 2.23 times as long where it came to that.
+# caches. Of 4,096 in a call each takes 1.16 to 1.19 times as long as of 2,048 (two layers, 1,024 tokens).
 POSITIONS = (2**11, 2**24)
 
 
@@ -172,7 +173,7 @@ class Run:
         allowed = None if self.constraint is None else self.problem.allowed
         made = Draws(x_t, where, rng, score, n, later, self.constraint, allowed)
         question = self._posterior(x_t, t, where, check=False)  # draws check for themselves, a pass over (M, V) less
-        found = portions(question, self._portion(where), self.meter, self._posteriors)
+        found = portions(question, self._portion(where.shape[1]), self.meter, self._posteriors)
         try:
             made.fill(found, not self.denoiser.has_probabilities, modes)
         except Undrawable as error:
@@ -269,9 +270,9 @@ class Run:
             self._timed = t, torch.as_tensor(t, dtype=torch.float64, device=self.rows.device).expand(len(self.rows))
         return self._timed[1]
 
-    def _portion(self, where: Tensor) -> int:
-        """How many sequences one call may hold."""
-        return self.problem.max_rows or most_rows(where.shape[1], self.noise.vocab, where.is_cuda)
+    def _portion(self, length: int) -> Callable[[int], int]:
+        """How many sequences one call may hold, by how many open positions they have at the most."""
+        return lambda cells: self.problem.max_rows or most_rows(length, cells * self.noise.vocab, self.rows.is_cuda)
 
     def _posterior(self, x_t: Tensor, t: Time, where: Tensor, check: bool) -> Question:
         """What the denoiser is asked at these states and times; log-probabilities, or probabilities if it has them."""
@@ -310,7 +311,8 @@ class Run:
 
     def _all(self, question: Question, known: Known | None) -> Tensor:
         """The distributions (M, V) of all sequences, asked for portion by portion."""
-        found, where = list(portions(question, self._portion(question.where), self.meter, known)), question.where
+        where = question.where
+        found = [*portions(question, self._portion(where.shape[1]), self.meter, known)]
         if not found:
             return torch.zeros(0, self.noise.vocab, device=where.device)
         if len(found) == 1 and len(found[0][0]) == 1:
@@ -331,9 +333,9 @@ class Run:
         )
 
 
-def most_rows(length: int, vocab: int, cuda: bool) -> int:
-    """How many sequences one call holds, where nothing is said."""
-    return max(1, min(CELLS[cuda] // (length * vocab), POSITIONS[cuda] // length))
+def most_rows(length: int, numbers: float, cuda: bool) -> int:
+    """How many sequences of a length one call holds, where nothing is said, of so many log-probabilities each."""
+    return max(1, int(min(CELLS[cuda] // numbers, POSITIONS[cuda] // length)))
 
 
 def _column(value: Time) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from iterref import evaluation, sample
 from iterref.denoiser import Denoiser
+from iterref.evaluation import Known
 from iterref.exact.table import Table
 from iterref.guidance import ClassifierFreeGuidance, Tempered
 from iterref.noise import absorbing, uniform
@@ -126,6 +128,25 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         run.predict(torch.zeros(4, LENGTH, dtype=torch.long), 0.5, where)
     assert run.meter.made_nfe == 4 + 2 and run._posteriors is not None
     assert run._posteriors.p.numel() == 2 * LENGTH * (TOKENS + 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(-2, 1), st.integers(0, 1)), max_size=12))
+def test_questions_are_the_same_where_both_halves_of_their_digests_are(keys: list[tuple[int, int]]) -> None:
+    """In order of appearance, each with all its rows; the same first half may cost a question, and merges none."""
+    order, begin, count = evaluation.alike(np.array(keys, dtype=np.int64).reshape(-1, 2))
+    groups = [order[at : at + size].tolist() for at, size in zip(begin, count, strict=True)]
+    assert sorted(row for group in groups for row in group) == [*range(len(keys))] and groups == sorted(groups)
+    assert all(len({keys[row] for row in group}) == 1 and group == sorted(group) for group in groups)
+    if len({first for first, _ in keys}) == len(set(keys)):
+        assert len(groups) == len(set(keys))
+
+
+def test_what_is_known_is_found_by_both_halves() -> None:
+    known = Known()
+    known.keep(np.array([[3, 1], [-5, 2]]), np.array([1, 1]), [torch.tensor([[30.0], [-50.0]])])
+    old, new, places = known.find(np.array([[-5, 2], [3, 2], [9, 9], [3, 1]]))
+    assert old.tolist() == [0, 3] and new.tolist() == [1, 2] and places[old].tolist() == [1, 0]
 
 
 def test_denoisers_of_denoisers_say_what_those_within_say() -> None:

@@ -26,7 +26,10 @@ from benchmarks.frame.task import Task, load
 from iterref.cli.refusals import refusals, resuming
 
 FILE = Path(__file__).parents[1] / "results" / "reward_time.csv"
-CASES = ("constraints sudoku4", "constraints brackets", "arithmetic steps", "images masked", "steering sentiment")
+CASES = (
+    "constraints sudoku4", "constraints brackets", "arithmetic steps", "images masked", "steering length",
+    "steering sentiment",
+)  # fmt: skip
 BASE, TARGETS = "best_of_n", (8, 32)
 METHODS = ("auto", "iterref", "smc", "svdd", "beam")
 KEY = ("case", "method", "budget", "rows", "seed")

@@ -1,18 +1,20 @@
 """The oracle: enumerates every random outcome of the production code, so that laws are computed and not sampled.
 
 `Enumerator` stands in for `Rng`. The code under test draws from finite laws alone, always in the same sequence of
-calls, and treats rows apart; so all prefixes of decisions are run at once, one a row, and after each run every row is
-split by the outcomes of the first call that it had no decision for. A move with c calls takes c + 1 runs.
+calls, and treats rows apart; so all prefixes of decisions are run at once, one a row, and every row is split by the
+outcomes of the first call that it has no decision for, where the run stops. A move with c calls takes c + 1 runs, of
+no more than `ROWS` rows at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from itertools import count, permutations, product
-from math import factorial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import permutations, product
+from math import prod
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -28,59 +30,80 @@ from iterref.run import Run
 from iterref.samplers.base import Paired
 from tests.support.worlds import Move
 
-Law = list[tuple[int, float]]
+# Prefixes that are run at once: with more of them, the network's answers take the memory.
+ROWS = 2**16
+
+
+@dataclass(frozen=True)
+class _Outcomes:
+    """The joint outcomes of a call: their values, one after the other in `flat`, the place where each begins, `begin`
+    (O,), and `probability` (O,) float64."""
+
+    flat: Tensor
+    begin: Tensor
+    probability: Tensor
+
+
+class _Undecided(Exception):
+    """A call has no decisions: its outcomes, and of every row the first one of its own and how many it has, (R,)."""
+
+    def __init__(self, outcomes: _Outcomes, first: Tensor, count: Tensor) -> None:
+        super().__init__()
+        self.split = outcomes, first, count
 
 
 @dataclass
 class _Script:
-    """The decisions of every row so far, and the branching that the newest call offers."""
+    """The decisions of every row, for each call its outcomes and the number (R,) of a row's own."""
 
-    decisions: list[tuple[tuple[int, ...], ...]]
+    decisions: list[tuple[_Outcomes, Tensor]]
     calls: int = 0
-    branching: list[list[tuple[tuple[int, ...], float]]] | None = None
-    cache: dict[bytes, list[tuple[tuple[int, ...], float]]] = field(default_factory=dict)
 
-    def call(self, laws: Tensor, of: Tensor) -> Tensor:
+    def call(self, laws: Callable[[], Tensor], of: Tensor) -> Tensor:
         """(C, K) probabilities of cells that belong to rows `of` (C,) -> the (C,) outcomes that are scripted."""
-        call, self.calls = self.calls, self.calls + 1
-        rows = len(self.decisions)
-        order = of.argsort(stable=True)
-        counts = torch.bincount(of, minlength=rows).tolist()
-        out = torch.zeros(len(of), dtype=torch.long)
-        known = all(len(decision) > call for decision in self.decisions)
-        first = not known and self.branching is None
-        if known:
-            flat = [value for decision in self.decisions for value in decision[call]]
-            out[order] = torch.tensor(flat, dtype=torch.long)
-            return out
-        grouped = laws[order]
-        chosen: list[int] = []
-        branching: list[list[tuple[tuple[int, ...], float]]] = []
-        start = 0
-        for size in counts:
-            block = grouped[start : start + size]
-            start += size
-            key = block.numpy().tobytes() + bytes([size])
-            if key not in self.cache:
-                self.cache[key] = _joint(block)
-            branching.append(self.cache[key])
-            chosen.extend(self.cache[key][0][0])
-        if first:
-            self.branching = branching
-        out[order] = torch.tensor(chosen, dtype=torch.long)
+        order = torch.from_numpy(of.numpy().argsort(kind="stable"))  # a few sorted runs, which it merges
+        if self.calls == len(self.decisions):
+            raise _split(laws()[order], torch.bincount(of, minlength=len(self.decisions[0][1])))
+        outcomes, number = self.decisions[self.calls]
+        self.calls += 1
+        counts = torch.bincount(of, minlength=len(number))
+        skipped = outcomes.begin[number] - (counts.cumsum(0) - counts)
+        out = torch.empty_like(of)
+        out[order] = outcomes.flat[skipped.repeat_interleave(counts) + torch.arange(len(of))]
         return out
+
+
+def _split(laws: Tensor, counts: Tensor) -> _Undecided:
+    """The outcomes of rows that have (R,) cells each, from the laws (C, K) of all cells; rows of equal laws share."""
+    ends, found = counts.cumsum(0), list[tuple[tuple[int, ...], float]]()
+    first, count = torch.empty_like(counts), torch.empty_like(counts)
+    for size in counts.unique().tolist():
+        rows = (counts == size).nonzero()[:, 0]
+        blocks = laws[(ends[rows] - size)[:, None] + torch.arange(size)]
+        unlike, of = _unlike(blocks.flatten(1))
+        joint = [_joint(blocks[one]) for one in unlike.tolist()]
+        sizes = torch.tensor([len(one) for one in joint])
+        first[rows], count[rows] = (len(found) + sizes.cumsum(0) - sizes)[of], sizes[of]
+        found += [outcome for one in joint for outcome in one]
+    values, probability = zip(*found, strict=True)
+    sizes = torch.tensor([len(one) for one in values])
+    flat = torch.tensor([value for one in values for value in one], dtype=torch.long)
+    outcomes = _Outcomes(flat, sizes.cumsum(0) - sizes, torch.tensor(probability, dtype=torch.float64))
+    return _Undecided(outcomes, first, count)
+
+
+def _unlike(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the different ones of rows (R, K) stand (U,), and which of these each row is (R,)."""
+    table = (rows.double() + 0.0).contiguous().numpy()  # of the two zeros one
+    line = table.view(f"V{8 * table.shape[1]}")[:, 0] if table.size else np.zeros(len(table))
+    _, first, of = np.unique(line, return_index=True, return_inverse=True)
+    return torch.from_numpy(first), torch.from_numpy(of)
 
 
 def _joint(laws: Tensor) -> list[tuple[tuple[int, ...], float]]:
     """All joint outcomes of independent cells (C, K) with their probabilities; impossible ones are left out."""
-    cells: list[Law] = [[(k, p) for k, p in enumerate(law) if p > 0] for law in laws.tolist()]
-    outcomes = []
-    for combination in product(*cells):
-        probability = 1.0
-        for _, p in combination:
-            probability *= p
-        outcomes.append((tuple(k for k, _ in combination), probability))
-    return outcomes
+    cells = [[(k, p) for k, p in enumerate(law) if p > 0] for law in laws.tolist()]
+    return [(tuple(k for k, _ in one), prod(p for _, p in one)) for one in product(*cells)]
 
 
 @dataclass(frozen=True)
@@ -112,8 +135,8 @@ class Enumerator:
     def bernoulli(self, p: Any, checked: bool = False) -> Any:
         cells = tensor(p).double().clamp(0, 1).reshape(len(self), -1)
         of = self.of[:, None].expand(cells.shape).flatten()
-        laws = torch.stack([1 - cells.flatten(), cells.flatten()], 1)
-        return like(p, arrays(self.script.call(laws, of).view(p.shape).bool())[1])
+        drawn = self.script.call(lambda: torch.stack([1 - cells.flatten(), cells.flatten()], 1), of)
+        return like(p, arrays(drawn.view(p.shape).bool())[1])
 
     def categorical(
         self, law: Tensor, where: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
@@ -123,10 +146,13 @@ class Enumerator:
     def drawn_at(
         self, law: Tensor, row: Tensor, position: Tensor, n: int = 1, log: bool = True, first: Tensor | int = 0
     ) -> Tensor:
-        of = self.of[row]
-        laws = law.double().softmax(-1) if log else law.double() / law.double().sum(-1, keepdim=True)
-        laws = laws.repeat(len(of) // max(len(laws), 1), 1)  # fewer laws serve the cells over and over
-        return self.script.call(laws.repeat(n, 1), of.repeat(n)).view(n, -1)
+        of, times = self.of[row].repeat(n), n * len(row) // max(len(law), 1)  # fewer laws serve the cells over and over
+
+        def laws() -> Tensor:
+            each = law.double().softmax(-1) if log else law.double() / law.double().sum(-1, keepdim=True)
+            return each.repeat(times, 1)
+
+        return self.script.call(laws, of).view(n, -1)
 
     def within(
         self, total_to: Tensor, begin: Tensor, end: Tensor, where: Tensor, first: Tensor | int = 0
@@ -135,59 +161,98 @@ class Enumerator:
         law = total_to.diff(dim=1, prepend=torch.zeros_like(total_to[:, :1])).repeat(len(begin), 1)
         inside = (place >= begin.reshape(-1, 1)) & (place < end.reshape(-1, 1))
         law = torch.where(inside, law, 0.0)
-        return self.script.call(law / law.sum(1, keepdim=True), of.repeat(len(begin))).view(begin.shape)
+        return self.script.call(lambda: law / law.sum(1, keepdim=True), of.repeat(len(begin))).view(begin.shape)
 
     def choose(self, log_w: Any, log: bool = True) -> Any:
         w = tensor(log_w).double()
-        w = w.softmax(-1) if log else w
-        return like(log_w, arrays(self.script.call(w / w.sum(-1, keepdim=True), self.of))[1])
+
+        def laws() -> Tensor:
+            return w.softmax(-1) if log else w / w.sum(-1, keepdim=True)
+
+        return like(log_w, arrays(self.script.call(laws, self.of))[1])
 
     def ordered(self, length: int, make: Make, *given: Any) -> Tensor:
         return make(self.order(length)[None], *given)[0]
 
     def order(self, length: int) -> Tensor:
         table = torch.tensor(list(permutations(range(length))))
-        laws = torch.full((len(self), factorial(length)), 1 / factorial(length), dtype=torch.float64)
-        return table[self.script.call(laws, self.of)]
+        each = torch.full((1, len(table)), 1 / len(table), dtype=torch.float64)
+        return table[self.script.call(lambda: each.expand(len(self), -1), self.of)]
 
 
 def enumerate_outcomes(run: Callable[[Tensor, Enumerator], Tensor], starts: int) -> tuple[Tensor, Tensor, Tensor]:
     """Every outcome of `run(start, rng) -> (R, *)` from each of `starts` rows.
 
-    `run` gets the start (R,) of every row. Returns (R,) starts, (R,) probabilities and the (R, *) results.
+    `run` gets the start (R,) of every row. Returns (R,) starts, (R,) probabilities and the (R, *) results, where those
+    that are alike may be one.
     """
     with pytest.MonkeyPatch.context() as patch:
         # all outcomes in one call of the denoiser, and equal questions as if they were different ones
         patch.setattr(production, "POSITIONS", production.CELLS)
-        names = count()
-        patch.setattr(evaluation, "cut", lambda table: [next(names).to_bytes(8) for _ in table])
-        return _enumerated(run, starts)
+        patch.setattr(evaluation, "alike", _apart)
+        one = torch.ones(1, dtype=torch.float64)
+        nothing = _Outcomes(torch.empty(0, dtype=torch.long), torch.zeros(1, dtype=torch.long), one)
+        begun = [(nothing, torch.zeros(starts, dtype=torch.long))]
+        found = list(_enumerated(run, torch.arange(starts), torch.ones(starts, dtype=torch.float64), begun))
+    if len(found) == 1:
+        return found[0]
+    start, probability, result = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return start, probability, result
 
 
-def _enumerated(run: Callable[[Tensor, Enumerator], Tensor], starts: int) -> tuple[Tensor, Tensor, Tensor]:
-    start = torch.arange(starts)
-    probability = torch.ones(starts, dtype=torch.float64)
-    decisions: list[tuple[tuple[int, ...], ...]] = [() for _ in range(starts)]
-    while True:
-        script = _Script(decisions)
-        result = run(start, Enumerator(script, torch.arange(len(start))))
-        if script.branching is None:
-            return start, probability, result
-        parents, weights, decisions = [], [], []
-        for row, outcomes in enumerate(script.branching):
-            parents += [row] * len(outcomes)
-            weights += [p for _, p in outcomes]
-            decisions += [script.decisions[row] + (outcome,) for outcome, _ in outcomes]
-        start = start[parents]
-        probability = probability[parents] * torch.tensor(weights, dtype=torch.float64)
+def _apart(keys: Any) -> tuple[Any, Any, Any]:
+    """As `alike`, of questions that are all different."""
+    rows = np.arange(len(keys))
+    return rows, rows, np.ones_like(rows)
+
+
+def _enumerated(
+    run: Callable[[Tensor, Enumerator], Tensor], start: Tensor, probability: Tensor,
+    decisions: list[tuple[_Outcomes, Tensor]],
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:  # fmt: skip
+    """The outcomes of rows that have come with a probability to some decisions, in portions."""
+    try:
+        yield start, probability, run(start, Enumerator(_Script(decisions, 1), torch.arange(len(start))))
+        return
+    except _Undecided as error:
+        outcomes, first, count = error.split  # without the error, which holds on to all that the run has made
+    ends = count.cumsum(0)
+    portions = torch.arange(int(ends[-1])).split(ROWS)
+    for children in portions:
+        parents = torch.searchsorted(ends, children, right=True)
+        number = (first + count - ends)[parents] + children
+        chance = probability[parents] * outcomes.probability[number]
+        made = [(before, own[parents]) for before, own in decisions] + [(outcomes, number)]
+        for found in _enumerated(run, start[parents], chance, made):
+            yield found if len(portions) == 1 else _merged(*found)
+
+
+def _merged(start: Tensor, probability: Tensor, result: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with outcomes that are alike as one."""
+    first, of = _unlike(torch.cat([start[:, None], result.flatten(1)], 1))
+    return start[first], torch.zeros(len(first), dtype=torch.float64).index_add_(0, of, probability), result[first]
 
 
 def law_matrix(start: Tensor, probability: Tensor, result: Tensor, states: Tensor) -> Tensor:
     """The transition matrix (starts, S) of enumerated results (R, *) over listed states (S, *)."""
-    key = {tuple(state): index for index, state in enumerate(states.flatten(1).tolist())}
-    index = torch.tensor([key[tuple(state)] for state in result.flatten(1).tolist()])
     matrix = torch.zeros(int(start.max()) + 1, len(states), dtype=torch.float64)
-    return matrix.index_put_((start, index), probability, accumulate=True)
+    return matrix.index_put_((start, _places(result, states)), probability, accumulate=True)
+
+
+def moved(law: Tensor, start: Tensor, probability: Tensor, result: Tensor, states: Tensor) -> Tensor:
+    """The distribution (S,) of enumerated results (R, *) over listed states (S, *) whose starts have the given one: law
+    times `law_matrix`, which so many states need not have room for."""
+    return torch.zeros_like(law).index_add_(0, _places(result, states), law[start] * probability)
+
+
+def _places(result: Tensor, states: Tensor) -> Tensor:
+    """Which of listed states (S, *) the results (R, *) are, (R,)."""
+    found = []
+    for some in result.flatten(1).split(ROWS):
+        first, of = _unlike(torch.cat([states.flatten(1), some]))
+        assert int(first.max()) < len(states), "a result is none of the states"
+        found.append(first[of[len(states) :]])
+    return torch.cat(found)
 
 
 def transition(
