@@ -50,8 +50,8 @@ class Package(ModuleType):
 
 
 def attach(package: str) -> None:
-    """Makes a package that is being imported lazy, with the names that it imports for type checkers; its `__all__` lists
-    them again, since checkers of typed packages take nothing else for public."""
+    """Makes a package that is being imported lazy, with the names that it imports for type checkers; its `__all__`
+    lists them again, since checkers of typed packages take nothing else for public."""
     module = sys.modules[package]
     module.__dict__["homes"] = homes(Path(str(module.__file__)))
     module.__class__ = Package
