@@ -35,7 +35,6 @@ from iterref.moves.likely import expect_likely, likely_step
 from iterref.random import BLOCK, Rng
 from iterref.run import Run, Time
 from iterref.samplers.base import State
-from iterref.samplers.spans import Spans
 from iterref.samplers.trajectory import Recorded, Trajectory
 
 
@@ -49,12 +48,11 @@ class Likely(Recorded):
 @dataclass(frozen=True)
 class Power(Trajectory):
     """As `trajectory`, for the distribution of the decoder raised to the power `exponent`, a > 0, and tilted by the
-    reward. Every second move redraws the whole path: with short tails alone its beginning would stay as it was."""
+    reward."""
 
     name: ClassVar[str] = "power"
     _recorded: ClassVar[type[Recorded]] = Likely
 
-    span: Spans = (1.0, 0.5)
     exponent: float = 2.0
 
     def __post_init__(self) -> None:

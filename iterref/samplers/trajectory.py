@@ -5,7 +5,8 @@
 
 It leaves P_sampler(path) exp(r(x_0) / alpha) invariant: given x_k, the recorded tail and the new ones are exchangeable
 draws of the sampler's own conditional distribution, whatever its unmasking order, temperature or parallelism (iterated
-conditional importance resampling on paths; Andrieu, Lee, Vihola 2018, arXiv:1312.6432).
+conditional importance resampling on paths; Andrieu, Lee, Vihola 2018, arXiv:1312.6432). What no tail reaches stays as
+the first path drew it, so that some moves have to redraw the whole path: every second one does, unless told otherwise.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Trajectory(Aimed, Decoded):
     steps: int = 4
     moves: int = 24
     tries: int = 2
-    span: Spans = 0.5
+    span: Spans = (1.0, 0.5)
     span_steps: GridSpans = 0
     anneal: float = 1.0
     chains: int = 1

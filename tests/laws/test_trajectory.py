@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iterref.decoding import ORDERS, Decoder
+from iterref.exact.markov import world
 from iterref.moves.renoise import descend
+from iterref.problem import Problem
+from iterref.random import Rng
+from iterref.run import Run
 from iterref.samplers.base import Drafted
+from iterref.samplers.strings import sampler_from_string
+from iterref.samplers.trajectory import Recorded
 from tests.support.oracle import (
     Enumerator,
     balance_error,
@@ -19,6 +25,7 @@ from tests.support.oracle import (
     stationarity_error,
     total_variation,
 )
+from tests.support.partial import ByContent
 from tests.support.paths import base_paths, path_matrix, run_of, tail_of, tilted
 from tests.support.worlds import pair_states, random_reward, random_table, target
 
@@ -124,3 +131,20 @@ def test_going_down_the_grid_is_exact(kind):
     assert total_variation(arrived, target(table, reward, 0.5, 0.3, there)) < 1e-10
     # negative control: keeping the noisy tokens is not going down
     assert total_variation(arrived, target(table, reward, 0.5, 0.5, there)) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["trajectory", "growth", "power"])
+def test_a_path_forgets_how_it_began(name: str) -> None:
+    """By default; the control: short tails alone keep the first half of every path."""
+    problem = Problem(world(6, 4, 3, "absorbing")[0], ByContent(), torch.zeros(64, 6, dtype=torch.long))
+
+    def kept(options: str) -> float:
+        method, run, rng = sampler_from_string(f"{name}:steps=2,moves=8{options}"), Run(problem), Rng.seeded(0, 64)
+        state, heads = method.init(run, rng), []
+        for index in range(method.iterations):
+            state, _ = method.step(run, state, rng.fork(index))
+            assert isinstance(state, Recorded)
+            heads.append(state.path[:, 1])
+        return float((heads[0] == heads[-1]).all(1).double().mean())
+
+    assert kept("") < 0.3 and kept(",span=0.5") == 1.0
