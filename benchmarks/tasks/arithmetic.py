@@ -47,7 +47,7 @@ DRAFT = f"ancestral:steps={PLAIN},order=confidence"
 PATH = f"steps={PLAIN},order=confidence,objective=maximise"
 METHODS = (
     "ancestral:order=confidence", VOTE, f"best_of_n:steps={PLAIN},order=confidence", f"smc:{PATH}",
-    f"smc:x0_samples=8,{PATH}", f"trajectory:{PATH}", f"vgb:{PATH}",
+    f"smc:x0_samples=8,{PATH}", f"trajectory:{PATH},span=0.5", f"vgb:{PATH}",
     "iterref:objective=maximise", "auto",
 )  # fmt: skip
 RIGHT = MathAnswer(symbolic=False)

@@ -26,8 +26,6 @@ from iterref.samplers.dependence import Stages
 from iterref.samplers.refining import Refine, Refining, unfinished
 from iterref.samplers.spans import turns
 
-# The dependence above which moves thin out: rounding is far below it, what biases a chain above.
-DEPENDENCE = 0.01
 # Decisions a move where they cost reward calls alone, and no number is given.
 DECISIONS = 8
 # Tries that a budget in total calls buys at the most, where reward calls are nearly free.
@@ -156,13 +154,13 @@ class IterRef(RewardGuided):
     name: ClassVar[str] = "iterref"
 
     decisions: int = 0
-    dependence: float = DEPENDENCE
+    dependence: float = 0.01  # rounding is far below it, what biases a chain above
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(decisions=0)
         self._require_share("dependence")
-        if self.dependence != DEPENDENCE and not self._samples_spaced:
+        if self.dependence != IterRef.dependence and not self._samples_spaced:
             raise ValueError(
                 f"iterref: dependence={self.dependence} is for objective=sample with a spacing, denoise_steps=1 and "
                 "adapt=false: leave it out"
