@@ -21,7 +21,7 @@ import torch
 from benchmarks.frame.budgets import budget
 from benchmarks.frame.command import OUT
 from benchmarks.frame.task import Task, load
-from iterref.paired import Mean, difference
+from iterref.paired import difference
 from iterref.progress import Bar
 
 CASES = (
@@ -41,15 +41,18 @@ def measured(task: Task, case: str, times: int, rows: int, seed: int) -> dict[st
 
 
 def table(values: dict[tuple[str, str, str], dict[int, np.ndarray]]) -> list[str]:
-    """A line a case and measure: the means, and what each further budget adds."""
-    steps = list(pairwise(TIMES))
-    head = ["case", "measure", *(f"{k}x" for k in TIMES), *(f"{a}x to {b}x" for a, b in steps)]
+    """A line a case and measure: the means, bold where they differ significantly from those of the budget before, and
+    what the largest budget adds to the least."""
+    head = ["case", "measure", *(f"{k}x" for k in TIMES), f"{TIMES[0]}x to {TIMES[-1]}x"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for (task, case, measure), of in values.items():
-        gained: list[Mean] = [difference(of[b], of[a]) for a, b in steps]
-        means = [f"{of[k].mean():.3g}" for k in TIMES]
-        added = [f"{'**' * one.significant}{one.value:+.2g} ± {one.half:.2g}{'**' * one.significant}" for one in gained]
-        lines.append(f"| {task}: {case} | {measure} | {' | '.join([*means, *added])} |")
+        means = [f"{of[TIMES[0]].mean():.3g}"]
+        for before, now in pairwise(TIMES):
+            mark = "**" if difference(of[now], of[before]).significant else ""
+            means.append(f"{mark}{of[now].mean():.3g}{mark}")
+        added = difference(of[TIMES[-1]], of[TIMES[0]])
+        means.append(f"{added.value:+.2g}±{added.half:.2g}")
+        lines.append(f"| {task}: {case} | {measure} | {' | '.join(means)} |")
     return lines
 
 

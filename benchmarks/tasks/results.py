@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import product
 from math import isfinite
 from pathlib import Path
@@ -31,6 +31,8 @@ from benchmarks.tasks import more_budget, rules
 from iterref.optional import MissingExtra
 
 HOME = Path(__file__).parents[2]
+# Whose texts stand on a page; those of all methods are in the folder's texts.md.
+WRITTEN = ("ancestral", "smc", "iterref", "hex", "power", "auto")
 SHOWN = {"ancestral": "plain sampling", "best_of_n": "best of N", "smc": "SMC", "svdd": "SVDD"}
 WORLDS = {"defaults": "world", "world512": "world"}  # folders of runs in worlds that are not named after the task
 HEAD = ["case", "equal", "measure", *SHOWN.values(), "ours", "lead over the best other", "matches best of N, SMC"]
@@ -122,9 +124,14 @@ def fronts(task: Task, found: Sequence[Entry], folder: Path, pictured: bool) -> 
     return front.table(panels, ours)
 
 
-def written(plan: Plan) -> list[str]:
-    """What the methods of a folder wrote, case by case; nothing where no texts are kept."""
-    found = {case: texts.kept(plan, case) for case in plan.task.cases}
+def written(plan: Plan, names: Collection[str] = ()) -> list[str]:
+    """What the methods of a folder wrote, or those of some names, case by case; nothing where no texts are kept."""
+    found = {
+        case: {
+            method: own for method, own in texts.kept(plan, case).items()
+            if not names or method.partition(":")[0] in names
+        } for case in plan.task.cases
+    }  # fmt: skip
     lines: list[str] = []
     for case, samples in found.items():
         if samples:
@@ -191,7 +198,9 @@ def command(folder: Path, pictures: bool) -> None:
         put(plan.name, each.name, table(HEAD, lines))
         put(plan.name, f"{each.name} behind", regret.behind(left))
         put(plan.name, f"{each.name} front", fronts(plan.task, found, each, pictures))
-        put(plan.name, f"{each.name} texts", written(plan))
+        if told := written(plan):
+            (each / "texts.md").write_text("\n".join([f"# What every method wrote: {each.name}", "", *told, ""]), "utf-8")
+        put(plan.name, f"{each.name} texts", written(plan, WRITTEN))
         ours = [line for line in lines if line[1:3] == [regret.SHORT["nfe"], plan.task.main]]
         overview += [[f"{each.name}: {line[0]}", *(line[column] for column in BRIEF[1:])] for line in ours]
     put("benchmarks", "overview", table([HEAD[column] for column in BRIEF], overview))

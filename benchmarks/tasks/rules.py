@@ -95,7 +95,7 @@ def measured(
 def tables(folder: Path, pictured: bool) -> dict[str, list[str]]:
     """What the page shows, by its marks, from the files of a folder: means, the fronts, and texts side by side; the
     picture of the fronts is drawn in the folder where `pictured`. Of sentences whose texts are not ours to pass on,
-    without a `texts.txt`, the means at the least and the largest budget."""
+    without a `texts.txt`, the means at the largest budget alone."""
     found: Found = {}
     kept = folder / "texts.txt"
     written = kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else None
@@ -105,8 +105,7 @@ def tables(folder: Path, pictured: bool) -> dict[str, list[str]]:
             text = "" if written is None else written[number].split("\t")[4]
             own.append(({name: float(row[name]) for name in MEASURES}, text))
     if written is None:
-        budgets = sorted({nfe for _, _, nfe in found})
-        return {folder.name: means(found, budgets[:: max(1, len(budgets) - 1)])}
+        return {folder.name: means(found, max(nfe for _, _, nfe in found))}
     panels = {
         f"{rule}, {SHOWN_AT} NFE": [
             front.Place(method, _mean(found[rule, method, SHOWN_AT], "reward"),
@@ -122,25 +121,22 @@ def tables(folder: Path, pictured: bool) -> dict[str, list[str]]:
         ] for method in WRITTEN
     }  # fmt: skip
     return {
-        "rules": means(found, [SHOWN_AT]), "rules front": front.table(panels, "auto"),
+        "rules": means(found, SHOWN_AT), "rules front": front.table(panels, "auto"),
         "rules texts": texts.table(shown, "log p"),
     }  # fmt: skip
 
 
-def means(found: Found, budgets: Sequence[int]) -> list[str]:
+def means(found: Found, nfe: int) -> list[str]:
     """The mean reward and log-likelihood of every rule and method; bold where `auto` differs significantly."""
-    shown = [*(["NFE"] if len(budgets) > 1 else []), "method"]
-    head = [*shown, *(f"{rule}: {name}" for rule in RULES for name in ("reward", "log p"))]
+    head = ["method", *(f"{rule}: {name}" for rule in RULES for name in ("reward", "log p"))]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for nfe, method in product(budgets, METHODS):
-        if any((rule, method, nfe) not in found for rule in RULES):
-            continue
-        cells = [str(nfe), method][-len(shown) :]
+    for method in (one for one in METHODS if all((rule, one, nfe) in found for rule in RULES)):
+        cells = []
         for rule, name in product(RULES, ("reward", "log_likelihood")):
             mine, auto = (np.array([of[name] for of, _ in found[rule, one, nfe]]) for one in (method, "auto"))
             mark = "**" if method != "auto" and difference(mine, auto).significant else ""
             cells.append(f"{mark}{mine.mean():.2f}{mark}")
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     return lines
 
 

@@ -185,7 +185,7 @@ class Sampler(ABC):
         raise ValueError(f"{self.name} cannot start from given texts: it has no moves on a finished text, iterref has")
 
     def suited(self, noise: Noise) -> Sampler:
-        """The method as it is for a noise process, at most as dear; the same for most."""
+        """The method as it is for a noise process, within the same limits; itself, for most."""
         return self
 
     def resume(self, run: Run, tokens: Tensor) -> State:
