@@ -199,7 +199,8 @@ def command(folder: Path, pictures: bool) -> None:
         put(plan.name, f"{each.name} behind", regret.behind(left))
         put(plan.name, f"{each.name} front", fronts(plan.task, found, each, pictures))
         if told := written(plan):
-            (each / "texts.md").write_text("\n".join([f"# What every method wrote: {each.name}", "", *told, ""]), "utf-8")
+            whole = "\n".join([f"# What every method wrote: {each.name}", "", *told, ""])
+            (each / "texts.md").write_text(whole, encoding="utf-8")
         put(plan.name, f"{each.name} texts", written(plan, WRITTEN))
         ours = [line for line in lines if line[1:3] == [regret.SHORT["nfe"], plan.task.main]]
         overview += [[f"{each.name}: {line[0]}", *(line[column] for column in BRIEF[1:])] for line in ours]
