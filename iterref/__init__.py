@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from iterref.rewards.strings import reward_from_string
     from iterref.samplers.strings import sampler_from_string
     from iterref.sampling import sample
+    from iterref.text_likelihood import log_likelihood
 
 __version__ = "0.2.0"
 
@@ -53,6 +54,7 @@ __all__ = [
     "generate",
     "infill",
     "load",
+    "log_likelihood",
     "models",
     "read_dataset",
     "refine",

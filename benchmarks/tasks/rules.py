@@ -48,6 +48,7 @@ METHODS = {
 }
 Found = dict[tuple[str, str, int], list[tuple[dict[str, float], str]]]  # of a rule, method and NFE: measures and texts
 MEASURES = ("reward", "log_likelihood", "prose", "rouge_l", "words")
+REFERENCE = "reference"  # what a person wrote, beside the methods, at no NFE
 WORDS, NAMES = 8, 2
 SHOWN_AT = 128  # NFE of what the page shows
 WRITTEN = ("plain", "best_of_n", "smc, 16 guesses", "iterref", "auto")  # whose texts stand side by side
@@ -82,14 +83,28 @@ def measured(
         log_likelihood=True,
     )  # fmt: skip
     assert result.texts is not None and result.log_likelihood is not None
-    words = torch.tensor([max(1, len(text.split())) for text in result.texts], dtype=torch.float64)
-    references = [normalise(row["summary"]) for row in rows]
-    rouge = report_rouge_rows(result.texts, references)["rougeL"]
-    values = {
-        "reward": result.rewards, "log_likelihood": result.log_likelihood / words, "words": words,
-        "prose": torch.tensor(judge(result.texts), dtype=torch.float64), "rouge_l": torch.as_tensor(rouge),
+    return result.texts, _values(judge, rows, result.texts, result.rewards, result.log_likelihood)
+
+
+def referred(model: Any, judge: Any, rows: Sequence[Mapping[str, Any]], rule: str) -> dict[str, torch.Tensor]:
+    """Every measure of the reference summaries; no log-likelihood of those that are longer than the canvas."""
+    texts, documents = [normalise(row["summary"]) for row in rows], [row["document"] for row in rows]
+    fit = torch.tensor([len(ids) < model.length for ids in model.codec.ids(texts)])
+    likely = torch.full((len(texts),), torch.nan, dtype=torch.float64)
+    some = fit.nonzero()[:, 0].tolist()
+    likely[fit] = iterref.log_likelihood(model, [texts[row] for row in some], prompts=[documents[row] for row in some])
+    return _values(judge, rows, texts, torch.tensor(RULES[rule](texts, prompts=documents)), likely)
+
+
+def _values(
+    judge: Any, rows: Sequence[Mapping[str, Any]], texts: list[str], rewards: torch.Tensor, likely: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    words = torch.tensor([max(1, len(text.split())) for text in texts], dtype=torch.float64)
+    rouge = report_rouge_rows(texts, [normalise(row["summary"]) for row in rows])["rougeL"]
+    return {
+        "reward": rewards, "log_likelihood": likely / words, "words": words,
+        "prose": torch.tensor(judge(texts), dtype=torch.float64), "rouge_l": torch.as_tensor(rouge),
     }  # fmt: skip
-    return result.texts, values
 
 
 def tables(folder: Path, pictured: bool) -> dict[str, list[str]]:
@@ -105,7 +120,8 @@ def tables(folder: Path, pictured: bool) -> dict[str, list[str]]:
             text = "" if written is None else written[number].split("\t")[4]
             own.append(({name: float(row[name]) for name in MEASURES}, text))
     if written is None:
-        return {folder.name: means(found, max(nfe for _, _, nfe in found))}
+        nfe = max(nfe for _, _, nfe in found)
+        return {folder.name: means(found, nfe), f"{folder.name} references": beside_references(found, nfe)}
     panels = {
         f"{rule}, {SHOWN_AT} NFE": [
             front.Place(method, _mean(found[rule, method, SHOWN_AT], "reward"),
@@ -137,6 +153,22 @@ def means(found: Found, nfe: int) -> list[str]:
             mark = "**" if method != "auto" and difference(mine, auto).significant else ""
             cells.append(f"{mark}{mine.mean():.2f}{mark}")
         lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
+
+
+def beside_references(found: Found, nfe: int) -> list[str]:
+    """Of the sentences whose reference keeps the rule: how likely what a person wrote is, and what methods write."""
+    beside, names = ("plain", "auto"), {"log_likelihood": "log p", "prose": "`prose`"}
+    head = ["rule", "sentences", *(f"{one}: {name}" for one in (REFERENCE, *beside) for name in names.values())]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for rule in RULES:
+        own = found[rule, REFERENCE, 0]
+        kept = [row for row, (of, _) in enumerate(own) if of["reward"] == 0 and of["log_likelihood"] < 0]
+        if len(kept) < 2:
+            continue
+        sets = [own, *(found[rule, method, nfe] for method in beside)]
+        cells = [f"{np.mean([of[row][0][name] for row in kept]):.2f}" for of in sets for name in names]
+        lines.append(f"| {rule} | {len(kept)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -173,11 +205,16 @@ def command(out: Path, budget: str, data: Path | None, sampler: Sequence[str], r
     with (out / "rules.csv").open("w", newline="") as file, (out / "texts.txt").open("w", encoding="utf-8") as written:
         to = csv.writer(file)
         to.writerow(["rule", "method", "nfe", "row", *MEASURES])
-        runs = [(rule, method, nfe) for rule in RULES for nfe in budgets for method in sampler or METHODS]
-        for rule, method, nfe in Bar(runs, "rules", shown=True):
-            completions, values = measured(model, judge, given, rule, method, nfe, seed)
+
+        def keep(rule: str, method: str, nfe: int, completions: Sequence[str], values: dict[str, torch.Tensor]) -> None:
             for row, text in enumerate(completions):
                 to.writerow([rule, method, nfe, row, *(f"{float(values[name][row]):.4f}" for name in MEASURES)])
                 written.write(f"{rule}\t{method}\t{nfe}\t{float(values['reward'][row]):g}\t{text}\n")
             file.flush()
             written.flush()
+
+        runs = [(rule, method, nfe) for rule in RULES for nfe in budgets for method in sampler or METHODS]
+        for rule, method, nfe in Bar(runs, "rules", shown=True):
+            keep(rule, method, nfe, *measured(model, judge, given, rule, method, nfe, seed))
+        for rule in RULES:
+            keep(rule, REFERENCE, 0, [normalise(row["summary"]) for row in given], referred(model, judge, given, rule))

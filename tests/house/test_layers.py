@@ -47,7 +47,7 @@ ORDER = [
     {"arguments"},
     {"generation", "training"},
     {"estimation"},
-    {"comparison", "editing", "engine"},
+    {"comparison", "editing", "engine", "text_likelihood"},
     {"serving", "integrations"},
     {"demo"},
     {"cli"},
