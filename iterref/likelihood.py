@@ -5,8 +5,9 @@
 
 Groups are interleaved: positions K apart share one, and those halfway between come next, so that what is drawn apart is
 far apart. With as many groups as positions the sum is the chain rule itself, and exact for a consistent model; with
-fewer it leaves out how the tokens of a group depend on each other. Uria, Murray and Larochelle (2014), arXiv:1310.1757,
-on orders; Besag (1975), The Statistician 24, on pseudo-likelihood.
+fewer it leaves out how the tokens of a group depend on each other. Of a model that writes in blocks each block has its
+own groups, behind finished ones alone, as it was trained. Uria, Murray and Larochelle (2014), arXiv:1310.1757, on
+orders; Besag (1975), The Statistician 24, on pseudo-likelihood.
 """
 
 from __future__ import annotations
@@ -27,18 +28,19 @@ TIE = 0.03  # what a nat of log-likelihood counts for beside the reward and typi
 def log_likelihood(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int = 0) -> Tensor:
     """log p of finished texts (R, L) at their free positions -> (R,) float64, in nats.
 
-    `evaluations` K are the groups under absorbing noise, at most as many as are needed; `offset` says which position
-    belongs to the first. Costs K evaluations a text, counted by the run's meter; under other noise one.
+    `evaluations` K are the groups of each block under absorbing noise, of the whole text where the model knows no
+    blocks, at most as many as are needed; `offset` says which position belongs to the first. Costs as many evaluations
+    a text, counted by the run's meter; under other noise one.
     """
-    return _sums(run, x, evaluations, offset)[0]
+    return _sums(run, x, _in_all(run, evaluations), offset)[0]
 
 
 def typicality(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int = 0) -> Tensor:
     """By how much finished texts (R, L) are likelier than texts of the model's are in the same contexts -> (R,).
 
-    sum_i log p(x^i | c_i) + H(p(. | c_i)), contexts and costs as for `log_likelihood`: 0 in the mean for the model's
-    own texts, however long, and below where tokens do not fit. Locally typical sampling: Meister et al. (2023),
-    arXiv:2202.00666.
+    sum_i log p(x^i | c_i) + H(p(. | c_i)): 0 in the mean for texts of the model, however long, and below where tokens
+    do not fit. `evaluations` are those of a whole text, whose blocks share them. Locally typical sampling: Meister et
+    al. (2023), arXiv:2202.00666.
     """
     log_p, negative_entropy = _sums(run, x, evaluations, offset)
     return log_p - negative_entropy
@@ -64,9 +66,14 @@ def weighed(typical: Tensor, log_p: Tensor) -> Tensor:
     return typical.clamp_max(0) + TIE * log_p
 
 
-def contexts(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """The distributions by which texts (R, L) are judged: of one group at a time, log p(x^i | context) (M, V) and the
-    cells (R, L) that it is of, as `log_likelihood` adds them up.
+def judged(run: Run, x: Tensor, evaluations: int = EVALUATIONS) -> Iterator[tuple[Tensor, Tensor]]:
+    """The distributions that `log_likelihood` adds up, as `contexts` gives them."""
+    return contexts(run, x, _in_all(run, evaluations))
+
+
+def contexts(run: Run, x: Tensor, evaluations: int, offset: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """The distributions by which texts (R, L) are judged by so many evaluations in all: of one group at a time,
+    log p(x^i | context) (M, V) and the cells (R, L) that it is of.
 
     A free position that holds the mask is judged by none and shown to none: what stands there is left open.
     """
@@ -74,13 +81,41 @@ def contexts(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int = 
         yield run.conditionals(x, run.free), run.free
         return
     known = run.free & (x != run.noise.mask)
-    place = (known.cumsum(1) - 1 + offset) % evaluations
-    group = torch.tensor(interleaved(evaluations), device=x.device)[place].where(known, -1)
+    group, groups = _groups(run, known, evaluations, offset)
     count = run.free.sum(1).clamp_min(1)
-    for k in range(evaluations):
+    for k in range(groups):
         here, hidden = group == k, (group >= k) | (run.free & ~known)
         t = run.noise.schedule.time(1 - hidden.sum(1).double() / count)
         yield run.predict(torch.where(hidden, run.noise.mask, x), t, here), here
+
+
+def _groups(run: Run, known: Tensor, evaluations: int, offset: int) -> tuple[Tensor, int]:
+    """The group (R, L) of every known position, -1 elsewhere, block by block, and how many groups there are: blocks
+    stand together where there are more of them than evaluations."""
+    number, blocks = _blocks(run)
+    parts = min(blocks, evaluations)
+    each, place = evaluations // parts, known.cumsum(1) - 1
+    if blocks > 1:
+        number = number * parts // blocks
+        size = torch.zeros_like(number).scatter_add(1, number, known.long())  # of every block, at its number
+        place = place - (size.cumsum(1) - size).gather(1, number)
+    turn = torch.tensor(interleaved(each), device=known.device)[(place + offset) % each]
+    return (number * each + turn).where(known, -1), parts * each
+
+
+def _blocks(run: Run) -> tuple[Tensor, int]:
+    """The number (R, L) of each free position's block, from 0 for the first with any, and how many there are."""
+    if not run.denoiser.block_length:
+        return torch.zeros_like(run.rows)[:, None], 1
+    number = run.blocks(run.denoiser.block_length)
+    number = (number - number.where(run.free, number.shape[1]).amin(1, keepdim=True)).where(run.free, 0)
+    return number, int(number.max()) + 1
+
+
+def _in_all(run: Run, evaluations: int) -> int:
+    """The evaluations of a text whose blocks have so many each, and no more than positions."""
+    blocks = _blocks(run)[1]
+    return evaluations if blocks == 1 else blocks * min(evaluations, run.denoiser.block_length)
 
 
 def _sums(run: Run, x: Tensor, evaluations: int, offset: int) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ from iterref import __version__
 from iterref.drafts import no_reward
 from iterref.fence import fenced
 from iterref.generation import generate
-from iterref.likelihood import EVALUATIONS, contexts
+from iterref.likelihood import EVALUATIONS, judged
 from iterref.loading import load
 from iterref.models.base import Chat
 from iterref.models.text.stopping import Stopping, before, continuation
@@ -226,7 +226,7 @@ def judge(
         run = Run(Problem(denoiser, no_reward, x.where(~free, 0), free, max_rows=max_rows))
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         greedy = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        for log_p, where in contexts(run, x, evaluations):
+        for log_p, where in judged(run, x, evaluations):
             _add(total, greedy, log_p, where, x, answer)
     return list(zip(total.tolist(), greedy.tolist(), strict=True))
 
