@@ -184,7 +184,10 @@ class Decoder:
 def number_to_reveal(run: Run, where: Tensor, u: float) -> Tensor:
     """How many masks of (R, L) `where` a step to u reveals, so that a share 1 - a_u of the free positions is left."""
     left = (run.free.sum(1) * (1 - float(run.noise.a(u)))).round().long()
-    return (where.sum(1) - left).clamp_min(0)
+    count = (where.sum(1) - left).clamp_min(0)
+    if own := run.denoiser.block_length:  # behind masks the network only guesses
+        count = count.minimum(foremost(where, run.blocks(own)).sum(1))
+    return count
 
 
 def blocks(free: Tensor, size: int) -> Tensor:

@@ -8,9 +8,9 @@ A pool costs n * steps NFE a prompt, which the meter counts and the run is charg
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ from iterref.rewards.consensus import Consensus
 from iterref.rewards.mixtures import leaves
 from iterref.rewards.rouge import Kind
 from iterref.run import Run
-from iterref.turns import going_on, turns
+from iterref.turns import going_on, in_blocks, turns
 
 
 class Pooled(TextComposable):
@@ -88,6 +88,15 @@ class OwnDrafts(Pooled):
     def decoder(self) -> Decoder:
         """The base decoder."""
         return Decoder(self.order, self.block_length, self.bound)
+
+    def in_blocks(self, block: int, blocks: int) -> Self:
+        """With the model's block length, where none is given. Raises `ValueError` for fewer steps than blocks."""
+        if self.block_length not in (0, block):
+            return self
+        if self.steps < blocks:
+            told = f"the drafts have {self.steps} steps, and this model writes {blocks} blocks of {block} positions"
+            raise ValueError(f"{told} one after the other: give OwnDrafts(steps={blocks}), or ask for shorter texts")
+        return replace(self, block_length=block)
 
     def cost(self) -> Cost:
         """Rows of the pool, a sample."""
@@ -147,6 +156,7 @@ def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progre
     `rng` holds the streams of the rows; the problem's denoiser is asked as it is, at the temperature that it has, and
     its reward is not asked at all.
     """
+    drafts = in_blocks(drafts, problem)
     start, run, batch, times = perf_counter(), Run(problem), len(problem), grid(drafts.steps)
     wide, copies, decoder = run.repeat(drafts.n), rng.fork("drafts").repeat(drafts.n), drafts.decoder
     parts, x = turns(problem), wide.canvas

@@ -26,7 +26,7 @@ from iterref.rewards.base import RewardError
 from iterref.run import Run
 from iterref.samplers.base import Output, Sampler
 from iterref.trace import Trace
-from iterref.turns import opened, turn_seed, turns
+from iterref.turns import in_blocks, opened, turn_seed, turns
 
 # Rows that are watched where nothing is said, and positions that they have in all: what a page needs for its slider.
 WATCHED = 8, 2048
@@ -87,9 +87,10 @@ def sample(
         if problem.constraint is not None and not bool((fits := problem.constraint.accepts(start)).all()):
             row = int((~fits).nonzero()[0])
             raise ValueError(f"row {row}: the given text is none of the constraint's: infill it, or write it anew")
-    parts = turns(problem)
+    parts, sampler = turns(problem), in_blocks(sampler, problem)
     if budget is not None:
         sampler = fit_budget(sampler, budget_of(budget).per(problem.denoiser.passes, len(parts)))
+        sampler = in_blocks(sampler, problem)  # which says where the budget has too few steps for it
     if len(parts) > 1:
         return _in_turns(
             parts, sampler, problem, seed, start, log_likelihood, callback, rows=rows, copies=copies, watch=watch,

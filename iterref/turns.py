@@ -9,7 +9,7 @@ on one block behind finished ones is asked for one block at a time, and a text t
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,22 @@ from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.run import Run
 
-Method = TypeVar("Method", bound=Fits)
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class Writes(Protocol):
+    """What can be told to write in blocks."""
+
+    def in_blocks(self, block: int, blocks: int) -> Self: ...
+
+
+class Method(Fits, Writes, Protocol):
+    """A method, as a budget and a problem fit it."""
+
+
+W = TypeVar("W", bound=Writes)
+M = TypeVar("M", bound=Method)
 
 
 def turns(problem: Problem) -> list[Tensor]:
@@ -49,9 +64,21 @@ def going_on(problem: Problem, part: Tensor, tokens: Tensor) -> Tensor:
     return part & ~(torch.isin(tokens, ends) & before).any(1, keepdim=True)
 
 
-def fit_turns(method: Method, budget: BudgetLike | None, pool: Cost, problem: Problem) -> Method:
+def fit_turns(method: M, budget: BudgetLike | None, pool: Cost, problem: Problem) -> M:
     """`fitted` for a problem: every turn has an equal share of what the pool leaves."""
-    return fitted(method, budget, pool, problem.denoiser.passes, len(turns(problem)))
+    return fitted(in_blocks(method, problem), budget, pool, problem.denoiser.passes, len(turns(problem)))
+
+
+def in_blocks(method: W, problem: Problem) -> W:
+    """The method as it writes a problem's texts: in the model's own blocks, where there are several of them and a mask
+    shows which is written. Raises `ValueError` for a method that cannot."""
+    block, free = problem.denoiser.block_length, problem.may_change
+    if not block or problem.noise.mask is None:
+        return method
+    number = Run(problem).blocks(block)
+    first, last = number.where(free, number.shape[1]).amin(1), number.where(free, -1).amax(1)
+    blocks = int((last - first).max()) + 1
+    return method if blocks < 2 else method.in_blocks(block, blocks)
 
 
 def turn_seed(seed: int, turn: int) -> int:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
-from iterref.denoiser import Denoiser, carry_over
 from iterref.drafts import no_reward
 from iterref.exact.markov import world
 from iterref.exact.table import Table
 from iterref.likelihood import TIE, fluency, interleaved, log_likelihood, typicality
-from iterref.noise import absorbing, uniform
+from iterref.noise import uniform
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.run import Run
+from tests.support.block_chain import InBlocks
 from tests.support.worlds import random_table
 
 
@@ -86,31 +84,6 @@ def test_what_is_above_the_typical_does_not_count_but_for_ties():
 def test_every_group_has_a_turn(n):
     assert sorted(interleaved(n)) == list(range(n))
     assert interleaved(4) == (0, 2, 1, 3) and interleaved(8)[4] == 1
-
-
-class InBlocks(Denoiser):
-    """A token hangs on the last one of the block before, where all blocks before are finished; else it is a guess."""
-
-    time_independent = True
-
-    def __init__(self, vocab: int, block: int, offset: int = 0) -> None:
-        self.noise, self.block_length = absorbing(vocab + 1), block
-        self.block_offset = torch.tensor([offset])
-        random = torch.randn(vocab + 1, vocab, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        self.following = torch.nn.functional.pad(random.log_softmax(1), (0, 1), value=-torch.inf)
-        self.number = (torch.arange(8) + offset) // block
-        begin = torch.searchsorted(self.number, self.number)
-        self.before = torch.where(begin > 0, begin - 1, -1)
-
-    def known(self, x: torch.Tensor) -> torch.Tensor:
-        """log p(. | the block before) at every position, (R, L, V)."""
-        return self.following[x[:, self.before].where(self.before >= 0, self.noise.mask)]
-
-    def __call__(self, x_t, t, where, rows):
-        first = self.number.where(x_t == self.noise.mask, 8).amin(1)
-        guess = torch.full_like(self.following[0], -math.log(self.noise.vocab - 1))
-        log_p = self.known(x_t).where((self.number <= first[:, None])[..., None], guess)
-        return carry_over(log_p[where], x_t, where, self.noise.mask)
 
 
 def in_blocks(model: InBlocks):

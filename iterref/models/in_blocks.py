@@ -5,9 +5,9 @@
                or, for a network that reads what is finished as a causal one, from the answer's (`BehindCausal`)
 
 In training every block was noisy and all before it were clean. So the first block that holds a mask is predicted as it
-was learned, and a later one, while masks stand before it, is a guess of the network: let blocks open in turn
-(`block_length=b`, as `auto` and `beam` do by themselves). A prompt may end inside a block: the answer's first block is
-the rest of it, as in the published samplers (`Denoiser.block_offset`).
+was learned, and a later one, while masks stand before it, is a guess of the network: methods let blocks open in turn
+(`turns.in_blocks`). A prompt may end inside a block: the answer's first block is the rest of it, as in the published
+samplers (`Denoiser.block_offset`).
 Tokens behind a position never reach it: a move on an earlier block does not weigh what follows, so refine the open
 blocks (`iterref.refine(last_blocks=)`) where the distribution counts.
 

@@ -60,7 +60,10 @@ def held(
     where = run.undetermined(x_t, t)
     easy = foremost(where, block) & (torch.minimum(score, sure).exp() > least)
     hard = where & ~easy
-    return easy | ~where | surest(hard, score, block, -(-hard.sum(1) // left))
+    count = -(-hard.sum(1) // left)
+    if run.denoiser.block_length:  # behind masks the network only guesses
+        count = count.minimum(foremost(where, block).sum(1) - easy.sum(1))
+    return easy | ~where | surest(hard, score, block, count)
 
 
 def deviation(reward: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from math import inf
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -68,7 +68,8 @@ class Auto(Sampler):
     """A race of methods within a budget a sample: `nfe` network evaluations with `calls` reward calls (0 is 32 an NFE),
     or, where it is given, a `total` of both, in which a reward call counts as `price` NFE.
 
-    steps: grid steps of a whole decoding, fewer where the budget is small; 0 starts from finished texts. race: the
+    steps: grid steps of a whole decoding, fewer where the budget is small, but never fewer than `least_steps` (of a
+    model that writes in blocks a step a block); 0 starts from finished texts. race: the
     share of the budget that the race takes. span: how much of a text a move of `beam` writes, several in turn. spread:
     where the problem does not give alpha, which share of the first rewards' standard deviation it is, a row.
     """
@@ -81,6 +82,7 @@ class Auto(Sampler):
     total: int = 0
     price: float = 1.0
     steps: int = 12
+    least_steps: int = 0
     race: float = 0.5
     span: Spans = (0.3, 0.15, 1.0)
     spread: float = 0.1
@@ -89,7 +91,7 @@ class Auto(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(nfe=1, calls=0, total=0, price=0, steps=0, spread=0)
+        self._require(nfe=1, calls=0, total=0, price=0, steps=0, least_steps=0, spread=0)
         self._require_share("race")
         check_spans(self, self.span, 0, self.steps)
         if self.price != 1 and not self.total:
@@ -118,6 +120,12 @@ class Auto(Sampler):
     def refining(self) -> Sampler:
         """The arms that start from finished texts."""
         return replace(self, steps=0)
+
+    def in_blocks(self, block: int, blocks: int) -> Self:
+        """With a step a block at the least."""
+        if not self.steps:
+            return self
+        return replace(self, steps=max(self.steps, blocks), least_steps=max(self.least_steps, blocks))
 
     def suited(self, noise: Noise) -> Auto:
         """Another race where the noise has no mask."""
@@ -212,7 +220,10 @@ class _Unmasked(Auto):
 @lru_cache(maxsize=64)
 def _racing(auto: Auto, block: int = 0, surest: int = 0, shifting: bool = False) -> tuple[Arm, ...]:
     """The methods that race, as the budget allows; what they cost does not depend on the model."""
-    return arms(auto.limit, auto.race, auto.steps, auto.span, auto.spread, auto.masked, block, surest, shifting)
+    return arms(
+        auto.limit, auto.race, auto.steps, auto.span, auto.spread, auto.masked, block, surest, shifting,
+        min(auto.least_steps, auto.steps),
+    )  # fmt: skip
 
 
 def _split(state: Racing, first_alone: bool) -> Racing:

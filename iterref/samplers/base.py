@@ -184,6 +184,14 @@ class Sampler(ABC):
         """
         raise ValueError(f"{self.name} cannot start from given texts: it has no moves on a finished text, iterref has")
 
+    def in_blocks(self, block: int, blocks: int) -> Self:
+        """The method as it writes `blocks` blocks of a model that knows what stands in one behind finished ones alone.
+
+        Raises `ValueError` for a method that opens whole texts, or has fewer steps than there are blocks.
+        """
+        told = f"{self.name} opens whole texts, and this model writes them in {blocks} blocks of {block} positions"
+        raise ValueError(f"{told}, each behind finished ones: take auto, beam, or a method with a block_length")
+
     def suited(self, noise: Noise) -> Sampler:
         """The method as it is for a noise process, within the same limits; itself, for most."""
         return self
@@ -262,6 +270,17 @@ class Decoded(Sampler):
     def decoder(self) -> Decoder:
         """The plain decoder."""
         return Decoder(self.order, self.block_length, self.bound)
+
+    def in_blocks(self, block: int, blocks: int) -> Self:
+        """With the model's block length, where none is given, and a step a block at the least."""
+        if not self.steps or self.block_length not in (0, block):
+            return self
+        if not self.block_length:
+            return replace(self, block_length=block, steps=max(self.steps, blocks))
+        if self.steps < blocks:
+            told = f"{self.name}: {blocks} blocks of {block} positions take as many steps, and there are {self.steps}"
+            raise ValueError(f"{told}: raise the budget or the steps, or ask for shorter texts")
+        return self
 
     def _noise(self, run: Run, n: int, rng: Rng) -> Cloud:
         """Pure noise for n copies of every row."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -135,6 +135,10 @@ class Beam(Sampler):
         """No draft: the moves alone."""
         return replace(self, steps=0)
 
+    def in_blocks(self, block: int, blocks: int) -> Self:
+        """With a step a block at the least; the blocks are the model's own."""
+        return replace(self, steps=max(self.steps, blocks)) if self.steps else self
+
     def resume(self, run: Run, tokens: Tensor) -> State:
         """Every chain begins at the given text, which is left only for one of higher reward and higher J."""
         wide = run.repeat(self.chains)
@@ -148,7 +152,8 @@ class Beam(Sampler):
         wide, streams, now = run.repeat(self.chains), rng.repeat(self.chains), self._plan[state.step]
         if not now.k and (now.move or not self.steps):
             state = _opened(wide, state, now.span, self.guesses, streams.fork("open"))
-        t, last, w = self._time(wide, now), now.k == now.steps - 1, self.width
+        t = time_of(wide, 1 - now.span * (1 - now.k / now.steps))  # the share of unwritten positions falls evenly
+        last, w = now.k == now.steps - 1, self.width
         x, log_p = state.beam.movedim(1, 0), state.log_p.T
         # without a mask all free tokens would be drawn anew, and not the stretch alone
         ahead = look(wide, x, t, self.guesses, Decoder("confidence"), streams.fork("look"), within=state.wrote)
@@ -200,9 +205,8 @@ class Beam(Sampler):
         writings = self.moves + (self.steps > 0)
         judged, calls = self.judged * (1 + self.moves), steps * (self.guesses + self.probes) - writings * self.probes
         calls += self.moves * min(self.guesses, len(SHIFTS)) if self.guesses > 1 else 0
-        if not self.steps:  # the given text's own
-            return Cost(self.width * steps + judged, self.width * calls + 1, steps + judged).wide(self.chains)
-        return Cost(self.width * steps + judged, self.width * calls, steps + judged).wide(self.chains)
+        given = 0 if self.steps else 1  # the given text's own
+        return Cost(self.width * steps + judged, self.width * calls + given, steps + judged).wide(self.chains)
 
     def spend(self, budget: Budget) -> Beam:
         """Guesses and probes for the reward calls that go with an NFE, then the moves that fit."""
@@ -230,10 +234,6 @@ class Beam(Sampler):
     def _steps(self, share: float) -> int:
         """How many grid steps write a share of the free positions."""
         return max(1, round(share * (self.steps or STEPS)))
-
-    def _time(self, run: Run, now: Planned) -> float:
-        """The noise level of a step: that of a share of unwritten positions that falls evenly."""
-        return time_of(run, 1 - now.span * (1 - now.k / now.steps))
 
 
 @lru_cache(maxsize=64)

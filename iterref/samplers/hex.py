@@ -14,7 +14,7 @@ Lee et al. (2025), arXiv:2510.05040.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -48,6 +48,11 @@ class HEX(Sampler):
             Decoder(self.order, int(length))
         if not turns(self.block_lengths):
             raise ValueError("hex: block_lengths names no schedule: give at least one, as in block_lengths=0+4+8")
+
+    def in_blocks(self, block: int, blocks: int) -> Self:
+        """As it is, where each of its blocks is a part of one of the model's."""
+        whole = [length for length in turns(self.block_lengths) if not length or block % length]
+        return super().in_blocks(block, blocks) if whole or self.steps < blocks else self
 
     @property
     def iterations(self) -> int:

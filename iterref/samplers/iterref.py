@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from math import inf
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 
@@ -104,6 +104,11 @@ class RewardGuided(Aimed, Refining):
         """Moves for the NFE, and chains for what a bound on depth leaves over."""
         fitted = self._most(budget, "moves", 0)
         return fitted._most(budget, "chains", self.chains) if budget.depth < inf else fitted
+
+    def in_blocks(self, block: int, blocks: int) -> Self:
+        """With a plain draft and all moves behind it: what competes at an unfinished text is drawn in all blocks."""
+        plain = self if self.block_length or not self.steps else replace(self, reward_draft=False, early=0.0)
+        return super(RewardGuided, plain).in_blocks(block, blocks)
 
     def _alpha(self, run: Run, index: int | None) -> Time:
         """Annealed over the moves."""

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from iterref.budget import Cost
 from iterref.decoding import grid
 from iterref.moves.independent import InTurn
-from iterref.samplers.base import Aimed
+from iterref.samplers.base import Aimed, Sampler
 from iterref.samplers.refining import Draw, Kernel, Planned, Refine, Refining
 
 
@@ -43,6 +43,10 @@ class Published(Aimed, Refining):
         self._require_share("early")
         if self.order != "random" or self.block_length:
             raise ValueError("published: its draft has no order: leave order and block_length as they are")
+
+    def in_blocks(self, block: int, blocks: int) -> Self:
+        """Refused: its draft has no blocks."""
+        return Sampler.in_blocks(self, block, blocks)
 
     @property
     def kernel(self) -> Kernel:

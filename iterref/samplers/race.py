@@ -85,14 +85,14 @@ def judging(method: Sampler) -> Cost:
 
 def arms(
     limit: Budget, race: float, steps: int, span: Spans, spread: float, masked: bool, block: int, surest: int,
-    shifting: bool,
+    shifting: bool, least: int = 0,
 ) -> tuple[Arm, ...]:  # fmt: skip
     """The arms of a race within a share `race` of a budget: as many as it has room for, at least one.
 
-    Whole decodings have `steps` grid steps, or as many as fit; 0 starts from finished texts. `masked` says that the
-    noise has a mask, `block` how many positions the model writes at a time, and `surest` how many where the surest
-    tokens come first; what an arm costs depends on none of them. Where texts may grow and shrink (`shifting`) a beam
-    goes on from the best of them, whoever wrote it.
+    Whole decodings have `steps` grid steps, or as many as fit, `least` of them; 0 starts from finished texts. `masked`
+    says that the noise has a mask, `block` how many positions the model writes at a time, and `surest` how many where
+    the surest tokens come first; what an arm costs depends on none of them. Where texts may grow and shrink
+    (`shifting`) a beam goes on from the best of them, whoever wrote it.
     """
     if not steps and min(limit.nfe, limit.total) > JUDGED:
         limit = limit.less(Cost(JUDGED, 1))
@@ -100,8 +100,8 @@ def arms(
     for entered in (DRAFTING if masked else UNMASKED) if steps else REFINING:
         alone = len(entered.names) == 1 and steps > 0
         shares = entered.shares(limit, race)
-        for fewer in range(steps, min(steps, entered.least) - 1, -1):
-            templates = [_template(name, fewer, span, spread, masked, block, surest) for name in entered.names]
+        for fewer in range(steps, min(steps, max(entered.least, least)) - 1, -1):
+            templates = [_template(name, fewer, span, spread, masked, block, surest, least) for name in entered.names]
             fitted = [_within(method, share, alone) for method, share in zip(templates, shares, strict=True)]
             firsts = [method for method in fitted if method is not None]
             if alone and isinstance(fitted[0], Beam) and fitted[0].guesses == 1:
@@ -109,7 +109,7 @@ def arms(
             if len(firsts) == len(fitted):
                 return _continued(firsts, limit, shifting and isinstance(firsts[0], Beam))
     # dearer than the budget, which is refused for it
-    only = _template("iterref" if steps else "moves", min(steps, 1), span, spread, masked, block, surest)
+    only = _template("iterref" if steps else "moves", min(steps, 1), span, spread, masked, block, surest, least)
     only = replace(only, moves=0 if steps else 1)
     return (Arm(only, only),)
 
@@ -147,14 +147,16 @@ def _with_moves(first: Any, left: Budget) -> Any:
     return replace(first, moves=most(lambda n: bound.allows(replace(first, moves=n).cost()), first.moves))
 
 
-def _template(name: str, steps: int, span: Spans, spread: float, masked: bool, block: int, surest: int) -> Any:
+def _template(
+    name: str, steps: int, span: Spans, spread: float, masked: bool, block: int, surest: int, least: int
+) -> Any:
     """An arm before its budget is known."""
     if name == "beam":
         return Beam(steps=steps, span=span, spread=spread)
     if name == "trajectory":
         of = Trajectory(steps=steps, tries=1, span=(0.75, 1.0), objective="maximise")
         return replace(of, order="confidence", block_length=surest) if masked else replace(of, order="random")
-    steps = 0 if name == "moves" else min(steps, 4)
+    steps = 0 if name == "moves" else max(min(steps, 4), least)
     return IterRef(  # a draft that competes by reward has no blocks
         steps=steps, reward_draft=not block, block_length=block, early=0.0, span=(0.5, 0.25), objective="maximise"
     )

@@ -20,8 +20,8 @@ Doucet (2022), arXiv:1905.02939.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -63,6 +63,11 @@ class Tempering(Aimed, Refining):
                 f"tempering: a draft whose clean samples compete by reward has no order, so order={self.order} with "
                 f"block_length={self.block_length} needs reward_draft=false"
             )
+
+    def in_blocks(self, block: int, blocks: int) -> Self:
+        """With a plain draft."""
+        plain = self if self.block_length or not self.steps else replace(self, reward_draft=False)
+        return super(Tempering, plain).in_blocks(block, blocks)
 
     @property
     def kernel(self) -> Kernel:

@@ -29,6 +29,7 @@ NEEDS: dict[str, dict[str, object]] = {
     "decisions": {"denoise_steps": 1},
     "dependence": {"early": 0.0},  # or too few moves are left to measure it
     "held": {"schedule": "loop"},
+    "least_steps": {"steps": 12, "nfe": 24},  # as many as the beam has, and more than two arms have
     "off": {"schedule": "loop"},
     "on": {"schedule": "loop"},
     "order": {"reward_draft": False},
@@ -43,6 +44,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "bound": (2.0,),
     "dependence": (1.0,),
     "early": (0.0, 0.9),
+    "least_steps": (12,),
     "levels": (1, 2),
     "probes": (0,),
     "order": ORDERS,
