@@ -164,7 +164,7 @@ class Decoder:
             return where & rng.fork("reveal").bernoulli(torch.where(where, falls, 0.0))
         block = run.blocks(self.block_length)
         if self.order == "bounded":
-            return bounded(foremost(where, block), -sure, self.bound)
+            return bounded(foremost(where, block), -sure, self.bound) | due(run, where, u)
         if self.order == "random":
             sure = rng.fork("reveal").order(where.shape[1])
         elif self.order == "left":
@@ -182,12 +182,25 @@ class Decoder:
 
 
 def number_to_reveal(run: Run, where: Tensor, u: float) -> Tensor:
-    """How many masks of (R, L) `where` a step to u reveals, so that a share 1 - a_u of the free positions is left."""
+    """How many masks of (R, L) `where` a step to u reveals, so that a share 1 - a_u of the free positions is left; of a
+    model that writes in blocks none of a second one, and all that are `due`."""
     left = (run.free.sum(1) * (1 - float(run.noise.a(u)))).round().long()
     count = (where.sum(1) - left).clamp_min(0)
-    if own := run.denoiser.block_length:  # behind masks the network only guesses
-        count = count.minimum(foremost(where, run.blocks(own)).sum(1))
+    if own := run.denoiser.block_length:
+        count = count.minimum(foremost(where, run.blocks(own)).sum(1)).maximum(due(run, where, u).sum(1))
     return count
+
+
+def due(run: Run, where: Tensor, u: float) -> Tensor:
+    """The masks of (R, L) `where` that a model that writes in blocks has to reveal by time u, so that a step a block is
+    enough: those of the first block with any, where a share a_u of the blocks is not finished yet."""
+    if not (own := run.denoiser.block_length):
+        return torch.zeros_like(where)
+    number, none = run.blocks(own), where.shape[1]
+    first = number.where(run.free, none).amin(1)
+    blocks, finished = number.where(run.free, -1).amax(1) - first + 1, number.where(where, none).amin(1) - first
+    late = finished < (blocks * float(run.noise.a(u)) + 1e-9).floor()  # but for rounding
+    return foremost(where, number) & late[:, None]
 
 
 def blocks(free: Tensor, size: int) -> Tensor:

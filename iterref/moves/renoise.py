@@ -72,6 +72,17 @@ def renoise(run: Run, x_t: Tensor, trip: Excursion, spacing: int, rng: Rng) -> R
     return Renoised(run.renoise(x_t, trip.a_t, trip.a_s, rng), run.free, trip.a_s)
 
 
+def one_block(run: Run, t: float, rng: Rng) -> Run:
+    """The run as a move on finished texts sees it: of a model that writes in blocks with one of them free, at random by
+    its positions, since behind the masks of another it only guesses."""
+    own = run.denoiser.block_length
+    if not own or t > 0 or run.noise.mask is None:
+        return run
+    place = torch.where(run.free, rng.fork("block").order(run.free.shape[1]), -1).argmax(1, keepdim=True)
+    number = run.blocks(own)
+    return run.within(run.canvas, run.free & (number == number.gather(1, place)))
+
+
 def descend(run: Run, state: Drafted, t: float, rng: Rng) -> Tensor:
     """The states at a cleaner time, x_u ~ q(x_u | x_t, x_0) (R, L). Free of cost, and exact: Pi_t becomes Pi_u.
 

@@ -61,8 +61,10 @@ def held(
     easy = foremost(where, block) & (torch.minimum(score, sure).exp() > least)
     hard = where & ~easy
     count = -(-hard.sum(1) // left)
-    if run.denoiser.block_length:  # behind masks the network only guesses
-        count = count.minimum(foremost(where, block).sum(1) - easy.sum(1))
+    if run.denoiser.block_length:  # behind masks the network only guesses: a block at a time, and a step for each
+        head = foremost(where, block).sum(1) - easy.sum(1)
+        open_ = block.where(where, -1).amax(1) - block.where(where, where.shape[1]).amin(1) + 1
+        count = torch.where(open_ >= left, head, count.minimum(head))
     return easy | ~where | surest(hard, score, block, count)
 
 

@@ -21,7 +21,7 @@ import torch
 from iterref import chains
 from iterref.budget import Cost
 from iterref.decoding import grid
-from iterref.moves.renoise import Excursion, descend
+from iterref.moves.renoise import Excursion, descend, one_block
 from iterref.moves.shared import Shared
 from iterref.noise import Schedule
 from iterref.random import Rng
@@ -160,9 +160,9 @@ class Refining(Decoded):
             new = now.kernel.redraw(wide, state, moving)
             state, info = now.kernel.decide(wide, state, new, self._alpha(run, None), moving)
         else:
-            paired = self._paired(wide, state)
-            new, trip = self._proposed(wide, paired, now, moving)
-            state, info = self.kernel.decide(wide, paired, new, self._alpha(run, now.move), moving)
+            paired, one = self._paired(wide, state), one_block(wide, now.t, moving)
+            new, trip = self._proposed(one, paired, now, moving)
+            state, info = self.kernel.decide(one, paired, new, self._alpha(run, now.move), moving)
             state, info = self._compared(wide, paired, state, new, now), replace(info, span=trip.span)
         state = replace(state, step=before.step + 1)
         if state.step == len(steps) and isinstance(state, Drafted) and state.t > 0:

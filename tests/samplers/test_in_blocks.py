@@ -63,11 +63,33 @@ def test_no_token_is_written_behind_masks(name, offset):
     assert not behind_masks(of, written(f"{name}:{options}" if options else name, of))
 
 
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("steps", [2, 5, 6, 7, 9, 16])
+@pytest.mark.parametrize("order", ["random", "left", "confidence", "bounded"])
+def test_nothing_is_drawn_behind_masks_not_even_at_the_end(order, steps, offset):
+    of = problem(offset)
+    sample(sampler_from_string(f"ancestral:steps={steps},order={order}"), of)
+    assert isinstance(of.denoiser, InBlocks) and not of.denoiser.guesses
+
+
 @pytest.mark.parametrize("name", ["ancestral", "smc"])
 def test_a_block_length_that_is_given_is_kept(name):
     """The negative control: in one block, tokens stand behind masks."""
     of = problem()
     assert behind_masks(of, written(f"{name}:block_length={LENGTH}", of))
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("text", ["iterref:moves=20", "mtm:moves=8", "metropolis:moves=8", "tempering:moves=8"])
+def test_a_move_opens_one_block(text, offset):
+    of = problem(offset)
+    model = of.denoiser
+    assert isinstance(model, InBlocks)
+    sample(sampler_from_string(text), of)
+    assert not model.guesses
+    model.block_length = 0  # a control
+    sample(sampler_from_string(text), of)
+    assert model.guesses
 
 
 @pytest.mark.parametrize("name", REFUSE)

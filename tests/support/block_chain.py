@@ -18,7 +18,7 @@ class InBlocks(Denoiser):
     time_independent = True
 
     def __init__(self, vocab: int, block: int, offset: int = 0) -> None:
-        self.noise, self.block_length = absorbing(vocab + 1), block
+        self.noise, self.block_length, self.guesses = absorbing(vocab + 1), block, 0
         self.block_offset = torch.tensor([offset])
         random = torch.randn(vocab + 1, vocab, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         self.following = torch.nn.functional.pad(random.log_softmax(1), (0, 1), value=-torch.inf)
@@ -34,5 +34,6 @@ class InBlocks(Denoiser):
         assert self.noise.mask is not None
         first = self.number.where(x_t == self.noise.mask, LENGTH).amin(1)
         guess = torch.full_like(self.following[0], -math.log(self.noise.vocab - 1))
+        self.guesses += int((where & (self.number > first[:, None])).sum())
         log_p = self.known(x_t).where((self.number <= first[:, None])[..., None], guess)
         return carry_over(log_p[where], x_t, where, self.noise.mask)
