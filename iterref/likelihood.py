@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from iterref.decoding import negentropy
+from iterref.denoiser import Denoiser
 from iterref.run import Run
 
 EVALUATIONS = 8
@@ -33,6 +34,13 @@ def log_likelihood(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: 
     a text, counted by the run's meter; under other noise one.
     """
     return _sums(run, x, _in_all(run, evaluations), offset)[0]
+
+
+def expect_known(denoiser: Denoiser) -> None:
+    """Raises `ValueError` for a denoiser that cannot say how likely a text is."""
+    if denoiser.noise.mask is None and not denoiser.has_leave_one_out:
+        told = f"{type(denoiser).__name__} has no mask and no leave-one-out conditionals"
+        raise ValueError(f"{told}, by which a log-likelihood is taken: leave log_likelihood out")
 
 
 def typicality(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int = 0) -> Tensor:

@@ -87,6 +87,8 @@ def sample(
         if problem.constraint is not None and not bool((fits := problem.constraint.accepts(start)).all()):
             row = int((~fits).nonzero()[0])
             raise ValueError(f"row {row}: the given text is none of the constraint's: infill it, or write it anew")
+    if log_likelihood:
+        likelihood.expect_known(untempered(problem.denoiser))
     parts, sampler = turns(problem), in_blocks(sampler, problem)
     if budget is not None:
         sampler = fit_budget(sampler, budget_of(budget).per(problem.denoiser.passes, len(parts)))

@@ -42,6 +42,7 @@ def log_likelihood(
     options = checked_options(max_rows=max_rows)
     expect_template(prompts, model)
     problem = unrewarded(model, prompts, **options)
+    likelihood.expect_known(problem.denoiser)
     tokens = problem.finished(model.encode(texts))
     with fenced(tokens.device), torch.inference_mode():
         found = likelihood.log_likelihood(Run(problem), tokens, evaluations)

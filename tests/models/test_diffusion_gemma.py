@@ -398,5 +398,9 @@ def test_the_default_decides_by_the_reward_alone_where_the_model_judges_no_text(
     assert iterref.refine(
         model, found.tokens, prompts=["the cat", "the mat"], reward=longer, budget=100
     ).rewards.sum() >= (found.rewards.sum())
-    with pytest.raises(ValueError, match="leave-one-out"):  # which nobody can give is not made up
-        iterref.generate(model, ["the cat"], reward=longer, budget=20, log_likelihood=True)
+    asked: list[Any] = []
+    with pytest.raises(ValueError, match="leave-one-out"):  # which nobody can give is not made up, nor run for
+        iterref.generate(model, ["the cat"], reward=longer, budget=20, log_likelihood=True, callback=asked.append)
+    with pytest.raises(ValueError, match="leave log_likelihood out"):
+        iterref.log_likelihood(model, ["the cat"], prompts=["the"])
+    assert not asked
