@@ -66,7 +66,8 @@ def going_on(problem: Problem, part: Tensor, tokens: Tensor) -> Tensor:
 
 def fit_turns(method: M, budget: BudgetLike | None, pool: Cost, problem: Problem) -> M:
     """`fitted` for a problem: every turn has an equal share of what the pool leaves."""
-    return fitted(in_blocks(method, problem), budget, pool, problem.denoiser.passes, len(turns(problem)))
+    fit = fitted(in_blocks(method, problem), budget, pool, problem.denoiser.passes, len(turns(problem)))
+    return in_blocks(fit, problem)  # which says where the budget has too few steps
 
 
 def in_blocks(method: W, problem: Problem) -> W:

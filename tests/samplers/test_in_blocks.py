@@ -115,6 +115,8 @@ def test_there_is_a_step_a_block():
         with pytest.raises(ValueError, match="4 blocks of 2 .* take as many steps|too small for one run of auto"):
             sample(sampler_from_string(text), problem(), budget=3)
     assert estimate(sampler_from_string("smc:steps=2"), problem()).sampler.steps == 4
+    with pytest.raises(ValueError, match="take as many steps"):
+        estimate(sampler_from_string("ancestral"), problem(), budget=3)
 
 
 def test_few_steps_go_to_a_race_with_fewer_arms():
