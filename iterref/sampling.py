@@ -92,7 +92,7 @@ def sample(
     parts, sampler = turns(problem), in_blocks(sampler, problem)
     if budget is not None:
         sampler = fit_budget(sampler, budget_of(budget).per(problem.denoiser.passes, len(parts)))
-        sampler = in_blocks(sampler, problem)  # which says where the budget has too few steps
+    sampler = in_blocks(sampler, problem)  # which says where the budget has too few steps
     if len(parts) > 1:
         return _in_turns(
             parts, sampler, problem, seed, start, log_likelihood, callback, rows=rows, copies=copies, watch=watch,

@@ -125,6 +125,9 @@ class Auto(Sampler):
         """With a step a block at the least."""
         if not self.steps:
             return self
+        if self.least_steps >= blocks > min(self.limit.nfe, self.limit.total):
+            told = f"auto: {blocks} blocks of {block} positions take as many steps, and the budget is {self.limit}"
+            raise ValueError(f"{told}: give a budget= of {2 * blocks} or more, or ask for shorter texts")
         return replace(self, steps=max(self.steps, blocks), least_steps=max(self.least_steps, blocks))
 
     def suited(self, noise: Noise) -> Auto:

@@ -119,6 +119,12 @@ def test_there_is_a_step_a_block():
         estimate(sampler_from_string("ancestral"), problem(), budget=3)
 
 
+@pytest.mark.parametrize("text", ["auto:nfe=7", "auto:total=7"])
+def test_the_default_is_not_run_with_fewer_steps_than_blocks(text):
+    with pytest.raises(ValueError, match="auto: 8 blocks of 1 positions take as many steps.* a budget= of 16 or more"):
+        sample(sampler_from_string(text), problem(block=1))
+
+
 def test_few_steps_go_to_a_race_with_fewer_arms():
     of = problem(block=1)
     for nfe in (8, 12, 20, 40, 80):
