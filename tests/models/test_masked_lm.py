@@ -19,6 +19,7 @@ import iterref
 from iterref.check import check_model
 from iterref.guidance import Tempered
 from iterref.loading import load
+from iterref.models.base import Chat
 from iterref.models.masked_lm import LENGTH
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
@@ -243,9 +244,24 @@ def test_a_chat_is_written_as_the_tokenizer_writes_it(tmp_path: Path) -> None:
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     said = [{"role": "user", "content": "the cat"}]
     assert codec.asked("the cat") == theirs.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    for name in ("bos_token", "eos_token", "sep_token", "cls_token", "unk_token"):  # named or not, as there
+        write_tokenizer(tmp_path / name, template=f"{{{{ {name} }}}} {TEMPLATE}")
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / name)
+        want = theirs.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        assert Codec.load(tmp_path / name).asked("the cat") == want
     write_tokenizer(tmp_path / "broken", template="{{ raise_exception('no such role') }}")
     with pytest.raises(ValueError, match="cannot be filled in .*no such role.*chat=False"):
         Codec.load(tmp_path / "broken").asked("x")
     write_tokenizer(tmp_path / "none")
     with pytest.raises(ValueError, match="no chat template"):
         Codec.load(tmp_path / "none").asked("x")
+
+
+def test_a_conversation_whose_text_is_empty_is_read_and_one_that_is_refused_is_named(tmp_path: Path) -> None:
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
+    checkpoint(tmp_path, "Qwen3ForCausalLM", template=refusing, framed=False)
+    model = load(tmp_path, length=T)
+    assert isinstance(model, PromptedModel)
+    assert model.ids([Chat([("user", "the cat")], text=""), ""]) == [model.ids(["the cat"])[0], []]
+    with pytest.raises(ValueError, match="filled in with prompt 1 .*no system.*: leave out what it refuses, or load"):
+        model.ids(["the cat", Chat([("system", "a dog"), ("user", "the cat")])])
