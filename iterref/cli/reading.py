@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 from typing import Any, BinaryIO
@@ -17,7 +17,12 @@ __all__ = ["Input", "read_budget", "read_prompts", "read_reward", "read_texts"]
 # The names of a prompt and of a text, this library's own first, then TRL's.
 PROMPT = ("document", "prompt")
 TEXT = ("text", "completion")
-CARRIED = ("tokens", "unfinished", "marked", "slots")  # go from command to command, and to no reward
+# What goes from command to command, and to no reward; of another form a field of this name is the user's.
+CARRIED: dict[str, Callable[[Any], bool]] = {
+    "tokens": lambda ids: isinstance(ids, list) and {*map(type, ids)} <= {int},
+    "unfinished": lambda mark: isinstance(mark, str) and len(mark) == 16,
+    "slots": lambda slots: isinstance(slots, list) and all(map(_likely, slots)),
+}
 WRITTEN = (*TEXT, *CARRIED, "reward", "best", "cost", "asked", "error", "row")  # by this library, null at times
 
 
@@ -92,7 +97,8 @@ class Input:
     @property
     def columns(self) -> dict[str, list[Any]]:
         """What all lines have beside prompt and text, as arguments of a reward."""
-        apart = {self.prompt, *([] if self.texts is None else [self.text]), *CARRIED}
+        left = {name for line in self.fields for name in left_in(line)}
+        apart = {self.prompt, *([] if self.texts is None else [self.text]), *left}
         names = sorted(self.fields[0].keys() - apart) if self.fields else []
         found = {name: [line.get(name) for line in self.fields] for name in names}
         return {name: column for name, column in found.items() if not any(map(_missing, column))}
@@ -102,6 +108,15 @@ class Input:
         prompts = self.prompts or [""] * len(self)
         columns = {name: [column[row] for row in rows] for name, column in self.columns.items()}
         return {"prompts": [prompts[row] for row in rows], "columns": columns, "rows": rows}
+
+
+def _likely(slot: Any) -> bool:
+    return isinstance(slot, dict) and {*map(type, slot.values())} <= {float}
+
+
+def left_in(fields: Mapping[str, Any]) -> set[str]:
+    """The names of what a command before left in a line for the next one."""
+    return {name for name, own in CARRIED.items() if name in fields and (fields[name] is None or own(fields[name]))}
 
 
 def _read(file: BinaryIO, what: str, given: Source) -> Input:
