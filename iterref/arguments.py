@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Budget, BudgetLike
-from iterref.columns import brief, read_column, shown
+from iterref.columns import brief, missing, read_column, shown
 from iterref.constraint.expressions import compiled
 from iterref.constraint.patterns import Pattern, pattern_of
 from iterref.drafts import Drafts, pools_in
@@ -212,12 +212,11 @@ def _start(name: str, value: Any) -> Any:
 def _text(value: Any, where: str) -> str:
     """A string that a file can hold. Raises `TypeError` or `ValueError`, saying `where` it stands."""
     if not isinstance(value, str):
-        missing = value is None or isinstance(value, float) and isnan(value)
         hints: list[tuple[Any, str]] = [
             (bytes, "decode it, as in .decode('utf-8')"),
             (Path, "pass what the file holds, as in .read_text('utf-8')"),
             ((Mapping, list, tuple), "pass one string a prompt (a conversation is an `iterref.models.Chat`)"),
-            (object, "it is missing: fill it in, or leave the row out" if missing else "pass a string"),
+            (object, "it is missing: fill it in, or leave the row out" if missing(value) else "pass a string"),
         ]
         raise TypeError(f"{where} is {shown(value)}: {next(hint for kind, hint in hints if isinstance(value, kind))}")
     try:

@@ -33,7 +33,9 @@ def fetched(
 ) -> Path:
     """The folder itself, that of a checkpoint inside a Python package (`iterref.packaged`), or the local copy of a hub
     name, of which only these files (patterns) are fetched and none of `besides`; `hint` is what else a user may do.
-    Raises `FileNotFoundError` where there is none, with the hub's reason, and `ValueError` for a file."""
+    Raises `FileNotFoundError` where there is none, with the hub's reason, and `ValueError` for a file or no name."""
+    if not str(name):  # which stands for the folder that one is in
+        raise ValueError("the name of a checkpoint is empty: give a folder or a hub name")
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder

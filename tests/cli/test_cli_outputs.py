@@ -364,7 +364,7 @@ def test_two_runs_at_once_do_not_write_over_each_other(
     (tmp_path / "mine.py").write_text(body)
     command = ("generate", "--json", "--out", str(out), "--sampler", METHOD, "--reward", f"{tmp_path}/mine.py:f")
     done = call(*command, text=text)
-    refused(done, "has the unfinished texts of another command by now, and these go elsewhere: the texts are in ", code=1)
+    refused(done, "has the unfinished texts of another command by now, and these go elsewhere: the texts", code=1)
     saved = Path(done.stderr.strip().rpartition("the texts are in ")[2])
     assert entries(saved.read_text())[0]["text"] and out.read_bytes() == (tmp_path / "theirs.jsonl").read_bytes()
     saved.unlink()

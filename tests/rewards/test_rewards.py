@@ -223,7 +223,7 @@ def test_texts_are_decoded_once() -> None:
 def test_a_column_never_stands_in_for_the_texts() -> None:
     """Whatever other columns a data set brings along, a function judges the texts."""
     columns = {"text": ["gold"] * 3}
-    with pytest.raises(ValueError, match="begins with 'text', which is a column, and has none called completions: call"):
+    with pytest.raises(ValueError, match="begins with 'text', which is a column, and has none called completions"):
         TextReward(lambda text, **other: map(len, text), decode, PROMPTS, columns)
     for function in (lambda completions, text: map(len, completions), lambda text, /, **other: map(len, text)):
         reward = TextReward(function, decode, PROMPTS, columns)

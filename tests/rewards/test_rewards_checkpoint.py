@@ -249,7 +249,7 @@ def test_an_adapter_is_neither_left_out_nor_put_in_silently(copy: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"holds no \*.safetensors: it is an adapter of some/base: merge it"):
         Classifier(copy, 0)
     (copy / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match="has no config.json: it is an adapter of some/base: merge it into that"):
+    with pytest.raises(FileNotFoundError, match="has no config.json: it is an adapter of some/base: merge it into"):
         Classifier(copy, 0)
 
 
