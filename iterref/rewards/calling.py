@@ -60,9 +60,9 @@ class Plan:
         """Copies of what the function takes, by position and by name."""
         values = TRAINER | {**table} if self.names else {}
         named = {name: _copied(value, name) for name, value in values.items() if name in self.names}
-        completions: list[Any] = [_message("assistant", text) for text in texts] if self.messages else list(texts)
+        completions: list[Any] = [_messages("assistant", text) for text in texts] if self.messages else list(texts)
         if self.messages and "prompts" in named:
-            named["prompts"] = [_message("user", one) if isinstance(one, str) else one for one in named["prompts"]]
+            named["prompts"] = [_messages("user", one) if isinstance(one, str) else one for one in named["prompts"]]
         if self.by_name:
             named["completions"] = completions
         return (completions,) if self.by_name is False else (), named
@@ -186,8 +186,9 @@ def _plan(key: Same, table: frozenset[str]) -> Plan:
     return Plan(by_name, names, messages, hands_on=takes_all and takes_any)
 
 
-def _message(role: str, text: str) -> list[dict[str, str]]:
-    return [{"role": role, "content": text}]
+def _messages(role: str, text: str) -> list[dict[str, str]]:
+    """A text as the one message of a role; a conversation (`models.Chat`) as its own."""
+    return [{"role": who, "content": said} for who, said in getattr(text, "messages", ((role, text),))]
 
 
 def _copied(value: Any, name: str) -> Any:

@@ -7,6 +7,7 @@ both stands in the tests, over the classes of `transformers`, and agrees to 1e-6
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +266,25 @@ def test_a_conversation_whose_text_is_empty_is_read_and_one_that_is_refused_is_n
     assert model.ids([Chat([("user", "the cat")], text=""), ""]) == [model.ids(["the cat"])[0], []]
     with pytest.raises(ValueError, match="filled in with prompt 1 .*no system.*: leave out what it refuses, or load"):
         model.ids(["the cat", Chat([("system", "a dog"), ("user", "the cat")])])
+
+
+@pytest.mark.parametrize("beside", ["tokenizer_config.json", "added_tokens.json"])
+def test_tokens_that_stand_beside_a_tokenizer_are_its_own(tmp_path: Path, beside: str) -> None:
+    """A mask and a word that tokenizer.json lacks, as scripts add them, have the ids that transformers gives them."""
+    checkpoint(tmp_path, "Qwen3ForCausalLM", mask=False, framed=False)
+    file = tmp_path / "tokenizer_config.json"
+    config = json.loads(file.read_text()) | {"mask_token": "<|mask|>"}
+    added = {len(SPECIAL + WORDS): "<|mask|>", len(SPECIAL + WORDS) + 1: "zebra"}
+    if beside == file.name:
+        entries = {token: {"content": name, "special": "|" in name} for token, name in added.items()}
+        config["added_tokens_decoder"] = entries
+    else:
+        (tmp_path / beside).write_text(json.dumps({name: token for token, name in added.items()}))
+    file.write_text(json.dumps(config))
+    theirs, model = transformers.AutoTokenizer.from_pretrained(tmp_path), load(tmp_path, length=T)
+    assert isinstance(model, PromptedModel) and model.noise.mask == theirs.mask_token_id
+    assert model.codec.ids(["the zebra"])[0] == theirs("the zebra")["input_ids"] == [5, len(SPECIAL + WORDS) + 1]
+    config["added_tokens_decoder"] = {99: {"content": "yak"}}
+    file.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="the added token 'yak' is said to be 99 and is 1[68]"):
+        load(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from iterref import generate
+from iterref.models.base import Chat
 from iterref.rewards import RewardError, TextReward, Threaded, checked, weighted
 from iterref.rewards.text import bind_reward, text_ids
 from tests.support.word_model import WordModel
@@ -54,6 +55,17 @@ def test_texts_stay_texts_where_nothing_asks_for_messages() -> None:
         asked(lambda completions: [text["content"] for text in completions])  # neither texts nor lists of messages
     with pytest.raises(RewardError, match="'str' object has no attribute 'word'"):
         asked(lambda completions: [text.word for text in completions])
+
+
+def test_a_conversation_is_handed_over_whole() -> None:
+    said = [("system", "be kind"), ("user", "p")]
+
+    def last(completions: list[list[dict[str, str]]], prompts: Any) -> list[float]:
+        assert prompts[0] == [{"role": role, "content": text} for role, text in said]
+        return [float(len(prompt)) for prompt in prompts]
+
+    reward = TextReward(last, WordModel().decode, [Chat(said), "q", "r"])
+    assert reward(TOKENS, ROWS).tolist() == [2.0, 1.0, 1.0]
 
 
 def test_messages_are_known_by_what_is_asked_of_them() -> None:
