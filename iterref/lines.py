@@ -29,15 +29,15 @@ def opened(file: Path) -> TextIO:
     return open(file, encoding="utf-8-sig", errors=KEPT, newline="")
 
 
-def readable(file: IO[str], name: str, most: int | None = MOST) -> Iterator[str]:
-    """The lines of an open file that is called `name`, of at most so many characters. Raises `ValueError` for what is
-    no text, naming the line."""
+def readable(file: IO[str], name: str, long: bool = False) -> Iterator[str]:
+    """The lines of an open file that is called `name`, `long` ones too where an array of JSON may be one. Raises
+    `ValueError` for what is no text, naming the line."""
     number = 0
     try:
-        while line := file.readline(-1 if most is None else most + 1):
+        while line := file.readline(-1 if long else MOST + 1):
             number += 1
-            if most is not None and len(line) > most:
-                raise ValueError(f"line {number} of {name} has more than {most} characters: write one text a line")
+            if len(line) > MOST and not long:
+                raise ValueError(f"line {number} of {name} has more than {MOST} characters: write one text a line")
             _expect_unicode(line, f"line {number} of {name}")
             if "\0" in line:  # of a file of other things; a text of JSON may have it as an escape
                 raise ValueError(f"line {number} of {name} holds the byte NUL, which no text does: take it out")
