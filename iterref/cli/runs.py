@@ -115,13 +115,17 @@ class Run:
     def _write(self) -> None:
         """Writes what there is of all lines."""
         mark = {"unfinished": self.identity} if self.identity else {}
-        written = []
-        for row, line in enumerate(self.lines):
-            line = line or {**(self.reached.get(row) or output_line(self.given, row)), **mark}
-            if self.as_json:
-                written.append(json.dumps(line, ensure_ascii=False))
-            else:
-                written.append(" ".join((line[self.given.text] or "").splitlines()))
+        lines = [
+            line or {**(self.reached.get(row) or output_line(self.given, row)), **mark}
+            for row, line in enumerate(self.lines)
+        ]
+        if self.as_json:
+            written = [json.dumps(line, ensure_ascii=False) for line in lines]
+        else:
+            parts = [(line[self.given.text] or "").splitlines() for line in lines]
+            written = list(map(" ".join, parts))
+            if max(map(len, parts)) > 1:
+                click.echo("texts of several lines are written on one line each: --json keeps their lines", err=True)
         text = "".join(f"{line}\n" for line in written)
         try:
             if self.stays:

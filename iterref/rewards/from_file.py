@@ -84,7 +84,8 @@ def _expect_own(file: Path) -> None:
             beside.setdefault(name, []).extend(place for place in places if place.is_file() and not near)
     for name, files in beside.items():
         there = str(getattr(sys.modules.get(name), "__file__", None) or "Python's own")
-        if files and name in sys.modules and Path(there).resolve() not in files and name != "iterref":
+        own = {place.resolve() for place in files}
+        if files and name in sys.modules and Path(there).resolve() not in own and name != "iterref":
             raise ValueError(f"{file} imports {files[0]}, and the module {name} is {there} here: rename one")
 
 
