@@ -288,3 +288,22 @@ def test_tokens_that_stand_beside_a_tokenizer_are_its_own(tmp_path: Path, beside
     file.write_text(json.dumps(config))
     with pytest.raises(ValueError, match="the added token 'yak' is said to be 99 and is 1[68]"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}A :", "leaves out what the user"),
+        ("{% for m in messages if m['role'] == 'human' %}{{ m['content'] }}{% endfor %}A :", "leaves out what the us"),
+        ([{"name": "chat", "template": TEMPLATE}, {"name": "rag", "template": "x"}], "of chat, rag none is called"),
+    ],
+)
+def test_a_template_for_other_messages_is_refused(tmp_path: Path, template: Any, told: str) -> None:
+    """The model would have been asked without its prompt, or without its template."""
+    checkpoint(tmp_path, "Qwen3ForCausalLM", framed=False)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template}))
+    model = load(tmp_path, length=T)
+    assert isinstance(model, PromptedModel)
+    with pytest.raises(ValueError, match=f"{told}.*load with chat=False"):
+        model.ids(["the cat"])

@@ -196,10 +196,14 @@ class Codec:
             raise ValueError("this tokenizer has no chat template: write the prompt as the model reads it")
         said = [{"role": role, "content": text} for role, text in _messages(prompt)]
         try:
-            return str(self._chat.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **self.named))
+            filled = str(self._chat.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **self.named))
         except Exception as error:  # a template is a program of the checkpoint's, run in Jinja's sandbox
             told = f"the chat template cannot be filled in with {called} ({first_line(error)})"
             raise ValueError(f"{told}: leave out what it refuses, or load with chat=False") from None
+        if "".join(said[-1]["content"].split()) not in "".join(filled.split()):  # of other roles, or of parts
+            told = f"the chat template leaves out what the user says in {called}"
+            raise ValueError(f"{told}: it is for other messages, so load with chat=False")
+        return filled
 
     @cached_property
     def _chat(self) -> Any:
@@ -276,5 +280,7 @@ def _template(folder: Path, config: dict[str, Any]) -> str | None:
         return file.read_text(encoding="utf-8")
     written = config.get("chat_template")
     if isinstance(written, list):
-        written = next((one.get("template") for one in written if one.get("name") == "default"), None)
+        several = {str(one.get("name")): one.get("template") for one in written}
+        none = f"{{{{ raise_exception('of {', '.join(several)} none is called default') }}}}"
+        written = several.get("default", none)
     return written if isinstance(written, str) else None
