@@ -9,7 +9,7 @@ Raises `TypeError` for a value of a wrong type and
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import Budget, BudgetLike
-from iterref.columns import brief, read_column, shown
+from iterref.columns import brief, missing, read_column, shown
 from iterref.constraint.expressions import compiled
 from iterref.constraint.patterns import Pattern, pattern_of
 from iterref.drafts import Drafts, pools_in
@@ -63,8 +63,6 @@ def checked_reward(
     if isinstance(reward, list | tuple):
         if not reward:
             raise ValueError("the reward is an empty list: pass at least one reward")
-        for place, weight in enumerate(() if weights is None else weights):
-            number(f"reward_weights[{place}]", weight, "give one number a reward")
         return weighted([checked_reward(one, batch, columns) for one in reward], weights)
     if weights is not None:
         raise ValueError("reward_weights= belong to a list of rewards: pass reward=[...], one weight each")
@@ -79,6 +77,17 @@ def checked_reward(
             told = f"the drafts belong to {len(pool.texts)} prompts, not {batch}"
             raise ValueError(f"{told}: draw them for these prompts")
     return reward
+
+
+def checked_weights(name: str, value: Any) -> list[float] | None:
+    """Finite numbers, from a list, an array or a tensor, or None."""
+    hint = "give one number a reward"
+    if value is None:
+        return None
+    found = [number(f"{name}[{at}]", one, hint) for at, one in enumerate(entries(value, name, hint))]
+    if not all(map(isfinite, found)):
+        raise ValueError(f"{name}= has a weight that is not finite, {found}: {hint}")
+    return found
 
 
 def checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence[int], batch: int) -> Tensor:
@@ -203,12 +212,11 @@ def _start(name: str, value: Any) -> Any:
 def _text(value: Any, where: str) -> str:
     """A string that a file can hold. Raises `TypeError` or `ValueError`, saying `where` it stands."""
     if not isinstance(value, str):
-        missing = value is None or isinstance(value, float) and isnan(value)
         hints: list[tuple[Any, str]] = [
             (bytes, "decode it, as in .decode('utf-8')"),
             (Path, "pass what the file holds, as in .read_text('utf-8')"),
             ((Mapping, list, tuple), "pass one string a prompt (a conversation is an `iterref.models.Chat`)"),
-            (object, "it is missing: fill it in, or leave the row out" if missing else "pass a string"),
+            (object, "it is missing: fill it in, or leave the row out" if missing(value) else "pass a string"),
         ]
         raise TypeError(f"{where} is {shown(value)}: {next(hint for kind, hint in hints if isinstance(value, kind))}")
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from math import isnan
 from pathlib import PurePath
 from typing import Any
 
@@ -28,7 +29,17 @@ def read_column(column: Any, name: str) -> list[Any]:
     for method in ("to_pylist", "tolist", "to_list"):  # of arrow, numpy and torch, pandas and polars
         if hasattr(column, method) and getattr(column, "ndim", 1) == 1:
             return list(getattr(column, method)())
-    return list(column)
+    return [scalar(entry) for entry in column]
+
+
+def scalar(value: Any) -> Any:
+    """A scalar of numpy or torch as Python's own; anything else as it is."""
+    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+
+
+def missing(value: Any) -> bool:
+    """Whether an entry is none: None, NaN, or what pandas has for these."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or isinstance(value, float) and isnan(value)
 
 
 def read_columns(columns: Any, batch: int) -> dict[str, list[Any]]:

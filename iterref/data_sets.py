@@ -61,7 +61,7 @@ def dataset_rows(name: str, split: str = "train") -> list[dict[str, Any]]:
     except Exception as error:  # whatever the hub objects to
         told = f"there is no data set {name!r} here, and none that the hub gave ({_line(error)})"
         raise FileNotFoundError(f"{told}: check the name, or give a folder") from None
-    return [dict(row) for row in found]
+    return [dict(row) for row in found.with_format(None)]  # which hides columns, and makes tensors of numbers
 
 
 def _text(row: dict[str, Any], column: str, place: int, name: str) -> str:

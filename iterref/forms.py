@@ -83,7 +83,7 @@ def rows(file: BinaryIO, name: str, fields: Sequence[str]) -> list[Row] | list[s
 def _of_text(text: TextIOWrapper, name: str, suffix: str, fields: Sequence[str]) -> list[Row] | list[str]:
     """The rows of a text file, whose first line that is not blank says which form it has."""
     if suffix == "json":
-        return _json(text.read(), name, must=True)
+        return _json("".join(readable(text, "the input", long=True)), name, must=True)
     lines, blank = readable(text, "the input"), list[str]()
     while (head := next(lines, "")) and not head.strip():
         blank.append(head)

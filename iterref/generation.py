@@ -25,6 +25,7 @@ from iterref.arguments import (
     checked_prompts,
     checked_reward,
     checked_rows,
+    checked_weights,
     expect_template,
     whole_number,
 )  # fmt: skip
@@ -119,7 +120,8 @@ def generate(
     prompts, model = checked_prompts(prompts), checked_model(model)
     batch = len(prompts)
     columns = read_columns(columns, batch)
-    asked = checked_reward(reward, batch, columns, reward_weights)
+    weights = checked_weights("reward_weights", reward_weights)
+    asked = checked_reward(reward, batch, columns, weights)
     if max_new_tokens is not None:
         size = whole_number("max_new_tokens", max_new_tokens, "pass how many tokens an answer has at the most")
         model = text_model(model).with_length(size)
@@ -145,7 +147,7 @@ def generate(
     more: dict[str, Any] = {"temperature": temperature} if temperature != 1 else {}
     more |= {name: str(value) for name, value in (("constraint", constraint), ("start", start)) if value is not None}
     about = {
-        "model": model_name(posed.model), "reward": reward_name(reward, reward_weights), "budget": limit,
+        "model": model_name(posed.model), "reward": reward_name(reward, weights), "budget": limit,
         "prompts": [text for text in prompts for _ in range(copies)], "more": more,
     }  # fmt: skip
     try:

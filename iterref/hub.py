@@ -33,7 +33,9 @@ def fetched(
 ) -> Path:
     """The folder itself, that of a checkpoint inside a Python package (`iterref.packaged`), or the local copy of a hub
     name, of which only these files (patterns) are fetched and none of `besides`; `hint` is what else a user may do.
-    Raises `FileNotFoundError` where there is none, with the hub's reason, and `ValueError` for a file."""
+    Raises `FileNotFoundError` where there is none, with the hub's reason, and `ValueError` for a file or no name."""
+    if not str(name):  # which stands for the folder that one is in
+        raise ValueError("the name of a checkpoint is empty: give a folder or a hub name")
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -76,6 +78,24 @@ def casing(folder: Path, config: Mapping[str, Any]) -> dict[str, bool]:
         return {}
     lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
     return {"do_lower_case": not any(line != line.lower() for line in lines if not line.startswith("["))}
+
+
+def indexed(folder: Path, file: str, name: str) -> list[Path]:
+    """The weights in `file`, or in the parts that its index names; none where there is neither. As for `transformers`,
+    an index whose parts are gone is left from before the file. Raises `FileNotFoundError` for a part that is missing,
+    and `ValueError` where there are both: training scripts that save twice leave the old ones."""
+    index, whole = folder / f"{file}.index.json", folder / file
+    written = read_json(index, name).get("weight_map", {}) if index.is_file() else {}
+    parts = sorted({*written.values()} - {file})
+    missing = [part for part in parts if Path(part).name != part or not (folder / part).is_file()]
+    if whole.is_file():
+        if parts and not missing:
+            told = f"{name} holds its weights twice, in {file} and in {parts[0]} and the like"
+            raise ValueError(f"{told}: take those away that are not meant (and {index.name} with the parts)")
+        return [whole]
+    if missing:
+        raise FileNotFoundError(f"{name} has no {missing[0]}, which its index names: get the rest")
+    return [folder / part for part in parts]
 
 
 def no_safetensors(name: str, folder: Path) -> FileNotFoundError:

@@ -29,13 +29,14 @@ def opened(file: Path) -> TextIO:
     return open(file, encoding="utf-8-sig", errors=KEPT, newline="")
 
 
-def readable(file: IO[str], name: str) -> Iterator[str]:
-    """The lines of an open file that is called `name`. Raises `ValueError` for what is no text, naming the line."""
+def readable(file: IO[str], name: str, long: bool = False) -> Iterator[str]:
+    """The lines of an open file that is called `name`, `long` ones too where an array of JSON may be one. Raises
+    `ValueError` for what is no text, naming the line."""
     number = 0
     try:
-        while line := file.readline(MOST + 1):
+        while line := file.readline(-1 if long else MOST + 1):
             number += 1
-            if len(line) > MOST:
+            if len(line) > MOST and not long:
                 raise ValueError(f"line {number} of {name} has more than {MOST} characters: write one text a line")
             _expect_unicode(line, f"line {number} of {name}")
             if "\0" in line:  # of a file of other things; a text of JSON may have it as an escape

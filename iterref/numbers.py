@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from iterref.columns import shown
+from iterref.columns import scalar, shown
 
 
 def number(name: str, value: Any, hint: str, kind: type = Real, noun: str = "number") -> Any:
     """A real number, a scalar of numpy or torch too."""
-    value = _scalar(value)
+    value = scalar(value)
     if isinstance(value, bool) or not isinstance(value, kind):
         raise TypeError(f"{name}= is {shown(value)} and no {noun}: {hint}")
     known: Any = value
@@ -45,14 +45,7 @@ def entries(value: Any, name: str = "", hint: str = "") -> list[Any]:
 
 def flag(name: str, value: Any) -> bool:
     """True or False, a scalar of numpy or torch too."""
-    value = _scalar(value)
+    value = scalar(value)
     if not isinstance(value, bool):
         raise TypeError(f"{name}= is {shown(value)}: pass True or False")
-    return value
-
-
-def _scalar(value: Any) -> Any:
-    """A scalar of numpy or torch as Python's own; anything else as it is."""
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        return value.item()
     return value

@@ -219,6 +219,11 @@ def test_numbers_of_numpy_and_torch_are_numbers() -> None:
 
     assert run(**plain) == run(**as_numpy) == run(**as_torch)
     assert run(**plain) == run(**(plain | {"budget": Budget(nfe=8)}))
+    weights: list[Any] = [[1.0, 0.5], numpy.array([1.0, 0.5]), torch.tensor([1.0, 0.5])]
+    several = [generate(FakeModel(), ["one"], reward=[beta, beta], reward_weights=one) for one in weights]
+    assert len({str(result.about.reward) for result in several}) == 1
+    with pytest.raises(ValueError, match=r"reward_weights= has a weight that is not finite, \[1.0, inf\]"):
+        generate(FakeModel(), ["one"], reward=[beta, beta], reward_weights=[1.0, float("inf")])
 
 
 @pytest.mark.parametrize(

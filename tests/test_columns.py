@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from iterref import generate
 from iterref.columns import is_column, needed_column, read_column, read_columns
-from iterref.rewards import Classifier, Lexical, Rouge, TextReward
+from iterref.rewards import Classifier, Lexical, MathAnswer, Rouge, TextReward
 from tests.support.word_model import WordModel
 
 
@@ -51,7 +51,11 @@ def test_random_containers_are_read_by_position(entries: list[str], container: s
     assert read_columns({"one": CONTAINERS[container](entries)}, len(entries)) == {"one": entries}
 
 
-@pytest.mark.parametrize("container", [torch.tensor, np.array, pa.array, lambda e: pd.Series(e, index=[2, 0, 1])])
+@pytest.mark.parametrize(
+    "container",
+    [torch.tensor, np.array, pa.array, lambda e: pd.Series(e, index=[2, 0, 1]), lambda e: list(np.array(e)),
+     lambda e: datasets.Dataset.from_dict({"n": e}).with_format("torch")["n"]],
+)  # fmt: skip
 def test_numbers_become_numbers_of_python(container: Callable[[list[int]], Any]) -> None:
     found = read_column(container([3, 1, 2]), "column")
     assert found == [3, 1, 2] and all(type(entry) is int for entry in found)
@@ -140,5 +144,10 @@ def test_wrapped_rewards_read_columns_of_every_kind() -> None:
     assert reward(torch.tensor([[2], [0]]), torch.tensor([2, 0])).tolist() == [1.0, 1.0]
     with pytest.raises(ValueError, match="row 1 has the reference nan, which is no text"):
         Rouge()(texts, reference=["a", float("nan"), "b"])
+    for nothing in (None, float("nan"), pd.NA):
+        with pytest.raises(ValueError, match="row 1 has .* in 'w', which is no word: give a word, or several"):
+            Lexical(required_column="w")(texts, w=["a", nothing, ["b"]])
+        with pytest.raises(ValueError, match="row 2 has the reference .*, in which there is no answer"):
+            MathAnswer(references="n", symbolic=False)(texts, n=[1, 2, nothing])
     with pytest.raises(ValueError, match="prompts 0 is a int: give its text"):
         Classifier("sentiment", "positive", given="prompts")(["a"], prompts=[1])

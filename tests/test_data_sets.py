@@ -50,6 +50,13 @@ def test_a_data_set_is_read_by_the_names_of_its_columns(folder: Path) -> None:
     assert part == {"prompts": ["one two", "one two three"], "columns": {"level": [2, 3]}}
 
 
+def test_a_format_that_was_saved_with_a_data_set_is_none_of_its_values(folder: Path) -> None:
+    """"torch" makes tensors of numbers, and hides the columns that it is not for."""
+    made = datasets.Dataset.from_list(ROWS).with_format("torch", columns=["level"])
+    made.save_to_disk(str(folder / "formatted"))
+    assert dataset_rows(str(folder / "formatted")) == ROWS
+
+
 def test_every_call_takes_what_is_read(folder: Path) -> None:
     given = iterref.read_dataset(str(folder / "saved"), prompt="question")
     told: dict[str, Any] = {"reward": has_answer}

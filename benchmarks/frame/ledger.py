@@ -73,6 +73,9 @@ class Ledger:
         head = [names.column(name) for name in lines[0]] if lines else list(self.columns)
         if head != [name for name in self.columns if name in head or name in self.key]:
             raise ValueError(f"{self.path} has other columns than this benchmark writes: give another folder")
+        broken = next((number for number, line in enumerate(lines, 1) if len(line) != len(head)), None)
+        if broken is not None:
+            raise ValueError(f"line {broken} of {self.path} is damaged: take it out, and its run is made again")
         empty: Row = dict.fromkeys(self.columns)
         found = [empty | dict(zip(head, map(_read, line), strict=True)) for line in lines[1:]]
         for row in found:

@@ -9,11 +9,11 @@ methods' options from their source text.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from os import environ
 from typing import Any, BinaryIO
 
 import click
@@ -59,7 +59,10 @@ def main() -> None:
     """Reward-guided test-time refinement for discrete diffusion models."""
     # Before torch is loaded: its threads are not to spin for a core that another process has, which took six times the
     # processor time of a run on a busy machine.
-    environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for name, mode in (("stdin", "r"), ("stdout", "w")):
+        if getattr(sys, name) is None:  # closed: nothing is read, nothing can be written, and no file gets its number
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDONLY), mode))
 
 
 @main.command()

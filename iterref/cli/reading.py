@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isnan
+from math import inf
 from typing import Any, BinaryIO
 
-from iterref.columns import shown
+from iterref.columns import missing, shown
 from iterref.forms import Row, rows
 from iterref.lines import Place
 from iterref.rewards.strings import reward_from_string as read_reward
@@ -17,7 +17,12 @@ __all__ = ["Input", "read_budget", "read_prompts", "read_reward", "read_texts"]
 # The names of a prompt and of a text, this library's own first, then TRL's.
 PROMPT = ("document", "prompt")
 TEXT = ("text", "completion")
-CARRIED = ("tokens", "unfinished", "marked", "slots")  # go from command to command, and to no reward
+# What goes from command to command, and to no reward; of another form a field of this name is the user's.
+CARRIED: dict[str, Callable[[Any], bool]] = {
+    "tokens": lambda ids: isinstance(ids, list) and {*map(type, ids)} <= {int},
+    "unfinished": lambda mark: isinstance(mark, str) and len(mark) == 16,
+    "slots": lambda slots: isinstance(slots, list) and all(map(_likely, slots)),
+}
 WRITTEN = (*TEXT, *CARRIED, "reward", "best", "cost", "asked", "error", "row")  # by this library, null at times
 
 
@@ -92,16 +97,26 @@ class Input:
     @property
     def columns(self) -> dict[str, list[Any]]:
         """What all lines have beside prompt and text, as arguments of a reward."""
-        apart = {self.prompt, *([] if self.texts is None else [self.text]), *CARRIED}
+        left = {name for line in self.fields for name in left_in(line)}
+        apart = {self.prompt, *([] if self.texts is None else [self.text]), *left}
         names = sorted(self.fields[0].keys() - apart) if self.fields else []
         found = {name: [line.get(name) for line in self.fields] for name in names}
-        return {name: column for name, column in found.items() if not any(map(_missing, column))}
+        return {name: column for name, column in found.items() if not any(map(missing, column))}
 
     def part(self, rows: Sequence[int]) -> dict[str, Any]:
         """Prompts, columns and identities of some rows, as arguments of the library; "" is no prompt."""
         prompts = self.prompts or [""] * len(self)
         columns = {name: [column[row] for row in rows] for name, column in self.columns.items()}
         return {"prompts": [prompts[row] for row in rows], "columns": columns, "rows": rows}
+
+
+def _likely(slot: Any) -> bool:
+    return isinstance(slot, dict) and {*map(type, slot.values())} <= {float}
+
+
+def left_in(fields: Mapping[str, Any]) -> set[str]:
+    """The names of what a command before left in a line for the next one."""
+    return {name for name, own in CARRIED.items() if name in fields and (fields[name] is None or own(fields[name]))}
 
 
 def _read(file: BinaryIO, what: str, given: Source) -> Input:
@@ -123,7 +138,7 @@ def _read(file: BinaryIO, what: str, given: Source) -> Input:
         return Input(prompted, texted, blank, source=source)
     entries = [entry for entry in found if not isinstance(entry, str)]
     own = _field(entries, wanted) or wanted[0]
-    both = next((place for place, entry in entries if all(not _missing(entry.get(name)) for name in PROMPT)), None)
+    both = next((place for place, entry in entries if all(not missing(entry.get(name)) for name in PROMPT)), None)
     if both is not None and given.prompt is None:
         raise ValueError(f"{both} has both `document` and `prompt`, and either is a prompt: rename one")
     partner = _field(entries, prompt) if what == "text" else None
@@ -159,7 +174,7 @@ def _string(place: Place, entry: dict[str, Any], name: str, asks: bool, answers:
     if not isinstance(value, str):
         if answers and entry.get("error"):
             raise ValueError(f"{place} was set aside and has no text ({entry['error']}): leave it out or make it")
-        if not _missing(value):
+        if not missing(value):
             raise ValueError(f"{place} has {shown(value)} in `{name}` and no text: write a string, one object a line")
         there = [other for other in entry if isinstance(entry[other], str)]
         told = f" (it has {', '.join(map(repr, there[:6]))})" if there and name not in entry else ""
@@ -169,17 +184,13 @@ def _string(place: Place, entry: dict[str, Any], name: str, asks: bool, answers:
 
 def _expect_whole(entries: list[Row]) -> None:
     """Refuses a field that some line lacks or has null while another has it; what this library writes may be null."""
-    known = {name: place for place, entry in reversed(entries) for name in entry if not _missing(entry[name])}
+    known = {name: place for place, entry in reversed(entries) for name in entry if not missing(entry[name])}
     for place, entry in entries:
         for name in sorted(known.keys() - {*WRITTEN}):
-            if _missing(entry.get(name)):
+            if missing(entry.get(name)):
                 said = "null" if name in entry else "no field"
                 told = f"{place} has {said} `{name}`, which {known[name]} has"
                 raise ValueError(f"{told}: fill it in, or take the field out of all")
-
-
-def _missing(value: Any) -> bool:
-    return value is None or isinstance(value, float) and isnan(value)
 
 
 def read_budget(text: str) -> Any:

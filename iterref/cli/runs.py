@@ -22,7 +22,7 @@ import click
 from iterref import __version__
 from iterref.cli.options import constraint_of, place_of
 from iterref.cli.reading import Input, read_budget, read_reward
-from iterref.cli.writing import deliver, expect_outputs, output_line, printing_to_stderr, save_page, watched
+from iterref.cli.writing import deliver, expect_outputs, output_line, printing_to_stderr, save_page, saved, watched
 
 PART = 64  # rows; those of one part are in one batch of the network
 PACE = ("max_rows", "device", "device_map", "max_memory")  # set the pace alone, and may differ
@@ -43,8 +43,9 @@ class Run:
         self.lines: list[dict[str, Any] | None] = [None] * len(given)
         self.reached = dict[int, dict[str, Any]]()  # lines that are not finished
         # a pipe or a device takes every line once
-        if self.as_json and self.out != "-" and (Path(self.out).is_file() or not Path(self.out).exists()):
-            self.identity = _identity(command, given, options)
+        self.stays = self.out != "-" and (Path(self.out).is_file() or not Path(self.out).exists())
+        if self.stays:
+            self.identity = _identity(command, given, options) if self.as_json else ""
             self.lines = _left_by(self.identity, self.out, len(given))
         if any(self.lines):
             click.echo(f"going on with the texts in {self.out}", err=True)
@@ -114,14 +115,25 @@ class Run:
     def _write(self) -> None:
         """Writes what there is of all lines."""
         mark = {"unfinished": self.identity} if self.identity else {}
-        written = []
-        for row, line in enumerate(self.lines):
-            line = line or {**(self.reached.get(row) or output_line(self.given, row)), **mark}
-            if self.as_json:
-                written.append(json.dumps(line, ensure_ascii=False))
-            else:
-                written.append(" ".join((line[self.given.text] or "").splitlines()))
-        deliver(self.out, "".join(f"{line}\n" for line in written))
+        lines = [
+            line or {**(self.reached.get(row) or output_line(self.given, row)), **mark}
+            for row, line in enumerate(self.lines)
+        ]
+        if self.as_json:
+            written = [json.dumps(line, ensure_ascii=False) for line in lines]
+        else:
+            parts = [(line[self.given.text] or "").splitlines() for line in lines]
+            written = list(map(" ".join, parts))
+            if max(map(len, parts)) > 1:
+                click.echo("texts of several lines are written on one line each: --json keeps their lines", err=True)
+        text = "".join(f"{line}\n" for line in written)
+        try:
+            if self.stays:
+                _left_by(self.identity, self.out, len(self.given))
+        except ValueError:
+            told = f"{self.out} has the unfinished texts of another command by now"
+            raise click.ClickException(f"{told}, and these go elsewhere: {saved(text)}") from None
+        deliver(self.out, text)
 
     def _goes_on(self) -> str:
         """How to go on after Ctrl-C."""

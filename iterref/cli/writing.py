@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from iterref.cli.reading import CARRIED, Input
+from iterref.cli.reading import Input, left_in
 from iterref.files import expect_room, expect_writable, reason, whole
 from iterref.lines import as_json
 
@@ -92,7 +92,7 @@ def output_line(given: Input, row: int, result: Any = None, place: int = 0) -> d
 def own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """What a line of the input has itself, as JSON knows it, without what a run before left in it."""
     engines = OF_ENGINES if {*OF_ENGINES} <= fields.keys() else ()
-    return {name: as_json(value) for name, value in fields.items() if name not in (*CARRIED, *engines)}
+    return {name: as_json(value) for name, value in fields.items() if name not in (*left_in(fields), *engines)}
 
 
 def deliver(path: str, text: str) -> None:
@@ -112,10 +112,10 @@ def deliver(path: str, text: str) -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         told = error.strerror if error.errno != errno.ENOSPC else "the disk is full"
         name = STDOUT if path == "-" else path
-        raise click.ClickException(f"{name} cannot be written ({told}): {_saved(text)}") from error
+        raise click.ClickException(f"{name} cannot be written ({told}): {saved(text)}") from error
 
 
-def _saved(text: str) -> str:
+def saved(text: str) -> str:
     """Where a text is that could not be written where it should be."""
     for folder in (None, Path.cwd(), Path.home()):
         with suppress(OSError):

@@ -8,7 +8,6 @@ user's own by a hash of its code; data by a hash of every row, of which rows.txt
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -107,11 +106,11 @@ def model_told(name: str, revision: str | None = None, base: str | None = None) 
 def reward_told(name: str) -> dict[str, Any]:
     """A reward by its name, with a hash of its code where it is FILE.py:NAME (modules beside the file that it imports
     included), and what its network is where it has one."""
-    from iterref.rewards.from_file import split_file
+    from iterref.rewards.from_file import modules_of, split_file
 
     file, _ = split_file(name) or (Path(), "")
     if file.is_file():
-        return {"name": name, "code": _hash_of(sorted(_modules(file, [])))}
+        return {"name": name, "code": _hash_of(sorted(modules_of(file)))}
     model = _model_of(name)
     return {"name": name} | ({"weights": _network(model, "rewards")} if model else {})
 
@@ -151,29 +150,6 @@ def _folder(name: str, room: str, revision: str | None) -> Path:
     if folder.is_dir():
         return folder
     return bundled(room).get(name) or fetched(name, INDEXES, revision=revision)
-
-
-def _modules(file: Path, found: list[Path]) -> list[Path]:
-    """A Python file and the modules beside it that it imports, and these in turn."""
-    found.append(file)
-    try:
-        nodes = list(ast.walk(ast.parse(file.read_bytes())))
-    except (SyntaxError, ValueError):
-        return found  # running it says what is wrong
-    root = next(one for one in file.parents if not (one / "__init__.py").is_file())  # of the file's package
-    names = [(root, alias.name) for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [(file.parent, name) for _, name in names]
-    for node in nodes:
-        if isinstance(node, ast.ImportFrom):
-            above = [file.parents[node.level - 1]] if node.level else [root, file.parent]
-            written = [node.module] if node.module else [alias.name for alias in node.names]
-            names += [(folder, name) for folder in above for name in written]
-    for folder, name in names:
-        place = folder / name.partition(".")[0]
-        for other in (place.with_suffix(".py"), *(place.rglob("*.py") if place.is_dir() else ())):
-            if other.is_file() and other not in found:
-                _modules(other, found)
-    return found
 
 
 def _hash_of(files: Sequence[Path], folder: Path | None = None) -> str:

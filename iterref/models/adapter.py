@@ -31,7 +31,8 @@ TOKENIZER = (
     "merges.txt", "vocab.txt", "added_tokens.json", "*.model",
 )  # fmt: skip
 BEFORE = "base_model.model."  # stands before every name in an adapter's file
-OTHER = "it belongs to another model: say base="
+MERGE = "merge it where it was trained (merge_and_unload), and save the whole model"
+OTHER = f"it belongs to another model: say base=, or, where it changes tokens or a head that is tied to them, {MERGE}"
 # Keys of PEFT's configurations that choose layers, which the adapter's own weights name one by one.
 CHOOSING = ("exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "task_type")
 
@@ -116,7 +117,7 @@ class Adapter:
         if weights[f"{layer}.weight"].dim() != 2 or "embedding" in name.removeprefix(layer):
             # A table may be the head as well, and of the two PEFT changes one while it is not merged.
             told = f"{self.name} changes {layer!r}, which is no linear layer"
-            raise ValueError(f"{told}: merge it where it was trained (merge_and_unload), and save the whole model")
+            raise ValueError(f"{told}: {MERGE}")
         return layer
 
     def _expect_targets(self, layers: set[str]) -> None:

@@ -93,17 +93,11 @@ class Checkpoint:
         raise ValueError(f"config.json of {self.name} has no whole number {names[0]!r}: is it this family's format?")
 
     def files(self) -> list[Path]:
-        """The safetensors files. Raises `FileNotFoundError` without any, and for one that the index names."""
+        """The safetensors files. Raises `FileNotFoundError` without any, and for one that the index names, and
+        `ValueError` for two sets of weights."""
         for name in WEIGHTS:
-            index = self.folder / f"{name}.index.json"
-            if index.is_file():
-                parts = sorted(set(hub.read_json(index, self.name).get("weight_map", {}).values()))
-                missing = [part for part in parts if Path(part).name != part or not (self.folder / part).is_file()]
-                if missing:
-                    raise FileNotFoundError(f"{self.name} has no {missing[0]}, which its index names: get the rest")
-                return [self.folder / part for part in parts]
-            if (self.folder / name).is_file():
-                return [self.folder / name]
+            if found := hub.indexed(self.folder, name, self.name):
+                return found
             stem = name.removesuffix(".safetensors")
             shards = sorted(self.folder.glob(f"{stem}-*-of-*.safetensors"))  # whose names say how many there are
             if shards:

@@ -75,7 +75,7 @@ def load(
     kind = str(checkpoint.config.get("model_type"))
     length = int(checkpoint.config.get("canvas_length") or LENGTH) if length is None else length
     causal = decoder(kind) is not None
-    if codec is None or codec.mask is None:
+    if codec is None or codec.mask is None and checkpoint.config.get("mask_token_id") is None:
         how = "it is an autoregressive model, none that fills in: load another" if causal else "name its tokenizer="
         raise ValueError(f"the tokenizer of {checkpoint.name} has no mask token: {how}")
     named = decoder(kind) or _class(kind)
@@ -86,7 +86,8 @@ def load(
     model = pretrained.network(written, config, checkpoint, spare=SPARE)
     network = Bidirectional(model, causal)
     talks = codec.template is not None and chat is not False
-    role = roles(checkpoint, codec, network.vocab, str(codec.tokenizer.id_to_token(codec.mask)), talks)
+    mask = "" if codec.mask is None else str(codec.tokenizer.id_to_token(codec.mask))
+    role = roles(checkpoint, codec, network.vocab, mask, talks)
     head, tail = ([], []) if talks else codec.frame
     most = None if causal else positions(model, config)
     if not causal:

@@ -217,7 +217,7 @@ class Batch:
                 positional, named = how.arguments(texts, here.table)
                 try:
                     answer = finished(function(*positional, **named))  # as `call`, a frame less
-                except TypeError as error:
+                except (TypeError, AttributeError) as error:
                     if not how.learn(error):
                         raise
                     answer = call(function, texts, here.table)

@@ -7,7 +7,8 @@ A reward is r(tokens, rows) -> float64 in [-inf, +inf), one number a row; the ta
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from asyncio import CancelledError
+from collections.abc import Callable, Iterable, Mapping, Set
 from math import inf
 from typing import Any, Protocol, get_args, runtime_checkable
 
@@ -46,8 +47,8 @@ class guarded:  # noqa: N801 -- read as the verb that it is; a generator's conte
         """Nothing is to be prepared."""
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # one that ends the process would end a command without a word
-        if not isinstance(error, Exception | SystemExit) or isinstance(error, RewardError):
+        # one that ends the process would end a command without a word, and a task that was cancelled with many
+        if not isinstance(error, Exception | SystemExit | CancelledError) or isinstance(error, RewardError):
             return
         hint = "fix the reward, or return -inf for a text that it cannot judge"
         if isinstance(error, IndexError) and "string index" in str(error):
@@ -57,8 +58,9 @@ class guarded:  # noqa: N801 -- read as the verb that it is; a generator's conte
 
 
 def gather(answer: object) -> object:
-    """An answer with all its values, a list of its own: a generator's errors belong to the reward."""
-    if not isinstance(answer, Tensor | np.ndarray | str | bytes | Mapping) and isinstance(answer, Iterable):
+    """An answer with all its values, a list of its own: a generator's errors belong to the reward. What has no order
+    stays as it is."""
+    if not isinstance(answer, Tensor | np.ndarray | str | bytes | Mapping | Set) and isinstance(answer, Iterable):
         return list(answer)
     return answer
 

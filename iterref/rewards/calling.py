@@ -48,28 +48,33 @@ class TextFunction:
 @dataclass
 class Plan:
     """How a function is called: with its texts as `completions` (`by_name`), first (False) or not at all (None, their
-    tokens will do), with the values called `names`, and with texts as `messages`."""
+    tokens will do), with the values called `names`, and with texts as `messages`. One of (*args, **kwargs) `hands_on`
+    what it is given."""
 
     by_name: bool | None
     names: frozenset[str] = frozenset()
     messages: bool = False
+    hands_on: bool = False
 
     def arguments(self, texts: list[str], table: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Copies of what the function takes, by position and by name."""
         values = TRAINER | {**table} if self.names else {}
         named = {name: _copied(value, name) for name, value in values.items() if name in self.names}
-        completions: list[Any] = [_message("assistant", text) for text in texts] if self.messages else list(texts)
+        completions: list[Any] = [_messages("assistant", text) for text in texts] if self.messages else list(texts)
         if self.messages and "prompts" in named:
-            named["prompts"] = [_message("user", one) if isinstance(one, str) else one for one in named["prompts"]]
+            named["prompts"] = [_messages("user", one) if isinstance(one, str) else one for one in named["prompts"]]
         if self.by_name:
             named["completions"] = completions
         return (completions,) if self.by_name is False else (), named
 
-    def learn(self, error: TypeError) -> bool:
-        """Whether the function failed on texts as one that reads `completion[0]["content"]`; it gets messages then."""
-        reads_messages = not self.messages and "string indices must be" in str(error)
-        self.messages |= reads_messages
-        return reads_messages
+    def learn(self, error: TypeError | AttributeError) -> bool:
+        """Whether the function failed as one that reads messages, `completion[0]["content"]` or `.get("content")`, or
+        that hands all on to another which takes its texts by name; it is called so then."""
+        of_messages = isinstance(getattr(error, "obj", None), str) and hasattr(dict, str(getattr(error, "name", "")))
+        reads_messages = not self.messages and ("string indices must be" in str(error) or of_messages)
+        by_name = self.hands_on and not self.by_name and "multiple values for argument" in str(error)
+        self.messages, self.by_name = self.messages or reads_messages, by_name or self.by_name
+        return reads_messages or by_name
 
 
 def plan(function: Callable[..., Any], table: Iterable[str]) -> Plan:
@@ -91,7 +96,7 @@ def call(function: Callable[..., Any], texts: list[str], table: Mapping[str, Any
     positional, named = how.arguments(texts, table)
     try:
         return finished(function(*positional, **named))
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         if not how.learn(error):
             raise
     return call(function, texts, table)
@@ -158,7 +163,12 @@ def _plan(key: Same, table: frozenset[str]) -> Plan:
     kinds = {parameter.kind for parameter in known}
     takes_all, takes_any = Parameter.VAR_KEYWORD in kinds, Parameter.VAR_POSITIONAL in kinds
     offered = table | {*FILLED, *TRAINER}
-    first = known[0].name if known and known[0].kind in _POSITIONAL and known[0].name not in offered else None
+    place = known[0] if known and known[0].kind in _POSITIONAL else None
+    bare = place is not None and place.kind is Parameter.POSITIONAL_ONLY  # which no column can fill
+    first = place.name if place is not None and (bare or place.name not in offered) else None
+    if place is not None and first is None and "completions" not in named and place.name in table - {"prompts"}:
+        told = f"{function!r} begins with {place.name!r}, which is a column, and has none called completions"
+        raise ValueError(f"{told}: call the one for the texts so")
     by_name: bool | None = "completions" in named or (takes_all and first is None and not takes_any)
     if not by_name and first is None and not takes_any:
         if "completion_ids" not in named:
@@ -172,11 +182,13 @@ def _plan(key: Same, table: frozenset[str]) -> Plan:
         raise ValueError(f"{told}, but there is only {sorted(table | {'rows'})}: add the column")
     everything = table | {"rows"} if own else table | {"rows", "completion_ids", *TRAINER}
     messages = "completions" in named and "dict" in str(named["completions"].annotation).lower()
-    return Plan(by_name, frozenset((everything if takes_all else set()) | (offered & named.keys())), messages)
+    names = frozenset((everything if takes_all else set()) | (offered & named.keys()))
+    return Plan(by_name, names, messages, hands_on=takes_all and takes_any)
 
 
-def _message(role: str, text: str) -> list[dict[str, str]]:
-    return [{"role": role, "content": text}]
+def _messages(role: str, text: str) -> list[dict[str, str]]:
+    """A text as the one message of a role; a conversation (`models.Chat`) as its own."""
+    return [{"role": who, "content": said} for who, said in getattr(text, "messages", ((role, text),))]
 
 
 def _copied(value: Any, name: str) -> Any:

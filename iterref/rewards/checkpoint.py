@@ -6,6 +6,8 @@ is refused when the checkpoint lacks a part of it: a head of random numbers woul
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +37,7 @@ KINDS: dict[Kind, tuple[str, str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network ready to be asked: in evaluation mode on its device, with the folder that it came from, if any."""
+    """A network on its device, with the folder that it came from, if any; one of the user's may be in training."""
 
     network: Any
     name: str
@@ -51,6 +53,25 @@ class Checkpoint:
         """The configuration in `transformers`' format."""
         return self.network.config
 
+    @property
+    def changes(self) -> int:
+        """A number that grows with each change of weights in memory."""
+        weights = self.network.parameters() if self.folder is None else ()
+        return sum(weight._version for weight in weights if not weight.is_inference())
+
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """The network as it answers within: without gradients, and without dropout even where it is being trained."""
+        trained = [part for part in self.network.modules() if part.training]
+        for part in trained:
+            part.training = False
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            for part in trained:
+                part.training = True
+
 
 def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | str = "float32") -> Checkpoint:
     """The network of a kind from a folder or a name on the hub; one that is loaded already stays where it is. Raises
@@ -58,14 +79,23 @@ def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | s
     `transformers` does not have, weights that lack a part, an unknown device, or too little memory."""
     if not isinstance(source, str | Path):
         if not isinstance(source, torch.nn.Module):
-            raise TypeError(f"a {type(source).__name__} is no checkpoint: give a folder, a hub name or a network")
-        return Checkpoint(source.eval(), type(source).__name__, None)
+            held = hasattr(source, "model") and hasattr(source, "tokenizer")
+            how = "its .model, and its .tokenizer as tokenizer=" if held else "a folder, a hub name or a network"
+            raise TypeError(f"a {type(source).__name__} is no checkpoint: give {how}")
+        name, (words, _, _) = type(source).__name__, KINDS[kind]
+        if not (hasattr(source, "config") and hasattr(source, "get_input_embeddings")):
+            raise TypeError(f"the {name} is no network of transformers: save it, and give the folder")
+        if kind not in ("encoder", "CLIP") and getattr(source, "base_model", None) is source:
+            told = f"the {name} has no head, so it is no {words.split(' ', 1)[1]}"
+            raise ValueError(f"{told}: give a network that was trained as one")
+        return Checkpoint(source, name, None)
     import transformers
 
     folder, number = located(source), _number_type(dtype)
     config = hub.read_json(folder / "config.json", str(folder))
     _check_architecture(folder, config, kind)
-    hub.expect_room(str(folder), hub.shapes(folder.glob("*.safetensors"), str(folder)), number, hub.device_of(device))
+    files = hub.indexed(folder, "model.safetensors", str(folder)) or folder.glob("*.safetensors")
+    hub.expect_room(str(folder), hub.shapes(files, str(folder)), number, hub.device_of(device))
     words, name, spare = KINDS[kind]
     safe = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
     with hub.quiet():
@@ -127,10 +157,13 @@ def located(source: Source) -> Path:
     """The folder of a checkpoint; that of a hub name is fetched, or found in the cache when offline. Raises
     `FileNotFoundError` where there is neither, and for a folder without safetensors."""
     folder = _folder(source, WANTED)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json: give a folder that save_pretrained wrote")
-    if not list(folder.glob("*.safetensors")):
+    hub.read_json(folder / "config.json", str(folder))
+    own = [file.name for file in folder.glob("*.safetensors") if not file.name.startswith("adapter")]
+    if not own:
         raise hub.no_safetensors(str(folder), folder)
+    if (folder / "adapter_config.json").is_file():
+        told = f"{folder} holds an adapter and {own[0]} besides"
+        raise ValueError(f"{told}: merge it into its model (merge_and_unload of peft), or take it away")
     return folder
 
 

@@ -19,7 +19,9 @@ from types import ModuleType
 from typing import Any
 
 _FORM = re.compile(r"(.*\.py)(?::(.*))?", re.DOTALL)  # a colon may stand in the path, as in C:\rewards\mine.py
-_LOADED: dict[tuple[str, int, int], ModuleType] = {}
+State = tuple[int, int]
+_LOADED: dict[tuple[tuple[Path, State], ...], ModuleType] = {}
+_RUN: dict[Path, State] = {}  # as files were when they were run
 
 
 def split_file(text: str) -> tuple[Path, str] | None:
@@ -44,18 +46,66 @@ def function_from_file(file: Path, name: str) -> Callable[..., Any]:
     return function
 
 
+def modules_of(file: Path) -> list[Path]:
+    """A Python file and the modules beside it that it imports, and these in turn."""
+    found = [file]
+    for one in found:  # which grows
+        for folder, name, _ in _imports(one):
+            place = folder / name
+            beside = (place.with_suffix(".py"), *(place.rglob("*.py") if place.is_dir() else ()))
+            found += [other for other in beside if other.is_file() and other not in found]
+    return found
+
+
+def _imports(file: Path) -> list[tuple[Path, str, bool]]:
+    """The first names of what a file imports, with the folders where these may be, and whether it does so relatively,
+    as in `from .near import judge`; nothing where it is no Python, of which running it says what is wrong."""
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except (SyntaxError, ValueError):
+        return []
+    root = next(one for one in file.parents if not (one / "__init__.py").is_file())  # of the file's package
+    names = [([root, file.parent], alias.name, False) for node in nodes if isinstance(node, ast.Import)
+             for alias in node.names]  # fmt: skip
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            above = [file.parents[node.level - 1]] if node.level else [root, file.parent]
+            written = [node.module] if node.module else [alias.name for alias in node.names]
+            names += [(above, name, bool(node.level)) for name in written]
+    return [(folder, name.partition(".")[0], near) for above, name, near in names for folder in above]
+
+
+def _expect_own(file: Path) -> None:
+    """Refuses a file that imports a module beside it under a name that another module has, which it would get."""
+    beside: dict[str, list[Path]] = {}
+    for one in modules_of(file):
+        for folder, name, near in _imports(one):
+            places = (folder / f"{name}.py", folder / name / "__init__.py")
+            beside.setdefault(name, []).extend(place for place in places if place.is_file() and not near)
+    for name, files in beside.items():
+        there = str(getattr(sys.modules.get(name), "__file__", None) or "Python's own")
+        own = {place.resolve() for place in files}
+        if files and name in sys.modules and Path(there).resolve() not in own and name != "iterref":
+            raise ValueError(f"{file} imports {files[0]}, and the module {name} is {there} here: rename one")
+
+
 def _module(file: Path) -> ModuleType:
-    """The module of a file, run anew only where the file has changed."""
-    state = file.stat()
-    key = (str(file), state.st_mtime_ns, state.st_size)
+    """The module of a file, run anew only where the file, or one beside it that it imports, has changed."""
+    states = {one: (one.stat().st_mtime_ns, one.stat().st_size) for one in modules_of(file)}
+    key = tuple(states.items())
     if key in _LOADED:
         return _LOADED[key]
+    if any(_RUN.get(one, state) != state for one, state in states.items()):
+        beside = {*map(str, states)} - {str(file)}
+        for name, one in list(sys.modules.items()):
+            if getattr(one, "__file__", None) in beside:
+                del sys.modules[name]
+    _expect_own(file)
     root = file.parent
-    while _relative(file) and (root / "__init__.py").is_file():
+    while any(near for _, _, near in _imports(file)) and (root / "__init__.py").is_file():
         root = root.parent
-    for folder in dict.fromkeys((str(file.parent), str(root))):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
+    folders = dict.fromkeys((str(root), str(file.parent)))
+    sys.path[:] = [*folders, *(one for one in sys.path if one not in folders)]
     name = _name(file) if root == file.parent else ".".join(file.relative_to(root).with_suffix("").parts)
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
@@ -73,16 +123,8 @@ def _module(file: Path) -> ModuleType:
         sys.modules.update(before)
         raise ValueError(f"{file} cannot be run ({type(error).__name__}: {error}): fix it") from error
     _LOADED[key] = module
+    _RUN.update(states)
     return module
-
-
-def _relative(file: Path) -> bool:
-    """Whether a file imports from its own package, as in `from .near import judge`."""
-    try:
-        nodes = ast.walk(ast.parse(file.read_bytes()))
-    except (SyntaxError, ValueError):
-        return False  # running it says what is wrong
-    return any(isinstance(node, ast.ImportFrom) and node.level for node in nodes)
 
 
 def _name(file: Path) -> str:

@@ -113,7 +113,7 @@ class ImageReward(Composable):
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         parts = zip(tokens.split(self.batch), rows.split(self.batch), strict=True)
-        with torch.inference_mode():
+        with self.checkpoint.judging():
             values = [self.judge(self._pixels(canvas), row) for canvas, row in parts if len(canvas)]
         return torch.cat(values).to(tokens.device) if values else torch.zeros(0, dtype=torch.float64)
 
@@ -191,7 +191,7 @@ class ImageText(ImageReward):
             if len(one) > most:
                 raise ValueError(f"text {row} has {len(one)} tokens and the model reads {most}: shorten it")
         encodings = [{"input_ids": one, "attention_mask": [1] * len(one)} for one in ids]
-        with torch.inference_mode():
+        with self.checkpoint.judging():
             batch = padded(encodings, padding(tokenizer, self.checkpoint.config), self.checkpoint.device)
             return _features(network.get_text_features(**batch))
 

@@ -8,7 +8,7 @@ hard:  r(x) = -inf where violation(x) > 0, else 0           soft:  r(x) = -viola
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from unicodedata import category
 
@@ -83,8 +83,14 @@ class Lexical(TextComposable):
     def _column(self, name: str | None, columns: dict[str, Sequence[Any]], size: int) -> list[list[Pattern]]:
         if name is None:
             return [[] for _ in range(size)]
-        entries = needed_column(columns, name, size, "the rule")
-        return [[self._word(word) for word in ([entry] if isinstance(entry, str) else entry)] for entry in entries]
+        found = []
+        for row, entry in enumerate(needed_column(columns, name, size, "the rule")):
+            words = list(entry) if isinstance(entry, Iterable) and not isinstance(entry, str | Mapping) else [entry]
+            wrong = [word for word in words if not isinstance(word, str) or not word.split()]
+            if wrong:
+                raise ValueError(f"row {row} has {wrong[0]!r} in {name!r}, which is no word: give a word, or several")
+            found.append([self._word(word) for word in words])
+        return found
 
     def _form(self, word: str) -> str:
         return " ".join(normalised(word, self.case).split())

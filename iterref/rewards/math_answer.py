@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from math import inf
 from typing import Any
 
-from iterref.columns import needed_column
+from iterref.columns import missing, needed_column
 from iterref.rewards.algebra import TextComposable
 from iterref.rewards.answers import LONGEST, Take, answer_of_key, equal, final_answer, number_of
 from iterref.rewards.base import expect_choice
@@ -84,7 +84,7 @@ class MathAnswer(TextComposable):
         """The answers of a reference, or of several."""
         single = isinstance(entry, str | int | float | Fraction)
         several = tuple(entry) if not single and isinstance(entry, Iterable) else (entry,)
-        answers = [None if one is None else answer_of_key(str(one)) for one in several]
+        answers = [None if missing(one) else answer_of_key(str(one)) for one in several]
         if not answers or None in answers:
             raise ValueError(f"{where} has the reference {entry!r}, in which there is no answer: give a number or text")
         return tuple(map(str, answers))

@@ -66,6 +66,7 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         self._known = vocabulary(self.checkpoint)
         self._reads = set(inspect.signature(self.checkpoint.network.forward).parameters)
         self._memory: Memory[Pair, Value | None] = Memory(self.limit)
+        self._changes = self.checkpoint.changes
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers; -inf for a text without a token."""
@@ -85,6 +86,8 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
     def fetch(self, pairs: Sequence[Pair]) -> list[Value | None]:
         """One value a text, from memory or from the network; None for a text without a token."""
         self.asked += len(pairs)
+        if self._changes != (changes := self.checkpoint.changes):  # what it said before its training went on
+            self._memory, self._changes = Memory(self.limit), changes
         return self._memory.fetch(pairs, lambda new: self._values([pairs[place] for place in new]))
 
     def encode(self, pairs: Sequence[Pair]) -> list[Encoding]:
@@ -140,7 +143,7 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         """One value a text, of texts sorted by their sizes."""
         unequal = len(encodings[0]["input_ids"]) < len(encodings[-1]["input_ids"])
         try:
-            with torch.inference_mode():
+            with self.checkpoint.judging():
                 if unequal and self._blind is None:
                     self._blind = self._blind_to_padding(encodings[0], encodings[-1])
                 if unequal and not self._blind:

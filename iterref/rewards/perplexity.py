@@ -85,7 +85,7 @@ def _check_causal(checkpoint: Checkpoint, vocab: int) -> None:
     """Refuses a network whose answer at a token depends on a later one: its likelihoods would be those of a copy."""
     tokens = torch.zeros(2, 3, dtype=torch.long, device=checkpoint.device)
     tokens[1, 2] = vocab - 1
-    with torch.inference_mode():
+    with checkpoint.judging():
         one, other = checkpoint.network(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits[:, :2].float()
     if not torch.allclose(one, other, atol=1e-4 * float(one.abs().max().clamp_min(1e-6)), rtol=0):
         raise ValueError(f"{checkpoint.name} looks at later tokens, so it is no causal language model: give one")

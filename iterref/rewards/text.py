@@ -116,6 +116,9 @@ def bind_reward(reward: Any, as_text: Callable[[Any], Reward], identities: Tenso
     function that needs a column that is not there, and for a network in place of a function."""
     if isinstance(reward, torch.nn.Module):
         raise ValueError(f"the reward is a network ({type(reward).__name__}): pass rewards.Classifier(network, ...)")
+    if type(reward).__module__.startswith("transformers.pipelines"):
+        told = f"the reward is a {type(reward).__name__} of transformers, which gives labels with their scores"
+        raise ValueError(f"{told}: pass rewards.Classifier(it.model, LABEL, tokenizer=it.tokenizer)")
     if not isinstance(reward, Composable) and not judges_tokens(reward):
         return as_text(reward)
     if identities is None or torch.equal(identities.cpu(), torch.arange(len(identities))):

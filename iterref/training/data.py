@@ -31,8 +31,11 @@ def read_pairs(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
             raise FileNotFoundError(f"there is no file {path}: give files with a pair or a text a line")
         with opened(path) as file:
             lines = readable(file, path.name)
-            if ".txt" in path.suffixes:
-                pairs += [("", line.strip()) for line in lines if line.strip()]
+            if Path(path.name.lower().removesuffix(".gz")).suffix == ".txt":
+                texts = [line.strip() for line in lines if line.strip()]
+                if texts and texts[0].startswith("{") and '"summary"' in texts[0] and '"document"' in texts[0]:
+                    raise ValueError(f"{path.name} holds JSON lines and is named .txt, as texts are: name it .jsonl")
+                pairs += [("", text) for text in texts]
                 continue
             for place, row in objects(lines, path.name):
                 for field in ("document", "summary"):

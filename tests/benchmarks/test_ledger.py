@@ -56,6 +56,11 @@ def test_what_broke_off_goes_on(tmp_path):
     assert [row["square"] for row in matrix.run(cells, square, ledger)] == [1, 4, 9]
     ledger.add({"a": 1, "b": "x", "square": 10.25, "note": 'said "so", twice'})
     assert ledger.rows()[0] == {"a": 1, "b": "x", "square": 10.25, "half": None, "note": 'said "so", twice'}
+    whole = ledger.path.read_text()
+    ledger.path.write_text(whole.replace("2,x,", "2,", 1))
+    with pytest.raises(ValueError, match="line 3 of .*runs.csv is damaged: take it out, and its run is made again"):
+        ledger.rows()
+    ledger.path.write_text(whole)
     with pytest.raises(ValueError, match="other columns than this benchmark writes"):
         replace(ledger, measured=("cube",)).rows()
 

@@ -221,6 +221,18 @@ def test_tokens_that_a_text_came_with_are_taken_and_those_of_another_text_are_no
         assert seen.pop() == wanted
 
 
+def test_a_field_of_one_s_own_is_kept_and_judged_whatever_its_name(fake: None, tmp_path: Path) -> None:
+    """`slots` and `unfinished` of another form than this library's were taken for its own, and left out."""
+    judge = "def f(completions, slots, **other):\n    return [float(slot['size']) for slot in slots]\n"
+    (tmp_path / "mine.py").write_text(judge)
+    own = {"slots": {"size": 3}, "unfinished": True, "marked": "x"}
+    done = call("generate", "--json", *SMALL[:2], "--reward", f"{tmp_path}/mine.py:f", text=line(document="one", **own))
+    [found] = entries(done.stdout)
+    assert found["reward"] == 3.0 and {name: found[name] for name in own} == own
+    again = call("refine", "--json", *SMALL, text=done.stdout)  # what a command wrote is for the next one
+    assert isinstance(entries(again.stdout)[0]["tokens"], list) and entries(again.stdout)[0]["slots"] == own["slots"]
+
+
 # --- what broke off ---------------------------------------------------------------------------------------------------
 
 STOPPING = """
@@ -327,6 +339,7 @@ def test_another_run_does_not_go_on_in_the_file(fake: None, tmp_path: Path, monk
     refused(call(*command, "--max-new-tokens", "2", text=text), told)
     refused(call(*command, text=text.replace("two", "three")), told)
     refused(call("refine", *command[1:], text=line(document="one", text="alpha") * 2), told)
+    refused(call(*(each for each in command if each != "--json"), text=text), told)
     (model / "model.safetensors").write_bytes(b"other weights")
     refused(call(*command, text=text), told)
     (model / "model.safetensors").write_bytes(b"weights")
@@ -337,6 +350,24 @@ def test_another_run_does_not_go_on_in_the_file(fake: None, tmp_path: Path, monk
     assert out.read_bytes() == reached  # a refusal leaves them alone
     file.write_text(code)
     assert call(*command, "--max-rows", "1", text=text).exit_code == 0  # the pace may change
+
+
+def test_two_runs_at_once_do_not_write_over_each_other(
+    fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two commands with one output, begun before there was any, the second to write says so and loses nothing."""
+    monkeypatch.setattr(runs, "PART", 1)
+    out, text = tmp_path / "out.jsonl", line(document="one") + line(document="one two")
+    (tmp_path / "theirs.jsonl").write_text(line(document="one", unfinished="0123456789abcdef"))
+    judge = f"    Path({str(out)!r}).write_bytes(Path({str(tmp_path / 'theirs.jsonl')!r}).read_bytes())\n"
+    body = "from pathlib import Path\n\ndef f(completions):\n" + judge + "    return [1.0] * len(completions)\n"
+    (tmp_path / "mine.py").write_text(body)
+    command = ("generate", "--json", "--out", str(out), "--sampler", METHOD, "--reward", f"{tmp_path}/mine.py:f")
+    done = call(*command, text=text)
+    refused(done, "has the unfinished texts of another command by now, and these go elsewhere: the texts", code=1)
+    saved = Path(done.stderr.strip().rpartition("the texts are in ")[2])
+    assert entries(saved.read_text())[0]["text"] and out.read_bytes() == (tmp_path / "theirs.jsonl").read_bytes()
+    saved.unlink()
 
 
 def test_a_prompt_of_a_later_part_is_refused_first(

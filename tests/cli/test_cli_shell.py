@@ -89,6 +89,18 @@ def until(master: int, sign: str, seen: str = "") -> str:
     return seen
 
 
+@pytest.mark.parametrize(
+    ("closed", "told"),
+    [(">&-", "standard output cannot be written (Bad file descriptor): write to a file by --out"),
+     ("<&-", "the input is empty: give one prompt a line")],
+)  # fmt: skip
+def test_a_stream_that_is_closed_is_one_sentence(closed: str, told: str) -> None:
+    main = "from iterref.cli import main; main()"
+    command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", main, "generate", *SMALL]
+    done = subprocess.run(command, cwd=ROOT, input="one\n", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"Error: {told}\n")
+
+
 def test_a_terminal_shows_a_bar_and_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(SLOW)

@@ -35,6 +35,13 @@ def test_texts_are_of_a_grammar(tmp_path):
     assert all(re.fullmatch("(the (cat|dog))( and the (cat|dog))*", line) for line in result.stdout.splitlines())
 
 
+def test_lines_of_a_text_that_one_line_cannot_hold_are_told():
+    two = ("generate", "--count", "1", "--regex", r"The cat\.\nThe dog\.", *RUN)
+    plain, kept = call(*two), call(*two, "--json")
+    assert plain.stdout == "The cat. The dog.\n" and "--json keeps their lines" in plain.stderr
+    assert json.loads(kept.stdout)["text"] == "The cat.\nThe dog." and kept.stderr == ""
+
+
 def test_choices_have_log_probabilities():
     result = call("infill", "--choices", "great,small", "--json", *RUN, text="The film was [good] to see.\n")
     line = json.loads(result.stdout)

@@ -174,6 +174,7 @@ def test_its_own_tokenizer_comes_first_and_a_base_may_be_said(base: tuple[Path, 
         ({"target_modules": ["query", "gate"]}, {QUERY: (2, 16, 16)}, "lists 'gate' among its target_modules, and ada"),
         ({"peft_type": "PREFIX_TUNING"}, {}, "is of the kind PREFIX_TUNING, which changes no weights: .*merged"),
         ({"peft_type": "NEWEST"}, {QUERY: (2, 16, 16)}, "cannot be merged into .*NEWEST"),
+        ({}, {"cls.other": (2, 16, 16)}, "has no such layer: .*a head that is tied to them, merge it where it was"),
         ({}, {"bert.embeddings.LayerNorm": (2, 16, 16)}, "changes 'bert.embeddings.LayerNorm', which is no linear lay"),
     ],
 )
@@ -183,6 +184,14 @@ def test_what_is_no_adapter_of_it_is_one_sentence(
     made = {name: (torch.randn(r, width), torch.randn(height, r)) for name, (r, width, height) in layers.items()}
     adapter = by_hand(tmp_path / "adapter", str(base[0]), made, **changes)
     with pytest.raises(ValueError, match=f"(?s)^[^\n]*{message}[^\n]*$"):
+        load(adapter)
+
+
+def test_tokens_that_were_added_beside_an_adapter_are_no_other_model(base: tuple[Path, Any], tmp_path: Path) -> None:
+    adapter = by_hand(tmp_path / "adapter", str(base[0]), {QUERY: (torch.randn(2, 16), torch.randn(16, 2))})
+    held, table = load_file(adapter / "adapter_model.safetensors"), "bert.embeddings.word_embeddings.weight"
+    save_file({**held, f"base_model.model.{table}": torch.zeros(99, 16)}, adapter / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match=r"by one of shape \(99, 16\), .*where it changes tokens .*merge it where it"):
         load(adapter)
 
 

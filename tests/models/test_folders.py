@@ -58,7 +58,17 @@ def state_alone(folder: Path) -> None:
         (folder / name).touch()
 
 
+def twice(folder: Path) -> None:
+    """As two saves leave it, of which the second was cut into parts."""
+    held = (folder / "model.safetensors").read_bytes()
+    sharded(folder)
+    named = {name: file.name for file in folder.glob("model-*") for name in load_file(file)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": named}))
+    (folder / "model.safetensors").write_bytes(held)
+
+
 FOLDERS: dict[str, tuple[Change, str]] = {
+    "twice": (twice, "holds its weights twice, in model.safetensors and in model-00001-of-00002.safetensors and the"),
     "two of three parts": (lambda folder: sharded(folder, 3, 2), "has 2 of 3 parts of its weights: get the rest"),
     "adapter": (adapter, "is missing, say base=: 'bert-base-uncased' is no folder here"),
     "adapter with config": (adapter_beside_config, "is missing, say base=: 'bert-base-uncased' is no folder"),
@@ -112,6 +122,19 @@ def test_parts_without_an_index_are_read(tmp_path: Path) -> None:
     sharded(tmp_path)
     parts = load(tmp_path, length=4)
     for one, other in zip(whole._network.model.parameters(), parts._network.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_index_that_was_left_from_before_is_no_weights(tmp_path: Path) -> None:
+    """`save_pretrained` takes the old parts away and leaves their index."""
+    network = checkpoint(tmp_path)
+    sizes = {name: len(one.reshape(-1)) for name, one in network.state_dict().items()}
+    network.save_pretrained(tmp_path, max_shard_size=sum(sizes.values()))
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    network.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors.index.json").is_file() and not list(tmp_path.glob("model-*"))
+    model = load(tmp_path, length=4)
+    for one, other in zip(model._network.model.parameters(), network.parameters(), strict=True):
         assert torch.equal(one, other)
 
 

@@ -7,6 +7,7 @@ both stands in the tests, over the classes of `transformers`, and agrees to 1e-6
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import iterref
 from iterref.check import check_model
 from iterref.guidance import Tempered
 from iterref.loading import load
+from iterref.models.base import Chat
 from iterref.models.masked_lm import LENGTH
 from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
@@ -243,9 +245,65 @@ def test_a_chat_is_written_as_the_tokenizer_writes_it(tmp_path: Path) -> None:
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     said = [{"role": "user", "content": "the cat"}]
     assert codec.asked("the cat") == theirs.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    for name in ("bos_token", "eos_token", "sep_token", "cls_token", "unk_token"):  # named or not, as there
+        write_tokenizer(tmp_path / name, template=f"{{{{ {name} }}}} {TEMPLATE}")
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / name)
+        want = theirs.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        assert Codec.load(tmp_path / name).asked("the cat") == want
     write_tokenizer(tmp_path / "broken", template="{{ raise_exception('no such role') }}")
     with pytest.raises(ValueError, match="cannot be filled in .*no such role.*chat=False"):
         Codec.load(tmp_path / "broken").asked("x")
     write_tokenizer(tmp_path / "none")
     with pytest.raises(ValueError, match="no chat template"):
         Codec.load(tmp_path / "none").asked("x")
+
+
+def test_a_conversation_whose_text_is_empty_is_read_and_one_that_is_refused_is_named(tmp_path: Path) -> None:
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
+    checkpoint(tmp_path, "Qwen3ForCausalLM", template=refusing, framed=False)
+    model = load(tmp_path, length=T)
+    assert isinstance(model, PromptedModel)
+    assert model.ids([Chat([("user", "the cat")], text=""), ""]) == [model.ids(["the cat"])[0], []]
+    with pytest.raises(ValueError, match="filled in with prompt 1 .*no system.*: leave out what it refuses, or load"):
+        model.ids(["the cat", Chat([("system", "a dog"), ("user", "the cat")])])
+
+
+@pytest.mark.parametrize("beside", ["tokenizer_config.json", "added_tokens.json"])
+def test_tokens_that_stand_beside_a_tokenizer_are_its_own(tmp_path: Path, beside: str) -> None:
+    """A mask and a word that tokenizer.json lacks, as scripts add them, have the ids that transformers gives them."""
+    checkpoint(tmp_path, "Qwen3ForCausalLM", mask=False, framed=False)
+    file = tmp_path / "tokenizer_config.json"
+    config = json.loads(file.read_text()) | {"mask_token": "<|mask|>"}
+    added = {len(SPECIAL + WORDS): "<|mask|>", len(SPECIAL + WORDS) + 1: "zebra"}
+    if beside == file.name:
+        entries = {token: {"content": name, "special": "|" in name} for token, name in added.items()}
+        config["added_tokens_decoder"] = entries
+    else:
+        (tmp_path / beside).write_text(json.dumps({name: token for token, name in added.items()}))
+    file.write_text(json.dumps(config))
+    theirs, model = transformers.AutoTokenizer.from_pretrained(tmp_path), load(tmp_path, length=T)
+    assert isinstance(model, PromptedModel) and model.noise.mask == theirs.mask_token_id
+    assert model.codec.ids(["the zebra"])[0] == theirs("the zebra")["input_ids"] == [5, len(SPECIAL + WORDS) + 1]
+    config["added_tokens_decoder"] = {99: {"content": "yak"}}
+    file.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="the added token 'yak' is said to be 99 and is 1[68]"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}A :", "leaves out what the user"),
+        ("{% for m in messages if m['role'] == 'human' %}{{ m['content'] }}{% endfor %}A :", "leaves out what the us"),
+        ([{"name": "chat", "template": TEMPLATE}, {"name": "rag", "template": "x"}], "of chat, rag none is called"),
+    ],
+)
+def test_a_template_for_other_messages_is_refused(tmp_path: Path, template: Any, told: str) -> None:
+    """The model would have been asked without its prompt, or without its template."""
+    checkpoint(tmp_path, "Qwen3ForCausalLM", framed=False)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template}))
+    model = load(tmp_path, length=T)
+    assert isinstance(model, PromptedModel)
+    with pytest.raises(ValueError, match=f"{told}.*load with chat=False"):
+        model.ids(["the cat"])

@@ -118,6 +118,37 @@ def test_files_of_taken_names_are_read_and_take_nothing(write: Callable[[str, st
     assert (one([""]), other([""])) == ([1.0], [2.0])
 
 
+def test_a_file_gets_the_modules_beside_it_or_is_refused(write: Callable[[str, str], Path], tmp_path: Path) -> None:
+    body = "from own_helper import VALUE\n\ndef f(completions):\n    return [VALUE]\n"
+    write("a/own_helper.py", "VALUE = 1.0\n")
+    write("b/own_helper.py", "VALUE = 2.0\n")
+    assert function_from_file(write("a/first.py", body), "f")([""]) == [1.0]
+    with pytest.raises(ValueError, match=r"b/second.py imports .*b/own_helper.py, and the module own_helper is .*/a/o"):
+        function_from_file(write("b/second.py", body), "f")
+    (tmp_path / "a" / "own_link.py").symlink_to(tmp_path / "b" / "own_helper.py")
+    linked = body.replace("own_helper", "own_link")
+    for name in ("a/linked.py", "a/again.py"):
+        assert function_from_file(write(name, linked), "f")([""]) == [2.0]
+    write("c/tqdm.py", "VALUE = 3.0\n")
+    with pytest.raises(ValueError, match=r"third.py imports .*c/tqdm.py, and the module tqdm is .*: rename one"):
+        function_from_file(write("c/third.py", body.replace("own_helper", "tqdm")), "f")
+    write("c/datasets/notes.txt", "a folder of data takes no name")
+    assert function_from_file(write("c/fourth.py", "import datasets\n" + HELPER), "size")("abc") == 3.0
+
+
+def test_a_module_beside_a_file_is_run_anew_when_it_has_changed(write: Callable[[str, str], Path]) -> None:
+    write("far_of_a_test.py", "VALUE = 1.0\n")
+    write("near_of_a_test.py", "from far_of_a_test import VALUE\n")
+    file = write("mine_of_a_test.py", "from near_of_a_test import VALUE\n\ndef f(completions):\n    return [VALUE]\n")
+    other = write("other_of_a_test.py", file.read_text())
+    first = function_from_file(file, "f")
+    near = sys.modules["near_of_a_test"]
+    assert function_from_file(other, "f")([""]) == [1.0] and sys.modules["near_of_a_test"] is near
+    write("far_of_a_test.py", "VALUE = 2.25\n")
+    assert first([""]) == [1.0] and function_from_file(file, "f")([""]) == [2.25]
+    assert function_from_file(other, "f")([""]) == [2.25]
+
+
 @pytest.mark.parametrize(
     ("text", "file", "name"),
     [

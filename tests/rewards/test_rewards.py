@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,7 @@ def test_no_rows_no_numbers() -> None:
         (1.0, "gave float where 3 numbers were expected"),
         ("abc", "gave str where 3 numbers were expected"),
         ({1: 0.0, 2: 0.0, 3: 0.0}, "gave dict where 3 numbers were expected"),
+        ({1.0, 2.0, 3.0}, "gave set where 3 numbers were expected"),  # in which order?
     ],
 )
 def test_what_is_no_reward_is_refused(answer: object, message: str) -> None:
@@ -108,6 +110,12 @@ def test_an_exception_inside_a_generator_is_caught_too() -> None:
 
     with pytest.raises(RewardError, match="ZeroDivisionError"):
         checked(lazy, TOKENS, ROWS)
+
+    def cancelled(tokens: Tensor, rows: Tensor) -> Tensor:
+        raise asyncio.CancelledError
+
+    with pytest.raises(RewardError, match="CancelledError"):
+        checked(cancelled, TOKENS, ROWS)
 
 
 def test_interrupts_pass() -> None:
@@ -210,6 +218,16 @@ def test_texts_are_decoded_once() -> None:
 
     TextReward(lambda completions: [0.0] * len(completions), counting)(TOKENS, ROWS)
     assert calls == [3]
+
+
+def test_a_column_never_stands_in_for_the_texts() -> None:
+    """Whatever other columns a data set brings along, a function judges the texts."""
+    columns = {"text": ["gold"] * 3}
+    with pytest.raises(ValueError, match="begins with 'text', which is a column, and has none called completions"):
+        TextReward(lambda text, **other: map(len, text), decode, PROMPTS, columns)
+    for function in (lambda completions, text: map(len, completions), lambda text, /, **other: map(len, text)):
+        reward = TextReward(function, decode, PROMPTS, columns)
+        assert checked(reward, TOKENS, torch.arange(3)).tolist() == [3.0] * 3
 
 
 def test_mistakes_of_construction_are_named() -> None:

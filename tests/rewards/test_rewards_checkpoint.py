@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -215,6 +216,48 @@ def test_loaded_networks_are_taken_as_they_are(sentiment: Path) -> None:
     assert reward(["a"]) == Classifier(sentiment, 0)(["a"]) and not network.training
     with pytest.raises(TypeError, match="a dict is no checkpoint"):
         Classifier({}, 0)
+    with pytest.raises(ValueError, match="the BertModel has no head, so it is no sequence classifier: give a network"):
+        Classifier(network.bert, 0)
+    with pytest.raises(TypeError, match="the Sequential is no network of transformers: save it, and give the folder"):
+        Similarity(torch.nn.Sequential(), to="a")
+    pipeline = SimpleNamespace(model=network, tokenizer=reward.tokenizer)
+    with pytest.raises(TypeError, match="a SimpleNamespace is no checkpoint: give its .model, and its .tokenizer as "):
+        Classifier(pipeline, 0)
+
+
+def test_a_network_that_is_trained_meanwhile_judges_as_it_is_now_and_without_dropout(sentiment: Path) -> None:
+    """And stays in the mode that whoever trains it has put it in."""
+    from transformers import AutoTokenizer, BertForSequenceClassification
+
+    network = BertForSequenceClassification.from_pretrained(sentiment, hidden_dropout_prob=0.5).train()
+    reward = Classifier(network, 0, tokenizer=AutoTokenizer.from_pretrained(sentiment), value="logit")
+    before = reward(["a good"])
+    assert before == Classifier(sentiment, 0, value="logit")(["a good"]) and network.training
+    with torch.no_grad():
+        network.classifier.bias += 1.0
+    assert reward(["a good"]) == pytest.approx([before[0] + 1.0]) and reward.evaluated == 2
+    assert reward(["a good"]) and reward.evaluated == 2  # remembered as ever
+    assert network.training and network.bert.training
+
+
+def test_an_adapter_is_neither_left_out_nor_put_in_silently(copy: Path) -> None:
+    (copy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}))
+    (copy / "adapter_model.safetensors").touch()
+    with pytest.raises(ValueError, match="holds an adapter and model.safetensors besides: merge it into its model"):
+        Classifier(copy, 0)
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no \*.safetensors: it is an adapter of some/base: merge it"):
+        Classifier(copy, 0)
+    (copy / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="has no config.json: it is an adapter of some/base: merge it into"):
+        Classifier(copy, 0)
+
+
+def test_weights_that_are_there_twice_are_refused(copy: Path) -> None:
+    network = load("SequenceClassification", copy).network
+    network.save_pretrained(copy, max_shard_size=network.num_parameters())
+    with pytest.raises(ValueError, match="holds its weights twice, in model.safetensors and in model-00001-of-"):
+        Classifier(copy, 0)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from iterref import generate
+from iterref.models.base import Chat
 from iterref.rewards import RewardError, TextReward, Threaded, checked, weighted
 from iterref.rewards.text import bind_reward, text_ids
 from tests.support.word_model import WordModel
@@ -52,6 +53,38 @@ def test_texts_stay_texts_where_nothing_asks_for_messages() -> None:
     assert asked(lambda completions: [float(isinstance(text, str)) for text in completions]) == [1.0] * 3
     with pytest.raises(RewardError, match="TypeError"):
         asked(lambda completions: [text["content"] for text in completions])  # neither texts nor lists of messages
+    with pytest.raises(RewardError, match="'str' object has no attribute 'word'"):
+        asked(lambda completions: [text.word for text in completions])
+
+
+def test_a_conversation_is_handed_over_whole() -> None:
+    said = [("system", "be kind"), ("user", "p")]
+
+    def last(completions: list[list[dict[str, str]]], prompts: Any) -> list[float]:
+        assert prompts[0] == [{"role": role, "content": text} for role, text in said]
+        return [float(len(prompt)) for prompt in prompts]
+
+    reward = TextReward(last, WordModel().decode, [Chat(said), "q", "r"])
+    assert reward(TOKENS, ROWS).tolist() == [2.0, 1.0, 1.0]
+
+
+def test_messages_are_known_by_what_is_asked_of_them() -> None:
+    sizes = [float(len(text)) for text in TEXTS]
+    assert asked(lambda completions: [float(len(one[-1].get("content", ""))) for one in completions if one]) == sizes
+
+
+def test_what_hands_everything_on_is_called_as_trl_calls_it() -> None:
+    def timed(function: Any) -> Any:
+        def inner(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return inner
+
+    sizes = [float(len(text)) for text in TEXTS]
+    assert asked(timed(lambda prompts, completions, **kwargs: map(len, completions))) == sizes
+    assert asked(timed(lambda texts, **kwargs: map(len, texts))) == sizes
+    with pytest.raises(RewardError, match="multiple values"):
+        asked(lambda prompts, completions: dict(a=1, **{"a": 2}))  # a fault of its own
 
 
 def test_async_functions_share_a_loop_of_their_own() -> None:
@@ -156,9 +189,12 @@ def test_a_network_or_a_class_is_told_what_to_pass() -> None:
         def __call__(self, completions: list[str]) -> list[float]:
             return [0.0] * len(completions)
 
+    made = type("Labels", (), {"__module__": "transformers.pipelines.text", "__call__": Scorer.__call__})
+    pipeline = made()
     for wrong, sentence in (
         (torch.nn.Linear(1, 1), "is a network .*rewards.Classifier"),
         (Scorer, "is the class Scorer: pass one of its objects"),
+        (pipeline, "is a Labels of transformers, which gives labels .*rewards.Classifier"),
     ):
         with pytest.raises((ValueError, TypeError), match=sentence):
             generate(WordModel(), ["a"], reward=wrong, **OPTIONS)

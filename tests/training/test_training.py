@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import signal
 from pathlib import Path
 
@@ -134,6 +135,15 @@ def test_texts_alone_are_read_and_never_mixed_with_pairs(tmp_path: Path) -> None
     assert read_pairs([texts, packed]) == [("", "A red cat."), ("", "A dog runs."), ("", "a bird sings .")]
     with pytest.raises(ValueError, match="some texts have a document and some have none"):
         read_pairs([texts, write_pairs(tmp_path / "pairs.jsonl.gz")])
+    upper, pair = tmp_path / "C.TXT", {"document": "a", "summary": "b"}
+    upper.write_text("a cow\n")
+    assert read_pairs([upper]) == [("", "a cow")]
+    named = tmp_path / "my.txt.jsonl"
+    named.write_text(json.dumps(pair))
+    assert read_pairs([named]) == [("a", "b")]
+    upper.write_text(json.dumps(pair))
+    with pytest.raises(ValueError, match="C.TXT holds JSON lines and is named .txt, as texts are: name it .jsonl"):
+        read_pairs([upper])
     packed.write_bytes(b"no gzip")
     with pytest.raises(ValueError, match="b.txt.gz is no whole gzip file"):
         read_pairs([packed])

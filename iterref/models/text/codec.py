@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -47,6 +47,7 @@ class Codec:
     pad: int | None
     mask: int | None
     template: str | None = None  # of a chat, in Jinja
+    named: Mapping[str, str] = field(default_factory=dict, hash=False)  # special tokens, as templates call them
     lossy: bool = False  # whether texts may lose what the tokenizer does not know
     vocab: int | None = None  # how many tokens the network beside it knows
 
@@ -59,7 +60,7 @@ class Codec:
                 config |= read_json(folder / side, str(name))
         tokenizer = read_tokenizer(folder, config, str(name))
         special = {role: _special(tokenizer, config, *names) for role, names in ROLES.items()}
-        return cls(tokenizer, **special, template=_template(folder, config), lossy=lossy)
+        return cls(tokenizer, **special, template=_template(folder, config), named=_named(config), lossy=lossy)
 
     def within(self, vocab: int, mask: int | None) -> Codec:
         """The codec beside a network of `vocab` tokens whose mask is `mask`: a role that a token added later took over,
@@ -178,35 +179,38 @@ class Codec:
         parts = [(row, text) for row, prompt in enumerate(prompts) for _, text in _messages(prompt)]
         rows, texts = [row for row, _ in parts], [text for _, text in parts]
         self.ids(texts, "prompt", rows)
+        filled = [self.asked(prompt, f"prompt {row}") for row, prompt in enumerate(prompts)]
         with PLAIN:
             said, asked = (self.tokenizer.encode_batch(list(map(str, some)), add_special_tokens=False)
-                           for some in (texts, [self.asked(prompt) for prompt in prompts]))  # fmt: skip
+                           for some in (texts, filled))  # fmt: skip
         for row, one in zip(rows, said, strict=True):
             wrong = spelled(one.ids, self.special)
             if wrong:
                 raise ValueError(f"prompt {row} {wrong}, which would be read as part of the chat: take it out")
         return [one.ids for one in asked]
 
-    def asked(self, prompt: str) -> str:
+    def asked(self, prompt: str, called: str = "the prompt") -> str:
         """A chat in which the user says the prompt (or which a `Chat` is) and the answer is next. Raises `ValueError`
-        without a template, or for one that cannot be filled in."""
+        without a template, or for one that cannot be filled in, with what the prompt is `called`."""
         if self.template is None:
             raise ValueError("this tokenizer has no chat template: write the prompt as the model reads it")
         said = [{"role": role, "content": text} for role, text in _messages(prompt)]
         try:
-            return str(self._chat.apply_chat_template(said, tokenize=False, add_generation_prompt=True))
+            filled = str(self._chat.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **self.named))
         except Exception as error:  # a template is a program of the checkpoint's, run in Jinja's sandbox
-            told = f"the chat template cannot be filled in ({first_line(error)})"
-            raise ValueError(f"{told}: load with chat=False") from None
+            told = f"the chat template cannot be filled in with {called} ({first_line(error)})"
+            raise ValueError(f"{told}: leave out what it refuses, or load with chat=False") from None
+        if "".join(said[-1]["content"].split()) not in "".join(filled.split()):  # of other roles, or of parts
+            told = f"the chat template leaves out what the user says in {called}"
+            raise ValueError(f"{told}: it is for other messages, so load with chat=False")
+        return filled
 
     @cached_property
     def _chat(self) -> Any:
         """The tokenizer as `transformers` wraps it, which fills in templates. It copies the vocabulary: a second."""
         from transformers import PreTrainedTokenizerFast
 
-        names = {role: None if token is None else self.tokenizer.id_to_token(token)
-                 for role, token in (("bos_token", self.start), ("eos_token", self.end))}  # fmt: skip
-        return PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, chat_template=self.template, **names)
+        return PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, chat_template=self.template)
 
     def text(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Pieces as texts, special tokens left out."""
@@ -256,10 +260,17 @@ def _frame(processor: Mapping[str, Any]) -> tuple[list[int], list[int]]:
 
 def _special(tokenizer: Tokenizer, config: dict[str, Any], keys: Sequence[str], usual: Sequence[str]) -> int | None:
     """The id of a role's token: as configured, or by its usual name."""
-    written = [config.get(key) for key in keys]
-    named = [one.get("content") if isinstance(one, dict) else one for one in written]
-    known = [tokenizer.token_to_id(name) for name in (*named, *usual) if isinstance(name, str)]
+    named = _named(config)
+    known = [tokenizer.token_to_id(name) for name in (*(named[key] for key in keys if key in named), *usual)]
     return next((token for token in known if token is not None), None)
+
+
+def _named(config: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens that a configuration names, by the names that templates call them by ("bos_token"). A usual
+    name is no such: what the configuration leaves out, a template of `transformers` writes nothing for."""
+    written = {**config, **(extra if isinstance(extra := config.get("extra_special_tokens"), dict) else {})}
+    texts = {key: one.get("content") if isinstance(one, dict) else one for key, one in written.items()}
+    return {key: text for key, text in texts.items() if key.endswith("_token") and isinstance(text, str)}
 
 
 def _template(folder: Path, config: dict[str, Any]) -> str | None:
@@ -269,5 +280,7 @@ def _template(folder: Path, config: dict[str, Any]) -> str | None:
         return file.read_text(encoding="utf-8")
     written = config.get("chat_template")
     if isinstance(written, list):
-        written = next((one.get("template") for one in written if one.get("name") == "default"), None)
+        several = {str(one.get("name")): one.get("template") for one in written}
+        none = f"{{{{ raise_exception('of {', '.join(several)} none is called default') }}}}"
+        written = several.get("default", none)
     return written if isinstance(written, str) else None

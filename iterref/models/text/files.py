@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from iterref.hub import casing, first_line, quiet, read_json
 from iterref.optional import require
@@ -20,6 +20,7 @@ from iterref.packaged import residues
 
 # Byte pairs of Qwen2's kind, which Dream's repositories hold beside code of their own.
 BYTE_PAIRS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer")
+KEYS = ("content", "special", "single_word", "lstrip", "rstrip", "normalized")  # of an added token
 ESM_FRAME = {"cls_token": "<cls>", "sep_token": "<eos>", "unk_token": "<unk>"}
 
 
@@ -42,7 +43,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Tokeni
             )
     try:
         if form == FORMS[0]:
-            made = Tokenizer.from_file(str(folder / form[0]))
+            made = completed(Tokenizer.from_file(str(folder / form[0])), folder, config)
         else:
             made = converted(folder, config, form)
     except Exception as error:  # the library's parser raises bare Exceptions
@@ -86,6 +87,18 @@ def _class(folder: Path, config: Mapping[str, Any]) -> str:
     """The class of a tokenizer, or the kind of model that it belongs to; "" where nothing says it."""
     about = read_json(folder / "config.json", str(folder)) if (folder / "config.json").is_file() else {}
     return str(config.get("tokenizer_class") or about.get("model_type") or "")
+
+
+def completed(tokenizer: Tokenizer, folder: Path, config: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer, with the tokens that the files beside it add, as `transformers` does. Raises `ValueError` where
+    they get other ids than these files say."""
+    file, named = folder / "added_tokens.json", [one for key, one in config.items() if key.endswith("_token")]
+    beside = read_json(file, str(folder)) if file.is_file() else {}
+    listed = {int(token): {"special": name in named, "content": name} for name, token in beside.items()}
+    listed |= {int(token): entry for token, entry in dict(config.get("added_tokens_decoder") or {}).items()}
+    lacking = {token: one for token, one in sorted(listed.items()) if tokenizer.token_to_id(one["content"]) is None}
+    tokenizer.add_tokens([AddedToken(**{key: one[key] for key in KEYS if key in one}) for one in lacking.values()])
+    return numbered(tokenizer, {"added_tokens_decoder": lacking})
 
 
 def numbered(tokenizer: Tokenizer, config: Mapping[str, Any]) -> Tokenizer:

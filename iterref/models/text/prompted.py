@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from iterref.denoiser import Denoiser
-from iterref.models.base import Masked, TextModel
+from iterref.models.base import Chat, Masked, TextModel
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.text.codec import Codec
 from iterref.models.text.tokenized import TokenizedModel
@@ -141,7 +141,8 @@ class PromptedModel(TokenizedModel):
         """The token ids that stand before every answer."""
         if not self.chat:
             return [self.head + ids for ids in self.codec.ids(prompts, "prompt")]
-        return [ids if prompt else self.head for ids, prompt in zip(self.codec.chats(prompts), prompts, strict=True)]
+        blank = [not prompt and not isinstance(prompt, Chat) for prompt in prompts]
+        return [self.head if none else ids for ids, none in zip(self.codec.chats(prompts), blank, strict=True)]
 
     def readings(self) -> Mapping[str, TextModel]:
         """Without the special tokens around a text, and with its filler in sight where that is hidden."""
