@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 
 from iterref import hub
-from iterref.linear import hastened
 from iterref.registry import bundled
 
 Kind = Literal["SequenceClassification", "TokenClassification", "CausalLM", "encoder", "ImageClassification", "CLIP"]
@@ -79,8 +78,7 @@ def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | s
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         told = f"{folder} has no weights for {lacking[0]}{more}, so it is no {words.split(' ', 1)[1]}"
         raise ValueError(f"{told}: give a checkpoint that was trained as one")
-    placed = hastened(network.to(device=device, dtype=number).eval().requires_grad_(False))
-    return Checkpoint(placed, str(source), folder)
+    return Checkpoint(network.to(device=device, dtype=number).eval().requires_grad_(False), str(source), folder)
 
 
 def load_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> Any:
