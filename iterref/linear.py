@@ -28,6 +28,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and type(weight) in WHOLE
     if not plain or x.numel() <= x.shape[-1] or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
+    bias = None if bias is None else bias.contiguous()  # it reads one as if it were
     made: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return made
 

@@ -43,6 +43,16 @@ def test_a_product_is_torch_s(rows, prefers):
 
 
 @needs
+def test_strides_change_nothing():
+    x, weight, bias = given(40)
+    with torch.inference_mode():
+        expected = usual(x, weight, bias)
+        for strided in (x.permute(2, 0, 1).contiguous().permute(1, 2, 0), x.repeat(2, 1, 1)[:40]):
+            apart = torch.stack([bias, bias * 2], 1)[:, 0]
+            assert torch.allclose(linear(strided, weight.T.contiguous().T, apart), expected, atol=1e-5)
+
+
+@needs
 def test_it_is_torch_s_own_in_training_in_other_precision_and_under_autocast():
     x, weight, bias = given(8)
     weight.requires_grad_()
