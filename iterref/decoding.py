@@ -24,8 +24,9 @@ Under other noise than absorbing nothing shows which tokens are noise. "random" 
 "bounded" what DiffusionGemma does: draw everywhere, keep the tokens within the bound, put fresh noise elsewhere, and
 decide anew in the next step. It suits a denoiser that reads the noise level off the tokens: a_u does not tell it.
 
-Scores take distributions (M, V) and draws (n, M) from them and give (n, M), the most confident highest. They see one
-distribution at a time and add in one order, so that a row's choice is the same bits in every batch.
+Scores take distributions (M, V), probabilities unless `log`, and draws (n, M) from them and give (n, M), the most
+confident highest. They see one distribution at a time and add in one order, so that a row's choice is the same bits in
+every batch.
 
 Austin et al. (2021), arXiv:2107.03006; Chang et al. (2022), arXiv:2202.04200; Kim et al. (2025), arXiv:2502.06768;
 Nie et al. (2025), arXiv:2502.09992; Ben-Hamu et al. (2025), arXiv:2505.24857; Ye et al. (2025), arXiv:2508.15487.
@@ -33,15 +34,14 @@ Nie et al. (2025), arXiv:2502.09992; Ben-Hamu et al. (2025), arXiv:2505.24857; Y
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from iterref.noise import Noise
-from iterref.random import BLOCK, Rng
+from iterref.random import BLOCK, Rng, grouped
 
 if TYPE_CHECKING:
     from iterref.run import Run
@@ -49,28 +49,35 @@ if TYPE_CHECKING:
 # The exponential of this is 0, and so is its product with it.
 NOTHING = -1000.0
 
-Confidence = Callable[[Tensor, Tensor], Tensor]
+
+class Confidence(Protocol):
+    """A score, as described above."""
+
+    def __call__(self, p: Tensor, drawn: Tensor, log: bool = True) -> Tensor: ...
 
 
-def confidence(log_p: Tensor, drawn: Tensor) -> Tensor:
+def confidence(p: Tensor, drawn: Tensor, log: bool = True) -> Tensor:
     """The log-probability of the token that was drawn, in the distributions' own precision."""
-    return log_p.gather(1, drawn.T).T
+    found = p.gather(1, drawn.T).T
+    return found if log else found.log()
 
 
-def margin(log_p: Tensor, drawn: Tensor) -> Tensor:
+def margin(p: Tensor, drawn: Tensor, log: bool = True) -> Tensor:
     """The difference of the two highest probabilities, float64."""
-    first, second = log_p.topk(2, dim=1).values.double().exp().unbind(1)
+    highest = p.topk(2, dim=1).values.double()
+    first, second = (highest.exp() if log else highest).unbind(1)
     return (first - second).expand(drawn.shape)
 
 
-def negentropy(log_p: Tensor, drawn: Tensor) -> Tensor:
+def negentropy(p: Tensor, drawn: Tensor, log: bool = True) -> Tensor:
     """Minus the entropy in nats, float64."""
-    step = max(1, BLOCK[log_p.is_cuda] // log_p.shape[1])
     parts = []
-    for part in log_p.split(step):
-        part = part.to(torch.float64, copy=True, memory_format=torch.contiguous_format).clamp_(min=NOTHING)
+    for part in p.split(max(1, BLOCK[p.is_cuda] // p.shape[1])):
+        part = part.contiguous()
+        log_p = part.clamp(min=NOTHING) if log else part.log().clamp_(min=NOTHING)
+        terms = (log_p.exp() if log else part) * log_p
         # A running sum adds in one order, whatever else is in the batch; `Tensor.sum` may pick one by the shape.
-        parts.append(part.exp().mul_(part).cumsum_(1)[:, -1].clone())
+        parts.append(grouped(terms).cumsum(1, dtype=torch.float64)[:, -1])
     return torch.cat(parts).expand(drawn.shape)
 
 

@@ -129,11 +129,7 @@ class Draws:
             raise
         if self.score is None:
             return (drawn,)
-        each = drawn.view(-1, len(p))
-        if self._logs or self.score is not confidence:
-            value = self.score(p if self._logs else p.log(), each)
-        else:  # of the drawn tokens alone
-            value = confidence(p, each).log()
+        value = self.score(p, drawn.view(-1, len(p)), self._logs)
         return drawn, value.double().reshape(drawn.shape)
 
     def _reading(self, p: Tensor, sequences: Tensor) -> Reading | None:

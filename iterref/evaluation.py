@@ -82,6 +82,9 @@ class Known:
         self.p = p[0] if len(p) == 1 else torch.cat(p) if p else torch.empty(0, 0)
 
 
+NOTHING = Known()
+
+
 def portions(
     question: Question, most: Callable[[int], int], meter: Meter, known: Known | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -99,7 +102,7 @@ def portions(
     first = order[begin]
     keys, cells = keys[first], cells[first]
     size = most(int(cells.max()))
-    old, new, places = (Known() if known is None else known).find(keys)
+    old, new, places = (NOTHING if known is None else known).find(keys)
     meter.made_nfe += len(new)
     room = 0 if known is None else KEEP[question.where.is_cuda] if known.room is None else known.room
     kept, answers = list[Whole](), list[Tensor]()
@@ -129,6 +132,8 @@ def alike(keys: Whole) -> tuple[Whole, Whole, Whole]:
     """Rows of digests (R, 2) by what they ask: their `order` (R,), in which those that ask the same are side by side,
     where every question of theirs begins in it (U,), in order of first appearance, and how many rows ask it (U,)."""
     order = keys[:, 0].argsort(kind="stable")
+    if len(order) == 1:  # of a single prompt
+        return order, order, np.ones(1, np.int64)
     here, new = keys[order], np.ones(len(keys) + 1, dtype=np.bool_)
     np.logical_or.reduce(here[1:] != here[:-1], 1, out=new[1:-1])
     ends = new.nonzero()[0]

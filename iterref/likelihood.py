@@ -12,13 +12,13 @@ orders; Besag (1975), The Statistician 24, on pseudo-likelihood.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from iterref.decoding import negentropy
+from iterref.decoding import Confidence, confidence, negentropy
 from iterref.denoiser import Denoiser
 from iterref.run import Run
 
@@ -33,7 +33,7 @@ def log_likelihood(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: 
     blocks, at most as many as are needed; `offset` says which position belongs to the first. Costs as many evaluations
     a text, counted by the run's meter; under other noise one.
     """
-    return _sums(run, x, _in_all(run, evaluations), offset)[0]
+    return _sums(run, x, (confidence,), in_all(run, evaluations), offset)[0]
 
 
 def expect_known(denoiser: Denoiser) -> None:
@@ -50,7 +50,7 @@ def typicality(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int 
     do not fit. `evaluations` are those of a whole text, whose blocks share them. Locally typical sampling: Meister et
     al. (2023), arXiv:2202.00666.
     """
-    log_p, negative_entropy = _sums(run, x, evaluations, offset)
+    log_p, negative_entropy = _sums(run, x, (confidence, negentropy), evaluations, offset)
     return log_p - negative_entropy
 
 
@@ -62,7 +62,7 @@ def fluency(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int = 0
     """
     if run.noise.mask is None and not run.denoiser.has_leave_one_out:
         return torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    log_p, negative_entropy = _sums(run, x, evaluations, offset)
+    log_p, negative_entropy = _sums(run, x, (confidence, negentropy), evaluations, offset)
     return weighed(log_p - negative_entropy, log_p)
 
 
@@ -74,27 +74,33 @@ def weighed(typical: Tensor, log_p: Tensor) -> Tensor:
     return typical.clamp_max(0) + TIE * log_p
 
 
-def judged(run: Run, x: Tensor, evaluations: int = EVALUATIONS) -> Iterator[tuple[Tensor, Tensor]]:
-    """The distributions that `log_likelihood` adds up, as `contexts` gives them."""
-    return contexts(run, x, _in_all(run, evaluations))
-
-
-def contexts(run: Run, x: Tensor, evaluations: int, offset: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """The distributions by which texts (R, L) are judged by so many evaluations in all: of one group at a time,
-    log p(x^i | context) (M, V) and the cells (R, L) that it is of.
+def token_scores(run: Run, x: Tensor, scores: Sequence[Confidence], evaluations: int, offset: int = 0) -> Tensor:
+    """What each of K scores says of every token of texts (R, L) in its context, (K, R, L) float64, 0 at positions that
+    are not free, by so many evaluations in all.
 
     A free position that holds the mask is judged by none and shown to none: what stands there is left open.
     """
+    cells = torch.zeros(len(scores), *x.shape, dtype=torch.float64, device=x.device)
+
+    def note(sequences: Tensor, p: Tensor, where: Tensor, log: bool) -> None:
+        row, position = where[sequences.flatten()].nonzero(as_tuple=True)
+        at = sequences.flatten()[row], position
+        for into, score in zip(cells, scores, strict=True):
+            into[at] = score(p, x[at].view(len(sequences), -1), log).double().flatten()
+
     if run.noise.mask is None:
-        yield run.conditionals(x, run.free), run.free
-        return
+        note(torch.arange(len(x), device=x.device)[None], run.conditionals(x, run.free), run.free, True)
+        return cells
     known = run.free & (x != run.noise.mask)
     group, groups = _groups(run, known, evaluations, offset)
     count = run.free.sum(1).clamp_min(1)
     for k in range(groups):
         here, hidden = group == k, (group >= k) | (run.free & ~known)
         t = run.noise.schedule.time(1 - hidden.sum(1).double() / count)
-        yield run.predict(torch.where(hidden, run.noise.mask, x), t, here), here
+        for sequences, p in run.portions(torch.where(hidden, run.noise.mask, x), t, here):
+            note(sequences, p, here, not run.denoiser.has_probabilities)
+            del p  # before the next portion is asked for
+    return cells
 
 
 def _groups(run: Run, known: Tensor, evaluations: int, offset: int) -> tuple[Tensor, int]:
@@ -120,27 +126,16 @@ def _blocks(run: Run) -> tuple[Tensor, int]:
     return number, int(number.max()) + 1
 
 
-def _in_all(run: Run, evaluations: int) -> int:
+def in_all(run: Run, evaluations: int) -> int:
     """The evaluations of a text whose blocks have so many each, and no more than positions."""
     blocks = _blocks(run)[1]
     return evaluations if blocks == 1 else blocks * min(evaluations, run.denoiser.block_length)
 
 
-def _sums(run: Run, x: Tensor, evaluations: int, offset: int) -> tuple[Tensor, Tensor]:
-    """The log-probabilities of own tokens and the negative entropies, summed over the free positions, (R,) each."""
-
-    def added(log_p: Tensor, where: Tensor) -> Tensor:
-        cells = torch.zeros(2, *x.shape, dtype=torch.float64, device=x.device)
-        if len(log_p):
-            own = x[where]
-            cells[0, where] = log_p.gather(1, own[:, None])[:, 0].double()
-            cells[1, where] = negentropy(log_p, own[None])[0]
-        return cells.cumsum(-1)[..., -1]  # in one order, whatever else is in the batch
-
-    total = torch.zeros(2, len(x), dtype=torch.float64, device=x.device)
-    for log_p, where in contexts(run, x, evaluations, offset):
-        total += added(log_p, where)
-    return total[0], total[1]
+def _sums(run: Run, x: Tensor, scores: Sequence[Confidence], evaluations: int, offset: int) -> Tensor:
+    """What K scores say, summed over the free positions, (K, R): running sums, which add in one order, whatever else
+    is in the batch."""
+    return token_scores(run, x, scores, evaluations, offset).cumsum(-1)[..., -1]
 
 
 @lru_cache(maxsize=64)

@@ -261,7 +261,13 @@ class _Sums:
     @classmethod
     def of(cls, p: Tensor, name: Callable[[int], str], first: int, log: bool) -> _Sums:
         """The sums, taken once; `name(first + m)` is what an error calls row m."""
-        mass = _grouped(p, log) if p.shape[1] >= WIDE else _weights(p) if log else p
+        if p.shape[1] < WIDE:
+            mass = _weights(p) if log else p
+        elif log:  # exponentials that fit a cache
+            blocks = p.split(max(1, BLOCK[p.is_cuda] // p.shape[1]))
+            mass = torch.cat([grouped(_weights(block)) for block in blocks])
+        else:
+            mass = grouped(p)
         total_to = mass.cumsum(1, dtype=torch.float64)  # in float32 a tail of many weights of 1e-9 each would vanish
         _refuse(p, total_to[:, -1], name, first, log)  # NaN for a softmax without a finite peak
         return cls(p, mass, total_to, log)
@@ -316,14 +322,8 @@ def _weights(p: Tensor) -> Tensor:
     return torch.softmax(p, -1, dtype=torch.promote_types(p.dtype, torch.float32))
 
 
-def _grouped(p: Tensor, log: bool) -> Tensor:
-    """The sums of every GROUP log-weights, or weights, (M, V) -> (M, V / GROUP rounded up)."""
-    vocab = p.shape[1]
-    even = vocab // GROUP * GROUP
-    parts = []
-    for block in p.split(max(1, BLOCK[p.is_cuda] // vocab)) if log else (p,):  # exponentials that fit a cache
-        weight = _weights(block) if log else block
-        parts.append(weight[:, :even].unflatten(1, (-1, GROUP)).sum(2))
-        if even < vocab:
-            parts[-1] = torch.cat([parts[-1], weight[:, even:].sum(1, keepdim=True)], 1)
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+def grouped(weights: Tensor) -> Tensor:
+    """The sums of every GROUP numbers, (M, V) -> (M, V / GROUP rounded up), the same bits in every batch."""
+    groups, rest = divmod(weights.shape[1], GROUP)
+    sums = weights[:, : groups * GROUP].unflatten(1, (groups, GROUP)).sum(2)
+    return torch.cat([sums, weights[:, groups * GROUP :].sum(1, keepdim=True)], 1) if rest else sums

@@ -9,7 +9,7 @@ The meter counts every question. States are (R, L): R = B rows, or n copies of e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from time import perf_counter
 
@@ -137,6 +137,12 @@ class Run:
         found = self._all(self._posterior(x_t, t, where, check=True), self._posteriors)
         return found.log() if self.denoiser.has_probabilities else found
 
+    def portions(self, x_t: Tensor, t: Time, where: Tensor, check: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `predict`, a portion at a time: the sequences (k, U) whose columns have the distributions (M, V), which
+        are probabilities if the denoiser has them."""
+        question = self._posterior(x_t, t, where, check)
+        return portions(question, self._portion(where.shape[1]), self.meter, self._posteriors)
+
     def conditionals(self, x: Tensor, where: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool -> (M, V) log p(x^i | x^{-i}), the denoiser's leave-one-out conditionals."""
         rows = self._prompts()
@@ -172,8 +178,7 @@ class Run:
         and on request the likeliest tokens (`iterref.draws`)."""
         allowed = None if self.constraint is None else self.problem.allowed
         made = Draws(x_t, where, rng, score, n, later, self.constraint, allowed)
-        question = self._posterior(x_t, t, where, check=False)  # draws check for themselves, a pass over (M, V) less
-        found = portions(question, self._portion(where.shape[1]), self.meter, self._posteriors)
+        found = self.portions(x_t, t, where, check=False)  # draws check for themselves, a pass over (M, V) less
         try:
             made.fill(found, not self.denoiser.has_probabilities, modes)
         except Undrawable as error:

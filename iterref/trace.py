@@ -37,6 +37,13 @@ class Round(NamedTuple):
     before: Tensor
 
 
+class Watched(NamedTuple):
+    """A decision of the watched rows (W,), and which of them had no part in it, (W,) bool, if any had none."""
+
+    decision: Decision
+    absent: Tensor | None
+
+
 @dataclass
 class Trace:
     """A growing record; `settle` writes what was noted, and `table` turns it into tensors, one entry a step.
@@ -44,12 +51,12 @@ class Trace:
     `t` (K,), `nfe` and `reward_calls` (K,) asked for so far a sample, `depth` (K,);
     `accepted`, `changed`, `span`, `stuck`, `ess`, `reward` and `best` (K, B), NaN where a step decided, renoised or
     scored nothing. `watched` (K, W, L) are the noisy states of the rows `watch`, `clean` (K, W, L) the clean samples
-    that came with them. `rounds` lists, a step, the decisions of the watched rows, N x W x L tokens of four bytes each.
+    that came with them. `competed` lists, a step, the decisions of the watched rows, `Watched` until `rounds` is asked.
     """
 
     watch: tuple[int, ...] = ()
     steps: list[dict[str, Tensor]] = field(default_factory=list)
-    rounds: list[list[Round]] = field(default_factory=list)
+    competed: list[list[Any]] = field(default_factory=list)
     noted: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, state: State, info: Info, best: Tensor, cost: Cost, batch: int) -> None:
@@ -64,26 +71,43 @@ class Trace:
         if self.watch:
             index = list(self.watch)
             entry["watched"], entry["clean"] = state.x_t[index], x_0[index]
-            self.rounds.append([_round(decision, index) for decision in info.decisions])
+            every = index == list(range(batch))
+            self.competed.append([_watched(decision, index, every) for decision in info.decisions])
         self.noted.append(entry)
+
+    @property
+    def rounds(self) -> list[list[Round]]:
+        """The decisions of every step, N x W x L tokens of four bytes each, made when somebody asks: few do."""
+        for step in self.competed:
+            step[:] = [_round(*one) if isinstance(one, Watched) else one for one in step]
+        return self.competed
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"competed": self.rounds}
 
     def followed(self, later: Trace, spent: Cost) -> Trace:
         """This trace and behind it that of a run that went on when so much had been asked for a sample."""
         more = {"nfe": spent.nfe, "reward_calls": spent.reward_calls, "depth": spent.depth}
         steps = [{**step, **{name: step[name] + cost for name, cost in more.items()}} for step in later.steps]
-        return Trace(self.watch, [*self.steps, *steps], [*self.rounds, *later.rounds])
+        return Trace(self.watch, [*self.steps, *steps], [*self.competed, *later.competed])
 
     def settle(self) -> None:
-        """Brings everything to the host, as ordinary tensors, numbers of rows (B,) float64."""
-        for noted in self.noted:
-            nothing = torch.full(noted["best"].shape, torch.nan, dtype=torch.float64)
-            step = {name: torch.tensor(noted[name], dtype=torch.float64) for name in SERIES[:4]}
-            for name in SERIES[4:]:
-                value = nothing if noted[name] is None else noted[name]
-                step[name] = _ordinary(value).double() if isinstance(value, Tensor) else torch.full_like(nothing, value)
-            self.steps.append(step | {name: _ordinary(noted[name]) for name in ("watched", "clean") if name in noted})
+        """Brings everything to the host, as ordinary tensors, numbers of rows (B,) float64, each series at once."""
+        if not self.noted:
+            return
+        columns, nothing = dict[str, Tensor](), torch.full_like(self.noted[0]["best"], torch.nan)
+        for name in self.noted[0]:
+            values = [nothing if noted[name] is None else noted[name] for noted in self.noted]
+            if name in SERIES[:4]:
+                columns[name] = torch.tensor(values, dtype=torch.float64)
+                continue
+            if name in SERIES:  # a number of all rows, or one a row
+                values = [torch.as_tensor(value).to(nothing).expand_as(nothing) for value in values]
+            columns[name] = _ordinary(torch.stack(values))
+        self.steps += [dict(zip(columns, step, strict=True)) for step in zip(*columns.values(), strict=True)]
         self.noted = []
-        self.rounds = [[Round(*map(_ordinary, one)) for one in step] for step in self.rounds]
+        if nothing.is_cuda:  # where decisions would take room
+            self.competed = self.rounds
 
     def table(self) -> dict[str, Tensor]:
         """Every series as one tensor, the first axis the steps."""
@@ -149,13 +173,23 @@ class Trace:
 
 def _ordinary(value: Tensor) -> Tensor:
     """A tensor on the host that autograd and pickle know, made of one of inference mode."""
-    return value.clone() if value.is_inference() and not value.is_cuda else value.cpu()
+    if value.device.type != "cpu":
+        return value.cpu()
+    return value.clone() if value.is_inference() else value
 
 
-def _round(decision: Decision, watch: list[int]) -> Round:
-    """What competed for the watched rows (W,); those that had no part in it are marked so."""
-    own = None if decision.rows is None else decision.rows[:, None] == torch.tensor(watch, device=decision.rows.device)
-    of = decision.of(watch if own is None else own.long().argmax(0))
-    verdicts = of.verdict() if own is None else of.verdict().masked_fill(~own.any(0), ABSENT)
+def _watched(decision: Decision, watch: list[int], every: bool) -> Watched:
+    """A decision of the watched rows (W,), which may be `every` row in order."""
+    if decision.rows is None:
+        return Watched(decision if every else decision.of(watch), None)
+    own = decision.rows[:, None] == torch.tensor(watch, device=decision.rows.device)
+    return Watched(decision.of(own.long().argmax(0)), ~own.any(0))
+
+
+@torch.inference_mode()
+def _round(of: Decision, absent: Tensor | None) -> Round:
+    """What competed; rows that had no part in it are marked so."""
+    verdicts = of.verdict() if absent is None else of.verdict().masked_fill(absent, ABSENT)
     tokens, rewards = of.tokens().to(torch.int32), of.reward.detach().double()
-    return Round(tokens, rewards, verdicts, of.chances(), of.rewards_before())
+    with torch.inference_mode(False):
+        return Round(*map(_ordinary, (tokens, rewards, verdicts, of.chances(), of.rewards_before())))

@@ -4,6 +4,7 @@ shown against plain loops, and what is refused."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from math import log
 
@@ -22,6 +23,8 @@ from iterref.noise import Noise, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.run import Run
+from iterref.samplers.dependence import telling
+from iterref.samplers.power import log_mass
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
 from tests.support.worlds import random_reward, random_table
 
@@ -350,17 +353,26 @@ def test_scores_by_hand():
     assert torch.allclose(decoding.negentropy(p.log(), drawn), -torch.tensor([h, 0, log(4)]).double().expand(2, 3))
 
 
+@pytest.mark.parametrize("score", [*decoding.SCORES.values(), telling, partial(log_mass, exponent=2.0)])
+def test_a_score_of_probabilities_is_that_of_their_logarithms(score):
+    log_p, drawn = laws(37, 1009), torch.arange(74).view(2, 37)
+    log_p[:, 5] = -torch.inf
+    assert torch.allclose(score(log_p.exp(), drawn, False), score(log_p, drawn), rtol=1e-12)
+
+
 @pytest.mark.parametrize("score", decoding.SCORES.values(), ids=decoding.SCORES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_score_is_the_same_bits_in_every_batch(score, dtype, monkeypatch):
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_score_is_the_same_bits_in_every_batch(score, dtype, logs, monkeypatch):
     log_p, drawn = laws(37, 1009, dtype=dtype), torch.arange(74).view(2, 37)
-    whole = score(log_p, drawn)
+    p = log_p if logs else log_p.exp()
+    whole = score(p, drawn, logs)
     assert whole.shape == (2, 37)
     for cells in ([0], [36, 3], list(range(5, 30))):
-        assert torch.equal(score(log_p[cells], drawn[:, cells]), whole[:, cells])
+        assert torch.equal(score(p[cells], drawn[:, cells], logs), whole[:, cells])
     monkeypatch.setattr(decoding, "BLOCK", (2000, 2000))
-    assert torch.equal(score(log_p, drawn), whole)
-    assert torch.equal(score(log_p.T.contiguous().T, drawn), whole)  # whatever the strides
+    assert torch.equal(score(p, drawn, logs), whole)
+    assert torch.equal(score(p.T.contiguous().T, drawn, logs), whole)  # whatever the strides
 
 
 WHERE = st.lists(st.booleans(), min_size=6, max_size=6)

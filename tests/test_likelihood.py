@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from iterref.denoiser import Wrapped
 from iterref.drafts import no_reward
 from iterref.exact.markov import world
 from iterref.exact.table import Table
@@ -78,6 +79,30 @@ def test_what_is_above_the_typical_does_not_count_but_for_ties():
     typical, log_p = typicality(run, x, 4), log_likelihood(run, x, 4)
     assert bool((typical > 0).any()) and bool((typical < 0).any())
     assert torch.allclose(fluency(run, x, 4), torch.where(typical < 0, typical, 0.0) + TIE * log_p)
+
+
+def test_texts_are_judged_portion_by_portion_and_probabilities_do():
+    """Equal texts share their evaluations; nothing depends on how many are asked at once, or on logarithms."""
+    model, x, _ = texts()
+    x = x[torch.tensor([0, 1, 0, 2, 3, 1])]
+    whole = [of(Run(Problem(model, no_reward, x)), x, 4) for of in (log_likelihood, typicality)]
+    sized, run = Run(Problem(model, no_reward, x, max_rows=2)), Run(Problem(Probable(model), no_reward, x))
+    assert torch.equal(log_likelihood(sized, x, 4), whole[0]) and torch.equal(typicality(sized, x, 4), whole[1])
+    assert torch.allclose(log_likelihood(run, x, 4), whole[0]) and torch.allclose(typicality(run, x, 4), whole[1])
+
+
+class Probable(Wrapped):
+    """A denoiser that gives probabilities."""
+
+    def __call__(self, x_t, t, where, rows):
+        raise AssertionError("whoever asks for logarithms takes a pass over all tokens more")
+
+    def probabilities(self, x_t, t, where, rows):
+        return self.denoiser(x_t, t, where, rows).exp()
+
+    def __init__(self, denoiser):
+        super().__init__(denoiser)
+        self.has_probabilities = True
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,7 +16,7 @@ from iterref.result import Result
 from iterref.samplers.base import Info, State
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
-from iterref.trace import SERIES, Trace
+from iterref.trace import SERIES, Trace, Watched
 
 MODEL, REWARD, _ = world(5, 3)
 MASK = 3
@@ -90,6 +92,15 @@ def test_the_decisions_tell_how_every_guess_came_about(text):
             assert torch.equal(text, steps["clean"][k]) and torch.equal(reward, steps["reward"][k, watch])
             assert share.tolist() == pytest.approx(steps["accepted"][k, watch].tolist())
     assert told >= 6
+
+
+def test_rounds_are_made_when_somebody_asks_and_go_along_in_a_pickle():
+    trace = run(MOVES["decisions"], (2, 0)).trace
+    assert any(isinstance(one, Watched) for step in trace.competed for one in step)
+    again = pickle.loads(pickle.dumps(trace))
+    for step, other in zip(again.rounds, trace.rounds, strict=True):
+        torch.testing.assert_close([[*one] for one in step], [[*one] for one in other], rtol=0, atol=0, equal_nan=True)
+    assert not any(isinstance(one, Watched) for step in trace.competed for one in step)
 
 
 def test_a_replay_sees_a_lost_decision():

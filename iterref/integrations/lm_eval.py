@@ -26,10 +26,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from iterref import __version__
+from iterref.decoding import confidence
 from iterref.drafts import no_reward
 from iterref.fence import fenced
 from iterref.generation import generate
-from iterref.likelihood import EVALUATIONS, judged
+from iterref.likelihood import EVALUATIONS, in_all, token_scores
 from iterref.loading import load
 from iterref.models.base import Chat
 from iterref.models.text.stopping import Stopping, before, continuation
@@ -224,21 +225,14 @@ def judge(
             counted = torch.zeros_like(free).scatter(1, answer, True)
             x = x.where(~free | counted, model.fill)
         run = Run(Problem(denoiser, no_reward, x.where(~free, 0), free, max_rows=max_rows))
-        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        greedy = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        for log_p, where in judged(run, x, evaluations):
-            _add(total, greedy, log_p, where, x, answer)
-    return list(zip(total.tolist(), greedy.tolist(), strict=True))
+        scores = token_scores(run, x, (confidence, _beaten), in_all(run, evaluations))
+        log_p, beaten = scores.gather(2, answer.expand(2, *answer.shape)).sum(2)
+    return list(zip(log_p.tolist(), (beaten == 0).tolist(), strict=True))
 
 
-def _add(total: Tensor, greedy: Tensor, log_p: Tensor, where: Tensor, x: Tensor, answer: Tensor) -> None:
-    """Adds the log-probabilities (M, V) of the answers' tokens (R, n) at the cells (R, L) to their sums (R,)."""
-    own = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
-    likeliest = torch.ones_like(where)
-    own[where] = log_p.gather(1, x[where][:, None])[:, 0].double()
-    likeliest[where] = log_p.argmax(1) == x[where]
-    total += own.gather(1, answer).sum(1)
-    greedy &= likeliest.gather(1, answer).all(1)
+def _beaten(p: Tensor, drawn: Tensor, log: bool = True) -> Tensor:
+    """Where other tokens than the drawn ones are likeliest, a score."""
+    return p.argmax(1) != drawn
 
 
 def register() -> Callable[..., Any]:

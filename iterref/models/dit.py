@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iterref.denoiser import Denoiser
+from iterref.linear import linear
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.pretrained import filled
 from iterref.models.quantized import quantized
@@ -68,7 +69,7 @@ class Linear(nn.Linear):
     """A linear layer that takes float32 states at whatever precision its weights have."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+        return linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
 class Block(nn.Module):

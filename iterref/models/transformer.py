@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iterref.linear import Linear, linear
+
 TINY = 1e-30  # floor of a float32 probability before its logarithm
 
 
@@ -87,8 +89,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width, bias=False)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.out = Linear(width, width, bias=False)
 
     def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], present: Tensor | None = None) -> Tensor:
         rows, length, width = x.shape
@@ -105,9 +107,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width, bias=False)
-        self.query = nn.Linear(width, width, bias=False)
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.query = Linear(width, width, bias=False)
+        self.key_value = Linear(width, 2 * width, bias=False)
+        self.out = Linear(width, width, bias=False)
 
     def remember(self, states: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         rows, length, width = states.shape
@@ -133,8 +135,8 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, bias=False)
-        self.up = nn.Linear(width, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.up = Linear(width, 2 * hidden, bias=False)
+        self.down = Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.up(self.norm(x)).chunk(2, dim=-1)
@@ -175,10 +177,10 @@ class Transformer(nn.Module):
         self.encoder_norm = nn.LayerNorm(width, bias=False)
         self.decoder = nn.ModuleList(Layer(options, True) for _ in range(options.decoder_layers))
         self.decoder_norm = nn.LayerNorm(width, bias=False)
-        self.pointer_key = nn.Linear(width, width, bias=False)
-        self.pointer_query = nn.Linear(width, width, bias=False)
-        self.gate = nn.Linear(width, 1)
-        self.keep = nn.Linear(width, 1)
+        self.pointer_key = Linear(width, width, bias=False)
+        self.pointer_query = Linear(width, width, bias=False)
+        self.gate = Linear(width, 1)
+        self.keep = Linear(width, 1)
         self.vocab_bias = nn.Parameter(torch.zeros(options.vocab))
         self.reset()
 
@@ -236,7 +238,7 @@ class Transformer(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """Vocabulary logits (M, V) of packed states (M, width), float32, -inf for `mask` and `pad`."""
-        out = F.linear(states, self.table.weight, self.vocab_bias).float()
+        out = linear(states, self.table.weight, self.vocab_bias).float()
         out[:, [self.options.mask, self.options.pad]] = -torch.inf
         return out
 

@@ -98,10 +98,10 @@ class Stages:
         return Measuring(*pair, new.where, new.told, before.total + change, before.count + count, before.alone)
 
 
-def telling(log_p: Tensor, drawn: Tensor) -> Tensor:
+def telling(p: Tensor, drawn: Tensor, log: bool = True) -> Tensor:
     """What is told of distributions (M, V), in the shape (N, M) of the tokens drawn from them."""
-    numbers = torch.arange(log_p.shape[1], dtype=torch.float64, device=log_p.device) * GOLDEN % 1
-    return (log_p.exp() @ numbers.to(log_p.dtype)).double().expand(drawn.shape)
+    numbers = torch.arange(p.shape[1], dtype=torch.float64, device=p.device) * GOLDEN % 1
+    return ((p.exp() if log else p) @ numbers.to(p.dtype)).double().expand(drawn.shape)
 
 
 def one_position(run: Run) -> Excursion:

@@ -105,12 +105,12 @@ def sharpened(run: Run, exponent: float) -> Run:
     return sharp.take(run.rows)
 
 
-def log_mass(log_q: Tensor, drawn: Tensor, exponent: float) -> Tensor:
-    """log Z = log sum p^a of the distributions p whose power q = p^a / Z is given, (M, V), (n, M) -> (n, M) float64:
-    p sums to one, so Z is (sum q^(1 / a))^-a."""
-    step = max(1, BLOCK[log_q.is_cuda] // log_q.shape[1])
+def log_mass(q: Tensor, drawn: Tensor, log: bool = True, *, exponent: float) -> Tensor:
+    """log Z = log sum p^a of the distributions p whose power q = p^a / Z is given, (M, V), as a score -> (n, M)
+    float64: p sums to one, so Z is (sum q^(1 / a))^-a."""
+    step = max(1, BLOCK[q.is_cuda] // q.shape[1])
     parts = []
-    for part in log_q.split(step):
-        root = (part.double() / exponent).clamp_(min=NOTHING).exp_()
+    for part in q.split(step):
+        root = ((part if log else part.log()).double() / exponent).clamp_(min=NOTHING).exp_()
         parts.append(root.cumsum_(1)[:, -1].clone())  # a running sum, the same bits in every batch
     return (-exponent * torch.cat(parts).log()).expand(drawn.shape)

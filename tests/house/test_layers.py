@@ -26,7 +26,7 @@ ORDER = [
     {"columns", "fence", "files", "interrupts", "legacy", "lines", "optional", "paired", "progress", "sources"},
     {"packaged"},
     {"data_sets", "forms", "hub", "registry", "numbers"},
-    {"arrays", "lazy", "strings", "philox"},
+    {"arrays", "lazy", "linear", "strings", "philox"},
     {"prepared", "digests"},
     {"random"},
     {"noise"},
