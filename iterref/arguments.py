@@ -63,8 +63,6 @@ def checked_reward(
     if isinstance(reward, list | tuple):
         if not reward:
             raise ValueError("the reward is an empty list: pass at least one reward")
-        for place, weight in enumerate(() if weights is None else weights):
-            number(f"reward_weights[{place}]", weight, "give one number a reward")
         return weighted([checked_reward(one, batch, columns) for one in reward], weights)
     if weights is not None:
         raise ValueError("reward_weights= belong to a list of rewards: pass reward=[...], one weight each")
@@ -79,6 +77,14 @@ def checked_reward(
             told = f"the drafts belong to {len(pool.texts)} prompts, not {batch}"
             raise ValueError(f"{told}: draw them for these prompts")
     return reward
+
+
+def checked_weights(name: str, value: Any) -> list[float] | None:
+    """The weights of several rewards, of any kind of sequence, or None."""
+    hint = "give one number a reward"
+    if value is None:
+        return None
+    return [number(f"{name}[{place}]", weight, hint) for place, weight in enumerate(entries(value, name, hint))]
 
 
 def checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence[int], batch: int) -> Tensor:

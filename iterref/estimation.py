@@ -169,7 +169,7 @@ def _stated(
         """The sequences of one call, by their open positions."""
         return problem.max_rows or most_rows(length, max(1.0, cells / sequences) * vocab, cuda)
 
-    limit = max(held(sequences, cells) for sequences, cells, *_ in calls)
+    limit = max((held(sequences, cells) for sequences, cells, *_ in calls), default=few)
 
     def bytes_at(rows: int, at_once: int) -> float:
         most = 0.0

@@ -25,6 +25,7 @@ from iterref.arguments import (
     checked_prompts,
     checked_reward,
     checked_rows,
+    checked_weights,
     expect_template,
     whole_number,
 )  # fmt: skip
@@ -119,6 +120,7 @@ def generate(
     prompts, model = checked_prompts(prompts), checked_model(model)
     batch = len(prompts)
     columns = read_columns(columns, batch)
+    reward_weights = checked_weights("reward_weights", reward_weights)
     asked = checked_reward(reward, batch, columns, reward_weights)
     if max_new_tokens is not None:
         size = whole_number("max_new_tokens", max_new_tokens, "pass how many tokens an answer has at the most")

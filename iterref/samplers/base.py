@@ -198,8 +198,11 @@ class Sampler(ABC):
         return f"{self.name}:{options}" if options else self.name
 
     def _most(self, budget: Budget, option: str, least: int) -> Self:
-        """The same method with the largest value of a whole-numbered option that a budget allows, from `least` on."""
+        """The same method with the largest value of a whole-numbered option that a budget allows, from `least` on; one
+        that would then do nothing at all, without a draft as without a move, gets one, which is too much."""
         value = most(lambda n: budget.allows(replace(self, **{option: n}).cost()), least)
+        if not value and not replace(self, **{option: 0}).iterations:
+            value = 1
         return self if value >= FAR else replace(self, **{option: value})
 
     def _require(self, **at_least: float) -> None:
