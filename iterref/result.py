@@ -42,7 +42,6 @@ class Best:
 
     def see(self, tokens: Tensor, reward: Tensor, rows: Tensor) -> None:
         """Takes note of (R, L) finished texts with (R,) rewards that belong to (R,) rows."""
-        reward = reward.to(self.reward)
         # Chosen by `where` and not by masks as indices, for whose number of elements the host would have to wait.
         top = torch.full_like(self.reward, -torch.inf).scatter_reduce(0, rows, reward, "amax")
         better = top > self.reward
