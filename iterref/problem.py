@@ -48,7 +48,7 @@ class Problem:
     constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.denoiser, Denoiser) or not hasattr(self.denoiser, "noise"):
+        if not hasattr(self.denoiser, "noise"):
             kind = type(self.denoiser).__name__
             raise TypeError(f"the denoiser is a {kind}: pass an iterref.Denoiser, whose `noise` is what it undoes")
         if self.canvas.dim() != 2 or self.canvas.shape[0] == 0 or self.canvas.shape[1] == 0:
