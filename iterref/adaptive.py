@@ -18,13 +18,14 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from iterref.budget import BudgetLike, Cost, budget_of, fit_budget
+from iterref.budget import BudgetLike, Cost, budget_of
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Best, Result
 from iterref.samplers.base import Info, Paired, Sampler
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
+from iterref.turns import fit_turns
 
 # Pilot runs draw from seeds of their own, derived from the run's, so that the run does not depend on them.
 PILOT, ROUND = "pilot", "round"
@@ -112,7 +113,7 @@ def refine_hardest(
         if not len(index):
             break
         part = problem.only(index)
-        fitted = fit_budget(refine, share.times(batch / len(index) / rounds))
+        fitted = fit_turns(refine, share.times(batch / len(index) / rounds), Cost(), part)
         streams, tokens = identities[index], best.tokens[index]
         result = sample(fitted, part, seed=_seed(seed, ROUND, k), rows=streams, start=tokens)
         best.see(result.best.tokens, result.best.reward, index)

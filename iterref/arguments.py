@@ -9,7 +9,7 @@ Raises `TypeError` for a value of a wrong type and
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from math import isfinite, isnan
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +84,7 @@ def checked_weights(name: str, value: Any) -> list[float] | None:
     hint = "give one number a reward"
     if value is None:
         return None
-    found = [number(f"{name}[{at}]", one, hint) for at, one in enumerate(entries(value, name, hint))]
-    if not all(map(isfinite, found)):
-        raise ValueError(f"{name}= has a weight that is not finite, {found}: {hint}")
-    return found
+    return [number(f"{name}[{at}]", one, hint) for at, one in enumerate(entries(value, name, hint))]
 
 
 def checked_rows(seed: int, rows: Sequence[int] | Tensor | None, watch: Sequence[int], batch: int) -> Tensor:

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from iterref.noise import Noise
 
+# How many of a denoiser's first answers are added up, and how far from one half precision may take their logarithms.
+LOOKED, SLACK = 8, 0.1
+
 
 class Denoiser(ABC):
     """The model: tokens at a noise level in, per-position posteriors of the clean tokens out.
@@ -59,7 +62,8 @@ class Denoiser(ABC):
         """(R, L) tokens, (R,) times, (R, L) bool, (R,) prompt indices -> (M, V) log p(x_0^i | x_t).
 
         M is the number of True cells of `where`, in row-major order; `rows` says which prompt each sequence belongs
-        to, so that whatever was computed once for a prompt serves all its candidates.
+        to, so that whatever was computed once for a prompt serves all its candidates. What is given may be written
+        into; what is returned may be kept, so that no later call may write into it.
         """
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
@@ -85,6 +89,34 @@ def write_as(denoiser: Denoiser, other: Denoiser) -> None:
     """Has a denoiser's texts written as another's are: in which blocks, and what ends and fills them."""
     denoiser.block_length, denoiser.surest_block, denoiser.fill = other.block_length, other.surest_block, other.fill
     denoiser.block_offset, denoiser.block_ends = other.block_offset, other.block_ends
+
+
+def expect_answer(p: object, cells: int, noise: Noise) -> None:
+    """Raises `ValueError` for an answer to `cells` open positions that is no tensor (cells, V) of real numbers."""
+    if not isinstance(p, Tensor) or not p.is_floating_point():
+        found = f"a tensor of {p.dtype}" if isinstance(p, Tensor) else f"a {type(p).__name__}"
+        raise ValueError(f"the denoiser returned {found}: it must return a tensor of floating-point numbers")
+    if p.shape != (cells, noise.vocab):
+        raise ValueError(
+            f"the denoiser returned {tuple(p.shape)} for {cells} open positions and {noise.vocab} tokens: it must "
+            "return one row of log-probabilities an open position"
+        )
+
+
+def expect_posteriors(p: Tensor, logs: bool, noise: Noise) -> None:
+    """Raises `ValueError` for answers (M, V), log-probabilities or with `logs` False probabilities, that are no
+    posteriors: the first ones do not add up to one, or the mask may be a clean token."""
+    first = p[:LOOKED].double()
+    total = first.logsumexp(1) if logs else first.sum(1).log()
+    if bool(total.isfinite().all() & (total.abs() > SLACK).any()):  # whoever draws finds what has no finite sum
+        told = f"the denoiser's {'log-' * logs}probabilities add up to {float(total[total.abs().argmax()].exp()):.4g}"
+        raise ValueError(f"{told} at an open position: it must return {'log_' * logs}softmax of its logits")
+    most = 0.0 if noise.mask is None else float((p[:, noise.mask].exp() if logs else p[:, noise.mask]).max())
+    if most > 0:
+        raise ValueError(
+            f"the denoiser gives the mask a probability of {most:.4g} at an open position, where a clean token is to "
+            "come: make posteriors of its predictions, by iterref.denoiser.carry_over"
+        )
 
 
 def carry_over(log_p: Tensor, x_t: Tensor, where: Tensor, mask: int) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
-from iterref.arguments import checked_model, checked_prompts, checked_reward
+from iterref.arguments import checked_model, checked_prompts, checked_reward, checked_weights
 from iterref.budget import Budget, Cost, fit_budget
 from iterref.columns import read_columns
 from iterref.denoiser import Denoiser
@@ -93,10 +93,11 @@ class Estimate:
 @fenced(torch.device("cpu"))
 def estimate(what: Any, given: Any, *, batch: int | None = None, **options: Any) -> Estimate:
     """What a run will take: `estimate(sampler, problem)` of `sample`, `estimate(model, prompts)` of `generate`. The
-    options are those of `sample` (`budget`, `start`) and `generate` (`reward`, `sampler`, `alpha`, `budget`,
-    `temperature`, `forbidden`, `start`, `max_rows`, `columns`) that matter here. `batch` is the number of prompts, as
-    many as are given unless said: a few can stand for many like them. Nothing that is given is changed. Raises as
-    `sample` and `generate` do, before anything runs, and `ValueError` for a batch that is not positive."""
+    options are those of `sample` (`budget`, `start`) and `generate` (`reward`, `reward_weights`, `sampler`, `alpha`,
+    `budget`, `temperature`, `forbidden`, `start`, `max_rows`, `columns`, `max_new_tokens`) that matter here. `batch` is
+    the number of prompts, as many as are given unless said: a few can stand for many like them. Nothing that is given
+    is changed. Raises as `sample` and `generate` do, before anything runs, and `ValueError` for a batch that is not
+    positive."""
     batch = None if batch is None else whole_number("batch", batch, "pass how many prompts there are")
     of = _of_problem if isinstance(given, Problem) else _of_texts
     return of(what, given, batch, **options)
@@ -114,14 +115,15 @@ def _of_problem(what: Any, problem: Problem, batch: int | None, *, budget: Any =
 def _of_texts(
     model: Any, prompts: Sequence[str], batch: int | None, *, reward: Any = "consensus", sampler: Any = None,
     alpha: float | None = None, budget: Any = None, temperature: float = 1.0, forbidden: Sequence[int] = (),
-    start: str | None = None, max_rows: int | None = None, columns: Any = None,
+    start: str | None = None, max_rows: int | None = None, columns: Any = None, reward_weights: Any = None,
+    max_new_tokens: int | None = None,
 ) -> Estimate:  # fmt: skip
     prompts = checked_prompts(prompts)
     columns = read_columns(columns, len(prompts))
-    reward = checked_reward(reward, len(prompts), columns)
+    reward = checked_reward(reward, len(prompts), columns, checked_weights("reward_weights", reward_weights))
     model, method = checked_model(model), method_of(sampler)
     method, drafting = begun(method, reward, start)
-    model, encoding = text_model(model), Footprint()
+    model, encoding = text_model(model, max_new_tokens), Footprint()
     with encoding:
         problem = unrewarded(model, prompts, temperature, alpha=alpha, forbidden=forbidden, max_rows=max_rows)
     method, length = fit_turns(method, budget, drafting, problem), problem.canvas.shape[1]
@@ -169,7 +171,7 @@ def _stated(
         """The sequences of one call, by their open positions."""
         return problem.max_rows or most_rows(length, max(1.0, cells / sequences) * vocab, cuda)
 
-    limit = max(held(sequences, cells) for sequences, cells, *_ in calls)
+    limit = max((held(sequences, cells) for sequences, cells, *_ in calls), default=few)
 
     def bytes_at(rows: int, at_once: int) -> float:
         most = 0.0

@@ -33,6 +33,11 @@ Whole = NDArray[np.int64]
 Ask = Callable[[Tensor | slice, int], Tensor]
 
 
+def own(given: Tensor, i: Tensor | slice) -> Tensor:
+    """Some rows of what a denoiser is given, in a copy, which it may write into."""
+    return given[i] if isinstance(i, Tensor) else given.clone()
+
+
 @dataclass(frozen=True)
 class Question:
     """What is asked of R rows: `tokens` (R, L) long, `where` (R, L) bool, the prompts' `names` (R,) long, None where

@@ -123,8 +123,7 @@ def generate(
     weights = checked_weights("reward_weights", reward_weights)
     asked = checked_reward(reward, batch, columns, weights)
     if max_new_tokens is not None:
-        size = whole_number("max_new_tokens", max_new_tokens, "pass how many tokens an answer has at the most")
-        model = text_model(model).with_length(size)
+        model = text_model(model, max_new_tokens)
     identities = checked_rows(seed, rows, () if watch is None else watch, batch)
     options = checked_options(
         seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows,
@@ -250,19 +249,22 @@ def unrewarded(
     return Problem(denoiser, no_reward, canvas, free, given, finds_alpha=alpha is None, constraint=bound, **options)
 
 
-def text_model(model: TextModel | str | Path | None) -> TextModel:
-    """The model itself, the bundled one for None and "tiny-news", or whatever `iterref.load` reads by that name.
+def text_model(model: TextModel | str | Path | None, max_new_tokens: int | None = None) -> TextModel:
+    """The model itself, the bundled one for None and "tiny-news", or whatever `iterref.load` reads by that name, with
+    answers of so many tokens at the most, if said.
 
-    Raises `ValueError` for a name that is none of these.
+    Raises `ValueError` for a name that is none of these, and for a model whose answers have a length of their own.
     """
+    size, hint = max_new_tokens, "pass how many tokens an answer has at the most"
+    size = None if size is None else whole_number("max_new_tokens", size, hint)
     if model is None or isinstance(model, str | Path):
         from iterref.loading import load
 
         try:
-            return load(model)
+            model = load(model)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from error
-    return model
+    return model if size is None else model.with_length(size)
 
 
 def model_name(model: Any) -> str:

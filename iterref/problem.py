@@ -16,6 +16,8 @@ from iterref.denoiser import Denoiser
 from iterref.noise import Noise
 from iterref.rewards.base import Reward
 
+LEAST_ALPHA = 1e-200  # below it the largest rewards over alpha are no numbers
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -46,6 +48,9 @@ class Problem:
     constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
+        if not hasattr(self.denoiser, "noise"):
+            kind = type(self.denoiser).__name__
+            raise TypeError(f"the denoiser is a {kind}: pass an iterref.Denoiser, whose `noise` is what it undoes")
         if self.canvas.dim() != 2 or self.canvas.shape[0] == 0 or self.canvas.shape[1] == 0:
             raise ValueError(f"the canvas must be (rows, positions), none of them zero, got {tuple(self.canvas.shape)}")
         object.__setattr__(self, "canvas", self.canvas.long())
@@ -54,8 +59,9 @@ class Problem:
             told = f"`free` has shape {tuple(free.shape)}, the canvas {tuple(self.canvas.shape)}"
             raise ValueError(f"{told}: make them equal")
         object.__setattr__(self, "free", free)
-        if not 0 < self.alpha < float("inf"):
-            raise ValueError(f"alpha must be positive and finite, got {self.alpha}: smaller means more reward")
+        if not LEAST_ALPHA <= self.alpha < float("inf"):
+            told = f"alpha must be positive and finite, got {self.alpha}: smaller means more reward"
+            raise ValueError(f"{told}, down to {LEAST_ALPHA:g}")
         if self.max_rows is not None and self.max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {self.max_rows}")
         if self.constraint is not None and self.constraint.read.shape != self.canvas.shape:

@@ -19,8 +19,9 @@ from torch import Tensor
 from iterref.budget import Meter
 from iterref.constraint.canvas import Constraint, Reading
 from iterref.decoding import Confidence, blocks, confidence
+from iterref.denoiser import expect_answer, expect_posteriors
 from iterref.draws import Draws
-from iterref.evaluation import KEEP, Known, Question, portions, rearranged
+from iterref.evaluation import KEEP, Known, Question, own, portions, rearranged
 from iterref.problem import Problem
 from iterref.random import Rng, Undrawable
 from iterref.result import Best, Seen
@@ -56,6 +57,7 @@ class Run:
         remember = problem.remember and not isinstance(problem.reward, Remembered)
         self.reward = Remembered(problem.reward) if remember else as_reward(problem.reward)
         self._partial = list[Reward]()  # made at the first question, for all views of this run
+        self._looked = set[tuple[bool, bool]]()
         self._posteriors = Known() if problem.remember and denoiser.time_independent else None
         self._conditionals = Known() if problem.remember else None
         self._views: dict[int, Run] = {}  # without itself: a circle would keep the network's answers beyond the run
@@ -145,9 +147,9 @@ class Run:
 
     def conditionals(self, x: Tensor, where: Tensor) -> Tensor:
         """(R, L) clean tokens, (R, L) bool -> (M, V) log p(x^i | x^{-i}), the denoiser's leave-one-out conditionals."""
-        rows = self._prompts()
+        rows, ask = self._prompts(), self.denoiser.leave_one_out
         names = rows if self.denoiser.uses_prompts else None
-        question = Question(x, where, names, None, lambda i, _: self.denoiser.leave_one_out(x[i], where[i], rows[i]))
+        question = Question(x, where, names, None, lambda i, _: ask(own(x, i), own(where, i), rows[i]))
         return self._all(self._metered(question, logs=True, check=True), self._conditionals)
 
     def remembers(self, where: Tensor) -> bool:
@@ -285,7 +287,7 @@ class Run:
         ask = denoiser.probabilities if denoiser.has_probabilities else denoiser
         times, names = self._time(t), rows if denoiser.uses_prompts else None
         asked = None if denoiser.time_independent else times
-        question = Question(x_t, where, names, asked, lambda i, _: ask(x_t[i], times[i], where[i], rows[i]))
+        question = Question(x_t, where, names, asked, lambda i, _: ask(own(x_t, i), times[i], own(where, i), rows[i]))
         return self._metered(question, not denoiser.has_probabilities, check)
 
     def _metered(self, question: Question, logs: bool, check: bool) -> Question:
@@ -294,11 +296,10 @@ class Run:
         def ask(i: Tensor | slice, cells: int) -> Tensor:
             start = perf_counter()
             p = question.ask(i, cells)
-            if p.shape != (cells, self.noise.vocab):
-                raise ValueError(
-                    f"the denoiser returned {tuple(p.shape)} for {cells} open positions and "
-                    f"{self.noise.vocab} tokens: it must return one row of log-probabilities an open position"
-                )
+            expect_answer(p, cells, self.noise)
+            if (logs, check) not in self._looked:  # at the first answers alone: the host waits for what it looks at
+                expect_posteriors(p, logs, self.noise)
+                self._looked.add((logs, check))
             if len(self.problem.forbidden):
                 p = p.clone()
                 p[:, torch.as_tensor(self.problem.forbidden, device=p.device)] = -torch.inf if logs else 0.0

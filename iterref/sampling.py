@@ -5,6 +5,7 @@ state = init;   state, info = step(state)  x iterations;   result = tokens, rewa
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -25,6 +26,7 @@ from iterref.result import About, Best, Interrupted, Result
 from iterref.rewards.base import RewardError
 from iterref.run import Run
 from iterref.samplers.base import Output, Sampler
+from iterref.samplers.strings import sampler_from_string
 from iterref.trace import Trace
 from iterref.turns import in_blocks, opened, turn_seed, turns
 
@@ -51,7 +53,7 @@ class Progress:
 
 
 def sample(
-    sampler: Sampler,
+    sampler: Sampler | str,
     problem: Problem,
     *,
     seed: int = 0,
@@ -66,7 +68,7 @@ def sample(
     callback: Callable[[Progress], object] | None = None,
     log_likelihood: bool = False,
 ) -> Result:
-    """Runs a method on a problem.
+    """Runs a method, or the one of a name with options ("iterref:tries=16"), on a problem.
 
     `rows` are the B identities of the rows' random streams (0 .. B - 1 unless given): the result of a row depends on
     (seed, identity) alone, whatever else is in the batch. With `copies` > 1 the problem has so many copies of every
@@ -82,6 +84,7 @@ def sample(
     Raises `RewardError` where the reward fails, and `Interrupted` (a `KeyboardInterrupt`) on Ctrl-C; the error's
     `partial` is then a `Result` of what the run had reached.
     """
+    sampler = sampler_from_string(sampler)
     if start is not None:
         sampler, start = sampler.refining(), problem.finished(start)
         if problem.constraint is not None and not bool((fits := problem.constraint.accepts(start)).all()):
@@ -134,7 +137,7 @@ def sample(
                     if callback is not None:
                         now = state.x_t[:batch].clone(), Best(run.best.tokens.clone(), run.best.reward.clone())
                         callback(Progress(index + 1, method.iterations, state.t, *now, run.meter.asked(batch)))
-                output = method.output(run, state)
+                output = _checked(method, method.output(run, state), run)
         except RewardError as error:
             error.partial = result()
             raise
@@ -143,6 +146,27 @@ def sample(
             interrupted.partial = result()
             raise interrupted from error
         return _likely(problem, result()) if log_likelihood else result()
+
+
+def _checked(method: Sampler, output: Output, run: Run) -> Output:
+    """What a method ends with, its texts long and rewards float64. Raises `ValueError`, naming the row, for what are no
+    finished texts of the problem, and warns of a method that asked for more than it declares."""
+    problem, tokens, rewards = run.problem, output.tokens, output.rewards.double()
+    if rewards.shape != (run.batch,):
+        raise ValueError(f"{method.name} ended with rewards {tuple(rewards.shape)} of {run.batch} rows: give one a row")
+    try:
+        tokens = problem.finished(tokens)
+    except ValueError as error:
+        raise ValueError(f"{method.name} ended with what is no finished text: {error}") from None
+    if problem.constraint is not None:
+        lost = (~problem.constraint.accepts(tokens) & ~rewards.isneginf()).nonzero()
+        if len(lost):
+            raise ValueError(f"{method.name} ended with a text that is none of the constraint's, row {int(lost[0])}")
+    asked, cost = run.meter.asked(run.batch), method.cost()
+    if asked.nfe > cost.nfe * run.meter.passes or asked.reward_calls > cost.reward_calls:
+        told = f"{method.name} asked for {asked.nfe:g} NFE + {asked.reward_calls:g} reward calls a sample"
+        warnings.warn(f"{told}, more than its cost(), {cost}: correct that, since budgets go by it", stacklevel=3)
+    return replace(output, tokens=tokens, rewards=rewards)
 
 
 def _in_turns(

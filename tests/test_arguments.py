@@ -222,7 +222,7 @@ def test_numbers_of_numpy_and_torch_are_numbers() -> None:
     weights: list[Any] = [[1.0, 0.5], numpy.array([1.0, 0.5]), torch.tensor([1.0, 0.5])]
     several = [generate(FakeModel(), ["one"], reward=[beta, beta], reward_weights=one) for one in weights]
     assert len({str(result.about.reward) for result in several}) == 1
-    with pytest.raises(ValueError, match=r"reward_weights= has a weight that is not finite, \[1.0, inf\]"):
+    with pytest.raises(ValueError, match="weighted by inf: give a finite number"):
         generate(FakeModel(), ["one"], reward=[beta, beta], reward_weights=[1.0, float("inf")])
 
 
@@ -242,3 +242,13 @@ def test_numbers_of_other_places_are_whole_numbers_too(make: Any, told: str) -> 
     """Before, True was 1 and 2.5 went on."""
     with pytest.raises(TypeError, match=told):
         make()
+
+
+@pytest.mark.parametrize("weights", [(1, 0.5), numpy.array([1, 0.5]), torch.tensor([1, 0.5])])
+def test_weights_are_any_sequence_of_numbers(weights: Any) -> None:
+    given: dict[str, Any] = {"reward": [beta, beta], "sampler": "ancestral:steps=1"}
+    result = generate(FakeModel(), ["one"], reward_weights=weights, **given)
+    assert result.rewards.tolist() == [1.5 * value for value in beta(result.texts or [])]
+    assert result.about.reward == "beta + 0.5 × beta"
+    with pytest.raises(ValueError, match="weighted by inf: give a finite number"):
+        generate(FakeModel(), ["one"], reward_weights=[1, float("inf")], **given)

@@ -7,10 +7,16 @@ import torch
 
 from iterref.constraint.automaton import Automaton
 from iterref.constraint.canvas import Constraint
+from iterref.denoiser import Wrapped
 from iterref.problem import Problem
 from tests.support.problems import LENGTH, model_of, no_reward, problem_of
 
 INF = float("inf")
+
+
+class Guided(Wrapped):
+    def __call__(self, x_t, t, where, rows):
+        return self.denoiser(x_t, t, where, rows)
 
 
 def frozen(row: int, position: int, token: int) -> Problem:
@@ -29,6 +35,7 @@ def frozen(row: int, position: int, token: int) -> Problem:
         (lambda: problem_of(free=torch.ones(3, 5)), r"`free` has shape \(3, 5\), the canvas \(3, 6\)"),
         (lambda: problem_of(alpha=0.0), "alpha must be positive and finite, got 0.0"),
         (lambda: problem_of(alpha=-1.0), "alpha must be positive"),
+        (lambda: problem_of(alpha=1e-300), "got 1e-300: smaller means more reward, down to 1e-200"),
         (lambda: problem_of(alpha=INF), "alpha must be positive"),
         (lambda: problem_of(alpha=float("nan")), "alpha must be positive"),
         (lambda: problem_of(max_rows=0), "max_rows must be at least 1"),
@@ -43,6 +50,13 @@ def frozen(row: int, position: int, token: int) -> Problem:
 def test_refused_at_the_door(build, words):
     with pytest.raises(ValueError, match=words):
         build()
+
+
+@pytest.mark.parametrize("denoiser", [model_of().__call__, Wrapped.__new__(Guided)])
+def test_what_is_no_denoiser_is_refused(denoiser):
+    """A function, and a class whose `__init__` has forgotten that of its base."""
+    with pytest.raises(TypeError, match=r"the denoiser is a (method|Guided): pass an iterref\.Denoiser, whose `noise`"):
+        Problem(denoiser, no_reward, torch.zeros(1, LENGTH))
 
 
 @pytest.mark.parametrize(

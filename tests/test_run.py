@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from iterref.denoiser import Denoiser
-from iterref.noise import Noise, absorbing
+from iterref.denoiser import Denoiser, expect_posteriors
+from iterref.exact.table import Table
+from iterref.noise import Noise, absorbing, uniform
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Best
 from iterref.rewards.base import RewardError
 from iterref.rewards.memory import Remembered
 from iterref.run import Run
+from iterref.sampling import sample
 from tests.support.problems import LENGTH, model_of, no_reward, problem_of
 from tests.support.worlds import random_reward, random_table
 
@@ -49,6 +52,11 @@ class Broken(Denoiser):
         (torch.zeros(3, 4), r"returned \(3, 4\) for 4 open positions and 4 tokens"),
         (torch.zeros(4, 5), r"returned \(4, 5\) for 4 open positions"),
         (torch.tensor([[0.0] * 4] * 3 + [[float("nan")] * 4]), "row 1: the denoiser gives no probability"),
+        ([[0.0] * 4] * 4, "returned a list: it must return a tensor"),
+        (torch.zeros(4, 4).long(), r"returned a tensor of torch\.int64"),
+        (torch.zeros(4, 4), "log-probabilities add up to 4 at an open position"),
+        (torch.full((4, 4), 0.25), "log-probabilities add up to 5.136"),  # probabilities in their place
+        (torch.full((4, 4), 0.25).log(), "gives the mask a probability of 0.25 at an open position"),
     ],
 )
 def test_a_broken_denoiser_is_caught(answer, words):
@@ -56,6 +64,38 @@ def test_a_broken_denoiser_is_caught(answer, words):
     x_t, where = torch.full((2, 2), 3), torch.ones(2, 2, dtype=torch.bool)
     with pytest.raises(ValueError, match=words):
         run.predict(x_t, 1.0, where)
+
+
+def test_half_precision_is_near_enough_to_one():
+    """Also where it rounds every log-probability of a wide vocabulary up."""
+    p = torch.full((1, 50_258), -math.log(50_257)).bfloat16()
+    p[:, -1] = -INF
+    assert float(p.double().exp().sum()) > 1.01
+    expect_posteriors(p, True, absorbing(50_258))
+
+
+class Scribbling(Table):
+    """Fills in whatever it is given."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        answer = super().__call__(x_t, t, where, rows)
+        for given in (x_t, t, where, rows):
+            given.zero_()
+        return answer
+
+    def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        answer = super().leave_one_out(x, where, rows)
+        for given in (x, where, rows):
+            given.zero_()
+        return answer
+
+
+@pytest.mark.parametrize("text", ["auto", "growth:steps=3,moves=3", "vgb:moves=4", "remdm", "iterref:moves=6"])
+@pytest.mark.parametrize("noise", [absorbing(4), uniform(3)], ids=["absorbing", "uniform"])
+def test_a_denoiser_may_write_into_what_it_is_given(text, noise):
+    law, canvas = random_table("absorbing", 4, 3, 1, 1.0).log_p.view((3,) * 4), torch.zeros(3, 4)
+    results = [sample(text, Problem(kind(law, noise), no_reward, canvas), seed=2) for kind in (Table, Scribbling)]
+    assert torch.equal(results[0].tokens, results[1].tokens)
 
 
 def test_a_position_with_only_forbidden_tokens_names_its_row():

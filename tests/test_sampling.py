@@ -78,6 +78,13 @@ def test_seeds_and_identities():
     assert torch.equal(twins[0], twins[1]) and torch.equal(twins[2], twins[4]) and not torch.equal(twins[0], twins[2])
 
 
+def test_a_method_goes_by_its_name():
+    problem = problem_of()
+    assert torch.equal(sample("smc:steps=2", problem, seed=1).tokens, run("smc:steps=2", problem, seed=1).tokens)
+    with pytest.raises(TypeError, match="the sampler is a int: pass a sampler or its name"):
+        sample(5, problem)
+
+
 def test_bad_calls_are_refused():
     with pytest.raises(ValueError, match="3 row identities for 4 rows"):
         run("ancestral", problem_of(), rows=[0, 1, 2])

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property, partial, partialmethod
-from math import inf, isnan
+from math import inf, isinf, isnan
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -58,7 +58,7 @@ class Algebra:
     def _compared(self, how: Callable[[Any, Any], Any], other: Any) -> Condition:
         if callable(other):
             return Condition(partial(compare, how, None), (self, other))
-        return Condition(partial(compare, how, _number(other, "compared with")), (self,))
+        return Condition(partial(compare, how, _number(other, "compared with", True)), (self,))
 
     __gt__ = partialmethod(_compared, operator.gt)
     __ge__ = partialmethod(_compared, operator.ge)
@@ -77,7 +77,7 @@ class Algebra:
             raise TypeError(f"where needs a condition such as b > 0, got {condition!r}: compare a reward with a number")
         if callable(otherwise):
             return combined(partial(where, condition.test, None), (self, otherwise, *condition.parts))
-        number = _number(otherwise, "replaced by")
+        number = _number(otherwise, "replaced by", True)
         return combined(partial(where, condition.test, number), (self, *condition.parts))
 
     def standardised(self, pilot: Any) -> Any:
@@ -342,7 +342,9 @@ def _total(terms: tuple[tuple[float, Any], ...]) -> Combined | TextCombined:
     return combined(Sum(tuple(weight for weight, _ in terms)), tuple(part for _, part in terms))
 
 
-def _number(value: Any, purpose: str) -> float:
+def _number(value: Any, purpose: str, infinite: bool = False) -> float:
     if not isinstance(value, Real) or isnan(value):
         raise TypeError(f"a reward can be {purpose} a number, got {value!r}")
+    if isinf(value) and not infinite:
+        raise ValueError(f"a reward cannot be {purpose} {value!r}: give a finite number")
     return float(value)

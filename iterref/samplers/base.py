@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a word"}
-NUMBERS: dict[type, type] = {int: Integral, float: Real}  # those of numpy too
+NUMBERS: dict[type, Any] = {int: Integral, float: Real}  # those of numpy too
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,13 @@ class Sampler(ABC):
     least: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        """Refuses options of another type than their defaults'; a subclass adds its own checks."""
+        """Refuses options of another type than their defaults', and numbers that are none or infinite; a subclass adds
+        its own checks."""
         for f in fields(self):
-            values, kind = getattr(self, f.name), type(f.default)
+            values, kind = getattr(self, f.name), type(f.default[0] if isinstance(f.default, tuple) else f.default)
             for value in values if isinstance(values, tuple) else (values,):
-                number = isinstance(value, NUMBERS.get(kind, ())) and not isinstance(value, bool)
-                if kind in KINDS and not number and type(value) is not kind:
+                number = isinstance(value, NUMBERS.get(kind, ())) and not isinstance(value, bool) and isfinite(value)
+                if kind in KINDS and not number and (kind in NUMBERS or type(value) is not kind):
                     raise TypeError(f"{self.name}: {f.name} is {value!r}: give {KINDS[kind]}")
 
     @property
@@ -206,8 +208,11 @@ class Sampler(ABC):
         return f"{self.name}:{options}" if options else self.name
 
     def _most(self, budget: Budget, option: str, least: int) -> Self:
-        """The same method with the largest value of a whole-numbered option that a budget allows, from `least` on."""
+        """The same method with the largest value of a whole-numbered option that a budget allows, from `least` on; one
+        that would then do nothing at all, without a draft as without a move, gets one, which is too much."""
         value = most(lambda n: budget.allows(replace(self, **{option: n}).cost()), least)
+        if not value and not replace(self, **{option: 0}).iterations:
+            value = 1
         return self if value >= FAR else replace(self, **{option: value})
 
     def _require(self, **at_least: float) -> None:

@@ -81,6 +81,7 @@ class ReMDM(Sampler):
     held: float = 0.9
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._require(steps=1)
         if self.schedule not in REMASKING:
             raise ValueError(f"remdm: schedule must be one of {', '.join(REMASKING)}, got {self.schedule!r}")

@@ -106,8 +106,10 @@ class VGB(Aimed, Decoded):
         path[row, below] = torch.where(up[:, None], path[row, below], child)
         known[row, below] = torch.where(up, known[row, below], value)
         kid, kid_worth = torch.where(up[:, None], state.path[row, h], child), torch.where(up, here, value)
-        count = state.count * (state.step != self.steps + self.moves // 2) + leaf
+        allowed = ~value.isneginf()  # a forbidden leaf is no visit: what is stuck on the first way down comes to one
+        count = state.count * (state.step != self.steps + self.moves // 2) + (leaf & allowed)
         new = leaf & rng.fork("keep").bernoulli(1 / count.clamp_min(1).double())
+        new &= allowed | state.reward.isneginf()
         depth = torch.where(up, h - 1, torch.where(leaf, h, h + 1))
         text, reward = adopt(new, child, state.text), torch.where(new, value, state.reward)
         t = grid(self.steps)[min(state.step + 1, self.steps)]

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from iterref.decoding import Decoder
 from iterref.exact.table import Table
+from iterref.noise import absorbing
+from iterref.problem import Problem
+from iterref.random import Rng
 from iterref.rewards import Composable, with_partial
 from iterref.run import Run
 from iterref.samplers.vgb import VGB, Walk
@@ -113,6 +116,22 @@ def test_the_leaves_have_it_where_clean_samples_are_the_values_and_texts_are_for
     states, matrix = walked(table, reward, VGB(steps=STEPS, order="left", candidates=2))
     found = leaves(table, states, stationary(matrix))
     assert total_variation(found, expected(table, reward, Decoder("left"))) < 1e-9
+
+
+def test_a_forbidden_leaf_is_no_visit():
+    """What the first way down is stuck with gives way to the first allowed leaf."""
+    table = Table(torch.tensor([0.05, 0.95]).log(), absorbing(3))
+    rare = random_reward(1, 2, 1)
+    rare.values[1] = -torch.inf
+    method, rng = VGB(steps=1, moves=9, candidates=2), Rng.seeded(1, 400)
+    run = Run(Problem(table, rare, torch.zeros(400, 1), alpha=ALPHA))
+    state, allowed = method.init(run, rng), torch.zeros(400, dtype=torch.bool)
+    for k in range(method.iterations):
+        state, _ = method.step(run, state, rng.fork(k))
+        assert isinstance(state, Walk)
+        allowed |= state.kid_worth.isfinite()
+        assert torch.equal(state.reward.isfinite(), allowed)
+    assert 150 < int(allowed.sum()) < 350
 
 
 class Forgetful(VGB):

@@ -33,6 +33,9 @@ def test_an_answer_is_as_long_as_a_call_says(tmp_path: Path, family: str) -> Non
     assert found.tokens.shape == (2, 3) and torch.equal(found.tokens, wanted.tokens) and found.texts == wanted.texts
     assert iterref.generate(model, PROMPTS, **told).tokens.shape == (2, 5)  # the model itself is as it was
     assert found.show.encode(found.texts).equal(found.tokens)
+    given = {"reward": [ending], "sampler": METHOD, "reward_weights": torch.tensor([2.0])}
+    stated = iterref.estimate(model, PROMPTS, max_new_tokens=3, **given)
+    assert stated.cost == found.asked and stated.bytes < iterref.estimate(model, PROMPTS, **given).bytes
 
 
 def test_a_length_that_cannot_be_is_refused(tmp_path: Path) -> None:

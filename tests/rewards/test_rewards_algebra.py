@@ -69,6 +69,8 @@ def test_sums_are_flat_and_exact() -> None:
         a - 3
     with pytest.raises(TypeError, match="scaled by a number, got 'x'"):
         a * "x"
+    with pytest.raises(ValueError, match="scaled by inf: give a finite number"):
+        a * float("inf")
     with pytest.raises(TypeError, match="scaled by a number, got nan"):
         a * float("nan")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from iterref.adaptive import refine_hardest, select_sampler
 from iterref.budget import Budget
 from iterref.denoiser import Denoiser
 from iterref.exact.markov import world
+from iterref.guidance import ClassifierFreeGuidance
 from iterref.problem import Problem
 from iterref.run import Run
 from iterref.samplers.iterref import ADAPT_TARGET, Adapting, IterRef
@@ -84,6 +87,14 @@ def test_rows_at_enough_are_done():
     first = refine_hardest("iterref", problem, enough=-1.0, budget=32)
     assert first.asked.nfe == 16
     assert not bool((refine_hardest("iterref", problem, enough=99.0, budget=32).rewards < first.rewards).any())
+
+
+def test_a_denoiser_of_two_passes_keeps_the_budget():
+    """Classifier-free guidance, whose sequences take two NFE each, in the rounds as in the first run."""
+    given = problem_of(8)
+    guided = replace(given, denoiser=ClassifierFreeGuidance(given.denoiser, given.denoiser, 2.0))
+    asked = refine_hardest("iterref", guided, enough=99.0, budget=32).asked
+    assert guided.denoiser.passes == 2 and 24 < asked.nfe <= 32
 
 
 def test_focus_refuses_a_method_without_moves_and_no_rounds():

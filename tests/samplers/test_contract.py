@@ -15,13 +15,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from iterref.budget import Cost
 from iterref.exact.markov import Markov, world
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.registry import get, names
 from iterref.result import Result
 from iterref.samplers.auto import Auto
-from iterref.samplers.base import Info, Paired, Sampler
+from iterref.samplers.base import Info, Output, Paired, Sampler
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from tests.support.partial import ByContent
@@ -168,20 +169,46 @@ def test_every_method_is_held_to_it():
 
 @dataclass(frozen=True)
 class Leaky(get("ancestral")):
-    """A method that breaks the contract: one stream for the whole batch, frozen tokens overwritten, a free ride."""
+    """A method that breaks the contract: one stream for the whole batch, a free ride, and at will frozen tokens
+    overwritten, masks left, a text less than there are rows."""
+
+    breaks: str = ""
 
     def step(self, run, state, rng):
-        x = rng.uniform(LENGTH).flatten().roll(len(rng)).view(len(rng), LENGTH).mul(TOKENS).long()
+        x = rng.uniform(LENGTH).flatten().roll(len(rng)).view(len(rng), LENGTH).mul(2).long()
+        x = torch.where(run.free | (self.breaks == "frozen"), x, run.canvas)
+        x = run.prior(rng) if self.breaks == "masks" else x
         return Paired(state.step + 1, 0.0, x, x, run.reward_of(x, final=True)), Info()
+
+    def output(self, run, state):
+        kept = -1 if self.breaks == "rows" else None
+        return Output(state.x_t[:kept].double(), state.reward[:kept].float())
+
+    def cost(self):
+        return Cost(0, int(self.breaks != "cost"))
 
 
 def test_the_checks_can_fail():
-    """Negative control: a method that shares numbers between rows, ignores frozen tokens and miscounts is caught."""
-    method, (canvas, free) = Leaky(steps=2), canvas_and_free()
+    """Negative control: a method that shares numbers between rows is caught."""
+    method = Leaky(steps=1)
     result, part = run("absorbing", method), run("absorbing", method, (2, 0))
-    assert not torch.equal(result.tokens[~free], canvas[~free])
-    assert bool((result.tokens[free] == FORBIDDEN).any())
     assert not torch.equal(part.tokens, result.tokens[[2, 0]])
+    assert result.tokens.dtype == torch.int64 and result.rewards.dtype == torch.float64  # whatever a method ends with
+
+
+@pytest.mark.parametrize(
+    ("breaks", "words"),
+    [
+        ("frozen", r"row \d, position \d: token \d cannot stand there"),
+        ("masks", "row 0, position 2: token 4 cannot stand there"),
+        ("rows", r"rewards \(3,\) of 4 rows"),
+        ("cost", "asked for 0 NFE \\+ 1 reward calls a sample, more than its"),
+    ],
+)
+def test_a_run_refuses_what_is_no_result_of_its_problem(breaks, words):
+    """Whoever wrote the method; one that spends more than it declares is warned of."""
+    with pytest.raises(UserWarning if breaks == "cost" else ValueError, match=words):
+        run("absorbing", Leaky(steps=1, breaks=breaks))
 
 
 def test_streams_of_a_batch_are_not_shared():

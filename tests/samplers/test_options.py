@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -125,3 +126,19 @@ def test_an_option_that_does_nothing_is_seen():
     """Negative control."""
     assert outcome("absorbing", Idle(steps=4, patience=3)) == outcome("absorbing", Idle(steps=4, patience=4))
     assert not outcome("absorbing", Idle(steps=4)) == outcome("absorbing", Idle(steps=5))
+
+
+NUMBERS = [
+    (name, f.name, value)
+    for name in names()
+    for f in fields(get(name))
+    for default in [f.default[0] if isinstance(f.default, tuple) else f.default]
+    for value in (math.nan, math.inf, "8", True, *((2.5,) if type(default) is int else ()))
+    if type(default) in (int, float)
+]
+
+
+@pytest.mark.parametrize(("name", "option", "value"), NUMBERS)
+def test_what_is_no_number_is_refused_by_name(name, option, value):
+    with pytest.raises(TypeError, match=f"{name}: {option} is .*: give a"):
+        get(name)(**{option: value})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from iterref import Cost, Problem, sample
+from iterref import Cost, Problem, estimate, sample
 from iterref.exact.markov import world
 from iterref.samplers.strings import sampler_from_string
 
@@ -37,6 +37,7 @@ def test_no_moves_give_the_texts_back():
     result = sample(sampler_from_string("iterref:moves=0"), problem, start=texts)
     assert torch.equal(result.tokens, texts)
     assert result.asked == Cost(0, 1, 0)
+    assert estimate("iterref:moves=0", problem, start=texts).cost == result.asked
 
 
 def test_a_budget_buys_moves_alone():
@@ -44,6 +45,25 @@ def test_a_budget_buys_moves_alone():
     result = sample(sampler_from_string("iterref:tries=2"), problem, start=texts, budget=20)
     assert result.asked.nfe == 20
     assert "steps=0" in str(result.sampler)
+
+
+@pytest.mark.parametrize(
+    "method, words",
+    [
+        ("iterref:denoise_steps=2", r"at least 3 NFE \+ 3 reward calls"),
+        ("mtm", r"at least 3 NFE \+ 4"),
+        ("published", r"at least 2 NFE \+ 3"),
+        ("tempering", r"at least 3 NFE \+ 51"),
+        ("select_refine", r"at least 5 NFE \+ 2"),
+        ("beam", r"at least 13 NFE \+ 154"),
+    ],
+)
+def test_a_budget_that_buys_no_move_is_refused(method, words):
+    """It would give the texts back, and nothing would tell."""
+    problem, texts = small()
+    for make in (sample, estimate):
+        with pytest.raises(ValueError, match=f"too small for one run of .*, which takes {words}"):
+            make(method, problem, start=texts, budget=1)
 
 
 def test_frozen_positions_are_held():
