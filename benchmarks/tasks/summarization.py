@@ -124,7 +124,7 @@ class Summarization(Task):
     def tables(self, runs: Path) -> Mapping[str, str]:
         """What asking for a length comes to, where it was asked for."""
         table = of_lengths(runs, LENGTHS)
-        return {f"{self.name} lengths": table} if table else {}
+        return {f"{runs.parent.name} lengths": table} if table else {}
 
     def check(self, method: str) -> None:
         """A method as this task writes it."""
@@ -282,12 +282,14 @@ def task(
     lead: int | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    lossy: bool = False,
     quick: bool = False,
 ) -> Summarization:
     """The task, with the bundled model and the bundled sentences unless told otherwise.
 
-    `model` is a text model or whatever `iterref.load` reads, on `device` and in the precision `dtype`; what is read of
-    `data` is said as in `records.read`. `quick` has one case, few methods and a small plain run.
+    `model` is a text model or whatever `iterref.load` reads, on `device`, in the precision `dtype` and `lossy` for
+    documents with characters that it lacks; what is read of `data` is said as in `records.read`. `quick` has one case,
+    few methods and a small plain run.
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, saying what to do.
     """
@@ -295,7 +297,7 @@ def task(
     if model is None or isinstance(model, str | Path):
         from iterref.loading import load
 
-        model = load(model, device=device, dtype=dtype)
+        model = load(model, device=device, dtype=dtype, lossy=lossy)
     _try(model, records)
     return Summarization(model, records, quick, keeps=data is None)
 
