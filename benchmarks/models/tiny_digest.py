@@ -93,7 +93,7 @@ def mixture(data: Path, seed: int) -> tuple[list[Pair], list[Pair]]:
     papers, held = papers[:-HELD], papers[-HELD:]
     news = pairs_of(data / "sentcomp.train.jsonl.gz")
     texts = [normalise(text) for text in read(data / "plain.wikitext2.train.jsonl.gz", document="text").documents]
-    whole = [text for text in texts if len(text.split()) in WORDS and "unk >" not in text]  # words that it left out
+    whole = [text for text in texts if len(text.split()) in WORDS and "<unk>" not in text.split()]
     paragraphs = [whole[i] for i in rng.permutation(len(whole))]
     parts = [papers * REPEATS, gaps([document for document, _ in papers]), islice(openings(news, rng), NEWS)]
     return [pair for part in [*parts, islice(gaps(paragraphs), PARAGRAPHS)] for pair in part], held
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--steps", type=int, default=1_200)
     options = parser.parse_args()
     run = config(options.data, options.work, options.steps, options.seed)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)  # ROUGE's package set its own
