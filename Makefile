@@ -52,13 +52,15 @@ rewards: $(BIN)/.dev
 	$(BIN)/python -m benchmarks.rewards.acceptability --data $(DATA) --work out/rewards --out benchmarks/rewards/weights --test
 	$(BIN)/python -m benchmarks.rewards.train_learned_rouge --data $(DATA) --work out/rewards --out benchmarks/rewards/weights
 
-# The bundled models of the benchmarks: tiny-books (over an hour of one core, from DATA), digits, Sudoku and sums (minutes).
+# The bundled models of the benchmarks: tiny-books and tiny-digest (an hour and a quarter of one core, from DATA), digits,
+# Sudoku and sums (minutes).
 models: $(BIN)/.dev
 	$(BIN)/python -m benchmarks.models.tiny_books --data $(DATA) --work out/tiny-books --out iterref/models/weights \
 		--uniform-out benchmarks/models/weights
 	$(BIN)/python -m benchmarks.models.train_digits --out benchmarks
 	$(BIN)/python -m benchmarks.models.train_sudoku --out iterref/demo/weights
 	$(BIN)/python -m benchmarks.models.tiny_arith --work out/tiny-arith --out benchmarks/models/weights/tiny-arith
+	$(BIN)/python -m benchmarks.models.tiny_digest --data $(DATA) --work out/tiny-digest --out benchmarks/models/weights/tiny-digest
 
 # Tables and pictures of the benchmark tasks from their CSV files; nothing is run.
 results: $(BIN)/.run

@@ -22,7 +22,8 @@ the length as a constraint, drafts+METHOD refines the draft that agrees most wit
 draft, the whole budget spent on drafts (minimum Bayes risk decoding: Kumar and Byrne 2004; Eikema and Aziz 2022,
 arXiv:2108.04718).
 
-A plain run is 16 NFE, about where `tiny-news` stops to gain by more steps.
+A plain run is 16 NFE, about where `tiny-news` stops to gain by more steps, and with a longer canvas as many times more
+as that is longer.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ LENGTHS = ("length", "length-6", "length-8", "length-12")
 CASES = ("consensus", "source", "reference", "consensus+length", "source+length", *LENGTHS, "estimate")
 ANSWERED = ("reference", "length")  # cases that read the reference
 ROUGES = ("rouge1", "rouge2", "rougeL")
-PLAIN = 16
+PLAIN, CANVAS = 16, 28  # NFE of a plain run, and the positions of the canvas for which they are meant
 ALPHA = 0.01
 SHARP = 0.1  # the temperature that suits unguided sampling in random order best
 BAND = Lexical(words=(8, 12), hard=False)
@@ -88,6 +89,7 @@ class Summarization(Task):
 
     def __init__(self, model: TextModel, records: Records, quick: bool = False, keeps: bool = True) -> None:
         self.model, self.records, self._quick, self.keeps = model, records, quick, keeps
+        self._plain = (PLAIN // 2 if quick else PLAIN) * max(1, round(model.length / CANVAS))
         told = records.references is not None
         self.cases = CASES[:1] if quick else tuple(case for case in CASES if told or case not in ANSWERED)
         self.main = "rougeL" if told else "reward"
@@ -100,7 +102,7 @@ class Summarization(Task):
     def plain(self, case: str) -> int:
         """The NFE of one plain run."""
         self.known(case)
-        return PLAIN // 2 if self._quick else PLAIN
+        return self._plain
 
     def methods(self, case: str) -> list[str]:
         """What is compared unless somebody says otherwise: plain sampling first, `iterref` last."""
@@ -122,9 +124,9 @@ class Summarization(Task):
         return "auto"
 
     def tables(self, runs: Path) -> Mapping[str, str]:
-        """What asking for a length comes to, where it was asked for."""
-        table = of_lengths(runs, LENGTHS)
-        return {f"{self.name} lengths": table} if table else {}
+        """What asking for the reference's length comes to, where it was asked for."""
+        table = of_lengths(runs, LENGTHS[:1])
+        return {f"{runs.parent.name} lengths": table} if table else {}
 
     def check(self, method: str) -> None:
         """A method as this task writes it."""
@@ -145,8 +147,7 @@ class Summarization(Task):
     @property
     def drafts(self) -> OwnDrafts:
         """The pool of a run that nothing bounds."""
-        n, steps = (4, PLAIN // 4) if self._quick else (DRAFTS, PLAIN // 2)
-        return OwnDrafts(n, steps, temperature=TEMPERATURE)
+        return OwnDrafts(4 if self._quick else DRAFTS, self._plain // 2, temperature=TEMPERATURE)
 
     def sample(
         self,
@@ -282,12 +283,14 @@ def task(
     lead: int | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    lossy: bool = False,
     quick: bool = False,
 ) -> Summarization:
     """The task, with the bundled model and the bundled sentences unless told otherwise.
 
-    `model` is a text model or whatever `iterref.load` reads, on `device` and in the precision `dtype`; what is read of
-    `data` is said as in `records.read`. `quick` has one case, few methods and a small plain run.
+    `model` is a text model or whatever `iterref.load` reads, on `device`, in the precision `dtype` and `lossy` for
+    documents with characters that it lacks; what is read of `data` is said as in `records.read`. `quick` has one case,
+    few methods and a small plain run.
 
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, saying what to do.
     """
@@ -295,7 +298,7 @@ def task(
     if model is None or isinstance(model, str | Path):
         from iterref.loading import load
 
-        model = load(model, device=device, dtype=dtype)
+        model = load(model, device=device, dtype=dtype, lossy=lossy)
     _try(model, records)
     return Summarization(model, records, quick, keeps=data is None)
 

@@ -135,7 +135,7 @@ def _generate(given: Input, options: dict[str, Any]) -> None:
 def _train_options(command: Callable[..., None]) -> Callable[..., None]:
     """One command-line option a field of the training configuration."""
     for name, default in reversed([*declared(HOME / "training" / "config.py", "TrainConfig")[1].items()]):
-        if name not in ("train", "out", "validation"):
+        if name not in ("train", "out", "validation", "init"):
             flag = "--" + name.replace("_", "-")
             flag += f"/--no-{flag[2:]}" if isinstance(default, bool) else ""
             command = click.option(flag, name, type=type(default), default=default, show_default=True)(command)
@@ -146,6 +146,7 @@ def _train_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("train", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="The folder to write.")
 @click.option("--validation", type=click.Path(exists=True, dir_okay=False), help="Pairs to measure the loss on.")
+@click.option("--init", help="A model that training wrote, to start from: a folder, or tiny-news.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on from the folder's checkpoint.")
 @_train_options
 @configured

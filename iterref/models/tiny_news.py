@@ -62,6 +62,7 @@ RULES = tuple(
         (r"(?<=\S)('s|'m|'d|'ll|'re|'ve|n't)(?=\s|$|[.,])", r" \1"),
         (r"(?<=[a-z0-9])'(?=\s|$|[.,])", " '"),
         (r"(?<!\S)'(?=[a-z0-9]{3})", "' "),
+        (r"(?<!\S)<\s+unk\s+>(?!\S)", UNKNOWN),
     )
 )
 
@@ -72,7 +73,7 @@ def normalise(text: str) -> str:
     text = text.translate(QUOTES).lower()
     for pattern, replacement in RULES:
         text = pattern.sub(replacement, text)
-    words = [part for word in text.replace(" < unk > ", " <unk> ").split() for part in full_stop(word)]
+    words = [part for word in text.split() for part in full_stop(word)]
     return " ".join("##" if any(c.isdigit() for c in word) else word for word in words)
 
 
@@ -98,14 +99,15 @@ def load(
 
 
 class NewsCodec(Codec):
-    """The tokenizer of texts in the training data's form, in which a word may be `<unk>` itself."""
+    """The tokenizer of texts in the training data's form, in which a word of a prompt may be `<unk>` itself."""
 
     def ids(self, texts: Sequence[str], what: str = "text", rows: Sequence[int] | None = None) -> list[list[int]]:
         """As `Codec.ids`; lost are the characters that the vocabulary lacks."""
         normal = [normalise(text) for text in texts]
         read = self.tokenizer.encode_batch(normal, add_special_tokens=False)
+        literal = UNKNOWN if what == "prompt" else ""  # a text would come back without it
         for row, text, one in zip(range(len(texts)) if rows is None else rows, normal, read, strict=True):
-            lacks = "" if self.unknown is None else unread(text, one, self.unknown, UNKNOWN)
+            lacks = "" if self.unknown is None else unread(text, one, self.unknown, literal)
             self.expect_readable(f"{what} {row}", one, lacks)
         return [one.ids for one in read]
 
@@ -178,6 +180,7 @@ class Summarizer(TokenizedModel):
         super().__init__(absorbing(options.vocab, options.mask), length, codec, network.table.weight.device, None)
         self.network, self.half = network.eval().requires_grad_(False), precision == "bfloat16"
         self.tokenizer, self.source_length, self.prompted, self.eos = tokenizer, source_length, prompted, eos
+        self.form = form
         self.ends = [eos]
 
     @classmethod

@@ -36,7 +36,8 @@ KINDS = {bool: "True or False", int: "a whole number", float: "a finite number",
 @dataclass(frozen=True)
 class TrainConfig:
     """What a training run is: `train` files and an optional `validation` file of JSON lines with `document` and
-    `summary`, or of texts alone, one a line (.txt), packed (.gz) or not; and a folder `out`.
+    `summary`, or of texts alone, one a line (.txt), packed (.gz) or not; and a folder `out`. With `init`, a folder that
+    training wrote or a bundled model, the run starts from its weights and tokenizer, and the sizes have to be its own.
 
     `form` says how the model reads text: as "news" (lower case, words apart, numbers as `##`), to which `normalise`
     brings raw text, and which it must have otherwise; or "plain", as it stands, each digit a token of its own. The
@@ -50,6 +51,7 @@ class TrainConfig:
     train: tuple[str, ...]
     out: str
     validation: str | None = None
+    init: str | None = None
     seed: int = 0
     steps: int = 8_000
     warmup: int = 200
@@ -91,9 +93,10 @@ class TrainConfig:
         if twice is not None:
             raise ValueError(f"train names {twice} twice: give every file once")
         known = {"train": files, "out": _path("out", self.out)}
-        if self.validation is not None:
-            known["validation"] = _path("validation", self.validation)
-        known |= {one.name: _typed(one.name, getattr(self, one.name), type(one.default)) for one in fields(self)[3:]}
+        for name in ("validation", "init"):
+            if getattr(self, name) is not None:
+                known[name] = _path(name, getattr(self, name))
+        known |= {one.name: _typed(one.name, getattr(self, one.name), type(one.default)) for one in fields(self)[4:]}
         for name, value in known.items():
             object.__setattr__(self, name, value)
         self._check_values()

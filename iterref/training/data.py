@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 from rapidfuzz.distance import LCSseq
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from iterref.lines import objects, opened, readable
+from iterref.models.text.reading import unread
 
 Batch = tuple[Tensor, Tensor, Tensor]  # sources (B, S), canvases (B, L), kept flags (B, S)
 PAD, EOS, MASK, UNKNOWN = range(4)
@@ -76,6 +77,11 @@ def kept(source: Sequence[int], target: Sequence[int]) -> list[bool]:
     return flags
 
 
+def lacking(text: str, read: Encoding) -> str:
+    """The characters of a text that its tokenizer lacks, in words; "" for none. A text may spell `<unk>` itself."""
+    return unread(text, read, UNKNOWN, SPECIALS[UNKNOWN]) if UNKNOWN in read.ids else ""
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Tokenised pairs: `sources` that end with EOS, `canvases` (n, L) long filled up with EOS, and `keeps`, the kept
@@ -88,12 +94,14 @@ class Pairs:
     @classmethod
     def encode(cls, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], length: int, source_length: int) -> Pairs:
         """Pairs that fit: a source of at most `source_length`, a target of less than `length` tokens, neither empty
-        (of texts alone, no source is but its EOS)."""
+        (of texts alone, no source is but its EOS) or with characters that the tokenizer lacks."""
         documents = tokenizer.encode_batch([document for document, _ in pairs], add_special_tokens=False)
         summaries = tokenizer.encode_batch([summary for _, summary in pairs], add_special_tokens=False)
         prompted = any(document.ids for document in documents)
         sources, canvases, keeps = [], [], []
-        for document, summary in zip(documents, summaries, strict=True):
+        for texts, document, summary in zip(pairs, documents, summaries, strict=True):
+            if any(map(lacking, texts, (document, summary))):
+                continue
             if bool(document.ids) == prompted and len(document.ids) < source_length and 0 < len(summary.ids) < length:
                 source, target = document.ids + [EOS], summary.ids + [EOS]
                 sources.append(source)
@@ -101,7 +109,8 @@ class Pairs:
                 keeps.append(kept(source, target))
         if not sources:
             bounds = f"1 to {length - 1} tokens (length) and a document at most {source_length - 1} (source_length)"
-            raise ValueError(f"no pair fits: a text needs {bounds}: raise them, or give shorter texts")
+            told = f"no pair fits: a text needs {bounds}"
+            raise ValueError(f"{told}, in characters of the tokenizer: raise them, or give other texts")
         return cls(sources, torch.tensor(canvases), keeps)
 
     def batch(self, index: Sequence[int]) -> Batch:

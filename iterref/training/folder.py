@@ -130,8 +130,8 @@ def export(trainer: Trainer, folder: Path, tokenizer: Tokenizer, facts: dict[str
         "train_curve.csv": curve.getvalue().encode(),
         "weights.safetensors": save({name: p.half().contiguous() for name, p in trainer.average.items()}),
     }
-    held_out = config.validation and Path(config.validation).name
-    names = {"train": [Path(file).name for file in config.train], "out": folder.name, "validation": held_out}
+    names: dict[str, Any] = {"train": [Path(file).name for file in config.train], "out": folder.name}
+    names |= {name: place and Path(place).name for name in ("validation", "init") if (place := getattr(config, name))}
     record = {
         "format": FORMAT, "noise": "absorbing", "eos": EOS, "source_length": config.source_length,
         "length": config.length, "prompted": trainer.prompted, "form": config.form,

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from hashlib import sha256
 from itertools import islice
 from math import nan
@@ -19,7 +20,8 @@ from tokenizers import Tokenizer
 
 from iterref.fence import fenced
 from iterref.interrupts import held_back
-from iterref.models.tiny_news import normalise
+from iterref.loading import load
+from iterref.models.tiny_news import Summarizer, normalise
 from iterref.models.transformer import Transformer
 from iterref.progress import Bar
 from iterref.training.config import TrainConfig
@@ -66,9 +68,14 @@ def _run(
             changes = [*changes, {"step": record["state"]["step"], **different}]
             told = ", ".join(f"{name} {now!r}, until now {then!r}" for name, (then, now) in different.items())
             logger.warning("the run in %s goes on with %s", folder, told)
-    tokenizer = _tokenizer(texts, config) if record is None else Tokenizer.from_str(record["tokenizer"])
+    prompted = bool(texts[0][0].strip())
+    if record is None and config.init is not None:
+        tokenizer, network = _start(config, texts, prompted)
+    else:
+        tokenizer = _tokenizer(texts, config) if record is None else Tokenizer.from_str(record["tokenizer"])
+        network = Transformer(config.network(tokenizer.get_vocab_size()))
     tokenizer.encode_special_tokens = config.form == "plain"  # one that a text spells is text
-    trainer = Trainer(config, Transformer(config.network(tokenizer.get_vocab_size())), bool(texts[0][0].strip()))
+    trainer = Trainer(config, network, prompted)
     if record is not None:
         try:
             trainer.restore(record["state"])
@@ -155,6 +162,21 @@ def _tokenizer(texts: Sequence[tuple[str, str]], config: TrainConfig) -> Tokeniz
     if (size := tokenizer.get_vocab_size()) < config.vocab:
         logger.warning("the texts give a vocabulary of %d tokens, vocab allows %d", size, config.vocab)
     return tokenizer
+
+
+def _start(config: TrainConfig, texts: Sequence[tuple[str, str]], prompted: bool) -> tuple[Tokenizer, Transformer]:
+    """The tokenizer and the network of the model `init`. Raises `FileNotFoundError` where it is not there, and
+    `ValueError` for one that training did not write, that is of another kind, or of other sizes than asked for."""
+    model = load(config.init)
+    if not isinstance(model, Summarizer):
+        raise ValueError(f"init names {config.init}, which training did not write: give a folder that it wrote")
+    if model.prompted != prompted:
+        raise ValueError(f"{config.init} and the texts differ in whether a text has a document: train on its kind")
+    own = {**asdict(model.network.options), "form": model.form}
+    wanted = {**asdict(config.network(config.vocab)), "form": config.form}
+    if other := [f"{name}={own[name]!r}" for name in own if own[name] != wanted[name]]:
+        raise ValueError(f"{config.init} has another form or other sizes than this run: say {', '.join(other)}")
+    return model.tokenizer, model.network.requires_grad_(True)
 
 
 def _validation(

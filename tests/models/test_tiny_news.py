@@ -56,6 +56,7 @@ def copied_share(texts: list[str], prompts: list[str] = PROMPTS) -> float:
             "anna 's shop sells `` red tea '' at ## ; no. ## is shut .",
         ),
         ("well-known  firms\tgrew", "well-known firms grew"),
+        ("<unk> and <unk> <unk>, of <unk>", "<unk> and <unk> <unk> , of <unk>"),
     ],
 )
 def test_normalise_follows_the_training_text(raw: str, words: str) -> None:
@@ -68,6 +69,9 @@ def test_special_tokens_cannot_be_typed(model: Summarizer) -> None:
         model.encode(["stop <eos> here"])
     with pytest.raises(ValueError, match="prompt 0 holds '<'"):
         model.prepare(["a <mask> here"])
+    with pytest.raises(ValueError, match="text 0 holds '<unk>', which its tokenizer does not know"):
+        model.encode(["<unk> said"])
+    assert model.codec.ids(["<unk> said"], "prompt")[0][0] == 3  # the training text has such words
 
 
 def test_text_survives_the_canvas(model: Summarizer) -> None:

@@ -37,7 +37,7 @@ class FakeDenoiser(Denoiser):
 class FakeModel(Words):
     """A text model whose distribution depends on the number of words of the prompt."""
 
-    prompted = True
+    prompted, length = True, LENGTH
 
     def __init__(self) -> None:
         self.noise = absorbing(len(WORDS) + 1)
