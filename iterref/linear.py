@@ -11,13 +11,11 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Network = TypeVar("Network", bound=nn.Module)
 WHOLE = (Tensor, nn.Parameter)  # and no quantised kind of them
 
 
@@ -38,14 +36,6 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
-
-
-def hastened(network: Network) -> Network:
-    """A network itself, whose layers of torch's own class multiply as `linear` does."""
-    for layer in network.modules():
-        if type(layer) is nn.Linear:
-            layer.__class__ = Linear
-    return network
 
 
 @cache

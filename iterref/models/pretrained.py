@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from iterref import hub
 from iterref.hub import first_line, quiet
-from iterref.linear import hastened
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.device_map import DeviceMap
 from iterref.models.quantized import quantized
@@ -94,7 +93,7 @@ def network(
     wrong = sorted(name for name in [*(one[0] for one in info["mismatched_keys"]), *apart] if not _among(name, spare))
     if wrong:
         raise _unfit(kind, checkpoint, f"{wrong[0]} is of another size")
-    placed: nn.Module = made if isinstance(place, DeviceMap) else hastened(made.to(place))
+    placed: nn.Module = made if isinstance(place, DeviceMap) else made.to(place)
     placed.eval().requires_grad_(False)
     return quantized(placed, checkpoint.quantize, made.get_output_embeddings(), checkpoint.name)
 

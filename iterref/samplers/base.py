@@ -140,9 +140,11 @@ class Sampler(ABC):
         for f in fields(self):
             values, kind = getattr(self, f.name), type(f.default[0] if isinstance(f.default, tuple) else f.default)
             for value in values if isinstance(values, tuple) else (values,):
-                number = isinstance(value, NUMBERS.get(kind, ())) and not isinstance(value, bool) and isfinite(value)
+                number = isinstance(value, NUMBERS.get(kind, ())) and not isinstance(value, bool)
                 if kind in KINDS and not number and (kind in NUMBERS or type(value) is not kind):
                     raise TypeError(f"{self.name}: {f.name} is {value!r}: give {KINDS[kind]}")
+                if number and not isfinite(value):
+                    raise ValueError(f"{self.name}: {f.name} is {value!r}: give a finite number")
 
     @property
     @abstractmethod

@@ -384,9 +384,9 @@ def test_a_client_that_leaves_frees_the_model(url: str, rewards: list[str]) -> N
 
 
 def test_a_full_queue_and_a_long_wait_are_told(rewards: list[str]) -> None:
-    limits = Limits(queue=3, batch=1, timeout=0.8, nfe=64)
+    limits = Limits(queue=3, batch=1, timeout=0.8, nfe=128)
     with served(Exact(), rewards, limits=limits, settings=SETTINGS) as url, ThreadPoolExecutor(12) as pool:
-        slow = {"prompt": "one", "reward": rewards[1], "nfe": 64}
+        slow = {"prompt": "one", "reward": rewards[1], "nfe": 128}
         found = list(pool.map(lambda _: ask(url, "/v1/completions", slow), range(12)))
         by = {status: answer for status, answer in found}
         assert set(by) == {429, 504} and by[429]["error"]["type"] == "rate_limit_error"
