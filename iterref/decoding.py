@@ -203,16 +203,20 @@ def due(run: Run, where: Tensor, u: float) -> Tensor:
     enough: those of the first block with any, where a share a_u of the blocks is not finished yet."""
     if not (own := run.denoiser.block_length):
         return torch.zeros_like(where)
-    number, none = run.blocks(own), where.shape[1]
-    first = number.where(run.free, none).amin(1)
-    blocks, finished = number.where(run.free, -1).amax(1) - first + 1, number.where(where, none).amin(1) - first
-    late = finished < (blocks * float(run.noise.a(u)) + 1e-9).floor()  # but for rounding
+    number = run.blocks(own)
+    (first, last), (now, _) = extent(number, run.free), extent(number, where)
+    late = now - first < ((last - first + 1) * float(run.noise.a(u)) + 1e-9).floor()  # but for rounding
     return foremost(where, number) & late[:, None]
 
 
 def blocks(free: Tensor, size: int) -> Tensor:
     """The block that each of the free positions (R, L) belongs to, `size` of them a block from the left; 0 without."""
     return (free.cumsum(1) - 1) // size if size else torch.zeros_like(free, dtype=torch.long)
+
+
+def extent(block: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the last block (R,) that any of (R, L) `where` lie in; L and -1 in a row without any."""
+    return block.where(where, where.shape[1]).amin(1), block.where(where, -1).amax(1)
 
 
 def foremost(where: Tensor, block: Tensor) -> Tensor:

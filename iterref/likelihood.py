@@ -18,7 +18,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from iterref.decoding import Confidence, confidence, negentropy
+from iterref.decoding import Confidence, confidence, extent, negentropy
 from iterref.denoiser import Denoiser
 from iterref.run import Run
 
@@ -122,7 +122,7 @@ def _blocks(run: Run) -> tuple[Tensor, int]:
     if not run.denoiser.block_length:
         return torch.zeros_like(run.rows)[:, None], 1
     number = run.blocks(run.denoiser.block_length)
-    number = (number - number.where(run.free, number.shape[1]).amin(1, keepdim=True)).where(run.free, 0)
+    number = (number - extent(number, run.free)[0][:, None]).where(run.free, 0)
     return number, int(number.max()) + 1
 
 

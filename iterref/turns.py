@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from iterref.budget import BudgetLike, Cost, Fits, fitted
+from iterref.decoding import extent
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.run import Run
@@ -76,8 +77,7 @@ def in_blocks(method: W, problem: Problem) -> W:
     block, free = problem.denoiser.block_length, problem.may_change
     if not block or problem.noise.mask is None:
         return method
-    number = Run(problem).blocks(block)
-    first, last = number.where(free, number.shape[1]).amin(1), number.where(free, -1).amax(1)
+    first, last = extent(Run(problem).blocks(block), free)
     blocks = int((last - first).max()) + 1
     return method if blocks < 2 else method.in_blocks(block, blocks)
 

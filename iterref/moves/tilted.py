@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iterref.decoding import foremost, surest
+from iterref.decoding import extent, foremost, surest
 from iterref.moves.lookahead import Ahead, scored
 from iterref.run import Run
 
@@ -63,8 +63,8 @@ def held(
     count = -(-hard.sum(1) // left)
     if run.denoiser.block_length:  # behind masks the network only guesses: a block at a time, and a step for each
         head = foremost(where, block).sum(1) - easy.sum(1)
-        open_ = block.where(where, -1).amax(1) - block.where(where, where.shape[1]).amin(1) + 1
-        count = torch.where(open_ >= left, head, count.minimum(head))
+        first, last = extent(block, where)
+        count = torch.where(last - first + 1 >= left, head, count.minimum(head))
     return easy | ~where | surest(hard, score, block, count)
 
 
