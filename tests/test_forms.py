@@ -85,6 +85,10 @@ def twice() -> bytes:
     return packed.getvalue()
 
 
+# Without the time of now, which would name the case otherwise in each process of a run.
+CUT = gzip.compress(json.dumps([{"document": f"{n}"} for n in range(9)]).encode(), mtime=0)[:60]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
@@ -107,7 +111,7 @@ def twice() -> bytes:
         ("x.jsonl", b'"a text"\n', "line 1 is a JSON str and no object"),
         ("x.json", b'[{"document": "a", "tone": "caf\xe9"}]', "line 1 of the input is no UTF-8 text: save it as UTF-8"),
         ("x.json", b'[{"document": "a"},\n{"document": "\0"}]', "line 2 of the input holds the byte NUL"),
-        ("x.json.gz", gzip.compress(json.dumps([{"document": f"{n}"} for n in range(9)]).encode())[:60], "no whole gz"),
+        ("x.json.gz", CUT, "no whole gz"),
         ("x.parquet", b"not that", "x.parquet is named .parquet and holds something else: save it as"),
         ("x.bin", b"PAR1 damaged", "x.bin is no whole Parquet file"),
         ("x.xlsx", b"PK\x03\x04...", "is a zip archive (as of Excel or Word): save it as"),
