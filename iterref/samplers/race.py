@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from iterref.budget import Budget, Cost, most
@@ -14,11 +15,12 @@ from iterref.samplers.spans import Spans
 from iterref.samplers.trajectory import Trajectory
 
 MOVES = 2 / 3  # of what a whole decoding gets: moves on a finished text draft nothing
+LONGER = 2  # times the user's steps, at most: a decoding that is redrawn whole, or has no other beside it
 
 
 class Round(NamedTuple):
     """Which methods race, within which share of the budget (0: as the user says), by decodings of how many steps at the
-    least; `moves` are those of `iterref` on the best text that the others came to."""
+    least, as far as their `LONGER` reach; `moves` are those of `iterref` on the best text that the others came to."""
 
     names: tuple[str, ...]
     share: float = 0.0
@@ -38,6 +40,7 @@ DRAFTING = (
     Round(("beam", "trajectory", "moves"), 1.0, 8),
     Round(("beam", "trajectory"), 1.0, 8),
     Round(("beam",)),
+    Round(("trajectory", "moves"), least=24),
     Round(("trajectory",)),
     Round(("iterref",)),
 )
@@ -89,29 +92,40 @@ def arms(
 ) -> tuple[Arm, ...]:  # fmt: skip
     """The arms of a race within a share `race` of a budget: as many as it has room for, at least one.
 
-    Whole decodings have `steps` grid steps, or as many as fit, `least` of them; 0 starts from finished texts. `masked`
-    says that the noise has a mask, `block` how many positions the model writes at a time, and `surest` how many where
-    the surest tokens come first; what an arm costs depends on none of them. Where texts may grow and shrink
-    (`shifting`) a beam goes on from the best of them, whoever wrote it.
+    Whole decodings have `steps` grid steps, or as many as fit, `least` of them; those that are redrawn whole, or race
+    against none, up to `LONGER` times as many, as few steps cost more likelihood than redrawing earns; 0 starts from
+    finished texts. Where a beam can pay for one guess a step, masked texts are decoded without it. `masked` says that
+    the noise has a mask, `block` how many positions the model writes at a time, and `surest` how many where the surest
+    tokens come first; what an arm costs depends on none of them. Where texts may grow and shrink (`shifting`) a beam
+    goes on from the best of them, whoever wrote it.
     """
     if not steps and min(limit.nfe, limit.total) > JUDGED:
         limit = limit.less(Cost(JUDGED, 1))
-    span = span if masked else WHOLE
+    template = partial(
+        _template, span=span if masked else WHOLE, spread=spread, masked=masked, block=block, surest=surest, least=least
+    )
     for entered in (DRAFTING if masked else UNMASKED) if steps else REFINING:
         alone = len(entered.names) == 1 and steps > 0
         shares = entered.shares(limit, race)
         for fewer in range(steps, min(steps, max(entered.least, least)) - 1, -1):
-            templates = [_template(name, fewer, span, spread, masked, block, surest, least) for name in entered.names]
-            fitted = [_within(method, share, alone) for method, share in zip(templates, shares, strict=True)]
-            firsts = [method for method in fitted if method is not None]
-            if alone and isinstance(fitted[0], Beam) and fitted[0].guesses == 1:
+            firsts = list[Any]()
+            for name, share in zip(entered.names, shares, strict=True):
+                longest = LONGER * steps if alone or name == "trajectory" else fewer
+                shortest = min(longest, max(fewer, entered.least))
+                firsts.append(_longest(partial(template, name), share, alone, shortest, longest))
+            if (alone or (masked and steps)) and any(isinstance(one, Beam) and one.guesses == 1 for one in firsts):
                 break  # it has nothing to choose among where reward calls are as dear as evaluations
-            if len(firsts) == len(fitted):
+            if None not in firsts:
                 return _continued(firsts, limit, shifting and isinstance(firsts[0], Beam))
     # dearer than the budget, which is refused for it
-    only = _template("iterref" if steps else "moves", min(steps, 1), span, spread, masked, block, surest, least)
+    only = template("iterref" if steps else "moves", min(steps, 1))
     only = replace(only, moves=0 if steps else 1)
     return (Arm(only, only),)
+
+
+def _longest(make: Callable[[int], Any], share: Budget, alone: bool, shortest: int, longest: int) -> Any:
+    """The method of as many steps, within bounds, as a share of the budget buys; None where it buys nothing."""
+    return _within(make(most(lambda n: _within(make(n), share, alone) is not None, shortest, longest)), share, alone)
 
 
 def _within(method: Sampler, share: Budget, alone: bool) -> Sampler | None:
