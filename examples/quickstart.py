@@ -26,7 +26,7 @@ def keeps_the_rule(completions: list[str], words: list[int], name: list[str], **
 def main() -> None:
     """Prints every article, its plain summary and the one with the reward, at the same NFE."""
     words, names = zip(*ARTICLES.values(), strict=True)
-    options = {"reward": keeps_the_rule, "columns": {"words": words, "name": names}, "budget": 128, "alpha": 0.25}
+    options = {"reward": keeps_the_rule, "columns": {"words": words, "name": names}, "budget": 96, "alpha": 0.25}
     plain = generate("tiny-news", list(ARTICLES), sampler="ancestral:order=confidence", **options)
     best = generate("tiny-news", list(ARTICLES), **options)
     for row, (article, (size, name)) in enumerate(ARTICLES.items()):

@@ -15,7 +15,7 @@ from iterref.samplers.spans import Spans
 from iterref.samplers.trajectory import Trajectory
 
 MOVES = 2 / 3  # of what a whole decoding gets: moves on a finished text draft nothing
-LONGER = 2  # times the user's steps, at most: a decoding that is redrawn whole, or has no other beside it
+LONGER = 2  # times the user's steps, at most: a decoding that no other races against
 
 
 class Round(NamedTuple):
@@ -92,12 +92,12 @@ def arms(
 ) -> tuple[Arm, ...]:  # fmt: skip
     """The arms of a race within a share `race` of a budget: as many as it has room for, at least one.
 
-    Whole decodings have `steps` grid steps, or as many as fit, `least` of them; those that are redrawn whole, or race
-    against none, up to `LONGER` times as many, as few steps cost more likelihood than redrawing earns; 0 starts from
-    finished texts. Where a beam can pay for one guess a step, masked texts are decoded without it. `masked` says that
-    the noise has a mask, `block` how many positions the model writes at a time, and `surest` how many where the surest
-    tokens come first; what an arm costs depends on none of them. Where texts may grow and shrink (`shifting`) a beam
-    goes on from the best of them, whoever wrote it.
+    Whole decodings have `steps` grid steps, or as many as fit, `least` of them; one that no other races against up to
+    `LONGER` times as many, as few steps cost more likelihood than a second text earns; 0 starts from finished texts.
+    Where a beam could pay for one guess a step, masked texts are decoded without it. `masked` says that the noise has a
+    mask, `block` how many positions the model writes at a time, and `surest` how many where the surest tokens come
+    first; what an arm costs depends on none of them. Where texts may grow and shrink (`shifting`) a beam goes on from
+    the best of them, whoever wrote it.
     """
     if not steps and min(limit.nfe, limit.total) > JUDGED:
         limit = limit.less(Cost(JUDGED, 1))
@@ -110,7 +110,7 @@ def arms(
         for fewer in range(steps, min(steps, max(entered.least, least)) - 1, -1):
             firsts = list[Any]()
             for name, share in zip(entered.names, shares, strict=True):
-                longest = LONGER * steps if alone or name == "trajectory" else fewer
+                longest = fewer if "beam" in entered.names and not alone else LONGER * steps
                 shortest = min(longest, max(fewer, entered.least))
                 firsts.append(_longest(partial(template, name), share, alone, shortest, longest))
             if (alone or (masked and steps)) and any(isinstance(one, Beam) and one.guesses == 1 for one in firsts):
