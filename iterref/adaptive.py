@@ -20,15 +20,12 @@ from torch import Tensor
 
 from iterref.budget import BudgetLike, Cost, budget_of
 from iterref.problem import Problem
-from iterref.random import Rng
+from iterref.random import seed_of
 from iterref.result import Best, Result
 from iterref.samplers.base import Info, Paired, Sampler
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from iterref.turns import fit_turns
-
-# Pilot runs draw from seeds of their own, derived from the run's, so that the run does not depend on them.
-PILOT, ROUND = "pilot", "round"
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def select_sampler(
         share = limit.times(0.5 ** (halvings - 1 - k))
         found: list[tuple[float, Sampler]] = []
         for sampler in left:
-            result = sample(sampler, problem, seed=_seed(seed, PILOT, k), rows=rows, budget=share)
+            result = sample(sampler, problem, seed=seed_of(seed, "pilot", k), rows=rows, budget=share)
             total = total + result.cost
             found.append((float(result.rewards.mean()), sampler))
             rewards[str(sampler)].append(found[-1][0])
@@ -115,7 +112,7 @@ def refine_hardest(
         part = problem.only(index)
         fitted = fit_turns(refine, share.times(batch / len(index) / rounds), Cost(), part)
         streams, tokens = identities[index], best.tokens[index]
-        result = sample(fitted, part, seed=_seed(seed, ROUND, k), rows=streams, start=tokens)
+        result = sample(fitted, part, seed=seed_of(seed, "round", k), rows=streams, start=tokens)
         best.see(result.best.tokens, result.best.reward, index)
         others = batch / len(index)  # who shares what a part of the batch took
         cost, asked = cost + result.cost.shared(others), asked + result.asked.shared(others)
@@ -127,9 +124,3 @@ def refine_hardest(
         first, tokens=best.tokens.clone(), rewards=best.reward.clone(), best=best, cost=cost, asked=asked, trace=trace,
         sampler=method, seconds=perf_counter() - begun, parts=parts, texts=texts, particles=None,
     )  # fmt: skip
-
-
-def _seed(seed: int, purpose: str, k: int) -> int:
-    """A seed of its own for a purpose, a function of the run's seed."""
-    low, high = Rng.seeded(seed, 1).fork(purpose, k).key
-    return low | high << 32

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from iterref.decision import Decision
 from iterref.particles import Particles
 from iterref.random import Rng
 from iterref.resample import systematic
-from iterref.samplers.base import Info
+from iterref.samplers.base import Info, Output, State
+
+S = TypeVar("S", bound=State)
 
 
 def together(info: Info, n: int, shown: Tensor | None = None) -> Info:
@@ -31,7 +35,12 @@ def together(info: Info, n: int, shown: Tensor | None = None) -> Info:
 
     stuck = None if info.stuck is None else rearrange(info.stuck, "(n b) -> n b", n=n).all(0)
     span = mean(info.span) if isinstance(info.span, Tensor) else info.span
-    decisions = tuple(decision.of(_places(decision.reward.shape[1] // n, shown)) for decision in info.decisions)
+
+    def place(decision: Decision) -> slice | Tensor:
+        batch = decision.reward.shape[1] // n
+        return slice(batch) if shown is None else shown * batch + torch.arange(batch, device=shown.device)
+
+    decisions = tuple(decision.of(place(decision)) for decision in info.decisions)
     return replace(
         info, accepted=mean(info.accepted), stuck=stuck, changed=mean(info.changed), span=span, decisions=decisions
     )
@@ -51,9 +60,17 @@ def apart(parts: Sequence[tuple[Tensor, Info]], batch: int) -> Info:
     return Info(**told, decisions=decisions)
 
 
-def one_of(n: int, rng: Rng) -> Tensor:
-    """One chain of every row at random, (B,)."""
-    return rng.choose(torch.zeros(len(rng), n, dtype=torch.float64))
+def met(state: S, info: Info, n: int, log_w: Tensor | None, last: bool, rng: Rng) -> tuple[S, Info]:
+    """The chains after a step, and what they did: resampled by the log-weights (N, n * B) of their first candidates,
+    where these are given; after the `last` step one of them at random is in front."""
+    if n == 1:
+        return state, info
+    if log_w is not None:
+        state = state.take(by_weight(log_w, n, rng.fork("meet")))
+    if not last:
+        return state, together(info, n)
+    chosen = rng.fork("one").choose(torch.zeros(len(rng), n, dtype=torch.float64))
+    return state.take(in_front(n, chosen)), together(info, n, chosen)
 
 
 def in_front(n: int, chosen: Tensor) -> Tensor:
@@ -76,11 +93,9 @@ def sequences(places: Tensor) -> Tensor:
     return (places * places.shape[1] + torch.arange(places.shape[1], device=places.device)).flatten()
 
 
-def cloud(x_0: Tensor, reward: Tensor, n: int) -> Particles:
-    """Finished chains (n * B, L) with rewards (n * B,) as particles of equal weight."""
-    x, r = rearrange(x_0, "(n b) l -> n b l", n=n), rearrange(reward, "(n b) -> n b", n=n)
-    return replace(Particles.equal(x), x_0=x, reward=r)
-
-
-def _places(batch: int, shown: Tensor | None) -> slice | Tensor:
-    return slice(batch) if shown is None else shown * batch + torch.arange(batch, device=shown.device)
+def first(of_all: Output, n: int) -> Output:
+    """The first of n finished chains (n * B, L) of every row, and where there are several, all as equal particles."""
+    if n == 1:
+        return of_all
+    x, r = (rearrange(of, "(n b) ... -> n b ...", n=n) for of in (of_all.tokens, of_all.rewards))
+    return Output(x[0], r[0], replace(Particles.equal(x), x_0=x, reward=r))

@@ -9,6 +9,7 @@ It holds on to tensors that a move has made anyway; candidates and verdicts are 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,15 +42,9 @@ class Decision:
 
     def of(self, chains: Tensor | list[int] | slice) -> Decision:
         """The same decision of C of the chains, by their places (C,); a slice copies nothing."""
-
-        def some(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x[chains]
-
-        return replace(
-            self, x_0=self.x_0[:, chains], reward=self.reward[:, chains], choice=some(self.choice),
-            accepted=some(self.accepted), chance=some(self.chance), before=some(self.before), part=some(self.part),
-            now=some(self.now),
-        )  # fmt: skip
+        names = ("choice", "accepted", "chance", "before", "part", "now")
+        some: dict[str, Any] = {name: x[chains] for name in names if (x := getattr(self, name)) is not None}
+        return replace(self, x_0=self.x_0[:, chains], reward=self.reward[:, chains], **some)
 
     def tokens(self) -> Tensor:
         """The candidates, (N, B, L) long."""

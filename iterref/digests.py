@@ -20,8 +20,7 @@ from iterref.arrays import Host, arrays
 
 
 def digests(*parts: Tensor) -> list[bytes]:
-    """16 bytes for each of R rows, from whole numbers or truth values that are theirs, parts (R, K) or (R,); rows of
-    other sizes have other ones."""
+    """16 bytes for each of R rows, from their whole numbers or truth values, parts (R, K) or (R,), and their sizes."""
     return cut(on_host(sums(*parts)))  # what a device gives away are the sums alone
 
 

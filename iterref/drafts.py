@@ -86,7 +86,6 @@ class OwnDrafts(Pooled):
 
     @property
     def decoder(self) -> Decoder:
-        """The base decoder."""
         return Decoder(self.order, self.block_length, self.bound)
 
     def in_blocks(self, block: int, blocks: int) -> Self:
@@ -99,7 +98,6 @@ class OwnDrafts(Pooled):
         return replace(self, block_length=block)
 
     def cost(self) -> Cost:
-        """Rows of the pool, a sample."""
         return Cost(self.n * self.steps, 0, self.steps)
 
 

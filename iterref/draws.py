@@ -41,22 +41,12 @@ class Draws:
         self.constraint, self.allowed = constraint, allowed
         self.modes, self._held, self._logs = x_t, list[tuple[Tensor, Tensor]](), False
         self._first = self._blank(x_t, now)
+        self.samples, self.sure = self._first[0], self._first[-1]
         self._further: list[Tensor] | None = None
 
-    @property
-    def samples(self) -> Tensor:
-        """The first draws (now, R, L)."""
-        return self._first[0]
-
-    @property
-    def sure(self) -> Tensor:
-        """How sure they are, (now, R, L) float64."""
-        return self._first[1]
-
     def fill(self, found: Iterable[tuple[Tensor, Tensor]], logs: bool, modes: bool = False) -> None:
-        """Makes the first draws from distributions (M, V) of portions of the sequences, (k, U), the same a column.
-        `logs` says that they are log-probabilities. Raises `Undrawable`, whose cell is a sequence, where nothing can be
-        drawn."""
+        """Makes the first draws from distributions (M, V), or their `logs`, of portions of the sequences, (k, U), the
+        same a column. Raises `Undrawable`, whose cell is a sequence, where nothing can be drawn."""
         self._logs, count = logs, self.now
         self.modes = self.x_t.clone() if modes else self.x_t
         cells = int(self.where.sum()) if self.later else 0
@@ -113,9 +103,8 @@ class Draws:
         self, p: Tensor, at: tuple[Tensor, Tensor], sequences: Tensor, n: int, first: Tensor | int = 0,
         of: Tensor | None = None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """Draws (n, M) of sequences (K,) at cells (M,), by sequence and position, from their distributions (M / k, V),
-        as `drawn_at` reads them, and how sure they are, if anybody asks; `first` is a number, or (K,), and the cells
-        are `of` these (M,)."""
+        """Draws (n, M) of sequences (K,) at cells (M,), by sequence and position, from distributions (M / k, V) as for
+        `drawn_at`, and how sure they are, if asked; `first` is a number, or (K,), and the cells are `of` these."""
         reading = self._reading(p, sequences)
         if reading is not None:
             score = None if self.score is confidence else self.score
@@ -146,7 +135,6 @@ class Draws:
 
 
 def likeliest(p: Tensor) -> Tensor:
-    """The first of the most probable tokens of distributions (M, V), (M,) long: by numpy on a host, which looks at
-    several numbers at once."""
+    """The first most probable tokens of distributions (M, V), (M,) long: on a host by numpy, which is quicker."""
     plain = not p.is_cuda and p.dtype in (torch.float32, torch.float64)
     return torch.from_numpy(p.numpy().argmax(1)) if plain else p.argmax(1)

@@ -327,7 +327,6 @@ def peak_memory(work: Callable[[], Any], device: torch.device | str = "cpu") -> 
 
 
 def _timed(work: Callable[[], Any], cuda: bool) -> float:
-    """Seconds of some work."""
     start = perf_counter()
     work()
     if cuda:

@@ -40,9 +40,8 @@ def own(given: Tensor, i: Tensor | slice) -> Tensor:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of R rows: `tokens` (R, L) long, `where` (R, L) bool, the prompts' `names` (R,) long, None where
-    they do not matter, `times` (R,) float64, None likewise; `ask` gives the distributions (M, V) of some of the rows
-    with M open positions."""
+    """What is asked of R rows: `tokens` (R, L) long, `where` (R, L) bool, the prompts' `names` (R,) and `times` (R,)
+    float64 where they matter, else None; `ask` gives the distributions (M, V) of some rows with M open positions."""
 
     tokens: Tensor
     where: Tensor

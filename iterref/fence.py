@@ -17,8 +17,7 @@ import torch
 
 @contextmanager
 def fenced(device: torch.device) -> Iterator[None]:
-    """Keeps the caller's autocast, default dtype, default device, precision of products and grad mode out of what runs
-    inside."""
+    """Keeps the caller's autocast, default dtype and device, precision of products and grad mode out of what runs."""
     _keeps_freed_memory()
     dtype, products = torch.get_default_dtype(), _rounded()
     torch.set_default_dtype(torch.float32)

@@ -55,9 +55,8 @@ WORD = re.compile(r"[A-Za-z_][\w .-]*")
 
 
 def rows(file: BinaryIO, name: str, fields: Sequence[str]) -> list[Row] | list[str]:
-    """The rows of an open file called `name`: places with fields, or texts alone where there is one a line. `fields`
-    are names that a table's header is known by. Raises `ValueError` for other forms and for what cannot be read, naming
-    the line."""
+    """The rows of an open file called `name`: places with fields, or texts alone, one a line. A table's header is known
+    by `fields`. Raises `ValueError` for other forms and for what cannot be read, naming the line."""
     reader: Any = file if hasattr(file, "peek") else BufferedReader(file)
     suffixes = [suffix.lower().removeprefix(".") for suffix in PurePath(name).suffixes]
     try:
@@ -163,7 +162,6 @@ def _table(lines: Iterator[str], delimiter: str, skipped: int) -> Iterator[Row]:
 
 
 def _parquet(content: bytes, name: str) -> list[Row]:
-    """The rows of a Parquet file."""
     require("pyarrow", "data", f"{name}, a Parquet file,")
     from pyarrow import ArrowException, parquet
 

@@ -46,7 +46,7 @@ from iterref.drafts import (
 )  # fmt: skip
 from iterref.fence import fenced
 from iterref.guidance import untempered
-from iterref.lengths import answer_lengths, at_least, blank_canvas
+from iterref.lengths import at_least, blank_canvas, ends_of, lengths_of
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
@@ -310,7 +310,8 @@ def _completed(result: Result, posed: Posed, judged: Cost, copies: int, about: d
         cost, asked = result.cost + pool.cost.shared(copies), result.asked + pool.asked.shared(copies)
         result = replace(result, cost=cost, asked=asked, seconds=result.seconds + pool.seconds, parts=parts)
     judged, free = judged.shared(copies), posed.problem.repeated(copies).may_change
-    long = answer_lengths(posed.model, result.tokens, free)
+    images = getattr(posed.model, "draws_images", False)
+    long = None if images else lengths_of(result.tokens, free, ends_of(posed.model))
     told = replace(result.about, **about)
     return replace(result, cost=result.cost + judged, asked=result.asked + judged, lengths=long, about=told)
 

@@ -42,7 +42,6 @@ class Tempered(Wrapped):
         return torch.log_softmax(self.denoiser(x_t, t, where, rows) / self.temperature, -1)
 
     def probabilities(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """The exponential of `__call__`, (M, V), in one step."""
         return torch.softmax(self.denoiser(x_t, t, where, rows) / self.temperature, -1)
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:

@@ -199,8 +199,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Holds back the reports, progress bars and warnings of `transformers` and `accelerate` while a checkpoint is read;
-    what matters is raised."""
+    """Holds back what `transformers` and `accelerate` report and warn of at a checkpoint; what matters is raised."""
     from transformers.utils import logging
 
     bars = logging.is_progress_bar_enabled()

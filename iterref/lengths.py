@@ -47,8 +47,7 @@ class NoEarlyEnd(Wrapped):
 
 
 def blank_canvas(model: TextModel) -> Tensor | None:
-    """The canvas of the empty text (L,), which shows what ends and fills a canvas; None where the model refuses it, or
-    reads no texts at all."""
+    """The canvas of the empty text (L,), which shows what ends and fills one; None where the model does not read it."""
     try:
         return model.encode([""])[0] if hasattr(model, "encode") else None
     except (ValueError, NotImplementedError):
@@ -78,11 +77,6 @@ def at_least(denoiser: Denoiser, free: Tensor, model: TextModel, min_new_tokens:
         told = f"prompt {row} has {int(room[row])} positions for its answer and min_new_tokens={min_new_tokens}"
         raise ValueError(f"{told}: ask for fewer, or for more positions (max_new_tokens=, or length= of load)")
     return NoEarlyEnd(denoiser, ends, free & (free.cumsum(1) <= min_new_tokens))
-
-
-def answer_lengths(model: TextModel, tokens: Tensor, free: Tensor) -> Tensor | None:
-    """`lengths_of` the answers of a model; None where they are images."""
-    return None if getattr(model, "draws_images", False) else lengths_of(tokens, free, ends_of(model))
 
 
 def lengths_of(tokens: Tensor, free: Tensor, ends: Tensor) -> Tensor:

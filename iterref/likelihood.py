@@ -133,8 +133,7 @@ def in_all(run: Run, evaluations: int) -> int:
 
 
 def _sums(run: Run, x: Tensor, scores: Sequence[Confidence], evaluations: int, offset: int) -> Tensor:
-    """What K scores say, summed over the free positions, (K, R): running sums, which add in one order, whatever else
-    is in the batch."""
+    """What K scores say, summed over the free positions, (K, R), in one order, whatever else is in the batch."""
     return token_scores(run, x, scores, evaluations, offset).cumsum(-1)[..., -1]
 
 

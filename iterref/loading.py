@@ -157,8 +157,7 @@ def _found(
 
 
 def _fetched(name: str | Path, revision: str | None) -> Path:
-    """The folder that a name stands for. Raises `FileNotFoundError` for one that stands for nothing, with the bundled
-    model that may be meant."""
+    """The folder of a name. Raises `FileNotFoundError` where there is none, with the bundled one that may be meant."""
     try:
         return fetched(_source(name), (PIPELINE, "config.json", ADAPTER), revision=revision)
     except FileNotFoundError as error:

@@ -37,12 +37,8 @@ class Padded(Wrapped):
         return self._asked(self.denoiser.probabilities, x_t, t, where, rows)
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """As `Denoiser.leave_one_out`, which takes no time."""
-
-        def untimed(x: Tensor, _: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-            return self.denoiser.leave_one_out(x, where, rows)
-
-        return self._asked(untimed, x, torch.zeros_like(rows), where, rows)
+        ask, untimed = self.denoiser.leave_one_out, torch.zeros_like(rows)
+        return self._asked(lambda x, _, where, rows: ask(x, where, rows), x, untimed, where, rows)
 
     def _asked(self, ask: Callable[..., Tensor], x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         cells, length = int(where.sum()), x_t.shape[1]

@@ -27,12 +27,10 @@ class Mean(NamedTuple):
 
     @property
     def low(self) -> float:
-        """The lower end of the interval."""
         return self.value - self.half
 
     @property
     def high(self) -> float:
-        """The upper end of the interval."""
         return self.value + self.half
 
     @property

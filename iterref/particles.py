@@ -37,7 +37,6 @@ class Particles:
 
     @property
     def n(self) -> int:
-        """Particles a row."""
         return len(self.x_t)
 
     @property

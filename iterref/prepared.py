@@ -33,9 +33,8 @@ Make = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Block:
-    """What streams have in S steps at some paths beyond theirs: the `keys` (S,) there and on the way, and their first
-    `numbers` (S, R, size), or (S, R, positions, draws), arrays where the host computes. `made` is what was made of
-    them."""
+    """What streams have in S steps at some paths beyond theirs: the `keys` (S,) there and on the way, first `numbers`
+    (S, R, size), or (S, R, positions, draws), arrays where the host computes, and what was `made` of them."""
 
     keys: Mapping[Path, tuple[list[int], list[int]]]
     numbers: Mapping[Path, Any]
@@ -57,8 +56,7 @@ class Prepared:
         return None if words is None else (words[0][self.step], words[1][self.step])
 
     def numbers(self, path: Path, size: int, draws: bool = False) -> Any:
-        """The first numbers (R, size) of a path, or those of so many draws (R, positions, size); None where they are
-        not at hand."""
+        """The first numbers (R, size) of a path, or of so many draws (R, positions, size); None if not at hand."""
         found = self.block.numbers.get(path[self.length :])
         if found is None or found.ndim != 3 + draws or found.shape[-1] < size:
             return None

@@ -69,12 +69,10 @@ class Problem:
         self._check_tokens()
 
     def __len__(self) -> int:
-        """B, the rows."""
         return len(self.canvas)
 
     @property
     def noise(self) -> Noise:
-        """The noise process that the denoiser undoes."""
         return self.denoiser.noise
 
     @property

@@ -38,6 +38,12 @@ class Undrawable(ValueError):
         self.cell = cell
 
 
+def seed_of(seed: int, *purpose: int | str) -> int:
+    """A seed of its own for a purpose, a function of another seed."""
+    low, high = Rng.seeded(seed, 1).fork(*purpose).key
+    return low | high << 32
+
+
 def identity(*parts: int | str) -> int:
     """An identity in [0, 2^32) of what numbers and strings say together, such as a seed and a prompt: rows that are
     known by these have streams of their own, whatever else is in the batch."""
@@ -95,9 +101,8 @@ class Rng:
         return Rng(new, self.rows, self.branch, self.branches, self.origin, path, self.copies, self.prepared)
 
     def prepare(self, sizes: Sizes) -> Rng:
-        """The same streams with the first numbers of some forks at hand, of `fork(*path)` as many a row as stand beside
-        the path, or of draws: the numbers that the forks make by themselves, in one call for these and the steps to
-        come."""
+        """The same streams with the first numbers of some forks at hand, as many a row, or of draws, as stand beside
+        their paths: those that the forks make by themselves, in one call for these and the steps to come."""
         origin, path = (Origin(self.key), ()) if self.origin is None else (self.origin, self.path)
         made = origin.prepared(path, sizes, self.copies, self.rows, self.branch)
         return Rng(self.key, self.rows, self.branch, self.branches, origin, path, self.copies, made)
@@ -208,8 +213,7 @@ class Rng:
         return xp.where(number % 2 == 0, pairs[..., 0], pairs[..., 1])
 
     def choose(self, log_w: Tensor, log: bool = True) -> Tensor:
-        """One choice a row, (R,) long, from log-weights (R, K), or from weights. Raises `ValueError` as `categorical`
-        does."""
+        """One choice a row, (R,) long, from log-weights (R, K), or weights. Raises `ValueError` as `categorical`."""
         self._expect(log_w, "choose")
         xp, w = arrays(_weights(log_w) if log else log_w)
         total_to = xp.cumsum(w)
@@ -220,8 +224,7 @@ class Rng:
         return like(log_w, xp.count(total_to <= self._uniform(1) * total))
 
     def order(self, length: int) -> Tensor:
-        """Ranks (R, length) long of a uniform random permutation a row; which of i, j comes first is the same for
-        every length above both."""
+        """Ranks (R, length) long of a random permutation a row; which of i, j is first is the same for any length."""
         return self.ordered(length, _itself)
 
     def ordered(self, length: int, make: Make, *given: Any) -> Tensor:

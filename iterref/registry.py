@@ -40,7 +40,6 @@ class Entry(NamedTuple):
     facts: dict[str, Any]
 
     def load(self) -> Any:
-        """The object itself, imported now."""
         return getattr(import_module(self.module), self.target)
 
 

@@ -69,7 +69,6 @@ class Run:
 
     @property
     def best(self) -> Best:
-        """The best text seen of every row."""
         return self._seen.settled()
 
     @property
@@ -206,8 +205,7 @@ class Run:
         return wanted if self.problem.constraint is None else where & wanted.any(1, keepdim=True)
 
     def together(self, log_p: Tensor, x: Tensor, where: Tensor, n: int, rng: Rng) -> Tensor:
-        """`n` draws (n, M) from distributions (M, V) at `where` (R, L) of sequences x (R, L), joint ones under a
-        constraint."""
+        """`n` draws (n, M) from distributions (M, V) at `where` (R, L) of x (R, L), joint ones under a constraint."""
         if self.constraint is None:
             return rng.categorical(log_p, where, n)
         return Reading(self.constraint, log_p, x, where, True, self.problem.allowed).draw(rng, n)[0]

@@ -21,14 +21,14 @@ from iterref.guidance import untempered
 from iterref.particles import Particles
 from iterref.problem import Problem
 from iterref.progress import Bar, told_nfe, told_reward
-from iterref.random import Rng
+from iterref.random import Rng, seed_of
 from iterref.result import About, Best, Interrupted, Result
 from iterref.rewards.base import RewardError
 from iterref.run import Run
 from iterref.samplers.base import Output, Sampler
 from iterref.samplers.strings import sampler_from_string
 from iterref.trace import Trace
-from iterref.turns import in_blocks, opened, turn_seed, turns
+from iterref.turns import in_blocks, opened, turns
 
 # Rows that are watched where nothing is said, and positions that they have in all: what a page needs for its slider.
 WATCHED = 8, 2048
@@ -189,8 +189,8 @@ def _in_turns(
 
         try:
             made = sample(
-                sampler, this, seed=turn_seed(seed, turn), start=None if start is None else tokens,
-                callback=None if callback is None else report, **options,
+                sampler, this, seed=seed_of(seed, "turn", turn) if turn else seed,
+                start=None if start is None else tokens, callback=None if callback is None else report, **options,
             )  # fmt: skip
         except (RewardError, Interrupted) as error:
             error.partial = error.partial if found is None else _behind(found, error.partial)
@@ -210,7 +210,6 @@ def _behind(before: Result, result: Result) -> Result:
 
 
 def _likely(problem: Problem, result: Result) -> Result:
-    """The result with the log-likelihood of its texts."""
     with fenced(problem.canvas.device), torch.inference_mode():
         own = Run(replace(problem, denoiser=untempered(problem.denoiser)))
         likely = likelihood.log_likelihood(own, result.tokens)

@@ -17,7 +17,6 @@ from torch import Tensor
 from iterref.budget import BudgetLike, Cost, Fits, fitted
 from iterref.decoding import extent
 from iterref.problem import Problem
-from iterref.random import Rng
 from iterref.run import Run
 
 if TYPE_CHECKING:
@@ -80,12 +79,6 @@ def in_blocks(method: W, problem: Problem) -> W:
     first, last = extent(Run(problem).blocks(block), free)
     blocks = int((last - first).max()) + 1
     return method if blocks < 2 else method.in_blocks(block, blocks)
-
-
-def turn_seed(seed: int, turn: int) -> int:
-    """The seed of a turn, a function of the run's; the first has the run's own."""
-    low, high = Rng.seeded(seed, 1).fork("turn", turn).key
-    return low | high << 32 if turn else seed
 
 
 def opened(problem: Problem, part: Tensor, tokens: Tensor) -> Problem:

@@ -111,8 +111,7 @@ def invented(model: TextModel, tokens: Tensor) -> list[str]:
 
 
 def frame(model: TextModel, texts: Sequence[str], prompts: Sequence[str], seed: int) -> Finding:
-    """Texts are as likely as under any other reading of the same network: other special tokens around them, filler in
-    sight or hidden."""
+    """Texts are as likely as under any other reading: other special tokens, filler in sight or hidden."""
     own = likelihood(model, texts, prompts, seed)
     found = [(better(likelihood(other, texts, prompts, seed), own), name) for name, other in model.readings().items()]
     if not found:

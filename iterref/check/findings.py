@@ -121,8 +121,7 @@ def leave_one_out(probe: Probe) -> Finding:
 
 
 def prediction(probe: Probe) -> Finding:
-    """Masked tokens are predicted better than by guessing, and no worse if fewer are masked. With a wrong mask id or
-    vocabulary they are not."""
+    """Masked tokens are predicted better than by guessing (not with a wrong mask), and no worse if fewer are."""
     found = [probe.predicted(answer, where) for _, where, answer in map(probe.at, TIMES)]
     early, late = (float(one.mean()) for one in found)
     chance = -log(probe.denoiser.noise.vocab)

@@ -25,8 +25,6 @@ from iterref.models.base import TextModel
 from iterref.paired import Mean, interval
 from iterref.progress import Bar
 
-BEFORE, AFTER = "before", "after"
-
 
 @dataclass(frozen=True)
 class Told:
@@ -75,11 +73,11 @@ def _shown(told: Told, place: int) -> list[str]:
     lines = [f"{place}. {told.story.title.capitalize()}: {told.story.task}", ""]
     if "\n" in told.story.given:
         grids = [told.story.given, before.shown, after.shown]
-        heads = ("given", f"{BEFORE}: {_misses(before)}", f"{AFTER}: {_misses(after)}")
+        heads = ("given", f"before: {_misses(before)}", f"after: {_misses(after)}")
         columns = [[head, *grid.splitlines()] for head, grid in zip(heads, grids, strict=True)]
         return lines + ["   " + "".join(f"{cell:27}" for cell in row).rstrip() for row in zip(*columns, strict=True)]
     lines += [indent("\n".join(wrap(told.story.given, 76)), "   "), ""]
-    for name, run in ((BEFORE, before), (AFTER, after)):
+    for name, run in (("before", before), ("after", after)):
         log_p = run.result.log_likelihood
         assert log_p is not None
         lines.append(f"   {name:7} {run.shown}")

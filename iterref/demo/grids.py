@@ -107,7 +107,6 @@ class SudokuDenoiser(Masked):
 
     @property
     def side(self) -> int:
-        """The side of the grids."""
         return self.network.options.side
 
     @torch.no_grad()

@@ -79,7 +79,6 @@ class Run:
     """One method on one story: its result, the judge's figures (B,) of its texts, what they are worth (B,), J in nats
     or the judge's figure where the model has no say, and the first text."""
 
-    method: str
     result: Result
     judged: np.ndarray
     worth: np.ndarray
@@ -129,18 +128,16 @@ class TextStory(Story):
 
     @property
     def given(self) -> str:
-        """The first article."""
         return self.prompts[0]
 
     def run(self, method: str, budget: Budget, seed: int) -> Run:
-        """One method on all articles."""
         result = generate(
             self.model, self.prompts, reward=self.reward, columns=self.columns, sampler=self.methods[method],
             budget=budget, alpha=self.alpha, seed=seed, log_likelihood=True,
         )  # fmt: skip
         assert result.texts is not None and result.log_likelihood is not None
         worth = (result.rewards.double() / self.alpha + result.log_likelihood).numpy()
-        return Run(method, result, np.array(self.judged(result.texts)), worth, result.texts[0])
+        return Run(result, np.array(self.judged(result.texts)), worth, result.texts[0])
 
 
 @dataclass(frozen=True)
@@ -154,17 +151,15 @@ class GridStory(Story):
 
     @property
     def given(self) -> str:
-        """The first puzzle."""
         return drawn(self.cells[0].tolist())
 
     def run(self, method: str, budget: Budget, seed: int) -> Run:
-        """One method on all puzzles."""
         cells = self.cells
         problem = Problem(load(SIDE), Surplus(SIDE), cells.clamp_min(0), free=cells < 0, finds_alpha=True)
         result = sample(sampler_from_string(self.methods[method]), problem, seed=seed, budget=budget)
         grids = result.tokens.tolist()
         solved = np.array([float(broken(grid, SIDE) == 0) for grid in grids])
-        return Run(method, result, solved, solved, drawn(grids[0]))
+        return Run(result, solved, solved, drawn(grids[0]))
 
 
 def stories_of(model: TextModel) -> tuple[TextStory, TextStory, GridStory]:

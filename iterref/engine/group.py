@@ -41,11 +41,9 @@ class Group:
             distributed.destroy_process_group()
 
     def make(self, jobs: Iterable[Job], batch: Callable[[Job], Batch], tries: Tries) -> Iterator[Outcome]:
-        """Every row of the jobs once, made or given up alone."""
         return tries.settle(self.run, jobs, batch)
 
     def run(self, queue: deque[Job], batch: Callable[[Job], Batch]) -> Iterator[Outcome]:
-        """Makes the jobs of a queue, to which more may be added between outcomes, and yields them as they end."""
         while queue:
             job = queue.popleft()
             yield self._made(job, self._told(batch(job)))

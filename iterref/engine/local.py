@@ -58,13 +58,11 @@ class Local:
         return [worker.process.pid or 0 for worker in self._at.values() if worker.ready]
 
     def make(self, jobs: Iterable[Job], batch: Callable[[Job], Batch], tries: Tries) -> Iterator[Outcome]:
-        """Every row of the jobs once, made or given up alone. Raises as `run` does."""
         return tries.settle(self.run, jobs, batch)
 
     def run(self, queue: deque[Job], batch: Callable[[Job], Batch]) -> Iterator[Outcome]:
-        """Makes the jobs of a queue, to which more may be added between outcomes, and yields them as they end. Raises
-        `ValueError` where the work refuses to be opened, and `RuntimeError` where workers die again and again before
-        they are ready."""
+        """Makes the jobs of a queue, to which more may be added, and yields them as they end. Raises `ValueError` where
+        the work refuses to be opened, and `RuntimeError` where workers die again and again before they are ready."""
         while queue or self._busy():
             self._start(len(queue))
             self._hand_out(queue, batch)

@@ -52,7 +52,6 @@ class Manifest:
 
     @property
     def rows(self) -> int:
-        """The number of rows."""
         return len(self.hashes)
 
     def written(self) -> bytes:
@@ -62,9 +61,8 @@ class Manifest:
         return json.dumps(told, indent=1, ensure_ascii=False, default=str).encode() + b"\n"
 
     def goes_on(self, path: Path, *, code_may_differ: bool = False) -> bool:
-        """Whether the manifest of a folder is the same but for the reward's code, which differs if it may. Raises
-        `ValueError` for that of another run, saying what differs, and `Changed` where nothing does but the data of some
-        rows."""
+        """Whether the reward's code is all that differs from a folder's manifest, which it may. Raises `ValueError`
+        for that of another run, saying what differs, and `Changed` where it is nothing but the data of some rows."""
         try:
             there, here = _flat(json.loads(path.read_bytes())), _flat(json.loads(self.written()))
         except (ValueError, AttributeError):

@@ -30,8 +30,7 @@ ASKED = ("nfe", "reward_calls", "depth")
 
 
 class Lines(NamedTuple):
-    """What the lines of the input have: their own `fields` by row, which the views carry, and the names under which
-    they have prompts and texts."""
+    """The input's lines: their own `fields` by row, which the views carry, and what prompts and texts are called."""
 
     fields: Sequence[Mapping[str, Any]] = ()
     prompt: str = "document"
@@ -79,9 +78,8 @@ def _type(values: list[Any]) -> pa.DataType:
 
 
 class Results:
-    """The folder of one run, open for one driver; a context manager, leaving which lets another go on. `share` (rank,
-    of how many) are the jobs that this driver makes: every n-th of the grid. The views have the fields of the `given`
-    input, too."""
+    """The folder of a run, open for one driver; a context manager, leaving which lets another go on. Of its `share`
+    (rank, of how many) it makes every n-th job of the grid. The views have the fields of the `given` input, too."""
 
     def __init__(
         self, folder: Path, told: manifest.Manifest, *,

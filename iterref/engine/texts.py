@@ -35,8 +35,7 @@ class Texts:
     gpus: int = 0
 
     def open(self, slot: int) -> Callable[[Batch], list[Record]]:
-        """Loads the model and the reward. Raises `ValueError` or `FileNotFoundError` for what fits no row, and where
-        there are too few GPUs."""
+        """Loads model and reward. Raises `ValueError` or `FileNotFoundError` for what fits no row, and too few GPUs."""
         import torch
 
         from iterref.loading import load

@@ -57,21 +57,14 @@ class Markov(Denoiser):
         self._transition = self.log_transition.exp()
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """log p(x_0^i | x_t) of the True cells, (R, L), (R,), (R, L) bool, (R,) -> (M, V) float64.
-
-        One chain serves every prompt, so `rows` plays no part. Raises `ValueError` where no clean text can have
-        become a row of x_t.
-        """
+        """As `Table.__call__`."""
         if self._bridge is None:
             return packed(self._smoothed(x_t, t, where), self.noise)
         self._expect_length(x_t)
         return packed(self._bridge(x_t, where), self.noise)
 
     def joint(self, x_t: Tensor, t: Tensor, rng: Rng, n: int = 1) -> Tensor:
-        """`n` draws a row of whole sequences x_0 ~ p(x_0 | x_t), (R, L), (R,) -> (n, R, L) long.
-
-        Filters forward, then draws from the last position to the first.
-        """
+        """As `Table.joint`: filters forward, then draws from the last position to the first."""
         log_belief = self._forward(self._evidence(x_t, t)).log().transpose(1, 2).repeat(1, n, 1)
         streams = rng.repeat(n)
         tokens = torch.empty(self.length, len(streams), dtype=torch.int64)
@@ -96,10 +89,7 @@ class Markov(Denoiser):
         return add_up(torch.cat([self.log_start[tokens[..., :1]], steps], dim=-1), -1)
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """log p(x^i = v | x^-i) of the True cells of clean sequences, (R, L), (R, L) bool, (R,) -> (M, V) float64.
-
-        Raises `ValueError` for a noisy token, or where the rest of a row is impossible.
-        """
+        """As `Table.leave_one_out`."""
         expect_clean(x, self.tokens, self.length)
         row, i = where.nonzero(as_tuple=True)
         flat = self.log_start.new_zeros(1, self.tokens, self.tokens)
@@ -201,7 +191,6 @@ class TiltedMarkov(Markov):
         self.log_normaliser = float(torch.logsumexp(base.log_start + log_h, dim=0))
 
     def mean_reward(self) -> float:
-        """The exact mean reward under the tilted distribution."""
         return self.mean(self.reward)
 
 

@@ -69,12 +69,7 @@ class Table(Denoiser):
 
         Raises `ValueError` where no state can have become a row of x_t.
         """
-        log_seen = evidence(self.noise, x_t, t).log()
-        states = self.states()
-        log_p = self.log_p.expand(len(x_t), -1)
-        for i in range(self.length):
-            log_p = log_p + log_seen[:, i, states[:, i]]
-        return normalised(log_p, "x_t")
+        return normalised(self._log_with(evidence(self.noise, x_t, t)), "x_t")
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """log p(x_0^i | x_t) of the True cells, (R, L), (R,), (R, L) bool, (R,) -> (M, V) float64.
@@ -82,8 +77,8 @@ class Table(Denoiser):
         One distribution serves every prompt, so `rows` plays no part. Raises `ValueError` as `log_posterior` does.
         """
         posterior = self.log_posterior(x_t, t).exp()
-        marginals = [self._marginal(posterior, i) for i in range(self.length)]
-        open_cells = torch.stack(marginals, dim=1)[where]
+        split = (posterior.view(len(posterior), self.tokens**i, self.tokens, -1) for i in range(self.length))
+        open_cells = torch.stack([add_up(add_up(part, dim=3), dim=1) for part in split], dim=1)[where]
         # Divided by its own sum, a revealed token has probability one to the last bit.
         return packed(open_cells.log() - add_up(open_cells, -1).log()[:, None], self.noise)
 
@@ -105,21 +100,19 @@ class Table(Denoiser):
 
     def log_noisy(self, t: float) -> Tensor:
         """log p(x_t, x_0) of all noisy and all clean states at one time, (V^L, S) float64."""
-        noisy, states = self.noisy_states(), self.states()
-        log_seen = self.noise.likelihood(noisy, torch.full((len(noisy),), t, dtype=torch.float64)).log()
-        log_p = self.log_p.expand(len(noisy), -1)
-        for i in range(self.length):
-            log_p = log_p + log_seen[:, i, states[:, i]]
-        return log_p
+        noisy = self.noisy_states()
+        return self._log_with(self.noise.likelihood(noisy, torch.full((len(noisy),), t, dtype=torch.float64)))
 
     def log_marginal(self, t: float) -> Tensor:
         """log p(x_t) of all noisy states at one time, (V^L,) float64."""
         return torch.logsumexp(self.log_noisy(t), dim=1)
 
-    def _marginal(self, posterior: Tensor, i: int) -> Tensor:
-        """The distribution of position i under distributions of all states, (R, S) -> (R, K)."""
-        split = posterior.view(len(posterior), self.tokens**i, self.tokens, -1)
-        return add_up(add_up(split, dim=3), dim=1)
+    def _log_with(self, seen: Tensor) -> Tensor:
+        """log p(x_0) prod_i q_i(x_0^i) of all states, (R, S), for factors q (R, L, V)."""
+        log_p, states = self.log_p.expand(len(seen), -1), self.states()
+        for i, log_seen in enumerate(seen.log().unbind(1)):
+            log_p = log_p + log_seen[:, states[:, i]]
+        return log_p
 
 
 def clean_tokens(noise: Noise) -> int:

@@ -151,8 +151,7 @@ class Adapter:
 
 
 def adapter_in(folder: Path, name: str, base: str | Path | None) -> Adapter | None:
-    """The adapter that a folder holds, None for a whole model. Raises `ValueError` where it may be either, and for a
-    base without an adapter."""
+    """The adapter in a folder, None for a whole model. Raises `ValueError` for both in one, and for a base alone."""
     if not (folder / CONFIG).is_file():
         if base is not None:
             raise ValueError(f"base={str(base)!r} is for adapters, and {name} has no {CONFIG}: leave it out")

@@ -59,8 +59,7 @@ class Chat(str):
 
 
 class Masked(Denoiser):
-    """A masked denoiser whose network gives `logits`; `impossible` (K,) lists the tokens besides the mask that never
-    stand in a text."""
+    """A masked denoiser whose network gives `logits`; `impossible` (K,) are tokens that, like the mask, no text has."""
 
     impossible: Tensor
 

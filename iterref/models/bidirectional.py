@@ -44,7 +44,6 @@ class Bidirectional:
 
     @property
     def vocab(self) -> int:
-        """How many tokens the network knows."""
         return int(tokens_of(self.model).weight.shape[0])
 
     def __call__(self, ids: Tensor, seen: Tensor | None, where: Tensor) -> Tensor:

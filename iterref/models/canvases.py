@@ -33,22 +33,18 @@ class Prompts:
 
     def of(self, rows: Tensor, length: int) -> dict[str, Any]:
         """What the decoder is given beside canvases (R, L) that belong to (R,) rows: keys and values, mask, places."""
-        seen, place = self.places(rows, 0, length)
-        cache = self._cache(self.which[rows])
-        return {"past_key_values": cache, "decoder_attention_mask": seen, "decoder_position_ids": place}
+        which = self.which[rows]
+        whole = len(self.size) > 1 and torch.equal(which, torch.arange(len(self.size), device=which.device))
+        cache = self.cache if whole else taken(self.cache, which)  # a view where each prompt stands once in its order
+        return {"past_key_values": cache, **self.places(rows, 0, length)}
 
-    def places(self, rows: Tensor, before: int, length: int) -> tuple[Tensor | None, Tensor]:
+    def places(self, rows: Tensor, before: int, length: int) -> dict[str, Any]:
         """What is no padding up to the end of canvases of `length` positions, and the numbers of these, where `before`
         others stand between them and the text."""
         which = self.which[rows]
         seen = None if self.seen is None else nn.functional.pad(self.seen[which], (0, before + length), value=True)
-        return seen, self.size[which][:, None] + before + torch.arange(length, device=which.device)
-
-    def _cache(self, which: Tensor) -> Any:
-        """The cache of (R,) prompts; a view of what is there where there is one prompt, or each once in its order."""
-        if len(self.size) > 1 and torch.equal(which, torch.arange(len(self.size), device=which.device)):
-            return self.cache
-        return taken(self.cache, which)
+        place = self.size[which][:, None] + before + torch.arange(length, device=which.device)
+        return {"decoder_attention_mask": seen, "decoder_position_ids": place}
 
 
 class Contexts:
@@ -61,8 +57,7 @@ class Contexts:
         self.kept = Kept[tuple[int, bytes], Any]()
 
     def behind(self, before: Tensor, rows: Tensor, length: int) -> dict[str, Any]:
-        """What the decoder is given beside canvases of `length` positions that stand behind tokens (R, P), whole
-        canvases, of (R,) prompts."""
+        """What the decoder is given beside canvases of `length` positions behind whole ones (R, P) of (R,) prompts."""
         if self.prompts is None:
             texts = [[*self.given[row], *ids] for row, ids in zip(rows.tolist(), before.tolist(), strict=True)]
             return self.network.encode(texts).of(torch.arange(len(texts), device=rows.device), length)
@@ -80,8 +75,7 @@ class Contexts:
         self.kept.settle(held, rows.is_cuda)
         one = taken(held[names[0]], torch.zeros_like(rows)) if len(held) == 1 else None
         cache = one or joined([held[name] for name in names])
-        seen, place = self.prompts.places(rows, before.shape[1], length)
-        return {"past_key_values": cache, "decoder_attention_mask": seen, "decoder_position_ids": place}
+        return {"past_key_values": cache, **self.prompts.places(rows, before.shape[1], length)}
 
 
 class Network:
@@ -110,8 +104,7 @@ class Network:
         return entrance(self.model)
 
     def encode(self, prompts: Sequence[Sequence[int]]) -> Prompts:
-        """B prompts, token ids, in one call. Padding stands before the shorter ones, so that a sliding window ends at
-        the canvas for all of them."""
+        """B prompts, token ids, in one call, padded in front, so that a sliding window ends at the canvas for all."""
         different, device = list(dict.fromkeys(map(tuple, prompts))), self.device
         number = {prompt: at for at, prompt in enumerate(different)}
         size = torch.tensor([len(prompt) for prompt in different])

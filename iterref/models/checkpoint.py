@@ -82,8 +82,7 @@ class Checkpoint:
             hub.expect_room(self.name, hub.shapes(self.files(), self.name), self.dtype, self.place)
 
     def size(self, *names: str) -> int:
-        """The whole number that config.json holds under one of `names`, a dot going one level down. Raises `ValueError`
-        where there is none."""
+        """config.json's whole number under one of `names`, a dot going one level down. Raises `ValueError` for none."""
         for name in names:
             value: Any = self.config
             for part in name.split("."):

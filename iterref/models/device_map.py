@@ -233,8 +233,7 @@ def _within(weight: str, part: str) -> bool:
 
 
 def _place(name: Where) -> Where:
-    """A device's name as `accelerate` has it: a GPU by its number, others in words. Raises `ValueError` for one that
-    there is not."""
+    """A device as `accelerate` names it: a GPU by number, others in words. Raises `ValueError` where there is none."""
     if name in HOST:
         return name
     device = hub.device_of(f"cuda:{name}" if isinstance(name, int) else name)

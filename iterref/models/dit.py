@@ -198,8 +198,7 @@ def sinusoids(x: Tensor, size: int) -> Tensor:
 
 
 def sight(x_t: Tensor, filler: int) -> Tensor | None:
-    """What attention may look at, (R, 1, 1, L) bool: a row up to the first of the `filler` that it ends with; None for
-    all of every row."""
+    """What attention may see, (R, 1, 1, L) bool: a row up to the first `filler` at its end; None for all of it."""
     places = torch.arange(x_t.shape[1], device=x_t.device)
     last = torch.where(x_t != filler, places, -1).amax(1, keepdim=True)
     seen = places <= last + 1

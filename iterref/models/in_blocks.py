@@ -108,8 +108,7 @@ class BehindCausal(InBlocks):
     anew = True
 
     def behind(self, past: Layers, ids: Tensor, real: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
-        """As `Blockwise.behind`. Blocks in which logits are wanted are read twice where others follow: as context, and
-        as what is denoised."""
+        """As `Blockwise.behind`. Open blocks before others are read twice: as context, and as what is denoised."""
         length, begin = ids.shape[1], real.shape[1] - ids.shape[1]
         opened = where.any(0).nonzero()[:, 0].tolist() or [length]
         first, last = (opened[at] // self.block * self.block for at in (0, -1))
@@ -154,8 +153,7 @@ class Reader:
         self.kept = Kept[bytes, Layers](set(map(name_of, prompts)))
 
     def __call__(self, ids: Tensor, opened: Tensor) -> Tensor:
-        """Inputs (R, T) of whole blocks, `PADDING` where there is none, and where logits are wanted (R, T) bool ->
-        (M, V) float32."""
+        """Inputs (R, T), whole blocks with `PADDING`, and where logits are wanted (R, T) bool -> (M, V) float32."""
         block = self.network.block
         closed = (ids != self.mask) & ~opened
         done = closed.unflatten(1, (-1, block)).all(2).cumprod(1).sum(1)  # whole blocks, (R,)
@@ -220,30 +218,21 @@ class Reader:
             for layer in zip(*parts, strict=True)
         )
 
-@dataclass(eq=False)
+
 class BlockDenoiser(Masked):
-    """The masked denoiser of B prompts' answers, of a network that reads in blocks.
-
-    `given` (B, T) long is the whole input with room for the answer, which begins at `begins` (B,), masks up to the end
-    of the last block included, and `PADDING` elsewhere. `cached` keeps what is finished.
-    """
-
-    network: Blockwise
-    noise: Noise
-    impossible: Tensor
-    given: Tensor
-    begins: Tensor
-    cached: bool = True
+    """As `Answering`, of a network that reads in blocks: `given` (B, T) has masks up to the end of the last block, and
+    `PADDING` elsewhere."""
 
     time_independent = True
 
-    def __post_init__(self) -> None:
-        assert self.noise.mask is not None
-        self.block_length = block = self.network.block
-        self.block_offset = self.begins % block
-        ends = ((self.begins // block - self.network.shift).clamp_min(0) * block).tolist()
-        prompts = (ids[:end] for ids, end in zip(self.given, ends, strict=True) if end)
-        self.reader = Reader(self.network, self.noise.mask, self.cached, prompts)
+    def __init__(self, how: Blocks, given: Tensor, begins: Tensor) -> None:
+        assert how.noise.mask is not None
+        self.network, self.noise, self.impossible = how.network, how.noise, how.never
+        self.given, self.begins, block = given, begins, how.network.block
+        self.block_length, self.block_offset = block, begins % block
+        ends = ((begins // block - how.network.shift).clamp_min(0) * block).tolist()
+        prompts = (ids[:end] for ids, end in zip(given, ends, strict=True) if end)
+        self.reader = Reader(how.network, how.noise.mask, how.cached, prompts)
 
     def logits(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         place = self.begins[rows][:, None] + torch.arange(x_t.shape[1], device=x_t.device)
@@ -273,12 +262,11 @@ class Blocks:
         for row, (ids, size) in enumerate(zip(befores, sizes, strict=True)):
             given[row, :size] = torch.tensor([*ids, *[self.noise.mask] * (size - len(ids))])
         begins = torch.tensor([len(ids) for ids in befores], device=device)
-        return BlockDenoiser(self.network, self.noise, self.never, given.to(device), begins, self.cached)
+        return BlockDenoiser(self, given.to(device), begins)
 
 
 def block_size(checkpoint: Checkpoint, usual: int | None = None, name: str = "block_size") -> int:
-    """The positions of a block that config.json holds under a `name`, else the `usual` ones. Raises `ValueError` for
-    less than one, or none."""
+    """The positions of a block by config.json, else the `usual` ones. Raises `ValueError` for less than one."""
     block = usual if usual is not None and name not in checkpoint.config else checkpoint.size(name)
     if block < 1:
         raise ValueError(f"{checkpoint.name} has {name}={block}: a block has at least one position")

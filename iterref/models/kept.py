@@ -37,7 +37,6 @@ class Kept(Generic[Name, Value]):
         return list(self._held)
 
     def add(self, name: Name, value: Value, nbytes: int) -> None:
-        """Keeps a value that takes so many bytes."""
         self._held[name] = value, nbytes
         self.total += nbytes
 

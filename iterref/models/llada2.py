@@ -8,8 +8,8 @@ Files: config.json with model_type "llada2_moe" or "llada21_moe", queries, keys 
 of the published sampler. LLaDA2.1 was also trained to correct tokens that are written already; here they are certain,
 and a method's moves mask them again.
 
-Compared with ZHZisZZ/dllm at ca176752 (dllm/pipelines/llada2): tests/models/test_llada2.py says how close. Experts are
-chosen, not mixed: where two tie to rounding, a distribution may jump with its batch, in the published class too.
+Compared with ZHZisZZ/dllm at ca176752 (dllm/pipelines/llada2): tests/models/test_llada2.py says how close. Of
+experts that tie to rounding holds what `iterref.models.sdar` says.
 """
 
 from __future__ import annotations

@@ -159,8 +159,7 @@ class Layer(nn.Module):
 
 
 def embedding(count: int, width: int) -> nn.Embedding:
-    """A table of `count` vectors. On the meta device nothing is drawn: for that torch imports its compiler, which takes
-    a second."""
+    """A table of `count` vectors, none drawn on the meta device: torch would import its compiler for a second."""
     weight = torch.empty(count, width)
     return nn.Embedding(count, width, _weight=weight if weight.is_meta else None)
 

@@ -47,7 +47,6 @@ class ImageCodec:
 
     @property
     def vocab(self) -> int:
-        """How many codes there are."""
         return int(self.network.config.num_vq_embeddings)
 
     def render(self, codes: Tensor) -> Tensor:

@@ -52,30 +52,21 @@ def tries(run: Run, x_t: Tensor, trip: Excursion, n: int, spacing: int, rng: Rng
 
 @dataclass(frozen=True)
 class Textbook:
-    """Multiple-try Metropolis as in the textbook.
-
-    propose y with probability proportional to  w(y|x) = exp(((1 - g) r(y) - g r(x)) / alpha)
-    x*_m ~ T(y, .), m = 1 .. N - 1, x*_N = x;  accept with  min(1, sum_n w(y_n|x) / sum_m w(x*_m|y))
-
-    `balance` g = 0 weighs by reward, 1/2 is locally balanced, 1 is the paper's lambda, where the reference set cancels
-    and the step is single-try Metropolis-Hastings. The factor of w that is left over is exactly
-    exp((r(y) - r(x)) / alpha), for every g.
-    """
+    """Multiple-try Metropolis as in the textbook (`samplers.mtm`), with weights of a `balance` g. For 1 the reference
+    set cancels; the factor of w that is left over is exactly exp((r(y) - r(x)) / alpha), for every g."""
 
     tries: int
     balance: float = 0.0
     spacing: int = 0
 
     def propose(self, run: Run, state: Paired, trip: Excursion, rng: Rng) -> Tries:
-        """The forward tries."""
         return tries(run, state.x_t, trip, self.tries, self.spacing, rng.fork("forward"))
 
     def decide(self, run: Run, state: Paired, new: Tries, alpha: Time, rng: Rng) -> tuple[Paired, Info]:
-        """A weighted choice, the reference draws from it, and the test."""
         g, n = self.balance, self.tries
         log_forward = self._tilt(new.reward, alpha).T
         verdict = mtm.propose(log_forward, rng.fork("propose"))
-        y_t, y_0, r_y = (pick(of, verdict.choice) for of in (new.x_t, new.x_0, new.reward))
+        y_t, r_y = pick(new.x_t, verdict.choice), pick(new.reward, verdict.choice)
         log_backward = self._tilt(state.reward, alpha)[:, None]
         if n > 1:
             reference = tries(run, y_t, new.trip, n - 1, self.spacing, rng.fork("reference"))
@@ -83,15 +74,10 @@ class Textbook:
         gain = (r_y - state.reward) * g / alpha if g else torch.zeros_like(r_y)
         gain = torch.where(torch.isneginf(state.reward) & ~torch.isneginf(r_y), torch.inf, gain)
         accepted, chance = mtm.multiple_try(log_forward, log_backward, gain, rng.fork("accept"))
-        accepted &= verdict.accepted
-        x_0 = adopt(accepted, y_0, state.x_0)
-        decision = Decision(new.x_0, new.reward, verdict.choice, accepted, chance, state.reward)
-        info = Info(accepted.double(), verdict.stuck, (x_0 != state.x_0).sum(1), decisions=(decision,))
-        x_t, reward = adopt(accepted, y_t, state.x_t), adopt(accepted, r_y, state.reward)
-        return replace(state, x_t=x_t, x_0=x_0, reward=reward), info
+        verdict = mtm.Verdict(verdict.choice, accepted & verdict.accepted, verdict.stuck, chance)
+        return _moved(state, new, verdict, in_turn=False)
 
     def cost(self, steps: int) -> Cost:
-        """What one move with that many denoising steps takes."""
         rows = 2 * self.tries - 1
         return Cost(rows * steps, rows, steps * (2 if self.tries > 1 else 1))
 
@@ -113,16 +99,20 @@ class InTurn:
         return tries(run, state.x_t, trip, self.tries, self.spacing, rng.fork("forward"))
 
     def decide(self, run: Run, state: Paired, new: Tries, alpha: Time, rng: Rng) -> tuple[Paired, Info]:
-        """The first of the pool that passes."""
         verdict = mtm.metropolis_first(((new.reward - state.reward) / alpha).T, rng.fork("test"))
-        x_0 = adopt(verdict.accepted, pick(new.x_0, verdict.choice), state.x_0)
-        x_t = adopt(verdict.accepted, pick(new.x_t, verdict.choice), state.x_t)
-        reward = adopt(verdict.accepted, pick(new.reward, verdict.choice), state.reward)
-        tested = verdict.choice, verdict.accepted, verdict.chance, state.reward
-        decision = Decision(new.x_0, new.reward, *tested, in_turn=True)
-        info = Info(verdict.accepted.double(), verdict.stuck, (x_0 != state.x_0).sum(1), decisions=(decision,))
-        return replace(state, x_t=x_t, x_0=x_0, reward=reward), info
+        return _moved(state, new, verdict, in_turn=True)
 
     def cost(self, steps: int) -> Cost:
-        """What one move with that many denoising steps takes."""
         return Cost(self.tries * steps, self.tries, steps)
+
+
+def _moved(state: Paired, new: Tries, verdict: mtm.Verdict, in_turn: bool) -> tuple[Paired, Info]:
+    """The state after a move, and what it did."""
+    x_t, x_0, reward = (
+        adopt(verdict.accepted, pick(of, verdict.choice), old)
+        for of, old in ((new.x_t, state.x_t), (new.x_0, state.x_0), (new.reward, state.reward))
+    )
+    tested = verdict.choice, verdict.accepted, verdict.chance, state.reward
+    decision = Decision(new.x_0, new.reward, *tested, in_turn=in_turn)
+    info = Info(verdict.accepted.double(), verdict.stuck, (x_0 != state.x_0).sum(1), decisions=(decision,))
+    return replace(state, x_t=x_t, x_0=x_0, reward=reward), info

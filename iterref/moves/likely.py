@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from iterref.decoding import Decoder
+from iterref.decoding import Confidence, Decoder, confidence
 from iterref.random import Rng
 from iterref.run import Run
 
@@ -26,10 +26,12 @@ def expect_likely(name: str, order: str) -> None:
         raise ValueError(f"{name}: order={order} keeps no log-probabilities: use one of {', '.join(LIKELY)}")
 
 
-def likely_step(run: Run, decoder: Decoder, x_t: Tensor, t: float, u: float, rng: Rng) -> tuple[Tensor, Tensor]:
-    """One step from t to u < t, (R, L) -> x_u (R, L) and the log-likelihood of what it settles (R,) float64."""
+def likely_step(
+    run: Run, decoder: Decoder, x_t: Tensor, t: float, u: float, rng: Rng, score: Confidence = confidence
+) -> tuple[Tensor, Tensor]:
+    """One step from t to u < t, (R, L) -> x_u (R, L) and the sum of `score` over what it settles, (R,) float64."""
     where = run.undetermined(x_t, t)
-    x_0, log_p = run.draw(x_t, t, where, 1, rng.fork("draw"))
+    x_0, log_p = run.draw(x_t, t, where, 1, rng.fork("draw"), score)
     x_u = decoder.reveal(run, x_t, x_0[0], log_p[0], t, u, rng)
     settled = where & ~run.undetermined(x_u, u)
     return x_u, torch.where(settled, log_p[0], 0.0).cumsum(1)[:, -1]  # a running sum, the same bits in every batch

@@ -39,7 +39,6 @@ class Ahead:
     later: Draws | None = None
 
     def after(self, n: int) -> Ahead:
-        """The same without the first n draws."""
         return replace(self, draws=self.draws[n:], sure=self.sure[n:])
 
 
@@ -89,8 +88,7 @@ def look_towards(
 
 
 def log_step(run: Run, log_p: Tensor, where: Tensor, x_t: Tensor, x_u: Tensor, t: float, u: float) -> Tensor:
-    """log p(x_u | x_t) of the reverse process in closed form, for states (R, L) of log-probabilities (M, V) at `where`
-    -> (R,)."""
+    """log p(x_u | x_t) of the reverse process in closed form, of states (R, L) by `log_p` (M, V) -> (R,)."""
     step = run.noise.reverse(log_p, x_t[where], run.noise.a(t), run.noise.a(u))
     cells = torch.where(x_u == x_t, 0.0, -torch.inf).double()  # what is not hidden stays as it is
     cells[where] = step.gather(1, x_u[where][:, None])[:, 0]
@@ -128,9 +126,23 @@ def follow(ahead: Ahead, log_v: Tensor, rng: Rng, held: bool = False) -> Choice:
     return Choice(index, Ahead(ahead.x_t, ahead.draws[which][None], ahead.sure[which][None]), value, gain)
 
 
+def ended(
+    run: Run, particles: Particles, t: float, samples: int, decoder: Decoder, potential: str, rng: Rng,
+    held: tuple[Tensor, Tensor] | None = None,
+) -> Particles:  # fmt: skip
+    """The last step of particles at t: its `samples` are finished texts, one of which ends each particle; `held` is
+    the text (B, L) and the reward (B,) that particle 0 keeps."""
+    ahead = look(run, particles.x_t, t, samples, decoder, rng.fork("look"))
+    if held is not None:
+        ahead.draws[0, 0] = held[0]
+    reward = scored(run, ahead.draws, True, None if held is None else held[1])
+    choice = follow(ahead, reward / run.alpha, rng.fork("follow"), held is not None)
+    reward = reward.gather(0, choice.index[None])[0]
+    return finished(particles, choice.ahead.draws[0], reward, choice.value + choice.gain, potential)
+
+
 def onward(run: Run, ahead: Ahead, parents: Tensor, t: float, u: float, decoder: Decoder, rng: Rng) -> Tensor:
-    """Children x_u (n, B, L) of parents (n, B), by one step of the decoder: slot j takes draw j of its parent, or the
-    only one there is."""
+    """Children x_u (n, B, L) of parents (n, B), a step on: slot j takes its parent's draw j, or the only one."""
     slot = torch.arange(len(parents), device=parents.device)[:, None]
     row = torch.arange(parents.shape[1], device=parents.device)
     if ahead.later is None:

@@ -46,7 +46,6 @@ class Excursion:
         return self.a_t - self.a_s
 
     def repeat(self, n: int) -> Excursion:
-        """The same for n copies of every sequence."""
         return Excursion(self.t, self.a_t, _several(self.a_s, n), tuple(_several(time, n) for time in self.times))
 
 
@@ -111,8 +110,7 @@ def _spaced(order: Tensor, free: Tensor, gap: int, share: float) -> Tensor:
 
 
 def _placed(order: Tensor, free: Tensor, gap: int) -> Tensor:
-    """How late each of as many positions as find room is placed, counted backwards from L, 0 elsewhere, in float32:
-    (S, R, L) orders -> (S, R, L)."""
+    """How late a position that finds room is placed, backwards from L, else 0: orders (S, R, L) -> float32."""
     rank, undecided = order.flatten(0, 1).to(torch.float32) + 1, free.repeat(len(order), 1)
     chosen = torch.zeros_like(undecided)
     while bool(undecided.any()):
@@ -137,8 +135,7 @@ def _around(values: Tensor, gap: int) -> Tensor:
 
 
 def partition(where: Tensor, blocks: int | Tensor, rng: Rng) -> Tensor:
-    """Parts 0 .. blocks - 1 of the True cells of (R, L), of equal size up to one, at random; -1 elsewhere. `blocks` is
-    a number, or one a row, (R, 1)."""
+    """Random parts 0 .. blocks - 1, a number or (R, 1), of the True cells of (R, L), equal up to one; -1 elsewhere."""
     xp, among, order = arrays(where, rng.order(where.shape[1]))
     size = arrays(blocks)[1] if isinstance(blocks, Tensor) else blocks
     return tensor(xp.where(among, xp.ranks(xp.where(among, order, where.shape[1])) % size, -1))

@@ -85,8 +85,7 @@ class Shared:
         return Candidates(state.x_t.expand_as(x_0), x_0, where)
 
     def decide(self, run: Run, state: State, new: Candidates, alpha: Time, rng: Rng) -> tuple[Paired, Info]:
-        """Chooses and accepts among the current state and the candidates, part by part; a first clean sample is chosen
-        by weight alone."""
+        """Chooses among the current state and the candidates, part by part; a first clean sample by weight alone."""
         if not isinstance(state, Paired):
             reward = run.reward_of(new.x_0, final=state.t == 0)
             verdict = mtm.select((reward / alpha).T, rng.fork("decide", 0))
@@ -118,7 +117,6 @@ class Shared:
         return new_state, Info(share, tensor(stuck), changed, decisions=tuple(made))
 
     def cost(self, steps: int) -> Cost:
-        """What one move with that many denoising steps takes."""
         return Cost(1 + (steps - 1) * self.tries, self.tries * self.decisions, steps)
 
     def _whole(self, run: Run) -> Shared:
@@ -138,8 +136,7 @@ class Shared:
         return rng.prepare(opening + _deciding(self.decisions, run.free.shape[1]))
 
     def _parts(self, new: Candidates, rng: Rng) -> list[tuple[Any, Any]]:
-        """The part (R, L) of the positions that each decision is about, None for all, and its candidates (N, R, L), as
-        arrays (`iterref.arrays`)."""
+        """The positions (R, L) that each decision is about, None for all, and its candidates (N, R, L), as arrays."""
         xp, x_0 = arrays(new.x_0)
         if self.decisions == 1:
             return [(None, x_0)]

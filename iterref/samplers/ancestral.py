@@ -30,15 +30,6 @@ class Ancestral(Decoded):
         super().__post_init__()
         self._require(steps=1)
 
-    @property
-    def iterations(self) -> int:
-        """One step a grid step."""
-        return self.steps
-
-    def init(self, run: Run, rng: Rng) -> State:
-        """Pure noise at the free positions."""
-        return State(0, 1.0, run.prior(rng))
-
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step; the finished text's reward is asked for once, to report it."""
         t, u = grid(self.steps)[state.step : state.step + 2]

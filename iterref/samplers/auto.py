@@ -59,7 +59,6 @@ class Racing(State):
     floor: Tensor
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
-        """The text of highest J so far and its reward."""
         return self.text, self.reward
 
 
@@ -111,14 +110,12 @@ class Auto(Sampler):
         return sum(arm.first.iterations for arm in racing) + max(arm.steps_left for arm in racing)
 
     def init(self, run: Run, rng: Rng) -> State:
-        """The first arm's beginning."""
         if not self.steps:
             raise ValueError("auto: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
         nothing = torch.full((run.batch,), -torch.inf, dtype=torch.float64)
         return _begun(run, run.canvas, nothing, None, len(_racing(self)))
 
     def refining(self) -> Sampler:
-        """The arms that start from finished texts."""
         return replace(self, steps=0)
 
     def in_blocks(self, block: int, blocks: int) -> Self:
@@ -189,7 +186,6 @@ class Auto(Sampler):
         return sum((arm.racing for arm in racing), given) + most
 
     def spend(self, budget: Budget) -> Auto:
-        """The bounds themselves."""
         if budget.total < inf and budget.nfe == budget.reward_calls == inf:
             return replace(self, total=max(1, int(min(budget.total, FAR))), price=budget.price)
         nfe = min(budget.nfe, budget.depth, budget.total, FAR)
@@ -241,7 +237,6 @@ def _split(state: Racing, first_alone: bool) -> Racing:
 
 
 def _begun(run: Run, text: Tensor, reward: Tensor, fluent: Tensor | None, arms: int) -> Racing:
-    """The state before the race."""
     alpha = torch.as_tensor(run.alpha, dtype=torch.float64, device=text.device).expand(run.batch).clone()
     fluent = torch.zeros_like(alpha) if fluent is None else fluent
     leader, rows = torch.zeros_like(alpha, dtype=torch.long), torch.arange(run.batch, device=text.device)

@@ -6,12 +6,12 @@ A method sees a `Run` and a random stream; no text, no network, no reward functi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, fields, replace
-from math import isfinite
+from functools import cache
+from math import inf, isfinite
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -45,8 +45,7 @@ class State:
     x_t: Tensor
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
-        """The clean samples x_0 (R, L) that came with the states, or the states themselves, and their rewards (R,)
-        where they are known."""
+        """The clean samples x_0 (R, L) of the states, or the states themselves, and their rewards (R,) where known."""
         return self.x_t, None
 
     def take(self, index: Tensor) -> Self:
@@ -65,19 +64,16 @@ class Drafted(State):
     x_0: Tensor
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
-        """As `State.clean`."""
         return self.x_0, None
 
 
 @dataclass(frozen=True)
 class Paired(Drafted):
-    """States with clean samples and their `reward` (R,) float64, which travels with the state and is never estimated
-    again."""
+    """States with clean samples and their `reward` (R,) float64, which travels along and is never estimated again."""
 
     reward: Tensor
 
     def clean(self) -> tuple[Tensor, Tensor]:
-        """As `State.clean`."""
         return self.x_0, self.reward
 
 
@@ -127,16 +123,18 @@ class Output:
 class Sampler(ABC):
     """A method: options that print, compare and parse (`samplers.strings`), and the steps that they mean.
 
-    `knob` is the option that a budget sets, from `least` on.
+    `knob` is the option that a budget sets, from `least` on, and `spare` the one that takes what a bound on depth
+    leaves over, if any.
     """
 
     name: ClassVar[str]
     knob: ClassVar[str]
     least: ClassVar[int] = 1
+    spare: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        """Refuses options of another type than their defaults', and numbers that are none or infinite; a subclass adds
-        its own checks."""
+        """Refuses options of another type than their defaults', numbers that are none or infinite, and words that a
+        `Literal` does not list; a subclass adds its own checks."""
         for f in fields(self):
             values, kind = getattr(self, f.name), type(f.default[0] if isinstance(f.default, tuple) else f.default)
             for value in values if isinstance(values, tuple) else (values,):
@@ -145,6 +143,9 @@ class Sampler(ABC):
                     raise TypeError(f"{self.name}: {f.name} is {value!r}: give {KINDS[kind]}")
                 if number and not isfinite(value):
                     raise ValueError(f"{self.name}: {f.name} is {value!r}: give a finite number")
+        for option, words in _words(type(self)).items():
+            if (value := getattr(self, option)) not in words:
+                raise ValueError(f"{self.name}: {option} must be one of {', '.join(words)}, got {value!r}")
 
     @property
     @abstractmethod
@@ -172,9 +173,13 @@ class Sampler(ABC):
     def spend(self, budget: Budget) -> Sampler:
         """The same method with options that use a budget a sample as fully as it can; it may not fit (`fit_budget`).
 
-        Unless a method knows better, the largest value of its option `knob`, as it stands where no bound touches it.
+        Unless a method knows better, the largest values of its options `knob` and `spare`, as they stand where no bound
+        touches them.
         """
-        return self._most(budget, self.knob, self.least)
+        fitted = self._most(budget, self.knob, self.least)
+        if not self.spare or budget.depth == inf:
+            return fitted
+        return fitted._most(budget, self.spare, getattr(self, self.spare))
 
     @property
     def maximises(self) -> bool:
@@ -229,28 +234,21 @@ class Sampler(ABC):
             if not 0 <= getattr(self, option) <= 1:
                 raise ValueError(f"{self.name}: {option} is a share in [0, 1], got {getattr(self, option)}")
 
-    def _among(self, **known: Iterable[str]) -> None:
-        """Refuses options that are none of the known words, by name."""
-        for option, words in known.items():
-            if getattr(self, option) not in words:
-                raise ValueError(
-                    f"{self.name}: {option} must be one of {', '.join(words)}, got {getattr(self, option)!r}"
-                )
-
 
 @dataclass(frozen=True)
 class Aimed(Sampler):
     """A method with two uses. objective: `sample` returns the last state, `maximise` the best finished text seen."""
 
     objective: Literal["sample", "maximise"] = "sample"
+    anneal = 1.0  # the factor that alpha reaches at the last move, of methods without such an option
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._among(objective=("sample", "maximise"))
+        if not 0 < self.anneal <= 1 or (self.anneal != 1 and self.objective == "sample"):
+            raise ValueError(f"{self.name}: anneal must lie in (0, 1], and only objective=maximise may lower alpha")
 
     @property
     def maximises(self) -> bool:
-        """What the objective says."""
         return self.objective == "maximise"
 
 
@@ -275,8 +273,16 @@ class Decoded(Sampler):
 
     @property
     def decoder(self) -> Decoder:
-        """The plain decoder."""
         return Decoder(self.order, self.block_length, self.bound)
+
+    @property
+    def iterations(self) -> int:
+        """One step a grid step, of all that is written side by side."""
+        return self.steps
+
+    def init(self, run: Run, rng: Rng) -> State:
+        """Pure noise at the free positions."""
+        return State(0, 1.0, run.prior(rng))
 
     def in_blocks(self, block: int, blocks: int) -> Self:
         """With the model's block length, where none is given, and a step a block at the least."""
@@ -289,11 +295,6 @@ class Decoded(Sampler):
             raise ValueError(f"{told}: raise the budget or the steps, or ask for shorter texts")
         return self
 
-    def _noise(self, run: Run, n: int, rng: Rng) -> Cloud:
-        """Pure noise for n copies of every row."""
-        x = run.repeat(n).prior(rng.repeat(n)).unflatten(0, (n, -1))
-        return Cloud(0, 1.0, x[0], Particles.equal(x))
-
     def _decode(self, run: Run, state: Cloud, rng: Rng) -> tuple[Cloud, Tensor | None]:
         """One grid step of all copies by plain decoding, and their rewards (N, B) once they are finished."""
         n, times = state.particles.n, grid(self.steps)
@@ -304,9 +305,22 @@ class Decoded(Sampler):
         return Cloud(state.step + 1, u, x[0], replace(state.particles, x_t=x)), reward
 
 
+def noise(run: Run, n: int, rng: Rng) -> Cloud:
+    """Pure noise for n copies of every row."""
+    x = run.repeat(n).prior(rng.repeat(n)).unflatten(0, (n, -1))
+    return Cloud(0, 1.0, x[0], Particles.equal(x))
+
+
 def time_of(run: Run, a: float) -> float:
     """The time at which a token is clean with probability `a`."""
     return float(run.noise.schedule.time(torch.tensor(a, dtype=torch.float64)))
+
+
+@cache
+def _words(kind: type[Sampler]) -> dict[str, tuple[str, ...]]:
+    """What the options of a method may be that are one of a few words."""
+    hints = get_type_hints(kind)
+    return {f.name: get_args(hints[f.name]) for f in fields(kind) if get_origin(hints[f.name]) is Literal}
 
 
 def _written(value: Any, kind: type) -> str:

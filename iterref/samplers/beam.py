@@ -80,7 +80,6 @@ class Beamed(State):
         return self.reward / self.alpha + self.fluent
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
-        """The best finished text so far and its reward."""
         return self.text, self.reward
 
 
@@ -120,11 +119,9 @@ class Beam(Sampler):
 
     @property
     def iterations(self) -> int:
-        """One step a grid step of every writing."""
         return len(self._plan)
 
     def init(self, run: Run, rng: Rng) -> State:
-        """Pure noise for every state of every chain."""
         if not self.steps:
             raise ValueError("beam: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
         wide = run.repeat(self.chains)
@@ -132,7 +129,6 @@ class Beam(Sampler):
         return _begun(wide, 1.0, _noise(wide, self.width, rng.repeat(self.chains)), low, torch.zeros_like(low))
 
     def refining(self) -> Sampler:
-        """No draft: the moves alone."""
         return replace(self, steps=0)
 
     def in_blocks(self, block: int, blocks: int) -> Self:
@@ -251,7 +247,6 @@ def surest_block(run: Run) -> int:
 
 
 def _begun(run: Run, t: float, beam: Tensor, reward: Tensor, fluent: Tensor) -> Beamed:
-    """The state before the first step."""
     alpha = torch.as_tensor(run.alpha, dtype=torch.float64, device=beam.device).expand(len(beam)).clone()
     found = torch.zeros_like(alpha, dtype=torch.bool)
     log_p = torch.zeros(beam.shape[:2], dtype=torch.float64, device=beam.device)

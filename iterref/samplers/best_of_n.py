@@ -17,7 +17,7 @@ from iterref.decision import Decision
 from iterref.particles import pick
 from iterref.random import Rng
 from iterref.run import Run
-from iterref.samplers.base import Cloud, Decoded, Info, ScoredCloud, State
+from iterref.samplers.base import Cloud, Decoded, Info, ScoredCloud, State, noise
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,11 @@ class BestOfN(Decoded):
         self._require(n=1, steps=1)
 
     @property
-    def iterations(self) -> int:
-        """One step a grid step, of all samples at once."""
-        return self.steps
-
-    @property
     def maximises(self) -> bool:
-        """Best of N returns the best text seen, by definition."""
         return True
 
     def init(self, run: Run, rng: Rng) -> State:
-        """Noise for N copies of every row."""
-        return self._noise(run, self.n, rng)
+        return noise(run, self.n, rng)
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step of all; the last one scores them and shows each row's best."""
@@ -59,5 +52,4 @@ class BestOfN(Decoded):
         return ScoredCloud(state.step, 0.0, best, best, pick(reward, choice), particles), info
 
     def cost(self) -> Cost:
-        """N runs, N rewards."""
         return Cost(self.n * self.steps, self.n, self.steps)

@@ -39,8 +39,7 @@ MOST_CANDIDATES = 32
 
 @dataclass(frozen=True)
 class Grown(Recorded):
-    """Paths with the rewards of what competed at every step, `values` (R, K, N) float64, and which of them was
-    followed, `chosen` (R, K)."""
+    """Paths with the rewards of what competed at each step, `values` (R, K, N), and what was `chosen` (R, K)."""
 
     values: Tensor
     chosen: Tensor
@@ -48,9 +47,8 @@ class Grown(Recorded):
 
 @dataclass(frozen=True)
 class Growth(Trajectory):
-    """As `trajectory`, with `candidates` that compete at every step of a path, a reward call each. value: they compete
-    by the reward of the clean samples that they are revealed of, or by what it says of the unfinished state
-    (`partial`)."""
+    """As `trajectory`, with `candidates` that compete at every step of a path, a reward call each. value: by the reward
+    of the clean samples that they are revealed of, or by what it says of the unfinished state (`partial`)."""
 
     name: ClassVar[str] = "growth"
     _recorded: ClassVar[type[Recorded]] = Grown
@@ -62,7 +60,6 @@ class Growth(Trajectory):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(candidates=1)
-        self._among(value=("sample", "partial"))
 
     def cost(self) -> Cost:
         """Every NFE scores its candidates."""

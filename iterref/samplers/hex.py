@@ -21,17 +21,16 @@ from torch import Tensor
 
 from iterref.budget import Cost
 from iterref.decoding import Decoder, grid
-from iterref.particles import Particles, pick
+from iterref.particles import pick
 from iterref.random import Rng
 from iterref.run import Run
-from iterref.samplers.base import Cloud, Info, Sampler, State
+from iterref.samplers.base import Cloud, Info, Sampler, State, noise
 from iterref.samplers.spans import GridSpans, turns
 
 
 @dataclass(frozen=True)
 class HEX(Sampler):
-    """`n` drafts by each of several `block_lengths` (0 writes the whole text at once), of `steps` grid steps each, in
-    `order` within a block."""
+    """`n` drafts of `steps` grid steps by each of `block_lengths` (0 is the whole text), in `order` within one."""
 
     name: ClassVar[str] = "hex"
     knob: ClassVar[str] = "n"
@@ -56,18 +55,14 @@ class HEX(Sampler):
 
     @property
     def iterations(self) -> int:
-        """One step a grid step, of all drafts at once."""
         return self.steps
 
     @property
     def drafts(self) -> int:
-        """How many drafts vote."""
         return self.n * len(turns(self.block_lengths))
 
     def init(self, run: Run, rng: Rng) -> State:
-        """Noise for every draft."""
-        x = run.repeat(self.drafts).prior(rng.repeat(self.drafts)).unflatten(0, (self.drafts, -1))
-        return Cloud(0, 1.0, x[0], Particles.equal(x))
+        return noise(run, self.drafts, rng)
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step of all drafts from one call; the last one votes."""
@@ -89,7 +84,6 @@ class HEX(Sampler):
         return Cost(self.drafts * self.steps, 1, self.steps)
 
     def _decoders(self, run: Run) -> list[Decoder]:
-        """That of every schedule."""
         masked = run.noise.mask is not None
         return [Decoder(self.order, int(length)) if masked else Decoder() for length in turns(self.block_lengths)]
 

@@ -27,11 +27,6 @@ class Importance(Aimed, BestOfN):
 
     name: ClassVar[str] = "importance"
 
-    @property
-    def maximises(self) -> bool:
-        """What the objective says, unlike best of N."""
-        return self.objective == "maximise"
-
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step of all samples; the last one weighs them and shows the chosen one."""
         state, info = super().step(run, state, rng)

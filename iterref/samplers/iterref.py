@@ -8,7 +8,6 @@ Lee, Kim, Kim, Park, Park (2025), arXiv:2511.05562; the shared kernel (`iterref.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass, replace
 from math import inf
 from typing import ClassVar, Self
@@ -53,8 +52,7 @@ class RewardGuided(Aimed, Refining):
     acceptance of one half, by steps that vanish.
     """
 
-    knob: ClassVar[str] = "moves"
-    least: ClassVar[int] = 0
+    spare: ClassVar[str] = "chains"
 
     tries: int = 2
     reward_draft: bool = True
@@ -66,44 +64,9 @@ class RewardGuided(Aimed, Refining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(tries=1, denoise_steps=1, chains=1)
-        self._require_share("early")
-        if not 0 < self.anneal <= 1 or (self.anneal != 1 and self.objective == "sample"):
-            raise ValueError(
-                f"{self.name}: anneal must lie in (0, 1], and only objective=maximise may lower alpha"
-            )
-        if self.reward_draft and (self.order != "random" or self.block_length):
-            raise ValueError(
-                f"{self.name}: a draft whose clean samples compete by reward has no order, so order={self.order} with "
-                f"block_length={self.block_length} needs reward_draft=false"
-            )
+        self._require(tries=1)
         if self.adapt and (self.span_steps != 0 or isinstance(self.span, tuple)):
             raise ValueError(f"{self.name}: adapt steers one span, a share in (0, 1]")
-
-    @property
-    @abstractmethod
-    def draft_kernel(self) -> Shared | None:
-        """As `Refining.draft_kernel`."""
-
-    @property
-    def width(self) -> int:
-        """The chains."""
-        return self.chains
-
-    @property
-    def early_moves(self) -> int:
-        """The share of the moves, rounded."""
-        return round(self.early * self.moves)
-
-    @property
-    def denoising_steps(self) -> int:
-        """As `denoise_steps` says."""
-        return self.denoise_steps
-
-    def spend(self, budget: Budget) -> RewardGuided:
-        """Moves for the NFE, and chains for what a bound on depth leaves over."""
-        fitted = self._most(budget, "moves", 0)
-        return fitted._most(budget, "chains", self.chains) if budget.depth < inf else fitted
 
     def in_blocks(self, block: int, blocks: int) -> Self:
         """With a plain draft and all moves behind it: what competes at an unfinished text is drawn in all blocks."""
@@ -111,7 +74,6 @@ class RewardGuided(Aimed, Refining):
         return super(RewardGuided, plain).in_blocks(block, blocks)
 
     def _alpha(self, run: Run, index: int | None) -> Time:
-        """Annealed over the moves."""
         return run.alpha if index is None else run.alpha * self.anneal ** (index / max(self.moves - 1, 1))
 
     def _excursion(self, run: Run, state: State, now: Refine) -> Excursion:
@@ -129,15 +91,9 @@ class RewardGuided(Aimed, Refining):
             step = (before.step + 1.0) ** -ADAPT_POWER
             span = (self._span_of(before).log() + step * (info.accepted - ADAPT_TARGET)).exp().clamp(ADAPT_LEAST, 1.0)
             state = Adapting(state.step, state.t, state.x_t, state.x_0, state.reward, span)
-        if self.chains == 1:
-            return state, info
-        if not isinstance(before, Drafted) and info.decisions:
-            log_w = info.decisions[0].reward / run.alpha
-            state = state.take(chains.by_weight(log_w, self.chains, rng.fork("meet")))
-        if state.step < self.iterations:
-            return state, chains.together(info, self.chains)
-        chosen = chains.one_of(self.chains, rng.fork("one"))
-        return state.take(chains.in_front(self.chains, chosen)), chains.together(info, self.chains, chosen)
+        begun = not isinstance(before, Drafted) and bool(info.decisions)
+        log_w = info.decisions[0].reward / run.alpha if begun else None
+        return chains.met(state, info, self.chains, log_w, state.step == self.iterations, rng)
 
     def _span_of(self, state: State) -> torch.Tensor:
         """The span of every chain, the option's at first."""
@@ -175,12 +131,10 @@ class IterRef(RewardGuided):
 
     @property
     def kernel(self) -> Shared:
-        """The shared kernel."""
         return Shared(self.tries, self._decisions, self.spacing)
 
     @property
     def draft_kernel(self) -> Shared | None:
-        """The same, if the draft is to compete."""
         return Shared(self.tries, self._decisions) if self.reward_draft else None
 
     def spend(self, budget: Budget) -> IterRef:

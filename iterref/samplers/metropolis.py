@@ -21,8 +21,6 @@ class Metropolis(Refining):
     """A plain draft, then `moves` single-try moves."""
 
     name: ClassVar[str] = "metropolis"
-    knob: ClassVar[str] = "moves"
-    least: ClassVar[int] = 0
 
     steps: int = 8
     span: Spans = 0.25

@@ -35,7 +35,6 @@ class MTM(RewardGuided):
 
     @property
     def kernel(self) -> Kernel:
-        """Independent tries with a reference set."""
         return Textbook(self.tries, self.balance, self.spacing)
 
     @property

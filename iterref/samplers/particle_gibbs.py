@@ -32,19 +32,8 @@ from iterref import mtm
 from iterref.budget import Cost
 from iterref.decision import Decision
 from iterref.decoding import grid
-from iterref.moves.lookahead import (
-    Ahead,
-    finished,
-    follow,
-    look,
-    look_towards,
-    onward,
-    own,
-    scored,
-    settled,
-    unpaid,
-    weighed,
-)
+from iterref.moves import lookahead
+from iterref.moves.lookahead import Ahead
 from iterref.particles import Particles, pick
 from iterref.potentials import POTENTIALS, due, spent, times_due, value_of
 from iterref.random import Rng
@@ -89,8 +78,8 @@ class Sweep:
             path.append(pick(self.states[k], of))
             if k in self.followed:
                 samples[k] = pick(self.followed[k].draws[0], of), pick(self.followed[k].sure[0], of)
-        values, reward = _along(self.particles.path_values, index), pick(self.particles.rewards, index)
-        return Held(torch.stack(path[::-1]), samples, values, reward)
+        values = self.particles.path_values[:, index, torch.arange(len(index), device=index.device)]
+        return Held(torch.stack(path[::-1]), samples, values, pick(self.particles.rewards, index))
 
 
 @dataclass(frozen=True)
@@ -116,7 +105,6 @@ class ParticleGibbs(Aimed, Decoded):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=1, sweeps=1, particles=2, x0_samples=1, every=1)
-        self._among(potential=POTENTIALS)
         if self.ancestors and not (self.fresh and self.order == "random" and not self.block_length):
             raise ValueError(
                 "particle_gibbs: ancestors=true needs fresh=true, order=random and block_length=0: steps of closed form"
@@ -124,12 +112,16 @@ class ParticleGibbs(Aimed, Decoded):
 
     @property
     def iterations(self) -> int:
-        """One step a sweep."""
         return self.sweeps
 
     def init(self, run: Run, rng: Rng) -> State:
-        """Pure noise; the first sweep makes the first path."""
-        return State(0, 1.0, _in_closed_form(self.ancestors, run).prior(rng))
+        """Pure noise: the first sweep makes the first path. Raises `ValueError` for ancestors under a constraint."""
+        if self.ancestors and run.problem.constraint is not None:
+            raise ValueError(
+                "particle_gibbs: ancestors=true needs steps of closed form, and a constraint leaves none: leave it "
+                "out, or take trajectory"
+            )
+        return super().init(run, rng)
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One sweep: particles around the held path, and one of their paths."""
@@ -149,7 +141,7 @@ class ParticleGibbs(Aimed, Decoded):
         ess = particles.ess()
         decided = (Decision(particles.x_t, particles.rewards),)
         info = Info(verdict.accepted.double(), verdict.stuck, changed, ess, decisions=decided)
-        swap = own(particles).clone().scatter_(0, index[None], 0)
+        swap = lookahead.own(particles).clone().scatter_(0, index[None], 0)
         swap[0] = index
         particles = particles.order(swap)
         return Holding(state.step + 1, 0.0, x_0, x_0, new.reward, particles, new), info
@@ -170,38 +162,40 @@ class ParticleGibbs(Aimed, Decoded):
         free = self.particles - first
         x = run.repeat(free).prior(rng.fork("noise").repeat(free)).unflatten(0, (free, -1))
         x = x if held is None else torch.cat([held.path[:1], x])
-        sweep = Sweep(unpaid(x), [x])
+        sweep = Sweep(lookahead.unpaid(x), [x])
         for k, (t, u) in enumerate(pairwise(grid(self.steps))):
             streams = rng.fork(k)
             if u == 0 and not self.fresh:
-                self._followed(run, sweep, held, t, streams)
-                return sweep
+                kept = None if held is None else (held.path[-1], held.reward)
+                done = lookahead.ended(
+                    run, sweep.particles, t, self.x0_samples, self.decoder, self.potential, streams, kept
+                )
+                return Sweep(done, [*sweep.states, done.x_t], [*sweep.parents, lookahead.own(done)], sweep.followed)
             parents, ahead = self._looked(run, sweep, held, k, t, u, streams)
-            x = onward(run, ahead, parents[first:], t, u, self.decoder, streams.fork("onward"))
+            x = lookahead.onward(run, ahead, parents[first:], t, u, self.decoder, streams.fork("onward"))
             x = x if held is None else torch.cat([held.path[k + 1 : k + 2], x])
             sweep.particles = replace(sweep.particles, x_t=x)
             sweep.states.append(x)
             sweep.parents.append(parents)
-        reward = scored(run, x[first:][None], final=True)[0]
+        reward = lookahead.scored(run, x[first:][None], final=True)[0]
         reward = reward if held is None else torch.cat([held.reward[None], reward])
-        sweep.particles = finished(sweep.particles, x, reward, reward / run.alpha, self.potential)
+        sweep.particles = lookahead.finished(sweep.particles, x, reward, reward / run.alpha, self.potential)
         return sweep
 
     def _looked(
         self, run: Run, sweep: Sweep, held: Held | None, k: int, t: float, u: float, rng: Rng
     ) -> tuple[Tensor, Ahead]:
-        """Where that is due, the particles weighed and resampled around the held path; their parents (N, B) and what
-        these go on from."""
+        """Where due, weighs and resamples around the held path; the parents (N, B) and what they go on from."""
         particles, streams = sweep.particles, rng.fork("look")
         if not due(k, self.every):
-            return own(particles), look(run, particles.x_t, t, 1, self.decoder, streams)
+            return lookahead.own(particles), lookahead.look(run, particles.x_t, t, 1, self.decoder, streams)
         log_f = None
         free = self.particles - (held is not None)
         draws = self.x0_samples + (free if self.fresh else 0)
         if self.ancestors and held is not None:
-            ahead, log_f = look_towards(run, particles.x_t, t, draws, held.path[k + 1], u, streams)
+            ahead, log_f = lookahead.look_towards(run, particles.x_t, t, draws, held.path[k + 1], u, streams)
         else:
-            ahead = look(run, particles.x_t, t, draws, self.decoder, streams)
+            ahead = lookahead.look(run, particles.x_t, t, draws, self.decoder, streams)
         if self.fresh:
             values = None if held is None else held.values[self._scored(k)]
             ahead, particles = _averaged(run, ahead, particles, values, self.x0_samples, self.potential)
@@ -218,41 +212,18 @@ class ParticleGibbs(Aimed, Decoded):
         self, run: Run, ahead: Ahead, particles: Particles, held: Held | None, k: int, rng: Rng
     ) -> tuple[Ahead, Particles]:
         """Weighed by one clean sample, which is chosen by reward, and as it was for the held path."""
-        if held is None:
-            log_v = scored(run, ahead.draws, final=False) / run.alpha
-            choice = follow(ahead, settled(particles, log_v), rng)
-        else:
-            ahead.draws[0, 0], ahead.sure[0, 0] = held.samples[k]
-            log_v = scored(run, ahead.draws, final=False, known=held.reward) / run.alpha
-            log_v[0, 0] = held.values[self._scored(k)]  # a clean sample on the way, so not the reward of the end
-            choice = follow(ahead, settled(particles, log_v), rng, held=True)
-        return choice.ahead, weighed(particles, choice.value, self.potential).weighed(choice.gain)
-
-    def _followed(self, run: Run, sweep: Sweep, held: Held | None, t: float, rng: Rng) -> None:
-        """The last step: its samples are finished texts, one of which ends each particle."""
-        ahead = look(run, sweep.particles.x_t, t, self.x0_samples, self.decoder, rng.fork("look"))
         if held is not None:
-            ahead.draws[0, 0] = held.path[-1]
-        reward = scored(run, ahead.draws, True, None if held is None else held.reward)
-        choice = follow(ahead, reward / run.alpha, rng.fork("follow"), held is not None)
-        x, reward = choice.ahead.draws[0], reward.gather(0, choice.index[None])[0]
-        sweep.parents.append(own(sweep.particles))
-        sweep.particles = finished(sweep.particles, x, reward, choice.value + choice.gain, self.potential)
-        sweep.states.append(x)
+            ahead.draws[0, 0], ahead.sure[0, 0] = held.samples[k]
+        known = None if held is None else held.reward
+        log_v = lookahead.scored(run, ahead.draws, final=False, known=known) / run.alpha
+        if held is not None:
+            log_v[0, 0] = held.values[self._scored(k)]  # a clean sample on the way, so not the reward of the end
+        choice = lookahead.follow(ahead, lookahead.settled(particles, log_v), rng, held is not None)
+        return choice.ahead, lookahead.weighed(particles, choice.value, self.potential).weighed(choice.gain)
 
     def _scored(self, k: int) -> int:
         """The place of grid step k among the scored ones."""
         return k // self.every - 1
-
-
-def _in_closed_form(ancestors: bool, run: Run) -> Run:
-    """The run. Raises `ValueError` for new ancestors, which steps of closed form weigh: a constraint leaves none."""
-    if ancestors and run.problem.constraint is not None:
-        raise ValueError(
-            "particle_gibbs: ancestors=true needs steps of closed form, and a constraint leaves none: leave it out, or "
-            "take trajectory"
-        )
-    return run
 
 
 def _parent(particles: Particles, log_f: Tensor | None, potential: str, rng: Rng) -> Tensor:
@@ -268,11 +239,6 @@ def _averaged(
 ) -> tuple[Ahead, Particles]:
     """Weighed by the mean of their clean samples, which is as it was, (B,), for a held path; what comes after these."""
     first = 0 if held is None else 1
-    value = value_of(scored(run, ahead.draws[:samples, first:], final=False) / run.alpha)
+    value = value_of(lookahead.scored(run, ahead.draws[:samples, first:], final=False) / run.alpha)
     value = value if held is None else torch.cat([held[None], value])
-    return ahead.after(samples), weighed(particles, value, potential)
-
-
-def _along(values: Tensor, index: Tensor) -> Tensor:
-    """Those of particle index[b] of every row: (S, N, B), (B,) -> (S, B)."""
-    return values[:, index, torch.arange(len(index), device=values.device)]
+    return ahead.after(samples), lookahead.weighed(particles, value, potential)

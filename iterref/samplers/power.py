@@ -29,7 +29,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from iterref.decoding import BLIND, NOTHING, grid
+from iterref.decoding import BLIND, NOTHING, confidence, grid
 from iterref.guidance import Tempered
 from iterref.moves.likely import expect_likely, likely_step
 from iterref.random import BLOCK, Rng
@@ -47,8 +47,7 @@ class Likely(Recorded):
 
 @dataclass(frozen=True)
 class Power(Trajectory):
-    """As `trajectory`, for the distribution of the decoder raised to the power `exponent`, a > 0, and tilted by the
-    reward."""
+    """As `trajectory`, for the decoder's distribution to the power `exponent`, a > 0, tilted by the reward."""
 
     name: ClassVar[str] = "power"
     _recorded: ClassVar[type[Recorded]] = Likely
@@ -75,27 +74,15 @@ class Power(Trajectory):
         sharp = self.order in BLIND and run.noise.mask is not None and run.constraint is None
         wide = (sharpened(run, self.exponent) if sharp else run).repeat(n)
         streams, x, times = rng.repeat(n), x.repeat(n, 1), grid(self.steps)
+        score = partial(log_mass, exponent=self.exponent) if sharp else confidence
         states, log_ws = [], []
         for k in range(start, self.steps):
-            x, log_w = (self._sharp_step if sharp else self._step)(wide, x, times[k], times[k + 1], streams.fork(k))
+            x, settled = likely_step(wide, self.decoder, x, times[k], times[k + 1], streams.fork(k), score)
             states.append(x)
-            log_ws.append(log_w)
+            log_ws.append(settled if sharp else (self.exponent - 1) * settled)  # q = p
         path = rearrange(torch.stack(states, 1), "(n b) k l -> n b k l", n=n)
-        settled = rearrange(torch.stack(log_ws, 1), "(n b) k -> n b k", n=n)
-        return path, run.reward_of(path[:, :, -1], final=True), [settled]
-
-    def _step(self, run: Run, x_t: Tensor, t: float, u: float, rng: Rng) -> tuple[Tensor, Tensor]:
-        """A plain step (R, L), and its log-weight (R,): q = p."""
-        x_u, log_p = likely_step(run, self.decoder, x_t, t, u, rng)
-        return x_u, (self.exponent - 1) * log_p
-
-    def _sharp_step(self, run: Run, x_t: Tensor, t: float, u: float, rng: Rng) -> tuple[Tensor, Tensor]:
-        """The same by sharpened posteriors."""
-        where, score = run.undetermined(x_t, t), partial(log_mass, exponent=self.exponent)
-        x_0, log_z = run.draw(x_t, t, where, 1, rng.fork("draw"), score)
-        x_u = self.decoder.reveal(run, x_t, x_0[0], log_z[0], t, u, rng)
-        settled = where & ~run.undetermined(x_u, u)
-        return x_u, torch.where(settled, log_z[0], 0.0).cumsum(1)[:, -1]
+        log_w = rearrange(torch.stack(log_ws, 1), "(n b) k -> n b k", n=n)
+        return path, run.reward_of(path[:, :, -1], final=True), [log_w]
 
 
 def sharpened(run: Run, exponent: float) -> Run:

@@ -30,8 +30,6 @@ class Published(Aimed, Refining):
     """
 
     name: ClassVar[str] = "published"
-    knob: ClassVar[str] = "moves"
-    least: ClassVar[int] = 0
 
     tries: int = 2
     early: float = 0.25
@@ -39,8 +37,7 @@ class Published(Aimed, Refining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(tries=1, denoise_steps=1)
-        self._require_share("early")
+        self._require(tries=1)
         if self.order != "random" or self.block_length:
             raise ValueError("published: its draft has no order: leave order and block_length as they are")
 
@@ -50,18 +47,7 @@ class Published(Aimed, Refining):
 
     @property
     def kernel(self) -> Kernel:
-        """A pool that is tested in turn."""
         return InTurn(self.tries, self.spacing)
-
-    @property
-    def early_moves(self) -> int:
-        """The share of the moves, rounded."""
-        return round(self.early * self.moves)
-
-    @property
-    def denoising_steps(self) -> int:
-        """As `denoise_steps` says."""
-        return self.denoise_steps
 
     def planned(self, blind: bool) -> Iterator[Planned]:
         """A clean sample at every grid time, and the moves."""

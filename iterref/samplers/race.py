@@ -64,12 +64,10 @@ class Arm:
 
     @property
     def steps_left(self) -> int:
-        """How many steps there are after the race."""
         return int(self.whole.iterations - self.first.iterations)
 
     @property
     def racing(self) -> Cost:
-        """What the race takes."""
         return self.first.cost() + judging(self.first)
 
     @property

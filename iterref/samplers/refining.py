@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 
@@ -79,16 +79,30 @@ class Refining(Decoded):
     spacing: least distance of the positions that a move opens; 0 opens independent ones.
     """
 
+    knob: ClassVar[str] = "moves"
+    least: ClassVar[int] = 0
+
     steps: int = 4
     moves: int = 24
     span: Spans = 0.5
     span_steps: GridSpans = 0
     spacing: int = 2
+    # Of methods without such an option.
+    early = 0.0
+    denoise_steps = 1
+    chains = 1
+    reward_draft = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(steps=0, moves=0, spacing=0)
+        self._require(steps=0, moves=0, spacing=0, denoise_steps=1, chains=1)
+        self._require_share("early")
         check_spans(self, self.span, self.span_steps, self.steps)
+        if self.reward_draft and (self.order != "random" or self.block_length):
+            raise ValueError(
+                f"{self.name}: a draft whose clean samples compete by reward has no order, so order={self.order} with "
+                f"block_length={self.block_length} needs reward_draft=false"
+            )
 
     @property
     @abstractmethod
@@ -103,26 +117,24 @@ class Refining(Decoded):
     @property
     def width(self) -> int:
         """Chains of a row side by side."""
-        return 1
+        return self.chains
 
     @property
     def early_moves(self) -> int:
         """How many moves are made before the text is finished, where the grid has a time for them."""
-        return 0
+        return round(self.early * self.moves)
 
     @property
     def denoising_steps(self) -> int:
         """Evaluations on the way back of a move."""
-        return 1
+        return self.denoise_steps
 
     @property
     def iterations(self) -> int:
-        """One step a planned one."""
         return len(plan(self, False))
 
     def planned(self, blind: bool) -> Iterator[Planned]:
-        """The steps in order; where `blind`, the early moves wait for the finished text: without a mask, spaced moves
-        do not see what is noise."""
+        """The steps in order; moves that are `blind` (spaced, and no mask shows noise) wait for the finished text."""
         return draft_and_moves(self, blind)
 
     def init(self, run: Run, rng: Rng) -> State:
@@ -132,11 +144,9 @@ class Refining(Decoded):
         return State(0, 1.0, run.repeat(self.width).prior(rng.repeat(self.width)))
 
     def resume(self, run: Run, tokens: torch.Tensor) -> State:
-        """Every chain begins at the given text."""
         return super().resume(run.repeat(self.width), tokens.repeat(self.width, 1))
 
     def refining(self) -> Sampler:
-        """No draft: everything goes into moves on the finished text."""
         return replace(self, steps=0)
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
@@ -170,12 +180,7 @@ class Refining(Decoded):
         return self._after(run, before, state, info, rng)
 
     def output(self, run: Run, state: State) -> Output:
-        """The first chain of every row, and all of them as particles where there are several."""
-        final, batch = super().output(run.repeat(self.width), state), run.batch
-        if self.width == 1:
-            return final
-        particles = chains.cloud(final.tokens, final.rewards, self.width)
-        return Output(final.tokens[:batch], final.rewards[:batch], particles)
+        return chains.first(super().output(run.repeat(self.width), state), self.width)
 
     def cost(self) -> Cost:
         """The draft and the moves; one reward call for a text that comes without one."""
@@ -213,7 +218,6 @@ class Refining(Decoded):
         return run.alpha
 
     def _excursion(self, run: Run, state: State, now: Refine) -> Excursion:
-        """Where a move goes."""
         turn = now.move % len(turns(self.span_steps or self.span))
         return _excursion(self, run.noise.schedule, now.t, turn)
 

@@ -51,8 +51,6 @@ from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.base import Info, Sampler, State
 
-REMASKING = ("cap", "rescale", "loop", "conf")
-
 
 @dataclass(frozen=True)
 class Remembering(State):
@@ -83,10 +81,7 @@ class ReMDM(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=1)
-        if self.schedule not in REMASKING:
-            raise ValueError(f"remdm: schedule must be one of {', '.join(REMASKING)}, got {self.schedule!r}")
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"remdm: eta is a probability in [0, 1], got {self.eta}")
+        self._require_share("eta")
         defaults = {name: type(self).__dataclass_fields__[name].default for name in ("on", "off", "held")}
         unused = [name for name, value in defaults.items() if getattr(self, name) != value]
         if unused and self.schedule != "loop":
@@ -98,11 +93,9 @@ class ReMDM(Sampler):
 
     @property
     def iterations(self) -> int:
-        """One step a grid step."""
         return self.steps
 
     def init(self, run: Run, rng: Rng) -> State:
-        """Pure noise at the free positions."""
         x = run.prior(rng)
         return Remembering(0, 1.0, x, torch.zeros(x.shape, dtype=torch.float64, device=x.device))
 

@@ -22,7 +22,7 @@ from iterref.decoding import grid
 from iterref.particles import Particles, pick
 from iterref.random import Rng
 from iterref.run import Run
-from iterref.samplers.base import Cloud, Decoded, Info, Sampler, ScoredCloud, State, time_of
+from iterref.samplers.base import Cloud, Decoded, Info, Sampler, ScoredCloud, State, noise, time_of
 from iterref.samplers.spans import GridSpans, Spans, check_spans, clean_share, turns
 
 
@@ -58,22 +58,18 @@ class SelectRefine(Decoded):
 
     @property
     def iterations(self) -> int:
-        """One step a grid step of all drafts, one a loop."""
         return self.steps + self.loops
 
     @property
     def maximises(self) -> bool:
-        """Selection returns the best text seen, by definition."""
         return True
 
     def init(self, run: Run, rng: Rng) -> State:
-        """Noise for N drafts of every row."""
         if not self.steps:
             raise ValueError("select_refine: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
-        return self._noise(run, self.n, rng)
+        return noise(run, self.n, rng)
 
     def refining(self) -> Sampler:
-        """No drafts: the loops alone, from the given texts."""
         return replace(self, steps=0)
 
     def resume(self, run: Run, tokens: Tensor) -> State:

@@ -24,7 +24,7 @@ from iterref.particles import pick
 from iterref.random import Rng
 from iterref.resample import SCHEMES
 from iterref.run import Run
-from iterref.samplers.base import Cloud, Decoded, Info, State
+from iterref.samplers.base import Cloud, Decoded, Info, State, noise
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,10 @@ class SelfRewarding(Decoded):
         super().__post_init__()
         self._require(steps=1, particles=1, exponent=0)
         self._require_share("threshold")
-        self._among(resampling=SCHEMES)
         expect_likely(self.name, self.order)
 
-    @property
-    def iterations(self) -> int:
-        """One step a grid step, of all particles at once."""
-        return self.steps
-
     def init(self, run: Run, rng: Rng) -> State:
-        """Noise for every particle of a row, at equal weights."""
-        return self._noise(run, self.particles, rng)
+        return noise(run, self.particles, rng)
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step of all particles: weigh them by what it settled and resample; the last one draws."""

@@ -28,13 +28,14 @@ from iterref import mtm
 from iterref.budget import Cost
 from iterref.decision import Decision
 from iterref.decoding import grid
-from iterref.moves.lookahead import Ahead, finished, follow, look, onward, own, scored, settled, unpaid, valued, weighed
+from iterref.moves import lookahead
+from iterref.moves.lookahead import Ahead
 from iterref.particles import Particles, pick
-from iterref.potentials import POTENTIALS, due, times_due, value_of
+from iterref.potentials import due, times_due, value_of
 from iterref.random import Rng
 from iterref.resample import SCHEMES
 from iterref.run import Run
-from iterref.samplers.base import Aimed, Cloud, Decoded, Info, ScoredCloud, State
+from iterref.samplers.base import Aimed, Cloud, Decoded, Info, ScoredCloud, State, noise
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,10 @@ class SMC(Aimed, Decoded):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=1, particles=1, x0_samples=1, every=1)
-        self._among(potential=POTENTIALS, resampling=SCHEMES, value=("sample", "mode", "partial"))
         if self.value != "sample" and (self.fresh or self.x0_samples > 1):
             raise ValueError(f"smc: value={self.value} weighs by no clean samples, so leave out x0_samples and fresh")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"smc: threshold is a share of the particles in [0, 1], got {self.threshold}")
-
         if not self.threshold and self.resampling != "systematic":
             raise ValueError(f"smc: threshold=0 never resamples, so leave out resampling={self.resampling}")
 
@@ -81,29 +80,23 @@ class SMC(Aimed, Decoded):
         """Whether particles go on from other samples than those that weighed them."""
         return self.fresh or self.value != "sample"
 
-    @property
-    def iterations(self) -> int:
-        """One step a grid step, of all particles at once."""
-        return self.steps
-
     def init(self, run: Run, rng: Rng) -> State:
-        """Noise for every particle of a row, at equal weights."""
-        n = self.particles
-        x = run.repeat(n).prior(rng.repeat(n)).unflatten(0, (n, -1))
-        return Cloud(0, 1.0, x[0], unpaid(x))
+        cloud = noise(run, self.particles, rng)
+        return replace(cloud, particles=lookahead.unpaid(cloud.particles.x_t))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step: look ahead, weigh and resample where it is due, step on; the last one weighs and draws."""
         assert isinstance(state, Cloud)
         t, u = grid(self.steps)[state.step : state.step + 2]
         if u == 0 and not self.renews:
-            return self._followed(run, state.particles, t, rng)
+            ended_ones = lookahead.ended(run, state.particles, t, self.x0_samples, self.decoder, self.potential, rng)
+            return self._drawn(ended_ones, rng.fork("choose"))
         particles, parents, ahead, info = self._looked(run, state, t, rng)
-        x = onward(run, ahead, parents, t, u, self.decoder, rng.fork("onward"))
+        x = lookahead.onward(run, ahead, parents, t, u, self.decoder, rng.fork("onward"))
         if u > 0:
             return Cloud(state.step + 1, u, x[0], replace(particles, x_t=x)), info
-        reward = scored(run, x[None], final=True)[0]
-        particles = finished(particles, x, reward, reward / run.alpha, self.potential)
+        reward = lookahead.scored(run, x[None], final=True)[0]
+        particles = lookahead.finished(particles, x, reward, reward / run.alpha, self.potential)
         return self._drawn(particles, rng.fork("choose"))
 
     def cost(self) -> Cost:
@@ -118,37 +111,28 @@ class SMC(Aimed, Decoded):
         """Where that is due, the particles weighted by their intermediate reward, and resampled if the weights ask for
         it; with their parents (N, B) and what these go on from."""
         particles = state.particles
-        parents, n, streams = own(particles), self.particles, rng.fork("look")
+        parents, n, streams = lookahead.own(particles), self.particles, rng.fork("look")
         if not due(state.step, self.every):
-            return particles, parents, look(run, particles.x_t, t, 1, self.decoder, streams), Info()
+            return particles, parents, lookahead.look(run, particles.x_t, t, 1, self.decoder, streams), Info()
         draws, later = self.x0_samples if self.value == "sample" else 0, n if self.renews else 0
-        ahead = look(run, particles.x_t, t, draws, self.decoder, streams, later, self.value == "mode")
+        ahead = lookahead.look(run, particles.x_t, t, draws, self.decoder, streams, later, self.value == "mode")
         if self.value == "partial":
-            samples, reward = particles.x_t[None], valued(run, particles.x_t, t)[None]
+            samples, reward = particles.x_t[None], lookahead.valued(run, particles.x_t, t)[None]
         else:
             samples = ahead.draws if ahead.modes is None else ahead.modes[None]
-            reward = scored(run, samples, final=False)
+            reward = lookahead.scored(run, samples, final=False)
         log_v = reward / run.alpha
         if self.renews:
-            particles = weighed(particles, value_of(log_v), self.potential)
+            particles = lookahead.weighed(particles, value_of(log_v), self.potential)
         else:
-            choice = follow(ahead, settled(particles, log_v), rng.fork("follow"))
-            particles = weighed(particles, choice.value, self.potential).weighed(choice.gain)
+            choice = lookahead.follow(ahead, lookahead.settled(particles, log_v), rng.fork("follow"))
+            particles = lookahead.weighed(particles, choice.value, self.potential).weighed(choice.gain)
             ahead = choice.ahead
         ess = particles.ess()
         rows = ess < self.threshold * n
         chosen = SCHEMES[self.resampling](particles.by_row, rng.fork("resample")).T
         info = Info(ess=ess, decisions=(Decision(samples.flatten(0, 1), reward.flatten(0, 1)),))
         return particles.take(chosen, rows), torch.where(rows, chosen, parents), ahead, info
-
-    def _followed(self, run: Run, particles: Particles, t: float, rng: Rng) -> tuple[State, Info]:
-        """The last step: its samples are finished texts, one of which ends each particle."""
-        ahead = look(run, particles.x_t, t, self.x0_samples, self.decoder, rng.fork("look"))
-        reward = scored(run, ahead.draws, final=True)
-        choice = follow(ahead, reward / run.alpha, rng.fork("follow"))
-        reward = reward.gather(0, choice.index[None])[0]
-        particles = finished(particles, choice.ahead.draws[0], reward, choice.value + choice.gain, self.potential)
-        return self._drawn(particles, rng.fork("choose"))
 
     def _drawn(self, particles: Particles, rng: Rng) -> tuple[State, Info]:
         """The finished particles, and one of them: by weight, or the best."""

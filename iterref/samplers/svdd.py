@@ -38,8 +38,6 @@ from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.base import Aimed, Decoded, Info, Paired, State
 
-VALUES = ("mode", "posterior", "sample", "partial")
-
 
 @dataclass(frozen=True)
 class Drawn(Paired):
@@ -70,18 +68,8 @@ class SVDD(Aimed, Decoded):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=1, tries=1, x0_samples=1)
-        self._among(value=VALUES)
         if self.value != "posterior" and self.x0_samples > 1:
             raise ValueError(f"svdd: x0_samples > 1 needs value=posterior: with value={self.value} there is one")
-
-    @property
-    def iterations(self) -> int:
-        """One step a grid step."""
-        return self.steps
-
-    def init(self, run: Run, rng: Rng) -> State:
-        """Pure noise at the free positions."""
-        return State(0, 1.0, run.prior(rng))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One grid step: N candidates, their values, one choice."""

@@ -44,8 +44,6 @@ class Tempering(Aimed, Refining):
     """
 
     name: ClassVar[str] = "tempering"
-    knob: ClassVar[str] = "moves"
-    least: ClassVar[int] = 0
 
     chains: int = 3
     ratio: float = 2.0
@@ -58,31 +56,18 @@ class Tempering(Aimed, Refining):
         self._require(chains=2, tries=1, decisions=1)
         if not 1 < self.ratio < float("inf"):
             raise ValueError(f"tempering: ratio must be above 1 and finite, got {self.ratio}: chains get hotter by it")
-        if self.reward_draft and (self.order != "random" or self.block_length):
-            raise ValueError(
-                f"tempering: a draft whose clean samples compete by reward has no order, so order={self.order} with "
-                f"block_length={self.block_length} needs reward_draft=false"
-            )
 
     def in_blocks(self, block: int, blocks: int) -> Self:
-        """With a plain draft."""
         plain = self if self.block_length or not self.steps else replace(self, reward_draft=False)
         return super(Tempering, plain).in_blocks(block, blocks)
 
     @property
     def kernel(self) -> Kernel:
-        """The shared kernel."""
         return Shared(self.tries, self.decisions, self.spacing)
 
     @property
     def draft_kernel(self) -> Shared | None:
-        """The same, if the draft is to compete."""
         return Shared(self.tries, self.decisions) if self.reward_draft else None
-
-    @property
-    def width(self) -> int:
-        """The chains."""
-        return self.chains
 
     def ladder(self, alpha: float) -> Tensor:
         """alpha_k of every chain, (W,) float64."""
@@ -96,7 +81,6 @@ class Tempering(Aimed, Refining):
         return output
 
     def _alpha(self, run: Run, index: int | None) -> Time:
-        """Every chain's own."""
         return self.ladder(run.problem.alpha).to(run.canvas.device).repeat_interleave(run.batch)
 
     def _after(self, run: Run, before: State, state: State, info: Info, rng: Rng) -> tuple[State, Info]:
@@ -129,12 +113,6 @@ def exchange(reward: Tensor, alpha: Tensor, first: int, rng: Rng) -> Tensor:
 
 def _cold(info: Info, batch: int) -> Info:
     """What chain 0 did: the first `batch` chains."""
-
-    def cold(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x[:batch]
-
-    return Info(
-        cold(info.accepted), cold(info.stuck), cold(info.changed), span=info.span,
-        decisions=tuple(decision.of(slice(batch)) for decision in info.decisions),
-    )  # fmt: skip
-
+    known = ("accepted", "stuck", "changed")
+    shown = {name: x[:batch] for name in known if (x := getattr(info, name)) is not None}
+    return replace(info, **shown, decisions=tuple(decision.of(slice(batch)) for decision in info.decisions))

@@ -12,7 +12,6 @@ the first path drew it, so that some moves have to redraw the whole path: every 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 import torch
@@ -20,7 +19,7 @@ from einops import rearrange
 from torch import Tensor
 
 from iterref import chains, mtm
-from iterref.budget import Budget, Cost
+from iterref.budget import Cost
 from iterref.decision import Decision
 from iterref.decoding import grid
 from iterref.particles import adopt, pick
@@ -50,6 +49,7 @@ class Trajectory(Aimed, Decoded):
     name: ClassVar[str] = "trajectory"
     knob: ClassVar[str] = "moves"
     least: ClassVar[int] = 0
+    spare: ClassVar[str] = "chains"
 
     steps: int = 4
     moves: int = 24
@@ -65,14 +65,11 @@ class Trajectory(Aimed, Decoded):
         check_spans(self, self.span, self.span_steps, self.steps)
         if not self.steps:
             raise ValueError("trajectory: it redraws a path that it recorded, and needs steps of at least 1")
-        if not 0 < self.anneal <= 1 or (self.anneal != 1 and self.objective == "sample"):
-            raise ValueError("trajectory: anneal must lie in (0, 1], and only objective=maximise may lower alpha")
 
     _recorded: ClassVar[type[Recorded]] = Recorded
 
     @property
     def iterations(self) -> int:
-        """The first path, and the moves."""
         return 1 + self.moves
 
     def tail(self, index: int) -> int:
@@ -84,7 +81,6 @@ class Trajectory(Aimed, Decoded):
         return max(1, round(shares[index % len(shares)] * self.steps))
 
     def init(self, run: Run, rng: Rng) -> State:
-        """Pure noise for every chain."""
         return State(0, 1.0, run.repeat(self.chains).prior(rng.repeat(self.chains)))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
@@ -115,33 +111,17 @@ class Trajectory(Aimed, Decoded):
         if marks:
             made = [torch.cat([before[:, :start], of], 1) for before, of in zip(marks, made, strict=True)]
         moved = self._recorded(state.step + 1, 0.0, x_0, x_0, kept, torch.cat([head, tail], 1), *made)
-        if self.chains == 1:
-            return moved, info
-        if first:
-            moved = moved.take(chains.by_weight(log_w.T, self.chains, rng.fork("meet")))
-        if moved.step < self.iterations:
-            return moved, chains.together(info, self.chains)
-        chosen = chains.one_of(self.chains, rng.fork("one"))
-        return moved.take(chains.in_front(self.chains, chosen)), chains.together(info, self.chains, chosen)
+        return chains.met(moved, info, self.chains, log_w.T if first else None, moved.step == self.iterations, rng)
 
     def output(self, run: Run, state: State) -> Output:
-        """The first chain of every row, and all of them as particles where there are several."""
-        assert isinstance(state, Recorded)
-        particles = chains.cloud(state.x_0, state.reward, self.chains) if self.chains > 1 else None
-        return Output(state.x_0[: run.batch], state.reward[: run.batch], particles)
+        return chains.first(super().output(run, state), self.chains)
 
     def cost(self) -> Cost:
-        """The first path, and N tails a move."""
         lengths = [self.tail(index) for index in range(len(turns(self.span_steps or self.span)))]
         rounds, rest = divmod(self.moves, len(lengths))
         steps = rounds * sum(lengths) + sum(lengths[:rest])
         moved = Cost(steps * self.tries, self.moves * self.tries, steps)
         return (Cost(self.steps, 1, self.steps) + moved).wide(self.chains)
-
-    def spend(self, budget: Budget) -> Trajectory:
-        """Moves for the NFE, and chains for what a bound on depth leaves over."""
-        fitted = self._most(budget, "moves", 0)
-        return fitted._most(budget, "chains", self.chains) if budget.depth < inf else fitted
 
     def _marks(self, state: State) -> list[Tensor]:
         """What a path keeps of every step besides its states, (R, K, *): nothing here, see `growth`."""

@@ -52,7 +52,6 @@ class Tree(State):
     high: Tensor
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
-        """The latest text and its reward."""
         return self.x_t, self.reward
 
 
@@ -78,12 +77,10 @@ class UnMaskFork(Sampler):
 
     @property
     def iterations(self) -> int:
-        """One step a rollout."""
         return self.rollouts
 
     @property
     def maximises(self) -> bool:
-        """A search returns the best text seen."""
         return True
 
     @property
@@ -93,7 +90,6 @@ class UnMaskFork(Sampler):
         return tuple(round(level * self.steps / levels) for level in range(levels + 1))
 
     def init(self, run: Run, rng: Rng) -> State:
-        """Pure noise at the root."""
         x = run.prior(rng)
         nodes = x[:, None].repeat(1, 1 + self.rollouts * (len(self.turns) - 1), 1)
         visits = torch.zeros(nodes.shape[:2], dtype=torch.float64, device=x.device)

@@ -55,7 +55,6 @@ class Walk(State):
     count: Tensor
 
     def clean(self) -> tuple[Tensor, Tensor | None]:
-        """The chosen text and its reward."""
         return self.text, self.reward
 
 
@@ -76,15 +75,12 @@ class VGB(Aimed, Decoded):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=1, moves=0, candidates=2)  # one alone would lead back where it came from
-        self._among(value=("sample", "partial"))
 
     @property
     def iterations(self) -> int:
-        """The way down, and the walk."""
         return self.steps + self.moves
 
     def init(self, run: Run, rng: Rng) -> State:
-        """Pure noise at the root."""
         x = run.prior(rng)
         none, low = torch.zeros_like(run.rows), torch.full(x.shape[:1], -inf, dtype=torch.float64, device=x.device)
         path, worth = x[:, None].repeat(1, self.steps + 1, 1), torch.zeros_like(low)[:, None].repeat(1, self.steps + 1)
@@ -119,7 +115,6 @@ class VGB(Aimed, Decoded):
         return moved, Info((~up).double(), verdict.stuck, changed, decisions=(Decision(children, worth),))
 
     def cost(self) -> Cost:
-        """An NFE and the candidates' reward calls a step."""
         steps = self.steps + self.moves
         return Cost(steps, steps * self.candidates, steps)
 

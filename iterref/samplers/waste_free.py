@@ -17,14 +17,13 @@ Dau and Chopin (2022), arXiv:2011.02328, algorithm 2; Del Moral, Doucet, Jasra (
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from iterref import chains
-from iterref.budget import Budget, Cost
+from iterref.budget import Cost
 from iterref.decoding import grid
 from iterref.moves.renoise import Excursion, descend
 from iterref.moves.shared import Shared
@@ -32,7 +31,7 @@ from iterref.particles import Particles, pick
 from iterref.random import Rng
 from iterref.resample import SCHEMES
 from iterref.run import Run
-from iterref.samplers.base import Aimed, Cloud, Drafted, Info, Paired, ScoredCloud, State
+from iterref.samplers.base import Aimed, Cloud, Drafted, Info, Paired, ScoredCloud, State, noise
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class WasteFree(Aimed):
 
     name: ClassVar[str] = "waste_free"
     knob: ClassVar[str] = "moves"  # a few long chains beat many short ones, as the paper finds
+    spare: ClassVar[str] = "chains"
 
     steps: int = 4
     chains: int = 2
@@ -62,7 +62,6 @@ class WasteFree(Aimed):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(steps=1, chains=1, moves=1, tries=1, decisions=1, spacing=0)
-        self._among(cooling=("linear", "geometric"), resampling=SCHEMES)
         if self.cooling == "linear" and self.weak != type(self).__dataclass_fields__["weak"].default:
             raise ValueError(f"waste_free: weak={self.weak} belongs to cooling=geometric: say both")
         if not 0 < self.span <= 1 or not 0 < self.weak < 1:
@@ -75,7 +74,6 @@ class WasteFree(Aimed):
 
     @property
     def iterations(self) -> int:
-        """One step a grid time below pure noise."""
         return self.steps
 
     def strength(self, k: int) -> float:
@@ -85,9 +83,7 @@ class WasteFree(Aimed):
         return float(self.weak ** (1 - k / self.steps))
 
     def init(self, run: Run, rng: Rng) -> State:
-        """Pure noise for every chain."""
-        x = run.repeat(self.chains).prior(rng.repeat(self.chains)).unflatten(0, (self.chains, -1))
-        return Cloud(0, 1.0, x[0], Particles.equal(x))
+        return noise(run, self.chains, rng)
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """The next target: down to its time, weighed, resampled and moved."""
@@ -113,13 +109,7 @@ class WasteFree(Aimed):
 
     @property
     def kernel(self) -> Shared:
-        """The shared kernel."""
         return Shared(self.tries, self.decisions, self.spacing)
-
-    def spend(self, budget: Budget) -> WasteFree:
-        """Moves for the rows, chains for what a bound on depth leaves over."""
-        fitted = self._most(budget, "moves", 1)
-        return fitted._most(budget, "chains", self.chains) if budget.depth < inf else fitted
 
     def _first(self, run: Run, noise: Particles, rng: Rng) -> Particles:
         """All particles at pure noise with first clean samples, moves + 1 of them from each chain's evaluation."""
@@ -153,13 +143,6 @@ class WasteFree(Aimed):
             return parts.unflatten(1, (self.chains, -1)).flatten(0, 1)
 
         cloud = replace(Particles.equal(all_of("x_t")), log_z=seeds.log_z, x_0=all_of("x_0"), reward=all_of("reward"))
-        return cloud, self._summary(infos)
-
-    def _summary(self, infos: list[Info]) -> Info:
-        """What all moves of all chains did, a row: shares and changes in the mean, stuck where all of them were."""
-
-        def each(name: str) -> Tensor:
-            return torch.cat([getattr(info, name) for info in infos])
-
-        every = Info(each("accepted"), each("stuck"), each("changed"))
-        return chains.together(every, self.chains * self.moves)
+        names = ("accepted", "stuck", "changed")
+        every: dict[str, Any] = {name: torch.cat([getattr(info, name) for info in infos]) for name in names}
+        return cloud, chains.together(Info(**every), self.chains * self.moves)

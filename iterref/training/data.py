@@ -84,8 +84,7 @@ def lacking(text: str, read: Encoding) -> str:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Tokenised pairs: `sources` that end with EOS, `canvases` (n, L) long filled up with EOS, and `keeps`, the kept
-    flags of the sources' tokens."""
+    """Tokenised pairs: `sources` that end with EOS, `canvases` (n, L) long filled up with it, kept flags `keeps`."""
 
     sources: list[list[int]]
     canvases: Tensor

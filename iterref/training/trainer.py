@@ -117,8 +117,7 @@ class Trainer:
         return total / len(order)
 
     def state(self) -> dict[str, Any]:
-        """Everything that a resumed run needs. Raises `Diverged` for weights that are not finite, as numbers of 16 bits
-        that they are exported in, too."""
+        """Everything that a resumed run needs. Raises `Diverged` for weights that are not finite as float16."""
         for name, weight in [*self.network.named_parameters(), *self.average.items()]:
             if not bool(weight.half().isfinite().all()):
                 raise Diverged(f"the weights {name} hold numbers beyond those of float16")

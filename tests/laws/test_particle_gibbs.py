@@ -239,11 +239,13 @@ def test_a_held_path_that_may_be_lost_is_detected(monkeypatch):
 
 
 def test_a_forgotten_final_correction_is_detected(monkeypatch):
+    right = lookahead.finished
+
     def uncorrected(particles, x_0, reward, log_v, potential):
-        paid = lookahead.finished(particles, x_0, reward, log_v, potential)
+        paid = right(particles, x_0, reward, log_v, potential)
         return replace(paid, log_w=log_v)
 
-    monkeypatch.setattr(module, "finished", uncorrected)
+    monkeypatch.setattr(lookahead, "finished", uncorrected)
     assert wrong().error() > 1e-3
 
 

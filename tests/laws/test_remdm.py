@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from iterref.random import Rng
 from iterref.run import Run
 from iterref.samplers.ancestral import Ancestral
 from iterref.samplers.base import Sampler
-from iterref.samplers.remdm import REMASKING, ReMDM, Remembering
+from iterref.samplers.remdm import ReMDM, Remembering
 from iterref.sampling import sample
 from tests.support.oracle import Enumerator, enumerate_outcomes, law_matrix, total_variation
 from tests.support.worlds import random_reward, random_table
@@ -72,6 +73,7 @@ def marginals(table: Table, law: Tensor) -> Tensor:
     return (law[:, None, None] * one_hot).sum(0)
 
 
+REMASKING = get_args(get_type_hints(ReMDM)["schedule"])
 METHODS = {
     "cap": ReMDM(steps=4, schedule="cap", eta=0.4),
     "rescale": ReMDM(steps=4, schedule="rescale", eta=0.7),

@@ -183,7 +183,7 @@ def test_a_missing_correction_is_detected(potential, monkeypatch):
         return kept(particles, x_0, reward, log_v, potential).weighed(log_v)
 
     for wrong in (kept, twice):
-        monkeypatch.setattr(module, "finished", wrong)
+        monkeypatch.setattr(module.lookahead, "finished", wrong)
         assert steered(potential=potential) > 1e-2
 
 
@@ -211,7 +211,7 @@ def test_a_choice_that_is_not_paid_for_is_detected(monkeypatch):
     def free(ahead: Ahead, log_v: Tensor, rng: Rng, held: bool = False) -> Choice:
         return replace(follow(ahead, log_v, rng, held), gain=0 * log_v[0])
 
-    monkeypatch.setattr(module, "follow", free)
+    monkeypatch.setattr(module.lookahead, "follow", free)
     assert error(method, *one) > 1e-2
 
 
@@ -228,7 +228,7 @@ def test_a_clean_sample_that_pays_and_is_chosen_among_the_fresh_is_detected(monk
         return onward(run, chosen, *rest)
 
     assert error(SMC(2, "left", particles=2, threshold=1.0, fresh=True), *correlated("early")) < EXACT
-    monkeypatch.setattr(module, "onward", best)
+    monkeypatch.setattr(module.lookahead, "onward", best)
     assert error(SMC(2, "left", particles=2, threshold=1.0, fresh=True), *correlated("early")) > 1e-2
 
 

@@ -173,9 +173,8 @@ class Codec:
         return False
 
     def chats(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Every prompt as what the user says in a chat whose answer is next, a `Chat` as all that was said before, too;
-        the template's special tokens are read. Raises `ValueError`, naming the prompt, as `ids` does, and for one that
-        spells a special token."""
+        """Every prompt as what the user says in a chat whose answer is next, a `Chat` with all that was said before.
+        Raises `ValueError`, naming the prompt, as `ids` does, and for one that spells a special token."""
         parts = [(row, text) for row, prompt in enumerate(prompts) for _, text in _messages(prompt)]
         rows, texts = [row for row, _ in parts], [text for _, text in parts]
         self.ids(texts, "prompt", rows)

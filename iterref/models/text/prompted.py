@@ -42,8 +42,7 @@ class Filling:
     filler: int | None = None
 
     def __call__(self, prompts: Sequence[Sequence[int]]) -> Answering:
-        """The denoiser of the answers to B prompts, token ids. Raises `ValueError` for one that leaves no room for its
-        answer, naming the row."""
+        """The denoiser of answers to B prompts, token ids. Raises `ValueError`, naming the row, without room."""
         expect_positions(prompts, self.length, self.most, len(self.tail))
         behind = [*[self.noise.mask] * self.length, *self.tail]
         given = torch.full((len(prompts), max(map(len, prompts)) + len(behind)), self.pad)
@@ -123,7 +122,6 @@ class PromptedModel(TokenizedModel):
         self.chat = codec is not None and codec.template is not None if chat is None else chat
 
     def with_length(self, max_new_tokens: int) -> PromptedModel:
-        """The same network with answers of at most so many tokens."""
         if max_new_tokens < 1:
             raise ValueError(f"an answer has at least one token: got max_new_tokens={max_new_tokens}")
         other = copy(self)

@@ -36,9 +36,8 @@ class Roles:
 
 
 def roles(checkpoint: Checkpoint, codec: Codec | None, vocab: int, mask: str, chat: bool) -> Roles:
-    """The roles in a checkpoint whose network knows `vocab` tokens and whose family calls its mask `mask`. An answer in
-    a `chat` ends with its turn. Raises `ValueError` where nothing says what the mask is, and for a tokenizer that does
-    not fit."""
+    """The roles in a checkpoint whose network knows `vocab` tokens and whose family calls its mask `mask`. A `chat`'s
+    answer ends with its turn. Raises `ValueError` for an unknown mask, and a tokenizer that does not fit."""
     hidden = _mask(checkpoint, codec, vocab, mask)
     turns, known = ([], []) if codec is None else (codec.turns if chat else [], codec.ends)
     ends = list(dict.fromkeys([*turns, *_ends(checkpoint), *known]))
