@@ -100,3 +100,15 @@ def test_where_reward_calls_are_as_dear_as_evaluations_the_surest_tokens_decide(
     assert [arm.whole.name for arm in alone] == ["trajectory"]
     cheap = arms(Budget(nfe=20, reward_calls=400), 0.5, 12, 0.3, 0.1, masked=True, block=0, surest=0, shifting=False)
     assert [arm.whole.name for arm in cheap] == ["beam"]
+
+
+def test_a_decoding_that_no_other_races_against_is_longer_and_none_is_guided_by_one_guess():
+    found = {
+        total: arms(Budget(total=total), 0.5, 12, 0.3, 0.1, masked=True, block=0, surest=0, shifting=False)
+        for total in (16, 32, 64, 128, 1024)
+    }
+    told = {total: [(arm.first.name, arm.first.steps) for arm in racing] for total, racing in found.items()}
+    assert told[16] == [("trajectory", 15)] and told[32] == told[64] == [("trajectory", 24)]
+    assert told[128] == told[1024] == [("trajectory", 24), ("iterref", 0)]
+    alone = arms(Budget(nfe=20, reward_calls=400), 0.5, 12, 0.3, 0.1, masked=True, block=0, surest=0, shifting=False)
+    assert alone[0].first.steps == 20
