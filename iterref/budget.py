@@ -81,13 +81,14 @@ class Budget:
 
     def less(self, spent: Cost) -> Budget:
         """What is left after `spent`. Raises `ValueError` where no NFE is."""
-        return replace(
-            self,
-            nfe=self.nfe - spent.nfe,
-            reward_calls=max(0.0, self.reward_calls - spent.reward_calls),
-            total=self.total - spent.nfe - self.price * spent.reward_calls,
-            depth=self.depth - spent.depth,
-        )
+        together = spent.nfe + self.price * spent.reward_calls
+        takes = {"nfe": spent.nfe, "total": together, "depth": spent.depth}
+        for name, taken in takes.items():
+            if taken >= (given := getattr(self, name)):
+                told = f"{name} {given:g}, of which {taken:g} are spent before a method begins"
+                raise ValueError(f"a budget needs a positive NFE, total and depth, got {told}: raise it")
+        calls = max(0.0, self.reward_calls - spent.reward_calls)
+        return replace(self, reward_calls=calls, **{name: getattr(self, name) - one for name, one in takes.items()})
 
     def per(self, passes: int, turns: int = 1) -> Budget:
         """The same budget for a denoiser whose sequences take `passes` NFE each (`guidance.ClassifierFreeGuidance`), a

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from time import perf_counter
 from typing import Any
 from weakref import finalize
@@ -100,6 +101,10 @@ def estimate(what: Any, given: Any, *, batch: int | None = None, **options: Any)
     positive."""
     batch = None if batch is None else whole_number("batch", batch, "pass how many prompts there are")
     of = _of_problem if isinstance(given, Problem) else _of_texts
+    known = [*signature(of).parameters][3:]
+    if wrong := [name for name in options if name not in known]:
+        told = f"estimate got an unexpected keyword argument {wrong[0]!r}: leave it out"
+        raise TypeError(f"{told}, the options that matter here are {', '.join(known)}")
     return of(what, given, batch, **options)
 
 

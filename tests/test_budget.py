@@ -134,6 +134,15 @@ def test_what_a_budget_may_be(value, budget):
     assert budget_of(value) == budget
 
 
+@pytest.mark.parametrize(
+    "budget, told", [(Budget(nfe=2), "nfe 2, of which 4"), (Budget(10, total=4), "total 4, of which 5")]
+)
+def test_what_is_spent_before_a_method_leaves_some(budget, told):
+    with pytest.raises(ValueError, match=f"a budget needs a positive NFE.*{told} are spent before.*raise it"):
+        budget.less(Cost(4, 1))
+    assert Budget(nfe=5, reward_calls=1).less(Cost(4, 2)) == Budget(nfe=1, reward_calls=0)
+
+
 @pytest.mark.parametrize("value", [0, -3, float("nan"), (5, -1), (5, float("nan")), (0, 4)])
 def test_a_budget_must_be_positive(value):
     with pytest.raises(ValueError, match="a budget needs a positive NFE"):

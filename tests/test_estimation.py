@@ -268,5 +268,7 @@ def test_bad_input_is_refused():
         estimate("tiny-news", [])
     with pytest.raises(ValueError, match="needs one pool of drafts, and the reward has 0"):
         estimate(FakeModel(), ["a"], reward=beta, start="drafts")
+    with pytest.raises(TypeError, match="^estimate got an unexpected .* 'constraint': leave it out, the options"):
+        estimate("tiny-news", ["a man"], constraint="[a-z]+")
     with pytest.raises(TypeError, match="unexpected keyword argument 'max_row'"):
         estimate(FakeModel(), ["a"], max_row=3)

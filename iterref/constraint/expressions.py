@@ -1,8 +1,13 @@
-"""Expressions: regular expressions of whole texts, compiled to automata of bytes by `outlines-core`."""
+"""Expressions: regular expressions of whole texts, compiled to automata of bytes by `outlines-core`.
+
+The engine's syntax is that of Rust's `regex`. What Python's `re` reads otherwise is written as Python reads it (\\w,
+\\s, anchors of an alternative) or refused (sets in a class, possessive repeats), so that `re.fullmatch` agrees.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -20,11 +25,54 @@ def escaped(text: str) -> str:
     return re.sub(r"[\\.+*?()|\[\]{}^$#&\-~]", lambda sign: "\\" + sign.group(), text)
 
 
-def whole(regex: str) -> str:
-    """A regular expression of whole texts without a ^ at its beginning and a $ at its end, which say nothing there."""
-    regex = regex.removeprefix("^")
-    escapes = len(regex[:-1]) - len(regex[:-1].rstrip("\\"))
-    return regex[:-1] if regex.endswith("$") and escapes % 2 == 0 else regex
+# The parts of an expression: escapes, classes (with those of `PYTHON` in them) and single signs.
+ATOMS = re.compile(r"\\.|\[\^?\]?(?:\\.|\[\^?(?:\\.|[^\]\\])*\]|[^\]\\])*\]|.", re.DOTALL)
+FLAGS = re.compile(r"(?:\(\?[a-z]+\))*")
+# What Python's classes hold, and its names of the two ends.
+PYTHON = {
+    "w": r"[\p{L}\p{N}_]", "W": r"[^\p{L}\p{N}_]", "s": r"[\t-\r\x1c-\x20\x85\p{Z}]",
+    "S": r"[^\t-\r\x1c-\x20\x85\p{Z}]", "A": "^", "Z": "$",
+}  # fmt: skip
+
+
+def whole(regex: str, classes: Mapping[str, str] = PYTHON) -> str:
+    """A regular expression of whole texts, with the escapes of `classes` written out, without the ^ that its
+    alternatives begin with and the $ that they end with, which say nothing there."""
+    flags = FLAGS.match(regex)[0]  # type: ignore[index]
+    alternatives, depth = list[list[str]]([[]]), 0
+    for atom in ATOMS.findall(regex[len(flags) :]):
+        depth += (atom == "(") - (atom == ")")
+        if atom == "|" and not depth:
+            alternatives.append([])
+        elif len(atom) > 1:
+            inside = atom[0] == "["
+            alternatives[-1].append(re.sub(r"\\(.)", lambda sign: _written(sign, classes, inside), atom))  # noqa: B023
+        else:
+            alternatives[-1].append(atom)
+    bare = ("".join(one[one[:1] == ["^"] : len(one) - (one[-1:] == ["$"])]) for one in alternatives)
+    return flags + "|".join(bare)
+
+
+def _written(sign: re.Match[str], classes: Mapping[str, str], inside: bool) -> str:
+    """An escape as the engine has it; `inside` of a class there are no ends."""
+    found = classes.get(sign[1], sign[0])
+    return sign[0] if inside and found in "^$" else found
+
+
+def expect_one_reading(regex: str) -> None:
+    """Raises `ValueError` for signs that Python's `re` and the engine read in two ways."""
+    atoms = [re.sub(r"\\.", "x", atom, flags=re.DOTALL) for atom in ATOMS.findall(regex)]
+    why = ""
+    if any(re.search(r"\[|&&|--|~~", atom[1:]) for atom in atoms if len(atom) > 1):
+        why = "a [, &&, -- or ~~ within a class is read in two ways: escape it by a backslash"
+    elif re.search(r"[*+?}]\+", "".join(atom if len(atom) == 1 else "x" for atom in atoms)):
+        why = "it repeats possessively, as in a*+, which is read in two ways: leave the second sign out"
+    if why:
+        raise ValueError(f"the regular expression {_shown(regex)} cannot be compiled: {why}")
+
+
+def _shown(regex: str) -> str:
+    return repr(regex if len(regex) <= 60 else regex[:57] + "...")
 
 
 @lru_cache(maxsize=64)
@@ -37,8 +85,10 @@ def compiled(regex: str) -> Strings:
     try:
         index = Index(f"(?:{whole(regex)}){BEHIND}", alphabet)
     except (ValueError, RuntimeError) as error:
-        shown = regex if len(regex) <= 60 else regex[:57] + "..."
-        raise ValueError(f"the regular expression {shown!r} cannot be compiled ({told(error)})") from None
+        raise ValueError(
+            f"the regular expression {_shown(regex)} cannot be compiled, or has no text: leave out look-around, back "
+            f"references, \\b, {{,n}}, and ^ or $ within it ({told(error)[:80]})"
+        ) from None
     number = {state: at for at, state in enumerate(index.get_transitions())}
     for to in [to for row in index.get_transitions().values() for to in row.values()]:
         number.setdefault(to, len(number))

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 
-from iterref.constraint.expressions import escaped
+from iterref.constraint.expressions import escaped, expect_one_reading, whole
 
 TOKENS = re.compile(
-    r"""\s*(?:(?P<comment>//[^\n]*)|(?P<string>"(?:\\.|[^"\\\n])*"i?)|/(?P<regex>(?:\\.|[^/\\\n])+)/"""
+    r"""\s*(?:(?P<comment>//[^\n]*)|(?P<string>"(?:\\.|[^"\\\n])*"i?)|/(?P<regex>(?:\\.|[^/\\\n])+)/(?P<flags>[a-z]*)"""
     r"""|(?P<rule>[?!]?[A-Za-z_]\w*)(?P<colon>\s*:)?|(?P<sign>[()|?*+\[\]]))"""
 )
 MOST = 2_000_000  # characters of a regular expression
@@ -75,11 +75,13 @@ def _parsed(rules: str) -> dict[str, Expression]:
         if found is None:
             line = rules[:at].count("\n") + 1
             raise ValueError(f"line {line} of the grammar cannot be read at {rules[at : at + 20].strip()!r}")
-        kind = str(found.lastgroup)
+        kind = "regex" if found["regex"] else str(found.lastgroup)
         if kind == "colon":
             tokens.append(("name", found["rule"].lstrip("?!")))
         elif kind == "regex":
-            tokens.append((kind, f"(?:{found['regex']})".replace("\\/", "/")))
+            expect_one_reading(found["regex"])
+            inner = whole(found["regex"].replace("\\/", "/"))
+            tokens.append((kind, f"(?{found['flags']}:{inner})"))
         elif kind != "comment":
             tokens.append((kind, found[kind]))
         at = found.end()
@@ -128,5 +130,12 @@ def _sequence(tokens: list[tuple[str, str]]) -> Expression:
 def _literal(text: str) -> str:
     """A quoted string as a regular expression, without regard to case where an i stands behind it."""
     quoted, folded = (text[:-1], True) if text.endswith("i") else (text, False)
-    plain = re.sub(r"\\(.)", lambda sign: {"n": "\n", "t": "\t"}.get(sign[1], sign[1]), quoted[1:-1])
+    plain = re.sub(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)", _sign, quoted[1:-1])
     return f"(?i:{escaped(plain)})" if folded else escaped(plain)
+
+
+def _sign(found: re.Match[str]) -> str:
+    """What an escape in a quoted string stands for."""
+    if len(found[1]) > 1:
+        return chr(int(found[1][1:], 16))
+    return {"n": "\n", "t": "\t", "r": "\r", "f": "\f"}.get(found[1], found[1])

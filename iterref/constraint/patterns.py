@@ -10,11 +10,12 @@ are written out to `depth` applications inside one another: a text that needs mo
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from iterref.constraint.expressions import compiled, escaped, told
+from iterref.constraint.expressions import compiled, escaped, expect_one_reading, told
 from iterref.constraint.grammar import written_out
 from iterref.constraint.schema import regex_of
 from iterref.constraint.strings import Strings
@@ -34,8 +35,13 @@ class Pattern:
 
 
 class Regex(Pattern):
-    """The texts that match a regular expression from beginning to end, in the syntax of Rust's `regex` (Python's,
-    without looking around, back references and anchors within)."""
+    """The texts that match a regular expression from beginning to end, as `re.fullmatch` has it, without looking
+    around, back references, \\b and anchors within; \\p{Greek} and its kin of Rust's `regex` are known, too. Raises
+    `ValueError` for signs that the two read in different ways."""
+
+    def __init__(self, regex: str) -> None:
+        expect_one_reading(regex)
+        super().__init__(regex)
 
 
 class Choices(Pattern):
@@ -68,7 +74,7 @@ class JSONSchema(Pattern):
             found = json.loads(schema) if isinstance(schema, str) else schema
             if not isinstance(found, Mapping):
                 raise ValueError("a schema is an object")
-            super().__init__(regex_of(found, lambda text: build_regex_from_schema(text, blanks, depth)))
+            super().__init__(regex_of(found, lambda text: build_regex_from_schema(text, blanks, 0), depth))
         except (ValueError, TypeError) as error:
             raise ValueError(f"the JSON schema cannot be turned into a regular expression ({told(error)})") from None
 
@@ -92,6 +98,9 @@ def pattern_of(given: Any) -> Pattern:
         return given
     if isinstance(given, str):
         return Regex(given)
+    if isinstance(given, re.Pattern) and isinstance(given.pattern, str) and not given.flags & re.ASCII:
+        flags = "".join(name for name, flag in zip("imsx", (re.I, re.M, re.S, re.X), strict=True) if given.flags & flag)
+        return Regex(f"(?{flags}){given.pattern}" if flags else given.pattern)
     if isinstance(given, Mapping) or isinstance(given, type) and hasattr(given, "model_json_schema"):
         return JSONSchema(given)
     raise TypeError(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 NOWHERE = -1
+BLANKS = np.array([*range(9, 14), *range(28, 33)])  # bytes that `str.strip` takes off
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,24 @@ class Strings:
             step[states + left, byte] = states + left - 1 if left else self.start
             final[states + left] = self.final[self.start]
         return Strings(step, final, states + most - 1 if most else self.start).least()
+
+    def bare(self) -> Strings:
+        """The strings of the language without a blank at either end."""
+        states = len(self.step)
+        step = np.concatenate([self.step, self.step, self.step[self.start : self.start + 1]])
+        behind = step[:, BLANKS]  # state S + s is s, behind a blank; the last one is the start
+        step[:, BLANKS] = np.where(behind >= 0, behind + states, NOWHERE)
+        step[-1, BLANKS] = NOWHERE
+        final = np.concatenate([self.final, np.zeros(states, bool), self.final[self.start : self.start + 1]])
+        return Strings(step, final, 2 * states).least()
+
+    def behind_blank(self, must: bool) -> Strings:
+        """The strings of a language that none of them begins with a blank in, behind one, or unless it `must` be there
+        without one, too."""
+        row = np.full(256, NOWHERE) if must else self.step[self.start].copy()
+        row[ord(" ")] = self.start
+        final = np.append(self.final, not must and self.final[self.start])
+        return Strings(np.vstack([self.step, row]), final, len(self.step)).least()
 
     def _useful(self) -> np.ndarray:
         """The states on the way from the start to a final state, ascending."""

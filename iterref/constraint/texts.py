@@ -17,7 +17,7 @@ from torch import Tensor
 
 from iterref.constraint.automaton import Automaton
 from iterref.constraint.canvas import Constraint
-from iterref.constraint.expressions import compiled, whole
+from iterref.constraint.expressions import compiled
 from iterref.constraint.patterns import Pattern
 from iterref.constraint.spelling import Spelling, spelling
 from iterref.constraint.tokens import lift
@@ -83,7 +83,9 @@ def _lifted(
 ) -> Automaton:
     languages, spelled = [compiled(regex) for regex in regexes], _spelling(codec, vocab)
     if inside:
-        languages = [compiled(f"{blank}(?:{whole(regex)})") for regex in regexes for blank in ("", " ", " ?")]
+        # blanks at a region's ends are those of the text around it
+        bare = [one.bare() for one in languages]
+        languages = [made for one in bare for made in (one, one.behind_blank(True), one.behind_blank(False))]
         rules = [rule for rule in spelled.tidying if isinstance(rule[1], bytes)]  # none of a text's beginning
         spelled = Spelling(spelled.inside, spelled.inside, rules)
     return lift(languages, spelled, ends, fill)

@@ -26,13 +26,19 @@ Slots = list[list[dict[str, float]]]
 
 
 def region_patterns(given: Any, problem: Problem) -> list[Pattern]:
-    """The patterns of regions, if any. Raises `ValueError` where whole texts are constrained, too."""
+    """The patterns of regions, if any. Raises `ValueError` where whole texts are constrained, too, and for a pattern
+    whose texts all have blanks at their ends."""
     if given is None:
         return []
     if problem.constraint is not None:
         raise ValueError("regions= and constraint= both say what stands in a region: give one of them")
     found = checked_constraint("regions", given)
-    return [found] if isinstance(found, Pattern) else list(found or ())
+    patterns = [found] if isinstance(found, Pattern) else list(found or ())
+    for one in patterns:
+        if not one.strings.bare().final.any():
+            told = f"all texts of the region {one.regex[:60]!r} have blanks at their ends"
+            raise ValueError(f"{told}, which belong to the text around it: leave the blanks out of the pattern")
+    return patterns
 
 
 def sized(

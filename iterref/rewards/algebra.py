@@ -36,7 +36,7 @@ class Algebra:
         return _total((*_terms(self), *_terms(other)))
 
     def __radd__(self, other: Any) -> Any:
-        return _total((*_terms(other), *_terms(self)))
+        return self if type(other) is int and other == 0 else _total((*_terms(other), *_terms(self)))  # 0: of `sum`
 
     def __sub__(self, other: Any) -> Any:
         return _total((*_terms(self), *_terms(other, -1.0)))
@@ -53,7 +53,7 @@ class Algebra:
     __rmul__ = __mul__
 
     def __truediv__(self, scale: float) -> Any:
-        return self * (1.0 / _number(scale, "divided by"))
+        return self * (1.0 / _number(scale, "divided by", zero=False))
 
     def _compared(self, how: Callable[[Any, Any], Any], other: Any) -> Condition:
         if callable(other):
@@ -214,13 +214,14 @@ class Batch:
                 answer = gather(function(here.tokens.clone(), here.rows.to(here.tokens.device, copy=True)))
             else:
                 texts, how = here.texts or [], plan(function, here.table)
-                positional, named = how.arguments(texts, here.table)
+                as_texts, (positional, named) = not how.messages, how.arguments(texts, here.table)
                 try:
                     answer = finished(function(*positional, **named))  # as `call`, a frame less
-                except (TypeError, AttributeError) as error:
-                    if not how.learn(error):
+                    again = as_texts and how.noticed()
+                except (TypeError, AttributeError, KeyError) as error:
+                    if not (again := how.learn(error)):
                         raise
-                    answer = call(function, texts, here.table)
+                answer = call(function, texts, here.table) if again else answer
         return verified(answer, here.rows, here.describe, skips)
 
 
@@ -270,8 +271,7 @@ class TextCombined(TextComposable):
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         if self.mixed:
             raise RewardError("this reward judges tokens beside texts: pass it to generate, which can decode them")
-        texts = list(completions)
-        table, listed = columns_of(columns, len(texts))
+        table, listed = columns_of(columns, len(texts := list(completions)))
         rows = torch.as_tensor(table.get("rows", range(len(texts))), dtype=torch.long)
         return Batch(rows, None, texts, table, listed).ask((self,), False, 0, torch.arange(len(texts))).tolist()
 
@@ -342,9 +342,9 @@ def _total(terms: tuple[tuple[float, Any], ...]) -> Combined | TextCombined:
     return combined(Sum(tuple(weight for weight, _ in terms)), tuple(part for _, part in terms))
 
 
-def _number(value: Any, purpose: str, infinite: bool = False) -> float:
+def _number(value: Any, purpose: str, infinite: bool = False, zero: bool = True) -> float:
     if not isinstance(value, Real) or isnan(value):
         raise TypeError(f"a reward can be {purpose} a number, got {value!r}")
-    if isinf(value) and not infinite:
-        raise ValueError(f"a reward cannot be {purpose} {value!r}: give a finite number")
+    if isinf(value) and not infinite or value == 0 and not zero:
+        raise ValueError(f"a reward cannot be {purpose} {value!r}: give a finite number{'' if zero else ', not 0'}")
     return float(value)

@@ -12,15 +12,17 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from typing import Literal
+from unicodedata import normalize
 
 Take = Literal["auto", "boxed", "label", "last"]
 LONGEST = 2000  # characters of an answer: what is longer is none
 FEW = 8  # words: a reference of more is a solution
 DIGITS, POWER = 400, 400  # of a number that is read: arithmetic on what is longer takes its time
 UNSIGNED = r"(?:\d(?:,?\d)*(?:\.\d+)?|\.\d+)"
+VULGAR = "[\u00bc-\u00be\u2150-\u215e]"  # a fraction in one sign
 NUMBER = re.compile(
-    rf"(?<![\w.)\]}}])[-+]?\s?\$?(?:{UNSIGNED}\s*/\s*\d(?:,?\d)*|{UNSIGNED}(?:[eE][-+]?\d+)?)"
-    rf"|{UNSIGNED}(?:[eE][-+]?\d+)?"
+    rf"(?<![\w.)\]}}])[-+\u2212]?\s?\$?(?:{UNSIGNED}\s*/\s*\d(?:,?\d)*|{UNSIGNED}(?:[eE][-+]?\d+)?(?:\s?{VULGAR})?|{VULGAR})"
+    rf"|{UNSIGNED}(?:[eE][-+]?\d+)?(?:\s?{VULGAR})?|{VULGAR}"
 )
 LABEL = re.compile(r"####|\banswer(?:\s*(?:is|are|was|[:=]))+|\banswer\b(?=\s*\$)", re.IGNORECASE)
 BARE = re.compile(r"([-+]?)(?:(\d+)\s+)?(\d+)/(\d+)|([-+]?(?:\d+(?:\.\d*)?|\.\d+))(?:e([-+]?\d+))?")
@@ -30,7 +32,7 @@ TIMES_TEN = re.compile(r"(?:\\times|\\cdot|\*)10\^\{?([-+]?\d+)\}?")
 BRACES = re.compile(r"\\f?boxed\s*\{|[{}]")
 WORDS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
 SPACING = re.compile(r"\\(?:left|right|displaystyle|[!,;: ])|\\\$|[$~]|\\?%|\^?\\circ|\^\{\\circ\}|°")
-CURRENCY = re.compile(r"^[€£]|[€£]$")
+CURRENCY = re.compile(r"^[€£¥₹]|[€£¥₹]$")
 
 
 def final_answer(text: str, take: Take = "auto") -> str | None:
@@ -71,7 +73,7 @@ def boxed(text: str) -> str | None:
 
 def stated(said: str) -> str:
     """The answer in what stands behind its label: formula, number or words, without what is said around it."""
-    said = re.split(r"\.(?=\s|$)", said.strip(" :*_"), maxsplit=1)[0].strip(" *_")
+    said = re.split(r"\.(?=\s|$)", said.strip(" :*_`"), maxsplit=1)[0].strip(" *_`")
     formula = re.findall(r"\$([^$]+)\$|\\\((.+?)\\\)", said)
     if formula:
         return max(formula[-1])
@@ -96,7 +98,8 @@ def number_of(answer: str) -> Fraction | None:
     """The number that an answer stands for; None for any other. A unit behind it must be in text commands."""
     if len(answer) > LONGEST:
         return None
-    kept = FRACTION.sub(lambda found: f" {found[1] or found[2]}/{found[3] or found[4]}", answer.replace("{,}", ","))
+    kept = re.sub(VULGAR, lambda found: f" {normalize('NFKC', found[0])}".replace("\u2044", "/"), answer)
+    kept = FRACTION.sub(lambda found: f" {found[1] or found[2]}/{found[3] or found[4]}", kept.replace("{,}", ","))
     kept = SPACING.sub(" ", kept.replace("\u2212", "-"))
     kept = CURRENCY.sub("", WORDS.sub("", kept).strip().rstrip(".").strip())
     kept = GROUPED.sub("", re.sub(r"(?<=[-+/])\s+|\s+(?=/)", "", kept)).strip()

@@ -88,7 +88,7 @@ def verified(answer: object, rows: Tensor, describe: Callable[[int], str], skips
         values = torch.frombuffer(array("d", answer), dtype=torch.float64) if answer else torch.zeros(0).double()
     except Exception as error:  # an object's own conversion may raise anything
         index = next(index for index, value in enumerate(answer) if not _is_number(value))
-        told = f"the reward gave {answer[index]!r} for row {int(rows[index])}, {describe(index)}"
+        told = f"the reward gave {repr(answer[index])[:100]} for row {int(rows[index])}, {describe(index)}"
         raise RewardError(f"{told}, which is not a number: return a float") from error
     low, high = map(float, values.aminmax()) if len(values) else (0.0, 0.0)  # NaN where there is one
     for index, value in enumerate(values.tolist() if not -MOST <= low <= high <= MOST else ()):

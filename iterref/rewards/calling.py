@@ -13,9 +13,9 @@ import asyncio
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from inspect import Parameter
 from types import SimpleNamespace
@@ -55,24 +55,35 @@ class Plan:
     names: frozenset[str] = frozenset()
     messages: bool = False
     hands_on: bool = False
+    watches: bool = False  # until texts were read, whether as messages, even where the error of that is caught
+    seen: list[str] = field(default_factory=list)
 
     def arguments(self, texts: list[str], table: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Copies of what the function takes, by position and by name."""
         values = TRAINER | {**table} if self.names else {}
         named = {name: _copied(value, name) for name, value in values.items() if name in self.names}
         completions: list[Any] = [_messages("assistant", text) for text in texts] if self.messages else list(texts)
+        if self.watches and not self.messages:
+            completions = [_Watched.of(text, self.seen) for text in texts]
+            self.watches = not any(texts)
         if self.messages and "prompts" in named:
             named["prompts"] = [_messages("user", one) if isinstance(one, str) else one for one in named["prompts"]]
         if self.by_name:
             named["completions"] = completions
         return (completions,) if self.by_name is False else (), named
 
-    def learn(self, error: TypeError | AttributeError) -> bool:
+    def noticed(self) -> bool:
+        """Whether the function has read texts as messages and did not fail; it is called so then."""
+        self.messages = self.messages or bool(self.seen)
+        return bool(self.seen)
+
+    def learn(self, error: TypeError | AttributeError | KeyError) -> bool:
         """Whether the function failed as one that reads messages, `completion[0]["content"]` or `.get("content")`, or
         that hands all on to another which takes its texts by name; it is called so then."""
         of_messages = isinstance(getattr(error, "obj", None), str) and hasattr(dict, str(getattr(error, "name", "")))
         reads_messages = not self.messages and ("string indices must be" in str(error) or of_messages)
-        by_name = self.hands_on and not self.by_name and "multiple values for argument" in str(error)
+        wants_name = "multiple values for argument" in str(error) or error.args == ("completions",)
+        by_name = self.hands_on and not self.by_name and wants_name
         self.messages, self.by_name = self.messages or reads_messages, by_name or self.by_name
         return reads_messages or by_name
 
@@ -81,6 +92,11 @@ def plan(function: Callable[..., Any], table: Iterable[str]) -> Plan:
     """How `function` is called where the values in `table` are at hand. Raises `ValueError` for a function without a
     place for texts, or with one for a value that is not there."""
     return _plan(Same(function), frozenset(table))
+
+
+def called(function: Callable[..., Any]) -> str:
+    """What a reader knows a function by."""
+    return str(getattr(function, "__name__", None) or repr(function))
 
 
 def judges_tokens(function: Callable[..., Any]) -> bool:
@@ -93,10 +109,12 @@ def judges_tokens(function: Callable[..., Any]) -> bool:
 def call(function: Callable[..., Any], texts: list[str], table: Mapping[str, Any]) -> Any:
     """The answer of a function of texts, given what its signature names."""
     how = plan(function, table)
-    positional, named = how.arguments(texts, table)
+    as_texts, (positional, named) = not how.messages, how.arguments(texts, table)
     try:
-        return finished(function(*positional, **named))
-    except (TypeError, AttributeError) as error:
+        answer = finished(function(*positional, **named))
+        if not (as_texts and how.noticed()):
+            return answer
+    except (TypeError, AttributeError, KeyError) as error:
         if not how.learn(error):
             raise
     return call(function, texts, table)
@@ -167,23 +185,52 @@ def _plan(key: Same, table: frozenset[str]) -> Plan:
     bare = place is not None and place.kind is Parameter.POSITIONAL_ONLY  # which no column can fill
     first = place.name if place is not None and (bare or place.name not in offered) else None
     if place is not None and first is None and "completions" not in named and place.name in table - {"prompts"}:
-        told = f"{function!r} begins with {place.name!r}, which is a column, and has none called completions"
+        told = f"{called(function)} begins with {place.name!r}, which is a column, and has none called completions"
         raise ValueError(f"{told}: call the one for the texts so")
     by_name: bool | None = "completions" in named or (takes_all and first is None and not takes_any)
     if not by_name and first is None and not takes_any:
         if "completion_ids" not in named:
-            raise ValueError(f"{function!r} has no parameter for the texts: give it one called completions")
+            raise ValueError(f"{called(function)} has no parameter for the texts: give it one called completions")
         by_name = None
     served = {"completions" if by_name else first, *(offered & named.keys())}
     needed = (one for one in known if one.kind in {*_POSITIONAL, *_NAMEABLE} and one.default is Parameter.empty)
     missing = [one.name for one in needed if one.name not in served]
     if missing:
-        told = f"{function!r} needs {', '.join(missing)}"
+        told = f"{called(function)} needs {', '.join(missing)}"
         raise ValueError(f"{told}, but there is only {sorted(table | {'rows'})}: add the column")
     everything = table | {"rows"} if own else table | {"rows", "completion_ids", *TRAINER}
     messages = "completions" in named and "dict" in str(named["completions"].annotation).lower()
     names = frozenset((everything if takes_all else set()) | (offered & named.keys()))
-    return Plan(by_name, names, messages, hands_on=takes_all and takes_any)
+    return Plan(by_name, names, messages, hands_on=takes_all and takes_any, watches=not own)
+
+
+class _Watched(str):
+    """A text, or a sign of one, that sees whether it is read as a list of messages is, `text[0]["content"]`. It is a
+    string in all else: that fails as it does of any."""
+
+    __slots__ = ("sign", "seen")
+    seen: list[str]
+    sign: bool
+
+    @classmethod
+    def of(cls, text: str, seen: list[str], sign: bool = False) -> _Watched:
+        made = cls(text)
+        made.seen, made.sign = seen, sign
+        return made
+
+    def __getitem__(self, key: Any) -> str:
+        if self.sign and key in ("content", "role"):
+            self.seen.append(key)
+        found = super().__getitem__(key)
+        return _Watched.of(found, self.seen, True) if isinstance(key, int) else found
+
+    def __iter__(self) -> Iterator[str]:
+        return (_Watched.of(sign, self.seen, True) for sign in super().__iter__())
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "get" and self.sign:
+            self.seen.append(name)
+        raise AttributeError(f"'str' object has no attribute {name!r}", name=name, obj=self)
 
 
 def _messages(role: str, text: str) -> list[dict[str, str]]:

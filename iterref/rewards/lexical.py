@@ -130,6 +130,8 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 
 def _band(band: Band, name: str) -> Band:
+    if isinstance(band, str) or not isinstance(band, Sequence) or len(band) != 2:
+        raise ValueError(f"{name}={band!r} is no band: give the least and the most, as in {name}=(4, 9)")
     low, high = band
     if (low or 0) < 0 or (high is not None and high < (low or 0)):
         raise ValueError(f"no text has between {low} and {high} {name}: give 0 <= least <= most")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
@@ -82,9 +82,9 @@ class MathAnswer(TextComposable):
 
     def _wanted(self, entry: Any, where: str) -> tuple[str, ...]:
         """The answers of a reference, or of several."""
-        single = isinstance(entry, str | int | float | Fraction)
+        single = isinstance(entry, str | int | float | Fraction | Mapping)
         several = tuple(entry) if not single and isinstance(entry, Iterable) else (entry,)
-        answers = [None if missing(one) else answer_of_key(str(one)) for one in several]
+        answers = [None if missing(one) or isinstance(one, Mapping) else answer_of_key(str(one)) for one in several]
         if not answers or None in answers:
             raise ValueError(f"{where} has the reference {entry!r}, in which there is no answer: give a number or text")
         return tuple(map(str, answers))

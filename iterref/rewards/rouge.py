@@ -11,7 +11,7 @@ Source: Lin 2004 (ROUGE, sections 2 and 3). The numbers are those of the `rouge-
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Literal, TypeVar, get_args
@@ -203,14 +203,18 @@ def measure_index(measure: str) -> int:
 
 
 def expect_words(text: str, tokenize: Callable[[str], list[str]]) -> None:
-    """Raises `ValueError` for a text that says something, none of which the tokenizer finds."""
-    if any(map(str.isalnum, text)) and not tokenize(text):
-        raise ValueError(f"the tokenizer finds no word in the reference {text[:40]!r}: say tokenizer='unicode'")
+    """Raises `ValueError` for a text that says something, no word or less than half of which the tokenizer finds."""
+    said, words = sum(map(str.isalnum, text)), tokenize(text)
+    found = sum(len(str(word)) for word in words) if 2 * sum(map(str.isascii, text)) < len(text) else said
+    if said and (not words or 2 * found < said):
+        told = "no word" if not words else f"only {' '.join(words)[:40]!r}"
+        raise ValueError(f"the tokenizer finds {told} in the reference {text[:40]!r}: say tokenizer='unicode'")
 
 
 def reference_texts(entry: Any, where: str) -> tuple[str, ...]:
     """A reference or several as texts. Raises `ValueError` for none, and for what is no text."""
-    texts = (entry,) if isinstance(entry, str) else tuple(entry) if isinstance(entry, Iterable) else (entry,)
+    several = isinstance(entry, Iterable) and not isinstance(entry, str | Mapping)
+    texts = tuple(entry) if several else (entry,)
     if not texts:
         raise ValueError(f"{where} has an empty list of references: give it at least one text")
     for text in texts:

@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from iterref.rewards.algebra import TextComposable
 from iterref.rewards.calling import Portion, call, portions
 
@@ -31,10 +34,11 @@ class Threaded(TextComposable):
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         def ask(part: Portion) -> list[float]:
             texts, table, _ = part
-            values = list(call(self.functions[0], texts, table))
-            if len(values) != len(texts):
-                raise ValueError(f"the function gave {len(values)} values for {len(texts)} texts: return one each")
-            return values
+            values = call(self.functions[0], texts, table)
+            if not isinstance(values, list | Tensor | np.ndarray) or len(values) != len(texts):
+                found = f"{len(values)} values" if isinstance(values, list) else f"a {type(values).__name__}"
+                raise ValueError(f"the function gave {found} for {len(texts)} texts: return one number each, in a list")
+            return list(values)
 
         parts = portions(list(completions), columns, self.portion)
         with ThreadPoolExecutor(min(self.workers, len(parts) or 1)) as pool:

@@ -10,14 +10,19 @@ returned, or printed, the right values. A program that takes too long has not pa
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, inf
+from textwrap import dedent
 from typing import Any, Literal
 
 from iterref.columns import needed_column
@@ -28,7 +33,10 @@ from iterref.rewards.sandbox import runs
 from iterref.rewards.sandbox.jail import Limits
 
 Value = Literal["all", "share"]
-FENCE = re.compile(r"^[ \t]*```[ \t]*(?:python3?|py)?[ \t]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(
+    r"^[ \t]*(```|~~~)[ \t]*(python3?\b[^\n`]*|py\b[^\n`]*|)[ \t]*\r?\n(.*?)(?:^[ \t]*\1|\Z)",
+    re.DOTALL | re.MULTILINE | re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,13 @@ class Verdict:
 class UnitTests(TextComposable):
     """1 where the code of a completion passes all its tests, else 0: `UnitTests()`, `"unit_tests"`.
 
-    The code is the last fenced block, or the whole text; `given` names a column that stands before it ("prompts" where
-    completions go on with a function that the prompt begins). An entry of the column `tests` is Python code with
-    assertions, or a list of such (each counts), as in MBPP; with a column `entry_point` beside it a function
-    `check(candidate)`, as in HumanEval; or {"input": ..., "output": ...}, a list of these, or {"inputs": [...],
-    "outputs": [...]} for programs that read and print. Tests of code call the program's functions with plain data and
-    get plain data, copies both; other objects are stand-ins that can be called and iterated and equal nothing.
+    The code is the last block fenced as Python, else the last fenced one, or the whole text; `given` names a column
+    that stands before it ("prompts" where completions go on with a function that the prompt begins). An entry of the
+    column `tests` is Python code with assertions, or a list of such (each counts), as in MBPP; with a column
+    `entry_point` beside it a function `check(candidate)`, as in HumanEval; or {"input": ..., "output": ...}, a list of
+    these, or {"inputs": [...], "outputs": [...]} for programs that read and print. Tests of code call the program's
+    functions with plain data and get plain data, copies both; other objects are stand-ins that can be called and
+    iterated and equal nothing.
 
     A process has `seconds` of processor and `memory` MiB; `processes` with their threads run at once; a program with
     all its tests has `timeout` seconds, three times `seconds` unless given. `workers` programs run side by side.
@@ -108,7 +117,8 @@ class UnitTests(TextComposable):
         before = [""] * size if self.given is None else needed_column(columns, self.given, size, "the code")
         names = columns.get("entry_point") or [None] * size
         tests = [read_tests(*pair, f"row {row}") for row, pair in enumerate(zip(entries, names, strict=True))]
-        codes = [f"{head}{code_of(text)}" for head, text in zip(before, completions, strict=True)]
+        found = map(code_of, completions)
+        codes = [f"{head}{code}" if head else dedent(code) for head, code in zip(before, found, strict=True)]
 
         def judge(new: list[int]) -> list[Verdict]:
             with ThreadPoolExecutor(min(self.workers, len(new))) as pool:
@@ -137,27 +147,63 @@ class UnitTests(TextComposable):
 
 
 def code_of(text: str) -> str:
-    """The code in a text: its last fenced block, or the whole of it."""
+    """The code in a text: its last block that is fenced as Python, else its last fenced one, or the whole of it."""
     blocks = FENCE.findall(text)
-    return str(blocks[-1]) if blocks else text
+    tagged = [one for one in blocks if one[1]] or blocks
+    return str(tagged[-1][2]) if tagged else text
 
 
 def read_tests(entry: Any, entry_point: Any, where: str) -> list[dict[str, Any]]:
-    """The tests in an entry of the column, in one form. Raises ValueError for one that has none."""
+    """The tests in an entry of the column, in one form. Raises ValueError for one that has none, or asks nothing."""
+    if isinstance(entry, str) and entry.lstrip()[:1] in ("{", "["):  # as data sets keep what is no text
+        with suppress(ValueError):
+            entry = json.loads(entry)
+    if isinstance(entry, Mapping) and entry.get("fn_name"):
+        told = f"{where} has tests that call {entry['fn_name']!r} by its name"
+        raise ValueError(f"{told}: write them as code, such as assert {entry['fn_name']}(1) == 2")
     if isinstance(entry, Mapping) and {"inputs", "outputs"} <= {*entry}:
+        if len(entry["inputs"]) != len(entry["outputs"]):
+            told = f"{where} has tests of {len(entry['inputs'])} inputs and {len(entry['outputs'])} outputs"
+            raise ValueError(f"{told}: give one output for each input")
         entry = [{"input": one, "output": two} for one, two in zip(entry["inputs"], entry["outputs"], strict=True)]
     several = [entry] if isinstance(entry, str | Mapping) or not isinstance(entry, Sequence) else list(entry)
     found: list[dict[str, Any]] = []
     for one in several:
         if isinstance(one, Mapping) and {"input", "output"} <= {*one}:
-            found.append({"input": str(one["input"]), "output": str(one["output"])})
+            found.append({"input": _lines(one["input"]), "output": _lines(one["output"])})
         elif isinstance(one, str) and one.strip():
             checks = bool(entry_point) and re.search(r"^def check\(", one, re.MULTILINE) is not None
             found.append({"code": f"{one}\ncheck({entry_point})\n" if checks else one})
     if not found or len(found) < len(several) or len({tuple(one) for one in found}) > 1:
         told = f"{where} has the tests {str(entry)[:60]!r}"
         raise ValueError(f'{told}: give code with assertions, or {{"input": ..., "output": ...}}, one kind a row')
+    codes = [one["code"] for one in found if "code" in one]
+    if codes and not any([_asks(code, where) for code in codes]):
+        told = f"{where} has tests that ask nothing, so that every program would pass: {codes[0].strip()[:60]!r}"
+        raise ValueError(f"{told}: add the column entry_point, whose function check() is called with, or an assertion")
     return found
+
+
+def _lines(value: Any) -> str:
+    """What is read or printed: a text, or a list of its lines."""
+    return "\n".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+@lru_cache(maxsize=4096)
+def _asks(code: str, where: str) -> bool:
+    """Whether a test of code does more than to define: something in it is run, or is a function test_... Raises
+    ValueError for what is no Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            body = ast.parse(code).body
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{where} has tests that are no Python ({error}): {code[:60]!r}") from None
+    functions = [one.name for one in body if isinstance(one, ast.FunctionDef)]
+    runs = any(name.startswith("test_") for name in functions)
+    defines = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+    acts = [one for one in body if not isinstance(one, defines) and "__name__" not in ast.dump(one)]
+    return runs or any(isinstance(one, ast.Assert | ast.Call | ast.Raise) for act in acts for one in ast.walk(act))
 
 
 REWARD = UnitTests

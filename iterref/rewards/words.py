@@ -74,4 +74,5 @@ def joins(char: str) -> bool:
 
 def normalised(text: str, case: bool = False) -> str:
     """A text as it is compared: accents composed, and lower case in full unless `case` counts."""
-    return normalize("NFC", text) if case else normalize("NFC", normalize("NFC", text).casefold())
+    text = normalize("NFC", text.replace("\u2019", "'"))  # don\u2019t is don't
+    return text if case else normalize("NFC", text.casefold())

@@ -37,6 +37,9 @@ def test_signs_of_the_notation():
     for text, right in [("ab.\n", True), ("cdbxx.\n", True), ("a.\n", False), ("ab.", False), ("abx.\n", False)]:
         assert matches(regex, text) == right
     assert matches(written_out('start: "yes"i', "start", 1), "YeS")
+    assert matches(written_out("start: /yes/i | /^no$/", "start", 1), "YeS")
+    assert matches(written_out("start: /yes/i | /^no$/", "start", 1), "no")
+    assert matches(written_out(r'start: "\x41\u00e9\U0001f600"', "start", 1), "Aé😀")
     assert matches(written_out('start: "a.b"', "start", 1), "a.b") and not matches(
         written_out('start: "a.b"', "start", 1), "axb"
     )
@@ -53,6 +56,7 @@ def test_signs_of_the_notation():
         ('start: * "a"', "nothing stands"),
         ('start: "a"\nstart: "b"', "two rules"),
         ("start: §", "line 1"),
+        ("start: /[a&&b]/", "read in two ways"),
         ('begin: "a"', "no rule 'start'"),
     ],
 )

@@ -26,7 +26,8 @@ def test_a_regular_expression_is_of_the_whole_text():
     "regex",
     [
         r"[0-9]+(\.[0-9]+)?", "a(bc)?", "(ab)*", "aé*", ".*", "(a|ab)(c|bcd)?", "", "[^a]*", "(?i)ab?", r"a\|b|c",
-        "^ab*$", "^a|b$", r"a\\$", "a[$]",
+        "^ab*$", "^a|b$", r"a\\$", "a[$]", "^a$|^b1*$", "a$|^b", r"\Aab\Z|(?:c|1)", "(?i)^ab$", r"\w+",
+        r"[\W1]a", r"[^\W1]+",
     ],
 )  # fmt: skip
 def test_texts_are_those_that_python_matches(regex):
@@ -35,6 +36,19 @@ def test_texts_are_those_that_python_matches(regex):
     for size in range(6 if len(regex) > 3 else 5):
         for text in map("".join, product("abcé.1", repeat=size)):
             assert strings.accepts(text.encode()) == (re.fullmatch(regex, text) is not None), text
+
+
+def test_classes_hold_what_python_says():
+    """Of letters, digits, marks and blanks of many scripts."""
+    signs = [chr(code) for code in [*range(0x250), *range(0x300, 0x310), 0x661, 0x93E, 0x2028, 0x3000, 0x4E00, 0x1F600]]
+    for escape in (r"\w", r"\W", r"\d", r"\D", r"\s", r"\S", r"[\w-]", r"[^\s\d]"):
+        strings = Regex(escape).strings
+        assert [strings.accepts(one.encode()) for one in signs] == [bool(re.fullmatch(escape, one)) for one in signs]
+
+
+def test_a_compiled_expression_keeps_its_flags():
+    assert pattern_of(re.compile("^ab.$", re.I | re.S)).strings.accepts(b"aB\n")
+    assert pattern_of(re.compile("ab")) == Regex("ab")
 
 
 def test_a_schema_has_its_documents():
@@ -70,6 +84,9 @@ def test_a_grammar_is_written_out():
         (lambda: Regex("([").strings, ValueError, "cannot be compiled"),
         (lambda: Regex(r"(?=a)b").strings, ValueError, "cannot be compiled"),
         (lambda: Regex("[a&&b]").strings, ValueError, "cannot be compiled"),
+        *((lambda text=text: Regex(text), ValueError, "read in two ways")
+          for text in ("[[:alpha:]]+", "[a-z&&[^b]]", "[a--b]", "[b~~a]", "a*+b", "(ab)++", "a{2}+")),
+        (lambda: pattern_of(re.compile("a", re.ASCII)), TypeError, "the constraint is Pattern"),
         (lambda: JSONSchema("{"), ValueError, "cannot be turned"),
         (lambda: JSONSchema({"type": "nonsense"}), ValueError, "cannot be turned"),
         (lambda: Choices(), ValueError, "one or more texts"),

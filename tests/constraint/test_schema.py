@@ -14,6 +14,11 @@ from tests.support.walks import walk
 pytest.importorskip("outlines_core")
 jsonschema = pytest.importorskip("jsonschema")
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
+NODE = {"type": "object", "properties": {"v": NUMBER, "next": {"$ref": "#/$defs/node"}}, "required": ["v"]}
+TAGGED = [
+    {"type": "object", "properties": {"kind": {"const": kind}, "size": NUMBER}, "required": ["kind"]} for kind in "ab"
+]
+ODD = 'a"b\\c\nd.e*'
 
 
 @pytest.mark.parametrize(
@@ -28,6 +33,25 @@ TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
         {"$defs": {"p": {"type": "object", "properties": {"x": NUMBER}, "required": ["x"]}}, "$ref": "#/$defs/p"},
         {"title": "T", "description": "d", "type": "object", "properties": {"minimum": NUMBER, "not": TEXT}},
         {"allOf": [{"type": "boolean"}]},
+        # what nests, and has an end
+        {"$defs": {"node": NODE}, "$ref": "#/$defs/node"},
+        {"$defs": {"node": {**NODE, "properties": {"v": {"anyOf": [NUMBER, {"$ref": "#/$defs/node"}]}}}},
+         "$ref": "#/$defs/node"},
+        {"type": "object", "properties": {"all": {"type": "array", "items": {"$ref": "#"}}}, "required": ["all"]},
+        {"type": "object", "additionalProperties": {"$ref": "#"}},
+        # names and values with signs that JSON escapes, and those of keywords
+        {"type": "object", "properties": {ODD: NUMBER}, "required": [ODD]},
+        {"enum": [{ODD: [{ODD: 1}]}, {"pattern": "^x", "minimum": 1}]},
+        # JavaScript's classes, and anchors of alternatives
+        {"type": "string", "pattern": r"^\d{2}$|^\w[^\W\d]$"},
+        *({"type": "string", "format": kind} for kind in ("date", "time", "date-time", "email", "uri", "uuid")),
+        # one of several
+        {"oneOf": TAGGED}, {"oneOf": [NUMBER, TEXT, {"type": "null"}]}, {"oneOf": [{"const": 1}, {"const": True}]},
+        {"oneOf": [{"type": "object", "properties": {name: NUMBER}, "required": [name]} for name in "ab"]},
+        # bounds
+        {**NUMBER, "minimum": -3, "exclusiveMaximum": 12.5}, {**NUMBER, "minimum": 1, "maximum": 99, "multipleOf": 7},
+        {"type": "array", "prefixItems": [TEXT, NUMBER], "minItems": 2, "maxItems": 2},
+        {"type": "array", "items": NUMBER, "minItems": 0, "uniqueItems": False, "maxItems": 1},
     ],
 )
 def test_every_text_is_a_valid_document(schema):
@@ -51,6 +75,20 @@ def test_every_text_is_a_valid_document(schema):
         ({"type": "integer", "const": True}, "True is not of its type"),
         ({**TEXT, "pattern": ".*"}, "JSON would have to escape"),
         ({**TEXT, "format": "ipv4"}, "ipv4"),
+        ({"type": "object", "properties": {"a": TEXT}, "required": ["b"]}, "'required' ['b'] would not be kept"),
+        ({"type": "object", "properties": {"a": TEXT}, "dependencies": {"a": ["b"]}}, "'dependencies' would not be"),
+        ({"type": "object", "properties": {"a": TEXT}, "allOf": [{"type": "object"}]}, "'allOf' would not be kept"),
+        ({"$defs": {"node": {**NODE, "required": ["next"]}}, "$ref": "#/$defs/node"}, "no document of a depth of 2"),
+        ({"$defs": {"node": NODE}, "$ref": "#/$defs/nod"}, "'#/$defs/nod' leads nowhere"),
+        ({"$defs": {"n": NUMBER}, "$ref": "#/$defs/n", "enum": ["a"]}, "'enum' would not be kept beside a '$ref'"),
+        ({"type": "array", "items": NUMBER, "const": ["a"]}, "'items' would not be kept"),
+        ({"type": "integer", "anyOf": [TEXT, NUMBER]}, "may not be of its type 'integer'"),
+        ({"oneOf": [NUMBER, {"type": "number"}]}, "a document may fit two of its schemas"),
+        ({"oneOf": [{"type": "object", "properties": {"a": NUMBER}}, TAGGED[0]]}, "a document may fit two"),
+        ({"oneOf": [{"enum": ["a", "b"]}, TEXT]}, "a document may fit two of its schemas"),
+        ({"enum": []}, "'enum' is empty"),
+        ({**NUMBER, "minimum": 3, "maximum": 2}, "no integer is within its bounds"),
+        ({**TEXT, "pattern": "[a-z&&[^b]]"}, "read in two ways"),
         ([], "a schema is an object"),
     ],
 )

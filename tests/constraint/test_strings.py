@@ -87,6 +87,16 @@ def test_languages_share_the_states_in_which_they_end_alike():
         assert [size for size in range(8) if Strings(step, final, start).accepts(b"a" * size)] == [n]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_without_blanks_at_the_ends_and_behind_one(seed):
+    strings = random_strings(seed)
+    bare = strings.bare()
+    for text in TEXTS:
+        inside = strings.accepts(text) and text == text.strip()
+        assert bare.accepts(text) == bare.behind_blank(True).accepts(b" " + text) == inside
+        assert bare.behind_blank(False).accepts(text) == (bare.accepts(text) or bare.behind_blank(True).accepts(text))
+
+
 def test_what_has_no_text_is_one_state():
     one = Strings(np.full((3, 256), -1), np.array([False, True, True])).least()
     assert one.step.shape == (1, 256) and not one.final.any()

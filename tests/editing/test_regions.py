@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,16 @@ def test_behind_a_literal_end_a_region_is_where_it_is(codecs: Any) -> None:
 def test_a_literal_mask_is_escaped(codecs: Any) -> None:
     done = filled(codecs["bytes"], r"the \<mask> [cat] sat")
     assert done.startswith("the <mask> ") and done.endswith(" sat")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("regex", ["[a-z ]{3}", "[^.]*t?", "(the )?cat ?"])
+def test_a_region_is_of_its_pattern_between_the_blanks_around_it(codecs: Any, kind: str, regex: str) -> None:
+    """Blanks at its ends belong to the text around it, so no text of the pattern that needs them is drawn."""
+    pytest.importorskip("outlines_core")
+    for seed in range(2):
+        text = filled(codecs[kind], "the cat [sat] on the cat", regions=regex, length=(1, 4), seed=seed)
+        assert text.startswith("the cat ") and text.endswith(" on the cat")
+        assert re.fullmatch(regex, text[len("the cat ") : -len(" on the cat")])
+    with pytest.raises(ValueError, match="blanks at their ends.*leave the blanks out"):
+        filled(codecs[kind], "the [cat] sat", regions=" [a-z]+")

@@ -41,6 +41,9 @@ symbolic = pytest.mark.skipif(importlib.util.find_spec("math_verify") is None, r
         (r"answer: 4 \boxed{5", r"4 \boxed{5"),
         ("3-2=1", "1"),
         ("so x = -3.", "-3"),
+        ("so x = \u22123.", "\u22123"),
+        ("it takes 3\u00bd cups", "3\u00bd"),
+        ("answer: `7`", "7"),
         ("it costs 1,234.50 in all", "1,234.50"),
         ("north", "north"),
         ("", None),
@@ -63,6 +66,7 @@ def test_one_place_alone_may_be_looked_at() -> None:
     [
         ("0.5", "1/2"), (r"1\frac12", "3/2"), ("2 1/2", "2.5"), ("1,000", "1000"), ("12.0", "12"), (r"\$12", "12"),
         (r"50\%", "50"), (r"12\text{ cm}", "12"), (r"1.5\times 10^{3}", "1500"), (r"-\frac{3}{4}", "-0.75"),
+        ("3\u00bd", "7/2"), ("-\u2153", "-1/3"), ("\u00a55", "5"),
         ("\u22125", "-5"), ("5.", "5"), ("1e3", "1000"), ("(1,2)", "(1, 2.0)"), ("1, 2", "1,2"), (r"\{1,2\}", "{1, 2}"),
         ("x+1", "x + 1"), (r"\text{North}", "north"), (r"\dfrac{x}{2}", r"\frac{x}{2}"), ("90^\\circ", "90"),
     ],

@@ -6,6 +6,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -150,6 +151,14 @@ def test_a_pilot_run_gives_mean_zero_and_variance_one() -> None:
     assert float(again.mean()) == pytest.approx(0, abs=1e-12) and float(again.std()) == pytest.approx(1)
     with pytest.raises(ValueError, match="pilot was guided .*best_of_n"):
         problem.reward.standardised(sample(sampler_from_string("best_of_n:n=4"), problem, seed=1))
+
+
+def test_numbers_of_other_libraries_and_the_sum_of_a_list() -> None:
+    one, two = Fixed(1, 2, 3), Fixed(4, 5, 6)
+    assert values(sum([one, two])) == values(one + two)
+    assert values(one * np.float32(2)) == values(2 * one)
+    with pytest.raises(ValueError, match="cannot be divided by 0"):
+        one / 0
 
 
 def test_what_a_sum_cannot_mean_is_refused() -> None:

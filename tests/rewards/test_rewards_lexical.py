@@ -70,6 +70,7 @@ def test_columns_hold_for_their_row_alone() -> None:
         ({"required": ["A  b"], "forbidden": ["a b"]}, "'a b' is both required and forbidden"),
         ({"matches": ["("]}, r"'\(' is no regular expression"),
         ({"words": (5, 4)}, "between 5 and 4 words"),
+        ({"words": 5}, r"words=5 is no band.*words=\(4, 9\)"),
         ({"characters": (-1, 4)}, "between -1 and 4 characters"),
     ],
 )

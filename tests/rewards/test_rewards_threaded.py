@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from time import perf_counter, sleep
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,12 @@ def test_waits_happen_side_by_side() -> None:
     start = perf_counter()
     assert first == Threaded(slow, workers=1)(TEXTS)
     assert side_by_side < (perf_counter() - start) / 2 and len(seen) > 1
+
+
+@pytest.mark.parametrize("answer", [{0: 1.0}, {1.0}, 1.0, "1", None])
+def test_what_is_no_list_of_numbers_is_refused(answer: Any) -> None:
+    with pytest.raises(ValueError, match="the function gave a .* for 1 texts: return one number each, in a list"):
+        Threaded(lambda completions: answer)(["a"])
 
 
 def test_mixtures_and_errors() -> None:

@@ -142,6 +142,8 @@ def test_mistakes_are_named() -> None:
         Rouge()(["a"], summary=["a"])
     with pytest.raises(ValueError, match="row 1 has an empty list of references"):
         Rouge().against(["a", []])
+    with pytest.raises(ValueError, match="row 0 has the reference {'a': 1}, which is no text"):
+        Rouge()(["a"], reference=[{"a": 1}])
     with pytest.raises(ValueError, match="has 2 entries for 1 completions"):
         Rouge()(["a"], reference=["a", "b"])
     with pytest.raises(ValueError, match="row 3 has no reference"):

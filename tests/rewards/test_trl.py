@@ -73,6 +73,32 @@ def test_messages_are_known_by_what_is_asked_of_them() -> None:
     assert asked(lambda completions: [float(len(one[-1].get("content", ""))) for one in completions if one]) == sizes
 
 
+def test_messages_are_known_where_the_error_of_a_text_is_caught() -> None:
+    def guarded(take: Any) -> Any:
+        def reward(completions, **kwargs):
+            found = []
+            for one in completions:
+                try:
+                    found.append(float(len(take(one))))
+                except Exception:
+                    found.append(-1.0)
+            return found
+
+        return reward
+
+    sizes = [float(len(text)) for text in TEXTS]
+    for take in (
+        lambda one: one[0]["content"], lambda one: one[-1].get("content"), lambda one: [m["content"] for m in one][0]
+    ):  # fmt: skip
+        assert asked(guarded(take)) == asked(1.0 * TextReward(guarded(take), WordModel().decode)) == sizes
+        assert Threaded(guarded(take), workers=2)(TEXTS) == sizes
+    for take in (lambda one: one["content"], lambda one: one[0]["word"], lambda one: one.get):  # no messages either
+        assert asked(guarded(take)) == [-1.0] * 3
+    seen = list[type]()
+    asked(lambda completions: [float(seen.append(type(one)) or len(one[:2] + one.upper())) for one in completions])
+    assert all(issubclass(kind, str) for kind in seen)
+
+
 def test_what_hands_everything_on_is_called_as_trl_calls_it() -> None:
     def timed(function: Any) -> Any:
         def inner(*args: Any, **kwargs: Any) -> Any:
@@ -83,6 +109,7 @@ def test_what_hands_everything_on_is_called_as_trl_calls_it() -> None:
     sizes = [float(len(text)) for text in TEXTS]
     assert asked(timed(lambda prompts, completions, **kwargs: map(len, completions))) == sizes
     assert asked(timed(lambda texts, **kwargs: map(len, texts))) == sizes
+    assert asked(lambda *args, **kwargs: [float(len(one)) for one in kwargs["completions"]]) == sizes
     with pytest.raises(RewardError, match="multiple values"):
         asked(lambda prompts, completions: dict(a=1, **{"a": 2}))  # a fault of its own
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -101,6 +102,12 @@ def test_a_right_program_passes_and_a_wrong_one_does_not() -> None:
     tests = [["assert f(2) == 4", "assert f('a') == 'aa'", "assert f(0) == 0"]] * 4
     assert UnitTests()(texts, tests=tests) == [1, 0, 0, 0]
     assert UnitTests(value="share")(texts, tests=tests) == [1, 1 / 3, 0, 0]
+
+
+@alone
+def test_code_in_an_indented_fence_runs() -> None:
+    text = "- so:\n  ```python\n  def f(x):\n      return 2 * x\n  ```"
+    assert UnitTests()([text], tests=["assert f(2) == 4"]) == [1]
 
 
 @alone
@@ -235,6 +242,31 @@ def test_tests_that_are_none_are_refused(entry: Any) -> None:
         read_tests(entry, None, "row 4")
 
 
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("def check(candidate):\n    assert candidate(3) == 6\n", "ask nothing.*entry_point"),
+        ("import unittest\nclass T(unittest.TestCase):\n    def test_a(self): assert f(1)\n", "ask nothing"),
+        ("# of the function f\nMETADATA = {'author': 'a'}", "ask nothing"),
+        ("def g(): assert f()\nif __name__ == '__main__':\n    g()\n", "ask nothing"),
+        ("assert f(1", "no Python"),
+        ({"fn_name": "f", "inputs": [[1]], "outputs": [2]}, "by its name.*write them as code"),
+        ({"inputs": ["1", "2"], "outputs": ["1"]}, "2 inputs and 1 outputs"),
+    ],
+)
+def test_tests_that_every_program_or_none_would_pass_are_refused(entry: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=f"row 4 has tests .*{told}"):
+        read_tests(entry, None, "row 4")
+
+
+def test_tests_are_read_as_data_sets_keep_them() -> None:
+    lines = {"inputs": [["1", "2"], [3]], "outputs": ["3", "3\n"]}
+    wanted = [{"input": "1\n2", "output": "3"}, {"input": "3", "output": "3\n"}]
+    assert read_tests(lines, None, "row 0") == read_tests(json.dumps(lines), None, "row 0") == wanted
+    assert read_tests('["assert f()"]', None, "row 0") == [{"code": "assert f()"}]
+    assert read_tests("[f(x) for x in range(3)]", None, "row 0") == [{"code": "[f(x) for x in range(3)]"}]
+
+
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(ValueError, match="a reward by unit tests needs the column 'tests'"):
         UnitTests(isolate=False)(["f = 1"])
@@ -247,6 +279,9 @@ def test_a_missing_column_is_named() -> None:
         ("a\n```python\nx = 1\n```\nb", "x = 1\n"),
         ("```\nx = 1\n```\n```py\ny = 2\n", "y = 2\n"),
         ("  ```python3\n  x = 1\n  ```", "  x = 1\n"),
+        ("```Python\r\nx = 1\r\n```", "x = 1\r\n"),
+        ('~~~python title="a"\nx = 1\n~~~', "x = 1\n"),
+        ("```python\nx = 1\n```\nprints\n```\n1\n```\nby\n```bash\npython x.py\n```", "x = 1\n"),
     ],
 )
 def test_the_last_fenced_block_is_the_code(text: str, code: str) -> None:

@@ -72,6 +72,10 @@ def test_words_of_scripts_by_hand() -> None:
 
 
 def test_a_reference_without_a_word_is_refused_and_others_are_read() -> None:
+    for text in ("Москва 2020", "上海的大学 AI"):
+        with pytest.raises(ValueError, match=f"only '(2020|ai)' in the reference '{text}': say tokenizer='unicode'"):
+            Rouge()(["a"], reference=[text])
+        assert Rouge(tokenizer="unicode")([text], reference=[text]) == [1.0]
     for text in ("警察", "полиция"):
         with pytest.raises(ValueError, match=f"no word in the reference '{text}': say tokenizer='unicode'"):
             Rouge()(["a"], reference=[text])

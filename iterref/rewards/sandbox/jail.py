@@ -186,7 +186,10 @@ def python(packages: bool) -> tuple[list[str], tuple[str, ...]]:
     flags = ["-s", "-P", "-B", "-X", "utf8"]
     base = os.path.realpath(sys.base_prefix)
     if packages:
-        return [sys.executable, *flags], (base, sys.base_prefix, sys.prefix)
+        # by its real folder: a link on the way there, as to an environment shared, leads nowhere in a jail
+        prefix = os.path.realpath(sys.prefix)
+        own = os.path.join(prefix, os.path.relpath(sys.executable, sys.prefix))
+        return [own, *flags], (base, sys.base_prefix, prefix)
     own = getattr(sys, "_base_executable", sys.executable)
     return [os.path.realpath(own), *flags, "-S"], (base,)
 
