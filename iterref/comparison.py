@@ -14,6 +14,7 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from io import StringIO
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +22,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from iterref.arguments import checked_model, checked_options, checked_prompts, checked_reward, checked_rows
+from iterref.arguments import (
+    checked_model,
+    checked_options,
+    checked_prompts,
+    checked_reward,
+    checked_rows,
+    checked_weights,
+)  # fmt: skip
 from iterref.budget import BudgetLike, budget_of
 from iterref.columns import read_columns
 from iterref.drafts import Drafts, OwnDrafts, Pooled, pools_in
+from iterref.files import write_whole
 from iterref.generation import begun, draw_drafts, generate, text_model, token_reward, unrewarded
 from iterref.models.base import TextModel
 from iterref.paired import Mean, difference, interval
@@ -128,10 +137,11 @@ class Comparison:
 
     def to_csv(self, path: str | Path) -> Path:
         """Writes the table, and returns the path. Raises `OSError` where the file cannot be written."""
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(one.row() for one in self.entries)
+        file = StringIO()
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(one.row() for one in self.entries)
+        write_whole(Path(path), file.getvalue())
         return Path(path)
 
     def to_pandas(self) -> Any:
@@ -162,7 +172,8 @@ def compare(
     prompts: Sequence[str],
     samplers: Sequence[Sampler | str] | Mapping[str, Sampler | str],
     *,
-    reward: Callable[..., Any] | str = "consensus",
+    reward: Callable[..., Any] | str | Sequence[Callable[..., Any] | str] = "consensus",
+    reward_weights: Sequence[float] | None = None,
     budgets: BudgetLike | Sequence[BudgetLike],
     baseline: str | None = None,
     seeds: int | Sequence[int] = 1,
@@ -193,7 +204,8 @@ def compare(
     if baseline not in named:
         raise ValueError(f"the baseline {baseline!r} is none of the samplers: choose one of {', '.join(named)}")
     columns = read_columns(columns, len(prompts))
-    asked = checked_reward(reward, len(prompts), columns)
+    weights = checked_weights("reward_weights", reward_weights)
+    asked = checked_reward(reward, len(prompts), columns, weights)
     for seed in chosen:
         identities = checked_rows(seed, rows, (), len(prompts))
     model = text_model(checked_model(model))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from math import inf, isnan, sqrt
 from typing import Any
 
@@ -17,6 +18,7 @@ from iterref.drafts import OwnDrafts
 from iterref.generation import generate
 from iterref.paired import Mean, difference, interval
 from tests.support.commands import call
+from tests.support.disk import expect_whole
 from tests.support.fakes import FakeModel
 
 PROMPTS = ["one", "one two", "one two three"] * 4
@@ -99,6 +101,13 @@ def test_reward_calls_count_where_the_budget_says_so() -> None:
     assert all(one.nfe + one.reward_calls <= 12 for one in equal.entries)
 
 
+def test_several_rewards_are_weighed_as_generate_weighs_them() -> None:
+    mixed: dict[str, Any] = {"reward": [alphas, lambda completions: [len(text) for text in completions]]}
+    mixed["reward_weights"] = [1.0, -0.1]
+    again = generate(FakeModel(), PROMPTS, **mixed, sampler="best_of_n:steps=2", budget=16)
+    assert run(**mixed).entries[1].rewards[0].tolist() == again.rewards.tolist()
+
+
 def test_identities_and_columns_reach_every_run() -> None:
     seen: list[list[str]] = []
 
@@ -145,6 +154,11 @@ def test_tables_and_pictures_go_to_files(found: Comparison, tmp_path: Any) -> No
     assert told["baseline"] == "plain" and len(told["entries"][0]["texts"][1]) == 12
 
 
+@pytest.mark.parametrize("name", ["to_csv", "save_picture"])
+def test_files_are_written_whole_or_not_at_all(found: Comparison, name: str, tmp_path: Any) -> None:
+    expect_whole(getattr(found, name), getattr(replace(found, entries=found.entries[:2]), name), tmp_path)
+
+
 def test_data_frames_need_pandas(found: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
     from types import SimpleNamespace
@@ -177,6 +191,8 @@ def test_data_frames_need_pandas(found: Comparison, monkeypatch: pytest.MonkeyPa
         ({"columns": {"word": ["a"]}}, ValueError, "column 'word' has 1 entries for 12 prompts"),
         ({"reward": lambda completions, word: []}, ValueError, "word"),
         ({"reward": 3}, TypeError, "the reward is an int"),
+        ({"reward_weights": [1.0]}, ValueError, "belong to a list of rewards"),
+        ({"reward": [alphas], "reward_weights": [1.0, 2.0]}, ValueError, "2 weights for 1 rewards"),
         ({"rows": [0]}, ValueError, "1 row identities for 12 prompts"),
     ],
 )

@@ -15,6 +15,7 @@ where there is nothing to draw and `OSError` where the file cannot be written. C
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from iterref.files import write_whole
 from iterref.optional import require
 from iterref.paired import Mean
 from iterref.result import Result
@@ -250,7 +252,8 @@ def _named(figure: Figure, axes: Sequence[Axes], title: str, x: str) -> Figure:
 
 
 def _write(figure: Figure, path: str | Path) -> Path:
-    path = Path(path)
+    path, drawn = Path(path), BytesIO()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.savefig(drawn, format=path.suffix[1:] or None)
+    write_whole(path, drawn.getvalue())
     return path
