@@ -72,7 +72,8 @@ def verified(
 ) -> Tensor:
     """A gathered answer, a list, array or tensor of any real type, as (R,) float64, a copy, on the CPU. `skips` accepts
     None, which becomes NaN: the reward does not judge that text. Raises `RewardError` naming row and text
-    (`describe(index)`) for another number of values, what is no number, NaN (`nan` says what to do), +inf and numbers beyond `MOST`."""
+    (`describe(index)`) for another number of values, what is no number, NaN (`nan` says what to do), +inf and numbers
+    beyond `MOST`."""
     plain = _plain(answer, len(rows))
     if plain is not None:
         return plain
