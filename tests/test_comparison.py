@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
-from math import inf, isnan, sqrt
+from math import inf, isnan, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,12 @@ def test_reward_calls_count_where_the_budget_says_so() -> None:
     assert all(one.nfe + one.reward_calls <= 12 for one in equal.entries)
 
 
+def test_methods_budgets_and_seeds_come_in_any_list(found: Comparison) -> None:
+    same = run((one for one in METHODS.values()), budgets=np.array([4, 16]), seeds=np.int64(2))
+    assert [one.rewards.tolist() for one in same.entries] == [one.rewards.tolist() for one in found.entries]
+    assert run(seeds=np.arange(2)).entries[1].rewards.tolist() == found.entries[3].rewards.tolist()
+
+
 def test_several_rewards_are_weighed_as_generate_weighs_them() -> None:
     mixed: dict[str, Any] = {"reward": [alphas, lambda completions: [len(text) for text in completions]]}
     mixed["reward_weights"] = [1.0, -0.1]
@@ -140,7 +146,12 @@ def test_the_table_names_the_better_ones_in_words() -> None:
     assert "c at 4 NFE: worse than a (significant, 95 % CI excludes 0)" in lines
     assert "d at 4 NFE: no significant difference to a" in lines
     assert lines[-1] == "forbidden texts (reward -inf), left out of means: 1 of d at 4 NFE"
-    assert "inf" not in str(Comparison([entry("a", [1.0]), entry("b", [2.0], Mean(1, inf))], "a", 1, (0,)))
+    text = str(Comparison([entry("a", [1.0]), entry("b", [2.0], Mean(1, inf))], "a", 1, (0,)))
+    assert "inf" not in text and "1 prompt, 1 seed" in text
+    assert "b at 4 NFE: a cannot be told from it (one prompt under one seed)" in text  # and is not called no different
+    text = str(Comparison([entry("a", [1.0] * 2), entry("b", [-inf] * 2, Mean(nan, inf))], "a", 2, (0,)))
+    assert "a cannot be told from it (no prompt has texts of both that are allowed)" in text
+    assert entry("b", [2.0], Mean(1, inf)).row()["significant"] is None
 
 
 def test_tables_and_pictures_go_to_files(found: Comparison, tmp_path: Any) -> None:
@@ -182,6 +193,10 @@ def test_data_frames_need_pandas(found: Comparison, monkeypatch: pytest.MonkeyPa
         ({"methods": ["smc"]}, ValueError, "at least two samplers"),
         ({"methods": ["smc", "smc"]}, ValueError, "different names"),
         ({"methods": "smc"}, TypeError, "one string"),
+        ({"methods": {"smc", "svdd"}}, TypeError, "samplers= is a set, which has no order"),
+        ({"methods": {1: "smc", 2: "svdd"}}, TypeError, "a sampler is called 1: name every sampler by a string"),
+        ({"budgets": {4, 16}}, TypeError, "budgets= is a set, which has no order"),
+        ({"seeds": {1, 2}}, TypeError, "a list of them"),
         ({"baseline": "smc"}, ValueError, "the baseline 'smc' is none of the samplers"),
         ({"budgets": []}, ValueError, "there are no budgets"),
         ({"seeds": 0}, ValueError, "at least 1"),
@@ -236,6 +251,7 @@ def test_the_command_writes_a_table_csv_json_and_a_picture(monkeypatch: pytest.M
         (["--sampler", "smc", "--sampler", "svdd"], "Missing option '--budget'"),
         (["--sampler", "smc", "--budget", "4"], "at least two samplers"),
         (["--sampler", "smc", "--sampler", "svdd", "--budget", "4", "--out", "nowhere/a.csv"], "cannot be written"),
+        (["--sampler", "smc", "--sampler", "svdd", "--budget", "4", "--picture", "a.txt"], ".txt is no format of pict"),
         (["--sampler", "smc", "--sampler", "svdd", "--budget", "x"], "the budget:nfe needs a number, got 'x'"),
     ],
 )

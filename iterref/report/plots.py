@@ -251,7 +251,18 @@ def _named(figure: Figure, axes: Sequence[Axes], title: str, x: str) -> Figure:
     return figure
 
 
+def expect_picture(path: str | Path) -> None:
+    """Raises `ValueError` for a file whose ending names no format of pictures, and where matplotlib is missing."""
+    require("matplotlib", "plots", "a picture")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known, ending = FigureCanvasBase.get_supported_filetypes(), Path(path).suffix[1:].lower()
+    if ending and ending not in known:
+        raise ValueError(f"{path} cannot be drawn: .{ending} is no format of pictures; name it .png, .pdf or .svg")
+
+
 def _write(figure: Figure, path: str | Path) -> Path:
+    expect_picture(path)
     path, drawn = Path(path), BytesIO()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(drawn, format=path.suffix[1:] or None)

@@ -94,7 +94,7 @@ def verified(
     except Exception as error:  # an object's own conversion may raise anything
         index = next(index for index, value in enumerate(answer) if not _is_number(value))
         told = f"the reward gave {answer[index]!r} for row {int(rows[index])}, {describe(index)}"
-        raise RewardError(f"{told}, which is not a number: return a float, -inf to forbid a text") from error
+        raise RewardError(f"{told}, which is not a number: return a float (-inf forbids a text)") from error
     low, high = map(float, values.aminmax()) if len(values) else (0.0, 0.0)  # NaN where there is one
     for index, value in enumerate(values.tolist() if not -MOST <= low <= high <= MOST else ()):
         if value != -inf and not abs(value) <= MOST:

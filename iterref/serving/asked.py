@@ -19,9 +19,8 @@ from iterref.columns import shown
 from iterref.lines import parsed
 from iterref.models.base import Chat
 from iterref.registry import did_you_mean
-from iterref.serving.limits import Limits, Refused
+from iterref.serving.limits import LARGE, Limits, Refused
 
-LARGE = 1e6  # of alpha and a temperature
 SEEDS = 2**63
 OWN = ("sampler", "reward", "nfe", "alpha", "columns", "stream_states")
 OF_BOTH = ("model", "n", "seed", "stop", "stream", "stream_options", "temperature", "max_tokens", *OWN)

@@ -413,7 +413,9 @@ def test_those_who_have_left_do_not_fill_the_queue(rewards: list[str]) -> None:
     body = {"prompt": "one", "reward": rewards[3], "nfe": 4, "sampler": "ancestral"}
     limits = Limits(queue=3, batch=1, timeout=0.3)
     with served(Exact(), rewards, limits=limits, settings=SETTINGS) as url, ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: ask(url, "/v1/completions", body)[0], range(4)))
+        running = pool.submit(ask, url, "/v1/completions", body)
+        time.sleep(0.15)
+        found = [running.result()[0], *pool.map(lambda _: ask(url, "/v1/completions", body)[0], range(3))]
         assert set(found) == {504} and ask(url, "/v1/completions", body)[0] == 504  # and not 429
 
 
