@@ -4,4 +4,5 @@ from __future__ import annotations
 
 from iterref.cli import main
 
-main(prog_name="iterref")
+if __name__ == "__main__":
+    main(prog_name="iterref")
