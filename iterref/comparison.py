@@ -11,22 +11,34 @@ is for one difference: of twenty without any effect, one is significant by chanc
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
-from math import isfinite
+from io import StringIO
+from math import isfinite, isnan
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from iterref.arguments import checked_model, checked_options, checked_prompts, checked_reward, checked_rows
-from iterref.budget import BudgetLike, budget_of
-from iterref.columns import read_columns
+from iterref.arguments import (
+    checked_model,
+    checked_options,
+    checked_prompts,
+    checked_reward,
+    checked_rows,
+    checked_weights,
+)  # fmt: skip
+from iterref.budget import Budget, BudgetLike, budget_of
+from iterref.columns import read_columns, scalar, shown
 from iterref.drafts import Drafts, OwnDrafts, Pooled, pools_in
+from iterref.files import write_whole
 from iterref.generation import begun, draw_drafts, generate, text_model, token_reward, unrewarded
 from iterref.models.base import TextModel
+from iterref.numbers import whole_numbers
 from iterref.paired import Mean, difference, interval
 from iterref.problem import Problem
 from iterref.progress import Bar
@@ -73,7 +85,8 @@ class Entry:
         by, mean = self.difference, self.reward
         told = (
             self.name, self.budget, self.sampler, self.nfe, self.reward_calls, *(mean.value, mean.low, mean.high),
-            *((by.value, by.low, by.high, by.significant) if by else (None,) * 4), self.seconds, self.forbidden,
+            *((by.value, by.low, by.high, by.significant if isfinite(by.half) else None) if by else (None,) * 4),
+            self.seconds, self.forbidden,
         )  # fmt: skip
         finite = (None if isinstance(value, float) and not isfinite(value) else value for value in told)
         return dict(zip(COLUMNS, finite, strict=True))
@@ -100,7 +113,8 @@ class Comparison:
             figures = (f"{one.nfe:g}", f"{one.reward_calls:g}", _shown(one.reward), by, f"{one.seconds:.1f}")
             cells.append([one.name, one.budget, *figures])
         seeds = f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}"
-        below = f"{self.prompts} prompts, {seeds}; 95 % intervals in brackets"
+        prompts = f"{self.prompts} prompt{'s' * (self.prompts > 1)}"
+        below = f"{prompts}, {seeds}; 95 % intervals in brackets"
         return "\n".join([*aligned(cells, left=2), "", below, *self._verdicts()])
 
     def _verdicts(self) -> list[str]:
@@ -110,7 +124,11 @@ class Comparison:
             if one.difference is None:
                 continue
             by, where = one.difference, f"{one.name} at {one.budget}"
-            if by.significant:
+            if not isfinite(by.half):
+                left = "no prompt has" if isnan(by.value) else "one prompt alone has"
+                why = f"{left} texts of both that are allowed" if one.forbidden else "one prompt under one seed"
+                lines.append(f"{where}: {self.baseline} cannot be told from it ({why}): give more prompts, or seeds")
+            elif by.significant:
                 way = "better" if by.value > 0 else "worse"
                 lines.append(f"{where}: {way} than {self.baseline} (significant, 95 % CI excludes 0)")
             else:
@@ -128,10 +146,11 @@ class Comparison:
 
     def to_csv(self, path: str | Path) -> Path:
         """Writes the table, and returns the path. Raises `OSError` where the file cannot be written."""
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(one.row() for one in self.entries)
+        file = StringIO()
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(one.row() for one in self.entries)
+        write_whole(Path(path), file.getvalue())
         return Path(path)
 
     def to_pandas(self) -> Any:
@@ -162,7 +181,8 @@ def compare(
     prompts: Sequence[str],
     samplers: Sequence[Sampler | str] | Mapping[str, Sampler | str],
     *,
-    reward: Callable[..., Any] | str = "consensus",
+    reward: Callable[..., Any] | str | Sequence[Callable[..., Any] | str] = "consensus",
+    reward_weights: Sequence[float] | None = None,
     budgets: BudgetLike | Sequence[BudgetLike],
     baseline: str | None = None,
     seeds: int | Sequence[int] = 1,
@@ -193,7 +213,8 @@ def compare(
     if baseline not in named:
         raise ValueError(f"the baseline {baseline!r} is none of the samplers: choose one of {', '.join(named)}")
     columns = read_columns(columns, len(prompts))
-    asked = checked_reward(reward, len(prompts), columns)
+    weights = checked_weights("reward_weights", reward_weights)
+    asked = checked_reward(reward, len(prompts), columns, weights)
     for seed in chosen:
         identities = checked_rows(seed, rows, (), len(prompts))
     model = text_model(checked_model(model))
@@ -257,29 +278,45 @@ def _refuse_unfit(
 
 
 def _samplers(samplers: Sequence[Sampler | str] | Mapping[str, Sampler | str]) -> dict[str, Sampler]:
-    """The samplers by name. Raises `ValueError` for fewer than two, or two of one name."""
+    """The samplers by name. Raises `ValueError` for fewer than two, or two of one name, and `TypeError` for what has no
+    order, of which none is the first, and for a name that is no string."""
     if isinstance(samplers, str):
         raise TypeError("the samplers are one string: pass a list of samplers, or a mapping from names to samplers")
-    pairs = samplers.items() if isinstance(samplers, Mapping) else [(str(one), one) for one in samplers]
-    named = {name: sampler_from_string(method) for name, method in pairs}
-    if len(named) < max(2, len(samplers)):
+    if isinstance(samplers, Mapping):
+        listed = list(samplers.items())
+    else:
+        listed = [(str(one), one) for one in _listed("samplers", samplers)]
+    wrong = next((name for name, _ in listed if not isinstance(name, str)), None)
+    if wrong is not None:
+        raise TypeError(f"a sampler is called {wrong!r}: name every sampler by a string")
+    named = {name: sampler_from_string(method) for name, method in listed}
+    if len(named) < max(2, len(listed)):
         raise ValueError("a comparison needs at least two samplers of different names: give each its own")
     return named
 
 
 def _budgets(budgets: BudgetLike | Sequence[BudgetLike]) -> dict[str, BudgetLike]:
     """Budgets by what is told of them. Raises `ValueError` for none."""
-    listed = list(budgets) if isinstance(budgets, Sequence) and not isinstance(budgets, tuple) else [budgets]
+    one = isinstance(budgets, str | tuple | Budget | Real) or budgets is None
+    listed: list[Any] = [budgets] if one else _listed("budgets", budgets)
     if not listed:
         raise ValueError("there are no budgets: give at least one, as in budgets=[64]")
     return {str(budget_of(one)): one for one in listed}
 
 
+def _listed(name: str, value: Any) -> list[Any]:
+    """What is listed, in its order. Raises `TypeError` for what has none, as a set, of which nothing is the first."""
+    if isinstance(value, AbstractSet) or not isinstance(value, Iterable):
+        why = ", which has no order" if isinstance(value, AbstractSet) else ""
+        raise TypeError(f"{name}= is {shown(value)}{why}: pass a list")
+    return [scalar(one) for one in value]
+
+
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """The seeds. Raises `ValueError` for none, or one twice, and `TypeError` for another type."""
-    if not isinstance(seeds, int | Sequence) or isinstance(seeds, str | bool):
+    if isinstance(seeds, str | bool | AbstractSet) or not isinstance(seeds, Integral | Iterable):
         raise TypeError(f"seeds={seeds!r}: give a whole number of seeds, or a list of them")
-    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    found = tuple(range(seeds) if isinstance(seeds, Integral) else whole_numbers("seeds", seeds, "list whole numbers"))
     if not found or len(set(found)) < len(found):
         raise ValueError(f"seeds={seeds!r}: give a number of at least 1, or different seeds")
     return found

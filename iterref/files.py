@@ -22,10 +22,11 @@ ROOM = 2**16  # bytes that have to fit on the disk before a run begins
 def whole(path: str | Path) -> Iterator[IO[bytes]]:
     """A file to write that gets its name when all of it is on the disk; what was there before stays where that fails.
     Devices and pipes are written as they are, and so is a file in a folder that takes no other."""
-    path = Path(os.path.realpath(path))
+    plain = not os.path.exists(path) or os.path.isfile(path)
+    path = Path(os.path.realpath(path) if plain else path)  # the real path of /dev/stdout names no file if it is a pipe
     begun = path.with_name(f".{path.name[:200]}.{token_hex(4)}")
     try:
-        file = open(path, "wb") if path.exists() and not path.is_file() else open(begun, "xb")
+        file = open(begun, "xb") if plain else open(path, "wb")
     except PermissionError:
         if not (path.is_file() and os.access(path, os.W_OK)):
             raise

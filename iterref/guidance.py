@@ -15,6 +15,7 @@ from iterref.denoiser import Denoiser, Wrapped, write_as
 
 # Stands for the logarithm of zero under a negative power: below all that a network says, and far from overflow.
 LEAST = -1e4
+COLDEST = 1e-30  # below it log-probabilities of float32, divided by it, are all infinite
 
 
 def untempered(denoiser: Denoiser) -> Denoiser:
@@ -26,15 +27,16 @@ class Tempered(Wrapped):
     """A denoiser at another temperature: log-probabilities divided by it and normalised again.
 
     Temperature 1 is the model itself; below 1 it is surer of itself. The tempered denoiser *is* then the model
-    p(x_0) that every method samples from. Raises `ValueError` unless the temperature is positive and finite.
+    p(x_0) that every method samples from. Raises `ValueError` unless the temperature is finite and `COLDEST` or more.
 
     Moves that open one token at a time have p(x_0)^(1 / temperature) as their model, since its Gibbs conditionals are
     the tempered ones; drafts, which reveal tokens under masks, sample a distribution of their own.
     """
 
     def __init__(self, denoiser: Denoiser, temperature: float) -> None:
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"the temperature must be positive and finite, got {temperature}")
+        if not COLDEST <= temperature < float("inf"):
+            told = f"the temperature must be positive and finite, got {temperature}"
+            raise ValueError(f"{told}: pass {COLDEST:g} or more, at which the likeliest token is certain")
         super().__init__(denoiser)
         self.temperature, self.has_probabilities = temperature, True
 

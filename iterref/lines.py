@@ -61,7 +61,7 @@ def objects(lines: Iterable[str], name: str = "") -> Iterator[tuple[Place, dict[
         yield place, row
 
 
-def parsed(text: str, place: Place, how: str = "write one object a line") -> Any:
+def parsed(text: str, place: Place, how: str = "write one object of a few fields a line") -> Any:
     """A JSON value. Raises `ValueError` for what is none, saying `how` to write it, and for what no file could hold."""
     try:
         found = json.loads(text, object_pairs_hook=_object)
@@ -73,9 +73,9 @@ def parsed(text: str, place: Place, how: str = "write one object a line") -> Any
     except ValueError:
         raise ValueError(f"{place} holds a number of thousands of digits: write it as a string") from None
     except RecursionError:
-        raise ValueError(f"{place} is nested too deeply: write one object of a few fields a line") from None
+        raise ValueError(f"{place} is nested too deeply: {how}") from None
     for string in strings:
-        _expect_unicode(string, place)
+        _expect_unicode(string, place, "an escape in it is half of a surrogate pair; write the whole character")
     return found
 
 
@@ -108,12 +108,12 @@ def as_json(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def _expect_unicode(text: str, place: Place) -> None:
+def _expect_unicode(text: str, place: Place, how: str = "save it as UTF-8") -> None:
     """Refuses what is no Unicode text: bytes that were no UTF-8, and halves of surrogate pairs."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{place} is no UTF-8 text: save it as UTF-8") from None
+        raise ValueError(f"{place} is no UTF-8 text: {how}") from None
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from iterref.arrays import arrays, tensor
 from iterref.budget import Cost
+from iterref.files import write_whole
 from iterref.optional import require
 from iterref.particles import Particles
 from iterref.rewards.base import name_rows
@@ -196,7 +197,7 @@ class Result:
         for row in self._rows():
             finite = {name: row[name] if isfinite(row[name]) else None for name in ("reward", "best")}
             lines.append(json.dumps({**row, **finite, "asked": vars(self.asked)}, ensure_ascii=False) + "\n")
-        Path(path).write_text("".join(lines), encoding="utf-8")
+        write_whole(Path(path), "".join(lines))
 
     def to_pandas(self) -> Any:
         """A data frame with the columns of `to_jsonl`, the cost in three of them and -inf as it is.
@@ -223,7 +224,7 @@ class Result:
         """
         # a convenience that the report offers, looked up when asked for: nothing here stands on it
         text = import_module("iterref.report").page(self, show, beside=beside)
-        Path(path).write_text(text, encoding="utf-8")
+        write_whole(Path(path), text)
 
     def _repr_html_(self) -> str:
         """The page in a frame, and the first texts as a table, which a notebook shows."""

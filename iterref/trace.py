@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as packed
 from torch import Tensor
 
 from iterref.budget import Cost
 from iterref.decision import ABSENT, Decision
+from iterref.files import write_whole
 
 if TYPE_CHECKING:
     from iterref.samplers.base import Info, State
@@ -146,7 +148,7 @@ class Trace:
             file |= {name: torch.cat([getattr(one, name) for _, one in rounds]) for name in Round._fields}
             file["round_step"] = torch.tensor([k for k, _ in rounds])
             file["round_size"] = torch.tensor([len(one.rewards) for _, one in rounds])
-        save_file({name: value.contiguous() for name, value in file.items()}, str(path), metadata=meta)
+        write_whole(Path(path), packed({name: value.contiguous() for name, value in file.items()}, meta))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:

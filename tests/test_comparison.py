@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from math import inf, isnan, sqrt
+from dataclasses import replace
+from math import inf, isnan, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from iterref.drafts import OwnDrafts
 from iterref.generation import generate
 from iterref.paired import Mean, difference, interval
 from tests.support.commands import call
+from tests.support.disk import expect_whole
 from tests.support.fakes import FakeModel
 
 PROMPTS = ["one", "one two", "one two three"] * 4
@@ -99,6 +101,19 @@ def test_reward_calls_count_where_the_budget_says_so() -> None:
     assert all(one.nfe + one.reward_calls <= 12 for one in equal.entries)
 
 
+def test_methods_budgets_and_seeds_come_in_any_list(found: Comparison) -> None:
+    same = run((one for one in METHODS.values()), budgets=np.array([4, 16]), seeds=np.int64(2))
+    assert [one.rewards.tolist() for one in same.entries] == [one.rewards.tolist() for one in found.entries]
+    assert run(seeds=np.arange(2)).entries[1].rewards.tolist() == found.entries[3].rewards.tolist()
+
+
+def test_several_rewards_are_weighed_as_generate_weighs_them() -> None:
+    mixed: dict[str, Any] = {"reward": [alphas, lambda completions: [len(text) for text in completions]]}
+    mixed["reward_weights"] = [1.0, -0.1]
+    again = generate(FakeModel(), PROMPTS, **mixed, sampler="best_of_n:steps=2", budget=16)
+    assert run(**mixed).entries[1].rewards[0].tolist() == again.rewards.tolist()
+
+
 def test_identities_and_columns_reach_every_run() -> None:
     seen: list[list[str]] = []
 
@@ -131,7 +146,12 @@ def test_the_table_names_the_better_ones_in_words() -> None:
     assert "c at 4 NFE: worse than a (significant, 95 % CI excludes 0)" in lines
     assert "d at 4 NFE: no significant difference to a" in lines
     assert lines[-1] == "forbidden texts (reward -inf), left out of means: 1 of d at 4 NFE"
-    assert "inf" not in str(Comparison([entry("a", [1.0]), entry("b", [2.0], Mean(1, inf))], "a", 1, (0,)))
+    text = str(Comparison([entry("a", [1.0]), entry("b", [2.0], Mean(1, inf))], "a", 1, (0,)))
+    assert "inf" not in text and "1 prompt, 1 seed" in text
+    assert "b at 4 NFE: a cannot be told from it (one prompt under one seed)" in text  # and is not called no different
+    text = str(Comparison([entry("a", [1.0] * 2), entry("b", [-inf] * 2, Mean(nan, inf))], "a", 2, (0,)))
+    assert "a cannot be told from it (no prompt has texts of both that are allowed)" in text
+    assert entry("b", [2.0], Mean(1, inf)).row()["significant"] is None
 
 
 def test_tables_and_pictures_go_to_files(found: Comparison, tmp_path: Any) -> None:
@@ -143,6 +163,11 @@ def test_tables_and_pictures_go_to_files(found: Comparison, tmp_path: Any) -> No
     assert picture.read_bytes()[:4] == b"\x89PNG" and picture.stat().st_size > 5_000
     told = json.loads(json.dumps(found.as_json(), allow_nan=False))
     assert told["baseline"] == "plain" and len(told["entries"][0]["texts"][1]) == 12
+
+
+@pytest.mark.parametrize("name", ["to_csv", "save_picture"])
+def test_files_are_written_whole_or_not_at_all(found: Comparison, name: str, tmp_path: Any) -> None:
+    expect_whole(getattr(found, name), getattr(replace(found, entries=found.entries[:2]), name), tmp_path)
 
 
 def test_data_frames_need_pandas(found: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +193,10 @@ def test_data_frames_need_pandas(found: Comparison, monkeypatch: pytest.MonkeyPa
         ({"methods": ["smc"]}, ValueError, "at least two samplers"),
         ({"methods": ["smc", "smc"]}, ValueError, "different names"),
         ({"methods": "smc"}, TypeError, "one string"),
+        ({"methods": {"smc", "svdd"}}, TypeError, "samplers= is a set, which has no order"),
+        ({"methods": {1: "smc", 2: "svdd"}}, TypeError, "a sampler is called 1: name every sampler by a string"),
+        ({"budgets": {4, 16}}, TypeError, "budgets= is a set, which has no order"),
+        ({"seeds": {1, 2}}, TypeError, "a list of them"),
         ({"baseline": "smc"}, ValueError, "the baseline 'smc' is none of the samplers"),
         ({"budgets": []}, ValueError, "there are no budgets"),
         ({"seeds": 0}, ValueError, "at least 1"),
@@ -177,6 +206,8 @@ def test_data_frames_need_pandas(found: Comparison, monkeypatch: pytest.MonkeyPa
         ({"columns": {"word": ["a"]}}, ValueError, "column 'word' has 1 entries for 12 prompts"),
         ({"reward": lambda completions, word: []}, ValueError, "word"),
         ({"reward": 3}, TypeError, "the reward is an int"),
+        ({"reward_weights": [1.0]}, ValueError, "belong to a list of rewards"),
+        ({"reward": [alphas], "reward_weights": [1.0, 2.0]}, ValueError, "2 weights for 1 rewards"),
         ({"rows": [0]}, ValueError, "1 row identities for 12 prompts"),
     ],
 )
@@ -220,6 +251,7 @@ def test_the_command_writes_a_table_csv_json_and_a_picture(monkeypatch: pytest.M
         (["--sampler", "smc", "--sampler", "svdd"], "Missing option '--budget'"),
         (["--sampler", "smc", "--budget", "4"], "at least two samplers"),
         (["--sampler", "smc", "--sampler", "svdd", "--budget", "4", "--out", "nowhere/a.csv"], "cannot be written"),
+        (["--sampler", "smc", "--sampler", "svdd", "--budget", "4", "--picture", "a.txt"], ".txt is no format of pict"),
         (["--sampler", "smc", "--sampler", "svdd", "--budget", "x"], "the budget:nfe needs a number, got 'x'"),
     ],
 )

@@ -17,6 +17,7 @@ from iterref.samplers.base import Info, State
 from iterref.samplers.strings import sampler_from_string
 from iterref.sampling import sample
 from iterref.trace import SERIES, Trace, Watched
+from tests.support.disk import expect_whole
 
 MODEL, REWARD, _ = world(5, 3)
 MASK = 3
@@ -229,6 +230,10 @@ def test_a_trace_survives_a_file(tmp_path, watch):
             for part, other_part in zip(one, kept, strict=True):
                 assert torch.equal(part.nan_to_num(-1), other_part.nan_to_num(-1)) and part.dtype == other_part.dtype
     assert again.summary() == trace.summary() and again.stuck_rows() == trace.stuck_rows()
+
+
+def test_a_trace_is_written_whole_or_not_at_all(tmp_path):
+    expect_whole(run("ancestral:steps=2").trace.save, Trace().save, tmp_path)
 
 
 def test_a_file_that_is_no_trace_is_refused(tmp_path):

@@ -83,8 +83,10 @@ def demo(out: str, html: str, as_json: str | None, seed: int, device: str, budge
         from iterref import demo as show
         from iterref.loading import load
         from iterref.optional import require
+        from iterref.report.plots import expect_picture
 
         require("matplotlib", "plots", "the demo's picture")
+        expect_picture(out)
         torch.set_num_threads(1)  # its calls are too small to share
         nfe = show.NFE if budget is None else budget
         tell(f"three stories; every method may use {nfe} NFE and {show.CALLS * nfe} reward calls a text;")

@@ -37,6 +37,10 @@ def compare(
         place, options["constraint"] = place_of(options), constraint_of(options)
         given = read_prompts(file, count, Source.of(options))
         expect_outputs(out, picture, source=given.source)
+        if picture is not None:
+            from iterref.report.plots import expect_picture
+
+            expect_picture(picture)
         limits = [read_budget(text) for text in budgets]
         with printing_to_stderr():
             asked = read_reward(reward, given.columns)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from iterref import packaged, registry
-from iterref.cli.writing import write_json
+from iterref.cli.writing import deliver, write_json
 from iterref.sources import REQUIRED
 
 ROOMS = tuple(registry.ROOMS)
@@ -30,14 +30,18 @@ def list_all(rooms: tuple[str, ...], as_json: bool) -> None:
     found = {room: contents(room) for room in rooms or ROOMS}
     if as_json:
         write_json("-", found)
-        return
-    for place, (room, told) in enumerate(found.items()):
-        click.echo(f"{chr(10) if place else ''}{room}")
-        for name, one in told.items():
-            click.echo(f"  {name}\n{click.wrap_text(one['summary'], 110, ' ' * 6, ' ' * 6)}")
-            options = [*one.get("required", ()), *(f"{key}={value}" for key, value in one.get("options", {}).items())]
-            if options:
-                click.echo(click.wrap_text(", ".join(options), 110, " " * 6, " " * 6))
+    else:
+        deliver("-", "\n".join(f"{room}\n{_listed(told)}" for room, told in found.items()))
+
+
+def _listed(told: dict[str, dict[str, Any]]) -> str:
+    """The names of a room, with what they are and their options, as lines."""
+    lines = list[str]()
+    for name, one in told.items():
+        lines += [f"  {name}", click.wrap_text(one["summary"], 110, " " * 6, " " * 6)]
+        options = [*one.get("required", ()), *(f"{key}={value}" for key, value in one.get("options", {}).items())]
+        lines += [click.wrap_text(", ".join(options), 110, " " * 6, " " * 6)] * bool(options)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def contents(room: str) -> dict[str, dict[str, Any]]:

@@ -46,7 +46,7 @@ class Run:
         self.stays = self.out != "-" and (Path(self.out).is_file() or not Path(self.out).exists())
         if self.stays:
             self.identity = _identity(command, given, options) if self.as_json else ""
-            self.lines = _left_by(self.identity, self.out, len(given))
+            self.lines = _left_by(self.identity, self.out, given)
         if any(self.lines):
             click.echo(f"going on with the texts in {self.out}", err=True)
         place, budget = place_of(options), options.pop("budget")
@@ -129,7 +129,7 @@ class Run:
         text = "".join(f"{line}\n" for line in written)
         try:
             if self.stays:
-                _left_by(self.identity, self.out, len(self.given))
+                _left_by(self.identity, self.out, self.given)
         except ValueError:
             told = f"{self.out} has the unfinished texts of another command by now"
             raise click.ClickException(f"{told}, and these go elsewhere: {saved(text)}") from None
@@ -154,10 +154,11 @@ def _identity(command: str, given: Input, options: dict[str, Any]) -> str:
     return blake2b(json.dumps(whole, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
-def _left_by(run: str, out: str, rows: int) -> list[dict[str, Any] | None]:
+def _left_by(run: str, out: str, given: Input) -> list[dict[str, Any] | None]:
     """The finished lines that a run which broke off left in its output, None for the others; none where the output is
-    something else. Raises `ValueError` for those of another run, which would be lost."""
-    nothing: list[dict[str, Any] | None] = [None] * rows
+    something else. Raises `ValueError` for those of another run, which would be lost, and for lines that no longer
+    stand where the run wrote them."""
+    nothing: list[dict[str, Any] | None] = [None] * len(given)
     try:
         lines = [json.loads(line) for line in Path(out).read_bytes().splitlines()]
     except (FileNotFoundError, ValueError, RecursionError):
@@ -165,7 +166,12 @@ def _left_by(run: str, out: str, rows: int) -> list[dict[str, Any] | None]:
     marks = [line.get("unfinished") if isinstance(line, dict) else None for line in lines]
     if not any(marks):
         return nothing
-    if {*marks} - {None} != {run} or len(lines) != rows:
+    if {*marks} - {None} != {run} or len(lines) != len(given):
         told = f"{out} holds the unfinished texts of another command"
         raise ValueError(f"{told}: give the options, input and files that it was begun with, or another --out")
+    for row, line in enumerate(lines):
+        own = {name: value for name, value in output_line(given, row).items() if value is not None}
+        if not isinstance(line, dict) or any(line.get(name) != value for name, value in own.items()):
+            told = f"line {row + 1} of {out} is not that of row {row} of the input, where the run wrote it"
+            raise ValueError(f"{told}: put its lines back in order, or name another --out")
     return [line if mark is None else None for line, mark in zip(lines, marks, strict=True)]

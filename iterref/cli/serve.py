@@ -11,8 +11,9 @@ import click
 
 from iterref.cli.config import configured
 from iterref.cli.options import PLACE, place_of, together
+from iterref.cli.reading import read_reward
 from iterref.cli.refusals import refusals
-from iterref.serving.limits import Limits
+from iterref.serving.limits import LARGE, Limits
 
 # The limits of a server, by the names of their options.
 MOST = {
@@ -35,8 +36,8 @@ LIMITS = together(
 @click.option("--reward", "rewards", multiple=True, help="The default, again for others that clients may name.")
 @click.option("--sampler", help="Of a request that names none.  [default: auto]")
 @click.option("--nfe", "budget", type=click.IntRange(min=1), default=256, show_default=True, help="Likewise, a text.")
-@click.option("--temperature", type=float, default=1.0, show_default=True, help="Likewise.")
-@click.option("--alpha", type=float, help="Likewise; found in the run unless given.")
+@click.option("--temperature", type=click.FloatRange(0, LARGE), default=1.0, show_default=True, help="Likewise.")
+@click.option("--alpha", type=click.FloatRange(0, LARGE, min_open=True), help="Likewise; found in the run by default.")
 @click.option("--name", help="What clients call the model.  [default: the last part of MODEL]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Others than this machine need --api-key.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
@@ -60,14 +61,17 @@ def serve(
         from iterref.optional import require
 
         require("uvicorn", "serve", "a server")
-        from iterref.generation import method_of
+        from iterref.budget import fitted
+        from iterref.generation import begun, method_of
         from iterref.loading import load
         from iterref.serving.asked import Settings
+        from iterref.serving.batches import budget_of
         from iterref.serving.server import serve as run
 
-        method_of(sampler)  # refuses what is none
         rewards = rewards or ("consensus",)
         settings = Settings(sampler=sampler, reward=rewards[0], nfe=budget, alpha=alpha, temperature=temperature)
+        method, pool = begun(method_of(sampler), read_reward(rewards[0]), None)
+        fitted(method, budget_of(settings), pool)  # or every request that says nothing would be refused
         loaded = load(model, **place)
         with suppress(KeyboardInterrupt):  # which is how a server is ended
             run(

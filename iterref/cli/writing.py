@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from iterref.cli.reading import Input, left_in
-from iterref.files import expect_room, expect_writable, reason, whole
+from iterref.files import expect_room, expect_writable, whole
 from iterref.lines import as_json
 
 WATCHED = 8  # texts whose steps a page shows
@@ -68,7 +68,7 @@ def save_page(result: Any, path: str) -> None:
     try:
         result.save_html(path)
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written ({reason(error, Path(path))}") from error
+        raise click.ClickException(str(error)) from error
     click.echo(f"written: {path}", err=True)
 
 

@@ -278,16 +278,20 @@ def _verdict(runs: Sequence[Document]) -> str:
         return ""
     pairs = [dict((line["row"], line) for line in run["rows"]) for run in runs]
     same = [(pairs[0][row], pairs[1][row]) for row in pairs[0] if row in pairs[1]]
-    if any(one["prompt"] != other["prompt"] for one, other in same):
+    unlike = [{one["prompt"], other["prompt"]} for one, other in same if one["prompt"] != other["prompt"]]
+    rewards = {run["facts"].get("reward", "") for run in runs}
+    if any("" not in prompts for prompts in unlike):
         return '<p class="verdicts">The runs have different prompts: their rewards cannot be compared.</p>'
     judged = [(a["reward"], b["reward"]) for a, b in same if _difference(a, b)]
-    if len({run["facts"].get("reward", "") for run in runs}) > 1:
+    if len(rewards - {""}) > 1:
         return '<p class="verdicts">The runs have different rewards, which cannot be compared.</p>'
     if len(judged) < 2:
         return ""
     first, second = zip(*judged, strict=True)
     found = difference(np.array(second), np.array(first))
     words = "significant, 95 % CI excludes 0" if found.significant else "not significant, 95 % CI includes 0"
+    if unlike or len(rewards) > 1:  # JSON lines have no reward, and may have no prompts
+        words += "; one run does not say its prompts or its reward, and this holds if they are the other's"
     return (
         f'<p class="verdicts">Reward of B less that of A, text by text: {found.value:+.4f} '
         f"[{found.low:+.4f}, {found.high:+.4f}] over {len(judged)} texts; {words}.</p>"

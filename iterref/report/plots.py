@@ -15,6 +15,7 @@ where there is nothing to draw and `OSError` where the file cannot be written. C
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from iterref.files import write_whole
 from iterref.optional import require
 from iterref.paired import Mean
 from iterref.result import Result
@@ -249,8 +251,20 @@ def _named(figure: Figure, axes: Sequence[Axes], title: str, x: str) -> Figure:
     return figure
 
 
+def expect_picture(path: str | Path) -> None:
+    """Raises `ValueError` for a file whose ending names no format of pictures, and where matplotlib is missing."""
+    require("matplotlib", "plots", "a picture")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known, ending = FigureCanvasBase.get_supported_filetypes(), Path(path).suffix[1:].lower()
+    if ending and ending not in known:
+        raise ValueError(f"{path} cannot be drawn: .{ending} is no format of pictures; name it .png, .pdf or .svg")
+
+
 def _write(figure: Figure, path: str | Path) -> Path:
-    path = Path(path)
+    expect_picture(path)
+    path, drawn = Path(path), BytesIO()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.savefig(drawn, format=path.suffix[1:] or None)
+    write_whole(path, drawn.getvalue())
     return path

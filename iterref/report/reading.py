@@ -16,6 +16,7 @@ from iterref.report.document import FORMAT, Document, Row, cut, summed
 from iterref.report.trace_view import WHOLE
 
 BLOCK = re.compile(r'<script type="application/json" id="run">(.*?)</script>', re.DOTALL)
+ENDS = re.compile("\r\n|\r|\n")  # of lines: what else `str.splitlines` cuts at may stand within a text
 PROMPTS, TEXTS = ("document", "prompt"), ("text", "completion")  # the fields of JSON lines
 
 
@@ -25,7 +26,7 @@ def read_document(path: str | Path) -> Document:
     Raises `ValueError` for a file that holds none, or two, and `OSError` for one that cannot be read.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is no UTF-8 text: give a page, its JSON, or JSON lines") from None
     if text.lstrip()[:1] == "<":
@@ -86,16 +87,19 @@ def _number(value: Any) -> bool:
 
 def _of_lines(text: str, path: Path) -> Document:
     """The document of JSON lines: what each says of itself."""
-    lines = [line for _, line in objects(text.splitlines(), path.name)]
+    lines = [line for _, line in objects(ENDS.split(text), path.name)]
     bounds, room, rows = WHOLE, WHOLE.characters, list[Row]()
+    told: list[Any] = [line.get("row") for line in lines]  # which lines that were sorted or filtered still have
+    known = {type(one) for one in told} == {int} and min(told) >= 0 and len({*told}) == len(told)
+    numbers = told if known else range(len(lines))
     for place, line in enumerate(lines):
         written = next((line[name] for name in TEXTS if line.get(name) is not None), line.get("tokens"))
         if written is None or "reward" not in line:
-            told = "text" if written is None else "field `reward`"
-            raise ValueError(f"line {place + 1} of {path} has no {told}: give what generate --json or to_jsonl wrote")
+            lacks = "text" if written is None else "field `reward`"
+            raise ValueError(f"line {place + 1} of {path} has no {lacks}: give what generate --json or to_jsonl wrote")
         prompt = next((str(line[name]) for name in PROMPTS if line.get(name) is not None), "")
         words = written if isinstance(written, str) else " ".join(map(str, written))
-        row: Row = {"row": place, "prompt": cut(prompt, bounds.longest), "text": cut(words, bounds.longest)}
+        row: Row = {"row": numbers[place], "prompt": cut(prompt, bounds.longest), "text": cut(words, bounds.longest)}
         for name in ("reward", "best"):
             if name in line:
                 row[name] = "-inf" if line[name] is None else float(line[name])

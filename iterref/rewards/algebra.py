@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from iterref.rewards.base import Reward, RewardError, gather, guarded, verified
+from iterref.rewards.base import UNJUDGED, Reward, RewardError, gather, guarded, verified
 from iterref.rewards.calibrate import pilot_rewards
 from iterref.rewards.calling import TextFunction, call, columns_of, finished, judges_tokens, plan
 from iterref.rewards.rules import Rule, Sum, clip, compare, join, may_skip, negate, standardise, where
@@ -208,7 +208,7 @@ class Batch:
         if isinstance(function, Combined | TextCombined):
             ask = partial(here.ask, function.parts, may_skip(function.rule))
             values = function.rule(ask, torch.arange(len(here.rows)))
-            return verified(values, here.rows, here.describe)
+            return verified(values, here.rows, here.describe, nan=UNJUDGED)
         with guarded(here.rows):
             if here.tokens is not None and (here.texts is None or _of_tokens(function)):
                 answer = gather(function(here.tokens.clone(), here.rows.to(here.tokens.device, copy=True)))
@@ -244,7 +244,7 @@ class Combined(Composable):
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:
         batch, everyone = Batch(rows, tokens), torch.arange(len(rows))
         values = self.rule(partial(batch.ask, self.parts, may_skip(self.rule)), everyone)  # as `ask`, a frame less
-        return verified(values, rows, batch.describe).to(tokens.device)
+        return verified(values, rows, batch.describe, nan=UNJUDGED).to(tokens.device)
 
 
 @dataclass(frozen=True)

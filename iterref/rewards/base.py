@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 MOST = 1e100  # a sum of squares of such numbers is still a number
+RETURN = f"return a number within +-{MOST:g}, or -inf to forbid a text"
+UNJUDGED = "every part gave None for it, or -inf was taken from -inf; have one part give a number, or all of them -inf"
 
 
 class RewardError(RuntimeError):
@@ -65,10 +67,13 @@ def gather(answer: object) -> object:
     return answer
 
 
-def verified(answer: object, rows: Tensor, describe: Callable[[int], str], skips: bool = False) -> Tensor:
+def verified(
+    answer: object, rows: Tensor, describe: Callable[[int], str], skips: bool = False, nan: str = RETURN
+) -> Tensor:
     """A gathered answer, a list, array or tensor of any real type, as (R,) float64, a copy, on the CPU. `skips` accepts
     None, which becomes NaN: the reward does not judge that text. Raises `RewardError` naming row and text
-    (`describe(index)`) for another number of values, what is no number, NaN, +inf and numbers beyond `MOST`."""
+    (`describe(index)`) for another number of values, what is no number, NaN (`nan` says what to do), +inf and numbers
+    beyond `MOST`."""
     plain = _plain(answer, len(rows))
     if plain is not None:
         return plain
@@ -89,13 +94,13 @@ def verified(answer: object, rows: Tensor, describe: Callable[[int], str], skips
     except Exception as error:  # an object's own conversion may raise anything
         index = next(index for index, value in enumerate(answer) if not _is_number(value))
         told = f"the reward gave {repr(answer[index])[:100]} for row {int(rows[index])}, {describe(index)}"
-        raise RewardError(f"{told}, which is not a number: return a float") from error
+        raise RewardError(f"{told}, which is not a number: return a float (-inf forbids a text)") from error
     low, high = map(float, values.aminmax()) if len(values) else (0.0, 0.0)  # NaN where there is one
     for index, value in enumerate(values.tolist() if not -MOST <= low <= high <= MOST else ()):
         if value != -inf and not abs(value) <= MOST:
             found = "NaN" if value != value else f"{value:+g}"
             told = f"the reward gave {found} for row {int(rows[index])}, {describe(index)}"
-            raise RewardError(f"{told}: return a number within +-{MOST:g}, or -inf to forbid a text")
+            raise RewardError(f"{told}: {nan if value != value else RETURN}")
     if skipped:
         values[skipped] = torch.nan
     return values

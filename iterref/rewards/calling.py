@@ -26,6 +26,7 @@ from iterref.rewards.base import gather
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _NAMEABLE = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+LONGEST = 120  # characters of what an object says of itself
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))  # what nobody can write into
 # What the library fills in beside prompts and columns: identities, places in the call, tokens.
 FILLED = ("rows", "prompt_index", "completion_ids")
@@ -94,11 +95,6 @@ def plan(function: Callable[..., Any], table: Iterable[str]) -> Plan:
     return _plan(Same(function), frozenset(table))
 
 
-def called(function: Callable[..., Any]) -> str:
-    """What a reader knows a function by."""
-    return str(getattr(function, "__name__", None) or repr(function))
-
-
 def judges_tokens(function: Callable[..., Any]) -> bool:
     """Whether a function takes (tokens, rows), or (tokens, masked, rows), by the names of its parameters, and not
     texts."""
@@ -148,6 +144,13 @@ def portions(texts: list[str], columns: Mapping[str, Any], size: int) -> list[Po
     return [(texts[at], table | {name: table[name][at] for name in listed & {*table}}, listed) for at in parts]
 
 
+def own_name(of: Any) -> str:
+    """What an object says of itself in a few words, else its name, or its type's: never an address."""
+    words = repr(of)
+    told = type(of).__repr__ is not object.__repr__ and len(words) <= LONGEST and "\n" not in words
+    return words if told and " at 0x" not in words else str(getattr(of, "__name__", type(of).__name__))
+
+
 class Same:
     """A key that stands for one object, which need not have a hash, as data classes have none."""
 
@@ -185,18 +188,18 @@ def _plan(key: Same, table: frozenset[str]) -> Plan:
     bare = place is not None and place.kind is Parameter.POSITIONAL_ONLY  # which no column can fill
     first = place.name if place is not None and (bare or place.name not in offered) else None
     if place is not None and first is None and "completions" not in named and place.name in table - {"prompts"}:
-        told = f"{called(function)} begins with {place.name!r}, which is a column, and has none called completions"
+        told = f"{own_name(function)} begins with {place.name!r}, which is a column, and has none called completions"
         raise ValueError(f"{told}: call the one for the texts so")
     by_name: bool | None = "completions" in named or (takes_all and first is None and not takes_any)
     if not by_name and first is None and not takes_any:
         if "completion_ids" not in named:
-            raise ValueError(f"{called(function)} has no parameter for the texts: give it one called completions")
+            raise ValueError(f"{own_name(function)} has no parameter for the texts: give it one called completions")
         by_name = None
     served = {"completions" if by_name else first, *(offered & named.keys())}
     needed = (one for one in known if one.kind in {*_POSITIONAL, *_NAMEABLE} and one.default is Parameter.empty)
     missing = [one.name for one in needed if one.name not in served]
     if missing:
-        told = f"{called(function)} needs {', '.join(missing)}"
+        told = f"{own_name(function)} needs {', '.join(missing)}"
         raise ValueError(f"{told}, but there is only {sorted(table | {'rows'})}: add the column")
     everything = table | {"rows"} if own else table | {"rows", "completion_ids", *TRAINER}
     messages = "completions" in named and "dict" in str(named["completions"].annotation).lower()

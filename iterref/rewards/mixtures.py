@@ -7,9 +7,8 @@ from functools import partial
 from typing import Any
 
 from iterref.rewards.algebra import Combined, TextCombined
+from iterref.rewards.calling import own_name
 from iterref.rewards.rules import Sum
-
-LONGEST = 120  # characters of what an object says of itself
 
 
 def leaves(reward: Any) -> list[Any]:
@@ -35,8 +34,8 @@ def reward_name(reward: Any, weights: Sequence[float] | None = None) -> str:
         if isinstance(reward.rule, Sum):
             return _summed(reward.parts, reward.rule.weights)
         rule = reward.rule.func if isinstance(reward.rule, partial) else reward.rule
-        return f"{_own_name(rule)}({', '.join(map(reward_name, reward.parts))})"
-    return _own_name(reward)
+        return f"{own_name(rule)}({', '.join(map(reward_name, reward.parts))})"
+    return own_name(reward)
 
 
 def _summed(parts: Sequence[Any], weights: Sequence[float]) -> str:
@@ -44,9 +43,3 @@ def _summed(parts: Sequence[Any], weights: Sequence[float]) -> str:
     return " + ".join(
         reward_name(part) if weight == 1 else f"{weight:g} × {reward_name(part)}" for part, weight in pairs
     )
-
-
-def _own_name(of: Any) -> str:
-    words = repr(of)
-    told = type(of).__repr__ is not object.__repr__ and len(words) <= LONGEST and "\n" not in words
-    return words if told and " at 0x" not in words else str(getattr(of, "__name__", type(of).__name__))

@@ -25,7 +25,7 @@ from iterref.rewards.algebra import (
     as_reward,
     values_states,
 )
-from iterref.rewards.base import Reward, RewardError, verified
+from iterref.rewards.base import UNJUDGED, Reward, RewardError, verified
 from iterref.rewards.calling import FILLED, judges_tokens, plan
 from iterref.rewards.partial import PartialOfTokens
 from iterref.rewards.rules import may_skip
@@ -106,7 +106,7 @@ class TextReward(Composable):
         function = self.function
         if isinstance(function, TextCombined):
             ask = partial(batch.ask, function.parts, may_skip(function.rule))  # as `ask`, a frame less
-            return verified(function.rule(ask, everyone), named, batch.describe).to(tokens.device)
+            return verified(function.rule(ask, everyone), named, batch.describe, nan=UNJUDGED).to(tokens.device)
         return batch.ask((function,), False, 0, everyone).to(tokens.device)
 
 

@@ -68,9 +68,10 @@ class Auto(Sampler):
     or, where it is given, a `total` of both, in which a reward call counts as `price` NFE.
 
     steps: grid steps of a whole decoding, fewer where the budget is small, but never fewer than `least_steps` (of a
-    model that writes in blocks a step a block), and up to twice as many of one that no other races against; 0
-    starts from finished texts. race: the share of the budget that the race takes. span: how much of a text a move of `beam` writes, several in turn. spread:
-    where the problem does not give alpha, which share of the first rewards' standard deviation it is, a row.
+    model that writes in blocks a step a block), and up to twice as many of one that no other races against; 0 starts
+    from finished texts. race: the share of the budget that the race takes. span: how much of a text a move of `beam`
+    writes, several in turn. spread: where the problem does not give alpha, which share of the first rewards' standard
+    deviation it is, a row.
     """
 
     name: ClassVar[str] = "auto"

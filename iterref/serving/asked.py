@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from json import dumps
 from secrets import randbits
 from typing import Any
 
@@ -18,9 +19,8 @@ from iterref.columns import shown
 from iterref.lines import parsed
 from iterref.models.base import Chat
 from iterref.registry import did_you_mean
-from iterref.serving.limits import Limits, Refused
+from iterref.serving.limits import LARGE, Limits, Refused
 
-LARGE = 1e6  # of alpha and a temperature
 SEEDS = 2**63
 OWN = ("sampler", "reward", "nfe", "alpha", "columns", "stream_states")
 OF_BOTH = ("model", "n", "seed", "stop", "stream", "stream_options", "temperature", "max_tokens", *OWN)
@@ -68,7 +68,7 @@ def read_request(body: bytes, kind: str, model: str, defaults: Settings, limits:
     """The request in a body for the route of a `kind`, "completions" or "chat", of a server whose model is called
     `model`. Raises `Refused`."""
     try:
-        given = parsed(body.decode(), "the body", "send one JSON object")
+        given = parsed(body.decode("utf-8-sig"), "the body", "send one JSON object")
     except UnicodeDecodeError:
         raise Refused("the body is no UTF-8 text: send one JSON object in UTF-8") from None
     except ValueError as error:
@@ -116,38 +116,44 @@ def _expect_known(values: Mapping[str, Any], kind: str) -> None:
     for name, value in values.items():
         if name in NEUTRAL:
             if value not in NEUTRAL[name] or isinstance(value, bool) != isinstance(NEUTRAL[name][0], bool):
-                how = "a text that is refined in place has no tokens drawn one after another"
-                raise Refused(f"{name} is not supported ({how}): leave it out", param=name)
+                told = f"{name} is not supported, but for {' or '.join(map(dumps, NEUTRAL[name]))}, asking for nothing"
+                raise Refused(f"{told}: leave it out", param=name)
         elif name == "best_of":
             if value != values.get("n", 1):
                 raise Refused("best_of is a method here: send sampler='best_of_n' and nfe in its place", param=name)
+        elif name in ("prompt", "messages") and name not in FIELDS[kind]:
+            there = "/v1/completions" if name == "prompt" else "/v1/chat/completions"
+            raise Refused(f"{name} belongs to {there}: send it there", param=name)
         elif name not in FIELDS[kind]:
             told = f"unknown field {name[:80]!r}{did_you_mean(name[:80], FIELDS[kind])}"
-            raise Refused(told, param=name[:80], code="unknown_parameter")
+            raise Refused(f"{told} docs/serving.md lists the known ones", param=name[:80], code="unknown_parameter")
 
 
 def _prompts(prompt: Any, limits: Limits) -> tuple[str, ...]:
     """The prompts of a completion."""
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list) or not prompts:
-        raise Refused("prompt is missing: send a string, or a list of strings", param="prompt")
+        raise _absent("prompt", prompt, "a string, or a list of strings")
     if any(isinstance(one, int | list) for one in prompts):
         raise Refused("prompt holds token ids, which are read as text alone: send strings", param="prompt")
     if len(prompts) > limits.prompts:
         raise Refused(f"{len(prompts)} prompts are too many for one request: send {limits.prompts}", param="prompt")
-    return tuple(_text(one, "prompt") for one in prompts)
+    for place, one in enumerate(prompts):
+        if not isinstance(one, str):
+            raise Refused(f"prompt {place} is {shown(one)}: send a string", param="prompt")
+    return tuple(prompts)
 
 
 def _chat(messages: Any) -> str:
     """The prompt that a conversation is: a plain string for one message of the user's alone."""
     if not isinstance(messages, list) or not messages:
-        raise Refused("messages is missing: send a list of messages, the last of them the user's", param="messages")
+        raise _absent("messages", messages, "a list of messages, the last of them the user's")
     said: list[tuple[str, str]] = []
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise Refused("a message is an object with a role and a content", param="messages")
         role = "system" if message["role"] == "developer" else message["role"]
-        said.append((role, _content(message.get("content"))))
+        said.append((role, _content(message)))
     try:
         chat = Chat(said)
     except ValueError as error:
@@ -155,13 +161,22 @@ def _chat(messages: Any) -> str:
     return str(chat) if len(said) == 1 else chat
 
 
-def _content(content: Any) -> str:
+def _content(message: Mapping[str, Any]) -> str:
     """The text of a message, which may come in parts."""
-    if isinstance(content, list):
-        if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-            raise Refused("a message holds parts that are no text: send text alone", param="messages")
-        return "".join(_text(part.get("text"), "messages") for part in content)
-    return _text(content, "messages")
+    content = message.get("content")
+    if isinstance(content, list) and not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        raise Refused("a message holds parts that are no text: send text alone", param="messages")
+    texts: list[Any] = [part.get("text") for part in content] if isinstance(content, list) else [content]
+    for text in texts:
+        if not isinstance(text, str):
+            raise Refused(f"the content of a message is {shown(text)}: send a string", param="messages")
+    return "".join(texts)
+
+
+def _absent(name: str, value: Any, what: str) -> Refused:
+    """What is said where prompts are missing, or are something else."""
+    given = "missing" if value is None or value == [] else shown(value)
+    return Refused(f"{name} is {given}: send {what}", param=name)
 
 
 def _typed(value: Any, name: str | None, kind: type, what: str) -> Any:

@@ -136,6 +136,7 @@ class Batches:
         with self._more:
             if not self._open:
                 raise closed()
+            self._let_go()
             if _texts(self._queue) + _texts(tickets) > most:
                 raise Refused("too many texts wait already: try again later", 429, code="queue_full")
             self._queue.extend(tickets)
@@ -150,9 +151,7 @@ class Batches:
         """The oldest ticket and those that can run beside it; none when the queue is closed."""
         with self._more:
             while self._open:
-                late = [ticket for ticket in self._queue if ticket.late]
-                self.metrics.add("iterref_given_up_total", _texts(late))
-                self._queue = deque(ticket for ticket in self._queue if ticket not in late)
+                self._let_go()
                 if self._queue:
                     first = self._queue[0]
                     room = max(1, self.limits.batch // first.settings.n)
@@ -162,6 +161,12 @@ class Batches:
                     return found
                 self._more.wait()
             return []
+
+    def _let_go(self) -> None:
+        """Takes those out of the queue that nobody waits for, or they would fill it until the run under way ends."""
+        late = [ticket for ticket in self._queue if ticket.late]
+        self.metrics.add("iterref_given_up_total", _texts(late))
+        self._queue = deque(ticket for ticket in self._queue if ticket not in late)
 
     def _run(self, tickets: Sequence[Ticket]) -> None:
         """Makes the texts of tickets with equal settings. Where that fails, halves are tried, until the ticket that is
@@ -255,7 +260,8 @@ def _written(whole: Any, model: Any, prompts: Sequence[str], result: Result, set
         cut = before(own, settings.stops)
         full = count >= result.tokens.shape[1] and cut == own
         given = prompt_tokens(model, prompt) if own != text else 0
-        found.append(Written(str(cut), reward, max(0, count - given), full))
+        kept = count - given if cut == own else prompt_tokens(model, cut)  # what stands behind a stop nobody gets
+        found.append(Written(str(cut), reward, max(0, kept), full))
     return found
 
 

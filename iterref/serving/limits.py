@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LARGE = 1e6  # of alpha and a temperature
 REWARD_CALLS = 64  # for every NFE of a text, at the most: a method may ask for many rewards of one evaluation
 
 

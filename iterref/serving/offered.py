@@ -14,6 +14,7 @@ from inspect import isclass
 from typing import Any, get_type_hints
 
 from iterref import registry
+from iterref.registry import did_you_mean
 from iterref.rewards.strings import read_options, reward_from_string
 from iterref.serving.limits import Refused
 from iterref.strings import kinds, split
@@ -40,8 +41,15 @@ class Offered:
         except ValueError as error:  # an option that there is not
             raise Refused(str(error), param="reward") from None
         if not allowed:
-            told = f"the reward {name[:80]!r} is not offered: name one of the registry with numbers as its options"
-            raise Refused(f"{told}, or one that this server was started with: {', '.join(self.given)}", param="reward")
+            told = f"the reward {name[:80]!r} is not offered{self._meant(name.partition(':')[0][:80])}"
+            told += " Name one of the registry with numbers as its options, or one that this server was started with"
+            raise Refused(f"{told}: {', '.join(self.given)}", param="reward")
+
+    @staticmethod
+    def _meant(name: str) -> str:
+        """The known reward that a mistyped name means, where there is one that a client may name."""
+        known = registry.entries("rewards")
+        return did_you_mean(name, {*known} - {one for one in known if name in known or known[one].facts.get("TRUSTED")})
 
     def reward(self, name: str, columns: Collection[str] = ()) -> Any:
         """The reward of a name that `expect` let pass, given the names of columns. Raises as `reward_from_string`."""

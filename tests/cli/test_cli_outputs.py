@@ -67,6 +67,12 @@ def test_a_file_is_written_whole_or_stays(tmp_path: Path) -> None:
     with whole(link) as opened:
         opened.write(b"after")
     assert file.read_text() == "after" and link.is_symlink() and file.stat().st_mode & 0o777 == 0o640
+    there, pipe = os.pipe()  # as of `--out /dev/stdout | gzip`, which failed when the run was over
+    with whole(f"/dev/fd/{pipe}") as opened:
+        opened.write(b"piped")
+    assert os.read(there, 9) == b"piped"
+    for end in (there, pipe):
+        os.close(end)
     expect_writable(file)
     assert file.read_text() == "after" and sorted(os.listdir(tmp_path)) == ["link", "out.txt"]
 
@@ -340,6 +346,9 @@ def test_another_run_does_not_go_on_in_the_file(fake: None, tmp_path: Path, monk
     refused(call(*command, text=text.replace("two", "three")), told)
     refused(call("refine", *command[1:], text=line(document="one", text="alpha") * 2), told)
     refused(call(*(each for each in command if each != "--json"), text=text), told)
+    out.write_bytes(b"".join(reversed(reached.splitlines(keepends=True))))  # sorted, say: before, rows changed places
+    refused(call(*command, text=text), f"line 1 of {out} is not that of row 0 of the input")
+    out.write_bytes(reached)
     (model / "model.safetensors").write_bytes(b"other weights")
     refused(call(*command, text=text), told)
     (model / "model.safetensors").write_bytes(b"weights")

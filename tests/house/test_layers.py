@@ -65,7 +65,7 @@ HEAVY = {"transformers", "datasets", "diffusers", "matplotlib", "rouge_score", "
 HEAVY |= {"lm_eval", "starlette", "uvicorn"}
 # Names of types alone, under TYPE_CHECKING, and of a facade.
 TYPED = {("decoding", "run"), ("result", "samplers.base"), ("trace", "samplers.base"), ("models", "loading")}
-FACADE = {"__init__", "iterref", "models", "rewards", "samplers"}  # public names of what lies below
+FACADE = {"__init__", "__main__", "iterref", "models", "rewards", "samplers"}  # public names of what lies below
 
 
 def room_of(module: str) -> str:

@@ -163,6 +163,24 @@ def test_json_lines_are_read_without_steps(first, second, tmp_path):
     assert Reader(text).open == [] and "<b>" not in text.split("</style>")[1]
 
 
+def test_a_file_that_does_not_say_its_prompts_or_reward_has_no_different_ones(first, second, tmp_path):
+    second.to_jsonl(tmp_path / "b.jsonl")
+    text, known = page(first, beside=tmp_path / "b.jsonl"), page(first, beside=second)
+    assert "different" not in text and "and this holds if they are the other's.</p>" in text
+    figures = re.compile("Reward of B less that of A, text by text: [^;]*")
+    assert figures.findall(text) == figures.findall(known) != [] and "this holds" not in known
+
+
+def test_json_lines_keep_their_rows_and_signs_that_cut_lines(first, tmp_path):
+    """Before, rows of a sorted file were paired with others, and U+2028 in a text was the end of its line."""
+    texts = [f"{text}\u2028\x85 {row}" for row, text in enumerate(first.texts)]
+    replace(first, texts=texts).to_jsonl(tmp_path / "a.jsonl")
+    lines = (tmp_path / "a.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "b.jsonl").write_bytes(b"\xef\xbb\xbf" + b"".join(reversed(lines)))  # sorted, say
+    found = read_document(tmp_path / "b.jsonl")["rows"]
+    assert [(row["row"], row["text"]) for row in found] == [*enumerate(texts)][::-1] and len(found) > 1
+
+
 WRONG = {
     "text": ("one\ntwo\n", "line 1 of text is no JSON"),
     "empty": ("", "is empty: give a page, its JSON, or JSON lines"),

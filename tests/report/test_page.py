@@ -22,6 +22,7 @@ from iterref.report.chart import Line, chart, ticks
 from iterref.report.html import _hash, _part
 from iterref.report.trace_view import SERIES
 from iterref.rewards.base import RewardError
+from tests.support.disk import expect_whole
 from tests.support.pages import EVIL, INF, MASK, REWARD, Reader, data_of, run, whole, words
 
 
@@ -188,6 +189,12 @@ def test_the_page_is_saved(tmp_path):
     result = run(watch=(0,), decode=lambda tokens: ["zwölf \u2028 日本"] * len(tokens))
     result.save_html(tmp_path / "trace.html", "aéß".__getitem__)
     assert (tmp_path / "trace.html").read_text(encoding="utf-8") == page(result, "aéß".__getitem__)
+
+
+@pytest.mark.parametrize("name", ["to_jsonl", "save_html"])
+def test_a_result_is_saved_whole_or_not_at_all(tmp_path, name):
+    result = run(decode=words)
+    expect_whole(getattr(result, name), getattr(replace(result, texts=["another"] * 4), name), tmp_path)
 
 
 def test_a_table_is_cut_and_says_so():

@@ -155,8 +155,9 @@ def test_none_leaves_a_function_out_and_the_others_grow() -> None:
     assert asked(weighted([one, one])) == [2.0] * 3
     assert asked(weighted([some, one], [0.0, 0.0])) == [0.0] * 3
     assert asked(weighted([one, some], [-1.0, 1.0])) == [-2.0, 1.0, 1.0]
-    with pytest.raises(RewardError, match="NaN for row 0, text 'alpha beta'"):  # nobody judges it
-        asked(weighted([some]))
+    for nobody in (weighted([some]), weighted([some]) + one):
+        with pytest.raises(RewardError, match="NaN for row 0, text 'alpha beta': every part gave None"):
+            asked(nobody)
     with pytest.raises(RewardError, match="None for row 0, text 'alpha beta', which is not a number"):
         asked(some)
     with pytest.raises(RewardError, match="NaN for row 0"):  # NaN is no None

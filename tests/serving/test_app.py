@@ -32,6 +32,9 @@ import time
 def slow(completions):
     time.sleep(0.05)
     return [float(text.count("a")) for text in completions]
+def slower(completions):
+    time.sleep(1.5)
+    return [0.0] * len(completions)
 def broken(completions):
     raise KeyError("a secret of the server")
 """
@@ -46,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rewards(folder: Path) -> list[str]:
-    return ["length:2", *(f"{folder}/own_rewards.py:{name}" for name in ("slow", "broken"))]
+    return ["length:2", *(f"{folder}/own_rewards.py:{name}" for name in ("slow", "broken", "slower"))]
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +133,7 @@ def test_stop_strings_end_a_text_and_what_the_reward_judges(client: openai.OpenA
     for one in cut:
         text, reward = one.choices[0].text, one.choices[0].model_dump()["reward"]
         assert "beta" not in text and reward == float(Length(2)([text])[0])
+        assert one.usage is not None and one.usage.completion_tokens == len(text.split())  # none of what was cut
 
 
 def test_a_stream_sends_the_finished_text_alone_as_text(client: openai.OpenAI) -> None:
@@ -204,16 +208,17 @@ WRONG: list[tuple[Any, int, str]] = [
     (b"", 400, "the body is no JSON"),
     (b"\xff\xfe", 400, "no UTF-8"),
     (b"[1]", 400, "send one JSON object"),
-    (DEEP, 400, "nested too deeply"),
+    (DEEP, 400, "nested too deeply: send one JSON object"),
     (b'{"prompt": "one", "seed": ' + b"9" * 5000 + b"}", 400, "thousands of digits"),
     (b'{"prompt": "one", "prompt": "two"}', 400, "twice"),
-    (b'{"prompt": "\\ud800"}', 400, "UTF-8"),
+    (b'{"prompt": "\\ud800"}', 400, "no UTF-8 text: an escape in it is half of a surrogate pair"),
     (b'{"prompt": "one", "alpha": NaN}', 400, "alpha is a float (nan)"),
     ({}, 400, "prompt is missing"),
     ({"prompt": []}, 400, "prompt is missing"),
-    ({"prompt": 3}, 400, "prompt is missing"),
+    ({"prompt": 3}, 400, "prompt is an int (3): send a string, or a list"),
     ({"prompt": [1, 2]}, 400, "token ids"),
-    ({"prompt": ["one", None]}, 400, "prompt is None"),
+    ({"prompt": ["one", None]}, 400, "prompt 1 is None"),
+    ({"messages": [{"role": "user", "content": "one"}]}, 400, "messages belongs to /v1/chat/completions"),
     ({"prompt": ["one"] * 5}, 400, "too many for one request"),
     ({"prompt": "one " * 11}, 400, "a prompt has 11 tokens: send at most 10"),
     ({"prompt": "one", "model": "gpt-4"}, 404, "there is no model 'gpt-4' here"),
@@ -228,6 +233,8 @@ WRONG: list[tuple[Any, int, str]] = [
     ({"prompt": "one", "seed": 2**63}, 400, "seed is"),
     ({"prompt": "one", "temperature": "hot"}, 400, "temperature is a str"),
     ({"prompt": "one", "temperature": -1}, 400, "from 0 to"),
+    ({"prompt": "one", "temperature": 1e-300}, 400, "got 1e-300: pass 1e-30 or more"),
+    ({"prompt": "one", "reward": "lenght:2"}, 400, "is not offered: did you mean 'length'?"),
     ({"prompt": "one", "alpha": 0}, 400, "alpha must be positive"),
     ({"prompt": "one", "stop": [1]}, 400, "stop is a string"),
     ({"prompt": "one", "stream": "yes"}, 400, "send true or false"),
@@ -247,6 +254,11 @@ WRONG: list[tuple[Any, int, str]] = [
 ]  # fmt: skip
 WRONG_CHATS: list[tuple[Any, int, str]] = [
     ({}, 400, "messages is missing"),
+    ({"messages": "one"}, 400, "messages is a str ('one'): send a list of messages"),
+    ({"prompt": "one"}, 400, "prompt belongs to /v1/completions"),
+    ({"messages": [{"role": "user"}]}, 400, "the content of a message is None"),
+    ({"messages": [{"role": "user", "content": "one"}], "response_format": {"type": "json_object"}}, 400,
+     'response_format is not supported, but for {"type": "text"}'),
     ({"messages": ["one"]}, 400, "a role and a content"),
     ({"messages": [{"role": "tool", "content": "one"}]}, 400, "the role 'tool'"),
     ({"messages": [{"role": "assistant", "content": "one"}]}, 400, "ends with what the user says"),
@@ -394,6 +406,17 @@ def test_a_full_queue_and_a_long_wait_are_told(rewards: list[str]) -> None:
         assert ask(url, "/v1/completions", {"prompt": ["one"] * 4})[0] == 400  # no queue could hold it
         time.sleep(0.3)
         assert ask(url, "/v1/completions", {"prompt": "one"})[0] == 200
+
+
+def test_those_who_have_left_do_not_fill_the_queue(rewards: list[str]) -> None:
+    """While a run is in a slow call of the reward, those whose time is over still stood in the queue."""
+    body = {"prompt": "one", "reward": rewards[3], "nfe": 4, "sampler": "ancestral"}
+    limits = Limits(queue=3, batch=1, timeout=0.3)
+    with served(Exact(), rewards, limits=limits, settings=SETTINGS) as url, ThreadPoolExecutor(4) as pool:
+        running = pool.submit(ask, url, "/v1/completions", body)
+        time.sleep(0.15)
+        found = [running.result()[0], *pool.map(lambda _: ask(url, "/v1/completions", body)[0], range(3))]
+        assert set(found) == {504} and ask(url, "/v1/completions", body)[0] == 504  # and not 429
 
 
 def test_a_server_that_ends_breaks_off_its_run(rewards: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ def test_the_page_names_every_field_and_limit() -> None:
 def test_what_asks_for_nothing_changes_nothing() -> None:
     """A client that sends every field of OpenAI's with the value that it has by itself gets what one gets without."""
     plain = read_request(b'{"prompt": "a", "seed": 1}', "completions", "m", Settings(), Limits())
+    marked = b'\xef\xbb\xbf{"prompt": "a", "seed": 1}'  # by a byte order mark, as some editors do
+    assert read_request(marked, "completions", "m", Settings(), Limits()) == plain
     for name in ("top_p", "frequency_penalty", "presence_penalty"):
         body = f'{{"prompt": "a", "seed": 1, "{name}": {NEUTRAL[name][0]}, "user": "u", "logprobs": null, "n": 1}}'
         assert read_request(body.encode(), "completions", "m", Settings(), Limits()) == plain

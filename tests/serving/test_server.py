@@ -82,6 +82,9 @@ def test_the_command_serves_until_it_is_interrupted() -> None:
         (["--sampler", "iteref"], "did you mean 'iterref'"),
         (["--nfe", "64", "--max-nfe", "32"], "--nfe 64 is more than --max-nfe 32"),
         (["--dtype", "float7"], "float7"),
+        (["--nfe", "64"], "the budget of 64 NFE + 4,096 reward calls leaves no room after the 128 NFE of the drafts"),
+        (["--temperature", "-1"], "'--temperature': -1.0 is not in the range"),
+        (["--alpha", "0"], "'--alpha': 0.0 is not in the range"),
     ],
 )
 def test_what_cannot_be_served_is_refused(given: list[str], sentence: str) -> None:

@@ -50,6 +50,11 @@ def before(text: str, stops: Sequence[str]) -> str:
 
 
 def continuation(model: Any, prompt: str, text: str) -> str:
-    """The part of a model's text that it wrote itself: without the prompt, where its texts begin with it."""
-    whole = text.removeprefix(prompt) if getattr(model, "continues", False) else text
+    """The part of a model's text that it wrote itself: without the prompt, as it is or as the model's tokens spell it
+    (in lower case, say), where its texts begin with it."""
+    if not getattr(model, "continues", False):
+        return text
+    if not text.startswith(prompt):
+        prompt = model.decode(model.encode([prompt]))[0]
+    whole = text.removeprefix(prompt)
     return text if whole == text else str(whole)

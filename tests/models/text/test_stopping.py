@@ -9,6 +9,7 @@ import pytest
 
 from iterref.drafts import OwnDrafts
 from iterref.generation import generate
+from iterref.loading import load
 from iterref.models import Stopping
 from iterref.models.text.stopping import before, continuation
 from tests.support.fakes import PROMPTS, SMALL
@@ -61,3 +62,9 @@ def test_a_text_that_begins_with_its_prompt_is_cut_behind_it(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="texts begin with their prompts: cut them behind the prompt"):
         Stopping(model, ["x"])
     assert continuation(model, "a b", "a b c") == " c" and continuation(Exact(), "a b", "a b c") == "a b c"
+    books = load("tiny-books")
+    for prompt in ("the river", "The River", " the\nriver", ""):  # which its tokens spell in lower case, on one line
+        [text] = generate(books, [prompt], reward="length:2", sampler="ancestral:steps=4").texts or []
+        own = continuation(books, prompt, text)
+        assert "river" in text if prompt else own == text
+        assert not prompt or text == f"the river{own}"
