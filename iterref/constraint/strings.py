@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order
 
 NOWHERE = -1
 BLANKS = np.array([*range(9, 14), *range(28, 33)])  # bytes that `str.strip` takes off
@@ -102,19 +104,13 @@ class Strings:
 
     def _useful(self) -> np.ndarray:
         """The states on the way from the start to a final state, ascending."""
-        reached = _closure(self.step, {self.start})
-        backward: list[set[int]] = [set() for _ in self.step]
-        for state in reached:
-            for to in np.unique(self.step[state]):
-                if to >= 0:
-                    backward[to].add(state)
-        ends, waiting = set[int](), [state for state in reached if self.final[state]]
-        while waiting:
-            state = waiting.pop()
-            if state not in ends:
-                ends.add(state)
-                waiting.extend(backward[state])
-        return np.array(sorted(ends), dtype=np.int64)
+        end, (state, byte), last = len(self.step), (self.step >= 0).nonzero(), self.final.nonzero()[0]
+        to = np.append(self.step[state, byte], np.full(len(last), end))  # one end stands for all final states
+        state = np.append(state, last)
+        ways = csr_array((np.ones(len(to), bool), (state, to)), shape=(end + 1, end + 1))
+        before = breadth_first_order(ways.T.tocsr(), end, return_predecessors=False)
+        useful = np.intersect1d(breadth_first_order(ways, self.start, return_predecessors=False), before)
+        return useful[useful < end]
 
 
 def union(languages: Sequence[Strings]) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -141,17 +137,6 @@ def _alike(step: np.ndarray, final: np.ndarray) -> np.ndarray:
         seen = np.append(label, NOWHERE)[columns].astype(np.uint64) + np.uint64(2)
         label = np.unique((seen * by[:-1]).sum(1) + label.astype(np.uint64) * by[-1], return_inverse=True)[1]
     return label
-
-
-def _closure(step: np.ndarray, states: set[int]) -> list[int]:
-    """The states that can be reached from some."""
-    seen, waiting = set(states), list(states)
-    while waiting:
-        for to in np.unique(step[waiting.pop()]).tolist():
-            if to >= 0 and to not in seen:
-                seen.add(to)
-                waiting.append(to)
-    return sorted(seen)
 
 
 def _overlap(text: bytes, pattern: bytes) -> int:
