@@ -61,7 +61,7 @@ def objects(lines: Iterable[str], name: str = "") -> Iterator[tuple[Place, dict[
         yield place, row
 
 
-def parsed(text: str, place: Place, how: str = "write one object of a few fields a line") -> Any:
+def parsed(text: str, place: Place, how: str = "write one object a line") -> Any:
     """A JSON value. Raises `ValueError` for what is none, saying `how` to write it, and for what no file could hold."""
     try:
         found = json.loads(text, object_pairs_hook=_object)

@@ -18,7 +18,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from inspect import Parameter
-from types import SimpleNamespace
+from types import CellType, CodeType, SimpleNamespace
 from typing import Any
 
 from iterref.columns import is_column, read_column
@@ -26,6 +26,7 @@ from iterref.rewards.base import gather
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _NAMEABLE = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+_EMPTY = CellType()  # of a closure, before its name stands for something
 LONGEST = 120  # characters of what an object says of itself
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))  # what nobody can write into
 # What the library fills in beside prompts and columns: identities, places in the call, tokens.
@@ -65,7 +66,7 @@ class Plan:
         named = {name: _copied(value, name) for name, value in values.items() if name in self.names}
         completions: list[Any] = [_messages("assistant", text) for text in texts] if self.messages else list(texts)
         if self.watches and not self.messages:
-            completions = [_Watched.of(text, self.seen) for text in texts]
+            completions = [_Watched.of(text, self.seen) if isinstance(text, str) else text for text in texts]
             self.watches = not any(texts)
         if self.messages and "prompts" in named:
             named["prompts"] = [_messages("user", one) if isinstance(one, str) else one for one in named["prompts"]]
@@ -204,7 +205,28 @@ def _plan(key: Same, table: frozenset[str]) -> Plan:
     everything = table | {"rows"} if own else table | {"rows", "completion_ids", *TRAINER}
     messages = "completions" in named and "dict" in str(named["completions"].annotation).lower()
     names = frozenset((everything if takes_all else set()) | (offered & named.keys()))
-    return Plan(by_name, names, messages, hands_on=takes_all and takes_any, watches=not own)
+    watches = not own and _names_content(function)
+    return Plan(by_name, names, messages, hands_on=takes_all and takes_any, watches=watches)
+
+
+def _names_content(function: Any) -> bool:
+    """Whether "content" is a constant of a function written in Python, or of one that it can call by name."""
+    waiting: list[Any] = [inspect.unwrap(function), type(function).__call__]
+    codes = set[CodeType]()
+    while waiting:
+        one = waiting.pop()
+        one = one.__func__ if inspect.ismethod(one) else one
+        code = one.__code__ if inspect.isfunction(one) else one
+        if not inspect.iscode(code) or code in codes:
+            continue
+        codes.add(code)
+        if "content" in code.co_consts:
+            return True
+        waiting += code.co_consts
+        if inspect.isfunction(one):
+            waiting += [one.__globals__.get(name) for name in code.co_names]
+            waiting += [cell.cell_contents for cell in one.__closure__ or () if cell != _EMPTY]
+    return False
 
 
 class _Watched(str):
