@@ -30,6 +30,21 @@ def together(*options: Decorator) -> Decorator:
     return decorated
 
 
+class One(click.Option):
+    """An option that is refused when it is given twice, where click would take the last: the first is no mistake that
+    the second corrects, but the other half of what was wanted."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        self.multiple = True  # how the parser reads it; its value is one
+        super().add_to_parser(parser, ctx)
+        self.multiple = False
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        if isinstance(value, list) and len(value) > 1:
+            raise click.BadParameter("give one; FILE.py:NAME may be a function that adds up several", ctx, self)
+        return super().type_cast_value(ctx, value[0] if isinstance(value, list) else value)
+
+
 PLACE = together(
     click.option("--length", type=click.IntRange(min=1), help="Positions of a canvas; the model's own by default."),
     click.option("--device", help="As in cuda or cuda:1.  [default: cpu]"),
@@ -53,7 +68,9 @@ STRUCTURE = together(
 )
 MODEL = together(
     STRUCTURE,
-    click.option("--reward", default="consensus", show_default=True, help="A name, or FILE.py:NAME; see `ls`."),
+    click.option(
+        "--reward", cls=One, default="consensus", show_default=True, help="A name, or FILE.py:NAME; see `ls`."
+    ),
     click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 the model is surer."),
     click.option("--alpha", type=float, default=None, help="Smaller means more reward; found in the run unless given."),
     click.option("--model", default="tiny-news", show_default=True, help="Or a folder, or a hub name; see `ls`."),

@@ -96,6 +96,13 @@ def test_defaults_are_those_of_generate() -> None:
     assert OwnDrafts() == reading.read_reward("consensus", {})
 
 
+@pytest.mark.parametrize("command", [("generate",), ("compare", "--sampler", METHOD, "--budget", "8")])
+def test_a_second_reward_is_refused_and_not_taken_for_the_first(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("one two\n", encoding="utf-8")
+    told = call(command[0], str(tmp_path / "texts.txt"), *command[1:], "--reward", "length:2", "--reward", "consensus")
+    assert told.exit_code == 2 and "give one; FILE.py:NAME may be a function that adds up several" in told.stderr
+
+
 def test_generate_writes_one_text_a_line(fake: None, tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("one\none two\none two three\n", encoding="utf-8")
