@@ -116,7 +116,7 @@ def test_infill_inserts_in_an_empty_region(fake: None) -> None:
 
 @pytest.mark.parametrize("words", [2, 3])
 def test_a_region_grows_on_the_command_line(fake: None, words: int) -> None:
-    done = call("infill", *SMALL, "--reward", f"length:{words}", "--tokens", "1-2", text=lines("alpha []"))
+    done = call("infill", *SMALL[:2], "--reward", f"length:{words}", "--tokens", "1-2", text=lines("alpha []"))
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("alpha ") and len(done.stdout.split()) == words
 
