@@ -38,25 +38,27 @@ PYTHON = {
 def whole(regex: str, classes: Mapping[str, str] = PYTHON) -> str:
     """A regular expression of whole texts, with the escapes of `classes` written out, without the ^ that its
     alternatives begin with and the $ that they end with, which say nothing there."""
-    flags = FLAGS.match(regex)[0]  # type: ignore[index]
+    found = FLAGS.match(regex)
+    assert found is not None  # it may be empty
     alternatives, depth = list[list[str]]([[]]), 0
-    for atom in ATOMS.findall(regex[len(flags) :]):
+    for atom in ATOMS.findall(regex[found.end() :]):
         depth += (atom == "(") - (atom == ")")
         if atom == "|" and not depth:
             alternatives.append([])
-        elif len(atom) > 1:
-            inside = atom[0] == "["
-            alternatives[-1].append(re.sub(r"\\(.)", lambda sign: _written(sign, classes, inside), atom))  # noqa: B023
         else:
-            alternatives[-1].append(atom)
+            alternatives[-1].append(_written(atom, classes))
     bare = ("".join(one[one[:1] == ["^"] : len(one) - (one[-1:] == ["$"])]) for one in alternatives)
-    return flags + "|".join(bare)
+    return found[0] + "|".join(bare)
 
 
-def _written(sign: re.Match[str], classes: Mapping[str, str], inside: bool) -> str:
-    """An escape as the engine has it; `inside` of a class there are no ends."""
-    found = classes.get(sign[1], sign[0])
-    return sign[0] if inside and found in "^$" else found
+def _written(atom: str, classes: Mapping[str, str]) -> str:
+    """A part of an expression with its escapes as the engine has them; within a class there are no ends."""
+
+    def escape(sign: re.Match[str]) -> str:
+        known = classes.get(sign[1], sign[0])
+        return sign[0] if atom[0] == "[" and known in ("^", "$") else known
+
+    return re.sub(r"\\(.)", escape, atom)
 
 
 def expect_one_reading(regex: str) -> None:
