@@ -210,8 +210,9 @@ def _plan(key: Same, table: frozenset[str]) -> Plan:
 
 
 def _names_content(function: Any) -> bool:
-    """Whether "content" is a constant of a function written in Python, or of one that it can call by name."""
-    waiting: list[Any] = [inspect.unwrap(function), type(function).__call__]
+    """Whether "content" is a constant of a function written in Python, of one that it can call by name, or of that of a
+    `partial`."""
+    waiting: list[Any] = [inspect.unwrap(function), getattr(function, "func", None), type(function).__call__]
     codes = set[CodeType]()
     while waiting:
         one = waiting.pop()

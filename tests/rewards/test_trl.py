@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -92,6 +93,7 @@ def test_messages_are_known_where_the_error_of_a_text_is_caught() -> None:
     ):  # fmt: skip
         assert asked(guarded(take)) == asked(1.0 * TextReward(guarded(take), WordModel().decode)) == sizes
         assert Threaded(guarded(take), workers=2)(TEXTS) == sizes
+        assert asked(partial(guarded(take), unused=1)) == sizes
     for take in (lambda one: one["content"], lambda one: one[0]["word"], lambda one: one.get):  # no messages either
         assert asked(guarded(take)) == [-1.0] * 3
     seen = list[type]()
