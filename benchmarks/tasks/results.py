@@ -6,7 +6,7 @@ Every folder of the given one that is named after a task, or after a task and mo
 anew from its CSV files; nothing is run. What stands between `<!-- results: MARK -->` and `<!-- end -->` on a page was
 written by this. The task's page has the marks FOLDER (the table), and FOLDER with `behind` (where `auto` loses to a
 fixed method; all of it is in behind.csv), `front` (reward against log-likelihood) and `texts` (samples side by side);
-docs/benchmarks.md has `overview` and `regret`, docs/rules.md its own.
+docs/benchmarks.md has `overview`, `regret`, `more budget` and `tuned`, docs/rules.md its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.frame.ledger import Row
 from benchmarks.frame.paired import Entry, ahead, entries, needed, rivals
 from benchmarks.frame.plan import Plan
 from benchmarks.frame.task import Task, names
-from benchmarks.tasks import more_budget, rules
+from benchmarks.tasks import more_budget, rules, tuned
 from iterref.optional import MissingExtra
 
 HOME = Path(__file__).parents[2]
@@ -176,8 +176,8 @@ def command(folder: Path, pictures: bool) -> None:
         if each.name.startswith("rules"):
             for mark, lines in rules.tables(each, pictures).items():
                 put("rules", mark, lines)
-        if each.name == "more_budget":
-            for mark, lines in more_budget.tables(each).items():
+        for own in (more_budget, tuned):
+            for mark, lines in own.tables(each).items() if own.__name__.endswith(f".{each.name}") else ():
                 put("benchmarks", mark, lines)
         plan = planned(each)
         if plan is None:
