@@ -61,7 +61,7 @@ class Budget:
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise TypeError(f"the budget's {name} is {value!r}: give a number")
         if not (self.nfe > 0 and self.reward_calls >= 0 and self.total > 0 and self.depth > 0 and self.price >= 0):
-            raise ValueError(f"a budget needs a positive NFE, total and depth, got {self!r}")
+            raise ValueError(f"a budget needs a positive NFE, total and depth, the rest not negative, got {self!r}")
         if min(self.nfe, self.reward_calls, self.total, self.depth) == inf:
             raise ValueError("a budget without limits fits no method: bound the NFE or the reward calls")
 

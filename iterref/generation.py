@@ -89,14 +89,14 @@ def generate(
 ) -> Result:
     """Refined texts of B prompts: a `Result` whose `texts` and `rewards` hold one entry a prompt.
 
-    `model` is a text model, a folder of `Summarizer.load`'s, or None or "tiny-news" for the bundled one. `reward` is a
-    function of texts in the convention of TRL's reward functions (`f(completions, prompts=..., **columns)`, one number
-    a text; -inf forbids a text), a reward of `iterref.rewards`, its name with options ("classifier:FOLDER:positive",
-    "mine.py:short", `iterref.rewards.strings`), a function `(tokens, rows)`, or the model's agreement with its own
-    drafts ("consensus", an `OwnDrafts`, `Drafts` drawn before), alone or within a mixture; several of them in a list
-    are added, with `reward_weights` if given. `sampler` is a method or its name with options
-    ("iterref:tries=16,span=0.2"), `auto` unless given. A reward that is higher by `alpha` makes a text e times as
-    likely; unless it is given, methods that maximise J find it in the run (`auto`, `beam`), and others take 0.1.
+    `model` is a text model, or what `iterref.load` takes: a folder, a hub name, or a bundled model, as None for
+    "tiny-news". `reward` is a function of texts in the convention of TRL's reward functions (`f(completions,
+    prompts=..., **columns)`, one number a text; -inf forbids a text), a reward of `iterref.rewards`, its name with
+    options ("classifier:FOLDER:positive", "mine.py:short", `iterref.rewards.strings`), a function `(tokens, rows)`, or
+    the model's agreement with its own drafts ("consensus", an `OwnDrafts`, `Drafts` drawn before), alone or within a
+    mixture; several of them in a list are added, with `reward_weights` if given. `sampler` is a method or its name with
+    options ("iterref:tries=16,span=0.2"), `auto` unless given. A reward that is higher by `alpha` makes a text e times
+    as likely; unless it is given, methods that maximise J find it in the run (`auto`, `beam`), and others take 0.1.
 
     `budget` is a number of NFE a sample, (NFE, reward calls), or a `Budget`, and refits the method's options; a pool of
     drafts is paid from it and counted in the result's `cost`, `asked` and `seconds` (its trace begins after the pool).

@@ -69,7 +69,7 @@ def _span(value: str, steps: str) -> str:
     """Shares of the free positions, or numbers of grid steps, which were whole numbers without a point. Where both took
     turns, k of K steps are the share k / K of a finished text."""
     parts = value.split("+")
-    if all(map(str.isdecimal, parts)):
+    if all(part.isdecimal() and int(part) for part in parts):  # 0 was none of them, and `span_steps=0` says nothing
         return f"span_steps={value}"
     grid = int(steps) if steps.isdecimal() and int(steps) else 4
     return f"span={'+'.join(f'{int(part) / grid:g}' if part.isdecimal() else part for part in parts)}"

@@ -81,10 +81,12 @@ def sample(
     (`iterref.turns`), the method runs once a turn, with an equal share of the budget. The caller's autocast, default
     dtype and device, and grad mode do not reach the run.
 
-    Raises `RewardError` where the reward fails, and `Interrupted` (a `KeyboardInterrupt`) on Ctrl-C; the error's
-    `partial` is then a `Result` of what the run had reached.
+    Raises `TypeError` for what is no problem, `RewardError` where the reward fails, and `Interrupted` (a
+    `KeyboardInterrupt`) on Ctrl-C; the error's `partial` is then a `Result` of what the run had reached.
     """
     sampler = sampler_from_string(sampler)
+    if not isinstance(problem, Problem):
+        raise TypeError(f"the problem is a {type(problem).__name__}: pass an iterref.Problem; generate() takes a model")
     if start is not None:
         sampler, start = sampler.refining(), problem.finished(start)
         if problem.constraint is not None and not bool((fits := problem.constraint.accepts(start)).all()):

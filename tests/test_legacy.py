@@ -65,6 +65,7 @@ def test_what_a_kernel_never_read_is_left_out_and_the_sentence_says_so():
         "iterref:tries=16,span=0.2",
         "iterref:span=1.0+0.5",
         "iterref:span=1e-1",
+        "iterref:span=0",
         "tempering:width=3",
         "trajectory:moves=3",
         "iterref:kernel=share",

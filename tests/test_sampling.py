@@ -83,6 +83,8 @@ def test_a_method_goes_by_its_name():
     assert torch.equal(sample("smc:steps=2", problem, seed=1).tokens, run("smc:steps=2", problem, seed=1).tokens)
     with pytest.raises(TypeError, match="the sampler is a int: pass a sampler or its name"):
         sample(5, problem)
+    with pytest.raises(TypeError, match="the problem is a str: pass an iterref.Problem; generate.. takes a model"):
+        sample("auto", "tiny-news")
 
 
 def test_bad_calls_are_refused():

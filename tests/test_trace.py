@@ -240,6 +240,9 @@ def test_a_file_that_is_no_trace_is_refused(tmp_path):
     save_file({"t": torch.zeros(2)}, str(tmp_path / "other.safetensors"))
     with pytest.raises(ValueError, match="is no trace: it has no series called 'depth'"):
         Trace.load(tmp_path / "other.safetensors")
+    (tmp_path / "page.html").write_text("<p>a page</p>")
+    with pytest.raises(ValueError, match="page.html is no trace, or damaged .*: give a file that `save` wrote"):
+        Trace.load(tmp_path / "page.html")
 
 
 def test_an_empty_trace_has_an_empty_table():

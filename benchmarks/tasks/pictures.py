@@ -24,7 +24,10 @@ from iterref.report import plots
 
 ROWS, LENGTH = 128, 24
 BUDGETS = (16, 32, 64, 128)
-METHODS = {"iterref": "iterref", "SMC": "smc", "best of N": "best_of_n", "plain sampling": "ancestral"}
+METHODS = {  # SMC as it has the most reward of as many reward calls
+    "iterref": "iterref", "SMC, 8 clean samples": "smc:x0_samples=8,potential=sum", "best of N": "best_of_n",
+    "plain sampling": "ancestral",
+}  # fmt: skip
 SENTENCE = (
     "A lorry carrying nine tonnes of fresh oranges overturned on the coast road near Penmoor early on Friday, blocking "
     "traffic in both directions."
@@ -37,7 +40,7 @@ def first_picture(points: Mapping[str, Sequence[plots.Point]], exact: float, fil
     reached = next(budget for budget, point in zip(BUDGETS, points["iterref"], strict=True) if point.reward > best)
     title = f"an exact world: iterref with {reached} evaluations has more reward than the others with {BUDGETS[-1]}"
     panel = plots.Panel(points, "mean reward", {"exact": exact}, title)
-    plots.panels([panel], file, "evaluations of the network, 8 reward calls to each")
+    plots.panels([panel], file, "evaluations of the network, up to 8 reward calls to each")
 
 
 def world_pictures(out: Path) -> None:

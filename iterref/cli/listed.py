@@ -39,7 +39,8 @@ def _listed(told: dict[str, dict[str, Any]]) -> str:
     lines = list[str]()
     for name, one in told.items():
         lines += [f"  {name}", click.wrap_text(one["summary"], 110, " " * 6, " " * 6)]
-        options = [*one.get("required", ()), *(f"{key}={value}" for key, value in one.get("options", {}).items())]
+        shown = {key: str(value).replace("\n", "\\n") for key, value in one.get("options", {}).items()}
+        options = [*one.get("required", ()), *(f"{key}={value}" for key, value in shown.items())]
         lines += [click.wrap_text(", ".join(options), 110, " " * 6, " " * 6)] * bool(options)
     return "".join(f"{line}\n" for line in lines)
 

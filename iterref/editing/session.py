@@ -126,8 +126,8 @@ class Editing:
         """Every row refined in place, by moves that re-noise at most a share `strength` in (0, 1] of its free tokens.
 
         `strength` replaces the method's span by itself and its half, which take turns (`strengthened`). Where the
-        method maximises, a text is left only for one of a higher reward. `budget` is rows a sample for this step, as in
-        `generate`. Raises `ValueError` for a strength out of range or a method without moves on finished texts.
+        method maximises, a text is left only for one of a higher reward. `budget` is that of this step, as `generate`
+        takes it. Raises `ValueError` for a strength out of range or a method without moves on finished texts.
         """
         strength = number("strength", strength, "pass one in (0, 1]")
         method = self._method(sampler, strength, budget)
@@ -199,7 +199,7 @@ class Editing:
         """`n` alternatives of every row, refined side by side from where it stands, all recorded as siblings.
 
         The chain goes on from each row's best by reward, or from the first of them, which is a sample as `refine`'s is;
-        with `parent` the state before competes too. `budget` is rows a sample for each alternative. Where the method
+        with `parent` the state before competes too. `budget` is that of each alternative. Where the method
         maximises, an alternative is the best state of its chain, else its last one. Raises `ValueError` as `refine`
         does, and for a budget that buys no move.
         """

@@ -36,22 +36,27 @@ class Text(str):
 
 class Chat(str):
     """A conversation as a prompt: the text of its last message, with all `messages`, ("system" | "user" | "assistant",
-    text) pairs of which the user has the last. A model with a chat template reads them all; what rewards see, and
-    whoever takes it for a string, is the last one, or another `text` that is given for it.
+    text) pairs, or dictionaries with `role` and `content`, of which the user has the last. A model with a chat template
+    reads them all; what rewards see, and whoever takes it for a string, is the last one, or a `text` given for it.
 
     Raises `ValueError` for no messages, an unknown role, or one in which the user does not have the last word.
     """
 
     messages: tuple[tuple[str, str], ...]
 
-    def __new__(cls, messages: Sequence[tuple[str, str]], text: str | None = None) -> Self:
-        wrong = next((role for role, _ in messages if role not in ROLES), None)
-        if wrong is not None:
-            raise ValueError(f"a message has the role {wrong!r}: it is one of {', '.join(ROLES)}")
-        if not messages or messages[-1][0] != "user" or not messages[-1][1].strip():
+    def __new__(cls, messages: Sequence[tuple[str, str] | Mapping[str, str]], text: str | None = None) -> Self:
+        pairs = [(one.get("role"), one.get("content")) if isinstance(one, Mapping) else one for one in messages]
+        said = list[tuple[str, str]]()
+        for role, content in pairs:
+            if role not in ROLES:
+                raise ValueError(f"a message has the role {role!r}: it is one of {', '.join(ROLES)}")
+            if not isinstance(content, str):
+                raise ValueError(f"a message of the {role} is no text: give its content as one string")
+            said.append((role, content))
+        if not said or said[-1][0] != "user" or not said[-1][1].strip():
             raise ValueError("a conversation ends with what the user says, which the model answers: add that message")
-        made = super().__new__(cls, messages[-1][1] if text is None else text)
-        made.messages = tuple(messages)
+        made = super().__new__(cls, said[-1][1] if text is None else text)
+        made.messages = tuple(said)
         return made
 
     def __getnewargs__(self) -> tuple[Any, ...]:  # of a copy, which is a conversation, too

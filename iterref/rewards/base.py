@@ -84,7 +84,7 @@ def verified(
     if not isinstance(answer, list) or len(answer) != len(rows):
         found = f"{len(answer)} values" if isinstance(answer, list) else found
         told = f"the reward gave {found} where {expected} expected, for {name_rows(rows.tolist())}"
-        raise RewardError(f"{told}: return one number a text")
+        raise RewardError(f"{told}: return a list with one number for each text that it gets")
     skipped = [index for index, value in enumerate(answer) if value is None] if skips else []
     for index in skipped:
         answer[index] = 0.0

@@ -13,7 +13,10 @@ from iterref.rewards.algebra import TextComposable
 
 @dataclass(frozen=True)
 class Length(TextComposable):
-    """1 for a text of so many `words`, less for a longer or shorter one. Raises `ValueError` for less than one word."""
+    """1 for a text of so many `words`, less for a longer or shorter one. Words are what blanks part: " ." is one, too.
+
+    Raises `ValueError` for less than one word.
+    """
 
     words: int = 8
 

@@ -145,7 +145,8 @@ class Rouge(TextComposable):
     `limit` of them are remembered. `tokenizer` splits texts into words: "words" as `rouge-score` does (a-z and 0-9),
     "unicode" for other scripts, "characters", or a function of a text.
 
-    Raises ValueError for an unknown kind or measure, a missing column or entry, and a reference without a word.
+    Raises ValueError for an unknown kind or measure, a missing column or entry, and a reference in which `tokenizer`
+    finds no word, or few. Nothing agrees with an empty one, or one of signs alone: 0, as in `rouge-score`.
     """
 
     kind: Kind = "rougeL"

@@ -40,8 +40,10 @@ class TrainConfig:
     training wrote or a bundled model, the run starts from its weights and tokenizer, and the sizes have to be its own.
 
     `form` says how the model reads text: as "news" (lower case, words apart, numbers as `##`), to which `normalise`
-    brings raw text, and which it must have otherwise; or "plain", as it stands, each digit a token of its own. The
-    learning rates warm up over `warmup` steps, stay, and fall linearly to 0 over the last `cooldown` steps.
+    brings raw text, and which it must have otherwise; or "plain", as it stands, each digit a token of its own. Texts
+    have fewer than `length` tokens and documents fewer than `source_length`, or are left out; `copies` maskings of each
+    are one step's. The learning rates warm up over `warmup` steps, stay, and fall linearly to 0 over the last
+    `cooldown` steps.
     `optimizer` is "muon" (matrices at `matrix_rate`, the rest by AdamW at `rate`) or "adamw" (all at `rate`).
     `end_weight` scales the loss of repeated end tokens, `keep_weight` that of the encoder's side task: to tell which
     source tokens the target keeps. `ema` is the decay of the averaged weights, which are exported. Raises `TypeError`

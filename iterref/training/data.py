@@ -92,7 +92,7 @@ class Pairs:
 
     @classmethod
     def encode(cls, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], length: int, source_length: int) -> Pairs:
-        """Pairs that fit: a source of at most `source_length`, a target of less than `length` tokens, neither empty
+        """Pairs that fit: a source of less than `source_length`, a target of less than `length` tokens, neither empty
         (of texts alone, no source is but its EOS) or with characters that the tokenizer lacks."""
         documents = tokenizer.encode_batch([document for document, _ in pairs], add_special_tokens=False)
         summaries = tokenizer.encode_batch([summary for _, summary in pairs], add_special_tokens=False)

@@ -42,9 +42,10 @@ def train(config: TrainConfig, resume: bool = True, stop: int | None = None) -> 
     checkpoint and raises `KeyboardInterrupt`. With `stop` the run ends after so many of its steps, with the rates that
     it has there; without it the same command goes on.
 
-    Raises `ValueError` for files that cannot be used, for a folder that cannot be written, that another run holds, or
-    that holds a run of other texts or options; `Diverged` (a `RuntimeError`) for losses, gradients or weights that are
-    not finite, and `OSError` for a full disk. The last good checkpoint is kept either way.
+    Raises `FileNotFoundError` for files that are not there; `ValueError` for those that cannot be used, for a folder
+    that cannot be written, that another run holds, or that holds a run of other texts or options; `Diverged` (a
+    `RuntimeError`) for losses, gradients or weights that are not finite, and `OSError` for a full disk. The last good
+    checkpoint is kept either way.
     """
     folder = Path(config.out)
     texts = _read(config, config.train)

@@ -67,6 +67,7 @@ def test_a_warning_is_a_sentence_without_a_line_of_source() -> None:
 
 def test_ls_names_every_method_with_its_defaults() -> None:
     out = call("ls").stdout
+    assert "lossy=True, step=\\n, tag=None" in " ".join(out.split())  # a line end is written as one
     for name, entry in entries("samplers").items():
         # what is read from the source text is what the class really has
         assert list(entry.options.items()) == [(f.name, f.default) for f in fields(get(name))]

@@ -83,7 +83,7 @@ def test_no_rows_no_numbers() -> None:
         (torch.zeros(3, dtype=torch.complex64), "0j for row 7, .*not a number"),
         ([torch.zeros(2), 0.0, 0.0], "row 7, .*not a number"),
         (None, "gave NoneType where 3 numbers were expected"),
-        (1.0, "gave float where 3 numbers were expected"),
+        (1.0, "gave float where 3 numbers were expected.*: return a list with one number for each text that it gets"),
         ("abc", "gave str where 3 numbers were expected"),
         ({1: 0.0, 2: 0.0, 3: 0.0}, "gave dict where 3 numbers were expected"),
         ({1.0, 2.0, 3.0}, "gave set where 3 numbers were expected"),  # in which order?

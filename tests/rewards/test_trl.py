@@ -67,6 +67,10 @@ def test_a_conversation_is_handed_over_whole() -> None:
 
     reward = TextReward(last, WordModel().decode, [Chat(said), "q", "r"])
     assert reward(TOKENS, ROWS).tolist() == [2.0, 1.0, 1.0]
+    assert Chat([{"role": role, "content": text} for role, text in said]).messages == Chat(said).messages
+    for wrong, told in [({"content": "x"}, "the role None"), ({"role": "user", "content": ["x"]}, "is no text")]:
+        with pytest.raises(ValueError, match=told):
+            Chat([wrong])  # type: ignore[list-item]
 
 
 def test_messages_are_known_by_what_is_asked_of_them() -> None:
