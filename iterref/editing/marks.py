@@ -75,12 +75,25 @@ class Frame:
         return found
 
     def compose(self, text: str) -> str:
-        """A text with its regions between the strings that the user wrote; the text itself where it has none."""
+        """A text with its regions between the strings that the user wrote; the text itself where it has none, or where
+        these stand in it already: then it is the very text that was judged, blanks at the regions' ends included."""
         found = self.regions(text)
-        if found is None:
+        if found is None or _standing(self.written, text):
             return text
         parts = [before + inside.strip() + after for (before, after), inside in zip(self.blanks, found, strict=True)]
         return self.written[0] + "".join(map("".join, zip(parts, self.written[1:], strict=True)))
+
+
+def _standing(written: Sequence[str], text: str) -> bool:
+    """Whether a text begins with the first of some strings, ends with the last, and has the others between, in order.
+    """
+    first, *between, last = written
+    at = len(first)
+    for piece in between:
+        at = max(at, text.find(piece, at)) + len(piece)
+        if not text.endswith(piece, 0, at):
+            return False
+    return text.startswith(first) and text.endswith(last) and at + len(last) <= len(text)
 
 
 class Around(Allowing):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iterref.editing.drift import text_lengths
-from iterref.editing.marks import Regions, place, read
+from iterref.editing.marks import Frame, Regions, place, read
 from iterref.models.tiny_news import Summarizer
 from iterref.noise import absorbing
 from tests.support.bundled import tiny_news
@@ -228,3 +228,13 @@ def test_every_marked_character_is_opened_and_no_other_token_is(words, data):
         at += size
     assert regions.open[0, : len(expected)].tolist() == expected
     assert not regions.open[0, len(expected) :].any()
+
+
+@pytest.mark.parametrize(
+    ("judged", "composed"),
+    [("x = 1\n\nreturn", "x = 1\n\nreturn"), ("x =\n1\nreturn", "x = 1\nreturn"), ("x = 1\nyield", "x = 1\nyield")],
+)
+def test_a_text_that_has_what_stands_around_its_region_is_the_one_that_was_judged(judged: str, composed: str) -> None:
+    """The controls: one whose region begins with another blank than the user's, and one that lost what is around."""
+    frame = Frame(("x =", "\nreturn"), ("x = ", "\nreturn"), (("", ""),), apart=True)
+    assert frame.compose(judged) == composed
