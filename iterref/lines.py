@@ -93,6 +93,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def finite(value: Any) -> Any:
+    """Numbers, also within lists and objects, with null for those that JSON has no form for."""
+    if isinstance(value, dict):
+        return {name: finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
 def as_json(value: Any) -> Any:
     """A value as JSON holds it: what is no number is null, and what JSON has no form for is its text: a date in ISO's
     form, bytes as UTF-8 or else in base64."""

@@ -153,9 +153,12 @@ class Trace:
     @classmethod
     def load(cls, path: str | Path) -> Trace:
         """Reads what `save` wrote; raises `ValueError` for a file that is no trace."""
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
-        table = load_file(str(path))
+        try:
+            table = load_file(str(path))
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no trace ({error}): give a file that a trace's save wrote") from None
         wanted = (*SERIES, *(Round._fields if "round_step" in table else ()))
         missing = [name for name in wanted if name not in table]
         if missing:
