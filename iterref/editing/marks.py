@@ -9,6 +9,7 @@ reading of the text before a mark says where the mark stands in the model's read
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from iterref.rewards.base import Reward
 Marks = tuple[str, str]
 BRACKETS: Marks = ("[", "]")
 ESCAPE = "\\"
+WORDS = re.compile(r"\s*\S+(?=\s)")
 
 
 @dataclass(frozen=True)
@@ -51,28 +53,41 @@ class Regions:
 @dataclass(frozen=True)
 class Frame:
     """What stands around a row's regions: `kept`, as the model reads it, and `written`, as the user wrote it; `blanks`
-    are those that the user marked at a region's ends. `apart` says that a blank parts the first region from the text
-    before it, and `parted` of every region how it begins: with a blank (1), without (0), or as it likes (2)."""
+    are those that the user marked at a region's ends. `apart` says of every region whether a blank parts it from the
+    text before it, and `parted` how it begins: with a blank (1), without (0), or as it likes (2)."""
 
     kept: tuple[str, ...]
     written: tuple[str, ...]
     blanks: tuple[tuple[str, str], ...]
-    apart: bool
+    apart: tuple[bool, ...]
     parted: tuple[int, ...] = ()
 
     def regions(self, text: str) -> list[str] | None:
-        """What a text has in the regions; None where it does not hold the rest as it was."""
-        first, *rest = self.kept
-        if not text.startswith(first) or (self.apart and not text[len(first) : len(first) + 1].isspace()):
-            return None
-        found, at = [], len(first)
-        for number, piece in enumerate(rest, 1):
-            start = len(text) - len(piece) if number == len(rest) else text.find(piece, at)
-            if start < at or not text.startswith(piece, start):
+        """What a text has in the regions; None where it does not hold the rest as it was, or no blank where one parts
+        a region from it."""
+        found, at = list[str](), 0
+        for number, piece in enumerate(self.kept):
+            start = self._find(text, number, at) if number else 0
+            if start < 0 or not text.startswith(piece, start):
                 return None
             found.append(text[at:start])
             at = start + len(piece)
-        return found
+            if number < len(self.apart) and self.apart[number] and not text[at : at + 1].isspace():
+                return None
+        return found[1:]
+
+    def _find(self, text: str, number: int, at: int) -> int:
+        """Where a text has the string behind a region that begins `at`; below 0 where it has not."""
+        piece = self.kept[number]
+        if number == len(self.apart):
+            return len(text) - len(piece) if len(text) - len(piece) >= at else -1
+        if not piece:  # two regions side by side, told apart by a blank if one is written between them
+            words = WORDS.match(text, at) if self.written[number] else None
+            return words.end() if words else at
+        start = text.find(piece, at)
+        while start >= 0 and self.apart[number] and not text[start + len(piece) :][:1].isspace():
+            start = text.find(piece, start + 1)
+        return start
 
     def compose(self, text: str) -> str:
         """A text with its regions between the strings that the user wrote; the text itself where it has none, or where
@@ -207,7 +222,8 @@ def _frame(
     inside = [marked.text[start:end] for start, end in marked.regions]
     blanks = tuple((text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :] if text.strip() else "")
                    for text in inside)  # fmt: skip
-    apart = bool(kept[0]) and whole[len(kept[0]) :][:1].isspace()
+    begins = [ends[first] for first, _ in spans]
+    apart = tuple(bool(here) and whole[at : at + 1].isspace() for here, at in zip(kept, begins, strict=False))
     pairs = zip(kept[:-1], marked.outside[:-1], strict=True)
     parted = tuple(int(out[-1:].isspace() and not here[-1:].isspace()) if here else 2 for here, out in pairs)
     return Frame(kept, marked.outside, blanks, apart, parted)
