@@ -24,6 +24,7 @@ from iterref.rewards.base import Reward
 Marks = tuple[str, str]
 BRACKETS: Marks = ("[", "]")
 ESCAPE = "\\"
+CLOSED, OPEN, BEGIN = range(3)  # positions outside of all regions, in one, and the first in one
 WORDS = re.compile(r"\s*\S+(?=\s)")
 
 
@@ -41,12 +42,14 @@ class Marked:
 
 @dataclass(frozen=True)
 class Regions:
-    """Canvases (B, L) with the regions' positions `open` (B, L) bool; each has the number of tokens that it is to have.
+    """Canvases (B, L) with the regions' positions `open` (B, L) bool, the first of each `begins` (B, L); each has the
+    number of tokens that it is to have.
     Outside of `open` the tokens are the text's own, in order, and so is the padding; `frames` (B) says how the rest of
     a row's text reads, None for a row without regions."""
 
     canvas: Tensor
     open: Tensor
+    begins: Tensor
     frames: tuple[Frame | None, ...]
 
 
@@ -182,12 +185,12 @@ def place(
         for piece in (marked.text[:start], marked.text[:end], marked.text[start:end], marked.text[end:])
     ]
     reading = _Reading(model, [*pieces, *(marked.text for marked in filter(None, texts))])
-    made: list[list[tuple[list[int], list[bool]]]] = [[] for _ in sizes]
+    made: list[list[tuple[list[int], list[int]]]] = [[] for _ in sizes]
     frames = list[Frame | None]()
     for row, (ids, marked) in enumerate(zip(tokens.tolist(), texts, strict=True)):
         if marked is None:
             for layout in made:
-                layout.append((ids, [False] * len(ids)))
+                layout.append((ids, [CLOSED] * len(ids)))
             frames.append(None)
             continue
         begin = 0 if begins is None else begins[row]
@@ -203,7 +206,7 @@ def place(
             layout.append(_laid_out(ids[:size], spans, blank.tolist(), own, row))
     device = tokens.device
     tensors = ([torch.tensor(part, device=device) for part in zip(*layout, strict=True)] for layout in made)
-    return [Regions(canvas, free, tuple(frames)) for canvas, free in tensors]
+    return [Regions(canvas, free != CLOSED, free == BEGIN, tuple(frames)) for canvas, free in tensors]
 
 
 def _frame(
@@ -225,8 +228,10 @@ def _frame(
     begins = [ends[first] for first, _ in spans]
     apart = tuple(bool(here) and whole[at : at + 1].isspace() for here, at in zip(kept, begins, strict=False))
     pairs = zip(kept[:-1], marked.outside[:-1], strict=True)
-    parted = tuple(int(out[-1:].isspace() and not here[-1:].isspace()) if here else 2 for here, out in pairs)
-    return Frame(kept, marked.outside, blanks, apart, parted)
+    parted = [int(out[-1:].isspace() and not here[-1:].isspace()) if here else 2 for here, out in pairs]
+    for number, out in enumerate(marked.outside[1:-1], 1):
+        parted[number] = 1 if not kept[number] and out else parted[number]  # a blank alone is between two regions
+    return Frame(kept, marked.outside, blanks, apart, tuple(parted))
 
 
 def _solid(text: str) -> str:
@@ -283,22 +288,21 @@ def _tokens(
 
 def _laid_out(
     ids: list[int], spans: Sequence[tuple[int, int]], blank: list[int], sizes: Sequence[int | None], row: int
-) -> tuple[list[int], list[bool]]:
-    """One row's canvas and its open positions."""
-    new, free, at = list[int](), list[bool](), 0
+) -> tuple[list[int], list[int]]:
+    """One row's canvas, and what its positions are to the regions."""
+    new, free, at = list[int](), list[int](), 0
     for (first, last), length in zip(spans, sizes, strict=True):
         if length is None and first == last:
             raise ValueError(f"text {row} has an empty region: say how many tokens it is to have, length= or --tokens")
         region = ids[first:last] if length is None else [blank[-1]] * length
         new += ids[at:first] + region
-        free += [False] * (first - at) + [True] * len(region)
+        free += [CLOSED] * (first - at) + [BEGIN] + [OPEN] * (len(region) - 1)
         at = last
     new += ids[at:]
-    free += [False] * (len(new) - len(free))
     if len(new) > len(blank):
         told = f"text {row} would have {len(new)} tokens and the canvas holds {len(blank)}"
         raise ValueError(f"{told}: give a region fewer, by length= or --tokens")
-    return new + blank[len(new) :], free + [False] * (len(blank) - len(free))
+    return new + blank[len(new) :], free + [CLOSED] * (len(blank) - len(free))
 
 
 def _trimmed(whole: str, start: int, end: int) -> tuple[int, int]:

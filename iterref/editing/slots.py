@@ -18,7 +18,7 @@ from torch import Tensor
 from iterref.arguments import checked_constraint
 from iterref.constraint.canvas import Constraint, Reading
 from iterref.constraint.patterns import Choices, Pattern
-from iterref.constraint.texts import automaton_of, of_regions, runs
+from iterref.constraint.texts import automaton_of, of_regions
 from iterref.denoiser import Denoiser, Wrapped
 from iterref.editing.marks import Regions
 from iterref.problem import Problem
@@ -82,7 +82,8 @@ def within(problem: Problem, model: Any, layouts: Sequence[Regions], patterns: S
     that the constraint leaves nothing to write in is one of its others."""
     if patterns:
         parted = [() if frame is None else frame.parted for one in layouts for frame in one.frames]
-        bound = of_regions(patterns, model, problem.may_change, parted, _alone(patterns))
+        begins = torch.cat([one.begins for one in layouts])
+        bound = of_regions(patterns, model, problem.may_change, begins, parted, _alone(patterns))
         problem = replace(problem, constraint=bound)
     if problem.constraint is None or len(layouts) == 1:
         return problem
@@ -108,7 +109,7 @@ def log_probabilities(problem: Problem, model: Any, patterns: Sequence[Pattern])
     with torch.inference_mode():
         share = 1 - where.double().mean(1)
         log_p = run.predict(x, problem.noise.schedule.time(share), where)
-    rows = [(row, first) for row, opened in enumerate(where.tolist()) for first in runs(opened)]
+    rows = [(row, first) for row, first in (bound.begin >= 0).nonzero().tolist()]
     numbers = [sum(other == row for other, _ in rows[:at]) for at, (row, _) in enumerate(rows)]
     asked = [(at, text) for at, number in enumerate(numbers) for text in choices[number % len(choices)].texts]
     begin = bound.begin[[rows[at][0] for at, _ in asked]].clone()

@@ -59,6 +59,19 @@ def test_every_slot_of_every_row_has_its_own_choices():
         assert re.fullmatch(r"a[ac]c[bc]|b[ac]b[bc]", text)
 
 
+def test_slots_side_by_side_are_two():
+    """They were one, of all their tokens."""
+    model, regions = script("absorbing"), [Choices("a", "c"), Choices("b", "c")]
+    filled = iterref.infill(model, ["a[b][a]b"], prompts=[""], regions=regions, length=1, **OPTIONS)
+    ids = [0, model.noise.mask, model.noise.mask, 1, 5, 5, 5]
+    for place, slot, choices in zip((1, 2), filled.result.slots[0], ("ac", "bc"), strict=True):
+        expected = enumerated(model, ids, [place], list(choices))
+        assert slot == pytest.approx(expected, abs=1e-9)
+    assert re.fullmatch("a[ac][bc]b", filled.texts[0])
+    several = iterref.infill(model, ["a[bb][aa]b"], prompts=[""], regions=["a+", "b+"], length=(1, 2), **OPTIONS)
+    assert re.fullmatch("aa+b+b", several.texts[0])
+
+
 def test_a_region_is_what_a_pattern_says():
     filled = iterref.infill(script("absorbing"), ["a[bbb]c"], prompts=[""], regions="^a+b*$", **OPTIONS)
     assert re.fullmatch("aa+b*c", filled.texts[0]) and filled.result.slots is None
