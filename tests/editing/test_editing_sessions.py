@@ -135,6 +135,7 @@ def test_a_session_of_texts_in_the_user_s_form_goes_on(tmp_path: Path) -> None:
     """Their tokens read otherwise than they stand, at the start and around regions."""
     chain = session(["Alpha  beta.", "Beta"]).infill(["Alpha  [beta].", None], sampler=SMALL)
     assert chain.history[0].texts == ["Alpha  beta.", "Beta"] and chain.texts[0].startswith("Alpha  ")
+    assert chain.result is not None and chain.result.texts == chain.texts  # which is what goes to a file
     chain.save(tmp_path / "file")
     read = session(History.load(tmp_path / "file"))
     assert read.texts == chain.texts and len(read.history) == len(chain.history)
