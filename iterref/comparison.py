@@ -125,8 +125,10 @@ class Comparison:
                 continue
             by, where = one.difference, f"{one.name} at {one.budget}"
             if not isfinite(by.half):
-                left = "no prompt has" if isnan(by.value) else "one prompt alone has"
-                why = f"{left} texts of both that are allowed" if one.forbidden else "one prompt under one seed"
+                unit = "prompt" if self.prompts > 1 else "seed"
+                left = f"no {unit} has" if isnan(by.value) else f"one {unit} alone has"
+                single = isfinite(by.value) and self.prompts == len(self.seeds) == 1
+                why = "one prompt under one seed" if single else f"{left} texts of both that are allowed"
                 lines.append(f"{where}: {self.baseline} cannot be told from it ({why}): give more prompts, or seeds")
             elif by.significant:
                 way = "better" if by.value > 0 else "worse"

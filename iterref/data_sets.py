@@ -48,14 +48,18 @@ def dataset_rows(name: str, split: str = "train") -> list[dict[str, Any]]:
     path, _, config = (name, "", "") if folder.exists() else name.partition(":")
     try:
         if any((folder / file).is_file() for file in ("state.json", "dataset_dict.json")):
-            found = datasets.load_from_disk(str(folder))
-            if isinstance(found, datasets.DatasetDict):
-                found = found[split]
-            elif split != "train":
+            saved = datasets.load_from_disk(str(folder))
+            splits = saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+            if splits is not saved and split.partition("[")[0] != "train":
                 raise ValueError(f"it was saved without splits, and {split} is none")
+            parts = datasets.ReadInstruction.from_spec(split).to_absolute({one: len(splits[one]) for one in splits})
+            each = [splits[part.splitname].select(range(part.from_, part.to)) for part in parts]
+            found = datasets.concatenate_datasets(each)
         else:
             found = datasets.load_dataset(path, config or None, split=split)
-    except (ValueError, KeyError) as error:  # a configuration or a split that there is not
+        if not len(found):
+            raise ValueError(f"there is no row in {split}")
+    except (ValueError, KeyError, IndexError) as error:  # a configuration or a split that there is not
         told = f"the data set {name} cannot be read ({_line(error)})"
         raise ValueError(f"{told}: check its configuration and its split") from None
     except Exception as error:  # whatever the hub objects to

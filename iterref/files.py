@@ -24,7 +24,7 @@ def whole(path: str | Path) -> Iterator[IO[bytes]]:
     Devices and pipes are written as they are, and so is a file in a folder that takes no other."""
     plain = not os.path.exists(path) or os.path.isfile(path)
     path = Path(os.path.realpath(path) if plain else path)  # the real path of /dev/stdout names no file if it is a pipe
-    begun = path.with_name(f".{path.name[:200]}.{token_hex(4)}")
+    begun = path.parent / f".{path.name[:200]}.{token_hex(4)}"
     try:
         file = open(begun, "xb") if plain else open(path, "wb")
     except PermissionError:

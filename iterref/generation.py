@@ -46,7 +46,7 @@ from iterref.drafts import (
 )  # fmt: skip
 from iterref.fence import fenced
 from iterref.guidance import untempered
-from iterref.lengths import at_least, blank_canvas, ends_of, lengths_of
+from iterref.lengths import at_least, blank_canvas, ends_of, expect_long, lengths_of
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
@@ -243,10 +243,12 @@ def unrewarded(
     """The problem of B checked prompts whose reward is still to come, and which finds its alpha in the run unless one
     is given; `options` are those of `Problem`."""
     denoiser, canvas, free = model.prepare(prompts)
-    denoiser = tempered(at_least(denoiser, free, model, min_new_tokens), temperature)
-    bound = None if constraint is None else of_texts(constraint, model, canvas)
-    given = ALPHA if alpha is None else alpha
-    return Problem(denoiser, no_reward, canvas, free, given, finds_alpha=alpha is None, constraint=bound, **options)
+    held = at_least(denoiser, free, model, min_new_tokens)
+    options["constraint"] = None if constraint is None else of_texts(constraint, model, canvas)
+    given, warm = ALPHA if alpha is None else alpha, tempered(held, temperature)
+    problem = Problem(warm, no_reward, canvas, free, given, finds_alpha=alpha is None, **options)
+    expect_long(problem, held, min_new_tokens)
+    return problem
 
 
 def text_model(model: TextModel | str | Path | None, max_new_tokens: int | None = None) -> TextModel:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from iterref.denoiser import Denoiser, Wrapped
 from iterref.models.base import TextModel
+from iterref.problem import Problem
 
 
 class NoEarlyEnd(Wrapped):
@@ -77,6 +78,19 @@ def at_least(denoiser: Denoiser, free: Tensor, model: TextModel, min_new_tokens:
         told = f"prompt {row} has {int(room[row])} positions for its answer and min_new_tokens={min_new_tokens}"
         raise ValueError(f"{told}: ask for fewer, or for more positions (max_new_tokens=, or length= of load)")
     return NoEarlyEnd(denoiser, ends, free & (free.cumsum(1) <= min_new_tokens))
+
+
+def expect_long(problem: Problem, held: Denoiser, min_new_tokens: int) -> None:
+    """Raises `ValueError`, naming the prompt, where a problem's constraint has no text that its denoiser `held` may
+    write: one of at least so many tokens."""
+    if problem.constraint is None or not isinstance(held, NoEarlyEnd):
+        return
+    later = problem.allowed
+    early, which = later.index_fill(0, held.ends, False), held.early.long()
+    lost = (~problem.constraint.fits(problem.canvas, problem.may_change, later, early, which=which)).nonzero()
+    if len(lost):
+        told = f"prompt {int(lost[0])}: no text of the constraint has min_new_tokens={min_new_tokens} tokens"
+        raise ValueError(f"{told} in these positions: ask for fewer, or for another constraint")
 
 
 def lengths_of(tokens: Tensor, free: Tensor, ends: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from typing import IO, Any, TextIO
 
 MOST = 2**24  # characters: what has no line ends is no list of texts, and is not read whole to be refused
 KEPT = "surrogateescape"  # how bytes that are no UTF-8 are decoded, so that the line that holds them is known
+HOW = "write one object a line"
 
 Place = str  # "line 3 of news.csv", to begin a sentence with
 
@@ -48,20 +49,21 @@ def readable(file: IO[str], name: str, long: bool = False) -> Iterator[str]:
         raise ValueError(f"{name} is no whole gzip file: get it again") from None
 
 
-def objects(lines: Iterable[str], name: str = "") -> Iterator[tuple[Place, dict[str, Any]]]:
-    """The objects of JSON lines with their places, "line 3" or "line 3 of `name`". Raises `ValueError` for others."""
+def objects(lines: Iterable[str], name: str = "", how: str = HOW) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The objects of JSON lines with their places, "line 3" or "line 3 of `name`". Raises `ValueError` for others,
+    saying `how` to write them."""
     of = f" of {name}" if name else ""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         place = f"line {number}{of}"
-        row = parsed(line, place)
+        row = parsed(line, place, how)
         if not isinstance(row, dict):
-            raise ValueError(f"{place} is a JSON {type(row).__name__} and no object: write one object a line")
+            raise ValueError(f"{place} is a JSON {type(row).__name__} and no object: {how}")
         yield place, row
 
 
-def parsed(text: str, place: Place, how: str = "write one object a line") -> Any:
+def parsed(text: str, place: Place, how: str = HOW) -> Any:
     """A JSON value. Raises `ValueError` for what is none, saying `how` to write it, and for what no file could hold."""
     try:
         found = json.loads(text, object_pairs_hook=_object)
@@ -89,6 +91,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise Twice(next(name for name in names if names.count(name) > 1))
     return found
+
+
+def finite(value: Any) -> Any:
+    """Numbers, also within lists and objects, with null for those that JSON has no form for."""
+    if isinstance(value, dict):
+        return {name: finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def as_json(value: Any) -> Any:

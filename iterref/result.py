@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from iterref.arrays import arrays, tensor
 from iterref.budget import Cost
 from iterref.files import write_whole
+from iterref.lines import finite
 from iterref.optional import require
 from iterref.particles import Particles
 from iterref.rewards.base import name_rows
@@ -192,12 +192,9 @@ class Result:
 
     def to_jsonl(self, path: str | Path) -> None:
         """Writes one JSON object a row: its `row`, `text` (`tokens` where no decoder was given), `reward` and `best`
-        reward seen (null where it is -inf, for a forbidden text), and the cost `asked` for a sample."""
-        lines = []
-        for row in self._rows():
-            finite = {name: row[name] if isfinite(row[name]) else None for name in ("reward", "best")}
-            lines.append(json.dumps({**row, **finite, "asked": vars(self.asked)}, ensure_ascii=False) + "\n")
-        write_whole(Path(path), "".join(lines))
+        reward seen (a number that is -inf is null, as of a forbidden text), and the cost `asked` for a sample."""
+        rows = [finite({**row, "asked": vars(self.asked)}) for row in self._rows()]
+        write_whole(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
     def to_pandas(self) -> Any:
         """A data frame with the columns of `to_jsonl`, the cost in three of them and -inf as it is.

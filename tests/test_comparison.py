@@ -151,6 +151,10 @@ def test_the_table_names_the_better_ones_in_words() -> None:
     assert "b at 4 NFE: a cannot be told from it (one prompt under one seed)" in text  # and is not called no different
     text = str(Comparison([entry("a", [1.0] * 2), entry("b", [-inf] * 2, Mean(nan, inf))], "a", 2, (0,)))
     assert "a cannot be told from it (no prompt has texts of both that are allowed)" in text
+    pair = [entry("a", [-inf, 1.0]), entry("b", [2.0] * 2, Mean(1, inf))]  # the baseline's text is the forbidden one
+    assert "told from it (one prompt alone has texts of both that are allowed)" in str(Comparison(pair, "a", 2, (0,)))
+    pair = [entry("a", [1.0]), entry("b", [2.0], Mean(1, inf))]  # the other seed's text is forbidden
+    assert "told from it (one seed alone has texts of both that are allowed)" in str(Comparison(pair, "a", 1, (0, 1)))
     assert entry("b", [2.0], Mean(1, inf)).row()["significant"] is None
 
 

@@ -46,8 +46,11 @@ def test_a_data_set_is_read_by_the_names_of_its_columns(folder: Path) -> None:
         assert found["texts"] == [row["draft"] for row in ROWS]
         assert found["columns"] == {name: [row[name] for row in ROWS] for name in ("answer", "level")}
     assert iterref.read_dataset(str(folder / "splits"), prompt="question", split="test")["prompts"] == ["one two three"]
-    part = iterref.read_dataset(str(folder / "files"), prompt="question", columns=["level"], split="train[1:]")
-    assert part == {"prompts": ["one two", "one two three"], "columns": {"level": [2, 3]}}
+    for kind in ("files", "saved", "splits"):
+        part = iterref.read_dataset(str(folder / kind), prompt="question", columns=["level"], split="train[1:]")
+        assert part == {"prompts": ["one two", "one two three"], "columns": {"level": [2, 3]}}
+    both = iterref.read_dataset(str(folder / "splits"), prompt="question", columns=["level"], split="test+train[:50%]")
+    assert both["columns"] == {"level": [3, 1, 2]}
 
 
 def test_a_format_that_was_saved_with_a_data_set_is_none_of_its_values(folder: Path) -> None:
@@ -104,6 +107,7 @@ def test_a_result_becomes_a_data_set(folder: Path, monkeypatch: pytest.MonkeyPat
         ("files", {"prompt": "question", "split": "test"}, ValueError, "check its configuration and its split"),
         ("splits", {"prompt": "question", "split": "dev"}, ValueError, "check its configuration and its split"),
         ("saved", {"prompt": "question", "split": "test"}, ValueError, "was saved without splits, and test is none"),
+        ("saved", {"prompt": "question", "split": "train[1:1]"}, ValueError, r"there is no row in train\[1:1\]"),
         ("empty", {"prompt": "question"}, ValueError, "check its configuration and its split"),
         ("nowhere", {"prompt": "question"}, FileNotFoundError, "there is no data set"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,18 @@ def test_what_cannot_be_is_said_first(folder: Path, tmp_path: Path) -> None:
             iterref.generate(model, PROMPTS, reward=words, min_new_tokens=few)
     with pytest.raises(TypeError, match="min_new_tokens"):
         iterref.generate(model, PROMPTS, reward=words, min_new_tokens=2.5)  # type: ignore[arg-type]
+
+
+def test_a_constraint_without_texts_so_long_is_refused(folder: Path) -> None:
+    """The control: of a constraint that has them, the texts are of both."""
+    model = iterref.load(folder, length=LENGTH, chat=False)
+    told = {"reward": words, "budget": 8, "sampler": "ancestral", "min_new_tokens": FEWEST}
+    for allowed in ("the cat", ["the( cat)*", "a dog"]):
+        with pytest.raises(ValueError, match=r"prompt [01]: no text of the constraint has min_new_tokens=5 tokens"):
+            iterref.generate(model, PROMPTS, constraint=allowed, **told)
+    result = iterref.generate(model, PROMPTS, constraint="the( cat)*", **told)
+    assert result.lengths is not None and int(result.lengths.min()) >= FEWEST
+    assert all(re.fullmatch("the( cat)*", text) for text in result.texts or [""])
 
 
 def test_on_the_command_line(folder: Path, tmp_path: Path) -> None:

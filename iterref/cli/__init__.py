@@ -154,7 +154,7 @@ def _train_options(command: Callable[..., None]) -> Callable[..., None]:
 @configured
 def train(resume: bool, **options: Any) -> None:
     """Trains a model on TRAIN: of summaries on JSON lines with `document` and `summary`, or of texts without prompts on
-    plain text, one a line (.txt). Either may be packed (.gz).
+    JSON lines with `text` or plain text, one a line (.txt). All may be packed (.gz).
 
     The form is news (lower case, words apart, numbers as ##) or plain (as it stands). Texts of --length tokens or more,
     and documents of --source-length or more, are left out. All options: iterref.training.TrainConfig."""

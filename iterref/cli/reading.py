@@ -111,7 +111,7 @@ class Input:
 
 
 def _likely(slot: Any) -> bool:
-    return isinstance(slot, dict) and {*map(type, slot.values())} <= {float}
+    return isinstance(slot, dict) and {*map(type, slot.values())} <= {float, type(None)}
 
 
 def left_in(fields: Mapping[str, Any]) -> set[str]:

@@ -17,7 +17,7 @@ import click
 
 from iterref.cli.reading import Input, left_in
 from iterref.files import expect_room, expect_writable, whole
-from iterref.lines import as_json
+from iterref.lines import as_json, finite
 
 WATCHED = 8  # texts whose steps a page shows
 STDOUT = "standard output"
@@ -84,7 +84,7 @@ def output_line(given: Input, row: int, result: Any = None, place: int = 0) -> d
         seen = result.finished or judged or bool(text.strip()) and result.mask not in tokens
         found |= {"reward": reward if judged else None, "cost": vars(result.cost)}
         found |= {given.text: text, "tokens": tokens} if seen else {}
-        found |= {} if result.slots is None else {"slots": result.slots[place]}
+        found |= {} if result.slots is None else {"slots": finite(result.slots[place])}
     prompt = {} if given.prompts is None else {given.prompt: fields.get(given.prompt, given.prompts[row])}
     return {**fields, **prompt, **found}
 

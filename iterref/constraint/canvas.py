@@ -62,12 +62,14 @@ class Constraint:
                 "give a longer canvas (length=, max_new_tokens=), fewer kept or forbidden tokens, or another constraint"
             )
 
-    def fits(self, canvas: Tensor, free: Tensor, allowed: Tensor) -> Tensor:
-        """Whether some text of the language fits the free positions (R, L) of canvases, (R,) bool."""
-        some = torch.zeros(self.automaton.size[1] + 1, dtype=torch.bool, device=free.device)
-        some[self.automaton.classes[allowed]] = True
-        at = torch.where(some[:-1], 0.0, -torch.inf).double().expand(int(free.sum()), -1)
-        mass = self.masses(canvas, free, at)
+    def fits(self, canvas: Tensor, free: Tensor, *allowed: Tensor, which: Tensor | int = 0) -> Tensor:
+        """Whether some text of the language fits the free positions (R, L) of canvases, (R,) bool; of several sets of
+        `allowed` tokens (V,) bool, `which` (R, L) long says the one of each position."""
+        some = torch.zeros(len(allowed), self.automaton.size[1] + 1, dtype=torch.bool, device=free.device)
+        for number, tokens in enumerate(allowed):
+            some[number, self.automaton.classes[tokens]] = True
+        each = torch.as_tensor(which, device=free.device).expand(free.shape)[free]
+        mass = self.masses(canvas, free, torch.where(some[each, :-1], 0.0, -torch.inf).double())
         return ~Posterior(self.automaton, mass, self.begin, self.read, largest=True).log_z.isneginf()
 
     def masses(self, x: Tensor, where: Tensor, at: Tensor) -> Tensor:

@@ -43,17 +43,20 @@ def of_texts(given: Pattern | Sequence[Pattern], model: Any, canvas: Tensor) -> 
 
 
 def of_regions(
-    given: Sequence[Pattern], model: Any, opened: Tensor, parted: Sequence[Sequence[int]], known: Sequence[Pattern] = ()
-) -> Constraint:
-    """The constraint that the regions of canvases, runs of positions `opened` (B, L), are of the patterns: one for all
-    regions, or one for each region of a row. `parted` says how the regions of every row begin: without a blank (0),
-    with one (1), or as they like (2). The automaton reads the `known` patterns, too.
+    given: Sequence[Pattern], model: Any, opened: Tensor, begins: Tensor, parted: Sequence[Sequence[int]],
+    known: Sequence[Pattern] = (),
+) -> Constraint:  # fmt: skip
+    """The constraint that the regions of canvases, positions `opened` (B, L) of which some are where a region `begins`
+    (B, L) bool, are of the patterns: one for all regions, or one for each region of a row. `parted` says how the
+    regions of every row begin: without a blank (0), with one (1), or as they like (2). The automaton reads the `known`
+    patterns, too.
 
     Raises `ValueError`, naming the row, for another number of regions.
     """
     automaton, starts = automaton_of([*given, *known], model, inside=True)
     begin = torch.full_like(opened, -1, dtype=torch.long)
-    for row, at in enumerate(map(runs, opened.tolist())):
+    for row, here in enumerate(begins):
+        at = here.nonzero()[:, 0].tolist()
         if at and len(given) not in (1, len(at)):
             told = f"row {row} has {len(at)} regions, and there are patterns for {len(given)}"
             raise ValueError(f"{told}: give one, or one for each")
@@ -94,8 +97,3 @@ def _lifted(
 @lru_cache(maxsize=4)
 def _spelling(codec: Any, vocab: int) -> Spelling:
     return spelling(codec.tokenizer, vocab, list(codec.special), codec.text)
-
-
-def runs(opened: Sequence[bool]) -> list[int]:
-    """Where the runs of True begin."""
-    return [at for at, here in enumerate(opened) if here and not (at and opened[at - 1])]

@@ -138,16 +138,16 @@ def edit(
     problem = replace(problem, canvas=tokens, free=free, reward=Remembered(bounded))
     told = {"model": model_name(posed.model), "reward": reward_name(reward), "prompts": prompts}
     context = Context(posed.model, problem, identities, options["seed"], measure, blank, told)
+    written = posed.model.decode(tokens)
     about = {
-        "model": fingerprint(posed.model), "prompts": digest(prompts), "reward": name_of(asked), "drift": drift,
-        "distance": distance,
+        "model": fingerprint(posed.model), "prompts": digest(prompts), "tokenizer": digest(written),
+        "reward": name_of(asked), "drift": drift, "distance": distance,
     }  # fmt: skip
     if isinstance(texts, History):
         return resumed(context, texts, about, posed.asked)
     cost = Cost(0, 1) + posed.asked
     options = {} if drift is None else {"within": drift}
     rewards = Run(problem).reward_of(tokens, final=False)
-    written = posed.model.decode(tokens)
     if not isinstance(first, Tensor):
         written = list(first)  # as they were given; the model may write them in another form
     node = Node(0, None, "start", options, tokens, written, rewards, measure(tokens, problem.rows), cost=cost)

@@ -9,6 +9,7 @@ reading of the text before a mark says where the mark stands in the model's read
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from iterref.rewards.base import Reward
 Marks = tuple[str, str]
 BRACKETS: Marks = ("[", "]")
 ESCAPE = "\\"
+CLOSED, OPEN, BEGIN = range(3)  # positions outside of all regions, in one, and the first in one
+WORDS = re.compile(r"\s*\S+(?=\s)")
 
 
 @dataclass(frozen=True)
@@ -39,48 +42,76 @@ class Marked:
 
 @dataclass(frozen=True)
 class Regions:
-    """Canvases (B, L) with the regions' positions `open` (B, L) bool; each has the number of tokens that it is to have.
+    """Canvases (B, L) with the regions' positions `open` (B, L) bool, the first of each `begins` (B, L); each has the
+    number of tokens that it is to have.
     Outside of `open` the tokens are the text's own, in order, and so is the padding; `frames` (B) says how the rest of
     a row's text reads, None for a row without regions."""
 
     canvas: Tensor
     open: Tensor
+    begins: Tensor
     frames: tuple[Frame | None, ...]
 
 
 @dataclass(frozen=True)
 class Frame:
     """What stands around a row's regions: `kept`, as the model reads it, and `written`, as the user wrote it; `blanks`
-    are those that the user marked at a region's ends. `apart` says that a blank parts the first region from the text
-    before it, and `parted` of every region how it begins: with a blank (1), without (0), or as it likes (2)."""
+    are those that the user marked at a region's ends. `apart` says of every region whether a blank parts it from the
+    text before it, and `parted` how it begins: with a blank (1), without (0), or as it likes (2)."""
 
     kept: tuple[str, ...]
     written: tuple[str, ...]
     blanks: tuple[tuple[str, str], ...]
-    apart: bool
+    apart: tuple[bool, ...]
     parted: tuple[int, ...] = ()
 
     def regions(self, text: str) -> list[str] | None:
-        """What a text has in the regions; None where it does not hold the rest as it was."""
-        first, *rest = self.kept
-        if not text.startswith(first) or (self.apart and not text[len(first) : len(first) + 1].isspace()):
-            return None
-        found, at = [], len(first)
-        for number, piece in enumerate(rest, 1):
-            start = len(text) - len(piece) if number == len(rest) else text.find(piece, at)
-            if start < at or not text.startswith(piece, start):
+        """What a text has in the regions; None where it does not hold the rest as it was, or no blank where one parts
+        a region from it."""
+        found, at = list[str](), 0
+        for number, piece in enumerate(self.kept):
+            start = self._find(text, number, at) if number else 0
+            if start < 0 or not text.startswith(piece, start):
                 return None
             found.append(text[at:start])
             at = start + len(piece)
-        return found
+            if number < len(self.apart) and self.apart[number] and not text[at : at + 1].isspace():
+                return None
+        return found[1:]
+
+    def _find(self, text: str, number: int, at: int) -> int:
+        """Where a text has the string behind a region that begins `at`; below 0 where it has not."""
+        piece = self.kept[number]
+        if number == len(self.apart):
+            return len(text) - len(piece) if len(text) - len(piece) >= at else -1
+        if not piece:  # two regions side by side, told apart by a blank if one is written between them
+            words = WORDS.match(text, at) if self.written[number] else None
+            return words.end() if words else at
+        start = text.find(piece, at)
+        while start >= 0 and self.apart[number] and not text[start + len(piece) :][:1].isspace():
+            start = text.find(piece, start + 1)
+        return start
 
     def compose(self, text: str) -> str:
-        """A text with its regions between the strings that the user wrote; the text itself where it has none."""
+        """A text with its regions between the strings that the user wrote; the text itself where it has none, or where
+        these stand in it already: then it is the very text that was judged, blanks at the regions' ends included."""
         found = self.regions(text)
-        if found is None:
+        if found is None or _standing(self.written, text):
             return text
         parts = [before + inside.strip() + after for (before, after), inside in zip(self.blanks, found, strict=True)]
         return self.written[0] + "".join(map("".join, zip(parts, self.written[1:], strict=True)))
+
+
+def _standing(written: Sequence[str], text: str) -> bool:
+    """Whether a text begins with the first of some strings, ends with the last, and has the others between, in order.
+    """
+    first, *between, last = written
+    at = len(first)
+    for piece in between:
+        at = max(at, text.find(piece, at)) + len(piece)
+        if not text.endswith(piece, 0, at):
+            return False
+    return text.startswith(first) and text.endswith(last) and at + len(last) <= len(text)
 
 
 class Around(Allowing):
@@ -154,12 +185,12 @@ def place(
         for piece in (marked.text[:start], marked.text[:end], marked.text[start:end], marked.text[end:])
     ]
     reading = _Reading(model, [*pieces, *(marked.text for marked in filter(None, texts))])
-    made: list[list[tuple[list[int], list[bool]]]] = [[] for _ in sizes]
+    made: list[list[tuple[list[int], list[int]]]] = [[] for _ in sizes]
     frames = list[Frame | None]()
     for row, (ids, marked) in enumerate(zip(tokens.tolist(), texts, strict=True)):
         if marked is None:
             for layout in made:
-                layout.append((ids, [False] * len(ids)))
+                layout.append((ids, [CLOSED] * len(ids)))
             frames.append(None)
             continue
         begin = 0 if begins is None else begins[row]
@@ -175,7 +206,7 @@ def place(
             layout.append(_laid_out(ids[:size], spans, blank.tolist(), own, row))
     device = tokens.device
     tensors = ([torch.tensor(part, device=device) for part in zip(*layout, strict=True)] for layout in made)
-    return [Regions(canvas, free, tuple(frames)) for canvas, free in tensors]
+    return [Regions(canvas, free != CLOSED, free == BEGIN, tuple(frames)) for canvas, free in tensors]
 
 
 def _frame(
@@ -194,10 +225,13 @@ def _frame(
     inside = [marked.text[start:end] for start, end in marked.regions]
     blanks = tuple((text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :] if text.strip() else "")
                    for text in inside)  # fmt: skip
-    apart = bool(kept[0]) and whole[len(kept[0]) :][:1].isspace()
+    begins = [ends[first] for first, _ in spans]
+    apart = tuple(bool(here) and whole[at : at + 1].isspace() for here, at in zip(kept, begins, strict=False))
     pairs = zip(kept[:-1], marked.outside[:-1], strict=True)
-    parted = tuple(int(out[-1:].isspace() and not here[-1:].isspace()) if here else 2 for here, out in pairs)
-    return Frame(kept, marked.outside, blanks, apart, parted)
+    parted = [int(out[-1:].isspace() and not here[-1:].isspace()) if here else 2 for here, out in pairs]
+    for number, out in enumerate(marked.outside[1:-1], 1):
+        parted[number] = 1 if not kept[number] and out else parted[number]  # a blank alone is between two regions
+    return Frame(kept, marked.outside, blanks, apart, tuple(parted))
 
 
 def _solid(text: str) -> str:
@@ -254,22 +288,21 @@ def _tokens(
 
 def _laid_out(
     ids: list[int], spans: Sequence[tuple[int, int]], blank: list[int], sizes: Sequence[int | None], row: int
-) -> tuple[list[int], list[bool]]:
-    """One row's canvas and its open positions."""
-    new, free, at = list[int](), list[bool](), 0
+) -> tuple[list[int], list[int]]:
+    """One row's canvas, and what its positions are to the regions."""
+    new, free, at = list[int](), list[int](), 0
     for (first, last), length in zip(spans, sizes, strict=True):
         if length is None and first == last:
             raise ValueError(f"text {row} has an empty region: say how many tokens it is to have, length= or --tokens")
         region = ids[first:last] if length is None else [blank[-1]] * length
         new += ids[at:first] + region
-        free += [False] * (first - at) + [True] * len(region)
+        free += [CLOSED] * (first - at) + [BEGIN] + [OPEN] * (len(region) - 1)
         at = last
     new += ids[at:]
-    free += [False] * (len(new) - len(free))
     if len(new) > len(blank):
         told = f"text {row} would have {len(new)} tokens and the canvas holds {len(blank)}"
         raise ValueError(f"{told}: give a region fewer, by length= or --tokens")
-    return new + blank[len(new) :], free + [False] * (len(blank) - len(free))
+    return new + blank[len(new) :], free + [CLOSED] * (len(blank) - len(free))
 
 
 def _trimmed(whole: str, start: int, end: int) -> tuple[int, int]:

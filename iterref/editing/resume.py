@@ -1,6 +1,6 @@
 """Resume: whether a saved history is that of this session's model and prompts, and its numbers those of its reward.
 
-    model, prompts    by digests, and by what the model reads out of every node's tokens: others are refused
+    model, prompts    by digests, of what the model reads out of the first tokens too: others are refused
     reward, drift     asked anew of every text: where the numbers are others, all are replaced
 
 Whether a reward is the same cannot be told from its name or code, only from what it gives.
@@ -28,7 +28,7 @@ SAMPLED = 64  # numbers of every weight tensor that a model is known by
 def resumed(context: Context, saved: History, about: dict[str, Any], asked: Cost) -> Editing:
     """The session at the newest node of a saved history; `asked` is what its pool of drafts took a sample. Raises
     `ValueError` for a history of another model or other prompts, and `RewardError` where the reward fails."""
-    for name in ("model", "prompts"):
+    for name in ("model", "prompts", "tokenizer"):
         if saved.about.get(name, about[name]) != about[name]:
             raise ValueError(f"the history was made with another {name}: give the {name} of that session")
     problem = context.problem
@@ -36,7 +36,8 @@ def resumed(context: Context, saved: History, about: dict[str, Any], asked: Cost
     for node in nodes:
         tokens, vocab = node.tokens, problem.noise.vocab
         foreign = tokens.shape != problem.canvas.shape or bool(((tokens < 0) | (tokens >= vocab)).any())
-        if foreign or context.model.decode(tokens) != node.texts:
+        # a text may stand as it was given, in another form than the model's: the digest tells whether it is its own
+        if foreign or "tokenizer" not in saved.about and context.model.decode(tokens) != node.texts:
             raise ValueError(f"node {node.id} of the history holds no texts of this model: give its own")
     run, tokens = Run(problem).repeat(len(nodes)), torch.cat([node.tokens for node in nodes])
     rewards, drift = run.reward_of(tokens, final=False), context.drift(tokens, run.rows)

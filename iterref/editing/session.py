@@ -313,20 +313,20 @@ class Editing:
         change stays as it was written: that around the regions of `frames`, and that of a row whose tokens stayed."""
         lost = torch.isneginf(result.rewards)
         tokens = torch.where(lost[:, None], self.tokens, result.tokens)
-        texts = self.context.model.decode(tokens)
-        run = run or result
-        run = replace(run, about=replace(run.about, more={"operation": operation, **options} | {"sampler": None}))
+        texts, rewards = self.context.model.decode(tokens), torch.where(lost, self.rewards, result.rewards)
         for row, same in enumerate((tokens == self.tokens).all(1).tolist()):
             frame = frames[row] if row < len(frames) else None
             whole = texts[row] if frame is None else frame.compose(texts[row])
             texts[row] = self.texts[row] if same else whole if whole != texts[row] else texts[row]
+        written = zip(result.texts or texts, texts, lost.tolist(), strict=True)
+        run = run or replace(result, texts=[own if none else text for own, text, none in written])
+        run = replace(run, about=replace(run.about, more={"operation": operation, **options} | {"sampler": None}))
+        drift, kept = self.context.drift(tokens, self.context.problem.rows), tuple(lost.nonzero()[:, 0].tolist())
         return self.history.add(
             Node(
-                0, self.at, operation, options, tokens, texts,
-                torch.where(lost, self.rewards, result.rewards), self.context.drift(tokens, self.context.problem.rows),
-                cost=result.asked, kept=tuple(lost.nonzero()[:, 0].tolist()), result=run,
+                0, self.at, operation, options, tokens, texts, rewards, drift, cost=result.asked, kept=kept, result=run
             )
-        )  # fmt: skip
+        )
 
     def _picked(self, sources: Sequence[int], options: dict[str, Any]) -> Self:
         """Records a child of this node whose rows come from other nodes."""

@@ -13,16 +13,30 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from iterref.arguments import checked_constraint
-from iterref.constraint.canvas import Reading
+from iterref.constraint.canvas import Constraint, Reading
 from iterref.constraint.patterns import Choices, Pattern
-from iterref.constraint.texts import automaton_of, of_regions, runs
+from iterref.constraint.texts import automaton_of, of_regions
+from iterref.denoiser import Denoiser, Wrapped
 from iterref.editing.marks import Regions
 from iterref.problem import Problem
 from iterref.run import Run
 
 Slots = list[list[dict[str, float]]]
+SMALL = 600.0  # of a log-probability whose exponential is neither 0 nor infinite
+
+
+class Logarithms(Wrapped):
+    """A denoiser that is never asked for probabilities: at a low temperature those of all choices are 0 in float32."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__(denoiser)
+        self.has_probabilities = False
+
+    def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+        return self.denoiser(x_t, t, where, rows)
 
 
 def region_patterns(given: Any, problem: Problem) -> list[Pattern]:
@@ -68,7 +82,8 @@ def within(problem: Problem, model: Any, layouts: Sequence[Regions], patterns: S
     that the constraint leaves nothing to write in is one of its others."""
     if patterns:
         parted = [() if frame is None else frame.parted for one in layouts for frame in one.frames]
-        bound = of_regions(patterns, model, problem.may_change, parted, _alone(patterns))
+        begins = torch.cat([one.begins for one in layouts])
+        bound = of_regions(patterns, model, problem.may_change, begins, parted, _alone(patterns))
         problem = replace(problem, constraint=bound)
     if problem.constraint is None or len(layouts) == 1:
         return problem
@@ -89,12 +104,12 @@ def log_probabilities(problem: Problem, model: Any, patterns: Sequence[Pattern])
         raise ValueError("slots need a model whose noise has a mask: one evaluation shows nothing of a slot there")
     every = [one.texts[0] for one in _alone(choices)]
     starts = automaton_of([*choices, *_alone(choices)], model, inside=True)[1]
-    run, where = Run(problem), problem.may_change
+    run, where = Run(replace(problem, denoiser=Logarithms(problem.denoiser))), problem.may_change
     x = torch.where(where, mask, problem.canvas)
     with torch.inference_mode():
         share = 1 - where.double().mean(1)
         log_p = run.predict(x, problem.noise.schedule.time(share), where)
-    rows = [(row, first) for row, opened in enumerate(where.tolist()) for first in runs(opened)]
+    rows = [(row, first) for row, first in (bound.begin >= 0).nonzero().tolist()]
     numbers = [sum(other == row for other, _ in rows[:at]) for at, (row, _) in enumerate(rows)]
     asked = [(at, text) for at, number in enumerate(numbers) for text in choices[number % len(choices)].texts]
     begin = bound.begin[[rows[at][0] for at, _ in asked]].clone()
@@ -105,15 +120,25 @@ def log_probabilities(problem: Problem, model: Any, patterns: Sequence[Pattern])
     index = torch.tensor([rows[at][0] for at, _ in asked], device=x.device)
     ends = where.sum(1).cumsum(0)
     cells = torch.cat([torch.arange(int(ends[row] - where[row].sum()), int(ends[row])) for row in index.tolist()])
-    several = replace(bound.take(index), begin=begin)
-    reading = Reading(several, log_p[cells.to(x.device)], x[index], where[index], True)
-    log_z = reading.posterior().log_z.tolist()
+    log_z = _normalisers(replace(bound.take(index), begin=begin), log_p[cells.to(x.device)], x[index], where[index])
     made: Slots = [[] for _ in range(len(problem))]
     for at, (row, _) in enumerate(rows):
-        found = {text: z for (place, text), z in zip(asked, log_z, strict=True) if place == at}
+        found = {text: z for (place, text), z in zip(asked, log_z.tolist(), strict=True) if place == at}
         total = torch.tensor(list(found.values()), dtype=torch.float64).logsumexp(0)
         made[row].append({text: z - float(total) for text, z in found.items()})
     return made
+
+
+def _normalisers(bound: Constraint, log_p: Tensor, x: Tensor, where: Tensor) -> Tensor:
+    """The log-normalisers (R,) of log-probabilities (M, V) at open positions, taken relative to the likeliest text of
+    each canvas: at a low temperature the probabilities of all choices may be 0 in float64."""
+    log_p = log_p.double()
+    scale = float(log_p.where(log_p.isfinite(), 0.0).abs().max()) / SMALL
+    likeliest = Reading(bound, log_p / max(1.0, scale), x, where, True).modes()  # of the same order, at any scale
+    most = log_p.gather(1, likeliest[:, None])
+    most = most.where(most.isfinite(), 0.0)
+    log_z = Reading(bound, (log_p - most).clamp_max_(SMALL), x, where, True).posterior().log_z
+    return log_z + torch.zeros_like(log_z).index_add_(0, where.nonzero()[:, 0], most[:, 0])
 
 
 def _choices(patterns: Sequence[Pattern]) -> list[Choices]:

@@ -36,8 +36,9 @@ KINDS = {bool: "True or False", int: "a whole number", float: "a finite number",
 @dataclass(frozen=True)
 class TrainConfig:
     """What a training run is: `train` files and an optional `validation` file of JSON lines with `document` and
-    `summary`, or of texts alone, one a line (.txt), packed (.gz) or not; and a folder `out`. With `init`, a folder that
-    training wrote or a bundled model, the run starts from its weights and tokenizer, and the sizes have to be its own.
+    `summary`, or of texts alone, JSON lines with `text` or one text a line (.txt), packed (.gz) or not; and a folder
+    `out`. With `init`, a folder that training wrote or a bundled model, the run starts from its weights and tokenizer,
+    and the sizes have to be its own.
 
     `form` says how the model reads text: as "news" (lower case, words apart, numbers as `##`), to which `normalise`
     brings raw text, and which it must have otherwise; or "plain", as it stands, each digit a token of its own. Texts

@@ -6,7 +6,10 @@ kept_j = [source token j lies on a longest common subsequence of source and summ
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +24,13 @@ from iterref.models.text.reading import unread
 Batch = tuple[Tensor, Tensor, Tensor]  # sources (B, S), canvases (B, L), kept flags (B, S)
 PAD, EOS, MASK, UNKNOWN = range(4)
 SPECIALS = ("<pad>", "<eos>", "<mask>", "<unk>")
+FIELDS = {"document", "summary", "text", "prompt", "completion"}  # of files that other commands read, too
 
 
-def read_pairs(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
-    """(document, summary) pairs of JSON-lines files, and of text files (.txt or .txt.gz) the lines that are not blank,
-    with an empty document. Raises `ValueError` naming a file and line that lacks either, and for texts among pairs."""
+def read_pairs(paths: Iterable[str | Path], form: str = "news") -> list[tuple[str, str]]:
+    """(document, summary) pairs of JSON-lines files, with an empty document where a line has a `text` alone, and
+    likewise the lines of text files (.txt or .txt.gz) that are not blank; blanks at their ends are text in the `form`
+    "plain". Raises `ValueError` naming a file and line that lacks either, and for texts among pairs."""
     pairs: list[tuple[str, str]] = []
     for path in map(Path, paths):
         if not path.is_file():
@@ -33,19 +38,31 @@ def read_pairs(paths: Iterable[str | Path]) -> list[tuple[str, str]]:
         with opened(path) as file:
             lines = readable(file, path.name)
             if Path(path.name.lower().removesuffix(".gz")).suffix == ".txt":
-                texts = [line.strip() for line in lines if line.strip()]
-                if texts and texts[0].startswith("{") and '"summary"' in texts[0] and '"document"' in texts[0]:
-                    raise ValueError(f"{path.name} holds JSON lines and is named .txt, as texts are: name it .jsonl")
+                texts = [line.strip("\r\n" if form == "plain" else None) for line in lines if line.strip()]
+                if texts and (other := _other_form(texts[0].strip())):
+                    raise ValueError(f"{path.name} holds {other[0]} and is named .txt, as texts are: {other[1]}")
                 pairs += [("", text) for text in texts]
                 continue
-            for place, row in objects(lines, path.name):
+            for place, row in objects(lines, path.name, "write one object a line, or name a file of texts .txt"):
+                row = row if {"document", "summary"} & row.keys() else {"document": "", "summary": row.get("text")}
                 for field in ("document", "summary"):
                     if not isinstance(row.get(field), str):
-                        raise ValueError(f"{place} has no text in a field `{field}`: add it, or give texts as a .txt")
+                        raise ValueError(f"{place} has no text in a field `{field}`: add it, or give `text` alone")
                 pairs.append((row["document"], row["summary"]))
     if len({bool(document.strip()) for document, _ in pairs}) > 1:
         raise ValueError("some texts have a document and some have none: train on either kind alone")
     return pairs
+
+
+def _other_form(line: str) -> tuple[str, str] | None:
+    """What a file of texts holds instead whose first line is an object of JSON, or a header, with fields that are read,
+    and what to do; None for a text."""
+    with suppress(ValueError):
+        found = json.loads(line)
+        return ("JSON lines", "name it .jsonl") if isinstance(found, dict) and FIELDS & found.keys() else None
+    cells = [cell.strip('"') for cell in re.split("[,;|\t]", line)]
+    table = len(cells) > 1 and FIELDS & {*cells} and all(re.fullmatch(r"\w+", cell) for cell in cells)
+    return ("a table", "write JSON lines of it, or its texts alone") if table else None
 
 
 def train_tokenizer(texts: Iterable[str], vocab: int, form: str = "news") -> Tokenizer:

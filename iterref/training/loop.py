@@ -23,10 +23,11 @@ from iterref.interrupts import held_back
 from iterref.loading import load
 from iterref.models.tiny_news import Summarizer, normalise
 from iterref.models.transformer import Transformer
+from iterref.numbers import whole_number
 from iterref.progress import Bar
 from iterref.training.config import TrainConfig
 from iterref.training.data import SPECIALS, UNKNOWN, Batch, Pairs, batches, read_pairs, train_tokenizer
-from iterref.training.folder import changed_options, claimed, damaged, export, read_checkpoint, save_checkpoint
+from iterref.training.folder import ANEW, changed_options, claimed, damaged, export, read_checkpoint, save_checkpoint
 from iterref.training.trainer import Diverged, Trainer
 
 logger = logging.getLogger(__name__)
@@ -48,11 +49,14 @@ def train(config: TrainConfig, resume: bool = True, stop: int | None = None) -> 
     checkpoint is kept either way.
     """
     folder = Path(config.out)
+    last = config.steps if stop is None else whole_number("stop", stop, "pass after how many steps the run ends")
+    if last < 1:
+        raise ValueError(f"stop must be at least 1, got {stop}: leave it out for the whole run")
     texts = _read(config, config.train)
     held_out = None if config.validation is None else _read(config, [config.validation])[: config.validation_rows]
     with claimed(folder), own_torch_state(config.seed, config.threads):
         keep_freed_memory()
-        _run(config, folder, texts, held_out, resume, min(config.steps, stop or config.steps))
+        _run(config, folder, texts, held_out, resume, min(config.steps, last))
     return folder
 
 
@@ -62,6 +66,8 @@ def _run(
 ) -> None:  # fmt: skip
     digest = sha256(json.dumps(texts).encode()).hexdigest()
     record = read_checkpoint(folder) if resume and (folder / "checkpoint.pt").exists() else None
+    if record is None and resume and (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds a model and no checkpoint to go on from, and it would be lost: {ANEW}")
     changes = []
     if record is not None:
         changes = record["changes"]
@@ -82,10 +88,9 @@ def _run(
             trainer.restore(record["state"])
         except (RuntimeError, KeyError, TypeError, ValueError):
             raise damaged(folder) from None
-    pairs = Pairs.encode(tokenizer, texts, config.length, config.source_length)
+    pairs = _fitting(config, tokenizer, texts, "training")
     held = None if held_out is None else _validation(config, tokenizer, texts, held_out)
-    weights = sum(p.numel() for p in trainer.average.values())
-    logger.info("%d pairs of %d fit, %d weights", len(pairs.sources), len(texts), weights)
+    logger.info("%d weights", sum(p.numel() for p in trainer.average.values()))
     facts = {"pairs": len(pairs.sources), "pairs_read": len(texts), "changes": changes}
     start, saved = time.monotonic() - trainer.seconds, time.monotonic()
     kept = f"step {trainer.step}" if record is not None else ""
@@ -136,7 +141,7 @@ def stream(pairs: Pairs, config: TrainConfig, step: int) -> Iterator[Batch]:
 
 def _read(config: TrainConfig, files: Sequence[str]) -> list[tuple[str, str]]:
     """The pairs of some files, in the form in which the model will read text."""
-    read = read_pairs(files)
+    read = read_pairs(files, config.form)
     if not read:
         raise ValueError(f"{', '.join(files)} hold no text: give files with a pair or a text a line")
     if config.form == "plain":
@@ -193,9 +198,21 @@ def _validation(
         told = "%d of %d validation texts are among the training texts: their loss does not speak of new ones"
         logger.warning(told, both, len(held))
     try:
-        return Pairs.encode(tokenizer, held, config.length, config.source_length)
+        return _fitting(config, tokenizer, held, "validation")
     except ValueError as error:
         raise ValueError(f"of {config.validation}, {error}") from None
+
+
+def _fitting(config: TrainConfig, tokenizer: Tokenizer, texts: Sequence[tuple[str, str]], what: str) -> Pairs:
+    """The pairs that fit, counted; a warning where most are left out."""
+    pairs = Pairs.encode(tokenizer, texts, config.length, config.source_length)
+    counts = len(pairs.sources), len(texts), what
+    if 2 * len(pairs.sources) < len(texts):
+        why = "the others are too long for length or source_length, or hold what the tokenizer lacks"
+        logger.warning("%d of %d %s texts fit: %s", *counts, why)
+    else:
+        logger.info("%d of %d %s texts fit", *counts)
+    return pairs
 
 
 def keep_freed_memory() -> None:

@@ -18,7 +18,7 @@ import torch
 
 from iterref import cli, editing, files, loading
 from iterref.cli import runs, writing
-from iterref.files import expect_writable, whole
+from iterref.files import expect_writable, whole, write_whole
 from iterref.rewards import from_file
 from tests.support.commands import call, refused
 from tests.support.fakes import FakeModel
@@ -73,6 +73,9 @@ def test_a_file_is_written_whole_or_stays(tmp_path: Path) -> None:
     assert os.read(there, 9) == b"piped"
     for end in (there, pipe):
         os.close(end)
+    for folder in ("", ".", "/", str(tmp_path)):
+        with pytest.raises(OSError, match=r"cannot be written \(it is a folder\): name a file in it"):
+            write_whole(Path(folder), "text")
     expect_writable(file)
     assert file.read_text() == "after" and sorted(os.listdir(tmp_path)) == ["link", "out.txt"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iterref.editing.drift import text_lengths
-from iterref.editing.marks import Regions, place, read
+from iterref.editing.marks import Frame, Regions, place, read
 from iterref.models.tiny_news import Summarizer
 from iterref.noise import absorbing
 from tests.support.bundled import tiny_news
@@ -228,3 +229,36 @@ def test_every_marked_character_is_opened_and_no_other_token_is(words, data):
         at += size
     assert regions.open[0, : len(expected)].tolist() == expected
     assert not regions.open[0, len(expected) :].any()
+
+
+@pytest.mark.parametrize(
+    ("judged", "composed"),
+    [("x = 1\n\nreturn", "x = 1\n\nreturn"), ("x =\n1\nreturn", "x = 1\nreturn"), ("x = 1\nyield", "x = 1\nyield")],
+)
+def test_a_text_that_has_what_stands_around_its_region_is_the_one_that_was_judged(judged: str, composed: str) -> None:
+    """The controls: one whose region begins with another blank than the user's, and one that lost what is around."""
+    frame = Frame(("x =", "\nreturn"), ("x = ", "\nreturn"), (("", ""),), apart=(True,))
+    assert frame.compose(judged) == composed
+
+
+@pytest.mark.parametrize(
+    ("judged", "composed"),
+    [
+        ("the young woman went home", "The young\nwoman  went home"),
+        ("the very old man went home", "The very\nold man  went home"),
+        ("the old went went home", "The old\nwent  went home"),
+        ("the youngish went home", "The youngish\n  went home"),  # one word is the first's
+    ],
+)
+def test_two_regions_side_by_side_are_told_apart_by_a_blank(judged: str, composed: str) -> None:
+    """The text of both was taken for the second's."""
+    frame = Frame(("the", "", " went home"), ("The ", "\n", "  went home"), (("", ""),) * 2, (True, False))
+    assert frame.compose(judged) == composed
+
+
+def test_no_region_joins_what_stands_before_it() -> None:
+    """The second was let through; the control is one that the user wrote without a blank before it."""
+    frame = Frame(("the", " man", " home"), ("The ", " man ", " home"), (("", ""),) * 2, (True, True))
+    assert frame.regions("the old mans home") is None and frame.regions("thes man went home") is None
+    assert frame.regions("the old mans man went home") == [" old mans", " went"]
+    assert replace(frame, apart=(True, False)).regions("the old mans home") == [" old", "s"]

@@ -41,6 +41,16 @@ class Renamed(FakeModel):
         return [text.replace("alpha", "omega") for text in super().decode(tokens)]
 
 
+class Uppercase(FakeModel):
+    """A model of the same class name and words, which are written in another form."""
+
+    def decode(self, tokens: torch.Tensor) -> list[str]:
+        return [text.upper() for text in super().decode(tokens)]
+
+
+Uppercase.__name__ = "FakeModel"  # by which a model without weights is known
+
+
 def session(texts: Any = TEXTS, model: FakeModel | None = None, **options: Any) -> Editing:
     given = {"prompts": PROMPTS, "reward": beta, "alpha": 0.3, "room": 1, "drift": 0.9} | options
     return edit(model or FakeModel(), texts, **given)
@@ -119,6 +129,18 @@ def test_weights_tell_models_of_one_class_apart(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="another model"):
         session(History.load(tmp_path / "file"), model=Weighted(2))
     session(History.load(tmp_path / "file"), model=Weighted(1))
+
+
+def test_a_session_of_texts_in_the_user_s_form_goes_on(tmp_path: Path) -> None:
+    """Their tokens read otherwise than they stand, at the start and around regions."""
+    chain = session(["Alpha  beta.", "Beta"]).infill(["Alpha  [beta].", None], sampler=SMALL)
+    assert chain.history[0].texts == ["Alpha  beta.", "Beta"] and chain.texts[0].startswith("Alpha  ")
+    assert chain.result is not None and chain.result.texts == chain.texts  # which is what goes to a file
+    chain.save(tmp_path / "file")
+    read = session(History.load(tmp_path / "file"))
+    assert read.texts == chain.texts and len(read.history) == len(chain.history)
+    with pytest.raises(ValueError, match="another tokenizer"):
+        session(History.load(tmp_path / "file"), model=Uppercase())
 
 
 def test_without_a_digest_a_model_is_known_by_its_texts(saved: Path) -> None:

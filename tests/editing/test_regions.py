@@ -94,6 +94,14 @@ def test_a_mask_is_a_region_of_one_token(codecs: Any, kind: str, marked: str, be
     assert grown == holes
 
 
+@pytest.mark.parametrize("marked", ["the  [cat] [sat] .", "the  [cat]\n[MASK] [sat] on"])
+def test_regions_side_by_side_are_told_apart(codecs: Any, marked: str) -> None:
+    """Each has text of its own, between the blanks that were written; the text of all of them was given to the last."""
+    around = re.compile(r"\S.*".join(map(re.escape, re.split(r"\[\w+\]", marked))), re.DOTALL)
+    found = {filled(codecs["words"], marked, seed=seed) for seed in range(4)}
+    assert len(found) > 1 and all(around.fullmatch(text) for text in found), found
+
+
 def test_behind_a_literal_end_a_region_is_where_it_is(codecs: Any) -> None:
     done = filled(codecs["bytes"], r"the \[SEP\] [cat] sat")
     assert done.startswith("the [SEP] ") and done.endswith(" sat")

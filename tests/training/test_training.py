@@ -144,12 +144,32 @@ def test_texts_alone_are_read_and_never_mixed_with_pairs(tmp_path: Path) -> None
     upper.write_text(json.dumps(pair))
     with pytest.raises(ValueError, match="C.TXT holds JSON lines and is named .txt, as texts are: name it .jsonl"):
         read_pairs([upper])
+    for table in ("text,label\na cow,1\n", "text\tlabel\na cow\t1\n", '"document";"summary"\na;b\n'):
+        upper.write_text(table)
+        with pytest.raises(ValueError, match="C.TXT holds a table and is named .txt, as texts are: write JSON lines"):
+            read_pairs([upper])
+    for text in ("text, prompt and all", '{"name": "a cow"}', "{a cow}"):  # the control: they hold texts
+        upper.write_text(text)
+        assert read_pairs([upper]) == [("", text)]
     packed.write_bytes(b"no gzip")
     with pytest.raises(ValueError, match="b.txt.gz is no whole gzip file"):
         read_pairs([packed])
     texts.write_text("\n")
     with pytest.raises(ValueError, match="hold no text: give files with a pair or a text a line"):
         train(small_run(tmp_path, train=(str(texts),)))
+
+
+def test_a_text_alone_may_be_a_field(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "a cow\\nsleeps", "source": 3}\n{"text": "a dog"}\n')
+    assert read_pairs([path]) == [("", "a cow\nsleeps"), ("", "a dog")]
+    path.write_text('{"text": "a cow"}\n{"text": null}\n')
+    with pytest.raises(ValueError, match="line 2 of texts.jsonl has no text in a field `summary`: add it, or give `te"):
+        read_pairs([path])
+    path = path.rename(tmp_path / "texts.md")
+    path.write_text("a cow\n")
+    with pytest.raises(ValueError, match="line 1 of texts.md is no JSON .*, or name a file of texts .txt"):
+        read_pairs([path])
 
 
 def test_a_model_of_one_s_own_texts_writes_for_empty_prompts(tmp_path: Path) -> None:

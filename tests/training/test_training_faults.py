@@ -517,6 +517,16 @@ def test_plain_text_is_read_and_written_as_it_stands(tmp_path: Path) -> None:
         Summarizer.load(tmp_path / "out")
 
 
+def test_plain_text_keeps_the_blanks_at_its_ends(tmp_path: Path) -> None:
+    """The indents of a program; the control is the form that has none."""
+    file, texts = tmp_path / "own.txt", ["    return x", "\tif y:  "]
+    file.write_text("\r\n".join([*texts, "   ", ""]) * 9, newline="")
+    assert read_pairs([file], "plain") == [("", text) for text in texts] * 9
+    assert read_pairs([file]) == [("", text.strip()) for text in texts] * 9
+    model = Summarizer.load(train(again(tmp_path, train=(str(file),), length=24, vocab=60, form="plain")))
+    assert model.decode(model.encode(texts)) == texts
+
+
 def test_a_run_of_before_the_form_was_an_option_goes_on(tmp_path: Path) -> None:
     (tmp_path / "own.txt").write_text("a cat sleeps\na red dog runs\n" * 9)  # one text in either form
     own = str(tmp_path / "own.txt")
@@ -544,6 +554,31 @@ def test_a_run_that_is_stopped_on_purpose_is_the_beginning_of_the_whole(tmp_path
     assert not same(begun, whole) and same(weights(train(again(tmp_path / "part", **options))), whole)
     train(again(tmp_path / "other", steps=4, cooldown=4))
     assert not same(weights(tmp_path / "other" / "out"), begun)  # the control: a shorter run has other rates
+
+
+@pytest.mark.parametrize(("stop", "said"), [(0, "stop must be at least 1"), (-3, "at least 1"), (1.5, "whole number")])
+def test_a_stop_that_is_none_is_refused(stop: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises((ValueError, TypeError), match=said):
+        train(again(tmp_path), stop=stop)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_its_checkpoint_is_not_written_over(run: Path) -> None:
+    (run / "out" / "checkpoint.pt").unlink()
+    before = weights(run / "out")
+    with pytest.raises(ValueError, match="holds a model and no checkpoint to go on from, .*--no-resume"):
+        train(again(run))
+    assert same(before, weights(run / "out"))
+    train(again(run, seed=1), resume=False)
+    assert not same(before, weights(run / "out"))
+
+
+def test_texts_that_are_left_out_are_told(tmp_path: Path, warned: list[str]) -> None:
+    own, held = write_sentences(tmp_path), tmp_path / "held.txt"
+    held.write_text("The Cat runs.\n" + "The Cat sleeps, and sings, and runs, and is no dog. \u4e2d\n" * 2)
+    train(again(tmp_path, train=(own,), validation=str(held), length=20))
+    assert "1 of 3 validation texts fit: the others are too long" in " ".join(warned)
+    assert "training texts fit" not in " ".join(warned)
 
 
 def test_a_few_texts_in_another_form_are_reported(tmp_path: Path, warned: list[str]) -> None:
