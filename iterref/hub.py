@@ -194,7 +194,8 @@ def device_of(name: torch.device | str) -> torch.device:
 def first_line(error: BaseException) -> str:
     """What an error is and the first line of what it says, to stand in a sentence."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].strip().rstrip('.:')}" if lines else type(error).__name__
+    told = " ".join(line.strip() for line in lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return f"{type(error).__name__}: {told.rstrip('.:')}" if lines else type(error).__name__
 
 
 @contextmanager

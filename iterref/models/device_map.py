@@ -78,8 +78,8 @@ class DeviceMap:
         """What `from_pretrained` of a class is told beside a checkpoint's folder: a place for every part, and to read
         data of this machine alone. Raises `ValueError` where the parts that are named are not the network's."""
         told = {
-            "key_mapping": dict(names) or None, "ignore_mismatched_sizes": True, "use_safetensors": True,
-            "local_files_only": True, "trust_remote_code": False,
+            "key_mapping": dict(names) or None, "use_safetensors": True, "local_files_only": True,
+            "trust_remote_code": False,
         }  # fmt: skip
         parts = self.parts
         if parts == RANKS:

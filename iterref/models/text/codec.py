@@ -83,9 +83,14 @@ class Codec:
         return 1 + max(self.tokenizer.get_vocab(with_added_tokens=True).values())
 
     @property
+    def filler(self) -> int | None:
+        """What stands behind the end of a text: padding, or the end again; None where there is neither."""
+        return self.end if self.pad is None else self.pad
+
+    @property
     def fill(self) -> int:
-        """What stands behind the end of a text: padding, the end again, or token 0."""
-        return next((token for token in (self.pad, self.end) if token is not None), 0)
+        """The filler, or token 0."""
+        return self.filler or 0
 
     @property
     def ends(self) -> list[int]:
