@@ -57,7 +57,7 @@ class DeviceMap:
         """The map of these names. Raises `ValueError` without `accelerate`, and for a way, a device or a limit that
         there is not, saying what to do."""
         require("accelerate", "large", "a device map")
-        if isinstance(parts, str) and parts not in (*WAYS, RANKS):
+        if not isinstance(parts, Mapping) and parts not in (*WAYS, RANKS):
             ways = ", ".join((*WAYS, RANKS))
             raise ValueError(
                 f"unknown device_map {parts!r}: choose one of {ways}, name the place of each part, or say device= for "

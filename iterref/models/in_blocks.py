@@ -287,4 +287,5 @@ def in_turn(
     noise = absorbing(network.vocab, role.mask, Schedule("linear"))
     never = role.impossible[role.impossible != role.mask].to(network.device)
     bind = Blocks(network, noise, length, never, config.max_position_embeddings, cached)
-    return PromptedModel(bind, codec, network, network.device, ends=role.ends, fill=role.fill, chat=chat)
+    head = [] if codec is None else codec.frame[0]
+    return PromptedModel(bind, codec, network, network.device, head=head, ends=role.ends, fill=role.fill, chat=chat)

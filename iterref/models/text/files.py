@@ -25,7 +25,8 @@ KEYS = ("content", "special", "single_word", "lstrip", "rstrip", "normalized")  
 # tokenizer and its kind; the classes for any tokenizer do not.
 TOLD = {
     ("normalizer", "BertNormalizer"): {
-        "do_lower_case": "lowercase", "strip_accents": "strip_accents", "tokenize_chinese_chars": "handle_chinese_chars",
+        "do_lower_case": "lowercase", "strip_accents": "strip_accents",
+        "tokenize_chinese_chars": "handle_chinese_chars",
     },
     ("pre_tokenizer", "ByteLevel"): {"add_prefix_space": "add_prefix_space"},
 }  # fmt: skip

@@ -10,10 +10,8 @@ rare as the model finds it. Impossible are only the mask and what the tokenizer 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,12 +19,9 @@ from torch import Tensor
 from iterref.hub import read_json
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.text.codec import Codec, mismatch, unwritten
+from iterref.models.text.codec import Codec, mismatch, tokens_of, unwritten
 from iterref.models.text.prompted import Filling, PromptedModel
 from iterref.noise import Schedule, absorbing
-
-
-SIGN = re.compile(r"\W.*\W")  # the form of a token that is no word, as "<eos>"
 
 
 @dataclass(frozen=True)
@@ -84,10 +79,10 @@ def talks(codec: Codec | None, chat: bool | None) -> bool:
 
 
 def _mask(checkpoint: Checkpoint, codec: Codec | None, vocab: int, name: str) -> int:
-    written = checkpoint.config.get("mask_token_id")
     own = None if codec is None else codec.tokenizer.token_to_id(name)
+    written = tokens_of(checkpoint.config, "mask_token_id", codec if own is None else None, checkpoint.name)
     # What the tokenizer calls [MASK] may be left from another use: it is asked last, and may differ.
-    known = [written if isinstance(written, int) else None, own, None if codec is None else codec.mask]
+    known = [*written[:1], own, None if codec is None else codec.mask]
     mask: int | None = next((one for one in known if one is not None), None)
     if mask is None:
         how = "write mask_token_id into its config.json, or name the tokenizer of its training (tokenizer=...)"
@@ -99,17 +94,7 @@ def _mask(checkpoint: Checkpoint, codec: Codec | None, vocab: int, name: str) ->
 
 
 def _ends(checkpoint: Checkpoint, codec: Codec | None) -> Sequence[int]:
-    """The ends of a text that generation_config.json and config.json name: one each, or several. Raises `ValueError`
-    for a word: where nobody says an end, a class of `transformers` writes that of the models which it was made for."""
+    """The ends of a text that generation_config.json and config.json name: one each, or several."""
     file = checkpoint.folder / "generation_config.json"
     configs = [read_json(file, checkpoint.name) if file.is_file() else {}, checkpoint.config]
-    named: list[Any] = [config.get("eos_token_id") for config in configs]
-    each = [end for ends in named for end in (ends if isinstance(ends, list) else [ends])]
-    found = [end for end in each if isinstance(end, int)]
-    if codec is None:
-        return found
-    for end, text in zip(found, codec.text([[end] for end in found]), strict=True):
-        if end not in codec.special and any(map(str.isalnum, text)) and not SIGN.fullmatch(text.strip()):
-            told = f"the configuration of {checkpoint.name} ends texts with token {end}, which is {text!r}"
-            raise ValueError(f"{told}: give eos_token_id there the tokenizer's eos_token, or null")
-    return found
+    return [end for config in configs for end in tokens_of(config, "eos_token_id", codec, checkpoint.name)]
