@@ -8,6 +8,7 @@ The head of whatever class runs on the states of the open positions only. Paddin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,11 +20,18 @@ from iterref.models.device_map import entrance, tokens_of
 PROBE = 8  # tokens by which a class is tried
 
 
+def rotary_types(config: Any) -> set[str]:
+    """By which rules the rotary angles of a configuration are made, and those of each kind of layers in it."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return {str(one.get("rope_type")) for one in (rope, *rope.values()) if isinstance(one, Mapping)}
+
+
 class Bidirectional:
     """A network of a `transformers` class with a head: token ids in, logits of chosen positions out.
 
     `causal` says that the class hides later positions unless it is given the whole mask (LLaMA, Qwen), `shift` how many
-    positions before its own a token's logits stand (the first position's stand at itself).
+    positions before its own a token's logits stand (the first position's stand at itself). `most` is the number of
+    positions that it may be asked for, if bounded.
     """
 
     def __init__(self, model: nn.Module, causal: bool, shift: int = 0) -> None:
@@ -31,7 +39,11 @@ class Bidirectional:
         self.stack: nn.Module = getattr(model, str(model.base_model_prefix))
         if not hasattr(tokens_of(model), "weight"):
             raise ValueError(f"a {type(model).__name__} has no table of tokens: it is not read")
-        self.feels_padding = False
+        config: Any = getattr(model, "config", None)
+        rotary = rotary_types(config)
+        self.feels_padding = "longrope" in rotary  # other angles for a call with a long text
+        # Further on, the angles of this rule depend on the longest text so far, in the class as well.
+        self.most = int(config.max_position_embeddings) if "dynamic" in rotary else None
         self._chosen: tuple[Tensor, Tensor] | None = None
         self.stack.register_forward_hook(self._pick)
 
@@ -82,7 +94,7 @@ class Bidirectional:
         beside = self(
             torch.cat([ids, torch.full_like(ids, pad)], 1), torch.cat([where, hidden], 1), torch.cat([where, hidden], 1)
         )
-        self.feels_padding = float((alone - beside).abs().max()) > bound
+        self.feels_padding |= float((alone - beside).abs().max()) > bound
 
     def compile(self, *, dynamic: bool, mode: str | None) -> None:
         """Has torch compile the stack of layers at first use; `dynamic` lets the number of rows vary."""

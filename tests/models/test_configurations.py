@@ -169,6 +169,38 @@ def test_rotary_angles_are_read_in_their_new_form(tmp_path: Path) -> None:
     assert torch.equal(old, new)
 
 
+LONG = {"rope_type": "longrope", "factor": 2.0, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4,
+        "original_max_position_embeddings": 16}  # fmt: skip
+
+
+def scaled(folder: Path, rope: dict[str, Any]) -> Any:
+    checkpoint(folder, "LlamaForCausalLM")
+    file = folder / "config.json"
+    written = {key: value for key, value in json.loads(file.read_text()).items() if key != "rope_parameters"}
+    file.write_text(json.dumps(written | {"rope_theta": 10_000.0, "rope_scaling": rope}))
+    return load(folder, length=5)
+
+
+def test_a_longer_text_in_the_batch_changes_no_angles(tmp_path: Path) -> None:
+    """Rotary angles that are others for a call with a long text: one length a call then, and none in blocks."""
+    model = scaled(tmp_path / "one", LONG)
+    assert says(model, ["the cat", "a man ran home " * 8], X_T).sub(says(model, ["the cat"], X_T)).abs().max() < 1e-5
+    model.bind.network.feels_padding = False  # the control: all in one call
+    assert says(model, ["the cat", "a man ran home " * 8], X_T).sub(says(model, ["the cat"], X_T)).abs().max() > 1e-3
+    test_sdar.write(tmp_path / "two")
+    rewrite(tmp_path / "two" / "config.json", rope_scaling=LONG)
+    with pytest.raises(ValueError, match="has rotary angles that change with the length of a text .*: it is not read"):
+        load(tmp_path / "two")
+
+
+def test_angles_that_remember_the_longest_text_are_not_asked_for(tmp_path: Path) -> None:
+    model = scaled(tmp_path, {"type": "dynamic", "factor": 2.0})
+    law = says(model, ["the cat"], X_T)
+    with pytest.raises(ValueError, match="prompt 1 takes 25 positions and its answer 5, and the model reads 24"):
+        model.prepare(["the", "the " * 24])
+    assert torch.equal(law, says(model, ["the cat"], X_T))
+
+
 def test_true_and_false_are_no_strings(tmp_path: Path) -> None:
     size = tokenizer(tmp_path, [END])
     for family, key in (("mdlm", "time_conditioning"), ("udlm", "cfg"), ("mdlm", "causal"), ("mdlm", "filler")):

@@ -65,7 +65,7 @@ def answers(
     ends = role.ends if own is None else list(dict.fromkeys([*tail, *own.ends]))
     how = Filling(
         network, noise, impossible.to(network.device), length, tail=tail, pad=role.fill if pad is None else pad,
-        most=most, filler=None if own is None else own.filler,
+        most=network.most if most is None else most, filler=None if own is None else own.filler,
     )  # fmt: skip
     made = PromptedModel(how, codec, network, network.device, head=head, ends=ends, fill=role.fill, chat=chat)
     made.ranks, made.fixed_length = network.ranks, endless
