@@ -20,6 +20,7 @@ from iterref.budget import Budget, BudgetLike
 from iterref.columns import brief, missing, read_column, shown
 from iterref.constraint.expressions import compiled
 from iterref.constraint.patterns import Pattern, pattern_of
+from iterref.denoiser import Denoiser
 from iterref.drafts import Drafts, pools_in
 from iterref.models.base import Chat, Text
 from iterref.numbers import entries, flag, number, whole_number, whole_numbers
@@ -113,6 +114,8 @@ def checked_model(model: Any) -> Any:
         raise TypeError(f"the model is a {type(model).__name__} of diffusers: save_pretrained it, and pass the folder")
     if isinstance(model, torch.nn.Module) or home in ("transformers", "peft"):
         raise TypeError(f"the model is a {type(model).__name__}: wrap it by iterref.load(model=..., tokenizer=...)")
+    if isinstance(model, Denoiser):
+        raise TypeError(f"the model is a {type(model).__name__}, a denoiser: put it into a PrefixModel, or use sample")
     raise TypeError(f"the model is {shown(model)}: pass a name, a folder, or what iterref.load returns")
 
 

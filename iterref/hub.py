@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from logging import ERROR, getLogger
 from math import prod
 from pathlib import Path
@@ -38,6 +39,9 @@ def fetched(
         raise ValueError("the name of a checkpoint is empty: give a folder or a hub name")
     folder = Path(name).expanduser()
     if folder.is_dir():
+        for file in folder.iterdir():
+            if not file.exists() and any(fnmatch(file.name, wanted) for wanted in files):
+                raise FileNotFoundError(f"{file.name} of {name} is a link to a file that is gone: get it again")
         return folder
     if folder.is_file():
         raise ValueError(f"{folder} is a file: give the folder that holds it, with its config.json")
@@ -173,8 +177,9 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
-def precision(name: str) -> torch.dtype:
+def precision(name: str | torch.dtype) -> torch.dtype:
     """The dtype called "float32", "bfloat16" or "float16". Raises `ValueError` for another name."""
+    name = str(name).removeprefix("torch.")
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision {name!r}: choose one of {', '.join(PRECISIONS)}")
     return PRECISIONS[name]
@@ -194,7 +199,8 @@ def device_of(name: torch.device | str) -> torch.device:
 def first_line(error: BaseException) -> str:
     """What an error is and the first line of what it says, to stand in a sentence."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].strip().rstrip('.:')}" if lines else type(error).__name__
+    told = " ".join(line.strip() for line in lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return f"{type(error).__name__}: {told.rstrip('.:')}" if lines else type(error).__name__
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -47,7 +48,7 @@ def load(
     device_map: str | Mapping[str, int | str] | None = None,
     max_memory: Mapping[int | str, int | str] | None = None,
     offload_folder: str | Path | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     revision: str | None = None,
     compile: bool | Literal["static"] = False,
     family: str | None = None,
@@ -114,6 +115,7 @@ def load(
         kind = family or family_of(config, str(name))
         module: Any = import_module(f"iterref.models.{kind}")
         about: Family = module.FAMILY
+        options = _checked(options, kind, about.title)
         if isinstance(place, DeviceMap) and not about.spread:
             spread = [one.facts["title"] for one in registry.entries("models").values() if one.facts.get("spread")]
             told = f"{name} runs in a network that has one device"
@@ -199,6 +201,21 @@ def _undisturbed(name: str | Path, place: torch.device | DeviceMap) -> Iterator[
         if isinstance(place, DeviceMap):
             where, other = "where device_map puts it", "or say less in max_memory"
         raise ValueError(f"{name} does not fit {where}: load it with dtype='bfloat16', {other}") from None
+
+
+def _checked(options: Mapping[str, Any], kind: str, title: str) -> dict[str, Any]:
+    """The options of a family. Raises `TypeError` for one that it does not have, and for what is neither true nor
+    false where that is asked."""
+    known = registry.entry("models", kind).options
+    every = [*known, *signature(load).parameters][:-1]
+    for name in options:
+        if name not in known:
+            meant = registry.did_you_mean(name, every)
+            raise TypeError(f"load takes no {name}= for {title}{meant} It takes {', '.join(every)}")
+    return {
+        name: flag(name, value) if isinstance(known[name], bool) or name == "chat" and value is not None else value
+        for name, value in options.items()
+    }
 
 
 def family_of(config: Mapping[str, Any], name: str) -> str:

@@ -81,7 +81,7 @@ def family_of(config: Mapping[str, Any]) -> str | None:
     for match in (str.__eq__, fnmatchcase):
         for kind in kinds:
             for name, family in families.items():
-                if any(match(kind, known) for known in family.facts.get("reads", ())):
+                if any(match(kind, known.lower()) for known in family.facts.get("reads", ())):
                     return name
     keys = {name: set(family.facts.get("keys", ())) for name, family in families.items()}
     return next((name for name, known in keys.items() if not kinds and known and known <= set(config)), None)
@@ -134,7 +134,7 @@ def entry_of(room: str, file: Path) -> Entry | None:
 @lru_cache(maxsize=256)
 def _entry_of(room: str, file: Path, changed: int) -> Entry | None:
     marks = {"samplers": ("\nclass ",), "rewards": ("\nREWARD = ", f"\ndef {file.stem}("), "models": ("\nFAMILY = ",)}
-    text = file.read_text(encoding="utf-8")
+    text = "\n" + file.read_text(encoding="utf-8")
     if file.stem in ("base", "family") or not any(mark in text for mark in marks[room]):
         return None  # most files of a room are seen to be none without being parsed
     tree, module, target = parsed(file), f"iterref.{room}.{file.stem}", file.stem
@@ -147,9 +147,12 @@ def _entry_of(room: str, file: Path, changed: int) -> Entry | None:
             return None
         target = methods[-1]
     elif room == "models":
-        family = says["FAMILY"]
-        assert isinstance(family, ast.Call)
-        target, facts = "load", {str(field.arg): ast.literal_eval(field.value) for field in family.keywords}
+        try:
+            told = {field.arg: ast.literal_eval(field.value) for field in getattr(says["FAMILY"], "keywords", ())}
+            target, facts = "load", {"title": told.pop("title"), **{str(name): value for name, value in told.items()}}
+        except (ValueError, KeyError):
+            form = 'FAMILY = Family(title="...", reads=("...",)), with literals, each by name'
+            raise ValueError(f"{file} does not say what it reads: write {form}") from None
     elif "REWARD" in says:
         target = ast.unparse(says["REWARD"])
         if isinstance(says["REWARD"], ast.Constant):

@@ -162,6 +162,20 @@ def test_a_new_reward_is_few_lines() -> None:
     assert len(str(ast.get_source_segment(source, function)).splitlines()) <= 10
 
 
+@pytest.mark.parametrize("said", ['Family("lists of words", ("word-list",))', 'Family(title="a" + "b")', "NAME"])
+def test_a_family_that_says_nothing_is_named(added: Path, said: str) -> None:
+    file = added / "models" / f"{ADDED['models']}.py"
+    file.write_text(f"FAMILY = {said}\n")
+    with pytest.raises(ValueError, match=rf"{file.name} does not say what it reads: write FAMILY = Family\(title="):
+        iterref.load("five-letters")
+
+
+def test_a_family_s_names_are_read_in_any_case(added: Path) -> None:
+    file = added / "models" / f"{ADDED['models']}.py"
+    file.write_text(file.read_text().replace('"word-list"', '"Word-List"'))
+    assert iterref.load("five-letters").name == "five-letters"
+
+
 def test_a_source_is_read_without_running_it(tmp_path: Path) -> None:
     file = tmp_path / "one.py"
     file.write_text(SOURCE)

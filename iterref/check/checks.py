@@ -84,6 +84,7 @@ def drawn(denoiser: Denoiser, canvas: Tensor, free: Tensor, rows: Tensor, seed: 
     x = torch.where(free, denoiser.noise.prior(canvas.shape[1], rng.fork("prior")), canvas)
     with torch.inference_mode():
         log_p = denoiser(x, torch.ones(len(x), dtype=torch.float64, device=x.device), free, rows)
+        log_p = log_p.nan_to_num(nan=0.0, posinf=0.0)  # of which `shape` will tell
     x[free] = rng.fork("draw").categorical(log_p, free)[0]
     return x
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from math import log
 
 import torch
+from torch import Tensor
 
 from iterref.check.probe import EARLY, LATE, TIMES, Finding, Probe, apart, better
 
@@ -23,7 +24,10 @@ from iterref.check.probe import EARLY, LATE, TIMES, Finding, Probe, apart, bette
 def shape(probe: Probe) -> Finding:
     """One row of log-probabilities an open position, and no NaN."""
     _, where, found = probe.at(EARLY)
-    wanted, undefined = (int(where.sum()), probe.denoiser.noise.vocab), bool(found.isnan().any())
+    wanted = int(where.sum()), probe.denoiser.noise.vocab
+    if not isinstance(found, Tensor):
+        return Finding("shape", False, f"a {type(found).__name__}, which is no tensor")
+    undefined = bool(found.isnan().any())
     good = found.shape == wanted and found.is_floating_point() and not undefined
     told = f"{tuple(found.shape)} {found.dtype}" + (" with NaN" if undefined else "")
     return Finding("shape", good, f"{told} for {wanted[0]} open positions and {wanted[1]} tokens")
@@ -57,8 +61,9 @@ def rows(probe: Probe) -> Finding:
     """A row's answer is its own: alone, in another order, beside other rows."""
     x_t, where, found = probe.at(LATE)
     times, size, last = probe.times(LATE), where.sum(1).tolist(), len(x_t) - 1
-    alone = probe.denoiser(x_t[:1].clone(), times[:1], where[:1], probe.rows[:1])
-    turned = probe.denoiser(x_t.flip(0), times, where.flip(0), probe.rows.flip(0))
+    alone = probe.denoiser(x_t[:1].clone(), times[:1], where[:1].clone(), probe.rows[:1])
+    prompts = probe.rows.flip(0) if probe.denoiser.uses_prompts else probe.rows  # any, where they do not matter
+    turned = probe.denoiser(x_t.flip(0), times, where.flip(0), prompts)
     changed = x_t.clone()
     changed[last] = x_t[0]
     beside = probe.asked(changed, LATE, where)

@@ -26,7 +26,7 @@ from iterref.cli.engine import ENGINE, engine_of, generate_many
 from iterref.cli.listed import list_all
 from iterref.cli.options import COUNT, PLACE, PROMPTS, RUN, place_of
 from iterref.cli.page import page
-from iterref.cli.reading import Input, Source, read_prompts
+from iterref.cli.reading import TEXT, Input, Source, read_prompts
 from iterref.cli.refusals import WrongUse, refusals, resuming
 from iterref.cli.runs import Run
 from iterref.cli.serve import serve
@@ -182,14 +182,15 @@ def check(
     context: click.Context, model: str, file: BinaryIO | None, tolerance: float, as_json: bool, **options: Any
 ) -> None:
     """Whether MODEL keeps this library's conventions. FILE holds texts that it might have written, one a line, or JSON
-    lines with `document` (the prompt) and `summary` (the text). Exit code 1 if something fails."""
+    lines with `document` or `prompt` and the text as `summary`, `text` or `completion`. Exit code 1 if something
+    fails."""
     with refusals():
         from iterref.check import check_model, table
         from iterref.loading import load
 
         given = Input(None, None, []) if file is None else read_prompts(file)
-        texts = given.columns.get("summary", given.prompts)
-        prompts = given.prompts if "summary" in given.columns else None
+        named = next((name for name in ("summary", *TEXT) if name in given.columns), None)
+        texts, prompts = (given.prompts, None) if named is None else (given.columns[named], given.prompts)
         loaded = load(model, **place_of(options), **options)
         if getattr(loaded, "prompted", False) and prompts is None:
             raise ValueError(f"{model} summarises documents: give FILE, JSON lines with `document` and `summary`")

@@ -15,7 +15,6 @@ Compared with kuleshov-group/bd3lms at 1c3e8f43 (models/hf): tests/models/test_b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -78,20 +77,20 @@ class CanvasInBlocks(Masked):
 def load(checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = None, cached: bool = True) -> PrefixModel:
     """The text model of a BD3-LM; `length` is the config's `model_length` unless given, and at most that. `cached`
     False reads finished blocks anew in every call. Raises `ValueError` for a network of another kind."""
-    if checkpoint.config.get("time_conditioning"):
+    if checkpoint.flag("time_conditioning"):
         raise ValueError(f"{checkpoint.name} reads the time (time_conditioning), which no published BD3-LM does")
     room = checkpoint.size("model_length")
-    block = checkpoint.size("block_size") if checkpoint.config.get("cross_attn", True) else room
+    block = checkpoint.size("block_size") if checkpoint.flag("cross_attn", True) else room
     if not 1 <= block <= room:
         raise ValueError(f"{checkpoint.name} has block_size={block}: blocks have 1 to {room} positions (model_length)")
     if length is not None and length > room:
         raise ValueError(f"{checkpoint.name} was trained on {room} positions, got length={length}: at most that")
-    adaptive = bool(checkpoint.config.get("adaln", True))
+    adaptive = checkpoint.flag("adaln", True)
     written = checkpoint.config if adaptive else {**checkpoint.config, "cond_dim": 1}
     options = sizes(replace(checkpoint, config=written))
     mask = mask_id(checkpoint, codec, options.vocab)
     weights = {name: weight for name, weight in checkpoint.weights().items() if name not in SPARE}
-    weights |= {} if adaptive else unmodulated(options.blocks, options.width, weights)
+    weights |= {} if adaptive else unmodulated(options.blocks, options.width)
     network = network_of(replace(checkpoint, tensors=weights, adapter=None), codec, options, mask)
     network.filler = None  # a later block hides itself, and within one the end of a text was seen in training
     noise = absorbing(options.vocab, mask, Schedule("linear"))
@@ -100,14 +99,13 @@ def load(checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = No
     return PrefixModel(denoiser, length or room, codec, device=checkpoint.device)
 
 
-def unmodulated(blocks: int, width: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unmodulated(blocks: int, width: int) -> dict[str, Tensor]:
     """The weights of a modulation that leaves everything as it is, by their published names, for a condition of one
     number: shifts and scales 0, gates 1."""
-    start = "backbone." if any(name.startswith("backbone.") for name in weights) else ""
     one, none = torch.ones(width), torch.zeros(width)
     found = {"output_layer.adaLN_modulation.bias": torch.cat([none, none])}
     found |= {f"blocks.{block}.adaLN_modulation.bias": torch.cat([none, none, one] * 2) for block in range(blocks)}
     found |= {name.replace("bias", "weight"): torch.zeros(len(bias), 1) for name, bias in found.items()}
     for layer, size in ((0, FREQUENCIES), (2, 1)):
         found |= {f"sigma_map.mlp.{layer}.weight": torch.zeros(1, size), f"sigma_map.mlp.{layer}.bias": torch.zeros(1)}
-    return {start + name: weight for name, weight in found.items()}
+    return found

@@ -8,27 +8,42 @@ The head of whatever class runs on the states of the open positions only. Paddin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from iterref import hub
 from iterref.models.device_map import entrance, tokens_of
 
 PROBE = 8  # tokens by which a class is tried
+
+
+def rotary_types(config: Any) -> set[str]:
+    """By which rules the rotary angles of a configuration are made, and those of each kind of layers in it."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return {str(one.get("rope_type")) for one in (rope, *rope.values()) if isinstance(one, Mapping)}
 
 
 class Bidirectional:
     """A network of a `transformers` class with a head: token ids in, logits of chosen positions out.
 
     `causal` says that the class hides later positions unless it is given the whole mask (LLaMA, Qwen), `shift` how many
-    positions before its own a token's logits stand (the first position's stand at itself).
+    positions before its own a token's logits stand (the first position's stand at itself). `most` is the number of
+    positions that it may be asked for, if bounded.
     """
 
     def __init__(self, model: nn.Module, causal: bool, shift: int = 0) -> None:
         self.model, self.causal, self.shift = model, causal, shift
         self.stack: nn.Module = getattr(model, str(model.base_model_prefix))
-        self.feels_padding = False
+        if not hasattr(tokens_of(model), "weight"):
+            raise ValueError(f"a {type(model).__name__} has no table of tokens: it is not read")
+        config: Any = getattr(model, "config", None)
+        rotary = rotary_types(config)
+        self.feels_padding = "longrope" in rotary  # other angles for a call with a long text
+        # Further on, the angles of this rule depend on the longest text so far, in the class as well.
+        self.most = int(config.max_position_embeddings) if "dynamic" in rotary else None
         self._chosen: tuple[Tensor, Tensor] | None = None
         self.stack.register_forward_hook(self._pick)
 
@@ -60,18 +75,26 @@ class Bidirectional:
     @torch.no_grad()
     def probe(self, pad: int, most: int | None) -> None:
         """Finds out whether hidden padding changes what a class says, as where it mixes neighbours or frequencies
-        (ConvBERT, FNet, Nystromformer): with `feels_padding` the caller has to ask one length a call."""
+        (ConvBERT, FNet, Nystromformer): with `feels_padding` the caller has to ask one length a call. Raises
+        `ValueError` for a class that has no kernel for its precision, or whose head is not one of single positions."""
         size = min(PROBE, (most or 2 * PROBE) // 2)
         ids = torch.arange(size, device=self.device)[None] * 7 % self.vocab
         ids = torch.where(ids == pad, (pad + 1) % self.vocab, ids)
         where = torch.ones_like(ids, dtype=torch.bool)
-        alone = self(ids, None, where)
+        kind, dtype = type(self.model).__name__, next(self.model.parameters()).dtype
+        try:
+            alone, whole = self(ids, None, where), self.model(input_ids=ids).logits[0].float()
+        except (RuntimeError, NotImplementedError) as error:
+            told = f"a {kind} does not run in {str(dtype).removeprefix('torch.')} here ({hub.first_line(error)})"
+            raise ValueError(f"{told}: load it with another dtype=, as 'float32', or on another device=") from None
+        bound = (1e-4 if dtype == torch.float32 else 3e-2) * float(alone.abs().max())
+        if alone.shape != whole.shape or float((alone - whole).abs().max()) > bound:
+            raise ValueError(f"the head of a {kind} reads more than the state of a position: it is not read")
         hidden = torch.zeros_like(where)
         beside = self(
             torch.cat([ids, torch.full_like(ids, pad)], 1), torch.cat([where, hidden], 1), torch.cat([where, hidden], 1)
         )
-        bound = 1e-4 if next(self.model.parameters()).dtype == torch.float32 else 3e-2
-        self.feels_padding = bool((alone - beside).abs().max() > bound * alone.abs().max())
+        self.feels_padding |= float((alone - beside).abs().max()) > bound
 
     def compile(self, *, dynamic: bool, mode: str | None) -> None:
         """Has torch compile the stack of layers at first use; `dynamic` lets the number of rows vary."""

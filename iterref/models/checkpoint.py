@@ -91,6 +91,13 @@ class Checkpoint:
                 return value
         raise ValueError(f"config.json of {self.name} has no whole number {names[0]!r}: is it this family's format?")
 
+    def flag(self, name: str, usual: bool = False) -> bool:
+        """config.json's `name`, or the `usual` where it has none. Raises `ValueError` for neither true nor false."""
+        value = self.config.get(name, usual)
+        if value not in (True, False, None):  # null is false, as in Python
+            raise ValueError(f"config.json of {self.name} has {name}={value!r}: write true or false there")
+        return bool(value)
+
     def files(self) -> list[Path]:
         """The safetensors files. Raises `FileNotFoundError` without any, and for one that the index names, and
         `ValueError` for two sets of weights."""

@@ -57,7 +57,7 @@ class DeviceMap:
         """The map of these names. Raises `ValueError` without `accelerate`, and for a way, a device or a limit that
         there is not, saying what to do."""
         require("accelerate", "large", "a device map")
-        if isinstance(parts, str) and parts not in (*WAYS, RANKS):
+        if not isinstance(parts, Mapping) and parts not in (*WAYS, RANKS):
             ways = ", ".join((*WAYS, RANKS))
             raise ValueError(
                 f"unknown device_map {parts!r}: choose one of {ways}, name the place of each part, or say device= for "
@@ -78,8 +78,8 @@ class DeviceMap:
         """What `from_pretrained` of a class is told beside a checkpoint's folder: a place for every part, and to read
         data of this machine alone. Raises `ValueError` where the parts that are named are not the network's."""
         told = {
-            "key_mapping": dict(names) or None, "ignore_mismatched_sizes": True, "use_safetensors": True,
-            "local_files_only": True, "trust_remote_code": False,
+            "key_mapping": dict(names) or None, "use_safetensors": True, "local_files_only": True,
+            "trust_remote_code": False,
         }  # fmt: skip
         parts = self.parts
         if parts == RANKS:

@@ -61,7 +61,7 @@ class DitOptions:
     tied: bool = False
 
     def __post_init__(self) -> None:
-        if self.width % (2 * self.heads):
+        if self.heads < 1 or self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} must be a multiple of twice the {self.heads} heads")
 
 
@@ -206,11 +206,12 @@ def sight(x_t: Tensor, filler: int) -> Tensor | None:
 
 
 def state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of `Dit` from those of a published state dict, with or without `backbone.` before every name; rotary
-    frequencies, which some files hold, are computed."""
-    found = {}
+    """The weights of `Dit` from those of a published state dict, with `backbone.` or whatever a wrapper puts before
+    every name; rotary frequencies, which some files hold, are computed."""
+    found, table = {}, "vocab_embed.embedding"
+    before = next((name.removesuffix(table) for name in published if name.endswith(table)), "")
     for name, weight in published.items():
-        name = name.removeprefix("backbone.")
+        name = name.removeprefix(before)
         if name == "rotary_emb.inv_freq":
             continue
         for theirs, ours in PARTS.items():
@@ -225,7 +226,7 @@ def network_of(checkpoint: Checkpoint, codec: Codec | None, options: DitOptions,
     network = build(options, state(checkpoint.weights()), checkpoint.dtype, checkpoint.device, checkpoint.name)
     quantized(network, checkpoint.quantize, network.head, checkpoint.name)
     known = None if codec is None else codec.within(options.vocab, mask)
-    if known is not None and known.pad is None and not checkpoint.config.get("filler"):
+    if known is not None and known.pad is None and not checkpoint.flag("filler"):
         network.filler = known.end
     return network
 
@@ -239,7 +240,7 @@ def level(noise: Noise, t: Tensor, device: torch.device, timed: bool = True) -> 
 
 def sizes(checkpoint: Checkpoint, labels: int = 0) -> DitOptions:
     """The sizes in a flat config.json (`hidden_dim`, ...) or in a nested one (`model.hidden_size`, ...)."""
-    if checkpoint.config.get("causal"):
+    if checkpoint.flag("causal"):
         raise ValueError(f"{checkpoint.name} is autoregressive (causal), no diffusion model: load another")
     return DitOptions(
         vocab=checkpoint.size("vocab_size"),
@@ -248,7 +249,7 @@ def sizes(checkpoint: Checkpoint, labels: int = 0) -> DitOptions:
         heads=checkpoint.size("n_heads", "model.n_heads"),
         condition=checkpoint.size("cond_dim", "model.cond_dim"),
         labels=labels,
-        tied=bool(checkpoint.config.get("tie_word_embeddings", False)),
+        tied=checkpoint.flag("tie_word_embeddings"),
     )
 
 

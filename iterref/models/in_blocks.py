@@ -284,7 +284,11 @@ def in_turn(
     chat = talks(codec, chat)
     role = roles(checkpoint, codec, config.vocab_size, mask, chat)
     network = reads(pretrained.network(kind, config, checkpoint, names), block, shift)
+    if network.feels_padding:
+        told = f"{checkpoint.name} has rotary angles that change with the length of a text ({config.rope_parameters})"
+        raise ValueError(f"{told}, and finished blocks are read once: it is not read")
     noise = absorbing(network.vocab, role.mask, Schedule("linear"))
     never = role.impossible[role.impossible != role.mask].to(network.device)
     bind = Blocks(network, noise, length, never, config.max_position_embeddings, cached)
-    return PromptedModel(bind, codec, network, network.device, ends=role.ends, fill=role.fill, chat=chat)
+    head = [] if codec is None else codec.frame[0]
+    return PromptedModel(bind, codec, network, network.device, head=head, ends=role.ends, fill=role.fill, chat=chat)

@@ -29,7 +29,7 @@ def held(model: Any, tokenizer: Any, folder: Path, **placing: Any) -> Checkpoint
     config: Any = getattr(model, "config", None)
     if not isinstance(model, torch.nn.Module) or not hasattr(config, "to_dict"):
         hint = "pass its .model and .tokenizer" if hasattr(model, "model") and hasattr(model, "tokenizer") else (
-            "pass a network of transformers, or give the name of a folder"
+            "pass a network of transformers, give the name of a folder, or write a denoiser of it (docs/extending.md)"
         )
         raise TypeError(f"model= is a {kind}: {hint}")
     if getattr(model, "is_quantized", False) or getattr(config, "quantization_config", None) is not None:

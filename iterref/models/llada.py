@@ -88,7 +88,7 @@ def llama(checkpoint: Checkpoint) -> dict[str, Any]:
         "intermediate_size": written.get("mlp_hidden_size") or written.get("mlp_ratio", 4) * width,
         "hidden_act": activation,
         "rms_norm_eps": written.get("rms_norm_eps", 1e-5),
-        "rope_theta": written.get("rope_theta", 10_000.0),
+        "rope_theta": written.get("rope_theta", (written.get("rope_parameters") or {}).get("rope_theta", 10_000.0)),
         "tie_word_embeddings": written.get("weight_tying", True),
         "max_position_embeddings": written.get("max_sequence_length", 1024),
     }

@@ -82,19 +82,22 @@ def load(
     if named is None:
         raise ValueError(f"{checkpoint.name} is of the type {kind!r}, of which transformers has no class that fills in")
     written: Any = getattr(transformers, named)
+    if not causal:
+        pretrained.expect(checkpoint, named, {"is_decoder": False})
     config = pretrained.settings(written, checkpoint)
     model = pretrained.network(written, config, checkpoint, spare=SPARE)
     network = Bidirectional(model, causal)
     talks = codec.template is not None and chat is not False
     mask = "" if codec.mask is None else str(codec.tokenizer.id_to_token(codec.mask))
-    role = roles(checkpoint, codec, network.vocab, mask, talks)
+    endless = not causal and not talks
+    role = roles(checkpoint, codec, network.vocab, mask, talks, endless)
     head, tail = ([], []) if talks else codec.frame
     most = None if causal else positions(model, config)
     if not causal:
         network.probe(codec.pad or 0, most)
     return answers(
         network, role, codec, length=length, chat=chat, head=head, tail=tail, pad=codec.pad or 0, most=most,
-        endless=not causal and not talks,
+        endless=endless,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from iterref.models.base import Masked
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.dit import SCHEDULE, DitDenoiser, network_of, sizes
 from iterref.models.family import Family
-from iterref.models.text.codec import Codec, mismatch, unwritten
+from iterref.models.text.codec import Codec, mismatch, tokens_of, unwritten
 from iterref.models.text.prefix import PrefixModel
 from iterref.noise import absorbing
 
@@ -37,9 +37,9 @@ def mask_id(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> int:
     """The mask: config.json's `mask_token_id`, the tokenizer's own, or the token behind the tokenizer's last; a token
     that was added to the tokenizer later may have the mask's id, which is the network's last then. Raises `ValueError`
     where the tokenizer leaves no room for it, or has tokens that the model does not know."""
-    written = checkpoint.config.get("mask_token_id")
-    if isinstance(written, int):
-        mask = written
+    written = tokens_of(checkpoint.config, "mask_token_id", codec, checkpoint.name)
+    if written:
+        mask = written[0]
     elif codec is None:
         mask = vocab - 1
     else:
@@ -54,7 +54,7 @@ def load(checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = No
     """The text model of a checkpoint in MDLM's format; `length` is the config's `model_length` unless given."""
     options, device = sizes(checkpoint), checkpoint.device
     mask = mask_id(checkpoint, codec, options.vocab)
-    timed = bool(checkpoint.config.get("time_conditioning", False))
+    timed = checkpoint.flag("time_conditioning")
     network, noise = network_of(checkpoint, codec, options, mask), absorbing(options.vocab, mask, SCHEDULE)
     denoiser = MaskedDit(network, noise, unwritten(codec, options.vocab).to(device), timed)
     return PrefixModel(denoiser, length or checkpoint.size("model_length"), codec, device=device)

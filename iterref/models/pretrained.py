@@ -21,15 +21,20 @@ from iterref.models.quantized import quantized
 from iterref.packaged.source import renamed
 
 Network = TypeVar("Network", bound=nn.Module)
+# What config.json says of how its last user ran the network, and not of what it is: masks are made for the attention
+# that a class takes by itself, and its answers are read by name.
+RUNNING = (
+    "auto_map", "architectures", "attn_implementation", "_attn_implementation", "return_dict", "use_return_dict",
+    "torchscript", "output_attentions", "output_hidden_states", "chunk_size_feed_forward", "gradient_checkpointing",
+)  # fmt: skip
 OTHER = "config.json is of another network than the weights, or of other sizes: get both from one place"
 
 
 def settings(kind: Any, checkpoint: Checkpoint, **changes: Any) -> Any:
     """The configuration of a network of `transformers`, of the class `kind`, from a checkpoint's config.json, with
     `changes` to it. Raises `ValueError` where the class refuses it."""
-    written = {key: value for key, value in checkpoint.config.items() if key not in ("auto_map", "architectures")}
     try:
-        return kind.config_class.from_dict({**written, **changes})
+        return kind.config_class.from_dict({**_described(checkpoint.config), **changes})
     except Exception as error:  # whatever the class objects to, one sentence says where
         told = f"config.json of {checkpoint.name} is none of {kind.config_class.__name__}"
         raise ValueError(f"{told} ({first_line(error)})") from None
@@ -73,7 +78,7 @@ def network(
     else:
         held = {renamed(name, names): weight for name, weight in checkpoint.weights().items()}
         source, options = None, {"state_dict": {name: held[name] for name in held if not _among(name, spare)}}
-    options |= {"config": config, "dtype": checkpoint.dtype}
+    options |= {"config": config, "dtype": checkpoint.dtype, "ignore_mismatched_sizes": True}  # refused below, by name
     with quiet():
         try:
             made, info = kind.from_pretrained(source, output_loading_info=True, **options)
@@ -84,15 +89,15 @@ def network(
                 lacks = f"some weights of {checkpoint.name} that go to the disk are not in its files"
                 raise ValueError(f"{lacks} as a {kind.__name__} has them: say offload_folder=") from None
             raise _unfit(kind, checkpoint, first_line(error)) from None
+    apart = ((name, shapes.get(name, part.shape), part.shape) for name, part in made.state_dict().items())
+    odd = [*info["mismatched_keys"], *(one for one in apart if one[1] != one[2])]
+    for name, stored, wanted in sorted(one for one in odd if not _among(one[0], spare)):
+        raise _unfit(kind, checkpoint, f"{name} is of another size, {tuple(stored)} and not {tuple(wanted)}")
     missing, left = (sorted(name for name in info[one] if not _among(name, spare)) for one in (
         "missing_keys", "unexpected_keys"
     ))  # fmt: skip
     if missing or left:
         raise _other_parts(kind, checkpoint, missing, left)
-    apart = [name for name, part in made.state_dict().items() if shapes.get(name, part.shape) != part.shape]
-    wrong = sorted(name for name in [*(one[0] for one in info["mismatched_keys"]), *apart] if not _among(name, spare))
-    if wrong:
-        raise _unfit(kind, checkpoint, f"{wrong[0]} is of another size")
     placed: nn.Module = made if isinstance(place, DeviceMap) else made.to(place)
     placed.eval().requires_grad_(False)
     return quantized(placed, checkpoint.quantize, made.get_output_embeddings(), checkpoint.name)
@@ -115,6 +120,12 @@ def filled(
     placed = {one: weight.to(device=device, dtype=precision(one)) for one, weight in weights.items()}
     network.load_state_dict(placed, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _described(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration, and those within it, without `RUNNING`."""
+    kept = {key: value for key, value in config.items() if key not in RUNNING}
+    return {key: _described(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 
 def _among(name: str, spare: Sequence[str]) -> bool:

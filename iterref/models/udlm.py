@@ -23,6 +23,7 @@ from iterref.models.family import Family
 from iterref.models.text.codec import Codec, mismatch, unwritten
 from iterref.models.text.prefix import PrefixModel
 from iterref.noise import uniform
+from iterref.numbers import whole_number
 
 FAMILY = Family(title="UDLM", reads=("udlm",), tokenizer="bert-base-uncased")
 FIRST = 1e-3  # the smallest time that training draws
@@ -46,14 +47,15 @@ def load(
     """The text model of a checkpoint in UDLM's format, or in Duo's, which is the same. A checkpoint with labels (`cfg`)
     is conditioned on `label`, or on its last one, which stands for none. Raises `ValueError` for a label that it does
     not have, and for a tokenizer with more tokens than the model."""
-    labels = checkpoint.size("cfg_num_classes") + 1 if checkpoint.config.get("cfg") else 0
+    labels = checkpoint.size("cfg_num_classes") + 1 if checkpoint.flag("cfg") else 0
+    label = None if label is None else whole_number("label", label, "pass the number of a class")
     if label is not None and not 0 <= label < labels:
         raise ValueError(f"{checkpoint.name} has {labels} labels, and {label} is none of them: leave it out")
     options, device = sizes(checkpoint, labels), checkpoint.device
     if codec is not None and codec.size > options.vocab:
         raise mismatch(checkpoint.name, options.vocab, codec)
     network = network_of(checkpoint, codec, options, None)
-    timed = bool(checkpoint.config.get("time_conditioning", True))
+    timed = checkpoint.flag("time_conditioning", True)
     label = labels - 1 if labels and label is None else label
     impossible = unwritten(codec, options.vocab).to(device)
     denoiser = UniformDit(network, uniform(options.vocab, SCHEDULE), impossible, timed, label)

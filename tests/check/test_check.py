@@ -118,6 +118,21 @@ def feels_time(model: Markov, x_t: Tensor, t: Tensor, where: Tensor, rows: Tenso
     return torch.log_softmax(model(x_t, t, where, rows) / (0.8 + 0.2 * float(t[0])), -1)
 
 
+def feels_prompts(model: Markov, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+    law = model(x_t, t, where, rows)
+    return torch.log_softmax(law / (1 + 0.1 * rows[where.nonzero()[:, 0], None]), -1)
+
+
+def overwriting_all(model: Markov, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
+    law = model(x_t, t, where, rows)
+    where[:] = False
+    return law
+
+
+def no_tensor(*arguments: object) -> object:
+    return exact(*arguments).numpy()
+
+
 def wrong_shape(*arguments: object) -> Tensor:
     return exact(*arguments)[:, :-1]
 
@@ -131,7 +146,9 @@ def undefined(*arguments: object) -> Tensor:
     [
         (wrong_shape, {}, "shape"),
         (undefined, {}, "shape"),
+        (no_tensor, {}, "shape"),
         (overwriting, {}, "inputs"),
+        (overwriting_all, {}, "inputs"),
         (unnormalised, {}, "normalisation"),
         (column_major, {}, "packing"),
         (mixing_rows, {}, "rows"),
@@ -147,6 +164,13 @@ def test_a_broken_convention_is_found(answer, options, finding):
     assert finding in found
     if finding not in ("shape", "packing", "rows", "shift"):  # those show elsewhere too
         assert found <= {finding, "carry-over"}
+
+
+def test_prompts_that_are_said_not_to_matter_do_not():
+    for feels in (True, False):
+        adapter = Adapter(feels_prompts)
+        adapter.uses_prompts = feels
+        assert ("rows" in failed(check(adapter, texts("absorbing"), rows=torch.arange(40)))) != feels
 
 
 def test_forbidden_tokens_are_looked_for():

@@ -264,8 +264,12 @@ def test_train_refuses_wrong_use(arguments: list[str], sentence: str) -> None:
 
 def test_check_tells_whether_a_model_keeps_the_conventions() -> None:
     pairs = [("a lorry overturned on the coast road .", "a lorry overturned"), ("police arrested two men .", "two men")]
-    lines = [json.dumps({"document": document, "summary": summary}) for document, summary in pairs]
-    result = call("check", "tiny-news", "-", text="\n".join(lines))
-    assert result.exit_code == 0 and "carry" in result.stdout, result.output
+    told = set()
+    for prompt, text in (("document", "summary"), ("prompt", "text"), ("prompt", "completion")):
+        lines = [json.dumps({prompt: document, text: summary}) for document, summary in pairs]
+        result = call("check", "tiny-news", "-", text="\n".join(lines))
+        assert result.exit_code == 0 and "carry" in result.stdout, result.output
+        told.add(result.stdout)
+    assert len(told) == 1
     refused(call("check", "tiny-news", "-", text=lines[0]), "two texts or more")
     refused(call("check", "no/such-folder"), "is no folder")

@@ -138,8 +138,12 @@ def test_where_the_mask_is(tmp_path):
     assert model.noise.mask == size - 2
     model = load(write(masked, flat_config("mdlm", size), weights(size)), tokenizer="none")
     assert model.noise.mask == size - 1
-    model = load(write(masked, flat_config("mdlm", size, mask_token_id=2), weights(size)))
-    assert model.noise.mask == 2
+    model = load(write(masked, flat_config("mdlm", size, mask_token_id=size - 3), weights(size)))
+    assert model.noise.mask == size - 3
+    for wrong, told in ((2, "mask_token_id of .* is 2, which its tokenizer reads as 'dog'"), ("10", "is no token id")):
+        write(masked, flat_config("mdlm", size, mask_token_id=wrong), weights(size))
+        with pytest.raises(ValueError, match=told):
+            load(masked)
 
 
 def test_tokens_that_the_tokenizer_does_not_know_are_never_written(tmp_path):

@@ -9,6 +9,7 @@ tokenizer_config.json or special_tokens_map.json names, else the usual names (`<
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,6 +35,7 @@ ROLES = {
     "mask": (("mask_token",), ("[MASK]", "<mask>")),
 }
 PLAIN = Lock()  # one thread at a time says how a tokenizer takes special tokens
+SIGN = re.compile(r"\W.*\W")  # a token that is spelled out but is no word, as "<eos>"
 TURNS = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<turn|>")  # what ends an answer in a chat
 
 
@@ -83,9 +85,14 @@ class Codec:
         return 1 + max(self.tokenizer.get_vocab(with_added_tokens=True).values())
 
     @property
+    def filler(self) -> int | None:
+        """What stands behind the end of a text: padding, or the end again; None where there is neither."""
+        return self.end if self.pad is None else self.pad
+
+    @property
     def fill(self) -> int:
-        """What stands behind the end of a text: padding, the end again, or token 0."""
-        return next((token for token in (self.pad, self.end) if token is not None), 0)
+        """The filler, or token 0."""
+        return self.filler or 0
 
     @property
     def ends(self) -> list[int]:
@@ -219,6 +226,21 @@ class Codec:
 def _messages(prompt: str) -> Sequence[tuple[str, str]]:
     """Who says what in a prompt."""
     return prompt.messages if isinstance(prompt, Chat) else [("user", prompt)]
+
+
+def tokens_of(config: Mapping[str, Any], key: str, codec: Codec | None, name: str) -> list[int]:
+    """The token ids that a checkpoint's configuration has under a key: none, one or several. Raises `ValueError` for
+    what is no id, and for a word: a class of `transformers` has numbers of its own where nobody says others."""
+    written = config.get(key)
+    found = written if isinstance(written, list) else [] if written is None else [written]
+    for token in found:
+        if not isinstance(token, int) or isinstance(token, bool):
+            raise ValueError(f"config.json of {name} has {key}={written!r}, which is no token id: write a whole number")
+        word = "" if codec is None or token in codec.special or token < 0 else codec.text([[token]])[0].strip()
+        if any(map(str.isalnum, word)) and not SIGN.fullmatch(word):
+            told = f"{key} of {name} is {token}, which its tokenizer reads as {word!r}"
+            raise ValueError(f"{told}: write the right one into its configuration, or make it a special token there")
+    return found
 
 
 def unwritten(codec: Codec | None, vocab: int) -> Tensor:

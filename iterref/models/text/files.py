@@ -21,6 +21,16 @@ from iterref.packaged import residues
 # Byte pairs of Qwen2's kind, which Dream's repositories hold beside code of their own.
 BYTE_PAIRS = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer")
 KEYS = ("content", "special", "single_word", "lstrip", "rstrip", "normalized")  # of an added token
+# What a class of `transformers` takes from tokenizer_config.json, whatever stands in tokenizer.json, by the part of a
+# tokenizer and its kind; the classes for any tokenizer do not.
+TOLD = {
+    ("normalizer", "BertNormalizer"): {
+        "do_lower_case": "lowercase", "strip_accents": "strip_accents",
+        "tokenize_chinese_chars": "handle_chinese_chars",
+    },
+    ("pre_tokenizer", "ByteLevel"): {"add_prefix_space": "add_prefix_space"},
+}  # fmt: skip
+GENERAL = ("", "PreTrainedTokenizerFast", "TokenizersBackend")
 ESM_FRAME = {"cls_token": "<cls>", "sep_token": "<eos>", "unk_token": "<unk>"}
 
 
@@ -43,7 +53,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Tokeni
             )
     try:
         if form == FORMS[0]:
-            made = completed(Tokenizer.from_file(str(folder / form[0])), folder, config)
+            made = completed(told(Tokenizer.from_file(str(folder / form[0])), config), folder, config)
         else:
             made = converted(folder, config, form)
     except Exception as error:  # the library's parser raises bare Exceptions
@@ -87,6 +97,17 @@ def _class(folder: Path, config: Mapping[str, Any]) -> str:
     """The class of a tokenizer, or the kind of model that it belongs to; "" where nothing says it."""
     about = read_json(folder / "config.json", str(folder)) if (folder / "config.json").is_file() else {}
     return str(config.get("tokenizer_class") or about.get("model_type") or "")
+
+
+def told(tokenizer: Tokenizer, config: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer with what its configuration says about it (`TOLD`)."""
+    for (name, kind), options in TOLD.items() if config.get("tokenizer_class", "") not in GENERAL else ():
+        part = getattr(tokenizer, name)
+        for key, option in options.items() if type(part).__name__ == kind else ():
+            if isinstance(config.get(key), bool):
+                setattr(part, option, config[key])
+        setattr(tokenizer, name, part)
+    return tokenizer
 
 
 def completed(tokenizer: Tokenizer, folder: Path, config: Mapping[str, Any]) -> Tokenizer:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch import Tensor
 from iterref.hub import read_json
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.text.codec import Codec, mismatch, unwritten
+from iterref.models.text.codec import Codec, mismatch, tokens_of, unwritten
 from iterref.models.text.prompted import Filling, PromptedModel
 from iterref.noise import Schedule, absorbing
 
@@ -35,16 +34,20 @@ class Roles:
     impossible: Tensor
 
 
-def roles(checkpoint: Checkpoint, codec: Codec | None, vocab: int, mask: str, chat: bool) -> Roles:
+def roles(
+    checkpoint: Checkpoint, codec: Codec | None, vocab: int, mask: str, chat: bool, endless: bool = False
+) -> Roles:
     """The roles in a checkpoint whose network knows `vocab` tokens and whose family calls its mask `mask`. A `chat`'s
-    answer ends with its turn. Raises `ValueError` for an unknown mask, and a tokenizer that does not fit."""
+    answer ends with its turn; an `endless` one ends where its canvas does, whatever the configuration says. Raises
+    `ValueError` for an unknown mask, a word as an end, and a tokenizer that does not fit."""
     hidden = _mask(checkpoint, codec, vocab, mask)
-    turns, known = ([], []) if codec is None else (codec.turns if chat else [], codec.ends)
-    ends = list(dict.fromkeys([*turns, *_ends(checkpoint), *known]))
-    padding = checkpoint.config.get("pad_token_id")
-    fill = codec.fill if codec is not None else padding if isinstance(padding, int) else next(iter(ends), 0)
-    ends = [end for end in ends if end < vocab and end != hidden]
-    return Roles(hidden, ends, fill if fill != hidden else next(iter(ends), 0), unwritten(codec, vocab))
+    own = None if codec is None else codec.within(vocab, hidden)
+    turns, known = ([], []) if own is None else (own.turns if chat else [], own.ends)
+    named = dict.fromkeys([*turns, *([] if endless else _ends(checkpoint, own)), *known])
+    ends = [end for end in named if 0 <= end < vocab and end != hidden]
+    padding = checkpoint.config.get("pad_token_id") if own is None else own.filler
+    fill = padding if isinstance(padding, int) and padding != hidden else next(iter(ends), 0)
+    return Roles(hidden, ends, fill, unwritten(codec, vocab))
 
 
 def answers(
@@ -56,12 +59,13 @@ def answers(
     trained. `head` and `tail` stand around a text that is no chat; padding is `pad`, or what fills up an answer. A
     network that is `endless` was trained without ends and filler within texts: it writes none, and sees none."""
     noise = absorbing(network.vocab, role.mask, Schedule("linear"))
-    never = [] if codec is None or not endless else list(codec.special)
+    own = codec.within(network.vocab, role.mask) if endless and codec is not None else None
+    never = [] if own is None else list(own.special)
     impossible = torch.tensor(sorted({*role.impossible.tolist(), *never} - {role.mask}), dtype=torch.long)
-    ends = list(dict.fromkeys([*tail, *codec.ends])) if endless and codec is not None else role.ends
+    ends = role.ends if own is None else list(dict.fromkeys([*tail, *own.ends]))
     how = Filling(
         network, noise, impossible.to(network.device), length, tail=tail, pad=role.fill if pad is None else pad,
-        most=most, filler=role.fill if endless else None,
+        most=network.most if most is None else most, filler=None if own is None else own.filler,
     )  # fmt: skip
     made = PromptedModel(how, codec, network, network.device, head=head, ends=ends, fill=role.fill, chat=chat)
     made.ranks, made.fixed_length = network.ranks, endless
@@ -75,10 +79,10 @@ def talks(codec: Codec | None, chat: bool | None) -> bool:
 
 
 def _mask(checkpoint: Checkpoint, codec: Codec | None, vocab: int, name: str) -> int:
-    written = checkpoint.config.get("mask_token_id")
     own = None if codec is None else codec.tokenizer.token_to_id(name)
+    written = tokens_of(checkpoint.config, "mask_token_id", codec if own is None else None, checkpoint.name)
     # What the tokenizer calls [MASK] may be left from another use: it is asked last, and may differ.
-    known = [written if isinstance(written, int) else None, own, None if codec is None else codec.mask]
+    known = [*written[:1], own, None if codec is None else codec.mask]
     mask: int | None = next((one for one in known if one is not None), None)
     if mask is None:
         how = "write mask_token_id into its config.json, or name the tokenizer of its training (tokenizer=...)"
@@ -89,10 +93,8 @@ def _mask(checkpoint: Checkpoint, codec: Codec | None, vocab: int, name: str) ->
     return mask
 
 
-def _ends(checkpoint: Checkpoint) -> Sequence[int]:
+def _ends(checkpoint: Checkpoint, codec: Codec | None) -> Sequence[int]:
     """The ends of a text that generation_config.json and config.json name: one each, or several."""
     file = checkpoint.folder / "generation_config.json"
     configs = [read_json(file, checkpoint.name) if file.is_file() else {}, checkpoint.config]
-    named: list[Any] = [config.get("eos_token_id") for config in configs]
-    each = [end for ends in named for end in (ends if isinstance(ends, list) else [ends])]
-    return [end for end in each if isinstance(end, int)]
+    return [end for config in configs for end in tokens_of(config, "eos_token_id", codec, checkpoint.name)]

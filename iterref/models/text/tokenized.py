@@ -67,6 +67,9 @@ class TokenizedModel(TextModel):
         if len(ids) > self.length:
             told = f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it"
             raise ValueError(told + self._longer(len(ids)))
+        if len(ids) < self.length and not self.ends and self.codec.filler is None:
+            told = f"text {row} takes {len(ids)} of the canvas' {self.length} positions, and its tokenizer has no end"
+            raise ValueError(f"{told} and no padding for the others: give texts of {self.length}, or load with length=")
         ids = [*ids, *self.ends[:1]][: self.length]
         return ids + [self.fill] * (self.length - len(ids))
 

@@ -107,8 +107,11 @@ def test_a_tokenizer_without_special_tokens_still_serves(tmp_path):
     tokenizer(tmp_path, ["<unk>"])
     codec = Codec.load(tmp_path)
     assert (codec.start, codec.end, codec.pad, codec.mask, codec.fill) == (None, None, None, None, 0)
-    model = PrefixModel(Flat(absorbing(codec.size + 1)), 4, codec)
-    assert model.decode(model.encode(["the cat"])) == ["the cat the the"]  # there is nothing to tell the end by
+    model = PrefixModel(Flat(absorbing(codec.size + 1)), 2, codec)
+    assert model.decode(model.encode(["the cat"])) == ["the cat"]
+    longer = PrefixModel(Flat(absorbing(codec.size + 1)), 4, codec)
+    with pytest.raises(ValueError, match="text 0 takes 2 of the canvas' 4 positions, and its tokenizer has no end"):
+        longer.encode(["the cat"])  # there is nothing to tell the end by
 
 
 def test_a_token_added_at_the_mask_s_id_is_no_role(tmp_path):
