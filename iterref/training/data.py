@@ -57,7 +57,7 @@ def read_pairs(paths: Iterable[str | Path], form: str = "news") -> list[tuple[st
 def _other_form(line: str) -> tuple[str, str] | None:
     """What a file of texts holds instead whose first line is an object of JSON, or a header, with fields that are read,
     and what to do; None for a text."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):  # of what is no JSON, or nested without end
         found = json.loads(line)
         return ("JSON lines", "name it .jsonl") if isinstance(found, dict) and FIELDS & found.keys() else None
     cells = [cell.strip('"') for cell in re.split("[,;|\t]", line)]
