@@ -62,8 +62,8 @@ def table(name: str, found: Sequence[Regret]) -> list[list[str]]:
         for account in EQUAL:
             here = [one for one in found if (one.cell.account, one.measure) == (account, measure)]
             spans = [max(0.0, one.lost.value) / one.span for one in here if one.span > 0]
-            share = f" ({100 * sum(spans) / len(spans):.0f} %)" if spans else ""
-            cells.append(f"{sum(one.level for one in here)} of {len(here)}{share}" if here else "")
+            share = f" ({100 * sum(spans) / len(spans):.0f}%)" if spans else ""
+            cells.append(f"{sum(one.level for one in here)}/{len(here)}{share}" if here else "")
         lines.append([name, measure, *cells])
     return lines
 

@@ -35,7 +35,7 @@ def test_the_best_fixed_method_is_found_in_each_measure_and_pairs_are_used() -> 
     for one in (reward, wrong):
         assert one.best == "smc" and one.lost.value == 1.125 and one.span == 3.625 and not one.level
         assert one.lost.half < 0.3  # of pairs; of two means it would be 1.8
-    assert table("one", [reward]) == [["one", "reward", "0 of 1 (31 %)", ""]]
+    assert table("one", [reward]) == [["one", "reward", "0/1 (31%)", ""]]
     assert rows("one", [reward])[0][:7] == ["one", "a", "nfe", "2", "reward", "smc", "1.12"]
     assert behind([reward])[2:] == ["| a | NFE | 2x 1.1 |"]
 
