@@ -118,8 +118,10 @@ def tables(folder: Path) -> dict[str, list[str]]:
         test = {
             str(row["method"]): row for row in made if (row["task"], row["case"], row["part"]) == (task, case, "test")
         }
-        cells = dict.fromkeys(HEAD, "")
-        for measure, method in chosen(made, task, case).items():
+        cells, best = dict.fromkeys(HEAD, ""), chosen(made, task, case)
+        if not {OURS, *best.values()} <= test.keys():  # a run that broke off
+            continue
+        for measure, method in best.items():
             by = difference(_values(test[OURS], measure), _values(test[method], measure))
             mark = "**" if by.significant else ""
             cells[measure] = f"{mark}{by.value:+.2g}{mark}±{by.half:.2g} `{method}`"

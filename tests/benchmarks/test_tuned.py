@@ -43,5 +43,7 @@ def test_the_best_on_validation_rows_is_chosen_whatever_the_test_says(tmp_path):
         values = {f"{measure}_values": rewards for measure in tuned.MEASURES}
         ledger.add({**of, "part": "test", "method": method, **values, "main": 0, "reward": -1, "judged_by": "solved"})
     assert tuned.chosen(ledger.rows(), "constraints", "brackets") == {"reward": "svdd", "main": "svdd", "j": "vgb"}
+    ledger.add({**of, "case": "sudoku9", "part": "validation", "method": "vgb", "reward": 0.0})  # and no test of it yet
+    assert len(tuned.tables(tmp_path)["tuned"]) == 3
     cells = tuned.tables(tmp_path)["tuned"][2].strip("| ").split(" | ")
     assert cells == ["constraints: brackets", "**+2**±0 `svdd`", "solved **+2**±0 `svdd`", "-0.5±1.6 `vgb`"]
