@@ -18,7 +18,7 @@ from iterref.models.base import Masked
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.dit import SCHEDULE, DitDenoiser, network_of, sizes
 from iterref.models.family import Family
-from iterref.models.text.codec import Codec, mismatch, tokens_of, unwritten
+from iterref.models.text.codec import Codec, ids_under, mismatch, unwritten
 from iterref.models.text.prefix import PrefixModel
 from iterref.noise import absorbing
 
@@ -37,7 +37,7 @@ def mask_id(checkpoint: Checkpoint, codec: Codec | None, vocab: int) -> int:
     """The mask: config.json's `mask_token_id`, the tokenizer's own, or the token behind the tokenizer's last; a token
     that was added to the tokenizer later may have the mask's id, which is the network's last then. Raises `ValueError`
     where the tokenizer leaves no room for it, or has tokens that the model does not know."""
-    written = tokens_of(checkpoint.config, "mask_token_id", codec, checkpoint.name)
+    written = ids_under(checkpoint.config, "mask_token_id", codec, checkpoint.name)
     if written:
         mask = written[0]
     elif codec is None:

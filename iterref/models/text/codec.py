@@ -228,7 +228,7 @@ def _messages(prompt: str) -> Sequence[tuple[str, str]]:
     return prompt.messages if isinstance(prompt, Chat) else [("user", prompt)]
 
 
-def tokens_of(config: Mapping[str, Any], key: str, codec: Codec | None, name: str) -> list[int]:
+def ids_under(config: Mapping[str, Any], key: str, codec: Codec | None, name: str) -> list[int]:
     """The token ids that a checkpoint's configuration has under a key: none, one or several. Raises `ValueError` for
     what is no id, and for a word: a class of `transformers` has numbers of its own where nobody says others."""
     written = config.get(key)

@@ -19,7 +19,7 @@ from torch import Tensor
 from iterref.hub import read_json
 from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
-from iterref.models.text.codec import Codec, mismatch, tokens_of, unwritten
+from iterref.models.text.codec import Codec, ids_under, mismatch, unwritten
 from iterref.models.text.prompted import Filling, PromptedModel
 from iterref.noise import Schedule, absorbing
 
@@ -80,7 +80,7 @@ def talks(codec: Codec | None, chat: bool | None) -> bool:
 
 def _mask(checkpoint: Checkpoint, codec: Codec | None, vocab: int, name: str) -> int:
     own = None if codec is None else codec.tokenizer.token_to_id(name)
-    written = tokens_of(checkpoint.config, "mask_token_id", codec if own is None else None, checkpoint.name)
+    written = ids_under(checkpoint.config, "mask_token_id", codec if own is None else None, checkpoint.name)
     # What the tokenizer calls [MASK] may be left from another use: it is asked last, and may differ.
     known = [*written[:1], own, None if codec is None else codec.mask]
     mask: int | None = next((one for one in known if one is not None), None)
@@ -97,4 +97,4 @@ def _ends(checkpoint: Checkpoint, codec: Codec | None) -> Sequence[int]:
     """The ends of a text that generation_config.json and config.json name: one each, or several."""
     file = checkpoint.folder / "generation_config.json"
     configs = [read_json(file, checkpoint.name) if file.is_file() else {}, checkpoint.config]
-    return [end for config in configs for end in tokens_of(config, "eos_token_id", codec, checkpoint.name)]
+    return [end for config in configs for end in ids_under(config, "eos_token_id", codec, checkpoint.name)]
