@@ -213,11 +213,12 @@ def test_true_and_false_are_no_strings(tmp_path: Path) -> None:
 def test_weights_may_stand_under_a_wrapper_s_name(tmp_path: Path, before: str) -> None:
     size = tokenizer(tmp_path, [END])
     plain, wrapped = (
-        load(write(tmp_path, flat_config("mdlm", size + 1), weights(size + 1), prefix), length=4)
+        load(write(tmp_path, flat_config("mdlm", size + 1), weights(size + 1), prefix), length=4)._network
         for prefix in ("backbone.", before)
     )
-    x_t = torch.tensor([0, size, 2, size])
-    assert torch.equal(says(plain, ["the"], x_t), says(wrapped, ["the"], x_t))
+    # And not their outputs: a product's last bits depend on where the file's header leaves the weights in memory.
+    found = wrapped.state_dict()
+    assert all(torch.equal(weight, found.pop(name)) for name, weight in plain.state_dict().items()) and not found
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer_config.json"])
