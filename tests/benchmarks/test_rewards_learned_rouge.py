@@ -73,7 +73,8 @@ def test_figures_of_pools():
 
 def test_training_learns_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(script, "SIZES", script.SIZES | {"hidden_size": 32, "num_hidden_layers": 1})
-    pairs = [(DOCUMENT, GOOD)] * 400
+    monkeypatch.setattr(script, "TOKENS", script.TOKENS // 16)
+    pairs = [(DOCUMENT, GOOD)] * 25
     tokenizer = byte_pairs(iter([DOCUMENT]), 400)
 
     def learned(file: Path) -> tuple[float, float, torch.nn.Module]:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from iterref.cli import main
 from iterref.rewards.sandbox import runs
-from tests.support.blocks import DOCS, agrees, blocks, output, steers
+from tests.support.blocks import DOCS, agrees, blocks, output, run, steers
 from tests.support.packages import needs
 
 PAGES = (
@@ -34,33 +34,28 @@ STEADY = {  # blocks that show the same without their reward, and why
 def cases() -> list[Any]:
     """Every block of the pages, by its page and number."""
     return [
-        pytest.param(code, shown, id=f"{page}-{at}", marks=[mark for name, mark in NEEDS.items() if name in code])
+        pytest.param(name, *block, id=name, marks=[mark for part, mark in NEEDS.items() if part in block[0]])
         for page in PAGES
-        for at, (code, shown) in enumerate(blocks(f"{page}.md"))
+        for name, block in ((f"{page}-{at}", block) for at, block in enumerate(blocks(f"{page}.md")))
     ]
 
 
-@pytest.mark.parametrize("code, shown", cases())
-def test_a_block_runs_alone_and_prints_what_is_shown(code: str, shown: str) -> None:
-    printed = output(code)
-    assert shown and agrees(printed, shown), printed
-
-
-@pytest.mark.parametrize("code", [
-    pytest.param(case.values[0], id=case.id, marks=case.marks)
-    for case in cases() if RUNS.search(case.values[0]) and case.id not in STEADY
-])  # fmt: skip
-def test_a_block_shows_something_else_without_its_reward(code: str) -> None:
-    assert steers(code)
+@pytest.mark.parametrize("name, code, shown", cases())
+def test_a_block_runs_alone_shows_what_it_prints_and_something_else_without_its_reward(
+    name: str, code: str, shown: str
+) -> None:
+    found = run(code)
+    assert shown and agrees(found.printed, shown), found.printed
+    assert not RUNS.search(code) or name in STEADY or steers(code, found)
 
 
 @pytest.mark.parametrize("name", STEADY)
 def test_the_exceptions_are_needed(name: str) -> None:
     """The controls, too: what is not steered is noticed."""
-    [case] = [case for case in cases() if case.id == name]
-    assert RUNS.search(case.values[0])
+    [code] = [case.values[1] for case in cases() if case.id == name]
+    assert RUNS.search(code)
     try:
-        assert not steers(case.values[0])
+        assert not steers(code, run(code))
     except ValueError as error:  # some say that a reward of 0 is none
         assert "all rewards of the pilot are equal" in str(error)
 

@@ -13,7 +13,7 @@ import pytest
 from iterref.loading import load
 from iterref.serving.asked import Settings
 from iterref.serving.limits import Limits
-from tests.support.blocks import ADDRESS, agrees, blocks, output, started, steers
+from tests.support.blocks import ADDRESS, agrees, blocks, run, started, steers
 from tests.support.serving import ask, served
 
 ROOT = Path(__file__).parents[2]
@@ -33,9 +33,9 @@ def test_a_block_runs_alone_shows_what_it_gives_and_something_else_without_a_rew
     url: str, code: str, shown: str
 ) -> None:
     code = code.replace(ADDRESS, url)
-    printed = output(code)
-    assert agrees(printed, shown), printed
-    assert steers(code)
+    found = run(code)
+    assert agrees(found.printed, shown), found.printed
+    assert steers(code, found)
 
 
 def test_the_page_shows_what_curl_gets(url: str) -> None:

@@ -117,9 +117,9 @@ def run(code: str) -> Shown:
     return Shown(printed, [result.tokens.tolist() for result in results], texts)
 
 
-def steers(code: str) -> bool:
-    """Whether without its reward a block draws other tokens and, where it prints texts, prints others."""
-    shown = run(code)
+def steers(code: str, shown: Shown) -> bool:
+    """Whether a block draws other tokens without its reward than the `shown` ones and, where it prints texts, prints
+    others."""
     with without_rewards():
         other = run(code)
     return shown.tokens != other.tokens and not (shown.texts and texts_of(shown.printed) == texts_of(other.printed))
