@@ -33,7 +33,7 @@ class Schedule:
     """The probability `a_t` that a token is still the clean one, falling from 1 at t = 0.
 
     linear      a_t = 1 - t
-    cosine      a_t = 1 - cos((1 - t) pi / 2)                            (Shi et al. 2024, arXiv:2406.04329)
+    cosine      a_t = 1 - cos((1 - t) pi / 2) = 1 - sin(t pi / 2)        (Shi et al. 2024, arXiv:2406.04329)
     log-linear  a_t = 1 - (1 - low) t                                    (Lou et al. 2024, arXiv:2310.16834)
     geometric   a_t = exp(-(low^(1-t) high^t - low))                     (Lou et al. 2024, shifted so that a_0 = 1)
 
@@ -59,10 +59,11 @@ class Schedule:
         if self.name == "linear":
             return 1 - t
         if self.name == "cosine":
-            return 1 - torch.cos((1 - t) * (pi / 2))
+            return 1 - torch.sin(t * (pi / 2))  # the cosine of pi / 2 is rounded, and no token would ever be settled
         if self.name == "log-linear":
             return 1 - (1 - self.low) * t
-        return torch.exp(self.low - torch.exp((1 - t) * log(self.low) + t * log(self.high)))
+        level = torch.exp((1 - t) * log(self.low) + t * log(self.high))
+        return torch.exp(torch.where(t > 0, self.low - level, 0.0))  # 1 at t = 0, to the last bit
 
     def time(self, a_t: Tensor) -> Tensor:
         """The time at which a token is clean with probability a_t: the inverse of `a`, `(*)` -> `(*)` in [0, 1]."""

@@ -326,7 +326,9 @@ def _weights(p: Tensor) -> Tensor:
 
 
 def grouped(weights: Tensor) -> Tensor:
-    """The sums of every GROUP numbers, (M, V) -> (M, V / GROUP rounded up), the same bits in every batch."""
+    """The sums of every GROUP numbers, at least float32, (M, V) -> (M, V / GROUP rounded up), the same bits in every
+    batch."""
     groups, rest = divmod(weights.shape[1], GROUP)
-    sums = weights[:, : groups * GROUP].unflatten(1, (groups, GROUP)).sum(2)
-    return torch.cat([sums, weights[:, groups * GROUP :].sum(1, keepdim=True)], 1) if rest else sums
+    kind = torch.promote_types(weights.dtype, torch.float32)
+    sums = weights[:, : groups * GROUP].unflatten(1, (groups, GROUP)).sum(2, dtype=kind)
+    return torch.cat([sums, weights[:, groups * GROUP :].sum(1, keepdim=True, dtype=kind)], 1) if rest else sums

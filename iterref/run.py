@@ -23,7 +23,7 @@ from iterref.denoiser import expect_answer, expect_posteriors
 from iterref.draws import Draws
 from iterref.evaluation import KEEP, Known, Question, own, portions, rearranged
 from iterref.problem import Problem
-from iterref.random import Rng, Undrawable
+from iterref.random import Rng, Undrawable, grouped
 from iterref.result import Best, Seen
 from iterref.rewards.algebra import as_reward, unfinished
 from iterref.rewards.base import Reward
@@ -301,7 +301,7 @@ class Run:
             if len(self.problem.forbidden):
                 p = p.clone()
                 p[:, torch.as_tensor(self.problem.forbidden, device=p.device)] = -torch.inf if logs else 0.0
-                p = torch.log_softmax(p, -1) if logs else p / p.sum(1, keepdim=True)
+                p = torch.log_softmax(p, -1) if logs else p / grouped(p).cumsum(1)[:, -1:]  # the same in every batch
             self.meter.seconds["denoiser"] += perf_counter() - start
             if check:
                 total = p.sum(1)

@@ -155,6 +155,10 @@ def test_the_bound_is_tight_in_its_place():
     quarter = torch.full((4,), 0.25, dtype=torch.float64)
     assert torch.allclose(sampled(coin, 2, Decoder("bounded", bound=0.7)), quarter, atol=1e-12, rtol=0)
     assert divergence(half[[0, 3]], quarter[[0, 3]]) == pytest.approx(log(2))
+    copied = torch.tensor([[0.0, -30], [-30, 0]], dtype=torch.float64)
+    two = Table(copied[:, :, None, None] + copied, absorbing(3))
+    lost = divergence(two.log_p.exp(), sampled(two, 4, Decoder("bounded", bound=0.7)))
+    assert lost == pytest.approx(2 * log(2))  # the bound is that of a step, not of all
 
 
 def test_a_sure_row_is_done_early_and_is_not_evaluated_again():

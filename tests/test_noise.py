@@ -166,6 +166,13 @@ def test_what_is_undetermined():
     assert uniform(4).undetermined(x_t, torch.tensor([0.5, 0.0])).tolist() == [[True] * 3, [False] * 3]
 
 
+@pytest.mark.parametrize("schedule", [*map(Schedule, SCHEDULES), Schedule("geometric", 5.0)], ids=str)
+def test_a_finished_text_is_settled(schedule):
+    """To the last bit: else a method under noise without a mask takes all tokens of a finished text for open ones."""
+    x, end = torch.zeros(1, 3, dtype=torch.long), torch.zeros(1)
+    assert float(schedule.a(end)) == 1.0 and not bool(uniform(4, schedule).undetermined(x, end).any())
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_fall_and_invert(name):
     schedule = Schedule(name)

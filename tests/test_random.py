@@ -234,6 +234,16 @@ def test_draws_pass_the_distribution_function(vocab, kind):
     assert not bool((u <= share.gather(1, wrong.T).T + slack).all())
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_weights_of_half_precision_are_not_rounded_once_more(kind):
+    """A wide vocabulary's groups add up to what the tokens do."""
+    p = torch.rand(3, 5000, generator=torch.Generator().manual_seed(0)).add(1).to(kind)
+    rng, where = Rng.seeded(3, 3), torch.ones(3, 1, dtype=torch.bool)
+    same = rng.categorical(p.double(), where, 2000, log=False)
+    assert (rng.categorical(p, where, 2000, log=False) == same).double().mean() > 0.999
+    assert (rng.categorical(p.roll(1), where, 2000, log=False) == same).double().mean() < 0.999  # a control
+
+
 def test_one_law_for_all_cells():
     """It is drawn from as if it were written out for every cell, whether or not a vocabulary is wide."""
     where = torch.rand(30, 6, generator=torch.Generator().manual_seed(0)) < 0.6

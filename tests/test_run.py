@@ -154,6 +154,21 @@ def test_chunks_change_no_bit(kind, max_rows):
         assert torch.equal(ask(whole), ask(chunked))
 
 
+def test_a_wide_vocabulary_without_its_forbidden_tokens_is_the_same_in_every_chunk(monkeypatch):
+    """With several threads, too, among whom torch divides a sum of one row."""
+    p = torch.rand(3, 100_001, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(Broken, "has_probabilities", True)
+    monkeypatch.setattr(Broken, "probabilities", lambda self, x_t, t, where, rows: self.answer[rows])
+    some = Broken(absorbing(100_001), p.index_fill_(1, torch.tensor([100_000]), 0).div_(p.sum(1, keepdim=True)))
+    runs = [Run(Problem(some, no_reward, torch.zeros(3, 1), forbidden=[1], max_rows=size)) for size in (None, 1)]
+    torch.set_num_threads(2)
+    try:
+        asked = torch.full((3, 1), 100_000), 1.0, torch.ones(3, 1, dtype=torch.bool)
+        assert torch.equal(*(run.predict(*asked) for run in runs))
+    finally:
+        torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize("max_rows", [None, 2])
 def test_the_meter_counts_what_is_asked_and_what_is_made(max_rows):
     table = random_table("absorbing", 3, 2, 3, coupling=1)

@@ -74,7 +74,8 @@ class Textbook:
         gain = (r_y - state.reward) * g / alpha if g else torch.zeros_like(r_y)
         gain = torch.where(torch.isneginf(state.reward) & ~torch.isneginf(r_y), torch.inf, gain)
         accepted, chance = mtm.multiple_try(log_forward, log_backward, gain, rng.fork("accept"))
-        verdict = mtm.Verdict(verdict.choice, accepted & verdict.accepted, verdict.stuck, chance)
+        stuck = torch.isneginf(new.reward).all(0)  # for g = 1 the weights do not say so
+        verdict = mtm.Verdict(verdict.choice, accepted & verdict.accepted, stuck, chance)
         return _moved(state, new, verdict, in_turn=False)
 
     def cost(self, steps: int) -> Cost:

@@ -34,9 +34,11 @@ class Excursion:
 
     @classmethod
     def planned(cls, schedule: Schedule, t: float, a_s: Time, steps: int = 1) -> Excursion:
-        """The way back in `steps` equal steps of the share of clean tokens."""
-        a_t = float(schedule.a(torch.tensor(t, dtype=torch.float64)))
-        shares = torch.as_tensor(a_s, dtype=torch.float64)
+        """The way back in `steps` equal steps of the share of clean tokens, from no less than the schedule ends with:
+        the posterior at a noisy time is that of tokens made noise by the very share of that time."""
+        a_t, least = schedule.a(torch.tensor([t, 1.0], dtype=torch.float64)).tolist()
+        shares = torch.as_tensor(a_s, dtype=torch.float64).clamp_min(least)
+        a_s = shares if isinstance(a_s, Tensor) else float(shares)
         times = [schedule.time(shares + (a_t - shares) * k / steps) for k in range(steps)]
         return cls(t, a_t, a_s, tuple(times if isinstance(a_s, Tensor) else [float(time) for time in times]))
 

@@ -161,7 +161,7 @@ class Auto(Sampler):
             shown[rows] = parts[place].x_t
             done.append((rows, told))
             if turn == arm.steps_left - 1:
-                moved = _judged(view, moved, place, arm, parts[place], rows, False)
+                moved = _judged(view, moved, place, arm, parts[place], rows, self.steps > 0, False)
         return replace(moved, t=0.0, x_t=shown, states=tuple(parts)), apart(done, run.batch)
 
     def output(self, run: Run, state: State) -> Output:
@@ -207,8 +207,9 @@ class Auto(Sampler):
         moved = replace(state, step=state.step + 1, t=now.t, x_t=now.x_t[: run.batch], states=tuple(parts))
         if turn < arm.first.iterations - 1:
             return moved, info
-        alone = self.steps > 0 and len(_racing(self)) == 1
-        return _judged(view, moved, place, arm, now, state.rows[place], alone), info
+        drafted = self.steps > 0
+        alone = drafted and len(_racing(self)) == 1
+        return _judged(view, moved, place, arm, now, state.rows[place], drafted, alone), info
 
 
 class _Unmasked(Auto):
@@ -247,8 +248,10 @@ def _begun(run: Run, text: Tensor, reward: Tensor, fluent: Tensor | None, arms: 
     return Racing(0, 1.0, text, (), everyone, text, reward, fluent, low, leader, alpha, reward)
 
 
-def _judged(run: Run, state: Racing, place: int, arm: Arm, now: State, rows: Tensor, alone: bool) -> Racing:
-    """The text that an arm came to, weighed against the best of its rows (R',) so far."""
+def _judged(
+    run: Run, state: Racing, place: int, arm: Arm, now: State, rows: Tensor, drafted: bool, alone: bool
+) -> Racing:
+    """The text that an arm came to, weighed against the best of its rows (R',) so far: a given text or a draft."""
     text, reward = now.clean()
     assert reward is not None
     if isinstance(now, Beamed) and arm.whole.judged:
@@ -260,7 +263,7 @@ def _judged(run: Run, state: Racing, place: int, arm: Arm, now: State, rows: Ten
     value = reward / state.alpha[rows] + fluent
     usual = state.fluent[rows] * shortened(run, text, state.text[rows])
     before = state.reward[rows] / state.alpha[rows] + usual
-    better = (value > before) & (reward > state.floor[rows]) | state.reward[rows].isneginf()
+    better = (value > before) & (reward > state.floor[rows]) | state.reward[rows].isneginf() & drafted
     ahead = value > state.lead[rows]
 
     def put(old: Tensor, new: Tensor, where: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ class Beam(Sampler):
         chosen = Decision(ahead.draws.flatten(0, 1), reward.flatten(0, 1), top[0], taken)
         if last:
             fluent = fluency(wide, x_0[0], JUDGED) if self.judged else torch.zeros_like(found[0])
-            ended, info = _ended(wide, state, x_0[0], found[0], fluent, chosen)
+            ended, info = _ended(wide, state, x_0[0], found[0], fluent, chosen, self.steps > 0)
             return ended, chains.together(info, self.chains)
         score = sure + carried(wide, ahead, (number, parent), found, self.probes) / state.alpha[:, None]
         flat = (state.wrote.repeat(w, 1), sure.flatten(0, 1), score.flatten(0, 1))
@@ -272,13 +272,13 @@ def _opened(run: Run, state: Beamed, share: float, guesses: int, rng: Rng) -> Be
 
 
 def _ended(
-    run: Run, state: Beamed, x_0: Tensor, reward: Tensor, fluent: Tensor, chosen: Decision
+    run: Run, state: Beamed, x_0: Tensor, reward: Tensor, fluent: Tensor, chosen: Decision, drafted: bool
 ) -> tuple[Beamed, Info]:
     """The end of a writing: texts (R, L) with their rewards (R,), kept where their J is the highest so far, and
-    of shorter ones their J a token, too."""
+    of shorter ones their J a token, too; any in place of a forbidden one that was `drafted`, not given."""
     before = state.fluent * shortened(run, x_0, state.text)
     better = reward / state.alpha + fluent > state.reward / state.alpha + before
-    better = better & (reward > state.floor) | state.reward.isneginf()
+    better = better & (reward > state.floor) | state.reward.isneginf() & drafted
     text = adopt(better, x_0, state.text)
     moved = replace(
         state, step=state.step + 1, t=0.0, x_t=text, text=text, reward=adopt(better, reward, state.reward),

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from iterref.moves.renoise import Excursion
 from iterref.moves.shared import Candidates, Shared
-from iterref.random import Rng
+from iterref.random import Rng, grouped
 from iterref.run import Run
 from iterref.samplers.base import Paired
 
@@ -101,7 +101,8 @@ class Stages:
 def telling(p: Tensor, drawn: Tensor, log: bool = True) -> Tensor:
     """What is told of distributions (M, V), in the shape (N, M) of the tokens drawn from them."""
     numbers = torch.arange(p.shape[1], dtype=torch.float64, device=p.device) * GOLDEN % 1
-    return ((p.exp() if log else p) @ numbers.to(p.dtype)).double().expand(drawn.shape)
+    parts = grouped((p.exp() if log else p) * numbers.to(p.dtype))  # as matrices multiply, bits hang on the batch
+    return parts.cumsum(1, dtype=torch.float64)[:, -1].expand(drawn.shape)
 
 
 def one_position(run: Run) -> Excursion:

@@ -81,8 +81,7 @@ class RewardGuided(Aimed, Refining):
         if not self.adapt:
             return super()._excursion(run, state, now)
         a_t = float(run.noise.schedule.a(torch.tensor(now.t, dtype=torch.float64)))
-        a_s = (a_t - self._span_of(state)).clamp_min(0.0)
-        return Excursion.planned(run.noise.schedule, now.t, a_s, self.denoise_steps)
+        return Excursion.planned(run.noise.schedule, now.t, a_t - self._span_of(state), self.denoise_steps)
 
     def _after(self, run: Run, before: State, state: State, info: Info, rng: Rng) -> tuple[State, Info]:
         """Spans adapt; chains meet when they have their first clean sample, and one is drawn after the last step."""

@@ -151,6 +151,9 @@ def test_equal_distributions_tell_the_same_and_others_do_not():
     told = telling(p, torch.zeros(4, 3, dtype=torch.long))
     assert told.shape == (4, 3) and float(told[0, 0]) == float(told[0, 1])
     assert abs(float(told[0, 2] - told[0, 0])) > 0.1
+    many = torch.randn(37, 1000, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    alone = [telling(row[None], torch.zeros(1, 1)) for row in many]
+    assert torch.equal(telling(many, torch.zeros(1, 37)), torch.cat(alone, 1))  # the same bits in every batch
 
 
 @pytest.mark.parametrize("kind", NOISES)

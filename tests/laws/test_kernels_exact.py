@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +13,12 @@ from iterref.exact.table import Table
 from iterref.moves.independent import InTurn, Textbook
 from iterref.moves.renoise import Excursion
 from iterref.moves.shared import Shared
+from iterref.noise import Schedule, uniform
+from iterref.problem import Problem
+from iterref.samplers.iterref import IterRef
+from iterref.samplers.mtm import MTM
 from iterref.samplers.refining import Kernel
+from iterref.sampling import sample
 from tests.support.oracle import balance_error, stationarity_error, transition
 from tests.support.worlds import chain, moving, pair_states, random_reward, random_table, refine, target
 
@@ -49,6 +56,15 @@ def test_shared_is_reversible_for_a_factorised_law_at_any_time(kind, seed, alpha
     for length, tokens, tries in sizes:
         table = random_table(kind, length, tokens, seed, coupling=0)
         assert max(errors(table, Shared(tries), refine(*times), alpha, seed, forbid)) < EXACT
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_span_ends_where_the_schedule_does(steps):
+    """Its last time leaves one token in ten, and the posterior at that time takes noise for no more than that."""
+    table = Table(random_table("uniform", 1, 3, 1, coupling=0).log_p, uniform(3, Schedule("log-linear", 0.1)))
+    trip = Excursion.planned(table.noise.schedule, 0.0, 0.0, steps)
+    assert trip.span == 0.9 and max(errors(table, Shared(2), trip, 0.5, 1)) < EXACT
+    assert errors(table, Shared(2), replace(trip, a_s=0.0), 0.5, 1)[0] > 1e-4  # a control
 
 
 @few
@@ -106,6 +122,15 @@ def test_independent_is_reversible_for_a_factorised_law(kind, seed, alpha, balan
 def test_independent_is_reversible_at_a_noisy_time(seed, alpha, balance):
     table = random_table("absorbing", 1, 3, seed, coupling=0)
     assert max(errors(table, Textbook(2, balance), refine(0.4, 0.8), alpha, seed)) < EXACT
+
+
+@pytest.mark.parametrize("method", [*(MTM(balance=g, moves=4) for g in (0.0, 0.5, 1.0)), IterRef(moves=4)], ids=str)
+def test_a_row_all_of_whose_candidates_are_forbidden_is_told(method):
+    def reward(tokens: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return torch.where(rows == 1, -torch.inf, 0.0).double()
+
+    problem = Problem(random_table("absorbing", 2, 2, 1, coupling=0), reward, torch.zeros(3, 2))
+    assert sample(method, problem, start=torch.zeros(3, 2)).trace.stuck_rows() == [1]
 
 
 @few

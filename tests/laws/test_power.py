@@ -11,6 +11,7 @@ from torch import Tensor
 
 from iterref.decoding import Decoder, grid
 from iterref.exact.table import Table
+from iterref.noise import uniform
 from iterref.rewards.base import Reward
 from iterref.samplers.power import Likely, Power
 from iterref.samplers.self_rewarding import SelfRewarding
@@ -30,7 +31,14 @@ ORDERS = ["random", "left", "confidence"]
 
 
 def world(kind: str = "absorbing", seed: int = 5) -> tuple[Table, TableReward]:
-    return random_table(kind, LENGTH, 2, seed, coupling=0.8), random_reward(LENGTH, 2, seed)
+    """Two correlated tokens; under uniform noise by a schedule that is not linear."""
+    table, reward = random_table(kind, LENGTH, 2, seed, coupling=0.8), random_reward(LENGTH, 2, seed)
+    return (table if kind == "absorbing" else Table(table.log_p.view(2, 2), uniform(2, "cosine"))), reward
+
+
+def open_at(table: Table, x_t: Tensor, t: float) -> Tensor:
+    """Where states (P, L) at time t leave the clean token open: at masks, or everywhere before the end."""
+    return x_t == table.noise.mask if table.noise.mask is not None else torch.full_like(x_t, t > 0).bool()
 
 
 def log_settled(table: Table, reward: Reward, paths: Tensor) -> Tensor:
@@ -38,8 +46,8 @@ def log_settled(table: Table, reward: Reward, paths: Tensor) -> Tensor:
     run, times, steps = run_of(table, reward, ALPHA, len(paths)), grid(STEPS), []
     for k in range(STEPS):
         x_t, x_u = paths[:, k], paths[:, k + 1]
-        where = run.undetermined(x_t, times[k])
-        settled = where & ~run.undetermined(x_u, times[k + 1])
+        where = open_at(table, x_t, times[k])
+        settled = where & ~open_at(table, x_u, times[k + 1])
         cells = torch.zeros(x_t.shape, dtype=torch.float64)
         log_p = run.predict(x_t, times[k], where)
         cells[where] = log_p.gather(1, x_u[where].clamp_max(log_p.shape[1] - 1)[:, None])[:, 0].double()
@@ -54,10 +62,10 @@ def log_weights(table: Table, reward: Reward, paths: Tensor, order: str, exponen
         return (exponent - 1) * settled  # q = p
     run, times, steps = run_of(table, reward, ALPHA, len(paths)), grid(STEPS), []
     for k in range(STEPS):
-        where = run.undetermined(paths[:, k], times[k])
+        where = open_at(table, paths[:, k], times[k])
         cells = torch.zeros(where.shape, dtype=torch.float64)
         cells[where] = (exponent * run.predict(paths[:, k], times[k], where)).logsumexp(1)
-        steps.append(torch.where(where & ~run.undetermined(paths[:, k + 1], times[k + 1]), cells, 0.0).sum(1))
+        steps.append(torch.where(where & ~open_at(table, paths[:, k + 1], times[k + 1]), cells, 0.0).sum(1))
     return torch.stack(steps, 1)
 
 
@@ -144,9 +152,9 @@ def measure(smc: SelfRewarding, table: Table, reward: TableReward) -> Tensor:
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
-@pytest.mark.parametrize("order", ["left", "confidence"])
-def test_self_rewarding_particles_are_unbiased_for_the_power(order, threshold):
-    table, reward = world()
+@pytest.mark.parametrize("order, kind", [("left", "absorbing"), ("confidence", "absorbing"), ("random", "uniform")])
+def test_self_rewarding_particles_are_unbiased_for_the_power(order, kind, threshold):
+    table, reward = world(kind)
     smc = SelfRewarding(steps=STEPS, order=order, particles=2, exponent=A, threshold=threshold)
     paths, prior = base_paths(table, reward, STEPS, Decoder(order))
     weighted = prior * ((A - 1) * log_settled(table, reward, paths).sum(1)).exp()

@@ -13,6 +13,7 @@ from iterref.exact.markov import world
 from iterref.exact.table import Table
 from iterref.moves.renoise import Excursion
 from iterref.moves.shared import Candidates, Shared
+from iterref.noise import Schedule, uniform
 from iterref.particles import Particles, adopt
 from iterref.problem import Problem
 from iterref.random import Rng
@@ -57,6 +58,14 @@ def test_unbiased_under_uniform_noise(resampling):
     assert error(method(steps=1, chains=2, resampling=resampling), *one_token("uniform")) < EXACT
     if resampling == "systematic":
         assert error(method(steps=2, spacing=0), *one_token("uniform")) < EXACT
+
+
+def test_a_schedule_that_ends_before_noise_alone_is_a_bias():
+    """It begins with pure noise, and the model takes that for the noise of the last time: a_1 = 0 is needed."""
+    table, reward = one_token("uniform")
+    cosine, early = (Table(table.log_p, uniform(2, Schedule(*of))) for of in (("cosine",), ("log-linear", 0.1)))
+    assert error(method(steps=1), cosine, reward) < EXACT
+    assert error(method(steps=1), early, reward) > 1e-4
 
 
 def test_unbiased_for_a_factorised_law_and_several_decisions():

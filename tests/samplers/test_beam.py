@@ -106,6 +106,15 @@ def test_a_given_text_is_left_only_for_one_of_higher_value(noise, method):
 
 
 @pytest.mark.parametrize("noise", ["absorbing", "uniform"])
+@pytest.mark.parametrize("method", [Beam(moves=3), Auto(nfe=40)], ids=str)
+def test_a_given_text_is_not_left_for_one_that_is_forbidden_too(noise, method):
+    problem = problem_of(noise, lambda tokens, rows: torch.full((len(tokens),), -torch.inf, dtype=torch.float64))
+    start = sample(Ancestral(steps=12), problem).tokens
+    assert torch.equal(sample(method, problem, start=start).tokens, start)
+    assert bool(sample(method, problem).rewards.isneginf().all())  # a draft is a text all the same, as a run checks
+
+
+@pytest.mark.parametrize("noise", ["absorbing", "uniform"])
 def test_only_the_written_stretch_changes(noise):
     problem = problem_of(noise)
     start = sample(Ancestral(steps=12), problem).tokens
