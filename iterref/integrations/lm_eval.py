@@ -34,7 +34,7 @@ from iterref.likelihood import EVALUATIONS, in_all, token_scores
 from iterref.loading import load
 from iterref.models.base import Chat
 from iterref.models.text.stopping import Stopping, before, continuation
-from iterref.optional import require
+from iterref.optional import MissingExtra, require
 from iterref.problem import Problem
 from iterref.random import identity
 from iterref.run import Run
@@ -247,7 +247,12 @@ def register() -> Callable[..., Any]:
     return register_model(NAME)(new_class("IterRefLM", (Harness, LM)))
 
 
-IterRefLM = register()
+try:
+    IterRefLM = register()
+except MissingExtra as error:
+    if __name__ != "__main__":
+        raise
+    raise SystemExit(f"Error: {error}") from None
 
 
 def main() -> None:

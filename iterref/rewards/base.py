@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iterref.columns import table_columns
+
 MOST = 1e100  # a sum of squares of such numbers is still a number
 RETURN = f"return a number within +-{MOST:g}, or -inf to forbid a text"
 UNJUDGED = "every part gave None for it, or -inf was taken from -inf; have one part give a number, or all of them -inf"
@@ -61,10 +63,11 @@ class guarded:  # noqa: N801 -- read as the verb that it is; a generator's conte
 
 def gather(answer: object) -> object:
     """An answer with all its values, a list of its own: a generator's errors belong to the reward. What has no order
-    stays as it is."""
-    if not isinstance(answer, Tensor | np.ndarray | str | bytes | Mapping | Set) and isinstance(answer, Iterable):
-        return list(answer)
-    return answer
+    stays as it is, and so does a table, which would give the names of its columns."""
+    whole = isinstance(answer, Tensor | np.ndarray | str | bytes | bytearray | Mapping | Set)
+    if whole or not isinstance(answer, Iterable) or table_columns(answer) is not None:
+        return answer
+    return list(answer)
 
 
 def verified(

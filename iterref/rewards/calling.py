@@ -64,12 +64,12 @@ class Plan:
         """Copies of what the function takes, by position and by name."""
         values = TRAINER | {**table} if self.names else {}
         named = {name: _copied(value, name) for name, value in values.items() if name in self.names}
-        completions: list[Any] = [_messages("assistant", text) for text in texts] if self.messages else list(texts)
+        completions: list[Any] = [messages("assistant", text) for text in texts] if self.messages else list(texts)
         if self.watches and not self.messages:
             completions = [_Watched.of(text, self.seen) if isinstance(text, str) else text for text in texts]
             self.watches = not any(texts)
         if self.messages and "prompts" in named:
-            named["prompts"] = [_messages("user", one) if isinstance(one, str) else one for one in named["prompts"]]
+            named["prompts"] = [messages("user", one) if isinstance(one, str) else one for one in named["prompts"]]
         if self.by_name:
             named["completions"] = completions
         return (completions,) if self.by_name is False else (), named
@@ -259,7 +259,7 @@ class _Watched(str):
         raise AttributeError(f"'str' object has no attribute {name!r}", name=name, obj=self)
 
 
-def _messages(role: str, text: str) -> list[dict[str, str]]:
+def messages(role: str, text: str) -> list[dict[str, str]]:
     """A text as the one message of a role; a conversation (`models.Chat`) as its own."""
     return [{"role": who, "content": said} for who, said in getattr(text, "messages", ((role, text),))]
 

@@ -10,6 +10,7 @@ p(x) p(label | x) (Dathathri et al. 2020, arXiv:1912.02164; Singhal et al. 2025,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from iterref.rewards.base import expect_choice
-from iterref.rewards.network import TextNetwork
+from iterref.rewards.calling import messages
+from iterref.rewards.network import Encoding, Pair, TextNetwork
 
 Measure = Literal["log_probability", "probability", "logit"]
 
@@ -29,25 +31,45 @@ class Classifier(TextNetwork[float]):
 
     `model` and the other options are as for every `TextNetwork`; "sentiment" and "sentiment-judge" are bundled. `label`
     is a name, found in any case, or else a number; None where there is one output only. What stands before the text
-    (`given`) may be "prompts", or the premise of an entailment.
+    (`given`) may be "prompts", or the premise of an entailment. With `chat` the text is the assistant's in the
+    tokenizer's chat template, behind what is given, the user's: reward models of conversations are trained so, and one
+    output beside a template has to say which it is.
     """
 
     kind = "SequenceClassification"
 
     label: str | int | None = field(default=None, kw_only=False)
     value: Measure = "log_probability"
+    chat: bool | None = None
 
     def __post_init__(self) -> None:
         expect_choice(self.value, Measure, "a classifier has no value")
         super().__post_init__()
-        config = self.checkpoint.config
+        config, template = self.checkpoint.config, getattr(self.tokenizer, "chat_template", None)
+        if self.chat is None and template and len(config.id2label) == 1:
+            told = f"{self.checkpoint.name} has one output and a chat template, as reward models of conversations"
+            raise ValueError(f"{told}: say chat=True, with given='prompts', or chat=False, where it reads plain texts")
+        if self.chat and not template:
+            raise ValueError(f"the tokenizer of {self.checkpoint.name} has no chat template: leave chat=True out")
         self.label = self._place = label_index(config, self.label, self.value)
         self.separate = has_sigmoids(config)
         config.get_text_config().pad_token_id = self.fill  # by which causal classifiers find the last token of a text
 
+    def pairs(self, completions: Sequence[str], columns: dict[str, Any]) -> list[Pair]:
+        pairs = super().pairs(completions, columns)
+        if not self.chat:
+            return pairs
+        before = [[] if given is None else messages("user", given) for given, _ in pairs]
+        said = [[*given, *messages("assistant", text)] for given, (_, text) in zip(before, pairs, strict=True)]
+        return [(None, self.tokenizer.apply_chat_template(one, tokenize=False)) for one in said]
+
     def read(self, batch: dict[str, Tensor]) -> list[float]:
         logits = self.checkpoint.network(**batch).logits
         return judged(logits, self.value, self.separate)[:, self._place].tolist()
+
+    def _tokens(self, pairs: Sequence[Pair], **options: Any) -> list[Encoding]:
+        """As every network's; a template has written the special tokens already."""
+        return super()._tokens(pairs, **({"add_special_tokens": False} if self.chat else {}), **options)
 
 
 def judged(logits: Tensor, value: Measure, separate: bool = False) -> Tensor:

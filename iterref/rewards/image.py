@@ -31,6 +31,9 @@ Render = Callable[[Tensor], Tensor]
 Filter = Literal["nearest", "bilinear", "bicubic"]
 # PIL's numbers of its filters, as preprocessor_config.json writes them.
 FILTERS: dict[int, Filter] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+# Its switches that are followed here, or change nothing of an image in RGB, and what else in it changes pixels.
+SWITCHES = ("do_resize", "do_center_crop", "do_normalize", "do_rescale", "do_convert_rgb", "do_reduce_labels")
+OTHERS = ("crop_pct", "include_top", "rescale_offset", "offset", "size_divisor")
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,21 @@ class Preprocessing:
 
     @classmethod
     def read(cls, folder: Path | None) -> Preprocessing:
-        """From a checkpoint's preprocessor_config.json. Raises `FileNotFoundError` where there is none."""
+        """From a checkpoint's preprocessor_config.json. Raises `FileNotFoundError` where there is none, and
+        `ValueError` for what it asks for that is not known here."""
         file = folder / "preprocessor_config.json" if folder else None
         if file is None or not file.is_file():
             raise FileNotFoundError(f"{folder} has no preprocessor_config.json: save the image processor beside it")
         config = json.loads(file.read_text(encoding="utf-8"))
+        if unknown := _unknown(config):
+            told = f"{file} prepares images by {', '.join(unknown)}"
+            raise ValueError(f"{told}, which is not known here: give another model")
         size = config.get("size") if config.get("do_resize", True) else None
         crop = config.get("crop_size") if config.get("do_center_crop") else None
         shortest = size if isinstance(size, int) and config.get("do_center_crop") else None
         if isinstance(size, dict):
             shortest = size.get("shortest_edge")
-        scale, number = bool(config.get("do_normalize", True)), int(config.get("resample", 2))
+        scale, number = bool(config.get("do_normalize", "image_mean" in config)), int(config.get("resample", 2))
         if number not in FILTERS:
             raise ValueError(f"{file} asks for the filter {number}, known are {sorted(FILTERS)}: choose one of these")
         return cls(
@@ -209,6 +216,18 @@ def _places(rows: Tensor, given: Any, size: int, name: str) -> Tensor:
     if len(rows) and int(rows.max()) >= size:
         raise ValueError(f"row {int(rows.max())} has no {name}, there are {size}: give one a row")
     return rows.cpu()
+
+
+def _unknown(config: dict[str, Any]) -> list[str]:
+    """What an image processor's configuration asks for that would be passed over here."""
+    asked = {key: value for key, value in config.items() if key in OTHERS or key.startswith("do_")}
+    found = [f"{key}={value}" for key, value in asked.items() if value and key not in SWITCHES]
+    if config.get("do_rescale") is False or abs(255 * float(config.get("rescale_factor") or 1 / 255) - 1) > 1e-3:
+        found.append(f"do_rescale={config.get('do_rescale')}, rescale_factor={config.get('rescale_factor')}")
+    if isinstance(config.get("size"), dict) and "longest_edge" in config["size"]:
+        found.append(f"size={config['size']}")
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type"))
+    return found + [kind] * kind.startswith("Levit")  # which enlarges the shortest edge that it names
 
 
 def _edges(size: Any) -> tuple[int, int]:

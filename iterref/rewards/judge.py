@@ -61,9 +61,9 @@ class Judge(Served):
         if self.batch != 1 or self.write is not None or self.read is not None:
             raise ValueError("a judge reads one text a request in its own form: leave batch, write and read out")
         self.write, self.read = self._request, self._grade
-        if not self.url.rstrip("/").endswith(PATH):
-            self.url = self.url.rstrip("/") + PATH
         super().__post_init__()
+        path, mark, query = self.url.partition("?")
+        self.url = path.rstrip("/").removesuffix(PATH) + PATH + mark + query
 
     def __repr__(self) -> str:
         return f"Judge({self.url!r}, model={self.model!r})"
@@ -81,6 +81,8 @@ class Judge(Served):
         """The grade in the JSON of an answer. Raises `ValueError` where there is none, or none that is allowed."""
         try:
             said = answer["choices"][0]["message"]["content"]
+            if said is None and self.unread is not None:  # of a model that thought until it might say no more
+                return [self.unread]
             found = SCORE.findall(said)
         except (LookupError, TypeError):
             raise ValueError("it is no chat completion") from None

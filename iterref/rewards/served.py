@@ -31,7 +31,7 @@ import torch
 from iterref.hub import first_line
 from iterref.optional import require
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.base import RewardError, guarded, name_rows, verified
+from iterref.rewards.base import RewardError, gather, guarded, name_rows, verified
 from iterref.rewards.calling import FILLED, call, finished, portions
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ class Served(TextComposable):
         rows = torch.tensor(batch.rows)
         try:
             with guarded(rows):
-                found = (self.read or _read)(told)
-            if isinstance(found, list | tuple):
+                found = gather((self.read or _read)(told))
+            if isinstance(found, list):
                 found = [-inf if value is None else value for value in found]
             values = verified(found, rows, lambda place: f"text {batch.texts[place]!r}")
         except RewardError as error:
@@ -207,7 +207,7 @@ def _address(url: str) -> str:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         httpx2.URL(url)
-    except (ValueError, TypeError, httpx2.InvalidURL):
+    except (ValueError, TypeError, AttributeError, httpx2.InvalidURL):
         known = False
     if not known:
         raise ValueError(f"{url!r} is no address of a reward server: write http://HOST:PORT/PATH, or https://...")

@@ -30,6 +30,7 @@ from iterref.rewards.algebra import TextComposable
 from iterref.rewards.base import expect_choice
 from iterref.rewards.memory import Memory
 from iterref.rewards.sandbox import runs
+from iterref.rewards.sandbox.asker import PLAIN
 from iterref.rewards.sandbox.jail import Limits
 
 Value = Literal["all", "share"]
@@ -101,7 +102,7 @@ class UnitTests(TextComposable):
             raise ValueError(f"{told}: isolate=False runs them with your files and network, or use another machine")
         bytes_ = self.memory * 2**20
         self._limits = Limits(ceil(self.seconds), bytes_, self.processes, isolate=self.isolate)
-        self._wall, self.timed_out = wall, 0
+        self._wall, self.timed_out, self._warned = wall, 0, False
         self._memory: Memory[tuple[str, str], Verdict] = Memory(20_000)
 
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
@@ -128,6 +129,11 @@ class UnitTests(TextComposable):
                 told = f"UnitTests: a program took more than {self._wall:g} s, or {self.seconds:g} s of processor"
                 warnings.warn(f"{told}, and counts as failed (said once; counted in `timed_out`)", stacklevel=2)
             self.timed_out += late
+            unasked = [told for one in found for told in one.outcomes if told.endswith(PLAIN)]
+            if unasked and not self._warned:  # no program could pass, and none is at fault
+                told = f"UnitTests: a test failed by itself ({unasked[0]})"
+                warnings.warn(f"{told}: write it without (said once; `verdicts` has them all)", stacklevel=2)
+                self._warned = True
             return found
 
         return self._memory.fetch([(code, repr(some)) for code, some in zip(codes, tests, strict=True)], judge)

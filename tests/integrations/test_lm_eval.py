@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import math
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from iterref.integrations.lm_eval import Harness, IterRefLM, judge
 from iterref.loading import load
 from iterref.models import Chat
 from iterref.noise import uniform
+from iterref.optional import MissingExtra
 from iterref.random import identity
 from tests.support import llada, sums
 from tests.support.sums import END, LETTERS, Sums
@@ -292,3 +294,12 @@ def test_it_is_a_model_type_of_the_harness() -> None:
     assert get_model("iterref") is IterRefLM is integration.register()
     assert get_model("local-completions") is not IterRefLM and get_model("hf")  # the harness' own are there, too
     assert issubclass(IterRefLM, LM) and issubclass(IterRefLM, Harness)
+
+
+def test_without_the_harness_the_command_says_so_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iterref.optional.find_spec", lambda name: None)
+    told = r"the model type iterref needs lm_eval: pip install 'iterref\[lm-eval\]'$"
+    with pytest.raises(SystemExit, match=f"^Error: {told}"), pytest.warns(RuntimeWarning, match="found in sys.modules"):
+        runpy.run_module(integration.__name__, run_name="__main__")
+    with pytest.raises(MissingExtra, match=f"^{told}"):
+        integration.register()

@@ -85,6 +85,13 @@ def test_other_columns_are_shown_on_request_only(endpoint: Callable[..., Endpoin
     assert told(server.seen[0][1]) == {"text": "a", "class": "x"}
 
 
+@pytest.mark.parametrize("written", ["", "/", "/chat/completions", "/chat/completions/"])
+def test_what_an_address_asks_for_stays_behind_its_path(written: str, endpoint: Callable[..., Endpoint]) -> None:
+    server = endpoint(lambda body: "score: 3")
+    assert Judge(f"{server.url}{written}?api-version=1", model="m", rubric="r")(["a"]) == [3]
+    assert server.seen[0][0] == "/v1/chat/completions?api-version=1"
+
+
 @pytest.mark.parametrize("said", ["SCORE: 7", "**Score:** 7", "why\nscore: 7.0\n", "## SCORE: 7.", " Score : 7 \n\n"])
 def test_usual_ways_to_write_a_grade_are_read(said: str, endpoint: Callable[..., Endpoint]) -> None:
     assert Judge(endpoint(lambda body: said).url, model="m", rubric="r")(["a"]) == [7]
@@ -110,7 +117,7 @@ def test_what_is_no_grade_is_an_error_that_quotes_it(said: Any, why: str, endpoi
     judge = Judge(endpoint(lambda body: said).url, model="m", rubric="r", retries=0)
     with pytest.raises(RewardError, match=f"answered .*{why}"):
         judge(["a"])
-    if isinstance(said, str):
+    if isinstance(said, str) or "None" in str(said):
         assert Judge(judge.url, model="m", rubric="r", unread=2.5)(["a"]) == [2.5]
 
 

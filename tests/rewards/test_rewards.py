@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given, settings
@@ -87,6 +88,8 @@ def test_no_rows_no_numbers() -> None:
         ("abc", "gave str where 3 numbers were expected"),
         ({1: 0.0, 2: 0.0, 3: 0.0}, "gave dict where 3 numbers were expected"),
         ({1.0, 2.0, 3.0}, "gave set where 3 numbers were expected"),  # in which order?
+        (pandas.DataFrame({0: [0.5], 1: [0.5], 2: [0.5]}), "gave DataFrame where 3"),  # whose columns have these names
+        (bytearray(b"123"), "gave bytearray where 3"),
     ],
 )
 def test_what_is_no_reward_is_refused(answer: object, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +101,23 @@ def test_nothing_is_done_that_is_not_asked_for(tmp_path: Path) -> None:
         Preprocessing.read(tmp_path)
     with pytest.raises(FileNotFoundError, match="no preprocessor_config.json"):
         Preprocessing.read(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "asked",  # as processors of ConvNeXt, MobileViT, EfficientNet, LeViT, ViViT, DETR and GLPN have it
+    [
+        {"crop_pct": 0.875}, {"do_flip_channel_order": True}, {"include_top": True}, {"do_rescale": False},
+        {"image_processor_type": "LevitImageProcessorFast"}, {"rescale_factor": 1 / 127.5}, {"do_pad": True},
+        {"size": {"shortest_edge": 4, "longest_edge": 9}}, {"size_divisor": 32},
+    ],
+)  # fmt: skip
+def test_what_would_be_passed_over_is_refused(tmp_path: Path, asked: dict[str, Any]) -> None:
+    rest = {"do_resize": True, "size": {"height": 4, "width": 4}, "do_pad": None, "do_convert_rgb": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(rest | {"rescale_factor": 1 / 255}))
+    assert Preprocessing.read(tmp_path)(torch.ones(1, 3, 8, 8)).eq(1).all()  # no mean is named: nothing is normalised
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(rest | asked))
+    with pytest.raises(ValueError, match=f"prepares images by .*{list(asked)[0].removeprefix('image_processor_type')}"):
+        Preprocessing.read(tmp_path)
 
 
 def test_mistakes_are_named(folders: dict[str, Path]) -> None:

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from iterref import generate
+from iterref.models.base import Chat
 from iterref.rewards import Classifier, Lexical, Perplexity, RewardError, Similarity, TextReward
 from tests.support import checkpoints
 from tests.support.bundled import tiny_news
@@ -122,6 +123,27 @@ def test_one_output_and_labels_of_their_own(tmp_path: Path) -> None:
     many = checkpoints.sentiment(tmp_path / "many", problem_type="multi_label_classification")
     logit = Classifier(many, "positive", value="logit")(TEXTS)
     assert Classifier(many, "positive", value="probability")(TEXTS) == pytest.approx([1 / (1 + exp(-v)) for v in logit])
+
+
+def test_a_reward_model_of_conversations_reads_its_template(tmp_path: Path) -> None:
+    config = checkpoints.gpt2_config(num_labels=1)
+    folder = checkpoints.save(tmp_path / "gpt2", "GPT2ForSequenceClassification", config, "gpt2")
+    with pytest.raises(ValueError, match="has no chat template: leave chat=True out"):
+        Classifier(folder, value="logit", chat=True)
+    turns = "{% for one in messages %}{{ bos_token if one.role == 'user' else eos_token }}{{ one.content }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(turns)
+    with pytest.raises(ValueError, match="one output and a chat template, .*: say chat=True, with given='prompts', or"):
+        Classifier(folder, value="logit")
+    gpt2, texts = network("GPT2ForSequenceClassification", folder), TEXTS[:3]
+    prompts = ["rain", Chat([("user", "sun"), ("assistant", "a"), ("user", "rain")]), "sun"]
+    written = ["[BOS]rain[EOS]", "[BOS]sun[EOS]a[BOS]rain[EOS]", "[BOS]sun[EOS]"]
+    for chat, before in ((True, written), (False, prompts)):
+        reward = Classifier(folder, value="logit", given="prompts", chat=chat)
+        said = [[first + text] if chat else [first, text] for first, text in zip(before, texts, strict=True)]
+        lines = [reward.tokenizer(*one, add_special_tokens=False)["input_ids"] for one in said]
+        with torch.no_grad():
+            expected = [float(gpt2(input_ids=torch.tensor([line])).logits) for line in lines]
+        assert reward(texts, prompts=prompts) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_causal_classifier_finds_the_last_token(tmp_path: Path) -> None:

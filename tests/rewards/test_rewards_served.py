@@ -203,7 +203,7 @@ def test_servers_with_a_format_of_their_own(serve: Any) -> None:
     served = Served(
         server.url, headers={"Authorization": "Bearer token"},
         write=lambda completions: {"model": "judge", "input": completions},
-        read=lambda answer: [one["probs"][1] for one in answer["data"]],
+        read=lambda answer: (one["probs"][1] for one in answer["data"]),
     )  # fmt: skip
     assert served(TEXTS[:4], prompts=["unsent"] * 4) == [len(text) / 16 for text in TEXTS[:4]]
     assert server.headers[0]["Authorization"] == "Bearer token" and "token" not in repr(served)
@@ -338,9 +338,9 @@ def test_what_cannot_be_sent_is_refused_before_anything_is(serve: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "host:80", "ftp://host/", "http://", "http:///x", "http://h:0/", "http://h:99999/"]
+    "url", ["", "host:80", "ftp://host/", "http://", "http:///x", "http://h:0/", "http://h:99999/", None, 8000]
 )
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_what_is_no_address_is_refused(url: Any) -> None:
     with pytest.raises(ValueError, match="is no address of a reward server: write http://HOST:PORT/PATH"):
         Served(url)
 

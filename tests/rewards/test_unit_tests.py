@@ -148,7 +148,8 @@ def grow(xs): xs.append(1); return xs
 LIMIT = 12
 """
     tests = [
-        "for x in (None, True, 3, 2.5, 'é', b'a', [1, (2, 'b')], {1: {2, 3}}, frozenset({1}), 1j, 10**400, '\\ud800'):"
+        "for x in (None, True, 3, 2.5, 'é', b'a', [1, (2, 'b')], {1: {2, 3}}, frozenset({1}), 1j, 10**400, '\\ud800',"
+        " -(10**5000)):"
         "\n    assert same(x) == x and type(same(x)) is type(x)",
         "assert list(squares(4)) == [0, 1, 4, 9] and next(squares(1)) == 0",
         "try:\n    fail()\nexcept KeyError as error:\n    assert 'no' in str(error)\nelse:\n    assert False",
@@ -157,7 +158,10 @@ LIMIT = 12
         "xs = [0]; assert grow(xs) == [0, 1] and xs == [0]",  # copies: a program cannot change what it is held against
         "same(lambda: 1)",
     ]
-    (found,) = UnitTests().verdicts([code], tests=[tests])
+    reward = UnitTests()
+    with pytest.warns(UserWarning, match="a test failed by itself .*a function cannot be handed to the program"):
+        (found,) = reward.verdicts([code], tests=[tests])
+    assert reward([code], tests=[["same(lambda: 2)"]]) == [0.0]  # said once
     assert found.outcomes[:-1] == ("passed",) * 6
     assert "tests pass plain data" in found.outcomes[-1]
 

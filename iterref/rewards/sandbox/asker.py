@@ -18,6 +18,7 @@ from iterref.rewards.sandbox.candidate import ANSWERED, ASKED, MOST, decode, enc
 
 VERDICT = 5  # the jail's end of the pipe to the tester, beside those of the program
 BROKEN = "error: the program"  # an outcome that begins so is the last of its program
+PLAIN = "tests pass plain data"  # an outcome that ends so is the fault of its test
 
 
 class Broken(BaseException):
@@ -100,7 +101,7 @@ def _data(found: Any) -> Any:
 def _refused(value: Any) -> Any:
     if isinstance(value, Remote):
         return ["o", value._key]
-    raise TypeError(f"a {type(value).__name__} cannot be handed to the program: tests pass plain data")
+    raise TypeError(f"a {type(value).__name__} cannot be handed to the program: {PLAIN}")
 
 
 def _send(message: Any) -> None:

@@ -19,16 +19,19 @@ from typing import Any
 
 ASKED, ANSWERED = 3, 4  # the jail's ends of two pipes
 MOST = 4 * 2**20  # bytes of a message
+LONG = 2000  # bits of a number that JSON holds as it is: Python writes no more than 640 digits where it is told so
 KINDS: dict[str, Callable[..., Any]] = {"l": list, "t": tuple, "s": set, "f": frozenset}
 
 
 def encode(value: Any, handle: Callable[[Any], Any]) -> Any:
     """Plain data as what JSON can hold; `handle` makes that of any other object."""
+    if type(value) is int and value.bit_length() > LONG:
+        return ["i", hex(value)]
     if value is None or type(value) in (bool, int, float, str):
         return value
     for plain in (int, float, str):  # a class derived from one
         if isinstance(value, plain):
-            return plain(value)
+            return encode(plain(value), handle)
     if isinstance(value, dict):
         return ["d", *([encode(key, handle), encode(one, handle)] for key, one in value.items())]
     for mark, kind in KINDS.items():
@@ -50,6 +53,8 @@ def decode(found: Any, handle: Callable[[Any], Any]) -> Any:
         return {decode(key, handle): decode(one, handle) for key, one in rest}
     if mark in KINDS:
         return KINDS[mark](decode(one, handle) for one in rest)
+    if mark == "i":
+        return int(rest[0], 16)
     if mark == "b":
         return bytes.fromhex(rest[0])
     return complex(*rest) if mark == "c" else handle(rest[0])
