@@ -38,9 +38,7 @@ class Chat(str):
     """A conversation as a prompt: the text of its last message, with all `messages`, ("system" | "user" | "assistant",
     text) pairs, or dictionaries with `role` and `content`, of which the user has the last. A model with a chat template
     reads them all; what rewards see, and whoever takes it for a string, is the last one, or a `text` given for it.
-
-    Raises `ValueError` for no messages, an unknown role, or one in which the user does not have the last word.
-    """
+    Raises `ValueError` for no messages, an unknown role, or one in which the user does not have the last word."""
 
     messages: tuple[tuple[str, str], ...]
 
@@ -87,13 +85,11 @@ class Masked(Denoiser):
 
 class TextModel(ABC):
     """A model of texts given prompts, on canvases of `length` positions. A family overrides what it does otherwise.
-
     `name` is what it was loaded by, for a reader; `draws_images` says that `decode` gives images; `ranks` counts the
-    processes that compute the network together;
-    `ends` are the tokens behind which a text is over; `fixed_length` says that the model knows no end, so that a text
-    keeps its number of tokens; `masks` are what stands in a text for one token that is to be filled in; `continues`
-    says that a text begins with its prompt, `chat` that prompts go into a chat template, so that a `Chat` may be one.
-    """
+    processes that compute the network together; `ends` are the tokens behind which a text is over; `fixed_length` says
+    that the model knows no end, so that a text keeps its number of tokens; `masks` are what stands in a text for one
+    token that is to be filled in; `continues` says that a text begins with its prompt, `chat` that prompts go into a
+    chat template, so that a `Chat` may be one."""
 
     name: str = ""
     draws_images: ClassVar[bool] = False

@@ -20,8 +20,7 @@ from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec
-from iterref.models.text.prompted import PromptedModel
-from iterref.models.text.roles import answers, roles, talks
+from iterref.models.text.prompted import PromptedModel, answers, roles, talks
 
 FAMILY = Family(title="LLaDA", reads=("llada",), spread=True)
 LENGTH = 128

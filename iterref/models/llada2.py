@@ -84,9 +84,8 @@ def glm(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def split(weights: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
     """The weights with queries, keys and values apart."""
-    sizes = [heads * config.head_dim for heads in (
-        config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads
-    )]  # fmt: skip
+    heads, shared = config.num_attention_heads, config.num_key_value_heads
+    sizes = [count * config.head_dim for count in (heads, shared, shared)]
     found: dict[str, Tensor] = {}
     for name, weight in weights.items():
         place = re.fullmatch(r"(.*)\.attention\.query_key_value\.(weight|bias)", name)

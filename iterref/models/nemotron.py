@@ -5,8 +5,7 @@
 
 A Ministral3 of `transformers` under such masks (`iterref.models.in_blocks.BehindCausal`). Blocks are of `block_size`
 positions and are counted from the answer's first, as in the published sampler. That one draws the first token of every
-block from the causal model; here it is denoised like the others, which training did too. Its speculative decoding and
-the adapter for it (`linear_spec_lora`) are not built.
+block from the causal model; here it is denoised like the others, which training did too.
 
 Files: config.json with model_type "nemotron_labs_diffusion", `block_size`, `mask_token_id` and `rope_parameters`,
 weights under `encoder.` and `diffusion_head`. The published modelling code, as stored without its repository's name,

@@ -91,7 +91,6 @@ class Codec:
 
     @property
     def fill(self) -> int:
-        """The filler, or token 0."""
         return self.filler or 0
 
     @property
@@ -157,7 +156,6 @@ class Codec:
             raise ValueError(f"{where} {wrong}, which would be read as one: write it in another way")
 
     def _read(self, texts: Sequence[str], numbers: Sequence[int], what: str) -> list[Encoding]:
-        """Texts in pieces, whatever special tokens they spell."""
         for row, text in zip(numbers, texts, strict=True):
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise ValueError(f"{what} {row} holds half of a character (a lone surrogate): read it as UTF-8")
@@ -224,7 +222,6 @@ class Codec:
 
 
 def _messages(prompt: str) -> Sequence[tuple[str, str]]:
-    """Who says what in a prompt."""
     return prompt.messages if isinstance(prompt, Chat) else [("user", prompt)]
 
 
@@ -280,7 +277,6 @@ def _frame(processor: Mapping[str, Any]) -> tuple[list[int], list[int]]:
 
 
 def _special(tokenizer: Tokenizer, config: dict[str, Any], keys: Sequence[str], usual: Sequence[str]) -> int | None:
-    """The id of a role's token: as configured, or by its usual name."""
     named = _named(config)
     known = [tokenizer.token_to_id(name) for name in (*(named[key] for key in keys if key in named), *usual)]
     return next((token for token in known if token is not None), None)
