@@ -7,6 +7,5 @@
     results   the folder: one part a job, written whole;   manifest: what the run is, to refuse another
     drive     hands jobs to an engine, writes what comes back, and sets rows aside that are given up
 
-A worker computes and the driver writes: whatever dies, what is missing is the set of jobs without a part. Only `texts`
-needs torch, and only in the workers.
+A worker computes and the driver writes: whatever dies, what is missing is the set of jobs without a part.
 """
