@@ -9,6 +9,6 @@
 """
 
 from iterref.check.checks import check, check_model, table
-from iterref.check.probe import Finding
+from iterref.check.findings import Finding
 
 __all__ = ["Finding", "check", "check_model", "table"]

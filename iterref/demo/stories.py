@@ -39,19 +39,10 @@ from iterref.sampling import sample
 NFE, CALLS = 96, 8  # network evaluations a text, and reward calls that go with each
 LEAST = 16  # NFE: a smaller budget leaves some method nothing to do
 OURS, PLAIN = "auto", "plain decoding"
-METHODS = {
-    PLAIN: "ancestral:order=confidence",
-    "best of N": "best_of_n",
-    "SMC (FK steering)": "smc:x0_samples=8",
-    OURS: "auto",
-}
-GRID_METHODS = {
-    PLAIN: "ancestral",
-    "best of N": "best_of_n",
-    "SMC (FK steering)": "smc:x0_samples=8",
-    "plain, surest first": "ancestral:order=confidence",
-    OURS: "auto",
-}
+SUREST = "ancestral:order=confidence"
+RIVALS = {"best of N": "best_of_n", "SMC (FK steering)": "smc:x0_samples=8"}
+METHODS = {PLAIN: SUREST, **RIVALS, OURS: "auto"}
+GRID_METHODS = {PLAIN: "ancestral", **RIVALS, "plain, surest first": SUREST, OURS: "auto"}
 ARTICLES = (  # with the words that a summary is to have, and the name that it must have
     ("The village of Aldmere has won a national prize for its orchard, where volunteers grow apples.", 9, "aldmere"),
     ("Engineers have repaired the damaged railway bridge at Stoke Ferry, and trains will run on Tuesday.", 10, "stoke"),
