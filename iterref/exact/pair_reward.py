@@ -44,9 +44,7 @@ class PairReward:
 
 def random_reward(kind: str, log_transition: Tensor, generator: torch.Generator) -> PairReward:
     """A random reward of a kind, over the tokens of a homogeneous chain with log-weights `log_transition` (K, K).
-
-    Raises `ValueError` for an unknown kind.
-    """
+    Raises `ValueError` for an unknown kind."""
     tokens = len(log_transition)
     if kind == "pairs":
         return PairReward(torch.eye(tokens, dtype=torch.float64)[torch.randperm(tokens, generator=generator)])

@@ -107,7 +107,6 @@ class InTurn:
 
 
 def _moved(state: Paired, new: Tries, verdict: mtm.Verdict, in_turn: bool) -> tuple[Paired, Info]:
-    """The state after a move, and what it did."""
     x_t, x_0, reward = (
         adopt(verdict.accepted, pick(of, verdict.choice), old)
         for of, old in ((new.x_t, state.x_t), (new.x_0, state.x_0), (new.reward, state.reward))

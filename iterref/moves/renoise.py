@@ -34,7 +34,6 @@ class Excursion:
 
     @classmethod
     def planned(cls, schedule: Schedule, t: float, a_s: Time, steps: int = 1) -> Excursion:
-        """The way back in `steps` equal steps of the share of clean tokens."""
         a_t = float(schedule.a(torch.tensor(t, dtype=torch.float64)))
         shares = torch.as_tensor(a_s, dtype=torch.float64)
         times = [schedule.time(shares + (a_t - shares) * k / steps) for k in range(steps)]
@@ -42,7 +41,6 @@ class Excursion:
 
     @property
     def span(self) -> Time:
-        """The share of tokens that become noise."""
         return self.a_t - self.a_s
 
     def repeat(self, n: int) -> Excursion:
@@ -60,11 +58,8 @@ class Renoised:
 
 
 def renoise(run: Run, x_t: Tensor, trip: Excursion, spacing: int, rng: Rng) -> Renoised:
-    """Renoises (R, L) states.
-
-    Spaced sets are for absorbing noise at any time; under other noise a noisy token does not show that it is noise,
-    so a move above t = 0 renoises independently there.
-    """
+    """Renoises (R, L) states. Spaced sets are for absorbing noise at any time; under other noise a noisy token does not
+    show that it is noise, so a move above t = 0 renoises independently there."""
     if spacing and run.noise.mask is not None:
         sites = spaced(run.free, spacing, trip.span, rng)
         return Renoised(torch.where(sites, run.noise.mask, x_t), sites, 0.0)
@@ -83,22 +78,18 @@ def one_block(run: Run, t: float, rng: Rng) -> Run:
 
 
 def descend(run: Run, state: Drafted, t: float, rng: Rng) -> Tensor:
-    """The states at a cleaner time, x_u ~ q(x_u | x_t, x_0) (R, L). Free of cost, and exact: Pi_t becomes Pi_u.
-
-    At t = 0 the clean sample itself is the state.
-    """
+    """The states at a cleaner time, x_u ~ q(x_u | x_t, x_0) (R, L). Free of cost, and exact: Pi_t becomes Pi_u. At t =
+    0 the clean sample itself is the state."""
     if t == 0:
         return state.x_0
     return run.denoise(state.x_t, state.x_0, float(run.noise.a(state.t)), float(run.noise.a(t)), rng)
 
 
 def spaced(free: Tensor, gap: int, share: Time, rng: Rng) -> Tensor:
-    """A random set of free positions at least `gap` apart, (R, L) bool -> (R, L) bool.
-
-    Greedy in a uniform random order (random sequential adsorption), up to `share` of the row's free positions and at
-    least one. The greedy choice is made for all rows at once: a position that comes first in its neighbourhood is in,
-    its neighbours are out, and so on until none is undecided, which takes about log L rounds.
-    """
+    """A random set of free positions at least `gap` apart, (R, L) bool -> (R, L) bool. Greedy in a uniform random order
+    (random sequential adsorption), up to `share` of the row's free positions and at least one. The greedy choice is
+    made for all rows at once: a position that comes first in its neighbourhood is in, its neighbours are out, and so on
+    until none is undecided, which takes about log L rounds."""
     if isinstance(share, Tensor):  # every chain's own, and another one in every move
         return _first(rng.ordered(free.shape[1], _placed, free, gap), free, share.float())  # as a number is multiplied
     return rng.ordered(free.shape[1], _spaced, free, gap, share)

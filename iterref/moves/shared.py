@@ -5,10 +5,9 @@
 
 Given x_s, the current (x_t, x_0) and the candidates are exchangeable draws of the same distribution, so the move is
 reversible for Pi_t wherever the drawn joint distribution is the true conditional: a factorised posterior, one open
-token, or spaced sites that are conditionally independent. With several `decisions` the open positions are split at
-random and the rule is applied to each part in turn, the others held: the conditional given x_s is a product, so every
-part is a move of the same kind, and one evaluation carries them all. Cost: 1 NFE (1 + (h - 1) N with h denoising steps)
-and decisions x N reward calls.
+token, or spaced sites that are conditionally independent. With several `decisions` the rule is applied to random parts
+of the open positions in turn: the conditional given x_s is a product, so every part is a move of the same kind. Cost:
+1 NFE (1 + (h - 1) N with h denoising steps) and decisions x N reward calls.
 """
 
 from __future__ import annotations
@@ -38,10 +37,8 @@ from iterref.samplers.base import Info, Paired, State
 @dataclass(frozen=True)
 class Candidates:
     """Pairs `x_t`, `x_0` (N, R, L) that compete with the current one, and the positions `where` (R, L) they redraw.
-
     `parts` (R,) is into how many parts these are split, as many as there are decisions unless given: a part that comes
-    up again has candidates of its own. `told` (R, L) float64 is what was said of the distributions, on request.
-    """
+    up again has candidates of its own. `told` (R, L) float64 is what was said of the distributions, on request."""
 
     x_t: Tensor
     x_0: Tensor
@@ -62,11 +59,9 @@ class Shared:
         self, run: Run, state: Paired, trip: Excursion, rng: Rng, few: Tensor | None = None,
         tell: Confidence | None = None,
     ) -> Candidates:  # fmt: skip
-        """Candidates from one noisier state.
-
-        Of a finished text, rows `few` (R,) bool may open fewer positions than there are decisions, which then decide
-        on the same ones over again; `tell` says something of the distributions, as a confidence does.
-        """
+        """Candidates from one noisier state. Of a finished text, rows `few` (R,) bool may open fewer positions than
+        there are decisions, which then decide on the same ones over again; `tell` says something of the distributions,
+        as a confidence does."""
         if (whole := self._whole(run)) is not self:
             return whole.propose(run, state, trip, rng)
         rng = self._ready(run, rng)
@@ -186,10 +181,8 @@ class Shared:
     def _gibbs(
         self, run: Run, x_0: Tensor, trip: Excursion, rng: Rng, few: Tensor | None, tell: Confidence | None
     ) -> Candidates:
-        """Candidates at spaced sites of a clean text from its leave-one-out conditionals, corrupting nothing.
-
-        The conditionals of all sites at once, where they can be remembered, serve the moves until the text changes.
-        """
+        """Candidates at spaced sites of a clean text from its leave-one-out conditionals, corrupting nothing. The
+        conditionals of all sites at once, where they can be remembered, serve the moves until the text changes."""
         where = spaced(run.free, self.spacing, trip.span, rng.fork("sites"))
         asked = run.free if run.remembers(run.free) else where
         log_p = run.conditionals(x_0, asked)[where[asked]]
