@@ -56,6 +56,9 @@ class Renoised:
     sites: Tensor
     a_s: Time
 
+    def repeat(self, n: int) -> Renoised:
+        return Renoised(self.x_s.repeat(n, 1), self.sites.repeat(n, 1), _several(self.a_s, n))
+
 
 def renoise(run: Run, x_t: Tensor, trip: Excursion, spacing: int, rng: Rng) -> Renoised:
     """Renoises (R, L) states. Spaced sets are for absorbing noise at any time; under other noise a noisy token does not
@@ -64,6 +67,21 @@ def renoise(run: Run, x_t: Tensor, trip: Excursion, spacing: int, rng: Rng) -> R
         sites = spaced(run.free, spacing, trip.span, rng)
         return Renoised(torch.where(sites, run.noise.mask, x_t), sites, 0.0)
     return Renoised(run.renoise(x_t, trip.a_t, trip.a_s, rng), run.free, trip.a_s)
+
+
+def returned(run: Run, noisy: Renoised, trip: Excursion, rng: Rng, x_0: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """States (R, L) back from a noisier one over the steps of an excursion, and their clean samples; the first step's
+    is `x_0` (R, L), if given."""
+    x_s, steps = noisy.x_s, len(trip.times)
+    shares = [noisy.a_s + (trip.a_t - noisy.a_s) * k / steps for k in range(steps + 1)]
+    for k, time in enumerate(trip.times):
+        if k or x_0 is None:
+            x_0 = run.samples(x_s, time, run.undetermined(x_s, time), 1, rng.fork("draw", k))[0]
+        if k < steps - 1 or trip.t > 0:
+            nearer = run.denoise(x_s, x_0, shares[k], shares[k + 1], rng.fork("forth", k))
+            x_s = torch.where(noisy.sites, nearer, x_s)
+    assert x_0 is not None
+    return x_s, x_0
 
 
 def one_block(run: Run, t: float, rng: Rng) -> Run:
