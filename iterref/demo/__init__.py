@@ -1,10 +1,8 @@
 """The demo: three stories, several methods on each within one budget, and their paired differences.
 
-    found = run_demo(load())        the runs of every story, by its title
-    report(found)                   what the command prints
-    save_picture(found, path)       by how much `auto` is ahead of each, with 95 % intervals
+    found = run_demo(load());    report(found);    save_picture(found, path)        as `iterref demo` does
 
-`iterref demo` calls these in turn. Every figure is a mean over the prompts of a story.
+Every figure is a mean over the prompts of a story.
 """
 
 from __future__ import annotations

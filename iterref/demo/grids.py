@@ -5,8 +5,7 @@
     h   = h + down(gelu(up(norm(h))))                                    a few such blocks
     p(x_0^i | x_t) = softmax(head(norm(h_i))) over the digits
 
-A cell looks at the cells that it must differ from, as in Palm, Paquet and Winther (2018), arXiv:1711.08028; what they
-must do the network has to learn. Rows of one band may change places without its noticing, and columns of one stack.
+A cell looks at the cells that it must differ from, as in Palm, Paquet and Winther (2018), arXiv:1711.08028.
 docs/sudoku.md tells how the weights were made and how often they are right.
 """
 

@@ -5,8 +5,7 @@
     puzzle n    a grid by backtracking, then cells taken away in a random order, as long as the number of solutions
                 stays within a bound, until `givens` are left
 
-Tokens are digit - 1, row by row; nothing is stored: the same seed and number make the same puzzle. Reward and checker
-share no code, so that one can be held against the other.
+Tokens are digit - 1, row by row. Reward and checker share no code, so that one can be held against the other.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
     pairs    1 for (v, perm(v)) of a random permutation, 0 elsewhere
     smooth   a few low frequencies on the ring of tokens, 0.5 in standard deviation: neighbours on the ring agree
-    rough    independent normal values, 0.5 in standard deviation: no token says anything about another
+    rough    independent normal values, 0.5 in standard deviation
     rare     0 but for K/4 pairs (u, v), v the token that the chain goes to least often from u: log(1 / T(u, v)) / 2, so
              that at alpha = 0.5 the rare step from u weighs as much as all others together
 """

@@ -165,5 +165,4 @@ def packed(log_p: Tensor, noise: Noise) -> Tensor:
 
 
 def _sequences(tokens: int, length: int) -> Tensor:
-    axes = [torch.arange(tokens)] * length
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, length)
+    return torch.cartesian_prod(*[torch.arange(tokens)] * length).view(-1, length)

@@ -2,9 +2,8 @@
 
     prepare   prompts -> a denoiser of theirs, canvases, free positions          encode, decode   texts <-> canvases
 
-What a model may be able to do besides is declared here with a default. `decode` gives strings that carry their tokens
-(`Text`), so that a model's own text goes back in as the tokens that it was, however else it may be cut into pieces. A
-prompt that is a conversation is a string that carries its messages (`Chat`).
+`decode` gives strings that carry their tokens (`Text`), so that a model's own text goes back in as the tokens that it
+was. A prompt that is a conversation is a string that carries its messages (`Chat`).
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     files of the package --sha256--> tensors --convert--> config.json, model.safetensors, tokenizer.json in the cache
 
-Pickles are read with `weights_only`, which refuses whatever could run, and only where their bytes are the ones that
-the converter was written for. The cache is $ITERREF_CACHE, or iterref/ in $XDG_CACHE_HOME or ~/.cache; what lies there
-is checked by its hash at every load, and made anew where it is damaged or from another converter.
+Pickles are read with `weights_only`, and only where their bytes are the ones that the converter was written for. The
+cache is $ITERREF_CACHE, or iterref/ in $XDG_CACHE_HOME or ~/.cache; what lies there is checked by its hash at every
+load, and made anew where it is damaged or from another converter.
 """
 
 from __future__ import annotations

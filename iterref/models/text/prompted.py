@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from iterref.denoiser import Denoiser
 from iterref.hub import read_json
@@ -48,9 +49,7 @@ class Filling:
         """The denoiser of answers to B prompts, token ids. Raises `ValueError`, naming the row, without room."""
         expect_positions(prompts, self.length, self.most, len(self.tail))
         behind = [*[self.noise.mask] * self.length, *self.tail]
-        given = torch.full((len(prompts), max(map(len, prompts)) + len(behind)), self.pad)
-        for row, ids in enumerate(prompts):
-            given[row, : len(ids) + len(behind)] = torch.tensor([*ids, *behind], dtype=torch.long)
+        given = pad_sequence([torch.tensor([*ids, *behind]) for ids in prompts], True, self.pad)
         device = self.impossible.device
         return Answering(self, given.to(device), torch.tensor(list(map(len, prompts)), device=device))
 
