@@ -45,7 +45,6 @@ INDEX = "model_index.json"
 FILES = (INDEX, "*/config.json", "scheduler/scheduler_config.json", "tokenizer/*.json", "tokenizer/merges.txt",
          "*/model.safetensors", "*/diffusion_pytorch_model.safetensors", "*.safetensors.index.json",
          "*/*-of-?????.safetensors")  # fmt: skip
-GUIDANCE, AESTHETIC = 10.0, 6.0  # the published pipeline's
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +164,7 @@ class ImageModel(TokenizedModel):
 
     def __init__(
         self, network: Network, noise: Noise, reader: Reader, images: ImageCodec, micro: Tensor,
-        guidance: float | None = GUIDANCE, avoided: str = "",
+        guidance: float | None = 10.0, avoided: str = "",
     ) -> None:  # fmt: skip
         if guidance is not None and not 0 <= guidance < inf:
             raise ValueError(f"the guidance scale must be finite and not negative, got {guidance}: 1 or None is none")
@@ -199,8 +198,8 @@ class ImageModel(TokenizedModel):
 def load(
     name: str | Path, *, revision: str | None = None, dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu", height: int | None = None, width: int | None = None,
-    guidance: float | None = GUIDANCE, avoided: str = "", original: tuple[int, int] | None = None,
-    crop: tuple[int, int] = (0, 0), aesthetic: float = AESTHETIC,
+    guidance: float | None = 10.0, avoided: str = "", original: tuple[int, int] | None = None,
+    crop: tuple[int, int] = (0, 0), aesthetic: float = 6.0,
 ) -> ImageModel:  # fmt: skip
     """The model of images in a pipeline's folder or of a hub name, `height` x `width` pixels, its own unless given.
     `guidance` and `avoided` are those of `ImageModel`. The network is told, as in training, of the image's `original`

@@ -25,7 +25,6 @@ from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
 
 FAMILY = Family(title="Nemotron-Labs-Diffusion", reads=("nemotron_labs_diffusion", "nemotronlabsdiffusionmodel"))
-LENGTH = 128
 MASK = "<SPECIAL_100>"
 PARADIGMS = ("bidirectional", "block_diff")  # of training; a third one is the causal model alone
 NEEDED = {"sliding_window": None, "attention_bias": False, "mlp_bias": False}
@@ -33,7 +32,7 @@ NAMES = {r"^encoder\.": "model.", r"^diffusion_head\.": "lm_head."}
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None, cached: bool = True
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int = 128, chat: bool | None = None, cached: bool = True
 ) -> PromptedModel:
     """The text model of a Nemotron-Labs-Diffusion; options as for SDAR. Raises `ValueError` for a configuration without
     blocks or rotary parameters, a model that was trained as a causal one alone, a network that is no Ministral3, and a
