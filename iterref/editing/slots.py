@@ -122,7 +122,7 @@ def log_probabilities(problem: Problem, model: Any, patterns: Sequence[Pattern])
     own = rearranged(log_p, where.sum(1), index)
     log_z = _normalisers(replace(bound.take(index), begin=begin), own, x[index], where[index])
     made: Slots = [[] for _ in range(len(problem))]
-    for (row, _), slot in groupby(zip(asked, log_z, strict=True), lambda one: one[0][:2]):
+    for (row, _), slot in groupby(zip(asked, log_z.cpu(), strict=True), lambda one: one[0][:2]):
         found = {text: z for (*_, text), z in slot}
         total = torch.stack(list(found.values())).logsumexp(0)
         made[row].append({text: float(z - total) for text, z in found.items()})

@@ -154,11 +154,14 @@ def whole(parts: Mapping[str, Where], model: nn.Module) -> dict[str, Where]:
     computed = {name: first if place in HOST else place for name, place in found.items()}
     entry, unsplit = tokens_of(model), _unsplit(model)
     for name, module in model.named_modules():
-        kind, inside = type(module).__name__, {place for one, place in computed.items() if one.startswith(f"{name}.")}
+        kind = type(module).__name__
+        if kind not in unsplit and module is not entry:
+            continue
+        inside = {place for one, place in computed.items() if one.startswith(f"{name}.")}
         if kind in unsplit and len(inside) > 1:
             raise ValueError(f"device_map computes parts of {name!r} in different places: give it one as a whole")
-        around = {place for one, place in computed.items() if _within(name, one)}
-        if (module is entry or kind in TOGETHER) and (inside | around) - {first}:
+        inside |= {place for one, place in computed.items() if _within(name, one)}
+        if (module is entry or kind in TOGETHER) and inside - {first}:
             raise ValueError(f"device_map computes {name!r}, where inputs enter, apart from the first: {first!r}")
     for shared in sorted(find_tied_parameters(model)):
         homes = {one: next(p for part, p in found.items() if _within(one, part)) for one in shared}
