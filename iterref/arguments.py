@@ -2,8 +2,8 @@
 
     what the user passed  ->  the value that the library works with, or one sentence that names argument and remedy
 
-Raises `TypeError` for a value of a wrong type and
-`ValueError` for one out of range; ranges that belong to a method or a problem are checked there.
+Raises `TypeError` for a value of a wrong type and `ValueError` for one out of range; ranges that belong to a method or
+a problem are checked there.
 """
 
 from __future__ import annotations
@@ -155,10 +155,8 @@ def checked_forbidden(name: str, value: Any) -> list[int]:
     """Token ids. Raises `TypeError` for words, which only a tokenizer knows the ids of."""
     word = value if isinstance(value, str) else next((one for one in entries(value) if isinstance(one, str)), None)
     if word is not None:
-        raise TypeError(
-            f"{name}= lists token ids, and has the string {word!r}: look its ids up in the tokenizer, as in "
-            f"{name}=[model.codec.tokenizer.token_to_id({word!r})]"
-        )
+        how = f"look its ids up in the tokenizer, as in {name}=[model.codec.tokenizer.token_to_id({word!r})]"
+        raise TypeError(f"{name}= lists token ids, and has the string {word!r}: {how}")
     found = whole_numbers(name, value, "list token ids")
     if any(token < 0 for token in found):
         raise ValueError(f"{name}= has the token {min(found)}: token ids are 0 or more")
@@ -169,21 +167,16 @@ def checked_constraint(name: str, value: Any) -> Pattern | list[Pattern] | None:
     """A pattern, a list of them, or None. Raises `TypeError` or `ValueError` for what is none, or has no text."""
     if value is None:
         return None
-    if isinstance(value, list | tuple):
-        return [_pattern(one) for one in value]
-    return _pattern(value)
+    several = isinstance(value, list | tuple)
+    found = [pattern_of(one) for one in (value if several else [value])]
+    for one in found:
+        compiled(one.regex)  # refuses what does not compile
+    return found if several else found[0]
 
 
 def checked_watch(name: str, value: Any) -> list[int]:
     """Row numbers."""
     return whole_numbers(name, value, "list the rows whose states are kept, as in watch=[0, 1]")
-
-
-def _pattern(value: Any) -> Pattern:
-    """A pattern that compiles."""
-    found = pattern_of(value)
-    compiled(found.regex)
-    return found
 
 
 def _number(name: str, value: Any) -> float | None:
@@ -203,10 +196,8 @@ def _callback(name: str, value: Any) -> Any:
 def _start(name: str, value: Any) -> Any:
     if value is None or value == "drafts" and isinstance(value, str):
         return value
-    raise ValueError(
-        f"{name}={brief(value)} is no start: pass {name}='drafts', with a consensus reward, or leave it out (existing "
-        "texts are refined by iterref.refine)"
-    )
+    told = f"{name}={brief(value)} is no start: pass {name}='drafts', with a consensus reward, or leave it out"
+    raise ValueError(f"{told} (existing texts are refined by iterref.refine)")
 
 
 def _text(value: Any, where: str) -> str:

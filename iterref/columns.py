@@ -2,8 +2,7 @@
 
     list, tuple, range, generator (read once), numpy array, tensor, Series of any index, column of a data set  ->  list
 
-A Series is never read by label. What has no order (a set), no positions (a dict) or several columns (a data frame)
-where one is wanted is refused.
+A Series is never read by label. What has no order (a set, a dict) or several columns (a data frame) is refused.
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import cache
 from io import StringIO
+from itertools import product
 from math import isfinite, isnan
 from numbers import Integral, Real
 from pathlib import Path
@@ -24,23 +25,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from iterref.arguments import (
-    checked_model,
-    checked_options,
-    checked_prompts,
-    checked_reward,
-    checked_rows,
-    checked_weights,
-)  # fmt: skip
+from iterref import arguments
 from iterref.budget import Budget, BudgetLike, budget_of
 from iterref.columns import read_columns, scalar, shown
-from iterref.drafts import Drafts, OwnDrafts, Pooled, pools_in
+from iterref.drafts import OwnDrafts, Pooled, pools_in
 from iterref.files import write_whole
 from iterref.generation import begun, draw_drafts, generate, text_model, token_reward, unrewarded
 from iterref.models.base import TextModel
 from iterref.numbers import whole_numbers
 from iterref.paired import Mean, difference, interval
-from iterref.problem import Problem
 from iterref.progress import Bar
 from iterref.result import Result
 from iterref.rewards.mixtures import leaves, replaced
@@ -118,7 +111,6 @@ class Comparison:
         return "\n".join([*aligned(cells, left=2), "", below, *self._verdicts()])
 
     def _verdicts(self) -> list[str]:
-        """In words, how every method does against the baseline."""
         lines = []
         for one in self.entries:
             if one.difference is None:
@@ -165,9 +157,7 @@ class Comparison:
 
     def save_picture(self, path: str | Path) -> Path:
         """Draws the mean reward with its interval against NFE, a line a method; the format follows the file's ending.
-
-        Returns the path. Raises `OSError` where the file cannot be written.
-        """
+        Returns the path. Raises `OSError` where the file cannot be written."""
         from iterref.report.plots import Point, reward_against_budget
 
         series: dict[str, list[Point]] = {}
@@ -209,74 +199,53 @@ def compare(
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, for a budget that a method does not fit
     too, naming both; and whatever `generate` raises on the way.
     """
-    prompts, limits = checked_prompts(prompts), _budgets(budgets)
+    prompts, limits = arguments.checked_prompts(prompts), _budgets(budgets)
     named, chosen = _samplers(samplers), _seeds(seeds)
     baseline = next(iter(named)) if baseline is None else baseline
     if baseline not in named:
         raise ValueError(f"the baseline {baseline!r} is none of the samplers: choose one of {', '.join(named)}")
     columns = read_columns(columns, len(prompts))
-    weights = checked_weights("reward_weights", reward_weights)
-    asked = checked_reward(reward, len(prompts), columns, weights)
+    weights = arguments.checked_weights("reward_weights", reward_weights)
+    asked = arguments.checked_reward(reward, len(prompts), columns, weights)
     for seed in chosen:
-        identities = checked_rows(seed, rows, (), len(prompts))
-    model = text_model(checked_model(model))
-    drawing: dict[str, Any] = checked_options(
-        temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows
-    )
+        identities = arguments.checked_rows(seed, rows, (), len(prompts))
+    model = text_model(arguments.checked_model(model))
+    options = {"temperature": temperature, "forbidden": forbidden, "constraint": constraint, "max_rows": max_rows}
+    drawing = arguments.checked_options(**options)
     for each in leaves(asked):
         if not isinstance(each, Pooled):
             token_reward(each, model, prompts, columns, identities)  # refuses one that needs a column that is not there
-    _refuse_unfit(named, limits, asked, start, unrewarded(model, prompts, alpha=alpha, **drawing))
+    problem = unrewarded(model, prompts, alpha=alpha, **drawing)
+    for (limit, budget), (name, method) in product(limits.items(), named.items()):
+        try:
+            begins, pool = begun(method, asked, start)
+            fit_turns(begins, budget, pool, problem)
+        except ValueError as error:
+            raise ValueError(f"{name} at {limit}: {error}") from None
+
+    @cache
+    def judging(seed: int) -> Any:
+        """The reward of a seed, its pools drawn."""
+        own = [pool for pool in pools_in(asked) if isinstance(pool, OwnDrafts)]
+        pools = {pool: draw_drafts(model, prompts, pool, seed=seed, rows=identities, **drawing) for pool in own}
+        return replaced(asked, lambda part: pools[part] if isinstance(part, OwnDrafts) else part)
+
     found: dict[tuple[str, str], list[Result]] = {}
-    work = [(seed, name, limit) for seed in chosen for limit in limits for name in named]
-    shared: dict[int, Any] = {}  # the reward of a seed, its pools drawn
-    with Bar(work, "compare", shown=progress) as bar:
-        for seed, name, limit in bar:
-            if seed not in shared:
-                pools = {
-                    pool: draw_drafts(model, prompts, pool, seed=seed, rows=identities, **drawing)
-                    for pool in pools_in(asked) if isinstance(pool, OwnDrafts)
-                }  # fmt: skip
-                shared[seed] = replaced(asked, partial(_drawn, pools))
+    with Bar(list(product(chosen, limits, named)), "compare", shown=progress) as bar:
+        for seed, limit, name in bar:
             result = generate(
-                model, prompts, reward=shared[seed], sampler=named[name], budget=limits[limit], seed=seed,
+                model, prompts, reward=judging(seed), sampler=named[name], budget=limits[limit], seed=seed,
                 rows=identities, columns=columns, alpha=alpha, start=start, watch=(), **drawing,
             )  # fmt: skip
             found.setdefault((name, limit), []).append(result)
-    entries = {key: _entry(*key, results) for key, results in found.items()}
-    for (name, limit), one in entries.items():
-        if name != baseline:
-            by = difference(one.rewards, entries[baseline, limit].rewards)
-            entries[name, limit] = replace(one, difference=by)
-    return Comparison(list(entries.values()), baseline, len(prompts), chosen)
-
-
-def _drawn(pools: Mapping[OwnDrafts, Drafts], part: Any) -> Any:
-    """A part of a reward, its pool drawn where it has one."""
-    return pools[part] if isinstance(part, OwnDrafts) else part
-
-
-def _entry(method: str, budget: str, results: Sequence[Result]) -> Entry:
-    """What the runs of a method at a budget, one a seed, come to."""
-    rewards = torch.stack([result.rewards for result in results]).double().cpu().numpy()
-    last = results[-1]
-    return Entry(
-        method, budget, str(last.sampler), last.asked.nfe, last.asked.reward_calls,
-        sum(result.seconds for result in results), rewards, [list(result.texts or []) for result in results],
-    )  # fmt: skip
-
-
-def _refuse_unfit(
-    methods: Mapping[str, Sampler], limits: Mapping[str, BudgetLike], reward: Any, start: str | None, problem: Problem
-) -> None:
-    """Raises `ValueError` where a method does not fit a budget, naming both."""
-    for limit, budget in limits.items():
-        for name, method in methods.items():
-            try:
-                begins, pool = begun(method, reward, start)
-                fit_turns(begins, budget, pool, problem)
-            except ValueError as error:
-                raise ValueError(f"{name} at {limit}: {error}") from None
+    rewards = {key: torch.stack([run.rewards for run in runs]).double().cpu().numpy() for key, runs in found.items()}
+    entries = list[Entry]()
+    for (name, limit), runs in found.items():
+        by = None if name == baseline else difference(rewards[name, limit], rewards[baseline, limit])
+        told, asked_for, texts = str(runs[-1].sampler), runs[-1].asked, [list(run.texts or []) for run in runs]
+        took = asked_for.nfe, asked_for.reward_calls, sum(run.seconds for run in runs)
+        entries.append(Entry(name, limit, told, *took, rewards[name, limit], texts, by))
+    return Comparison(entries, baseline, len(prompts), chosen)
 
 
 def _samplers(samplers: Sequence[Sampler | str] | Mapping[str, Sampler | str]) -> dict[str, Sampler]:
@@ -298,7 +267,6 @@ def _samplers(samplers: Sequence[Sampler | str] | Mapping[str, Sampler | str]) -
 
 
 def _budgets(budgets: BudgetLike | Sequence[BudgetLike]) -> dict[str, BudgetLike]:
-    """Budgets by what is told of them. Raises `ValueError` for none."""
     one = isinstance(budgets, str | tuple | Budget | Real) or budgets is None
     listed: list[Any] = [budgets] if one else _listed("budgets", budgets)
     if not listed:
@@ -315,7 +283,6 @@ def _listed(name: str, value: Any) -> list[Any]:
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    """The seeds. Raises `ValueError` for none, or one twice, and `TypeError` for another type."""
     if isinstance(seeds, str | bool | AbstractSet) or not isinstance(seeds, Integral | Iterable):
         raise TypeError(f"seeds={seeds!r}: give a whole number of seeds, or a list of them")
     found = tuple(range(seeds) if isinstance(seeds, Integral) else whole_numbers("seeds", seeds, "list whole numbers"))

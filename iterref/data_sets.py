@@ -2,8 +2,7 @@
 
     generate(model, **read_dataset("openai/gsm8k:main", prompt="question", split="test[:100]"), reward=...)
 
-A name is NAME or NAME:CONFIG of the hub, a folder that `save_to_disk` wrote, or one of data files. All other columns
-are those that rewards may ask for. No code of a data set is run.
+A name is NAME or NAME:CONFIG of the hub, a folder that `save_to_disk` wrote, or one of data files. No code is run.
 """
 
 from __future__ import annotations
@@ -29,7 +28,11 @@ def read_dataset(
     found: dict[str, Any] = {}
     for argument, column in (("prompts", prompt), ("texts", text)):
         if column is not None:
-            found[argument] = [_text(row, column, place, name) for place, row in enumerate(rows)]
+            _expect(rows[0], column, name)
+            found[argument] = [row[column] for row in rows]
+            for place, entry in enumerate(found[argument]):
+                if not isinstance(entry, str):
+                    raise ValueError(f"row {place} of the data set {name} has {shown(entry)} in {column!r} and no text")
     if not found:
         told = f"the data set {name} has the columns {', '.join(map(repr, rows[0]))}"
         raise ValueError(f"{told}: say which holds the prompts (prompt=) or the texts (text=)")
@@ -66,13 +69,6 @@ def dataset_rows(name: str, split: str = "train") -> list[dict[str, Any]]:
         told = f"there is no data set {name!r} here, and none that the hub gave ({_line(error)})"
         raise FileNotFoundError(f"{told}: check the name, or give a folder") from None
     return [dict(row) for row in found.with_format(None)]  # which hides columns, and makes tensors of numbers
-
-
-def _text(row: dict[str, Any], column: str, place: int, name: str) -> str:
-    _expect(row, column, name)
-    if not isinstance(row[column], str):
-        raise ValueError(f"row {place} of the data set {name} has {shown(row[column])} in {column!r} and no text")
-    return str(row[column])
 
 
 def _expect(row: dict[str, Any], column: str, name: str) -> None:

@@ -57,11 +57,10 @@ class OfPrompts(TextComposable):
 @dataclass(frozen=True)
 class OwnDrafts(Pooled):
     """The consensus reward, its pool of drafts still to be drawn: mean ROUGE `kind` with `n` drafts of the model's own.
-
     A draft is a plain sample of `steps` grid steps, unmasked in `order`, `block_length` tokens at a time or within an
     entropy `bound` (`iterref.decoding`), at `temperature` (the run's own unless given). Drawing the pool takes n *
     steps NFE a sample. Draft d of a row is the same for every n above d. Raises `ValueError` for a number below 1 or an
-    unknown order. """
+    unknown order."""
 
     n: int = 16
     steps: int = 8
@@ -104,10 +103,8 @@ class OwnDrafts(Pooled):
 @dataclass(frozen=True, eq=False)
 class Drafts(Pooled):
     """A pool already drawn: `texts`, one list of drafts a row, their `tokens` (n, B, L), and what it took (`cost`
-    computed, `asked`, `seconds`).
-
-    As the reward of `generate` it is consensus with this pool, and its rows are charged to the run.
-    """
+    computed, `asked`, `seconds`). As the reward of `generate` it is consensus with this pool, and its rows are charged
+    to the run."""
 
     texts: list[list[str]]
     tokens: Tensor
@@ -119,7 +116,6 @@ class Drafts(Pooled):
 
     @property
     def n(self) -> int:
-        """Drafts a row."""
         return len(self.tokens)
 
     def reward(self) -> Consensus:
@@ -127,10 +123,8 @@ class Drafts(Pooled):
         return Consensus(self.texts, self.kind)
 
     def best(self) -> tuple[Tensor, Cost]:
-        """The draft (B, L) of every row that agrees most with the others, and what judging them took a sample.
-
-        Minimum Bayes risk decoding (Kumar and Byrne 2004; Eikema and Aziz 2022, arXiv:2108.04718).
-        """
+        """The draft (B, L) of every row that agrees most with the others, and what judging them took a sample. Minimum
+        Bayes risk decoding (Kumar and Byrne 2004; Eikema and Aziz 2022, arXiv:2108.04718)."""
         n, batch = self.tokens.shape[:2]
         completions = [texts[k] for k in range(n) for texts in self.texts]
         values = torch.as_tensor(self.reward()(completions, rows=list(range(batch)) * n)).view(n, batch)
@@ -149,11 +143,9 @@ def pool_cost(reward: Any) -> Cost:
 
 
 def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progress: bool = False) -> Drafts:
-    """The pools of a problem's B rows: plain samples on n copies of each, every copy with a stream of its own.
-
-    `rng` holds the streams of the rows; the problem's denoiser is asked as it is, at the temperature that it has, and
-    its reward is not asked at all.
-    """
+    """The pools of a problem's B rows: plain samples on n copies of each, every copy with a stream of its own. `rng`
+    holds the streams of the rows; the problem's denoiser is asked as it is, at the temperature that it has, and its
+    reward is not asked at all."""
     drafts = in_blocks(drafts, problem)
     start, run, batch, times = perf_counter(), Run(problem), len(problem), grid(drafts.steps)
     wide, copies, decoder = run.repeat(drafts.n), rng.fork("drafts").repeat(drafts.n), drafts.decoder

@@ -4,9 +4,9 @@
     a call   measured with three quarters of the positions open and with one: a + b open, in bytes and in seconds
     a run    bytes = weights + prompts + candidates + remembered distributions + largest call;  seconds = sum of calls
 
-The reward is called once, for its time; its own memory is not counted, what a run remembers of its answers is, by
-itself. Where networks are larger than the draws from them, bytes are right within 25 %; for tiny ones, where steps
-reveal few positions, and where sequences that are alike are evaluated once, they are up to 2x off, as seconds are.
+The reward is called once, for its time; its own memory is not counted. Where networks are larger than the draws from
+them, bytes are right within 25 %; for tiny ones, where steps reveal few positions, and where sequences that are alike
+are evaluated once, they are up to 2x off, as seconds are.
 """
 
 from __future__ import annotations
@@ -59,9 +59,8 @@ PROMPTS, TOKENS, DEEPEST = 4, 64, 256  # of the run that counts calls; of a deep
 class Estimate:
     """What a run of `sampler` on `rows` prompts takes, where one call of the denoiser holds `max_rows` sequences.
     `cost` is a sample's NFE and reward calls, `seconds` the time of the whole run, and `price` how many NFE take as
-    long as a reward call, as measured: `Budget(total=..., price=...)` is a budget of time. `weights` are the bytes of
-    the model, `bytes_at(rows, max_rows)` those of the tensors that a run has alive at once besides, and `remembered`
-    those of the rewards that it may come to remember."""
+    long as a reward call: `Budget(total=..., price=...)` is a budget of time. `weights` are the bytes of the model,
+    `bytes_at(rows, max_rows)` those of the tensors that a run has alive at once besides."""
 
     sampler: Sampler
     rows: int

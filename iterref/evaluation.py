@@ -2,11 +2,9 @@
 
     question of row r  =  (tokens, open positions, prompt, time)        the time only where the denoiser looks at it
 
-Equal questions of one call are asked once. A denoiser that takes no time is not asked again what it was asked in the
-call before: a row that did not change has the same distribution at another time, and a rejected move leaves a text as
-it was. What is asked is asked in portions that a call may hold; what comes back are the distributions of questions, in
-portions too, with the sequences that asked them, so that no more than a portion's (M, V) is held at a time, besides
-what `Known` remembers.
+Equal questions of one call are asked once, and a denoiser that takes no time is not asked again what it was asked in
+the call before: a row that did not change has the same distribution at another time. What is asked is asked in portions
+that a call may hold, so that no more than a portion's (M, V) is held at a time, besides what `Known` remembers.
 
 Questions are equal where their digests of 128 bits are (`iterref.digests`): among the 32,768 of a large call two
 different ones are taken for one with a probability below 2^-60. """
@@ -60,9 +58,8 @@ class Question:
 
 @dataclass
 class Known:
-    """The answers to the last call's questions, at most `room` numbers of them, KEEP unless given: the `keys` (U, 2) of
-    the questions, in order, the `places` (U,) of their answers, how many distributions each of these has, `cells` (U,),
-    and the distributions, `p` (M, V)."""
+    """The answers to the last call's questions, at most `room` numbers of them, KEEP unless given: the questions'
+    `keys` (U, 2) in order, the `places` (U,) of their answers, and the distributions `p` (M, V), `cells` (U,) each."""
 
     room: int | None = None
     keys: Whole = field(default_factory=lambda: np.empty((0, 2), np.int64))
@@ -147,7 +144,7 @@ def alike(keys: Whole) -> tuple[Whole, Whole, Whole]:
 
 
 def chosen(p: Tensor, cells: Whole, places: Whole) -> Tensor:
-    """The packed distributions of some rows, (K,) places, from those of rows that have (U,) cells each."""
+    """As `rearranged`, by arrays of the host; a view where all rows are asked for in their order."""
     if len(places) == len(cells) and (places == np.arange(len(cells))).all():
         return p
     return rearranged(p, torch.from_numpy(cells).to(p.device), torch.from_numpy(places).to(p.device))

@@ -4,7 +4,7 @@
     JSON lines  one object a line                Parquet     one column a field (needs pyarrow)
     JSON        an array of objects or texts     .gz         any of these, packed
 
-A form is known by its first bytes, its suffix, or its header. What looks like a form that is not read is refused.
+A form is known by its first bytes, its suffix, or its header. What looks like another form is refused.
 """
 
 from __future__ import annotations
@@ -86,32 +86,27 @@ def _of_text(text: TextIOWrapper, name: str, suffix: str, fields: Sequence[str])
     lines, blank = readable(text, "the input"), list[str]()
     while (head := next(lines, "")) and not head.strip():
         blank.append(head)
-    begin = head.lstrip()
+    begin, lines = head.lstrip(), chain([head] if head else [], lines)
     if suffix in ("jsonl", "ndjson") or begin.startswith("{"):
-        return list(objects(_all(blank, head, lines)))
+        return list(objects(chain(blank, lines)))
     if begin.startswith("["):
-        rest = [head, *lines]
+        rest = list(lines)
         found = _json("".join(rest), name, must=ARRAY.match(begin.rstrip()) is not None)
         return found or [*map(_plain, blank + rest)]
     known = [sign for sign in DELIMITERS if set(_cells(head, sign)) & set(fields) and len(_cells(head, sign)) > 1]
     if suffix in ("csv", "tsv", "tab") or known:
         sign = "\t" if suffix in ("tsv", "tab") else known[0] if known else ","
-        return list(_table(_all([], head, lines), sign, len(blank)))
+        return list(_table(lines, sign, len(blank)))
     if head.strip() in fields:
         told = f"{name} begins with the word {head.strip()!r} alone, as the header of a table"
         raise ValueError(f"{told}: name the file .csv, or leave that line out")
-    texts = [*map(_plain, _all(blank, head, lines))]
+    texts = [*map(_plain, chain(blank, lines))]
     if suffix != "txt":
         _expect_no_table(texts, name)
     return texts
 
 
-def _all(blank: list[str], head: str, lines: Iterator[str]) -> Iterator[str]:
-    return chain(blank, [head] if head else [], lines)
-
-
 def _plain(line: str) -> str:
-    """A line without its end."""
     return line.removesuffix("\n").removesuffix("\r")
 
 
@@ -174,7 +169,6 @@ def _parquet(content: bytes, name: str) -> list[Row]:
 
 
 def _expect_once(names: list[str]) -> None:
-    """Refuses two columns of one name."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"the table names the column {twice!r} twice: rename one")
@@ -197,7 +191,6 @@ def _expect_no_table(texts: list[str], name: str) -> None:
         data = [cell.strip() for cells in table[1:] for cell in cells]
         marked = '"' in "".join(texts[1:2]) or any(cell.replace(".", "", 1).isdecimal() for cell in data)
         if sign == "\t" or marked and all(WORD.fullmatch(cell) for cell in header):
-            raise ValueError(
-                f"{name} looks like a table with the columns {', '.join(map(repr, header[:4]))}: name one of them as "
-                "the help says, or write one text a line without columns (a file called .txt)"
-            )
+            told = f"{name} looks like a table with the columns {', '.join(map(repr, header[:4]))}"
+            how = "name one of them as the help says, or write one text a line without columns (a file called .txt)"
+            raise ValueError(f"{told}: {how}")

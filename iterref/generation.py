@@ -19,34 +19,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from iterref.arguments import (
-    checked_model,
-    checked_options,
-    checked_prompts,
-    checked_reward,
-    checked_rows,
-    checked_weights,
-    expect_template,
-    whole_number,
-)  # fmt: skip
+from iterref import arguments
 from iterref.budget import BudgetLike, Cost, budget_of, fitted
 from iterref.columns import read_columns
 from iterref.constraint.texts import of_texts
-from iterref.drafts import (
-    Drafts,
-    OfPrompts,
-    OwnDrafts,
-    Pooled,
-    TextModel,
-    draw,
-    no_reward,
-    pool_cost,
-    pools_in,
-    tempered,
-)  # fmt: skip
+from iterref.drafts import Drafts, OfPrompts, OwnDrafts, Pooled, draw, no_reward, pool_cost, pools_in, tempered
 from iterref.fence import fenced
 from iterref.guidance import untempered
 from iterref.lengths import at_least, blank_canvas, ends_of, expect_long, lengths_of
+from iterref.models.base import TextModel
+from iterref.numbers import whole_number
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.result import Interrupted, Result
@@ -117,19 +99,21 @@ def generate(
     `RewardError` where the reward fails (on Ctrl-C `iterref.result.Interrupted`), with what the run had reached as the
     error's `partial`.
     """
-    prompts, model = checked_prompts(prompts), checked_model(model)
+    prompts, model = arguments.checked_prompts(prompts), arguments.checked_model(model)
     batch = len(prompts)
     columns = read_columns(columns, batch)
-    weights = checked_weights("reward_weights", reward_weights)
-    asked = checked_reward(reward, batch, columns, weights)
+    weights = arguments.checked_weights("reward_weights", reward_weights)
+    asked = arguments.checked_reward(reward, batch, columns, weights)
     if max_new_tokens is not None:
         model = text_model(model, max_new_tokens)
-    identities = checked_rows(seed, rows, () if watch is None else watch, batch)
-    options = checked_options(
+    identities = arguments.checked_rows(seed, rows, () if watch is None else watch, batch)
+    options = arguments.checked_options(
         seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows,
         progress=progress,
     )  # fmt: skip
-    given = checked_options(sampler=sampler, budget=budget, start=start, watch=watch or (), callback=callback)
+    given = arguments.checked_options(
+        sampler=sampler, budget=budget, start=start, watch=watch or (), callback=callback
+    )
     copies = whole_number("num_return_sequences", num_return_sequences, "pass how many texts a prompt is to have")
     if copies < 1:
         raise ValueError(f"num_return_sequences must be at least 1, got {copies}")
@@ -172,7 +156,6 @@ class Posed:
 
     @property
     def asked(self) -> Cost:
-        """What the pools took, a sample."""
         return sum((pool.asked for pool in self.pools), Cost())
 
 
@@ -187,7 +170,7 @@ def pose(
     model = text_model(model)
     if pools_in(reward) and getattr(model, "draws_images", False):
         raise ValueError("the consensus compares texts, and this model draws images: give another reward=")
-    expect_template(prompts, model)
+    arguments.expect_template(prompts, model)
     problem = unrewarded(model, prompts, temperature, constraint, min_new_tokens, **options)
     token_reward(reward, model, prompts, columns, identities)  # refuses before a pool is drawn
     pools: dict[Pooled, Drafts] = {}
@@ -209,26 +192,15 @@ def pose(
 
 
 def draw_drafts(
-    model: TextModel | str | Path | None,
-    prompts: Sequence[str],
-    drafts: OwnDrafts,
-    *,
-    seed: int = 0,
-    rows: Sequence[int] | Tensor | None = None,
-    temperature: float = 1.0,
-    forbidden: Sequence[int] = (),
-    constraint: Any = None,
-    max_rows: int | None = None,
-    progress: bool = False,
-) -> Drafts:
-    """The pools of B prompts, the very ones that `generate(reward=drafts)` would draw with the same options.
-
-    For several runs that compete under one reward. Raises as `generate` does.
-    """
-    prompts = checked_prompts(prompts)
-    identities = checked_rows(seed, rows, (), len(prompts))
-    given = checked_options(temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows)
-    model = text_model(checked_model(model))
+    model: TextModel | str | Path | None, prompts: Sequence[str], drafts: OwnDrafts, *, seed: int = 0,
+    rows: Sequence[int] | Tensor | None = None, progress: bool = False, **options: Any,
+) -> Drafts:  # fmt: skip
+    """The pools of B prompts, the very ones that `generate(reward=drafts)` would draw with the same options. For
+    several runs that compete under one reward. Raises as `generate` does."""
+    prompts = arguments.checked_prompts(prompts)
+    identities = arguments.checked_rows(seed, rows, (), len(prompts))
+    given = arguments.checked_options(**options)
+    model = text_model(arguments.checked_model(model))
     if drafts.temperature is not None:
         given["temperature"] = drafts.temperature
     problem = unrewarded(model, prompts, **given)
@@ -253,10 +225,8 @@ def unrewarded(
 
 def text_model(model: TextModel | str | Path | None, max_new_tokens: int | None = None) -> TextModel:
     """The model itself, the bundled one for None and "tiny-news", or whatever `iterref.load` reads by that name, with
-    answers of so many tokens at the most, if said.
-
-    Raises `ValueError` for a name that is none of these, and for a model whose answers have a length of their own.
-    """
+    answers of so many tokens at the most, if said. Raises `ValueError` for a name that is none of these, and for a
+    model whose answers have a length of their own."""
     size, hint = max_new_tokens, "pass how many tokens an answer has at the most"
     size = None if size is None else whole_number("max_new_tokens", size, hint)
     if model is None or isinstance(model, str | Path):
@@ -281,9 +251,7 @@ def method_of(sampler: Sampler | str | None) -> Sampler:
 
 def begun(method: Sampler, reward: Any, start: str | None) -> tuple[Sampler, Cost]:
     """The method, without a draft of its own where it starts from drafts, and what the pools and judging them take.
-
-    Raises `ValueError` for a start that the reward has no pool for.
-    """
+    Raises `ValueError` for a start that the reward has no pool for."""
     pool, pools = pool_cost(reward), pools_in(reward)
     if start is None:
         return method, pool

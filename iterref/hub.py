@@ -111,22 +111,17 @@ def no_safetensors(name: str, folder: Path) -> FileNotFoundError:
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES and not STATE.match(file.name))
     if not pickles:
         return FileNotFoundError(_instead(folder, name, f"{name} holds no *.safetensors"))
-    return FileNotFoundError(
-        f"{name} holds {pickles[0]} and no *.safetensors, and a pickle may run code when it is opened: convert it "
-        "where you trust it (save_pretrained, or safetensors.torch.save_file), or name a hub revision that holds "
-        "safetensors"
-    )
+    told = f"{name} holds {pickles[0]} and no *.safetensors, and a pickle may run code when it is opened"
+    how = "convert it where you trust it (save_pretrained, or safetensors.torch.save_file)"
+    return FileNotFoundError(f"{told}: {how}, or name a hub revision that holds safetensors")
 
 
 def _instead(folder: Path, name: str, lacks: str) -> str:
-    """What a folder is in place of a checkpoint, and what to do."""
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
         base = read_json(adapter, name).get("base_model_name_or_path") or "a model"
-        return (
-            f"{lacks}: it is an adapter of {base}: merge it into that (merge_and_unload of peft), save_pretrained the "
-            "result, and give its folder"
-        )
+        how = "merge it into that (merge_and_unload of peft), save_pretrained the result, and give its folder"
+        return f"{lacks}: it is an adapter of {base}: {how}"
     inner = [file.parent for file in folder.glob("*/config.json")]
     if inner:
         newest = max(inner, key=lambda one: one.stat().st_mtime)
@@ -162,10 +157,9 @@ def expect_room(name: str, sizes: Mapping[str, tuple[int, ...]], dtype: torch.dt
     needed, free = sum(map(prod, sizes.values())) * dtype.itemsize, free_memory(device)
     if free is not None and needed > free:
         smaller = "" if dtype.itemsize < 4 else "dtype='bfloat16', "
-        raise ValueError(
-            f"{name} takes {needed / 2**30:.1f} GiB as {str(dtype).removeprefix('torch.')} and {device} has "
-            f"{free / 2**30:.1f} GiB: take {smaller}another device or a smaller model"
-        )
+        told = f"{name} takes {needed / 2**30:.1f} GiB as {str(dtype).removeprefix('torch.')}"
+        room = f"{device} has {free / 2**30:.1f} GiB"
+        raise ValueError(f"{told} and {room}: take {smaller}another device or a smaller model")
 
 
 def free_memory(device: torch.device) -> int | None:

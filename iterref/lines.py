@@ -1,7 +1,6 @@
 """Lines: text files line by line, packed or not, and the objects of JSON lines; each has a place that sentences name.
 
     line ends    line feed, carriage return, or both; what else `str.splitlines` cuts at may stand within a text
-    JSON lines   one object a line; blank lines are passed over, and counted
     refused      bytes that are no UTF-8, bytes NUL, half of a surrogate pair, a line of more than `MOST` characters
 """
 

@@ -146,7 +146,11 @@ def _found(
 ) -> tuple[str | Path, str | None, Adapter | None, Mapping[str, Any]]:
     """The checkpoint that a name stands for, as its name, revision, adapter and configuration: for an adapter's name it
     is that of the base. Raises `FileNotFoundError` where either is not there, and `ValueError` on a device map."""
-    where = _fetched(name, revision)
+    try:
+        where = fetched(_source(name), (PIPELINE, "config.json", ADAPTER), revision=revision)
+    except FileNotFoundError as error:
+        meant = registry.did_you_mean(str(name), registry.bundled("models"))
+        raise FileNotFoundError(f"{error}{meant if '?' in meant else ''}") from None
     adapter = adapter_in(where, str(name), base)
     if adapter is not None:
         if isinstance(place, DeviceMap):
@@ -158,23 +162,9 @@ def _found(
     return name, revision, adapter, read_json(where / (PIPELINE if pipeline else "config.json"), str(name))
 
 
-def _fetched(name: str | Path, revision: str | None) -> Path:
-    """The folder of a name. Raises `FileNotFoundError` where there is none, with the bundled one that may be meant."""
-    try:
-        return fetched(_source(name), (PIPELINE, "config.json", ADAPTER), revision=revision)
-    except FileNotFoundError as error:
-        meant = registry.did_you_mean(str(name), registry.bundled("models"))
-        raise FileNotFoundError(f"{error}{meant if '?' in meant else ''}") from None
-
-
 def _place(
-    device: str | None,
-    device_map: str | Mapping[str, int | str] | None,
-    max_memory: Mapping[int | str, int | str] | None,
-    offload_folder: str | Path | None,
-    compile: bool | Literal["static"],
+    device: str | None, device_map: Any, max_memory: Any, offload_folder: str | Path | None, compile: bool | str
 ) -> torch.device | DeviceMap:
-    """Where the network goes. Raises `ValueError` for options that contradict each other."""
     if device_map is None:
         if max_memory is not None or offload_folder is not None:
             raise ValueError("max_memory and offload_folder belong to a device map: say device_map='auto', too")
@@ -227,10 +217,9 @@ def family_of(config: Mapping[str, Any], name: str) -> str:
     if kind is None:
         titles = (family.facts["title"] for family in registry.entries("models").values())
         written = ", ".join(registry.kinds_of(config)) or "that its config.json does not name"
-        raise ValueError(
-            f"{name} is of the architecture {written}: this library reads {', '.join(titles)}; say family= if it is "
-            "one of these under another name, or wrap it in a denoiser of your own (iterref.denoiser.Denoiser)"
-        )
+        told = f"{name} is of the architecture {written}: this library reads {', '.join(titles)}"
+        how = "say family= if it is one of these under another name, or wrap it in a denoiser of your own"
+        raise ValueError(f"{told}; {how} (iterref.denoiser.Denoiser)")
     return kind
 
 
@@ -246,7 +235,6 @@ def _source(name: str | Path) -> str | Path:
 
 
 def _beside(folder: Path) -> Path | None:
-    """The folder where it has a tokenizer."""
     own = any(file.name in VOCABULARIES or file.suffix == ".model" for file in folder.iterdir())
     return folder if own else None
 

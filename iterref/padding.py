@@ -2,9 +2,8 @@
 
     rows K -> K', open positions M -> M'      the next of 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ...: a quarter more at most
 
-Rows in a batch and their open positions change from call to call, and every new shape costs a compilation, or a CUDA
-graph. Further copies of the first row bring the rows up to size and, with some of their positions open, the open
-positions; they stand last, so what is said of them is cut off. No row sees another, so results stay what they are.
+Every new shape costs a compilation, or a CUDA graph. Further copies of the first row bring rows and open positions up
+to size; they stand last, so what is said of them is cut off. No row sees another, so results stay what they are.
 """
 
 from __future__ import annotations

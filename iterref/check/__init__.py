@@ -3,12 +3,10 @@
     findings = check(denoiser, texts)                  form alone: any possible tokens will do as texts
     findings = check(denoiser, texts, real=True)       meaning too: texts that the model was trained to write
     findings = check_model(model, texts)               a text model, its tokenizer and its prompts besides
-    findings = check_model(model)                      its form, without texts
-
-`table` writes the findings down, one a line.
+    print(table(findings))
 """
 
 from iterref.check.checks import check, check_model, table
-from iterref.check.probe import Finding
+from iterref.check.findings import Finding
 
 __all__ = ["Finding", "check", "check_model", "table"]

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from iterref.check.findings import FORM, MEANING, shape
-from iterref.check.probe import LATE, TIMES, Finding, Probe, apart, better
+from iterref.check.findings import FORM, LATE, MEANING, TIMES, Finding, Probe, apart, better, shape
 from iterref.denoiser import Denoiser
 from iterref.models.base import TextModel
 from iterref.random import Rng
@@ -21,15 +20,12 @@ def check(
     denoiser: Denoiser, texts: Tensor, free: Tensor | None = None, rows: Tensor | None = None, *, real: bool = False,
     forbidden: Sequence[int] = (), seed: int = 0, tolerance: float = 1e-4,
 ) -> list[Finding]:  # fmt: skip
-    """What holds of a denoiser, tried on R >= 2 finished texts (R, L) long.
-
-    `free` (R, L) bool marks the positions that are corrupted (all unless given) and `rows` (R,) names the prompts (the
-    first unless given). `real` says that the texts are of the kind that the model writes, a few hundred tokens or more;
-    without, meaning is not judged. `forbidden` lists tokens that must be impossible. Two probabilities that differ by
-    at most `tolerance` count as equal: 1e-4 suits float32, half precision needs about 1e-2.
-
-    Raises `ValueError` for fewer than two texts or a row without a free position.
-    """
+    """What holds of a denoiser, tried on R >= 2 finished texts (R, L) long. `free` (R, L) bool marks the positions that
+    are corrupted (all unless given) and `rows` (R,) names the prompts (the first unless given). `real` says that the
+    texts are of the kind that the model writes, a few hundred tokens or more; without, meaning is not judged.
+    `forbidden` lists tokens that must be impossible. Two probabilities that differ by at most `tolerance` count as
+    equal: 1e-4 suits float32, half precision needs about 1e-2. Raises `ValueError` for fewer than two texts or a row
+    without a free position."""
     free = torch.ones_like(texts, dtype=torch.bool) if free is None else free
     if len(texts) < 2 or not bool(free.any(1).all()):
         raise ValueError("the check needs two texts or more, each with a free position")
@@ -49,10 +45,8 @@ def check_model(
     forbidden: Sequence[int] = (), seed: int = 0, tolerance: float = 1e-4,
 ) -> list[Finding]:  # fmt: skip
     """What holds of a text model and its denoiser, tried on R >= 2 real texts, of R `prompts` if the model needs them.
-
     Without texts, form alone is judged, on tokens that the denoiser itself draws. The options are those of `check`.
-    Raises `ValueError` as `check`, `prepare` and `encode` do, and for a number of prompts that is not the texts'.
-    """
+    Raises `ValueError` as `check`, `prepare` and `encode` do, and for a number of prompts that is not the texts'."""
     if texts is not None and prompts is not None and len(texts) != len(prompts):
         raise ValueError(f"there are {len(texts)} texts and {len(prompts)} prompts: give one prompt a text")
     named = prompts if prompts is not None else [""] * (ROWS if texts is None else len(texts))

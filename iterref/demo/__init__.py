@@ -1,10 +1,8 @@
 """The demo: three stories, several methods on each within one budget, and their paired differences.
 
-    found = run_demo(load())        the runs of every story, by its title
-    report(found)                   what the command prints
-    save_picture(found, path)       by how much `auto` is ahead of each, with 95 % intervals
+    found = run_demo(load());    report(found);    save_picture(found, path)        as `iterref demo` does
 
-`iterref demo` calls these in turn. Every figure is a mean over the prompts of a story.
+Every figure is a mean over the prompts of a story.
 """
 
 from __future__ import annotations
@@ -45,10 +43,8 @@ def sentences() -> list[dict[str, str]]:
 
 
 def run_demo(model: TextModel, *, nfe: int = NFE, seed: int = 0, progress: bool = False) -> list[Told]:
-    """Runs every method of every story with at most `nfe` NFE and `CALLS` times as many reward calls a text.
-
-    Raises `ValueError` before anything runs for an `nfe` below `LEAST`.
-    """
+    """Runs every method of every story with at most `nfe` NFE and `CALLS` times as many reward calls a text. Raises
+    `ValueError` before anything runs for an `nfe` below `LEAST`."""
     if nfe < LEAST:
         raise ValueError(f"a budget of {nfe} NFE is too small for the demo: give at least {LEAST}")
     budget, told = budget_of(nfe), stories_of(model)
@@ -68,7 +64,6 @@ def report(found: Sequence[Told]) -> str:
 
 
 def _shown(told: Told, place: int) -> list[str]:
-    """The task, what is given, and the first text of plain decoding and of ours."""
     before, after = told.runs[PLAIN], told.runs[OURS]
     lines = [f"{place}. {told.story.title.capitalize()}: {told.story.task}", ""]
     if "\n" in told.story.given:
@@ -92,7 +87,6 @@ def _misses(run: Run) -> str:
 
 
 def _table(told: Told) -> list[str]:
-    """The methods of a story: figures a text, and by how much ours is ahead."""
     heads = ["", "reward", "log p", told.story.judge, "NFE", "calls", "seconds", f"{OURS} ahead, {told.story.unit}"]
     ahead = told.ahead()
     rows = [heads]

@@ -5,8 +5,7 @@
     h   = h + down(gelu(up(norm(h))))                                    a few such blocks
     p(x_0^i | x_t) = softmax(head(norm(h_i))) over the digits
 
-A cell looks at the cells that it must differ from, as in Palm, Paquet and Winther (2018), arXiv:1711.08028; what they
-must do the network has to learn. Rows of one band may change places without its noticing, and columns of one stack.
+A cell looks at the cells that it must differ from, as in Palm, Paquet and Winther (2018), arXiv:1711.08028.
 docs/sudoku.md tells how the weights were made and how often they are right.
 """
 
@@ -81,7 +80,9 @@ class GridNetwork(nn.Module):
         self.blocks = nn.ModuleList(Block(options.width) for _ in range(options.blocks))
         self.norm = nn.LayerNorm(options.width)
         self.head = nn.Linear(options.width, options.side)
-        order = unit_order(options.side)
+        box, cells = isqrt(options.side), torch.arange(options.side**2)
+        boxes = cells.view(box, box, box, box).transpose(1, 2).flatten()
+        order = torch.stack([cells, cells.view(options.side, -1).T.flatten(), boxes])  # by rows, columns and boxes
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("back", order.argsort(1), persistent=False)
 
@@ -94,10 +95,8 @@ class GridNetwork(nn.Module):
 
 
 class SudokuDenoiser(Masked):
-    """The network as a `Denoiser` of grids: tokens 0 .. side - 1 are the digits less one, the last one is the mask.
-
-    t is not looked at: the number of masks tells it. A row's answer depends on its own tokens only.
-    """
+    """The network as a `Denoiser` of grids: tokens 0 .. side - 1 are the digits less one, the last one is the mask. t
+    is not looked at: the number of masks tells it. A row's answer depends on its own tokens only."""
 
     time_independent = True
     impossible = torch.zeros(0, dtype=torch.long)
@@ -118,18 +117,9 @@ class SudokuDenoiser(Masked):
         return F.pad(self.network(x_t[busy], where[busy]), (0, 1))  # with a place for the mask, which is ruled out
 
 
-def unit_order(side: int) -> Tensor:
-    """The cells in the order of their rows, columns and boxes, (3, side^2) long."""
-    box, cells = isqrt(side), torch.arange(side**2)
-    boxes = cells.view(box, box, box, box).transpose(1, 2).flatten()
-    return torch.stack([cells, cells.view(side, side).T.flatten(), boxes])
-
-
 def load(side: int = 9, file: str | Path | None = None, device: torch.device | str = "cpu") -> SudokuDenoiser:
     """The bundled model of grids of a side, 4 or 9, or that of a `file` that benchmarks/models/train_sudoku.py wrote.
-
-    Raises `FileNotFoundError` where there is none, and `ValueError` for another format or another side.
-    """
+    Raises `FileNotFoundError` where there is none, and `ValueError` for another format or another side."""
     path = WEIGHTS / f"sudoku{side}.safetensors" if file is None else Path(file)
     if file is None and not path.is_file():
         raise FileNotFoundError(f"there is no bundled model of grids of side {side}: there are those of side 4 and 9")

@@ -5,8 +5,7 @@
     puzzle n    a grid by backtracking, then cells taken away in a random order, as long as the number of solutions
                 stays within a bound, until `givens` are left
 
-Tokens are digit - 1, row by row; nothing is stored: the same seed and number make the same puzzle. Reward and checker
-share no code, so that one can be held against the other.
+Tokens are digit - 1, row by row. Reward and checker share no code, so that one can be held against the other.
 """
 
 from __future__ import annotations
@@ -36,10 +35,8 @@ class Puzzle:
 
 
 class Surplus(Composable):
-    """Minus the digits that are missing in a grid's rows, columns and boxes, all counted together.
-
-    0 for a solved grid, and at least -3 side (side - 1). A unit that lacks k digits holds k tokens too many.
-    """
+    """Minus the digits that are missing in a grid's rows, columns and boxes, all counted together. 0 for a solved grid,
+    and at least -3 side (side - 1). A unit that lacks k digits holds k tokens too many."""
 
     def __init__(self, side: int) -> None:
         self.side = checked_side(side)
@@ -54,10 +51,8 @@ class Surplus(Composable):
 
 
 def broken(grid: Sequence[int], side: int) -> int:
-    """How many rows, columns and boxes of a grid (side^2 numbers) do not hold every digit: the checker.
-
-    A grid is solved where none is broken.
-    """
+    """How many rows, columns and boxes of a grid (side^2 numbers) do not hold every digit: the checker. A grid is
+    solved where none is broken."""
     box, wanted = isqrt(side), list(range(side))
     table = [list(grid[side * i : side * (i + 1)]) for i in range(side)]
     count = sum(sorted(line) != wanted for line in table)
@@ -88,9 +83,7 @@ def units(side: int) -> list[list[int]]:
 
 def solutions(cells: Sequence[int], side: int, limit: int = 2, order: Sequence[int] = ()) -> list[tuple[int, ...]]:
     """Up to `limit` solutions, or all for 0, of a grid with -1 where free; digits are tried in `order`, if given.
-
-    Depth-first, the cell with the fewest digits left first.
-    """
+    Depth-first, the cell with the fewest digits left first."""
     found: list[tuple[int, ...]] = []
     for grid in _search(cells, side, order or range(side)):
         found.append(grid)
@@ -160,17 +153,14 @@ def _grid(side: int, numbers: np.random.Generator) -> tuple[int, ...]:
 
 @lru_cache(maxsize=1)
 def _all_small() -> list[tuple[int, ...]]:
-    """The 288 grids of side 4."""
     return solutions([-1] * 16, 4, 0)
 
 
 @lru_cache(maxsize=4096)
 def puzzle(side: int, givens: int, most: int, seed: int, number: int) -> Puzzle:
-    """Puzzle `number` of a seed: `givens` cells that leave between 1 and `most` solutions, and all of these.
-
-    Cells are taken from a grid in a random order, each unless that leaves too many; a grid that gets stuck above
-    `givens` is given up for another. Raises `ValueError` where no puzzle with so few givens turns up.
-    """
+    """Puzzle `number` of a seed: `givens` cells that leave between 1 and `most` solutions, and all of these. Cells are
+    taken from a grid in a random order, each unless that leaves too many; a grid that gets stuck above `givens` is
+    given up for another. Raises `ValueError` where no puzzle with so few givens turns up."""
     checked_side(side)
     if not 0 < givens <= side**2 or most < 1:
         raise ValueError(f"a puzzle of side {side} needs 1 to {side**2} givens and a solution, got {givens} and {most}")

@@ -11,9 +11,8 @@ language together: J = r / alpha + log p, in nats, the objective of `auto`. What
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -39,19 +38,10 @@ from iterref.sampling import sample
 NFE, CALLS = 96, 8  # network evaluations a text, and reward calls that go with each
 LEAST = 16  # NFE: a smaller budget leaves some method nothing to do
 OURS, PLAIN = "auto", "plain decoding"
-METHODS = {
-    PLAIN: "ancestral:order=confidence",
-    "best of N": "best_of_n",
-    "SMC (FK steering)": "smc:x0_samples=8",
-    OURS: "auto",
-}
-GRID_METHODS = {
-    PLAIN: "ancestral",
-    "best of N": "best_of_n",
-    "SMC (FK steering)": "smc:x0_samples=8",
-    "plain, surest first": "ancestral:order=confidence",
-    OURS: "auto",
-}
+SUREST = "ancestral:order=confidence"
+RIVALS = {"best of N": "best_of_n", "SMC (FK steering)": "smc:x0_samples=8"}
+METHODS = {PLAIN: SUREST, **RIVALS, OURS: "auto"}
+GRID_METHODS = {PLAIN: "ancestral", **RIVALS, "plain, surest first": SUREST, OURS: "auto"}
 ARTICLES = (  # with the words that a summary is to have, and the name that it must have
     ("The village of Aldmere has won a national prize for its orchard, where volunteers grow apples.", 9, "aldmere"),
     ("Engineers have repaired the damaged railway bridge at Stoke Ferry, and trains will run on Tuesday.", 10, "stoke"),
@@ -95,30 +85,12 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Story(ABC):
-    """A problem in words: the `task`, the `judge` that no method sees, and the methods by name."""
+class TextStory:
+    """A problem of a summariser in words: the `task`, and the `judge` that no method sees. `given` is shown."""
 
     title: str
     task: str
     judge: str
-    methods: Mapping[str, str]
-    unit: str = "J, nats"  # of what texts are worth
-
-    @property
-    @abstractmethod
-    def given(self) -> str:
-        """The first prompt, which is shown."""
-
-    @abstractmethod
-    def run(self, method: str, budget: Budget, seed: int) -> Run:
-        """One method on all prompts, within the budget of a text."""
-
-
-@dataclass(frozen=True)
-class TextStory(Story):
-    """A story of a summariser."""
-
-    _: KW_ONLY
     model: TextModel
     prompts: Sequence[str]
     reward: Any
@@ -126,11 +98,14 @@ class TextStory(Story):
     alpha: float
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
+    methods, unit = METHODS, "J, nats"
+
     @property
     def given(self) -> str:
         return self.prompts[0]
 
     def run(self, method: str, budget: Budget, seed: int) -> Run:
+        """One method on all prompts, within the budget of a text."""
         result = generate(
             self.model, self.prompts, reward=self.reward, columns=self.columns, sampler=self.methods[method],
             budget=budget, alpha=self.alpha, seed=seed, log_likelihood=True,
@@ -140,9 +115,11 @@ class TextStory(Story):
         return Run(result, np.array(self.judged(result.texts)), worth, result.texts[0])
 
 
-@dataclass(frozen=True)
-class GridStory(Story):
+class GridStory:
     """Puzzles under the bundled model of grids. The judge is a checker that shares no code with the reward."""
+
+    title, task, judge = "a puzzle", f"a Sudoku with {GIVENS} givens", "solved"
+    methods, unit = GRID_METHODS, "share solved"
 
     @cached_property
     def cells(self) -> torch.Tensor:
@@ -162,22 +139,21 @@ class GridStory(Story):
         return Run(result, solved, solved, drawn(grids[0]))
 
 
+Story = TextStory | GridStory
+
+
 def stories_of(model: TextModel) -> tuple[TextStory, TextStory, GridStory]:
     """The three stories, the first two with a summariser."""
     articles, words, names = zip(*ARTICLES, strict=True)
+    rule = f"a summary of exactly {words[0]} words that names {names[0].title()}"
+    columns, tone = {"words": words, "name": names}, "a kind summary, in words that the sentence has"
+    kind, judge = Classifier("sentiment", "positive"), Classifier("sentiment-judge", "positive", value="probability")
+    reward, prose = weighted([kind, in_its_words]), Perplexity("prose")
     return (
-        TextStory(
-            "a rule", f"a summary of exactly {words[0]} words that names {names[0].title()}", "prose", METHODS,
-            model=model, prompts=articles, reward=keeps_the_rule, judged=Perplexity("prose"), alpha=RULE_ALPHA,
-            columns={"words": words, "name": names},
-        ),
-        TextStory(
-            "a tone", "a kind summary, in words that the sentence has", "judge", METHODS, model=model,
-            prompts=SENTENCES, reward=weighted([Classifier("sentiment", "positive"), in_its_words]),
-            judged=Classifier("sentiment-judge", "positive", value="probability"), alpha=TONE_ALPHA,
-        ),
-        GridStory("a puzzle", f"a Sudoku with {GIVENS} givens", "solved", GRID_METHODS, "share solved"),
-    )  # fmt: skip
+        TextStory("a rule", rule, "prose", model, articles, keeps_the_rule, prose, RULE_ALPHA, columns),
+        TextStory("a tone", tone, "judge", model, SENTENCES, reward, judge, TONE_ALPHA),
+        GridStory(),
+    )
 
 
 def in_its_words(completions: list[str], prompts: list[str], **columns: object) -> list[float]:

@@ -102,7 +102,12 @@ def edit(
     Raises `ValueError` (`TypeError` for a wrong type) that names the row and says what to do, and `RewardError` where
     the reward fails on the first texts.
     """
-    texts, model = _checked_texts(texts), checked_model(model)
+    if isinstance(texts, History) and not len(texts):
+        raise ValueError("the history is empty: give texts to start from")
+    if isinstance(texts, Tensor) and (texts.dim() != 2 or texts.is_floating_point() or texts.dtype == torch.bool):
+        raise TypeError(f"the texts are a tensor {tuple(texts.shape)} of {texts.dtype}: give token ids (B, L)")
+    texts = texts if isinstance(texts, Tensor | History) else checked_prompts(texts, "text")
+    model = checked_model(model)
     batch = len(texts[0].texts if isinstance(texts, History) else texts)
     prompts = [""] * batch if prompts is None else checked_prompts(prompts)
     if len(prompts) != batch:
@@ -114,8 +119,7 @@ def edit(
         seed=seed, alpha=alpha, temperature=temperature, forbidden=forbidden, constraint=constraint, max_rows=max_rows,
         progress=progress,
     )  # fmt: skip
-    bounds = checked_options(drift=drift, room=room)
-    drift, room = bounds["drift"], bounds["room"]
+    drift, room = checked_options(drift=drift, room=room).values()
     if room is not None and room < 0:
         raise ValueError(f"room is how many tokens a text may grow by, at least 0, got {room}")
     expect_bound(distance, 0.0 if drift is None else drift)
@@ -170,88 +174,53 @@ def _behind(problem: Problem, lengths: Tensor, count: int) -> Tensor:
 
 
 def refine(
-    model: TextModel | str | Path | None,
-    texts: Sequence[str] | Tensor,
-    *,
-    prompts: Sequence[str] | None = None,
-    strength: float = 0.3,
-    sampler: Sampler | str | None = None,
-    budget: BudgetLike | None = None,
-    watch: Sequence[int] | None = None,
-    **settings: Unpack[Settings],
-) -> Editing:
-    """B texts refined at a strength in (0, 1]: a session of the one step `Editing.refine`.
-
-    `settings` are the options of `edit`. As in `generate`, `budget` is for everything, a pool of drafts included, and
-    `watch` names rows whose states the trace keeps.
-    """
+    model: TextModel | str | Path | None, texts: Sequence[str] | Tensor, *, prompts: Sequence[str] | None = None,
+    strength: float = 0.3, sampler: Sampler | str | None = None, budget: BudgetLike | None = None,
+    watch: Sequence[int] | None = None, **settings: Unpack[Settings],
+) -> Editing:  # fmt: skip
+    """B texts refined at a strength in (0, 1]: a session of the one step `Editing.refine`. `settings` are the options
+    of `edit`. As in `generate`, `budget` is for everything, a pool of drafts included, and `watch` names rows whose
+    states the trace keeps."""
     given = checked_options(strength=strength, sampler=sampler, budget=budget)
     model, method = checked_model(model), method_of(given["sampler"])
-    _expect_room(strengthened(method, given["strength"]), given["budget"], settings)
-    chain = edit(model, texts, prompts=prompts, **settings)
-    return chain.refine(
-        strength=strength, sampler=method, budget=_left(given["budget"], chain), watch=watch,
-        progress=settings.get("progress", False),
-    )  # fmt: skip
+    chain, step = _begun(model, texts, prompts, strengthened(method, given["strength"]), given["budget"], settings)
+    return chain.refine(strength=strength, sampler=method, watch=watch, **step)
 
 
 def infill(
-    model: TextModel | str | Path | None,
-    texts: Sequence[str],
-    *,
-    prompts: Sequence[str] | None = None,
-    strength: float | None = None,
-    length: Length | None = None,
-    regions: Any = None,
-    marks: Marks = BRACKETS,
-    tokens: Tensor | None = None,
-    sampler: Sampler | str | None = None,
-    budget: BudgetLike | None = None,
-    watch: Sequence[int] | None = None,
-    **settings: Unpack[Settings],
-) -> Editing:
+    model: TextModel | str | Path | None, texts: Sequence[str], *, prompts: Sequence[str] | None = None,
+    strength: float | None = None, length: Length | None = None, regions: Any = None, marks: Marks = BRACKETS,
+    tokens: Tensor | None = None, sampler: Sampler | str | None = None, budget: BudgetLike | None = None,
+    watch: Sequence[int] | None = None, **settings: Unpack[Settings],
+) -> Editing:  # fmt: skip
     """B texts with the regions in `marks` written anew, all other tokens kept: a session of one `Editing.infill`.
-
     `regions` is what the regions must be, and `tokens` (B, L) are the texts without marks as canvases, where they are
-    known (`Editing.infill`). `settings` are the options of `edit`,
-    where the whole canvas is free unless `room` says otherwise; `budget` is for everything, a pool of drafts included,
-    and `watch` names rows whose states the trace keeps.
-    """
+    known (`Editing.infill`). `settings` are the options of `edit`, where the whole canvas is free unless `room` says
+    otherwise; `budget` is for everything, a pool of drafts included, and `watch` names rows whose states the trace
+    keeps."""
     texts = checked_prompts(texts, "text")
     checked_length("length", length)  # before the reward of the first texts is asked
     given = checked_options(strength=strength, sampler=sampler, budget=budget)
     model, method = text_model(checked_model(model)), method_of(given["sampler"])
-    _expect_room(method if strength is None else strengthened(method, strength), given["budget"], settings)
     masks = getattr(model, "masks", MASKS)
     plain = [read(text, row, marks, masks).text for row, text in enumerate(texts)]
-    opened: Settings = {"room": None, **settings}
-    chain = edit(model, plain if tokens is None else tokens, prompts=prompts, **opened)
+    moves = method if strength is None else strengthened(method, strength)
+    first = plain if tokens is None else tokens
+    chain, step = _begun(model, first, prompts, moves, given["budget"], {"room": None, **settings})
     return chain.infill(
-        texts, strength=strength, length=length, regions=regions, marks=marks, sampler=method,
-        budget=_left(given["budget"], chain), watch=watch, progress=settings.get("progress", False),
-    )  # fmt: skip
+        texts, strength=strength, length=length, regions=regions, marks=marks, sampler=method, watch=watch, **step
+    )
 
 
-def _left(budget: BudgetLike | None, chain: Editing) -> Budget | None:
-    """What the session's first node has left of the budget."""
-    return None if budget is None else budget_of(budget).less(chain.cost)
-
-
-def _expect_room(method: Sampler, budget: BudgetLike | None, settings: Settings) -> None:
-    """Raises `ValueError` where the pool of drafts leaves no room for the method, before it is drawn."""
-    reward = settings.get("reward", "consensus")
-    if isinstance(reward, str):  # `edit` reads it; the consensus alone has a pool
-        pool = pool_cost(OwnDrafts()) if "consensus" in reward else Cost()
-    else:
-        pool = pool_cost(reward)
-    limit = None if budget is None else budget_of(budget).less(Cost(0, 1))  # the reward of the first texts
-    fitted(method, limit, pool)
-
-
-def _checked_texts(texts: Sequence[str] | Tensor | History) -> list[str] | Tensor | History:
-    """The first texts. Raises `ValueError`, or `TypeError` for a wrong type, naming the row."""
-    if isinstance(texts, History) and not len(texts):
-        raise ValueError("the history is empty: give texts to start from")
-    if isinstance(texts, Tensor) and (texts.dim() != 2 or texts.is_floating_point() or texts.dtype == torch.bool):
-        raise TypeError(f"the texts are a tensor {tuple(texts.shape)} of {texts.dtype}: give token ids (B, L)")
-    return texts if isinstance(texts, Tensor | History) else checked_prompts(texts, "text")
+def _begun(
+    model: Any, texts: Sequence[str] | Tensor, prompts: Sequence[str] | None, method: Sampler,
+    budget: BudgetLike | None, settings: Settings,
+) -> tuple[Editing, dict[str, Any]]:  # fmt: skip
+    """A session for one step by a method, and what is left for that. Raises `ValueError` where the pool of drafts
+    leaves no room for the method, before it is drawn."""
+    reward, limit = settings.get("reward", "consensus"), None if budget is None else budget_of(budget)
+    if isinstance(reward, str) and "consensus" in reward:  # `edit` reads it; no other name has a pool
+        reward = OwnDrafts()
+    fitted(method, limit and limit.less(Cost(0, 1)), pool_cost(reward))  # the reward of the first texts is asked, too
+    chain = edit(model, texts, prompts=prompts, **settings)
+    return chain, {"budget": limit and limit.less(chain.cost), "progress": settings.get("progress", False)}

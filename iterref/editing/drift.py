@@ -4,8 +4,8 @@
     edit    d(x, x^1) = Levenshtein(x, x^1) / max(|x|, |x^1|)               over tokens, the padding left out
     pi(x | d <= bound)  proportional to  p(x) exp(r(x) / alpha) [d(x, x^1) <= bound]
 
-The bound is a reward of -inf outside the ball, so a kernel that is exact for a reward is exact for pi restricted to the
-ball. The ball stands around the first text and not around the current one, which would bound nothing.
+The bound is a reward of -inf outside the ball around the first text, so a kernel that is exact for a reward is exact
+for pi restricted to it.
 """
 
 from __future__ import annotations
@@ -48,14 +48,12 @@ class Drift:
         first, free = self.first[rows], self.free[rows]
         if self.distance == "share":
             return ((tokens != first) & free).sum(1).double() / free.sum(1).clamp_min(1)
-        found = cpdist(
-            self._written(tokens), self._written(first), scorer=Levenshtein.normalized_distance, dtype=np.float64
-        )
+        written = []
+        for texts in (tokens, first):
+            lengths = text_lengths(texts, self.blank).tolist()
+            written.append([ids[:length] for ids, length in zip(texts.tolist(), lengths, strict=True)])
+        found = cpdist(*written, scorer=Levenshtein.normalized_distance, dtype=np.float64)
         return torch.from_numpy(np.asarray(found)).to(tokens.device)
-
-    def _written(self, tokens: Tensor) -> list[list[int]]:
-        lengths = text_lengths(tokens, self.blank).tolist()
-        return [ids[:length] for ids, length in zip(tokens.tolist(), lengths, strict=True)]
 
 
 class Allowing(WrappedReward):
@@ -83,7 +81,6 @@ class Within(Allowing):
         self.drift, self.bound = drift, bound
 
     def allowed(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """Those near enough."""
         return self.drift(tokens, rows) <= self.bound + SLACK
 
 

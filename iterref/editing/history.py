@@ -4,7 +4,7 @@
              ->  5 infill                                a branch: any earlier node may be gone on from
 
 A node's random numbers come from (seed, its path): the place of each of its ancestors among the children of its parent.
-So the same calls make the same texts, in whatever order the branches are grown. A history is written as JSON lines.
+So the same calls make the same texts, in whatever order the branches are grown.
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ PLAIN = ("id", "parent", "operation", "options", "texts", "path", "kept", "sourc
 @dataclass(frozen=True, eq=False)
 class Node:
     """One state of B texts: `tokens` (B, L) long, `texts`, `rewards` (B,) and `drift` (B,) from the first texts.
-
     `operation` with its `options` made it out of the node `parent`. `cost` is what the operation asked for a sample,
     `spent` what the whole session had by then. `kept` are rows for which it found nothing allowed, so that the parent's
     text stands; `sources` (B,) the nodes that the rows of a "pick" come from. `result` is the run behind the node, with
-    its trace, kept in memory only; alternatives share theirs.
-    """
+    its trace, kept in memory only; alternatives share theirs."""
 
     id: int
     parent: int | None
@@ -88,11 +86,9 @@ class History:
         return self.nodes[node]
 
     def children(self, node: int) -> list[Node]:
-        """The nodes made out of one, oldest first."""
         return [other for other in self.nodes if other.parent == node]
 
     def next_path(self, node: int) -> tuple[int, ...]:
-        """The path of the next child of a node."""
         return (*self[node].path, len(self.children(node)))
 
     def add(self, node: Node) -> Node:
@@ -137,7 +133,12 @@ class History:
             kinds = ["├─ "] * (len(children) - 1) + ["└─ "]
             waiting += [(inner, kind, child) for kind, child in zip(kinds, children, strict=False)][::-1]
         width = max(len(head) for head, _ in lines)
-        return "\n".join(f"{head:<{width}}  {_figures(node, row)}" for head, node in lines)
+        told = []
+        for head, node in lines:
+            means = (float(part.mean() if row is None else part[row]) for part in (node.rewards, node.drift))
+            told.append("{:<{}}  reward {:.3f}  drift {:.2f}".format(head, width, *means))
+            told[-1] += "" if row is None else f"  {node.texts[row]}"
+        return "\n".join(told)
 
     def __str__(self) -> str:
         return self.tree(0 if self.nodes and len(self.nodes[0].texts) == 1 else None)
@@ -168,16 +169,14 @@ class History:
             raise ValueError(f"{path} is written as {form!r}, which is not {FORMAT!r}: begin a session with its texts")
         if digest != _digest("".join(f"{line}\n" for line in lines)):
             raise ValueError(f"{path} is damaged: restore a copy, or begin a session with the texts")
-        return cls(list(map(_node, map(json.loads, lines[1:]))), head["about"])
-
-
-def _node(entry: dict[str, Any]) -> Node:
-    """A node as it was written."""
-    found = {name: entry[name] for name in PLAIN} | {name: Cost(*entry[name]) for name in ("cost", "spent")}
-    found |= {name: None if entry[name] is None else tuple(entry[name]) for name in ("path", "kept", "sources")}
-    for name in ("rewards", "drift"):
-        found[name] = torch.tensor([*map(float, entry[name])], dtype=torch.float64)
-    return Node(**found, tokens=torch.tensor(entry["tokens"]))
+        nodes = []
+        for entry in map(json.loads, lines[1:]):
+            found = {name: entry[name] for name in PLAIN} | {name: Cost(*entry[name]) for name in ("cost", "spent")}
+            found |= {name: None if entry[name] is None else tuple(entry[name]) for name in ("path", "kept", "sources")}
+            for name in ("rewards", "drift"):
+                found[name] = torch.tensor([*map(float, entry[name])], dtype=torch.float64)
+            nodes.append(Node(**found, tokens=torch.tensor(entry["tokens"])))
+        return cls(nodes, head["about"])
 
 
 def _digest(text: str) -> str:
@@ -190,12 +189,6 @@ def node_seed(seed: int, path: tuple[int, ...]) -> int:
     for place in path:
         key = derive(key, place)
     return key[0] | key[1] << 32
-
-
-def _figures(node: Node, row: int | None) -> str:
-    if row is None:
-        return f"reward {float(node.rewards.mean()):.3f}  drift {float(node.drift.mean()):.2f}"
-    return f"reward {float(node.rewards[row]):.3f}  drift {float(node.drift[row]):.2f}  {node.texts[row]}"
 
 
 class Turn:

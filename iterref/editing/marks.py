@@ -2,15 +2,15 @@
 
     "police [arrest two men] in london"   ->   text "police arrest two men in london", region (7, 21)
 
-A token belongs to a region when any of its characters does, so marks that cut a token in two open all of it. Where a
-token lies in the text is found with the model's own `encode` and `decode` alone, whatever its tokeniser: the model's
-reading of the text before a mark says where the mark stands in the model's reading of the whole.
+A token belongs to a region when any of its characters does. Where it lies in the text is found with the model's own
+`encode` and `decode` alone: its reading of the text before a mark says where the mark stands in that of the whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ from iterref.models.base import MASKS, TextModel
 from iterref.rewards.base import Reward
 
 Marks = tuple[str, str]
+Reading = Callable[[str], str]
 BRACKETS: Marks = ("[", "]")
 ESCAPE = "\\"
 CLOSED, OPEN, BEGIN = range(3)  # positions outside of all regions, in one, and the first in one
@@ -42,10 +43,8 @@ class Marked:
 
 @dataclass(frozen=True)
 class Regions:
-    """Canvases (B, L) with the regions' positions `open` (B, L) bool, the first of each `begins` (B, L); each has the
-    number of tokens that it is to have.
-    Outside of `open` the tokens are the text's own, in order, and so is the padding; `frames` (B) says how the rest of
-    a row's text reads, None for a row without regions."""
+    """Canvases (B, L) with the regions' positions `open` (B, L) bool, as many as they are to have, and the first of
+    each `begins` (B, L). All other tokens are the text's own; `frames` (B) says how they read, None without regions."""
 
     canvas: Tensor
     open: Tensor
@@ -123,7 +122,6 @@ class Around(Allowing):
         self.decode, self.frames = decode, frames
 
     def allowed(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """Those that kept the rest."""
         pairs = zip(rows.tolist(), self.decode(tokens), strict=True)
         kept = [(frame := self.frames[row]) is None or frame.regions(text) is not None for row, text in pairs]
         return torch.tensor(kept, device=tokens.device)
@@ -184,7 +182,7 @@ def place(
         for start, end in marked.regions
         for piece in (marked.text[:start], marked.text[:end], marked.text[start:end], marked.text[end:])
     ]
-    reading = _Reading(model, [*pieces, *(marked.text for marked in filter(None, texts))])
+    reading = _readings(model, [*pieces, *(marked.text for marked in filter(None, texts))])
     made: list[list[tuple[list[int], list[int]]]] = [[] for _ in sizes]
     frames = list[Frame | None]()
     for row, (ids, marked) in enumerate(zip(tokens.tolist(), texts, strict=True)):
@@ -210,13 +208,14 @@ def place(
 
 
 def _frame(
-    reading: _Reading, marked: Marked, spans: Sequence[tuple[int, int]], whole: str, ends: Sequence[int], row: int
+    reading: Reading, marked: Marked, spans: Sequence[tuple[int, int]], whole: str, ends: Sequence[int], row: int
 ) -> Frame:
     """What stands around a row's regions. Raises `ValueError` for a mark that cuts a token in two: what it leaves out
     of the region would change with it."""
     for (start, end), (first, last) in zip(marked.regions, spans, strict=True):
-        before, behind = reading(marked.text[:start]), reading(marked.text[end:])
-        if _solid(whole[: ends[first]]) != _solid(before) or _solid(whole[ends[last] :]) != _solid(behind):
+        outside = whole[: ends[first]], whole[ends[last] :]
+        read = reading(marked.text[:start]), reading(marked.text[end:])
+        if ["".join(text.split()) for text in outside] != ["".join(text.split()) for text in read]:
             region, cut = marked.text[start:end], whole[ends[first] : ends[last]].strip()
             told = f"text {row}: the region {region!r} cuts {cut!r} in two, which the model reads as one"
             raise ValueError(f"{told}: mark all of it, or nothing of it")
@@ -234,30 +233,16 @@ def _frame(
     return Frame(kept, marked.outside, blanks, apart, tuple(parted))
 
 
-def _solid(text: str) -> str:
-    return "".join(text.split())
-
-
-class _Reading:
-    """Texts as the model reads them, decode(encode(text)), all asked for at once."""
-
-    def __init__(self, model: TextModel, texts: Sequence[str]) -> None:
-        worth = sorted({text for text in texts if text.strip()})
-        try:
-            read = model.decode(model.encode(worth)) if worth else []
-        except ValueError:  # part of a text may be none by itself: half of a joined sign
-            read = [_read_alone(model, text) for text in worth]
-        self._read = dict(zip(worth, read, strict=True))
-
-    def __call__(self, text: str) -> str:
-        return self._read.get(text, "")
-
-
-def _read_alone(model: TextModel, text: str) -> str:
+def _readings(model: TextModel, texts: Iterable[str]) -> Reading:
+    """Texts as the model reads them, decode(encode(text)), all asked for at once; "" for any other."""
+    worth, read = sorted({text for text in texts if text.strip()}), dict[str, str]()
     try:
-        return model.decode(model.encode([text]))[0]
-    except ValueError:
-        return ""
+        read = dict(zip(worth, model.decode(model.encode(worth)) if worth else (), strict=True))
+    except ValueError:  # part of a text may be none by itself: half of a joined sign
+        for text in worth:
+            with suppress(ValueError):
+                read[text] = model.decode(model.encode([text]))[0]
+    return lambda text: read.get(text, "")
 
 
 def _ends(model: TextModel, blank: Tensor, ids: Tensor, length: int) -> list[int]:
@@ -267,7 +252,7 @@ def _ends(model: TextModel, blank: Tensor, ids: Tensor, length: int) -> list[int
 
 
 def _tokens(
-    reading: _Reading, marked: Marked, region: tuple[int, int], whole: str, ends: Sequence[int], begin: int
+    reading: Reading, marked: Marked, region: tuple[int, int], whole: str, ends: Sequence[int], begin: int
 ) -> tuple[int, int]:
     """The tokens of a region, as (first, one after the last) of the row's. Before a region the text reads as the
     beginning of the whole, behind it as the end. Where the reading joins both sides of a mark (a number that becomes

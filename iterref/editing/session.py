@@ -4,9 +4,8 @@
     infill   x_S ~ pi(. | x_not S)          the marked positions S anew, every other token as it is
     vary     n independent refinements      recorded as siblings; the chain goes on from each row's best
 
-pi(x) is proportional to p(x | prompt) exp(r(x) / alpha) over the session's free positions, and to nothing outside the
-bound on the drift from the first texts (`iterref.editing.drift`). Taking the best of several states maximises; a chain
-that never does samples pi wherever its kernel is exact (`iterref.moves`).
+pi(x) is proportional to p(x | prompt) exp(r(x) / alpha) over the free positions, and 0 outside the bound on the drift
+(`iterref.editing.drift`). A chain that never takes the best of several states samples pi where its kernel is exact.
 """
 
 from __future__ import annotations
@@ -115,20 +114,13 @@ class Editing:
         return self.node.result
 
     def refine(
-        self,
-        *,
-        strength: float = 0.3,
-        sampler: Sampler | str | None = None,
-        budget: BudgetLike | None = None,
-        watch: Sequence[int] | None = None,
-        progress: bool = False,
-    ) -> Self:
+        self, *, strength: float = 0.3, sampler: Sampler | str | None = None, budget: BudgetLike | None = None,
+        watch: Sequence[int] | None = None, progress: bool = False,
+    ) -> Self:  # fmt: skip
         """Every row refined in place, by moves that re-noise at most a share `strength` in (0, 1] of its free tokens.
-
         `strength` replaces the method's span by itself and its half, which take turns (`strengthened`). Where the
         method maximises, a text is left only for one of a higher reward. `budget` is that of this step, as `generate`
-        takes it. Raises `ValueError` for a strength out of range or a method without moves on finished texts.
-        """
+        takes it. Raises `ValueError` for a strength out of range or a method without moves on finished texts."""
         strength = number("strength", strength, "pass one in (0, 1]")
         method = self._method(sampler, strength, budget)
         with self.context.turn:
@@ -136,18 +128,10 @@ class Editing:
             return self._at(self._add("refine", {"strength": strength, "sampler": str(method)}, result))
 
     def infill(
-        self,
-        marked: Sequence[str | None],
-        *,
-        strength: float | None = None,
-        length: Length | None = None,
-        regions: Any = None,
-        marks: Marks = BRACKETS,
-        sampler: Sampler | str | None = None,
-        budget: BudgetLike | None = None,
-        watch: Sequence[int] | None = None,
-        progress: bool = False,
-    ) -> Self:
+        self, marked: Sequence[str | None], *, strength: float | None = None, length: Length | None = None,
+        regions: Any = None, marks: Marks = BRACKETS, sampler: Sampler | str | None = None,
+        budget: BudgetLike | None = None, watch: Sequence[int] | None = None, progress: bool = False,
+    ) -> Self:  # fmt: skip
         """The marked regions written anew, every other token kept bit for bit.
 
         `marked` are the rows' current texts with `marks` around one or more regions ("police [arrest two men] in
@@ -185,24 +169,15 @@ class Editing:
             return self._at(self._add("infill", told, whole, layouts[0].frames))
 
     def vary(
-        self,
-        n: int = 4,
-        *,
-        strength: float = 0.5,
-        sampler: Sampler | str | None = None,
-        budget: BudgetLike | None = None,
-        take: Literal["best", "first"] = "best",
-        parent: bool = False,
-        watch: Sequence[int] | None = None,
-        progress: bool = False,
-    ) -> Self:
-        """`n` alternatives of every row, refined side by side from where it stands, all recorded as siblings.
-
-        The chain goes on from each row's best by reward, or from the first of them, which is a sample as `refine`'s is;
-        with `parent` the state before competes too. `budget` is that of each alternative. Where the method
-        maximises, an alternative is the best state of its chain, else its last one. Raises `ValueError` as `refine`
-        does, and for a budget that buys no move.
-        """
+        self, n: int = 4, *, strength: float = 0.5, sampler: Sampler | str | None = None,
+        budget: BudgetLike | None = None, take: Literal["best", "first"] = "best", parent: bool = False,
+        watch: Sequence[int] | None = None, progress: bool = False,
+    ) -> Self:  # fmt: skip
+        """`n` alternatives of every row, refined side by side from where it stands, all recorded as siblings. The chain
+        goes on from each row's best by reward, or from the first of them, which is a sample as `refine`'s is; with
+        `parent` the state before competes too. `budget` is that of each alternative. Where the method maximises, an
+        alternative is the best state of its chain, else its last one. Raises `ValueError` as `refine` does, and for a
+        budget that buys no move."""
         if take not in ("best", "first"):
             raise ValueError(f"take is 'best' or 'first', got {take!r}")
         strength = number("strength", strength, "pass one in (0, 1]")
@@ -322,11 +297,8 @@ class Editing:
         run = run or replace(result, texts=[own if none else text for own, text, none in written])
         run = replace(run, about=replace(run.about, more={"operation": operation, **options} | {"sampler": None}))
         drift, kept = self.context.drift(tokens, self.context.problem.rows), tuple(lost.nonzero()[:, 0].tolist())
-        return self.history.add(
-            Node(
-                0, self.at, operation, options, tokens, texts, rewards, drift, cost=result.asked, kept=kept, result=run
-            )
-        )
+        told: dict[str, Any] = {"cost": result.asked, "kept": kept, "result": run}
+        return self.history.add(Node(0, self.at, operation, options, tokens, texts, rewards, drift, **told))
 
     def _picked(self, sources: Sequence[int], options: dict[str, Any]) -> Self:
         """Records a child of this node whose rows come from other nodes."""
@@ -346,5 +318,4 @@ class Editing:
 
 
 def _showing(result: Result, tokens: Tensor, rewards: Tensor, model: TextModel) -> Result:
-    """The result with other final texts."""
     return replace(result, tokens=tokens, rewards=rewards, best=Best(tokens, rewards), texts=model.decode(tokens))

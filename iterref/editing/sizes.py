@@ -3,10 +3,9 @@
     length=(2, 5)    layouts k = 2 .. 5, each written from noise by its share of the budget, side by side
     kept             the layout of highest   J = r / alpha + min(d, 0) + 0.03 log p
 
-log p and the typicality d (`iterref.likelihood`) are those of the regions and of all that stands behind them, given the
-text before: a size has to suit the rest of the text and where it ends, too, and longer regions are at no disadvantage.
-The choice maximises J, whatever the method. Several regions of a text have sizes of their own in a layout; as many
-layouts are tried as there are sizes, and not all of their combinations.
+log p and the typicality d (`iterref.likelihood`) are those of the regions and of all that stands behind them: a size
+has to suit the rest of the text, too, and longer regions are at no disadvantage. The choice maximises J, whatever the
+method. Of several regions as many layouts are tried as there are sizes, and not all of their combinations.
 """
 
 from __future__ import annotations
@@ -99,9 +98,8 @@ def judging(problem: Problem) -> Cost:
 
 def likeliest(problem: Problem, tokens: Tensor, rewards: Tensor, behind: Tensor) -> Tensor:
     """The layout of highest J of every row, (B,) long, among texts `tokens` (N, B, L) with their `rewards` (N, B).
-
-    `behind` (N, B, L) are the positions from a row's first region on. alpha is the problem's, or found as `beam` does.
-    """
+    `behind` (N, B, L) are the positions from a row's first region on. alpha is the problem's, or found as `beam`
+    does."""
     found = zip(tokens, behind, strict=True)
     fluent = torch.stack([fluency(Run(replace(problem, canvas=x, free=free)), x, JUDGED) for x, free in found])
     alpha = torch.full_like(rewards[0], problem.alpha)

@@ -2,14 +2,16 @@
 
     log P(c)  =  log Z(slot k is c) - log sum over choices of Z(slot k is c)
 
-Z are the normalisers of one evaluation's factorised distribution at all slots' positions, with every slot noise: the
-exact posterior of what a joint draw writes (`iterref.constraint.posterior`), all spellings of a choice added.
+Z are the normalisers of one evaluation's factorised distribution at all slots' positions, with every slot noise, all
+spellings of a choice added (`iterref.constraint.posterior`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from iterref.constraint.patterns import Choices, Pattern
 from iterref.constraint.texts import automaton_of, of_regions
 from iterref.denoiser import Denoiser, Wrapped
 from iterref.editing.marks import Regions
+from iterref.evaluation import rearranged
 from iterref.problem import Problem
 from iterref.run import Run
 
@@ -62,11 +65,9 @@ def sized(
     Raises `ValueError` where choices differ: one that is spelled in more tokens than its own is unlikely for that
     alone; and for choices of several sizes."""
     choices = _choices(patterns)
-    if not choices or strength is not None and sizes is None:
-        return sizes
-    if sizes is not None:
-        if sizes[0] < sizes[1]:
-            raise ValueError("a region with choices has one size: give length= (--tokens) as one number")
+    if choices and sizes is not None and sizes[0] < sizes[1]:
+        raise ValueError("a region with choices has one size: give length= (--tokens) as one number")
+    if not choices or sizes is not None or strength is not None:
         return sizes
     texts = list(dict.fromkeys(text for one in choices for text in one.texts))
     ids = model.codec.ids([f" {text}" for text in texts])  # inside of a text, most tokenizers cut words with a blank
@@ -109,23 +110,22 @@ def log_probabilities(problem: Problem, model: Any, patterns: Sequence[Pattern])
     with torch.inference_mode():
         share = 1 - where.double().mean(1)
         log_p = run.predict(x, problem.noise.schedule.time(share), where)
-    rows = [(row, first) for row, first in (bound.begin >= 0).nonzero().tolist()]
-    numbers = [sum(other == row for other, _ in rows[:at]) for at, (row, _) in enumerate(rows)]
-    asked = [(at, text) for at, number in enumerate(numbers) for text in choices[number % len(choices)].texts]
-    begin = bound.begin[[rows[at][0] for at, _ in asked]].clone()
+    asked, seen = list[tuple[int, int, str]](), Counter[int]()  # row, first position and choice of every slot
+    for row, first in (bound.begin >= 0).nonzero().tolist():
+        asked += [(row, first, text) for text in choices[seen[row] % len(choices)].texts]
+        seen[row] += 1
+    index = torch.tensor([row for row, *_ in asked], device=x.device)
+    begin = bound.begin[index].clone()
     kind = {int(state): column for line in starts.tolist() for column, state in enumerate(line)}
-    for line, (at, text) in enumerate(asked):
-        first = rows[at][1]
+    for line, (_, first, text) in enumerate(asked):
         begin[line, first] = starts[len(choices) + every.index(text), kind[int(begin[line, first])]]
-    index = torch.tensor([rows[at][0] for at, _ in asked], device=x.device)
-    ends = where.sum(1).cumsum(0)
-    cells = torch.cat([torch.arange(int(ends[row] - where[row].sum()), int(ends[row])) for row in index.tolist()])
-    log_z = _normalisers(replace(bound.take(index), begin=begin), log_p[cells.to(x.device)], x[index], where[index])
+    own = rearranged(log_p, where.sum(1), index)
+    log_z = _normalisers(replace(bound.take(index), begin=begin), own, x[index], where[index])
     made: Slots = [[] for _ in range(len(problem))]
-    for at, (row, _) in enumerate(rows):
-        found = {text: z for (place, text), z in zip(asked, log_z.tolist(), strict=True) if place == at}
-        total = torch.tensor(list(found.values()), dtype=torch.float64).logsumexp(0)
-        made[row].append({text: z - float(total) for text, z in found.items()})
+    for (row, _), slot in groupby(zip(asked, log_z.cpu(), strict=True), lambda one: one[0][:2]):
+        found = {text: z for (*_, text), z in slot}
+        total = torch.stack(list(found.values())).logsumexp(0)
+        made[row].append({text: float(z - total) for text, z in found.items()})
     return made
 
 

@@ -2,9 +2,8 @@
 
     ray.data.from_items(jobs) -> map_batches(actor, one job at a time) -> outcomes as they end -> parts by the driver
 
-Inside of every actor a process does the work (`engine.local`). A row that kills it is found by the actor, which tries
-and halves its own job; after a machine is lost Ray starts the actor again elsewhere, and with it the job. Results come
-back to the driver, which alone needs the folder.
+Inside of every actor a process does the work (`engine.local`), so that the actor tries and halves its own job where a
+row kills it; after a machine is lost Ray starts the actor again elsewhere. The driver alone needs the folder.
 """
 
 from __future__ import annotations

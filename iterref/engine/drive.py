@@ -25,7 +25,6 @@ class Engine(Protocol):
 
     def make(self, jobs: Iterable[Job], batch: Callable[[Job], Batch], tries: Tries) -> Iterator[Outcome]:
         """Every row of the jobs once, in any order: in a job that was made, or alone in one that failed for good."""
-        ...
 
 
 @dataclass
@@ -38,7 +37,6 @@ class Tally:
     rows: int = 0
 
     def told(self, workers: int) -> str:
-        """The throughput of so many workers of all shares, and what was set aside."""
         crew = "1 worker" if workers == 1 else f"{workers} workers"
         rate = f"{self.rows / max(self.seconds, 1e-9):.3g} rows/s by {crew}"
         return rate + (f", {self.aside} set aside" if self.aside else "")
@@ -68,10 +66,8 @@ def drive(results: Results, table: Batch, engine: Engine, *, retries: int = 2, s
                 results.set_aside(job, table.of(job), outcome.error)
                 tally.aside += len(job)
                 if not hopeful and not tally.made and tally.aside >= max(results.size, FEW):
-                    raise RuntimeError(
-                        f"{tally.aside} rows failed and none was made, the last one by: {outcome.error}; fix that, "
-                        "and give the same command with --retry-failed"
-                    )
+                    told = f"{tally.aside} rows failed and none was made, the last one by: {outcome.error}"
+                    raise RuntimeError(f"{told}; fix that, and give the same command with --retry-failed")
             if shown:
                 bar.update(before + counted().rows - bar.n)
     counted()
@@ -83,10 +79,8 @@ def share_of(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """(rank, number of ranks). Raises `ValueError` where no launcher has set them."""
     rank, world = (_number(environment, name) for name in ("RANK", "WORLD_SIZE"))
     if rank is None or world is None or not rank < world:
-        raise ValueError(
-            "--engine rank needs RANK below WORLD_SIZE in the environment: start it by a launcher, as in torchrun "
-            "--nproc-per-node 4 --no-python iterref generate ..."
-        )
+        how = "start it by a launcher, as in torchrun --nproc-per-node 4 --no-python iterref generate ..."
+        raise ValueError(f"--engine rank needs RANK below WORLD_SIZE in the environment: {how}")
     return rank, world
 
 

@@ -4,8 +4,7 @@
     every other rank   makes the same job at the same time, and lets go of it
 
 Rewards are asked by the first rank (`rewards.rank_zero`), so that a row which they refuse is set aside by all alike.
-Anything else that goes wrong on one rank ends them all: launchers see to that, and start them again if told to; the
-same command resumes.
+Anything else that goes wrong on one rank ends them all, as launchers see to; the same command resumes.
 """
 
 from __future__ import annotations
@@ -54,7 +53,6 @@ class Group:
             self._made(Job(batch.rows[0], batch.rows[0] + len(batch.rows)), batch)
 
     def _told(self, batch: Batch | None) -> Any:
-        """What the first rank says."""
         from torch import distributed
 
         said = [batch]

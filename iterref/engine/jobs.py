@@ -45,7 +45,6 @@ class Job:
         return None if found is None else cls(*map(int, found.groups()))
 
     def holds(self, other: Job) -> bool:
-        """Whether all rows of the other are its own."""
         return self.first <= other.first and other.last <= self.last
 
     def halves(self) -> tuple[Job, Job]:
@@ -99,7 +98,6 @@ class Batch:
         return len(self.prompts)
 
     def of(self, job: Job) -> Batch:
-        """The rows of a job that are among these."""
         rows = slice(job.first - self.rows[0], job.last - self.rows[0])
         columns = {name: column[rows] for name, column in self.columns.items()}
         return Batch(self.rows[rows], self.prompts[rows], columns)

@@ -2,9 +2,8 @@
 
     driver -> worker   a batch of rows           worker -> driver   ready, refused, made, poison, broken
 
-A worker has one job at a time, so its death costs that job and no other. A worker whose step raised anything but
-`Poison` is not trusted any more (a GPU may be in no state to go on) and is replaced, too. Workers end with their
-driver, even where that is killed.
+A worker has one job at a time, so its death costs that job and no other. One whose step raised anything but `Poison` is
+replaced, too: a GPU may be in no state to go on. Workers end with their driver, even where that is killed.
 """
 
 from __future__ import annotations
@@ -74,7 +73,6 @@ class Local:
         return sum(worker.job is not None for worker in self._at.values())
 
     def _start(self, waiting: int) -> None:
-        """Starts workers in empty slots, as many as there are jobs for."""
         lacking = waiting - (len(self._at) - self._busy())
         empty = [slot for slot in range(self.workers) if slot not in self._at]
         for slot in empty[: max(0, lacking)]:
@@ -99,7 +97,6 @@ class Local:
         return [worker for worker in self._at.values() if worker.connection in spoken]
 
     def _answer(self, worker: _Worker) -> Outcome | None:
-        """What a worker's message means."""
         job = worker.job
         try:
             kind, told = worker.connection.recv()
@@ -147,7 +144,6 @@ class _Worker:
         self.process.join()
 
     def obituary(self, timeout: float | None) -> str:
-        """How a process died that has fallen silent."""
         self.process.join(PATIENCE)
         if self.late:
             return f"the worker was killed after the {timeout:g} s that a job may take"
@@ -173,26 +169,23 @@ def serve(driver: Connection, work: Work, slot: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where starting it could not see to that
     threading.Thread(target=_end_with_driver, daemon=True).start()
     current_process().daemon = False  # so that a reward may have processes of its own
-    answer: tuple[str, object]
+    answer: tuple[str, object] = ("ready", None)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the driver is gone
         try:
             step = work.open(slot)
-            driver.send(("ready", None))
         except (ValueError, TypeError, FileNotFoundError) as error:
-            driver.send(("refused", str(error)))
-            return
+            answer = ("refused", str(error))
         except Exception as error:
-            driver.send(("broken", said(error)))
-            return
-        while True:
+            answer = ("broken", said(error))
+        driver.send(answer)
+        while answer[0] not in ("refused", "broken"):
             batch = driver.recv()
             try:
                 answer = ("made", step(batch))
             except Poison as error:
                 answer = ("poison", (str(error), error.again))
             except Exception as error:
-                driver.send(("broken", said(error)))
-                return
+                answer = ("broken", said(error))
             driver.send(answer)
 
 

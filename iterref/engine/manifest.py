@@ -2,8 +2,8 @@
 
     same  <=>  version, options, model, reward and data agree;      what only sets the pace may differ from day to day
 
-A model, and a network that is a reward, is known by a hash of its files, or by its revision of the hub; a reward of the
-user's own by a hash of its code; data by a hash of every row, of which rows.txt has one a line.
+A network is known by a hash of its files, or by its revision of the hub; a reward of the user's own by a hash of its
+code; data by a hash of every row, of which rows.txt has one a line.
 """
 
 from __future__ import annotations
@@ -75,11 +75,8 @@ class Manifest:
         if not other:
             return code
         if other == ["data"] and (rows := changed(path.with_name(ROWS), self.hashes)):
-            raise Changed(
-                f"the data of {listed(rows)} of the input are not those that {path.parent} was begun with: give "
-                "these, or --retry-failed to make the rows that have changed again",
-                rows,
-            )
+            told = f"the data of {listed(rows)} of the input are not those that {path.parent} was begun with"
+            raise Changed(f"{told}: give these, or --retry-failed to make the rows that have changed again", rows)
         told = ", ".join(f"{name} {_shown(there.get(name))} and not {_shown(here.get(name))}" for name in other)
         hint = "give the options and files that it was begun with, or another --out"
         raise ValueError(f"{path.parent} holds a run with {told}: {hint}")

@@ -4,8 +4,7 @@
     manifest.json, rows.txt          what the run is (`engine.manifest`)
     results.jsonl, results.parquet   all rows in order, made when none is missing;   failed.jsonl: those set aside
 
-A file gets its name when its bytes are on the disk: written under another name, synchronised, renamed. A kill at any
-point leaves a part or none. The bytes of the views follow from the rows alone.
+A file gets its name when its bytes are on the disk: a kill at any point leaves a part or none.
 """
 
 from __future__ import annotations
@@ -60,9 +59,8 @@ PLAIN = Lines()
 
 
 def _texts(line: Record, names: Sequence[str]) -> Record:
-    """A line whose values of some names are text."""
-    others = {name: line[name] for name in names if not isinstance(line.get(name), str | None)}
-    return line | {name: json.dumps(one, ensure_ascii=False) for name, one in others.items()}
+    others = [name for name in names if not isinstance(line.get(name), str | None)]
+    return line | {name: json.dumps(line[name], ensure_ascii=False) for name in others}
 
 
 def _type(values: list[Any]) -> pa.DataType:
@@ -144,7 +142,6 @@ class Results:
         return job.first // self.size % shares == rank
 
     def missing(self) -> list[Job]:
-        """What this driver has to make, in order."""
         return [job for job in missing(self.rows, self.size, self.done()) if self.mine(job)]
 
     def write(self, job: Job, records: Sequence[Record]) -> None:
@@ -155,7 +152,6 @@ class Results:
             file.writelines(map(_line, records))
 
     def set_aside(self, job: Job, batch: Batch, error: str) -> None:
-        """Writes the part of a job of one row that cannot be made, with its error."""
         [row], [prompt] = batch.rows, batch.prompts
         self.write(job, [record(row, prompt, error=error.encode("utf-8", "replace").decode())])
 
@@ -189,25 +185,21 @@ class Results:
         try:
             yield
         except OSError as error:
-            raise RuntimeError(
-                f"{self.folder} cannot be written ({error.strerror or error}): what is finished is kept; make room, "
-                "and give the same command again"
-            ) from error
+            how = "what is finished is kept; make room, and give the same command again"
+            raise RuntimeError(f"{self.folder} cannot be written ({error.strerror or error}): {how}") from error
 
     def _read(self, job: Job) -> list[Record]:
         """The records of a part. Raises `ValueError` for one that does not hold its rows."""
         path = self._part(job)
-        try:
+        found = list[Any]()
+        with suppress(ValueError):
             found = [json.loads(line) for line in path.read_bytes().splitlines()]
-        except ValueError:
-            found = []
         rows = [each.get("row") if isinstance(each, dict) else None for each in found]
         if rows != list(range(job.first, job.last)):
             raise ValueError(f"{path} is damaged: delete it and give the same command again")
         return found
 
     def _agree(self, told: manifest.Manifest, retry: bool) -> None:
-        """Writes the manifest, or compares it with the one that is there."""
         path = self.folder / "manifest.json"
         if path.exists():
             try:

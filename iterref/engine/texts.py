@@ -2,8 +2,7 @@
 
     open: torch's threads, the model, the reward, the options checked on a row;      then batch -> records, once a job
 
-With a device "cuda" workers of a machine take its GPUs in turns; with `gpus` each sees so many of its own and no other,
-which a device map may fill.
+With a device "cuda" workers of a machine take its GPUs in turns; with `gpus` each sees so many of its own and no other.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Texts:
-    """The work of `generate`. `model` and `place` go to `iterref.load`; `reward` is a function without arguments that
-    makes the reward in the worker; `options` go to `iterref.generate`; `sample` are a few rows by which the options are
-    checked before any job. `gpus` are those of a worker alone, 0 where something else hands them out."""
+    """The work of `generate`. `model` and `place` go to `iterref.load`; `reward` makes the reward in the worker;
+    `options` go to `iterref.generate`; `sample` are a few rows by which these are checked before any job. `gpus` are
+    those of a worker alone, 0 where something else hands them out."""
 
     model: str
     place: Mapping[str, Any]

@@ -32,12 +32,10 @@ BLOCK = 2**18
 
 
 class Markov(Denoiser):
-    """A Markov chain over sequences of `length` clean tokens, and the denoiser that knows it.
-
-    `log_start` (K,) and `log_transition`, (K, K) for all steps or (length - 1, K, K) for each, hold log-weights that
-    need not be normalised. K is `noise.vocab`, less one with absorbing noise, whose mask must be the last token.
-    Raises `ValueError` for a wrong shape, a NaN or +inf, or a token from which no step is possible.
-    """
+    """A Markov chain over sequences of `length` clean tokens, and the denoiser that knows it. `log_start` (K,) and
+    `log_transition`, (K, K) for all steps or (length - 1, K, K) for each, hold log-weights that need not be normalised.
+    K is `noise.vocab`, less one with absorbing noise, whose mask must be the last token. Raises `ValueError` for a
+    wrong shape, a NaN or +inf, or a token from which no step is possible."""
 
     uses_prompts = False
 
@@ -131,27 +129,23 @@ class Markov(Denoiser):
 
     @cached_property
     def _bridge(self) -> Bridge | None:
-        """The quicker denoiser, where there is one."""
         if self.noise.mask is None or not self._homogeneous or not Bridge.fits(self.tokens, self.length):
             return None
         return Bridge(self._transition[0] if self.length > 1 else torch.eye(self.tokens).double(), self.marginals())
 
     def _smoothed(self, x_t: Tensor, t: Tensor, where: Tensor) -> Tensor:
         """The same posteriors by forward-backward, for any noise and any chain, (M, K)."""
-        size = max(1, BLOCK // self.tokens**2)
-        blocks = [slice(first, first + size) for first in range(0, max(len(x_t), 1), size)]
-        return torch.cat([self._smoothed_block(x_t[b], t[b], where[b], b.start) for b in blocks])
-
-    def _smoothed_block(self, x_t: Tensor, t: Tensor, where: Tensor, first: int) -> Tensor:
-        """As `_smoothed`, for rows from `first` on that fit a cache."""
-        seen = self._evidence(x_t, t)
-        belief = self._forward(seen, first)
-        ahead = torch.ones_like(seen[0])
-        for i in range(self.length - 2, -1, -1):
-            ahead = _scaled(_carried(self._transition[i].T, seen[i + 1] * ahead))
-            belief[i] *= ahead
-        both = belief.permute(2, 0, 1)[where]
-        return both.log() - add_up(both, -1).log()[:, None]
+        size, found = max(1, BLOCK // self.tokens**2), []
+        for first in range(0, max(len(x_t), 1), size):  # rows that fit a cache
+            seen = self._evidence(x_t[first : first + size], t[first : first + size])
+            belief = self._forward(seen, first)
+            ahead = torch.ones_like(seen[0])
+            for i in range(self.length - 2, -1, -1):
+                ahead = _scaled(_carried(self._transition[i].T, seen[i + 1] * ahead))
+                belief[i] *= ahead
+            both = belief.permute(2, 0, 1)[where[first : first + size]]
+            found.append(both.log() - add_up(both, -1).log()[:, None])
+        return torch.cat(found)
 
     def _evidence(self, x_t: Tensor, t: Tensor) -> Tensor:
         """(L, K, R): rows last, where long contiguous runs are quickest."""
@@ -195,28 +189,13 @@ class TiltedMarkov(Markov):
 
 
 def world(
-    length: int = 24,
-    vocab: int = 8,
-    seed: int = 1,
-    noise: Literal["absorbing", "uniform"] = "absorbing",
-    alpha: float = 0.5,
-    reward: Literal["pairs", "smooth", "rough", "rare"] = "pairs",
-) -> tuple[Markov, PairReward, TiltedMarkov]:
+    length: int = 24, vocab: int = 8, seed: int = 1, noise: Literal["absorbing", "uniform"] = "absorbing",
+    alpha: float = 0.5, reward: Literal["pairs", "smooth", "rough", "rare"] = "pairs",
+) -> tuple[Markov, PairReward, TiltedMarkov]:  # fmt: skip
     """A random chain over `vocab` clean tokens, a reward, and their tilted distribution, all exact.
 
     The start distribution is softmax(z), the rows of the transition matrix are softmax(1.5 z) with z standard normal;
-    what the kinds of `reward` are says `iterref.exact.pair_reward`. Mean rewards of seed 1, length 24, unguided ->
-    tilted:
-
-        vocab  alpha   pairs            smooth            rough             rare
-        8      0.25     3.63 -> 19.89   -2.30 -> 14.66   -0.27 ->  8.76    0.35 -> 25.05
-        8      0.5      3.63 -> 12.89   -2.30 -> 10.63   -0.27 ->  6.13    0.35 -> 10.09
-        8      1        3.63 ->  7.92   -2.30 ->  4.88   -0.27 ->  4.34    0.35 ->  1.92
-        64     0.25     0.21 ->  7.84    0.61 -> 16.64    0.13 -> 24.15    0.00 -> 70.88
-        64     0.5      0.21 ->  1.50    0.61 -> 10.72    0.13 -> 13.12    0.00 -> 17.56
-        64     1        0.21 ->  0.57    0.61 ->  5.20    0.13 ->  6.39    0.00 ->  0.32
-
-    Raises `ValueError` for an unknown noise or reward.
+    what the kinds of `reward` are says `iterref.exact.pair_reward`. Raises `ValueError` for an unknown noise or reward.
     """
     if noise not in ("absorbing", "uniform"):
         raise ValueError(f"unknown noise {noise!r}: choose absorbing or uniform")
@@ -230,11 +209,9 @@ def world(
 
 
 def _carried(step: Tensor, belief: Tensor) -> Tensor:
-    """sum_u step[u, v] belief[u] of (K, K) and (K, R) -> (K, R), as `add_up` would, half of it in place.
-
-    It is where a smoother's time goes, and it is bound by memory: a matrix product would be quicker, but its last bits
-    depend on the number of rows.
-    """
+    """sum_u step[u, v] belief[u] of (K, K) and (K, R) -> (K, R), as `add_up` would, half of it in place. It is where a
+    smoother's time goes, and it is bound by memory: a matrix product would be quicker, but its last bits depend on the
+    number of rows."""
     size = len(step)
     half = size // 2
     total = step[: size - half, :, None] * belief[: size - half, None]

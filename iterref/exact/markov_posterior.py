@@ -2,9 +2,8 @@
 
     p(x_0^i = v | x_t) proportional to T^d(x^l, v) T^e(v, x^r),     l = i - d, r = i + e the nearest revealed positions
 
-The Markov property cuts the rest off. Where nothing is revealed before i, the first factor is the chain's law at i;
-where nothing is revealed behind it, the second factor is one. So a law is two rows gathered from the powers of T and
-multiplied: O(V) an open position, instead of O(V^2) a position in forward-backward, and elementwise.
+Where nothing is revealed before i, the first factor is the chain's distribution at i; where nothing is behind it, the
+second is one. So two rows of the powers of T are multiplied: O(V) an open position, instead of O(V^2) by smoothing.
 """
 
 from __future__ import annotations
@@ -20,9 +19,7 @@ LARGEST = 2**27
 
 class Bridge:
     """The powers of a transition matrix (K, K) and the law of every position, `marginals` (L, K); the mask is token K.
-
-    Rows are scaled by their largest entry, so that products of two do not vanish.
-    """
+    Rows are scaled by their largest entry, so that products of two do not vanish."""
 
     def __init__(self, transition: Tensor, marginals: Tensor) -> None:
         self.length, self.tokens = marginals.shape
@@ -43,10 +40,8 @@ class Bridge:
         return 2 * length * tokens**2 <= LARGEST
 
     def __call__(self, x_t: Tensor, where: Tensor) -> Tensor:
-        """log p(x_0^i | x_t) of the True cells, (R, L) long, (R, L) bool -> (M, K) float64.
-
-        Raises `ValueError` for a token out of range, or where no sequence has the revealed tokens of a row.
-        """
+        """log p(x_0^i | x_t) of the True cells, (R, L) long, (R, L) bool -> (M, K) float64. Raises `ValueError` for a
+        token out of range, or where no sequence has the revealed tokens of a row."""
         if bool(((x_t < 0) | (x_t > self.tokens)).any()):
             raise ValueError(f"x_t holds a token outside 0 to {self.tokens}, the mask: check its tokens")
         position = torch.arange(self.length)

@@ -4,7 +4,7 @@
 
     pairs    1 for (v, perm(v)) of a random permutation, 0 elsewhere
     smooth   a few low frequencies on the ring of tokens, 0.5 in standard deviation: neighbours on the ring agree
-    rough    independent normal values, 0.5 in standard deviation: no token says anything about another
+    rough    independent normal values, 0.5 in standard deviation
     rare     0 but for K/4 pairs (u, v), v the token that the chain goes to least often from u: log(1 / T(u, v)) / 2, so
              that at alpha = 0.5 the rare step from u weighs as much as all others together
 """
@@ -44,9 +44,7 @@ class PairReward:
 
 def random_reward(kind: str, log_transition: Tensor, generator: torch.Generator) -> PairReward:
     """A random reward of a kind, over the tokens of a homogeneous chain with log-weights `log_transition` (K, K).
-
-    Raises `ValueError` for an unknown kind.
-    """
+    Raises `ValueError` for an unknown kind."""
     tokens = len(log_transition)
     if kind == "pairs":
         return PairReward(torch.eye(tokens, dtype=torch.float64)[torch.randperm(tokens, generator=generator)])

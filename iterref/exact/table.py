@@ -21,12 +21,10 @@ from iterref.random import Rng
 
 
 class Table(Denoiser):
-    """A distribution over K^L sequences of L clean tokens, and the denoiser that knows it.
-
-    `log_joint` holds log-weights, (K,) * L, or a mapping from token tuples to log-weights in which absent states are
-    impossible; they need not be normalised. K is `noise.vocab`, less one with absorbing noise, whose mask must be the
-    last token. Raises `ValueError` for a wrong shape, a NaN or +inf, or a distribution without a possible state.
-    """
+    """A distribution over K^L sequences of L clean tokens, and the denoiser that knows it. `log_joint` holds
+    log-weights, (K,) * L, or a mapping from token tuples to log-weights in which absent states are impossible; they
+    need not be normalised. K is `noise.vocab`, less one with absorbing noise, whose mask must be the last token. Raises
+    `ValueError` for a wrong shape, a NaN or +inf, or a distribution without a possible state."""
 
     uses_prompts = False
 
@@ -35,7 +33,13 @@ class Table(Denoiser):
         self.tokens = clean_tokens(noise)
         self.time_independent = noise.mask is not None
         if isinstance(log_joint, Mapping):
-            log_joint = _filled(log_joint, self.tokens)
+            lengths = {len(state) for state in log_joint}
+            if len(lengths) != 1 or any(not 0 <= token < self.tokens for state in log_joint for token in state):
+                raise ValueError(f"a table needs states of one length, over the {self.tokens} clean tokens")
+            full = torch.full((self.tokens,) * lengths.pop(), -torch.inf, dtype=torch.float64)
+            for state, log_p in log_joint.items():
+                full[tuple(state)] = log_p
+            log_joint = full
         self.length = log_joint.dim()
         if self.length == 0 or set(log_joint.shape) != {self.tokens}:
             shape = tuple(log_joint.shape)
@@ -65,17 +69,13 @@ class Table(Denoiser):
         return normalised((self.log_p + reward_values.double() / alpha)[None], "the tilted table")[0]
 
     def log_posterior(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """log p(x_0 | x_t) over all states, (R, L), (R,) -> (R, S) float64.
-
-        Raises `ValueError` where no state can have become a row of x_t.
-        """
+        """log p(x_0 | x_t) over all states, (R, L), (R,) -> (R, S) float64. Raises `ValueError` where no state can have
+        become a row of x_t."""
         return normalised(self._log_with(evidence(self.noise, x_t, t)), "x_t")
 
     def __call__(self, x_t: Tensor, t: Tensor, where: Tensor, rows: Tensor) -> Tensor:
-        """log p(x_0^i | x_t) of the True cells, (R, L), (R,), (R, L) bool, (R,) -> (M, V) float64.
-
-        One distribution serves every prompt, so `rows` plays no part. Raises `ValueError` as `log_posterior` does.
-        """
+        """log p(x_0^i | x_t) of the True cells, (R, L), (R,), (R, L) bool, (R,) -> (M, V) float64. One distribution
+        serves every prompt, so `rows` plays no part. Raises `ValueError` as `log_posterior` does."""
         posterior = self.log_posterior(x_t, t).exp()
         split = (posterior.view(len(posterior), self.tokens**i, self.tokens, -1) for i in range(self.length))
         open_cells = torch.stack([add_up(add_up(part, dim=3), dim=1) for part in split], dim=1)[where]
@@ -89,9 +89,7 @@ class Table(Denoiser):
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """log p(x^i = v | x^-i) of the True cells of clean sequences, (R, L), (R, L) bool, (R,) -> (M, V) float64.
-
-        Raises `ValueError` for a noisy token, or where the rest of a row is impossible.
-        """
+        Raises `ValueError` for a noisy token, or where the rest of a row is impossible."""
         row, position = where.nonzero(as_tuple=True)
         stride = self._stride[position]
         without = self.index(x)[row] - x[row, position] * stride
@@ -132,10 +130,8 @@ def expect_clean(tokens: Tensor, vocab: int, length: int) -> None:
 
 
 def evidence(noise: Noise, x_t: Tensor, t: Tensor) -> Tensor:
-    """q(x_t^i | x_0^i = v) of clean tokens v up to a factor a cell, (R, L), (R,) -> (R, L, K) float64.
-
-    Under absorbing noise the factor makes it 0 or 1 and free of time, so that revealed tokens are good at t = 1 too.
-    """
+    """q(x_t^i | x_0^i = v) of clean tokens v up to a factor a cell, (R, L), (R,) -> (R, L, K) float64. Under absorbing
+    noise the factor makes it 0 or 1 and free of time, so that revealed tokens are good at t = 1 too."""
     if noise.mask is None:
         return noise.likelihood(x_t, t)
     one_hot = torch.nn.functional.one_hot(x_t, noise.vocab)[..., : noise.mask]
@@ -143,10 +139,8 @@ def evidence(noise: Noise, x_t: Tensor, t: Tensor) -> Tensor:
 
 
 def add_up(x: Tensor, dim: int) -> Tensor:
-    """The sum over one axis in a fixed order, halves upon halves, whatever the other axes are.
-
-    `Tensor.sum` picks its order by shape and strides, so that a row's last bits could depend on the batch.
-    """
+    """The sum over one axis in a fixed order, halves upon halves, whatever the other axes are. `Tensor.sum` picks its
+    order by shape and strides, so that a row's last bits could depend on the batch."""
     while (size := x.shape[dim]) > 1:
         half = size // 2
         pairs = x.narrow(dim, 0, half) + x.narrow(dim, size - half, half)
@@ -171,15 +165,4 @@ def packed(log_p: Tensor, noise: Noise) -> Tensor:
 
 
 def _sequences(tokens: int, length: int) -> Tensor:
-    axes = [torch.arange(tokens)] * length
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, length)
-
-
-def _filled(log_joint: Mapping[Sequence[int], float], tokens: int) -> Tensor:
-    lengths = {len(state) for state in log_joint}
-    if len(lengths) != 1 or any(not 0 <= token < tokens for state in log_joint for token in state):
-        raise ValueError(f"a table needs states of one length, over the {tokens} clean tokens")
-    full = torch.full((tokens,) * lengths.pop(), -torch.inf, dtype=torch.float64)
-    for state, log_p in log_joint.items():
-        full[tuple(state)] = log_p
-    return full
+    return torch.cartesian_prod(*[torch.arange(tokens)] * length).view(-1, length)

@@ -5,8 +5,8 @@
 folder/adapter_config.json   folder/adapter_model.safetensors        the base: `base=`, or base_model_name_or_path
 
 The names are those of the base's own files, so one mechanism serves every family. `peft` does the arithmetic (rsLoRA,
-DoRA, IA3, LoHa, LoKr ...), on bare layers that carry the names and the weights which the adapter changes, in float32.
-Whole weights that were trained along (`modules_to_save`, biases) take the place of the base's.
+DoRA, IA3, LoHa, LoKr ...) in float32, on bare layers with the names and weights which the adapter changes. Whole
+weights that were trained along (`modules_to_save`, biases) take the place of the base's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -70,7 +69,11 @@ class Adapter:
         or kind, and `MissingExtra` without `peft`."""
         require("peft", "peft", f"the adapter {self.name}")
         config = self._config(base)
-        found = {name.removeprefix(BEFORE): weight for name, weight in self._weights().items()}
+        file = self.folder / WEIGHTS
+        if not file.is_file():
+            raise FileNotFoundError(f"{self.name} has {CONFIG} and no {WEIGHTS}: save the adapter as safetensors")
+        with hub.reading(file, self.name):
+            found = {name.removeprefix(BEFORE): weight for name, weight in load_file(file).items()}
         whole = {name: weight for name, weight in found.items() if name in weights}
         for name, weight in whole.items():
             if weight.shape != weights[name].shape:
@@ -100,15 +103,7 @@ class Adapter:
         config.inference_mode = True
         return config
 
-    def _weights(self) -> dict[str, Tensor]:
-        file = self.folder / WEIGHTS
-        if not file.is_file():
-            raise FileNotFoundError(f"{self.name} has {CONFIG} and no {WEIGHTS}: save the adapter as safetensors")
-        with hub.reading(file, self.name):
-            return load_file(file)
-
     def _layer(self, name: str, weights: Mapping[str, Tensor], base: str) -> str:
-        """The layer that a tensor of the adapter belongs to."""
         parts = name.split(".")
         layers = [".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
         layer = next((one for one in layers if f"{one}.weight" in weights), None)
@@ -116,8 +111,7 @@ class Adapter:
             raise ValueError(f"{self.name} changes {name!r}, and {base} has no such layer: {OTHER}")
         if weights[f"{layer}.weight"].dim() != 2 or "embedding" in name.removeprefix(layer):
             # A table may be the head as well, and of the two PEFT changes one while it is not merged.
-            told = f"{self.name} changes {layer!r}, which is no linear layer"
-            raise ValueError(f"{told}: {MERGE}")
+            raise ValueError(f"{self.name} changes {layer!r}, which is no linear layer: {MERGE}")
         return layer
 
     def _expect_targets(self, layers: set[str]) -> None:
@@ -174,8 +168,7 @@ def _bare(layers: Iterable[str], weights: Mapping[str, Tensor]) -> nn.Module:
             if not hasattr(place, part):
                 place.add_module(part, nn.Module())
             place = place.get_submodule(part)
-        with torch.device("meta"):
-            made = nn.Linear(matrix.shape[1], matrix.shape[0], bias=bias is not None)
+        made = nn.Linear(matrix.shape[1], matrix.shape[0], bias=bias is not None, device="meta")
         made.weight = nn.Parameter(matrix, requires_grad=False)
         if bias is not None:
             made.bias = nn.Parameter(bias.float(), requires_grad=False)

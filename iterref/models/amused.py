@@ -4,12 +4,10 @@
     guidance:  logits = logits_empty + scale (logits_text - logits_empty)                          two passes a row
 
 Training takes the cross-entropy of the masked codes: its optimum is the posterior whatever their share. The schedule is
-that of the checkpoint's scheduler, a_t = 1 - cos((1 - t) pi / 2) in the published ones. `ClassifierFreeGuidance` mixes
-log-probabilities, which is the same as mixing logits. At temperature 0 `AmusedScheduler` is order="confidence", but
-that it rounds the number of masks down and reveals one code a step at the least; its Gumbel noise is not taken over.
-
-Prompts. CLIP's text encoder (Radford et al. 2021, arXiv:2103.00020) gives the states before its last layer and the
-projected embedding. Nothing hides the padding, in training neither. Too long a prompt is refused, and not cut.
+that of the checkpoint's scheduler, a_t = 1 - cos((1 - t) pi / 2) in the published ones. At temperature 0
+`AmusedScheduler` is order="confidence", but that it rounds the number of masks down and reveals one code a step at the
+least; its Gumbel noise is not taken over. CLIP's text encoder (Radford et al. 2021, arXiv:2103.00020) gives the states
+before its last layer and the projected embedding. Nothing hides the padding, in training neither.
 
 Compared with diffusers 0.42.1: tests/models/test_amused.py says how close.
 """
@@ -47,7 +45,6 @@ INDEX = "model_index.json"
 FILES = (INDEX, "*/config.json", "scheduler/scheduler_config.json", "tokenizer/*.json", "tokenizer/merges.txt",
          "*/model.safetensors", "*/diffusion_pytorch_model.safetensors", "*.safetensors.index.json",
          "*/*-of-?????.safetensors")  # fmt: skip
-GUIDANCE, AESTHETIC = 10.0, 6.0  # the published pipeline's
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +105,8 @@ class Reader:
 
 
 class Network:
-    """The transformer of `diffusers`: grids of codes and what was read of a text to logits of chosen positions.
-
-    Its head is two convolutions of one position each, so that it runs on the chosen positions alone.
-    """
+    """The transformer of `diffusers`: grids of codes and what was read of a text to logits of chosen positions. Its
+    head is two convolutions of one position each, so that it runs on the chosen positions alone."""
 
     def __init__(self, transformer: Any) -> None:
         self.head: Any = transformer.mlm_layer
@@ -161,17 +156,15 @@ class Grid(Denoiser):
 
 
 class ImageModel(TokenizedModel):
-    """Prompts in, a denoiser of grids of codes with empty canvases out; codes to images and back.
-
-    A text model whose texts are images: `decode` gives images of PIL, `encode` takes them. `render` is what image
-    rewards take. `guidance` above 1 leaves the text that is `avoided` ("" is none) behind; 1 or None asks without it.
-    """
+    """Prompts in, a denoiser of grids of codes with empty canvases out; codes to images and back. A text model whose
+    texts are images: `decode` gives images of PIL, `encode` takes them. `render` is what image rewards take. `guidance`
+    above 1 leaves the text that is `avoided` ("" is none) behind; 1 or None asks without it."""
 
     draws_images = True
 
     def __init__(
         self, network: Network, noise: Noise, reader: Reader, images: ImageCodec, micro: Tensor,
-        guidance: float | None = GUIDANCE, avoided: str = "",
+        guidance: float | None = 10.0, avoided: str = "",
     ) -> None:  # fmt: skip
         if guidance is not None and not 0 <= guidance < inf:
             raise ValueError(f"the guidance scale must be finite and not negative, got {guidance}: 1 or None is none")
@@ -182,12 +175,11 @@ class ImageModel(TokenizedModel):
     def prepare(self, prompts: Sequence[str]) -> tuple[Denoiser, Tensor, Tensor]:
         """As `TextModel.prepare`; all positions of the canvases (B, L) are free."""
         canvas = self._blank(prompts)
-        given: Denoiser = Grid(self.network, self.noise, self.reader(prompts), self.images.shape, self.micro)
+        asked = Grid(self.network, self.noise, self.reader(prompts), self.images.shape, self.micro)
+        given: Denoiser = asked
         if self.guidance != 1:
-            other = replace(self.reader([self.avoided]), which=None)
-            given = ClassifierFreeGuidance(
-                given, Grid(self.network, self.noise, other, self.images.shape, self.micro), self.guidance
-            )
+            other = replace(asked, text=replace(self.reader([self.avoided]), which=None))
+            given = ClassifierFreeGuidance(asked, other, self.guidance)
         return given, canvas, torch.ones_like(canvas, dtype=torch.bool)
 
     def render(self, tokens: Tensor) -> Tensor:
@@ -206,17 +198,14 @@ class ImageModel(TokenizedModel):
 def load(
     name: str | Path, *, revision: str | None = None, dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu", height: int | None = None, width: int | None = None,
-    guidance: float | None = GUIDANCE, avoided: str = "", original: tuple[int, int] | None = None,
-    crop: tuple[int, int] = (0, 0), aesthetic: float = AESTHETIC,
+    guidance: float | None = 10.0, avoided: str = "", original: tuple[int, int] | None = None,
+    crop: tuple[int, int] = (0, 0), aesthetic: float = 6.0,
 ) -> ImageModel:  # fmt: skip
     """The model of images in a pipeline's folder or of a hub name, `height` x `width` pixels, its own unless given.
-
     `guidance` and `avoided` are those of `ImageModel`. The network is told, as in training, of the image's `original`
     (width, height) before it was cropped (its own unless given), the `crop`'s (top, left) and its `aesthetic` score.
-
     Raises `FileNotFoundError` for what is not there and `ValueError` for what cannot be read, parts that do not fit
-    together, and a size that is no multiple of what the network needs.
-    """
+    together, and a size that is no multiple of what the network needs."""
     require("diffusers", "images", "a model of images")
     import diffusers
 
@@ -256,7 +245,6 @@ def _noise(folder: Path, name: str, transformer: Checkpoint) -> Noise:
 
 
 def _together(name: str, network: Any, painter: Any, text: Any) -> None:
-    """Raises `ValueError` where the parts of a pipeline are of different sizes."""
     for what, given, wanted in (
         ("codes of the VQ model", painter.num_vq_embeddings, network.codebook_size),
         ("numbers of the text encoder's states", text.hidden_size, network.encoder_hidden_size),

@@ -2,9 +2,8 @@
 
     prepare   prompts -> a denoiser of theirs, canvases, free positions          encode, decode   texts <-> canvases
 
-What a model may be able to do besides is declared here with a default. `decode` gives strings that carry their tokens
-(`Text`), so that a model's own text goes back in as the tokens that it was, however else it may be cut into pieces. A
-prompt that is a conversation is a string that carries its messages (`Chat`).
+`decode` gives strings that carry their tokens (`Text`), so that a model's own text goes back in as the tokens that it
+was. A prompt that is a conversation is a string that carries its messages (`Chat`).
 """
 
 from __future__ import annotations
@@ -38,9 +37,7 @@ class Chat(str):
     """A conversation as a prompt: the text of its last message, with all `messages`, ("system" | "user" | "assistant",
     text) pairs, or dictionaries with `role` and `content`, of which the user has the last. A model with a chat template
     reads them all; what rewards see, and whoever takes it for a string, is the last one, or a `text` given for it.
-
-    Raises `ValueError` for no messages, an unknown role, or one in which the user does not have the last word.
-    """
+    Raises `ValueError` for no messages, an unknown role, or one in which the user does not have the last word."""
 
     messages: tuple[tuple[str, str], ...]
 
@@ -87,13 +84,11 @@ class Masked(Denoiser):
 
 class TextModel(ABC):
     """A model of texts given prompts, on canvases of `length` positions. A family overrides what it does otherwise.
-
     `name` is what it was loaded by, for a reader; `draws_images` says that `decode` gives images; `ranks` counts the
-    processes that compute the network together;
-    `ends` are the tokens behind which a text is over; `fixed_length` says that the model knows no end, so that a text
-    keeps its number of tokens; `masks` are what stands in a text for one token that is to be filled in; `continues`
-    says that a text begins with its prompt, `chat` that prompts go into a chat template, so that a `Chat` may be one.
-    """
+    processes that compute the network together; `ends` are the tokens behind which a text is over; `fixed_length` says
+    that the model knows no end, so that a text keeps its number of tokens; `masks` are what stands in a text for one
+    token that is to be filled in; `continues` says that a text begins with its prompt, `chat` that prompts go into a
+    chat template, so that a `Chat` may be one."""
 
     name: str = ""
     draws_images: ClassVar[bool] = False

@@ -20,19 +20,11 @@ from iterref.models.device_map import entrance, tokens_of
 PROBE = 8  # tokens by which a class is tried
 
 
-def rotary_types(config: Any) -> set[str]:
-    """By which rules the rotary angles of a configuration are made, and those of each kind of layers in it."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    return {str(one.get("rope_type")) for one in (rope, *rope.values()) if isinstance(one, Mapping)}
-
-
 class Bidirectional:
-    """A network of a `transformers` class with a head: token ids in, logits of chosen positions out.
-
-    `causal` says that the class hides later positions unless it is given the whole mask (LLaMA, Qwen), `shift` how many
-    positions before its own a token's logits stand (the first position's stand at itself). `most` is the number of
-    positions that it may be asked for, if bounded.
-    """
+    """A network of a `transformers` class with a head: token ids in, logits of chosen positions out. `causal` says that
+    the class hides later positions unless it is given the whole mask (LLaMA, Qwen), `shift` how many positions before
+    its own a token's logits stand (the first position's stand at itself). `most` is the number of positions that it may
+    be asked for, if bounded."""
 
     def __init__(self, model: nn.Module, causal: bool, shift: int = 0) -> None:
         self.model, self.causal, self.shift = model, causal, shift
@@ -40,26 +32,21 @@ class Bidirectional:
         if not hasattr(tokens_of(model), "weight"):
             raise ValueError(f"a {type(model).__name__} has no table of tokens: it is not read")
         config: Any = getattr(model, "config", None)
-        rotary = rotary_types(config)
+        rope = getattr(config, "rope_parameters", None) or {}
+        # by which rules the rotary angles are made, of each kind of layers too
+        rotary = {one.get("rope_type") for one in (rope, *rope.values()) if isinstance(one, Mapping)}
         self.feels_padding = "longrope" in rotary  # other angles for a call with a long text
         # Further on, the angles of this rule depend on the longest text so far, in the class as well.
         self.most = int(config.max_position_embeddings) if "dynamic" in rotary else None
         self._chosen: tuple[Tensor, Tensor] | None = None
         self.stack.register_forward_hook(self._pick)
+        self.ranks = int(getattr(model, "_tp_size", None) or 1)  # which compute it together
+        self.vocab = len(tokens_of(model).weight)
 
     @property
     def device(self) -> torch.device:
         """Where token ids are given and logits come back."""
         return entrance(self.model)
-
-    @property
-    def ranks(self) -> int:
-        """How many ranks compute it together."""
-        return int(getattr(self.model, "_tp_size", None) or 1)
-
-    @property
-    def vocab(self) -> int:
-        return int(tokens_of(self.model).weight.shape[0])
 
     def __call__(self, ids: Tensor, seen: Tensor | None, where: Tensor) -> Tensor:
         """(R, T) token ids, (R, T) bool (False: padding; None: there is none), (R, T) bool -> (M, V) float32 logits."""
@@ -90,14 +77,11 @@ class Bidirectional:
         bound = (1e-4 if dtype == torch.float32 else 3e-2) * float(alone.abs().max())
         if alone.shape != whole.shape or float((alone - whole).abs().max()) > bound:
             raise ValueError(f"the head of a {kind} reads more than the state of a position: it is not read")
-        hidden = torch.zeros_like(where)
-        beside = self(
-            torch.cat([ids, torch.full_like(ids, pad)], 1), torch.cat([where, hidden], 1), torch.cat([where, hidden], 1)
-        )
+        seen = torch.cat([where, torch.zeros_like(where)], 1)
+        beside = self(torch.cat([ids, torch.full_like(ids, pad)], 1), seen, seen)
         self.feels_padding |= float((alone - beside).abs().max()) > bound
 
     def compile(self, *, dynamic: bool, mode: str | None) -> None:
-        """Has torch compile the stack of layers at first use; `dynamic` lets the number of rows vary."""
         self.stack.compile(dynamic=dynamic, mode=mode)
 
     def _mask(self, ids: Tensor, seen: Tensor | None) -> Tensor | None:

@@ -3,8 +3,8 @@
     encoder (causal)            prompt, canvas 1, ... canvas k - 1  ->  keys and values of every layer
     decoder (bidirectional)     canvas k over these keys and values, which it reads and never adds to
 
-What the encoder has read depends on nothing behind it. So a canvas is read behind the prompt once, when one behind it
-is asked for, and its keys and values serve all candidates that begin alike: the same numbers as reading all anew.
+What the encoder has read depends on nothing behind it. So a canvas is read behind the prompt once, and its keys and
+values serve all candidates that begin alike: the same numbers as reading all anew.
 """
 
 from __future__ import annotations
@@ -114,24 +114,19 @@ class Network:
             ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
         place = torch.arange(width) - (width - size)[:, None]
         seen = None if bool((place >= 0).all()) else (place >= 0).to(device)
-        cache = self.model.model.encoder(
-            input_ids=ids.to(device), attention_mask=seen, position_ids=place.clamp_min(0).to(device)
-        ).past_key_values
+        told = {"attention_mask": seen, "position_ids": place.clamp_min(0).to(device)}
+        cache = self.model.model.encoder(input_ids=ids.to(device), **told).past_key_values
         which = torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)
         return Prompts(cache, which, size.to(device), seen)
 
     def read(self, ids: Tensor, given: dict[str, Any]) -> Any:
         """The cache of what `given` is of and canvases (R, room) behind it."""
-        cache = copy(given["past_key_values"])
-        cache.layers = [copy(layer) for layer in cache.layers]  # which the encoder adds to
-        read = self.model.model.encoder(
+        return self.model.model.encoder(
             input_ids=ids, attention_mask=given["decoder_attention_mask"], position_ids=given["decoder_position_ids"],
-            past_key_values=cache,
-        )  # fmt: skip
-        return read.past_key_values
+            past_key_values=own(given["past_key_values"]),
+        ).past_key_values  # fmt: skip
 
     def compile(self, *, dynamic: bool, mode: str | None) -> None:
-        """Has torch compile the decoder at first use; `dynamic` lets the number of rows vary."""
         self.model.model.decoder.compile(dynamic=dynamic, mode=mode)
 
     def _pass(self, x_t: Tensor, given: dict[str, Any], logits: Tensor | None) -> Tensor:
@@ -148,19 +143,23 @@ def taken(cache: Any, which: Tensor) -> Any:
     def rows(part: Tensor) -> Tensor:
         return part.expand(len(which), -1, -1, -1) if len(part) == 1 else part[which.to(part.device)]
 
-    return _with_layers(cache, [(rows(layer.keys), rows(layer.values)) for layer in cache.layers])
+    made = own(cache)
+    for layer in made.layers:
+        layer.keys, layer.values = rows(layer.keys), rows(layer.values)
+    return made
 
 
 def joined(caches: Sequence[Any]) -> Any:
     """One cache of several, of equally many tokens."""
-    layers = zip(*(cache.layers for cache in caches), strict=True)
-    parts = [(torch.cat([one.keys for one in same]), torch.cat([one.values for one in same])) for same in layers]
-    return _with_layers(caches[0], parts)
+    made = own(caches[0])
+    for at, layer in enumerate(made.layers):
+        same = [cache.layers[at] for cache in caches]
+        layer.keys, layer.values = torch.cat([one.keys for one in same]), torch.cat([one.values for one in same])
+    return made
 
 
-def _with_layers(cache: Any, parts: Sequence[tuple[Tensor, Tensor]]) -> Any:
+def own(cache: Any) -> Any:
+    """A copy of a cache, whose layers may be changed."""
     made = copy(cache)
     made.layers = [copy(layer) for layer in cache.layers]
-    for layer, (keys, values) in zip(made.layers, parts, strict=True):
-        layer.keys, layer.values = keys, values
     return made

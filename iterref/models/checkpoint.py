@@ -2,8 +2,7 @@
 
     folder/config.json   folder/model.safetensors, or parts and model.safetensors.index.json   folder/tokenizer.json
 
-Weights are read by `safetensors` alone: a pickle can run code when it is opened, so `pytorch_model.bin` and `.ckpt` are
-neither downloaded nor read, and no Python file of a checkpoint is looked at.
+Weights are read by `safetensors` alone: a pickle can run code when it is opened. No Python file is looked at.
 """
 
 from __future__ import annotations
@@ -55,7 +54,6 @@ class Checkpoint:
 
     @property
     def device(self) -> torch.device:
-        """The one device of its network."""
         assert isinstance(self.place, torch.device)
         return self.place
 
@@ -77,7 +75,6 @@ class Checkpoint:
         return tensors if self.adapter is None else self.adapter.merged(tensors, self.name)
 
     def expect_room(self) -> None:
-        """Raises `ValueError` where the weights need more bytes than their device has room for."""
         if isinstance(self.place, torch.device) and self.tensors is None and self.prequantized is None:
             hub.expect_room(self.name, hub.shapes(self.files(), self.name), self.dtype, self.place)
 

@@ -39,11 +39,9 @@ Where = int | str
 
 @dataclass(frozen=True)
 class DeviceMap:
-    """Where the parts of a network go: `parts` is one of `WAYS`, or the place of every part by name.
-
-    `limits` are the most bytes of weights that a device may hold, a number or "20GiB", by device. `folder` takes those
-    weights on the disk that the checkpoint's files do not hold as the network does (experts that are kept one by one).
-    """
+    """Where the parts of a network go: `parts` is one of `WAYS`, or the place of every part by name. `limits` are the
+    most bytes of weights that a device may hold, a number or "20GiB", by device. `folder` takes those weights on the
+    disk that the checkpoint's files do not hold as the network does (experts that are kept one by one)."""
 
     parts: str | Mapping[str, Where]
     limits: Mapping[Where, Where] | None = None
@@ -58,11 +56,8 @@ class DeviceMap:
         there is not, saying what to do."""
         require("accelerate", "large", "a device map")
         if not isinstance(parts, Mapping) and parts not in (*WAYS, RANKS):
-            ways = ", ".join((*WAYS, RANKS))
-            raise ValueError(
-                f"unknown device_map {parts!r}: choose one of {ways}, name the place of each part, or say device= for "
-                "one device"
-            )
+            told = f"unknown device_map {parts!r}: choose one of {', '.join((*WAYS, RANKS))}"
+            raise ValueError(f"{told}, name the place of each part, or say device= for one device")
         if not parts:
             raise ValueError("device_map names no part: {'': 0} would put all of them on the first accelerator")
         places = parts if isinstance(parts, str) else {part: _place(where) for part, where in parts.items()}
@@ -115,8 +110,7 @@ def spread(way: str, limits: Mapping[Where, Where] | None, model: nn.Module, dty
         lacks = f"a {type(model).__name__} does not say which of its layers may be apart"
         raise ValueError(f"{lacks}, so device_map={way!r} cannot: name the place of every part")
     homes = {id(weight): name for name, weight in model.named_parameters()}
-    table = homes[id(tokens_of(model).weight)]
-    twins: dict[str, str] = {}
+    table, twins = homes[id(tokens_of(model).weight)], dict[str, str]()
     for name, module in list(_units(model, unsplit)):
         owners = [homes[id(weight)] for weight in module.parameters()]
         early = type(module).__name__ in TOGETHER  # small, and has to be where inputs enter
@@ -125,8 +119,7 @@ def spread(way: str, limits: Mapping[Where, Where] | None, model: nn.Module, dty
             parent, _, own = name.rpartition(".")
             setattr(model.get_submodule(parent), own, nn.Identity())
     with hub.quiet():
-        room = dict(limits) if limits is not None else None
-        told = {"no_split_module_classes": unsplit, "dtype": dtype}
+        room, told = limits and dict(limits), {"no_split_module_classes": unsplit, "dtype": dtype}
         balanced = partial(get_balanced_memory, model, low_zero=way == "balanced_low_0", **told)
         room = get_max_memory(room) if way == "sequential" else balanced(room)
         found: dict[str, Where] = dict(infer_auto_device_map(model, room, **told))
@@ -161,14 +154,15 @@ def whole(parts: Mapping[str, Where], model: nn.Module) -> dict[str, Where]:
     computed = {name: first if place in HOST else place for name, place in found.items()}
     entry, unsplit = tokens_of(model), _unsplit(model)
     for name, module in model.named_modules():
-        if type(module).__name__ in unsplit:
-            inside = {place for one, place in computed.items() if one.startswith(f"{name}.")}
-            if len(inside) > 1:
-                raise ValueError(f"device_map computes parts of {name!r} in different places: give it one as a whole")
-        if module is entry or type(module).__name__ in TOGETHER:
-            inside = {place for one, place in computed.items() if one.startswith(f"{name}.") or _within(name, one)}
-            if inside - {first}:
-                raise ValueError(f"device_map computes {name!r}, where inputs enter, apart from the first: {first!r}")
+        kind = type(module).__name__
+        if kind not in unsplit and module is not entry:
+            continue
+        inside = {place for one, place in computed.items() if one.startswith(f"{name}.")}
+        if kind in unsplit and len(inside) > 1:
+            raise ValueError(f"device_map computes parts of {name!r} in different places: give it one as a whole")
+        inside |= {place for one, place in computed.items() if _within(name, one)}
+        if (module is entry or kind in TOGETHER) and inside - {first}:
+            raise ValueError(f"device_map computes {name!r}, where inputs enter, apart from the first: {first!r}")
     for shared in sorted(find_tied_parameters(model)):
         homes = {one: next(p for part, p in found.items() if _within(one, part)) for one in shared}
         if len(set(homes.values())) > 1:
@@ -219,7 +213,6 @@ def _units(model: nn.Module, unsplit: Sequence[str], name: str = "") -> Iterator
 
 
 def _tensors(module: nn.Module, recurse: bool) -> list[str]:
-    """The names of the weights and buffers of a module itself, or of all in it."""
     weights = module.named_parameters(recurse=recurse, remove_duplicate=False)
     return [name for name, _ in (*weights, *module.named_buffers(recurse=recurse))]
 

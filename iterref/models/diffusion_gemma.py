@@ -3,14 +3,12 @@
     p(x_0^i = v | x_t, prompt)  =  softmax of the soft-capped logits at i          x_t: clean and random tokens, mixed
 
 An answer longer than a canvas is written canvas by canvas (`iterref.turns`): each is denoised behind the prompt and the
-canvases before it, which go to the encoder's cache (`iterref.models.canvases`). Where several are open at once, a later
-one is told the earlier ones as they stand, which in training were finished. The last canvas has what is left of the
-length: positions that it lacks are not there, where the published sampler writes all of them.
+canvases before it, which go to the encoder's cache (`iterref.models.canvases`). The last canvas has what is left of the
+length, where the published sampler writes all positions.
 
-Output. Google's fine-tuning replaces every token of a canvas with probability t, uniform, by one of the whole
-vocabulary, and takes the cross-entropy of x_0 at *all* positions: its optimum is the posterior, a token's own evidence
-included. That a token is certain at t = 0 the network cannot know, and the denoiser says so. A loss at the replaced
-positions alone, as in dllm's trainer, leaves a token's own evidence out: load such a network with `left_out=True`.
+Output. Google's fine-tuning replaces every token of a canvas with probability t by one of the whole vocabulary, and
+takes the cross-entropy of x_0 at *all* positions: its optimum is the posterior, a token's own evidence included. A loss
+at the replaced positions alone, as in dllm's trainer, leaves that out: load such a network with `left_out=True`.
 `iterref.check` tells the two apart on texts of the model's.
 
 Self-conditioning. A kernel must be a function of x_t alone, so the last step's logits are not fed back, unless
@@ -24,7 +22,7 @@ Compared with transformers 5.23.0 and diffusers 0.42.1: tests/models/test_diffus
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,27 +104,21 @@ class CanvasDenoiser(Denoiser):
 @dataclass(frozen=True, eq=False)
 class Canvases:
     """Called with B prompts, token ids, it encodes them once and makes the denoiser of their answers of `length`
-    positions in canvases of `room`, where prompt and answer have at most `most`; the rest is `CanvasDenoiser`'s and
-    `Contexts`'."""
+    positions in canvases of `room`, where prompt and answer have at most `most`; `options` are `CanvasDenoiser`'s."""
 
     network: Network
     noise: Noise
-    impossible: Tensor
     length: int
     room: int
     most: int
-    self_condition: int
-    left_out: bool
     cached: bool
-    ends: Sequence[int]
+    options: Mapping[str, Any]
 
     def __call__(self, prompts: Sequence[Sequence[int]]) -> CanvasDenoiser:
         expect_positions(prompts, self.length, self.most)
         with fenced(self.network.device):
             contexts = Contexts(self.network, prompts, self.room, self.cached)
-        return CanvasDenoiser(
-            self.network, self.noise, contexts, self.impossible, self.self_condition, self.left_out, self.ends
-        )
+        return CanvasDenoiser(self.network, self.noise, contexts, **self.options)
 
 
 def load(
@@ -157,10 +149,8 @@ def load(
         raise ValueError(f"{told}, and device_map keeps it elsewhere: put both embed_tokens and lm_head there")
     impossible = unwritten(checkpoint, codec, vocab).to(network.device)
     start, ends, fill = (None, [], 0) if codec is None else (codec.start, codec.ends, codec.fill)
-    bind = Canvases(
-        network, uniform(vocab), impossible, room if length is None else length, room, most, self_condition, left_out,
-        cached, ends,
-    )  # fmt: skip
+    options = {"impossible": impossible, "self_condition": self_condition, "left_out": left_out, "block_ends": ends}
+    bind = Canvases(network, uniform(vocab), room if length is None else length, room, most, cached, options)
     head = [] if start is None else [start]
     return PromptedModel(bind, codec, network, network.device, head=head, ends=ends, fill=fill, chat=chat)
 

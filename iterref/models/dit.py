@@ -102,19 +102,17 @@ class Block(nn.Module):
         mixed = self.qkv(x).view(rows, length, 3, self.heads, width // self.heads)
         query, key, value = mixed.permute(2, 0, 3, 1, 4)
         query, key = rotate(query, turn), rotate(key, turn)
+        if held:
+            key, value = torch.cat([held[0], key], 2), torch.cat([held[1], value], 2)
         if held is not None:
-            key, value = (torch.cat([old, new], 2) for old, new in zip(held, (key, value), strict=True)) if held else (
-                key, value)  # fmt: skip
             held[:] = key, value
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         return self.out(found.transpose(1, 2).reshape(rows, length, width))
 
 
 class Dit(nn.Module):
-    """The network: tokens and their noise level in, logits of the open positions out.
-
-    `filler` ends a text where training filled no canvas up with it: behind the first at a row's end, it is hidden.
-    """
+    """The network: tokens and their noise level in, logits of the open positions out. `filler` ends a text where
+    training filled no canvas up with it: behind the first at a row's end, it is hidden."""
 
     filler: int | None = None
 
@@ -143,7 +141,10 @@ class Dit(nn.Module):
 
     def condition(self, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         """c (R, condition) of noise levels (R,) and labels (R,), if any."""
-        c = F.silu(self.time(sinusoids(sigma, FREQUENCIES)).float())
+        count = FREQUENCIES // 2
+        frequency = torch.exp(torch.arange(count, device=sigma.device, dtype=torch.float32) * (-log(10_000.0) / count))
+        angle = sigma.float()[:, None] * frequency
+        c = F.silu(self.time(torch.cat((angle.cos(), angle.sin()), dim=-1)).float())
         if label is not None:
             if self.labels is None:
                 raise ValueError("this network was made without labels: leave the label out")
@@ -167,11 +168,9 @@ class Dit(nn.Module):
 
 @dataclass(eq=False)
 class DitDenoiser(Denoiser):
-    """A DiT and its noise, as the families' denoisers have it; all rows share one distribution.
-
-    `impossible` (K,) lists the tokens, besides a mask, that never stand in a text; a network that is not `timed` reads
-    sigma = 0; `label` conditions one that has labels.
-    """
+    """A DiT and its noise, as the families' denoisers have it; all rows share one distribution. `impossible` (K,) lists
+    the tokens, besides a mask, that never stand in a text; a network that is not `timed` reads sigma = 0; `label`
+    conditions one that has labels."""
 
     network: Dit
     noise: Noise
@@ -187,14 +186,6 @@ class DitDenoiser(Denoiser):
         logits: Tensor = self.network(x_t, level(self.noise, t, x_t.device, self.timed), where, label)
         logits[:, self.impossible] = -torch.inf
         return logits
-
-
-def sinusoids(x: Tensor, size: int) -> Tensor:
-    """Noise levels (R,) -> features (R, size)."""
-    half = size // 2
-    frequency = torch.exp(torch.arange(half, device=x.device, dtype=torch.float32) * (-log(10_000.0) / half))
-    angle = x.float()[:, None] * frequency
-    return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
 def sight(x_t: Tensor, filler: int) -> Tensor | None:

@@ -20,16 +20,14 @@ from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec
-from iterref.models.text.prompted import PromptedModel
-from iterref.models.text.roles import answers, roles, talks
+from iterref.models.text.prompted import PromptedModel, answers, roles, talks
 
 FAMILY = Family(title="Dream", reads=("dream",), spread=True)
-LENGTH = 128
 MASK = "<|mask|>"
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int = 128, chat: bool | None = None
 ) -> PromptedModel:
     """The text model of a Dream; `length` positions of an answer. `chat` False leaves the chat template unused, True
     demands one. Raises `ValueError` for a network that is no Qwen2, and a tokenizer that does not belong to it."""

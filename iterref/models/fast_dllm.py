@@ -22,12 +22,11 @@ from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
 
 FAMILY = Family(title="Fast-dLLM v2", reads=("fast_dllm_qwen", "fast_dllm_qwenforcausallm"))
-LENGTH = 128
 MASK = "|<MASK>|"
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None, cached: bool = True
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int = 128, chat: bool | None = None, cached: bool = True
 ) -> PromptedModel:
     """The text model of a Fast-dLLM v2; options as for SDAR. Raises `ValueError` for a configuration without blocks, a
     network that is no Qwen2, and a tokenizer that does not belong to it."""

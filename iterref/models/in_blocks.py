@@ -1,18 +1,15 @@
 """In blocks: networks whose positions see their own block and all before it, and the exact cache that this allows.
 
-    log p(x_0^i | x_t, prompt) = log-softmax of the logits without the mask at masked positions
     attention: position i sees j where  floor(j / b) <= floor(i / b)      blocks of b, counted from the prompt's start,
                or, for a network that reads what is finished as a causal one, from the answer's (`BehindCausal`)
 
-In training every block was noisy and all before it were clean. So the first block that holds a mask is predicted as it
-was learned, and a later one, while masks stand before it, is a guess of the network: methods let blocks open in turn
-(`turns.in_blocks`). A prompt may end inside a block: the answer's first block is the rest of it, as in the published
-samplers (`Denoiser.block_offset`).
-Tokens behind a position never reach it: a move on an earlier block does not weigh what follows, so refine the open
-blocks (`iterref.refine(last_blocks=)`) where the distribution counts.
+In training all blocks before a noisy one were clean. So the first block that holds a mask is predicted as it was
+learned, and a later one is a guess: methods let blocks open in turn (`turns.in_blocks`). The answer's first block is
+the rest of the one that the prompt ends in, as in the published samplers. A move on an earlier block does not weigh
+what follows: refine the open blocks (`iterref.refine(last_blocks=)`) where the distribution counts.
 
-What is finished is read once: the keys and values of leading blocks without a mask or an open position are kept for the
-next calls and shared by all rows that begin alike. No later token changes them, so this is no approximation.
+Keys and values of finished blocks are kept and shared by all rows that begin alike. No later token changes them, so
+this is no approximation.
 """
 
 from __future__ import annotations
@@ -30,8 +27,7 @@ from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.kept import Kept, name_of
 from iterref.models.text.codec import Codec
-from iterref.models.text.prompted import PromptedModel, expect_positions
-from iterref.models.text.roles import roles, talks
+from iterref.models.text.prompted import PromptedModel, expect_positions, roles, talks
 from iterref.noise import Noise, Schedule, absorbing
 
 PADDING = -1  # in place of a token
@@ -44,17 +40,12 @@ class Blockwise(Protocol):
 
     block: int
     shift: int
-
-    @property
-    def vocab(self) -> int:
-        """How many tokens the network knows."""
-        ...
+    vocab: int
 
     def behind(self, past: Layers, ids: Tensor, real: Tensor, where: Tensor) -> tuple[Tensor, Layers]:
         """What stands behind P positions whose keys and values are `past` (none for an empty tuple): tokens (R, T), and
         where logits are wanted (R, T) bool -> (M, V) float32 logits, and, where none are, the keys and values of all
         P + T positions, of which `real` (R, P + T) bool are no padding. P and T are whole numbers of blocks."""
-        ...
 
 
 def sight(real: Tensor, length: int, block: int) -> Tensor:
@@ -92,10 +83,9 @@ class InBlocks(Bidirectional):
         row, column = where.nonzero(as_tuple=True)
         self._chosen = row, (column - self.shift).clamp_min(0)
         shown = sees.new_ones(1, 1, 1, 1) if bool(sees.all()) else sees[:, None]
+        told = {"attention_mask": shown, "position_ids": place, "past_key_values": cache}
         try:
-            logits = self.model(
-                input_ids=ids, attention_mask=shown, position_ids=place, past_key_values=cache, use_cache=True
-            ).logits
+            logits = self.model(input_ids=ids, **told, use_cache=True).logits
         finally:
             self._chosen = None
         return logits[0].float(), tuple((layer.keys, layer.values) for layer in cache.layers)
@@ -210,7 +200,6 @@ class Reader:
 
     @staticmethod
     def _joined(parts: Sequence[Layers]) -> Layers:
-        """The same layers of several sequences, one below the other."""
         if len(parts) == 1:
             return parts[0]
         return tuple(
@@ -253,7 +242,6 @@ class Blocks:
     cached: bool
 
     def __call__(self, prompts: Sequence[Sequence[int]]) -> BlockDenoiser:
-        """The denoiser of the answers to B prompts, token ids."""
         expect_positions(prompts, self.length, self.most)
         block, device = self.network.block, self.never.device
         befores = [[*[PADDING] * (-len(ids) % block if self.network.anew else 0), *ids] for ids in prompts]

@@ -20,11 +20,9 @@ from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec
-from iterref.models.text.prompted import PromptedModel
-from iterref.models.text.roles import answers, roles, talks
+from iterref.models.text.prompted import PromptedModel, answers, roles, talks
 
 FAMILY = Family(title="LLaDA", reads=("llada",), spread=True)
-LENGTH = 128
 MASK = "<|mdm_mask|>"
 # What LLaMA's class is, by its name in config.json, and what the published code takes where it is not said.
 NEEDED: dict[str, Any] = {
@@ -56,7 +54,7 @@ NAMES = {
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int = 128, chat: bool | None = None
 ) -> PromptedModel:
     """The text model of a LLaDA; `length` positions of an answer. `chat` False leaves the chat template unused, True
     demands one. Raises `ValueError` for a network that is no LLaMA, and a tokenizer that does not belong to it."""

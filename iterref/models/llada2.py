@@ -30,7 +30,7 @@ from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
 
 FAMILY = Family(title="LLaDA2", reads=("llada2_moe", "llada21_moe", "llada2moemodellm"))
-LENGTH, BLOCK = 128, 32
+BLOCK = 32
 MASK = "<|mask|>"
 # What GLM's class is, by its name in config.json.
 NEEDED = {"use_bias": False, "norm_head": False, "score_function": "sigmoid", "rope_scaling": None}
@@ -48,7 +48,7 @@ NAMES = {
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None, cached: bool = True
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int = 128, chat: bool | None = None, cached: bool = True
 ) -> PromptedModel:
     """The text model of a LLaDA2; options as for SDAR. Raises `ValueError` for a network that GLM's class is not, and a
     tokenizer that does not belong to it."""
@@ -84,9 +84,8 @@ def glm(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def split(weights: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
     """The weights with queries, keys and values apart."""
-    sizes = [heads * config.head_dim for heads in (
-        config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads
-    )]  # fmt: skip
+    heads, shared = config.num_attention_heads, config.num_key_value_heads
+    sizes = [count * config.head_dim for count in (heads, shared, shared)]
     found: dict[str, Tensor] = {}
     for name, weight in weights.items():
         place = re.fullmatch(r"(.*)\.attention\.query_key_value\.(weight|bias)", name)

@@ -7,9 +7,8 @@ whose weights were trained on with full attention (Qwen2, Qwen3, LLaMA; "a2d-" a
 decoder whose tokenizer has no mask was never trained to fill in, and is refused.
 
 Input: the chat template's text and the answer where there is a template, else [CLS] prompt answer [SEP]. A plain
-encoder knows neither ends within a text nor padding behind it: a text keeps its number of tokens, and what fills a
-canvas up is hidden. It was trained with 15 % of the tokens masked and guesses where most are (Wang and Cho 2019,
-arXiv:1902.04094); one that was trained on at all rates is a diffusion model.
+encoder knows no ends within a text: a text keeps its number of tokens, and what fills a canvas up is hidden. It was
+trained with 15 % of the tokens masked and guesses where most are (Wang and Cho 2019, arXiv:1902.04094).
 
 Compared with ZHZisZZ/dllm at 6e756132 and 13ba3727: tests/models/test_masked_lm.py says how close.
 """
@@ -26,8 +25,7 @@ from iterref.models.bidirectional import Bidirectional
 from iterref.models.checkpoint import Checkpoint
 from iterref.models.family import Family
 from iterref.models.text.codec import Codec
-from iterref.models.text.prompted import PromptedModel
-from iterref.models.text.roles import answers, roles
+from iterref.models.text.prompted import PromptedModel, answers, roles
 
 FAMILY = Family(
     title="masked language models of transformers",

@@ -5,8 +5,7 @@
 
 A Ministral3 of `transformers` under such masks (`iterref.models.in_blocks.BehindCausal`). Blocks are of `block_size`
 positions and are counted from the answer's first, as in the published sampler. That one draws the first token of every
-block from the causal model; here it is denoised like the others, which training did too. Its speculative decoding and
-the adapter for it (`linear_spec_lora`) are not built.
+block from the causal model; here it is denoised like the others, which training did too.
 
 Files: config.json with model_type "nemotron_labs_diffusion", `block_size`, `mask_token_id` and `rope_parameters`,
 weights under `encoder.` and `diffusion_head`. The published modelling code, as stored without its repository's name,
@@ -26,7 +25,6 @@ from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
 
 FAMILY = Family(title="Nemotron-Labs-Diffusion", reads=("nemotron_labs_diffusion", "nemotronlabsdiffusionmodel"))
-LENGTH = 128
 MASK = "<SPECIAL_100>"
 PARADIGMS = ("bidirectional", "block_diff")  # of training; a third one is the causal model alone
 NEEDED = {"sliding_window": None, "attention_bias": False, "mlp_bias": False}
@@ -34,7 +32,7 @@ NAMES = {r"^encoder\.": "model.", r"^diffusion_head\.": "lm_head."}
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None, cached: bool = True
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int = 128, chat: bool | None = None, cached: bool = True
 ) -> PromptedModel:
     """The text model of a Nemotron-Labs-Diffusion; options as for SDAR. Raises `ValueError` for a configuration without
     blocks or rotary parameters, a model that was trained as a causal one alone, a network that is no Ministral3, and a

@@ -55,11 +55,9 @@ def expect(
 def network(
     kind: Any, config: Any, checkpoint: Checkpoint, names: Mapping[str, str] | None = None, spare: Sequence[str] = ()
 ) -> nn.Module:
-    """A network of the class `kind` with a configuration and a checkpoint's weights, where its place is.
-
-    A weight has the class' own name once the patterns of `names` are replaced in it. Parts whose names contain one of
-    `spare` may be missing, left over or of another shape. Raises `ValueError` for other parts like that.
-    """
+    """A network of the class `kind` with a configuration and a checkpoint's weights, where its place is. A weight has
+    the class' own name once the patterns of `names` are replaced in it. Parts whose names contain one of `spare` may be
+    missing, left over or of another shape. Raises `ValueError` for other parts like that."""
     names, place, shapes = names or {}, checkpoint.place, {}
     stored = checkpoint.prequantized
     if stored is not None:
@@ -93,9 +91,8 @@ def network(
     odd = [*info["mismatched_keys"], *(one for one in apart if one[1] != one[2])]
     for name, stored, wanted in sorted(one for one in odd if not _among(one[0], spare)):
         raise _unfit(kind, checkpoint, f"{name} is of another size, {tuple(stored)} and not {tuple(wanted)}")
-    missing, left = (sorted(name for name in info[one] if not _among(name, spare)) for one in (
-        "missing_keys", "unexpected_keys"
-    ))  # fmt: skip
+    lists = info["missing_keys"], info["unexpected_keys"]
+    missing, left = (sorted(name for name in names if not _among(name, spare)) for names in lists)
     if missing or left:
         raise _other_parts(kind, checkpoint, missing, left)
     placed: nn.Module = made if isinstance(place, DeviceMap) else made.to(place)

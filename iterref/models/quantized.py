@@ -2,10 +2,8 @@
 
     w ~ scale * q        int8: a scale a row of the matrix;    int4: a scale and an offset every 32 weights of a row
 
-All matrices of a network's linear layers but its head's; tables, norms and biases stay as they are. A network is
-built with whole weights first, so that loading takes their memory; afterwards the quantised ones are held alone, and
-each is multiplied in its own kernel. What a checkpoint's `quantization_config` says is read by `transformers` itself,
-through torchao or bitsandbytes.
+All matrices of a network's linear layers but its head's. A network is built with whole weights first, so that loading
+takes their memory. What a checkpoint's `quantization_config` says is read by `transformers` itself.
 """
 
 from __future__ import annotations
@@ -49,10 +47,8 @@ def method_of(config: Mapping[str, Any], name: str) -> str | None:
         return None
     method = str(written.get("quant_method") if isinstance(written, Mapping) else written)
     if method not in METHODS:
-        raise ValueError(
-            f"the weights of {name} are quantised by {method!r}, and this library reads those of "
-            f"{' and '.join(METHODS)}: get the whole ones, and say quantize='int8' or 'int4'"
-        )
+        told = f"the weights of {name} are quantised by {method!r}, and this library reads those of"
+        raise ValueError(f"{told} {' and '.join(METHODS)}: get the whole ones, and say quantize='int8' or 'int4'")
     if find_spec(method) is None:
         install = "'iterref[quantized]'" if method == "torchao" else method
         raise MissingExtra(f"{name} holds weights of {method}, which is not installed: pip install {install}")

@@ -21,7 +21,6 @@ from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
 
 FAMILY = Family(title="SDAR", reads=("sdar", "sdarforcausallm", "sdar_moe", "sdarmoeforcausallm"))
-LENGTH = 128
 MASK = "<|MASK|>"
 # What the published configuration of mixtures takes where config.json says nothing.
 MIXED = {"num_experts": 128, "num_experts_per_tok": 8, "norm_topk_prob": False, "decoder_sparse_step": 1,
@@ -29,14 +28,11 @@ MIXED = {"num_experts": 128, "num_experts_per_tok": 8, "norm_topk_prob": False, 
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None, cached: bool = True
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int = 128, chat: bool | None = None, cached: bool = True
 ) -> PromptedModel:
-    """The text model of an SDAR; `length` positions of an answer.
-
-    `chat` False leaves the chat template unused, True demands one; `cached` False reads prompts and finished blocks
-    anew in every call. Raises `ValueError` for a configuration without blocks, a network that is no Qwen3, and a
-    tokenizer that does not belong to it.
-    """
+    """The text model of an SDAR; `length` positions of an answer. `chat` False leaves the chat template unused, True
+    demands one; `cached` False reads prompts and finished blocks anew in every call. Raises `ValueError` for a
+    configuration without blocks, a network that is no Qwen3, and a tokenizer that does not belong to it."""
     from transformers import Qwen3ForCausalLM, Qwen3MoeForCausalLM
 
     block = block_size(checkpoint)

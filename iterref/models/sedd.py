@@ -54,6 +54,5 @@ def load(checkpoint: Checkpoint, codec: Codec | None, *, length: int | None = No
 
 
 def _kind(checkpoint: Checkpoint, part: str) -> Any:
-    """The `type` of a part of the configuration."""
     written = checkpoint.config.get(part)
     return written.get("type") if isinstance(written, dict) else None

@@ -21,7 +21,7 @@ from iterref.models.text.codec import Codec
 from iterref.models.text.prompted import PromptedModel
 
 FAMILY = Family(title="Stable-DiffCoder", reads=("stablediffcoderforcausallm",), recognises="recognised")
-LENGTH, BLOCK = 128, 4
+BLOCK = 4
 MASK = "<[MASK_TOKEN]>"
 
 
@@ -31,7 +31,7 @@ def recognised(config: Mapping[str, Any]) -> bool:
 
 
 def load(
-    checkpoint: Checkpoint, codec: Codec | None, *, length: int = LENGTH, chat: bool | None = None, cached: bool = True
+    checkpoint: Checkpoint, codec: Codec | None, *, length: int = 128, chat: bool | None = None, cached: bool = True
 ) -> PromptedModel:
     """The text model of a Stable-DiffCoder; options as for SDAR. Raises `ValueError` for a network that is no LLaMA,
     and a tokenizer that does not belong to it."""

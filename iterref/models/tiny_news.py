@@ -87,13 +87,9 @@ def full_stop(word: str) -> list[str]:
 
 
 def load(
-    name: str | Path,
-    *,
-    revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-    lossy: bool = False,
-) -> Summarizer:
+    name: str | Path, *, revision: str | None = None, dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu", lossy: bool = False,
+) -> Summarizer:  # fmt: skip
     """The model in a folder that `iterref train` wrote. Raises as `Summarizer.load` does."""
     return Summarizer.load(name, device, str(dtype).removeprefix("torch."), lossy)
 
@@ -148,25 +144,20 @@ class SummaryDenoiser(Denoiser):
         shared = bool((counts == counts[0]).all())
         order = rows.argsort(stable=True) if shared else torch.arange(len(rows), device=rows.device)
         memory, back = self.memory if shared else self.memory.take(rows), order.argsort()
-        states = self._decode(x_t[order], memory)
+        with torch.autocast(x_t.device.type, dtype=torch.bfloat16, enabled=self.half):  # and not the head
+            states = self.network.decode(x_t[order], memory).float()
         scores = self.network.scores(states, memory)[back]
         source = self.memory.source[rows[where.nonzero()[:, 0]]]
         return self.network.mixture(states[back][where], scores[where], source)
 
-    def _decode(self, x_t: Tensor, memory: Memory) -> Tensor:
-        """Decoder states, float32; only the products inside are taken in half precision, the head never is."""
-        with torch.autocast(x_t.device.type, dtype=torch.bfloat16, enabled=self.half):
-            return self.network.decode(x_t, memory).float()
-
 
 class Summarizer(TokenizedModel):
-    """A text model: prompts in, a denoiser of their summaries out, and text to tokens and back.
+    """A text model: prompts in, a denoiser of their summaries out, and text to tokens and back. `length` is the number
+    of canvas positions, `eos` the token that ends a summary and fills the rest of the canvas, `source_length` the most
+    tokens of a prompt and its end, `form` one of `FORMS`. In `precision` "bfloat16" the decoder multiplies in half
+    precision. A model that is not `prompted` writes texts of its own, for empty prompts alone."""
 
-    `length` is the number of canvas positions, `eos` the token that ends a summary and fills the rest of the canvas,
-    `source_length` the most tokens of a prompt and its end, `form` one of `FORMS`. In `precision` "bfloat16" the
-    decoder multiplies in half precision. A model that is not `prompted` writes texts of its own, for empty prompts
-    alone.
-    """
+    longer = ""  # its canvas is as long as it was trained
 
     def __init__(
         self, network: Transformer, tokenizer: Tokenizer, length: int, eos: int, source_length: int,
@@ -239,6 +230,3 @@ class Summarizer(TokenizedModel):
             memory = self.network.encode(padded.to(self.device))
         denoiser = SummaryDenoiser(self.network, memory, self.noise, half=self.half, fill=self.fill)
         return denoiser, canvas, torch.ones_like(canvas, dtype=torch.bool)
-
-    def _longer(self, size: int) -> str:
-        return ""  # its canvas is as long as it was trained

@@ -179,7 +179,7 @@ class Transformer(nn.Module):
         self.pointer_key = Linear(width, width, bias=False)
         self.pointer_query = Linear(width, width, bias=False)
         self.gate = Linear(width, 1)
-        self.keep = Linear(width, 1)
+        self.keep = Linear(width, 1)  # whether a source token is kept in the target, a training aid for the encoder
         self.vocab_bias = nn.Parameter(torch.zeros(options.vocab))
         self.reset()
 
@@ -261,7 +261,3 @@ class Transformer(nn.Module):
         hit = score.masked_fill(memory.source[row] != wanted[:, None], -1e4).logsumexp(1)
         copied = hit - score.logsumexp(1)
         return torch.logaddexp(F.logsigmoid(-gate) + written, F.logsigmoid(gate) + copied)
-
-    def keep_logits(self, memory: Memory) -> Tensor:
-        """Logits (B, S) float32 that a source token is kept in the target: a training aid for the encoder."""
-        return self.keep(memory.states).float().squeeze(-1)

@@ -4,9 +4,8 @@
     p(x_0^i = v | x_t)  proportional to  l(v) q(x_t^i | x_0^i = v)
 
 Why leave-one-out: training puts l in the place of the one-hot x_0 in q(x_u | x_t, x_0), whose average over the true
-posterior is the same expression with the leave-one-out conditional for l: so this is the optimum. Near t = 0 it is the
-Gibbs conditional of a clean text, which `leave_one_out` gives, asked for at the smallest time of training: at t = 0
-itself a model may have learned, from a reconstruction loss, to repeat its input.
+posterior is the same expression with the leave-one-out conditional for l: so this is the optimum. `leave_one_out` asks
+at the smallest time of training: at t = 0 itself a model may have learned to repeat its input.
 
 Compared with kuleshov-group/discrete-diffusion-guidance at edb0f8c2: tests/models/test_udlm.py says how close.
 """

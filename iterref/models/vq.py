@@ -3,7 +3,7 @@
     codes = the codebook's nearest vectors to encoder(image)        image = decoder(codebook[codes]),  clipped to [0, 1]
 
 The VQ model runs in float32 whatever the other parts do: half precision overflows in it, and the published pipelines
-upcast it for that reason (`force_upcast`). Images have values in [0, 1] on both sides, as aMUSEd's have.
+upcast it, too (`force_upcast`). Images have values in [0, 1] on both sides.
 Sources: van den Oord et al. 2017, arXiv:1711.00937; Esser et al. 2021, arXiv:2012.09841.
 """
 
@@ -30,10 +30,8 @@ GREY = 0.5  # what stands for a code that is not there yet
 
 @dataclass(frozen=True, eq=False)
 class ImageCodec:
-    """Images of one size and their codes, by a VQModel of `diffusers`.
-
-    `shape` is (h, w) codes, and a code covers `scale` x `scale` pixels; `batch` images go through the network at once.
-    """
+    """Images of one size and their codes, by a VQModel of `diffusers`. `shape` is (h, w) codes, and a code covers
+    `scale` x `scale` pixels; `batch` images go through the network at once."""
 
     network: Any
     shape: tuple[int, int]
@@ -61,7 +59,9 @@ class ImageCodec:
         device = next(self.network.parameters()).device
         read = [self._read(image, row).to(device) for row, image in enumerate(images)]
         with fenced(device):
-            parts = [self._encoded(torch.stack(read[at : at + self.batch])) for at in range(0, len(read), self.batch)]
+            some = [torch.stack(read[at : at + self.batch]) for at in range(0, len(read), self.batch)]
+            codes = [self.network.quantize(self.network.encode(images).latents)[2][2] for images in some]
+            parts = [found.view(len(images), -1) for found, images in zip(codes, some, strict=True)]
         return torch.cat(parts) if parts else torch.zeros(0, self.shape[0] * self.shape[1], dtype=torch.long)
 
     def _decoded(self, codes: Tensor) -> Tensor:
@@ -72,10 +72,6 @@ class ImageCodec:
         missing = ~known.view(-1, 1, *self.shape)
         missing = missing.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
         return torch.where(missing, GREY, images)
-
-    def _encoded(self, images: Tensor) -> Tensor:
-        codes: Tensor = self.network.quantize(self.network.encode(images).latents)[2][2]
-        return codes.view(len(images), -1)
 
     def _read(self, image: Image | Tensor, row: int) -> Tensor:
         if not isinstance(image, Tensor):

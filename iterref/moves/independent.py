@@ -16,7 +16,7 @@ from torch import Tensor
 from iterref import mtm
 from iterref.budget import Cost
 from iterref.decision import Decision
-from iterref.moves.renoise import Excursion, renoise
+from iterref.moves.renoise import Excursion, renoise, returned
 from iterref.particles import adopt, pick
 from iterref.random import Rng
 from iterref.run import Run, Time
@@ -35,17 +35,9 @@ class Tries:
 
 def tries(run: Run, x_t: Tensor, trip: Excursion, n: int, spacing: int, rng: Rng) -> Tries:
     """N independent excursions from (R, L) states."""
-    wide, streams, back, steps = run.repeat(n), rng.repeat(n), trip.repeat(n), len(trip.times)
-    x = repeat(x_t, "b l -> (n b) l", n=n)
-    noisy = renoise(wide, x, back, spacing, streams.fork("reopen"))
-    x_s, x_0 = noisy.x_s, x
-    shares = [noisy.a_s + (trip.a_t - noisy.a_s) * k / steps for k in range(steps + 1)]
-    for k in range(steps):
-        where = wide.undetermined(x_s, back.times[k])
-        x_0 = wide.samples(x_s, back.times[k], where, 1, streams.fork("draw", k))[0]
-        if k < steps - 1 or trip.t > 0:
-            nearer = wide.denoise(x_s, x_0, shares[k], shares[k + 1], streams.fork("forth", k))
-            x_s = torch.where(noisy.sites, nearer, x_s)
+    wide, streams, back = run.repeat(n), rng.repeat(n), trip.repeat(n)
+    noisy = renoise(wide, repeat(x_t, "b l -> (n b) l", n=n), back, spacing, streams.fork("reopen"))
+    x_s, x_0 = returned(wide, noisy, back, streams)
     y_t, y_0 = (rearrange(y, "(n b) l -> n b l", n=n) for y in (x_0 if trip.t == 0 else x_s, x_0))
     return Tries(y_t, y_0, run.reward_of(y_0, final=trip.t == 0), trip)
 
@@ -108,7 +100,6 @@ class InTurn:
 
 
 def _moved(state: Paired, new: Tries, verdict: mtm.Verdict, in_turn: bool) -> tuple[Paired, Info]:
-    """The state after a move, and what it did."""
     x_t, x_0, reward = (
         adopt(verdict.accepted, pick(of, verdict.choice), old)
         for of, old in ((new.x_t, state.x_t), (new.x_0, state.x_0), (new.reward, state.reward))

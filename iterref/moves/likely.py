@@ -2,9 +2,8 @@
 
     x_u from x_t by the decoder;     log p = sum of log p(x_u^i | x_t) over the positions i that are open at t, not at u
 
-The tokens of a step are drawn apart, so that this is the log-probability of the tokens given which positions are
-settled. Summed over a path that settles one token at a time it is the model's own log p(x_0), by the chain rule. Under
-noise without a mask every position is settled by the last step alone.
+This is the log-probability of a step's tokens given which positions are settled. Summed over a path that settles one
+token at a time it is the model's own log p(x_0). Under noise without a mask the last step settles all.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@
              j beyond G, which nobody looked at
 
 Both leave the distribution of the decoder's own steps as it is: following, the clean sample is a part of the particle,
-drawn from its step and paid for where it was chosen; fresh, children are independent draws given their parents. No
-parent is evaluated twice. What the sequential methods share lives here: the look, the weights and the step. """
+paid for where it was chosen; fresh, children are independent draws given their parents. """
 
 from __future__ import annotations
 
@@ -73,9 +72,7 @@ def look_towards(
     run: Run, x_t: Tensor, t: float, draws: int, x_u: Tensor, u: float, rng: Rng
 ) -> tuple[Ahead, Tensor]:
     """As `look` for the reverse process, and log p(x_u | x_t) of a given next state (B, L) from every particle, (N, B).
-
-    The distributions of all particles, (M, V), are held at once.
-    """
+    The distributions of all particles, (M, V), are held at once."""
     n = len(x_t)
     wide, x = run.repeat(n), x_t.flatten(0, 1)
     where = wide.undetermined(x, t)
@@ -171,10 +168,8 @@ def unpaid(x: Tensor) -> Particles:
 
 
 def settled(particles: Particles, log_v: Tensor) -> Tensor:
-    """Log-weights of samples (G, N, B) where a forbidden one (-inf) counts as what its particle was worth before.
-
-    A clean sample that is to be followed needs some weight: its children may still come to an allowed text.
-    """
+    """Log-weights of samples (G, N, B) where a forbidden one (-inf) counts as what its particle was worth before. A
+    clean sample that is to be followed needs some weight: its children may still come to an allowed text."""
     before = particles.path_values[-1] if len(particles.path_values) else torch.zeros_like(particles.log_w)
     return torch.where(log_v.isneginf(), before, log_v)
 

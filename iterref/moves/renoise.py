@@ -44,7 +44,6 @@ class Excursion:
 
     @property
     def span(self) -> Time:
-        """The share of tokens that become noise."""
         return self.a_t - self.a_s
 
     def repeat(self, n: int) -> Excursion:
@@ -60,17 +59,32 @@ class Renoised:
     sites: Tensor
     a_s: Time
 
+    def repeat(self, n: int) -> Renoised:
+        return Renoised(self.x_s.repeat(n, 1), self.sites.repeat(n, 1), _several(self.a_s, n))
+
 
 def renoise(run: Run, x_t: Tensor, trip: Excursion, spacing: int, rng: Rng) -> Renoised:
-    """Renoises (R, L) states.
-
-    Spaced sets are for absorbing noise at any time; under other noise a noisy token does not show that it is noise,
-    so a move above t = 0 renoises independently there.
-    """
+    """Renoises (R, L) states. Spaced sets are for absorbing noise at any time; under other noise a noisy token does not
+    show that it is noise, so a move above t = 0 renoises independently there."""
     if spacing and run.noise.mask is not None:
         sites = spaced(run.free, spacing, trip.span, rng)
         return Renoised(torch.where(sites, run.noise.mask, x_t), sites, 0.0)
     return Renoised(run.renoise(x_t, trip.a_t, trip.a_s, rng), run.free, trip.a_s)
+
+
+def returned(run: Run, noisy: Renoised, trip: Excursion, rng: Rng, x_0: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """States (R, L) back from a noisier one over the steps of an excursion, and their clean samples; the first step's
+    is `x_0` (R, L), if given."""
+    x_s, steps = noisy.x_s, len(trip.times)
+    shares = [noisy.a_s + (trip.a_t - noisy.a_s) * k / steps for k in range(steps + 1)]
+    for k, time in enumerate(trip.times):
+        if k or x_0 is None:
+            x_0 = run.samples(x_s, time, run.undetermined(x_s, time), 1, rng.fork("draw", k))[0]
+        if k < steps - 1 or trip.t > 0:
+            nearer = run.denoise(x_s, x_0, shares[k], shares[k + 1], rng.fork("forth", k))
+            x_s = torch.where(noisy.sites, nearer, x_s)
+    assert x_0 is not None
+    return x_s, x_0
 
 
 def one_block(run: Run, t: float, rng: Rng) -> Run:
@@ -85,22 +99,18 @@ def one_block(run: Run, t: float, rng: Rng) -> Run:
 
 
 def descend(run: Run, state: Drafted, t: float, rng: Rng) -> Tensor:
-    """The states at a cleaner time, x_u ~ q(x_u | x_t, x_0) (R, L). Free of cost, and exact: Pi_t becomes Pi_u.
-
-    At t = 0 the clean sample itself is the state.
-    """
+    """The states at a cleaner time, x_u ~ q(x_u | x_t, x_0) (R, L). Free of cost, and exact: Pi_t becomes Pi_u. At t =
+    0 the clean sample itself is the state."""
     if t == 0:
         return state.x_0
     return run.denoise(state.x_t, state.x_0, float(run.noise.a(state.t)), float(run.noise.a(t)), rng)
 
 
 def spaced(free: Tensor, gap: int, share: Time, rng: Rng) -> Tensor:
-    """A random set of free positions at least `gap` apart, (R, L) bool -> (R, L) bool.
-
-    Greedy in a uniform random order (random sequential adsorption), up to `share` of the row's free positions and at
-    least one. The greedy choice is made for all rows at once: a position that comes first in its neighbourhood is in,
-    its neighbours are out, and so on until none is undecided, which takes about log L rounds.
-    """
+    """A random set of free positions at least `gap` apart, (R, L) bool -> (R, L) bool. Greedy in a uniform random order
+    (random sequential adsorption), up to `share` of the row's free positions and at least one. The greedy choice is
+    made for all rows at once: a position that comes first in its neighbourhood is in, its neighbours are out, and so on
+    until none is undecided, which takes about log L rounds."""
     if isinstance(share, Tensor):  # every chain's own, and another one in every move
         return _first(rng.ordered(free.shape[1], _placed, free, gap), free, share.float())  # as a number is multiplied
     return rng.ordered(free.shape[1], _spaced, free, gap, share)

@@ -5,10 +5,9 @@
 
 Given x_s, the current (x_t, x_0) and the candidates are exchangeable draws of the same distribution, so the move is
 reversible for Pi_t wherever the drawn joint distribution is the true conditional: a factorised posterior, one open
-token, or spaced sites that are conditionally independent. With several `decisions` the open positions are split at
-random and the rule is applied to each part in turn, the others held: the conditional given x_s is a product, so every
-part is a move of the same kind, and one evaluation carries them all. Cost: 1 NFE (1 + (h - 1) N with h denoising steps)
-and decisions x N reward calls.
+token, or spaced sites that are conditionally independent. With several `decisions` the rule is applied to random parts
+of the open positions in turn: the conditional given x_s is a product, so every part is a move of the same kind. Cost:
+1 NFE (1 + (h - 1) N with h denoising steps) and decisions x N reward calls.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from einops import repeat
 from torch import Tensor
 
 from iterref import mtm
@@ -26,7 +24,7 @@ from iterref.arrays import arrays, tensor
 from iterref.budget import Cost
 from iterref.decision import Decision
 from iterref.decoding import Confidence
-from iterref.moves.renoise import Excursion, Renoised, partition, renoise, spaced
+from iterref.moves.renoise import Excursion, Renoised, partition, renoise, returned, spaced
 from iterref.particles import pick
 from iterref.philox import Path
 from iterref.prepared import Sizes
@@ -38,10 +36,8 @@ from iterref.samplers.base import Info, Paired, State
 @dataclass(frozen=True)
 class Candidates:
     """Pairs `x_t`, `x_0` (N, R, L) that compete with the current one, and the positions `where` (R, L) they redraw.
-
     `parts` (R,) is into how many parts these are split, as many as there are decisions unless given: a part that comes
-    up again has candidates of its own. `told` (R, L) float64 is what was said of the distributions, on request.
-    """
+    up again has candidates of its own. `told` (R, L) float64 is what was said of the distributions, on request."""
 
     x_t: Tensor
     x_0: Tensor
@@ -62,11 +58,9 @@ class Shared:
         self, run: Run, state: Paired, trip: Excursion, rng: Rng, few: Tensor | None = None,
         tell: Confidence | None = None,
     ) -> Candidates:  # fmt: skip
-        """Candidates from one noisier state.
-
-        Of a finished text, rows `few` (R,) bool may open fewer positions than there are decisions, which then decide
-        on the same ones over again; `tell` says something of the distributions, as a confidence does.
-        """
+        """Candidates from one noisier state. Of a finished text, rows `few` (R,) bool may open fewer positions than
+        there are decisions, which then decide on the same ones over again; `tell` says something of the distributions,
+        as a confidence does."""
         if (whole := self._whole(run)) is not self:
             return whole.propose(run, state, trip, rng)
         rng = self._ready(run, rng)
@@ -159,7 +153,6 @@ class Shared:
         self, run: Run, noisy: Renoised, trip: Excursion, rng: Rng, few: Tensor | None, tell: Confidence | None
     ) -> Candidates:
         """Candidates drawn back from one x_s over the denoising steps of the excursion."""
-        steps, (batch, length) = len(trip.times), noisy.x_s.shape
         where = run.undetermined(noisy.x_s, trip.times[0])
         parts, n = self._split(where, few)
         asked, told = (noisy.x_s, trip.times[0], where, n, rng.fork("draw", 0)), None
@@ -168,28 +161,18 @@ class Shared:
         else:
             x_0, said = run.draw(*asked, tell)
             told = said[0]
-        if trip.t == 0 and steps == 1:  # a finished text is the clean sample itself
+        if trip.t == 0 and len(trip.times) == 1:  # a finished text is the clean sample itself
             return Candidates(x_0, x_0, where, parts, told)
-        wide, streams, back = run.repeat(n), rng.repeat(n), trip.repeat(n)
-        x, sites = repeat(noisy.x_s, "b l -> (n b) l", n=n), repeat(noisy.sites, "b l -> (n b) l", n=n)
-        a_s = noisy.a_s.repeat(n) if isinstance(noisy.a_s, Tensor) else noisy.a_s
-        shares = [a_s + (trip.a_t - a_s) * k / steps for k in range(steps + 1)]
-        for k in range(steps):
-            if k:  # from the second step on, every candidate has a noisy state of its own
-                here = wide.undetermined(x, back.times[k])
-                x_0 = wide.samples(x, back.times[k], here, 1, streams.fork("draw", k)).view(n, batch, length)
-            if k < steps - 1 or trip.t > 0:
-                nearer = wide.denoise(x, x_0.flatten(0, 1), shares[k], shares[k + 1], streams.fork("forth", k))
-                x = torch.where(sites, nearer, x)
-        return Candidates(x_0 if trip.t == 0 else x.view(n, batch, length), x_0, where)
+        # from the second step on, every candidate has a noisy state of its own
+        x, x_0 = returned(run.repeat(n), noisy.repeat(n), trip.repeat(n), rng.repeat(n), x_0.flatten(0, 1))
+        x_t, x_0 = x.view(n, *noisy.x_s.shape), x_0.view(n, *noisy.x_s.shape)
+        return Candidates(x_0 if trip.t == 0 else x_t, x_0, where)
 
     def _gibbs(
         self, run: Run, x_0: Tensor, trip: Excursion, rng: Rng, few: Tensor | None, tell: Confidence | None
     ) -> Candidates:
-        """Candidates at spaced sites of a clean text from its leave-one-out conditionals, corrupting nothing.
-
-        The conditionals of all sites at once, where they can be remembered, serve the moves until the text changes.
-        """
+        """Candidates at spaced sites of a clean text from its leave-one-out conditionals, corrupting nothing. The
+        conditionals of all sites at once, where they can be remembered, serve the moves until the text changes."""
         where = spaced(run.free, self.spacing, trip.span, rng.fork("sites"))
         asked = run.free if run.remembers(run.free) else where
         log_p = run.conditionals(x_0, asked)[where[asked]]

@@ -4,9 +4,8 @@
     shift -1    a a a ? ? c c . _ _ _ _
     shift +2    a a a ? ? ? ? ? c c . _          as far as there is filler
 
-A stretch of the same size writes a text of the same length again, which helps nobody who wants it shorter, or with one
-more name in it. A row's shift is drawn with  P(d) ~ 2^-|d| exp(r(x^d) / alpha),  where x^d has the stretch's own tokens
-in it, the first of them or the last one repeated: a reward call each, and no evaluation. It proposes, and J decides.
+A row's shift is drawn with  P(d) ~ 2^-|d| exp(r(x^d) / alpha),  where x^d has the stretch's own tokens in it, the first
+of them or the last one repeated: a reward call each, and no evaluation. It proposes, and J decides.
 """
 
 from __future__ import annotations
@@ -30,11 +29,8 @@ def moves_along(run: Run) -> bool:
 
 def shortened(run: Run, text: Tensor, other: Tensor) -> Tensor:
     """How long texts (R, L) are beside others, filler left out, as a share of at most 1, (R,) float64; 1 where texts
-    keep their size.
-
-    What a text lacks in fluency adds up over its tokens, so that cutting any text would make it better. A shorter one
-    has to be better a token, too.
-    """
+    keep their size. What a text lacks in fluency adds up over its tokens, so that cutting any text would make it
+    better. A shorter one has to be better a token, too."""
     if not moves_along(run):
         return torch.ones(len(text), dtype=torch.float64, device=text.device)
     long, short = (((x != run.denoiser.fill) & run.free).sum(1).clamp_min(1) for x in (other, text))
@@ -43,10 +39,8 @@ def shortened(run: Run, text: Tensor, other: Tensor) -> Tensor:
 
 def shifted(run: Run, text: Tensor, wrote: Tensor, alpha: Tensor, tried: int, rng: Rng) -> tuple[Tensor, Tensor]:
     """Texts (R, L) of which a stretch `wrote` (R, L) is to be written anew -> the same with what follows moved by a
-    shift, one of the first `tried`, and the stretches that are to be written now.
-
-    Nothing moves in a row whose free positions are not side by side, or hold no filler at their end.
-    """
+    shift, one of the first `tried`, and the stretches that are to be written now. Nothing moves in a row whose free
+    positions are not side by side, or hold no filler at their end."""
     by = torch.tensor(SHIFTS[:tried], device=text.device)[:, None]
     layouts, stretches, possible = _layouts(run, text, wrote, by)
     log_w = run.reward_of(layouts, final=False) / alpha - log(2) * by.abs().double()

@@ -4,7 +4,7 @@
     score_i   = log p(x_0^i | x_t) + carried_i / alpha          the token's confidence under p exp(r / alpha)
 
 A changed token is that of most other guesses from the same evaluation, or of another guess where that is the same: it
-costs a reward call and no evaluation. What stands in most guesses anyway need not be held early.
+costs a reward call and no evaluation.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ FORBIDS = 1e6  # what a token carries without which the text is forbidden, in un
 
 
 def carried(run: Run, ahead: Ahead, which: tuple[Tensor, Tensor], reward: Tensor, probes: int) -> Tensor:
-    """What tokens of chosen guesses carry of their rewards (W, R), 0 where they were not probed -> (W, R, L).
-
-    `which` are the numbers and the particles (W, R) of the guesses in a look `ahead`; probed are the `probes` least
-    sure tokens that other guesses write otherwise.
-    """
+    """What tokens of chosen guesses carry of their rewards (W, R), 0 where they were not probed -> (W, R, L). `which`
+    are the numbers and the particles (W, R) of the guesses in a look `ahead`; probed are the `probes` least sure tokens
+    that other guesses write otherwise."""
     row = torch.arange(ahead.draws.shape[2], device=reward.device)
     x_0, sure = ahead.draws[(*which, row)], ahead.sure[(*which, row)]
     if not probes:
@@ -48,12 +46,9 @@ def held(
     block: Tensor,
 ) -> Tensor:
     """Which tokens of guesses (R, L) the next state of `steps`, `left` of them to go, holds among those that are
-    `wrote` (R, L): in the order of their `score`, block by block.
-
-    As many as leave an even share for every step to come; those whose probability is above `least` anyway, by `sure`
-    and by score, are held besides and do not count. Where the noise has no mask all are drawn anew in every step, and
-    an even share more of them is held.
-    """
+    `wrote` (R, L): in the order of their `score`, block by block. As many as leave an even share for every step to
+    come; those whose probability is above `least` anyway, by `sure` and by score, are held besides and do not count.
+    Where the noise has no mask all are drawn anew in every step, and an even share more of them is held."""
     if run.noise.mask is None:
         count = wrote.sum(1) - wrote.sum(1) * (left - 1) // steps
         return surest(wrote, score, block, count) | ~wrote

@@ -26,9 +26,7 @@ def checkpoints(room: str | None = None) -> dict[str, Packaged]:
 
 
 def located(name: str | Path) -> Path | None:
-    """The folder of a checkpoint that a file of this room brings, None for another name.
-
-    Raises `MissingExtra` where its package is not installed, and `ValueError` where that holds other weights.
-    """
+    """The folder of a checkpoint that a file of this room brings, None for another name. Raises `MissingExtra` where
+    its package is not installed, and `ValueError` where that holds other weights."""
     known = checkpoints().get(str(name))
     return None if known is None else known.folder()

@@ -16,19 +16,14 @@ from pathlib import Path
 from iterref.packaged.residues import tokenizer
 from iterref.packaged.source import Converted, Packaged, unpickled
 
-SPECIAL = {
-    "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
-}  # fmt: skip
+SPECIAL = {f"{role}_token": f"[{role.upper()}]" for role in ("pad", "unk", "cls", "sep", "mask")}
 SPECIES = ("Camel", "Human", "Mouse", "Rabbit", "Rat", "Rhesus")
 CHAINS = ("Heavy", "Light")
 LENGTH = 160  # positions of a canvas: a variable domain has 100 to 140 residues
+TRAINED = "trained_models/AntiBERTy_md_smooth"
 FILES = {
-    "trained_models/AntiBERTy_md_smooth/pytorch_model.bin": (
-        "f1ae33eac8cc8784a7d4be5a600141d2fa7bc7d8d5b3f5324d64a6a63bd0f137"
-    ),
-    "trained_models/AntiBERTy_md_smooth/config.json": (
-        "e199c1692b5f0246ebc5522102044d6e900ffc7d56fa5932fdd5b3d56ef487e9"
-    ),
+    f"{TRAINED}/pytorch_model.bin": "f1ae33eac8cc8784a7d4be5a600141d2fa7bc7d8d5b3f5324d64a6a63bd0f137",
+    f"{TRAINED}/config.json": "e199c1692b5f0246ebc5522102044d6e900ffc7d56fa5932fdd5b3d56ef487e9",
     "trained_models/vocab.txt": "6db8c6cd6361eb233005b2dfe665d40d7f1ba78951bdf0fe61fa670ce192419a",
 }
 
@@ -43,8 +38,7 @@ def convert(files: Sequence[Path], head: str = "", labels: Sequence[str] = ()) -
     if head:
         kept |= {f"classifier.{part}": held[f"cls.{head}.{part}"] for part in ("weight", "bias")}
         written |= {"architectures": ["BertForSequenceClassification"], "problem_type": "single_label_classification"}
-        written["id2label"] = {str(number): label for number, label in enumerate(labels)}
-        written["label2id"] = {label: number for number, label in enumerate(labels)}
+        written |= {"id2label": dict(enumerate(labels)), "label2id": {label: at for at, label in enumerate(labels)}}
     else:
         kept = {name: weight for name, weight in kept.items() if "pooler" not in name}
         kept |= {name: weight for name, weight in held.items() if name.startswith("cls.predictions.")}

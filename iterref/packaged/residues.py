@@ -12,10 +12,8 @@ from collections.abc import Mapping, Sequence
 
 def tokenizer(vocabulary: Sequence[str], special: Mapping[str, str], blanks: bool = False) -> str:
     """The content of tokenizer.json for tokens in the order of their ids; `blanks` may stand between the letters.
-
     `special` names the tokens that are no residues, as tokenizer_config.json does: `cls_token` and `sep_token` stand
-    around a text, `unk_token` for what is not known.
-    """
+    around a text, `unk_token` for what is not known."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
     number = {token: place for place, token in enumerate(vocabulary)}

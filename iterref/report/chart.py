@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
+from itertools import groupby
 from math import ceil, floor, log10
 from typing import NamedTuple
 
@@ -51,12 +52,12 @@ def chart(lines: Sequence[Line], label: str, within: tuple[float, float] | None,
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle:g}" y="{HEIGHT - 4}" text-anchor="middle">{escape(axis)}</text>')
     for line in lines:
-        for run in _runs(line.x, line.y):
-            points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in run)
-            parts.append(f'<polyline class="line {line.looks}" points="{points}"/>')
+        for _, places in groupby(zip(line.x, line.y, strict=True), lambda place: place[1] is None):
+            run = [(x(a), y(b)) for a, b in places if b is not None]
+            points = " ".join(f"{a:.1f},{b:.1f}" for a, b in run)
+            parts += [f'<polyline class="line {line.looks}" points="{points}"/>'] * bool(run)
             if len(run) == 1:  # a line of one point would not be seen
-                at = f'cx="{x(run[0][0]):.1f}" cy="{y(run[0][1]):.1f}"'
-                parts.append(f'<circle class="dot {line.looks}" {at} r="3"/>')
+                parts.append('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3"/>'.format(line.looks, *run[0]))
     for number, over in {line.run: line.x for line in lines}.items():
         start = x(over[0])
         parts.append(
@@ -67,11 +68,15 @@ def chart(lines: Sequence[Line], label: str, within: tuple[float, float] | None,
         f'x1="0" x2="28" y1="4" y2="4"/></svg> {escape(line.name)}</span>'
         for line in lines
     )
-    said = escape(f"{label} against {axis}: " + "; ".join(f"{line.name} {_said(line.y)}" for line in lines))
+    said = []
+    for line in lines:  # for who hears the page
+        known = [value for value in line.y if value is not None]
+        said.append(f"{line.name} from {known[0]:.4g} to {known[-1]:.4g}" if known else f"{line.name} without a value")
+    heard = escape(f"{label} against {axis}: {'; '.join(said)}")
     ends = f'data-axis="{escape(axis)}" data-values="{x_low} {x_high}" data-places="{LEFT} {WIDTH - RIGHT}"'
     return (
         f'<figure><figcaption>{escape(label)} {keys}</figcaption><svg class="chart" role="img" {ends} '
-        f'aria-label="{said}" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg></figure>'
+        f'aria-label="{heard}" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(parts)}</svg></figure>'
     )
 
 
@@ -86,22 +91,3 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 def _ends(low: float, high: float) -> tuple[float, float]:
     """The ends of an axis, apart even where all values are the same."""
     return (low, high) if high - low > 1e-9 * max(abs(low), abs(high)) else (low - 0.5, high + 0.5)
-
-
-def _runs(rows: Sequence[float], line: Series) -> Iterator[list[tuple[float, float]]]:
-    """The unbroken stretches of a line."""
-    run: list[tuple[float, float]] = []
-    for a, b in zip(rows, line, strict=True):
-        if b is not None:
-            run.append((a, b))
-        elif run:
-            yield run
-            run = []
-    if run:
-        yield run
-
-
-def _said(line: Series) -> str:
-    """A line in words, for who hears the page."""
-    values = [value for value in line if value is not None]
-    return f"from {values[0]:.4g} to {values[-1]:.4g}" if values else "without a value"

@@ -56,11 +56,14 @@ def summed(rows: Sequence[Row], name: str) -> str:
 def _facts(result: Result) -> dict[str, str]:
     """What the run was given and what it took, in words; empty ones left out."""
     about, cost, asked = result.about, result.cost, result.asked
-    prompts = set(about.prompts or ())
+    prompts, names = set(about.prompts or ()), {"denoiser": "model", "reward": "reward"}
+    parts = [f"{result.parts[key]:.2f} in the {name}" for key, name in names.items() if key in result.parts]
+    chosen = Counter(result.chosen or ())
+    chose = [f"{name} ({count})" for name, count in chosen.most_common()]
     given = {
         "model": about.model,
         "sampler": str(result.sampler),
-        f"{result.sampler.name} chose": _counted(result.chosen or ()),
+        f"{result.sampler.name} chose": ", ".join(chose if len(chosen) > 1 else chosen),
         "reward": about.reward,
         "alpha": _alpha(result),
         "seed": "" if about.seed is None else str(about.seed),
@@ -69,7 +72,7 @@ def _facts(result: Result) -> dict[str, str]:
         "prompts": "" if len(prompts) < 2 else str(len(prompts)),
         "spent": f"{asked.nfe:,.4g} NFE and {asked.reward_calls:,.4g} reward calls a text, depth {asked.depth:g}",
         "computed": f"{cost.nfe:,.4g} NFE and {cost.reward_calls:,.4g} reward calls a text",
-        "seconds": _seconds(result),
+        "seconds": f"{result.seconds:.2f}" + (f", of these {' and '.join(parts)}" if parts else ""),
         "mean reward": figure(float(result.rewards.mean())),
         "mean best reward seen": figure(float(result.best.reward.mean())),
     }
@@ -90,27 +93,12 @@ def _facts(result: Result) -> dict[str, str]:
 
 
 def _alpha(result: Result) -> str:
-    """What alpha was, or what the run found."""
     if result.about.alpha is not None:
         return f"{result.about.alpha:g}"
     if result.alpha is None:
         return "" if result.finished else "to be found in the run"
     low, high = float(result.alpha.min()), float(result.alpha.max())
     return f"{low:.3g}, found in the run" if low == high else f"{low:.3g} to {high:.3g} by text, found in the run"
-
-
-def _seconds(result: Result) -> str:
-    parts = [f"{result.parts[key]:.2f} in the {name}" for key, name in PARTS.items() if key in result.parts]
-    return f"{result.seconds:.2f}" + (f", of these {' and '.join(parts)}" if parts else "")
-
-
-PARTS = {"denoiser": "model", "reward": "reward"}
-
-
-def _counted(names: Sequence[str]) -> str:
-    """Names, and how many texts each has where there are several."""
-    found = Counter(names).most_common()
-    return found[0][0] if len(found) == 1 else ", ".join(f"{name} ({count})" for name, count in found)
 
 
 def _rows(result: Result, known: Rendering, bounds: Bounds) -> list[Row]:
@@ -156,12 +144,10 @@ def _series(trace: Trace, most: int) -> dict[str, list[float | None]] | None:
         return None
     some = slice(None, None, -(-len(trace.steps) // most))
     found = {name: plain(steps[name][some].tolist()) for name in ("nfe", "reward_calls")}
-    return found | {name: [_mean(step) for step in steps[name][some].tolist()] for name in MEANS}
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    finite = [value for value in values if isfinite(value)]
-    return plain(sum(finite) / len(finite)) if finite else None
+    for name in MEANS:
+        finite = [[value for value in step if isfinite(value)] for step in steps[name][some].tolist()]
+        found[name] = [plain(sum(values) / len(values)) if values else None for values in finite]
+    return found
 
 
 def _ends(result: Result, shown: Any) -> dict[str, Any]:

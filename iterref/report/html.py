@@ -33,13 +33,11 @@ NOTEBOOK = 16  # what share of a page's bounds, 1 / 16, a page in a notebook has
 
 
 def page(result: Result, show: Any = None, *, beside: Result | str | Path | None = None) -> str:
-    """A whole HTML page of a result: its facts, charts and texts, and the steps of the rows that were watched.
-
-    `show` says how tokens are shown, in the watched rows and where the result has no texts: a model, a tokenizer, or a
+    """A whole HTML page of a result: its facts, charts and texts, and the steps of the rows that were watched. `show`
+    says how tokens are shown, in the watched rows and where the result has no texts: a model, a tokenizer, or a
     function from a token's id to its text (`iterref.report.render`), the result's own unless given. It is never asked
     for the name of the mask, which the page shows as an empty box. `beside` is another run to be shown next to this
-    one: a result, or a file that holds one (`iterref.report.read_document`).
-    """
+    one: a result, or a file that holds one (`iterref.report.read_document`)."""
     first = describe(result, show)
     if beside is None:
         return page_of([first])
@@ -88,7 +86,7 @@ def _title(runs: Sequence[Document]) -> str:
     if len(runs) > 1:
         return f"Two runs side by side: {' and '.join(run['sampler'] for run in runs)}"
     count = len(runs[0]["rows"]) + runs[0]["more"]
-    return f"A run of {runs[0]['sampler']}: {count:,} {_plural(runs[0]['kind'], count)}"
+    return f"A run of {runs[0]['sampler']}: {count:,} {runs[0]['kind']}{'s' * (count != 1)}"
 
 
 def _facts(runs: Sequence[Document]) -> str:
@@ -108,7 +106,6 @@ def _facts(runs: Sequence[Document]) -> str:
 
 
 def _prompt(text: str) -> str:
-    """A prompt, folded where it is long."""
     if not text.strip():
         return ""
     if len(text) <= SHORT:
@@ -127,13 +124,14 @@ def _steps(runs: Sequence[Document]) -> str:
             return "<p>The run broke off before its first step.</p>"
         how = "name its row when the run starts, as in <code>watch=[0]</code>, and save the page again"
         return f"<p>No text was watched. To see one change step by step, {how}.</p>"
-    sections = []
+    sections, told = [], [(line["row"], line["prompt"]) for run in runs for line in run["rows"]]
+    told = [] if len({prompt for _, prompt in told}) < 2 else told  # that of all texts is told above
     for row in dict.fromkeys(row for run in watched for row in run["steps"]["watch"]):
         panels = "".join(_panel(runs, number, row) for number in range(len(runs)))
-        told = _prompts_of(runs, row)
+        prompts = "".join(map(_prompt, dict.fromkeys(prompt for of, prompt in told if of == row)))
         name = f"{'Picture' if watched[0]['kind'] == 'picture' else 'Text'} {row}"
         sections.append(
-            f'<section class="row" aria-labelledby="row-{row}"><h3 id="row-{row}">{name}</h3>{told}'
+            f'<section class="row" aria-labelledby="row-{row}"><h3 id="row-{row}">{name}</h3>{prompts}'
             f'<div class="panels">{panels}</div></section>'
         )
     parts = {"last": len(watched[0]["steps"]["step"]) - 1, "legend": _legend(watched), "rows": "".join(sections)}
@@ -141,7 +139,6 @@ def _steps(runs: Sequence[Document]) -> str:
 
 
 def _panel(runs: Sequence[Document], number: int, row: int) -> str:
-    """The place of a row of a run; empty where it was not watched."""
     run = runs[number]
     steps, name = run["steps"], f"<h4>{RUNS[number]}</h4>" if len(runs) > 1 else ""
     if not steps or row not in steps["watch"]:
@@ -152,14 +149,6 @@ def _panel(runs: Sequence[Document], number: int, row: int) -> str:
         f'<div class="panel" data-run="{number}" data-place="{steps["watch"].index(row)}">{name}'
         f'<p class="figures"></p>{tokens}{moves if any(any(step) for step in steps["rounds"]) else ""}</div>'
     )
-
-
-def _prompts_of(runs: Sequence[Document], row: int) -> str:
-    """The prompts of a row: one where the runs have the same, and none where all texts have the same, told above."""
-    if len({line["prompt"] for run in runs for line in run["rows"]}) < 2:
-        return ""
-    prompts = [line["prompt"] for run in runs for line in run["rows"] if line["row"] == row]
-    return "".join(map(_prompt, dict.fromkeys(prompts)))
 
 
 def _legend(runs: Sequence[Document]) -> str:
@@ -195,9 +184,8 @@ def _charts(runs: Sequence[Document]) -> str:
         ]
 
     rewards = {"reward": "reward", "best": "best reward seen"}
-    drawn = chart(lines(rewards, "nfe"), "Reward", None, NFE) + chart(
-        lines(rewards, "reward_calls"), "Reward", None, REWARD_CALLS
-    )
+    drawn = chart(lines(rewards, "nfe"), "Reward", None, NFE)
+    drawn += chart(lines(rewards, "reward_calls"), "Reward", None, REWARD_CALLS)
     drawn += chart(lines({"accepted": "share of accepted decisions"}, "nfe"), "Acceptance", (0.0, 1.0), NFE)
     drawn += chart(lines({"ess": "effective number of particles"}, "nfe"), "Particles", None, NFE)
     note = "Each point is a step, and the mean over the texts that have a finite value there."
@@ -211,34 +199,33 @@ def _table(runs: Sequence[Document], most: int | None = None) -> str:
     numbers = sorted({row for lines in by_row for row in lines})
     shown = numbers if most is None else numbers[:most]
     total = max(len(run["rows"]) + run["more"] for run in runs)
-    columns = [_columns(run, f" {name}" * (len(runs) > 1)) for run, name in zip(runs, RUNS, strict=False)]
-    heads = ["row", *(head for own in columns for head, _ in own[:-1]), *["B − A"] * (len(runs) > 1)]
-    heads += [own[-1][0] for own in columns]
+    called = [f" {name}" * (len(runs) > 1) for name in RUNS[: len(runs)]]
+    columns = list(map(_columns, runs, called))
+    texts = [run["kind"] + name for run, name in zip(runs, called, strict=True)]
+    heads = ["row", *(head for own in columns for _, head, _ in own), *["B − A"] * (len(runs) > 1), *texts]
     lines = []
     for row in shown:
-        both = [lines_of.get(row) for lines_of in by_row]
-        filled = [[(head, *cell(line)) for head, cell in own] for own, line in zip(columns, both, strict=True)]
-        cells = [cell for own in filled for cell in own[:-1]]
+        both: list[Row | None] = [lines_of.get(row) for lines_of in by_row]
+        cells = [
+            (head, "", words(line[key]) if line and line.get(key) is not None else "")
+            for own, line in zip(columns, both, strict=True) for key, head, words in own
+        ]  # fmt: skip
         if len(runs) > 1:
             cells.append(("B − A", "", _difference(both[0], both[1])))
-        cells += [own[-1] for own in filled]
+        cells += [(head, *_text(line)) for head, line in zip(texts, both, strict=True)]
         body = "".join(f'<td data-name="{escape(head)}"{looks}>{words}</td>' for head, looks, words in cells)
         lines.append(f'<tr><th scope="row">{row}</th>{body}</tr>')
     rest = total - len(shown)
     if rest > 0:
-        kind = _plural(runs[0]["kind"], rest)
+        kind = runs[0]["kind"] + "s" * (rest > 1)
         lines.append(f'<tr><td class="rest" colspan="{len(heads)}">and {rest:,} more {kind}</td></tr>')
     named = "".join(f'<th scope="col">{head}</th>' for head in heads)
     body = f'<table class="texts"><thead><tr>{named}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
     return _verdict(runs) + body
 
 
-Cell = tuple[str, str]  # attributes and markup
-
-
-def _columns(run: Document, name: str) -> list[tuple[str, Callable[[Row | None], Cell]]]:
-    """The columns of a run: a head, and what makes the cell of a row (None where the run has it not); the last one is
-    the text."""
+def _columns(run: Document, name: str) -> list[tuple[str, str, Callable[[Any], str]]]:
+    """The columns of a run's figures: a name in its rows, a head, and what makes words of a figure."""
     lost, none = ("forbidden", "none allowed") if run["finished"] else ("none yet", "none yet")
     some = run["rows"][0] if run["rows"] else {}
     kinds: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -249,16 +236,11 @@ def _columns(run: Document, name: str) -> list[tuple[str, Callable[[Row | None],
     }
     if name:  # of two runs, what is compared
         del kinds["best"], kinds["chosen"]
-
-    def cell(key: str, words: Callable[[Any], str]) -> Callable[[Row | None], Cell]:
-        return lambda row: ("", words(row[key]) if row and row.get(key) is not None else "")
-
-    told = [(head + name, cell(key, words)) for key, (head, words) in kinds.items() if key in some]
-    return [*told, (run["kind"] + name, _text)]
+    return [(key, head + name, words) for key, (head, words) in kinds.items() if key in some]
 
 
-def _text(row: Row | None) -> Cell:
-    """The last cell of a row."""
+def _text(row: Row | None) -> tuple[str, str]:
+    """The attributes and the markup of the last cell of a row."""
     if row is None:
         return ' class="text"', ""
     if "picture" in row:
@@ -276,8 +258,8 @@ def _verdict(runs: Sequence[Document]) -> str:
     """Of two runs on the same prompts, whether the reward of one is higher, by the paired differences."""
     if len(runs) < 2:
         return ""
-    pairs = [dict((line["row"], line) for line in run["rows"]) for run in runs]
-    same = [(pairs[0][row], pairs[1][row]) for row in pairs[0] if row in pairs[1]]
+    first, second = ({line["row"]: line for line in run["rows"]} for run in runs)
+    same = [(first[row], second[row]) for row in first if row in second]
     unlike = [{one["prompt"], other["prompt"]} for one, other in same if one["prompt"] != other["prompt"]]
     rewards = {run["facts"].get("reward", "") for run in runs}
     if any("" not in prompts for prompts in unlike):
@@ -287,8 +269,8 @@ def _verdict(runs: Sequence[Document]) -> str:
         return '<p class="verdicts">The runs have different rewards, which cannot be compared.</p>'
     if len(judged) < 2:
         return ""
-    first, second = zip(*judged, strict=True)
-    found = difference(np.array(second), np.array(first))
+    rewards_of = np.array(judged)
+    found = difference(rewards_of[:, 1], rewards_of[:, 0])
     words = "significant, 95 % CI excludes 0" if found.significant else "not significant, 95 % CI includes 0"
     if unlike or len(rewards) > 1:  # JSON lines have no reward, and may have no prompts
         words += "; one run does not say its prompts or its reward, and this holds if they are the other's"
@@ -296,10 +278,6 @@ def _verdict(runs: Sequence[Document]) -> str:
         f'<p class="verdicts">Reward of B less that of A, text by text: {found.value:+.4f} '
         f"[{found.low:+.4f}, {found.high:+.4f}] over {len(judged)} texts; {words}.</p>"
     )
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
 
 
 def _part(name: str) -> str:

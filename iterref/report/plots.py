@@ -1,15 +1,8 @@
 """Plots: pictures of what a run cost and what it did, without any global state of matplotlib.
 
-    reward_against_budget     one line a method, NFE a sample on the x axis, with intervals
-    effect                    reward and acceptance against the values of an option, such as tries or moves
-    panels                    several such pictures above one another, on a logarithmic x axis, with the exact values
-    acceptance                share of accepted decisions, span and reward along a run
-    differences               paired differences to several baselines, with their intervals around 0
-    effective                 effective number of particles along the runs of particle methods
-
-Each writes a file, of the format that its ending names (PNG, PDF, SVG), and returns its path. It raises `ValueError`
-where there is nothing to draw and `OSError` where the file cannot be written. Colours are those of Okabe and Ito
-(2008), which colour-blind readers tell apart; marker and dash do without any colour.
+Every function writes a file, of the format that its ending names (PNG, PDF, SVG), and returns its path. It raises
+`ValueError` where there is nothing to draw and `OSError` where the file cannot be written. Colours are those of Okabe
+and Ito (2008), which colour-blind readers tell apart; marker and dash do without any colour.
 """
 
 from __future__ import annotations

@@ -21,10 +21,8 @@ PROMPTS, TEXTS = ("document", "prompt"), ("text", "completion")  # the fields of
 
 
 def read_document(path: str | Path) -> Document:
-    """The document of the run in a file: a page, its JSON, or JSON lines.
-
-    Raises `ValueError` for a file that holds none, or two, and `OSError` for one that cannot be read.
-    """
+    """The document of the run in a file: a page, its JSON, or JSON lines. Raises `ValueError` for a file that holds
+    none, or two, and `OSError` for one that cannot be read."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -46,7 +44,6 @@ def _parsed(text: str, path: str | Path) -> Any:
 
 
 def _only(found: Any, path: str | Path) -> Document:
-    """The one document of what was saved."""
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{path} is of another version ({found.get('format')}): save it anew")
     if len(found["runs"]) != 1:
@@ -63,21 +60,22 @@ def _whole(document: Any) -> bool:
     if not isinstance(document, dict) or not all(isinstance(document.get(key), kind) for key, kind in kinds.items()):
         return False
     steps, series = document.get("steps"), document.get("series")
-    numbers = all(isinstance(line, list) and all(map(_number, line)) for line in (series or {}).values())
     needed = {"watch", "step", "rounds", "drawn", "picture", "mask"}
-    watched = (
-        steps is None
-        or isinstance(steps, dict)
-        and needed <= steps.keys()
-        and all(isinstance(row, int) for row in steps["watch"])
+    if steps is not None and not (isinstance(steps, dict) and needed <= steps.keys()):
+        return False
+    return (
+        all(isinstance(row, int) for row in (steps or {}).get("watch", ()))
+        and all(isinstance(line, list) and all(map(_number, line)) for line in (series or {}).values())
+        and all(isinstance(words, str) for words in document["facts"].values())
+        and all(map(_whole_row, document["rows"]))
     )
-    rows = document["rows"]
-    return watched and numbers and all(isinstance(words, str) for words in document["facts"].values()) and all(
-        isinstance(row, dict) and isinstance(row.get("row"), int) and isinstance(row.get("prompt"), str)
-        and isinstance(row.get("text", row.get("picture")), str)
-        and row.get("reward") is not None
+
+
+def _whole_row(row: Any) -> bool:
+    return (
+        isinstance(row, dict) and isinstance(row.get("row"), int) and row.get("reward") is not None
+        and isinstance(row.get("prompt"), str) and isinstance(row.get("text", row.get("picture")), str)
         and all(_number(row.get(name)) for name in ("reward", "best", "log_likelihood"))
-        for row in rows
     )  # fmt: skip
 
 

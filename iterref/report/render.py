@@ -41,10 +41,8 @@ class Rendering:
 
 
 def choose_rendering(show: Any) -> Rendering:
-    """How tokens are shown by whatever says it: None, `Rendering`, a function of an id, a tokenizer, or a model.
-
-    Raises `TypeError` for anything else.
-    """
+    """How tokens are shown by whatever says it: None, `Rendering`, a function of an id, a tokenizer, or a model. Raises
+    `TypeError` for anything else."""
     if show is None or isinstance(show, Rendering):
         return show or Rendering()
     if callable(getattr(show, "render", None)):

@@ -4,8 +4,7 @@
     rounds             a step and row: decisions, each [number left out, reward of the state before, candidates];
                        a candidate is [reward, verdict, chance, what differs from the clean sample before]
 
-Of long runs the best candidates of a decision are shown, those that were tested first, and then every second, fourth,
-... step, so that a page stays within its `Bounds`.
+Of long runs the best candidates of a decision are shown, and then every second, fourth, ... step (`Bounds`).
 """
 
 from __future__ import annotations

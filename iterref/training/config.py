@@ -102,9 +102,6 @@ class TrainConfig:
         known |= {one.name: _typed(one.name, getattr(self, one.name), type(one.default)) for one in fields(self)[4:]}
         for name, value in known.items():
             object.__setattr__(self, name, value)
-        self._check_values()
-
-    def _check_values(self) -> None:
         for name, words in WORDS.items():
             if getattr(self, name) not in words:
                 choices = " or ".join(map(repr, words))

@@ -17,6 +17,7 @@ import torch
 from rapidfuzz.distance import LCSseq
 from tokenizers import AddedToken, Encoding, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from iterref.lines import objects, opened, readable
 from iterref.models.text.reading import unread
@@ -131,9 +132,8 @@ class Pairs:
 
     def batch(self, index: Sequence[int]) -> Batch:
         """Sources (B, S) padded, canvases (B, L) and kept flags (B, S) as floats of the rows `index`."""
-        longest = max(len(self.sources[i]) for i in index)
-        source = torch.tensor([self.sources[i] + [PAD] * (longest - len(self.sources[i])) for i in index])
-        keep = torch.tensor([self.keeps[i] + [False] * (longest - len(self.keeps[i])) for i in index])
+        lists = self.sources, self.keeps
+        source, keep = (pad_sequence([torch.tensor(of[i]) for i in index], True, PAD) for of in lists)
         return source, self.canvases[list(index)], keep.float()
 
 

@@ -38,9 +38,8 @@ UNCOMPARED = ("train", "out")  # names of places; the texts themselves are compa
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """A folder made, found writable, and held by one run at a time where the system has `flock`.
-
-    Raises `ValueError` for a folder that another run holds, or that cannot be written."""
+    """A folder made, found writable, and held by one run at a time where the system has `flock`. Raises `ValueError`
+    for a folder that another run holds, or that cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -79,9 +78,8 @@ def save_checkpoint(trainer: Trainer, folder: Path, texts: str, tokenizer: Token
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """What `save_checkpoint` wrote. Raises `ValueError` for a damaged file, or one of another version."""
     data = (folder / "checkpoint.pt").read_bytes()
-    if sha256(data[:-32]).digest() != data[-32:]:
-        raise damaged(folder)
-    record = torch.load(BytesIO(data[:-32]), weights_only=True)
+    whole = sha256(data[:-32]).digest() == data[-32:]
+    record = torch.load(BytesIO(data[:-32]), weights_only=True) if whole else None
     if not isinstance(record, dict) or record.get("format") != CHECKPOINT:
         raise damaged(folder)
     return record
@@ -93,9 +91,8 @@ def damaged(folder: Path) -> ValueError:
 
 
 def changed_options(record: dict[str, Any], config: TrainConfig, texts: str) -> dict[str, Any]:
-    """The options that may and do differ from those of the checkpoint, each as [then, now].
-
-    Raises `ValueError` naming every other one, for other texts, and for rates that would have been others by now."""
+    """The options that may and do differ from those of the checkpoint, each as [then, now]. Raises `ValueError` naming
+    every other one, for other texts, and for rates that would have been others by now."""
     folder = Path(config.out)
     old: dict[str, Any] = asdict(TrainConfig(**record["options"]))  # a run of before an option was has its default
     if record["texts"] != texts:

@@ -4,9 +4,8 @@ gradient of   masked loss + keep_weight x (cross-entropy of which source tokens 
 average    <- ema average + (1 - ema) weights              the averaged weights are validated and exported
 masked     =  E_t (1 / t) sum over masked i of -log p(x_0^i | x_t)    (Sahoo et al. 2024, arXiv:2406.07524, eq. 10)
 
-With a_t = 1 - t and t uniform, the number n of masked tokens of L is uniform on 0 .. L, and the loss equals
-(L + 1) E_n mean over masked i of -log p: the weight 1 / t becomes one over the realised number of masks, which has the
-same expectation and far less noise (Ou et al. 2025, arXiv:2406.03736).
+With t uniform the number of masked tokens is uniform on 0 .. L: the weight 1 / t becomes one over the realised number
+of masks, which has the same expectation and far less noise (Ou et al. 2025, arXiv:2406.03736).
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class Trainer:
             memory = self.network.encode(source)
             weight = token_weight(target, self.config.end_weight)
             loss = masked_loss(self.network, memory, target, weight, generator, self.config.copies)
-            logits = self.network.keep_logits(memory)[memory.present]
+            logits = self.network.keep(memory.states).float().squeeze(-1)[memory.present]
         return loss, F.binary_cross_entropy_with_logits(logits, keep[memory.present])
 
     def update(self, batch: Batch) -> float:
@@ -153,11 +152,9 @@ def spread_times(rows: int, generator: torch.Generator) -> Tensor:
 def masked_loss(
     network: Transformer, memory: Memory, target: Tensor, weight: Tensor, generator: torch.Generator, copies: int = 1
 ) -> Tensor:
-    """Masked diffusion loss, nats a token, of targets (B, L) long given their encoded sources.
-
-    Every target is masked in `copies` independent ways, which share the encoded source. `weight` (B, L) scales the
-    loss of each token, as for the repeated end tokens, which say nothing once the first is known.
-    """
+    """Masked diffusion loss, nats a token, of targets (B, L) long given their encoded sources. Every target is masked
+    in `copies` independent ways, which share the encoded source. `weight` (B, L) scales the loss of each token, as for
+    the repeated end tokens, which say nothing once the first is known."""
     x_0 = target.repeat_interleave(copies, dim=0)
     t = spread_times(len(x_0), generator)[:, None]
     where = torch.rand(x_0.shape, generator=generator) < t

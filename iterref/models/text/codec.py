@@ -61,8 +61,10 @@ class Codec:
             if (folder / side).is_file():
                 config |= read_json(folder / side, str(name))
         tokenizer = read_tokenizer(folder, config, str(name))
-        special = {role: _special(tokenizer, config, *names) for role, names in ROLES.items()}
-        return cls(tokenizer, **special, template=_template(folder, config), named=_named(config), lossy=lossy)
+        named, special = _named(config), dict[str, Any]()
+        for role, (keys, usual) in ROLES.items():
+            special[role] = _first(tokenizer, [*(named[key] for key in keys if key in named), *usual])
+        return cls(tokenizer, **special, template=_template(folder, config), named=named, lossy=lossy)
 
     def within(self, vocab: int, mask: int | None) -> Codec:
         """The codec beside a network of `vocab` tokens whose mask is `mask`: a role that a token added later took over,
@@ -91,7 +93,6 @@ class Codec:
 
     @property
     def fill(self) -> int:
-        """The filler, or token 0."""
         return self.filler or 0
 
     @property
@@ -128,8 +129,7 @@ class Codec:
     def unknown(self) -> int | None:
         """The token that stands for what the vocabulary does not know."""
         name = getattr(self.tokenizer.model, "unk_token", None)
-        names = [name] if name else ["<unk>", "[UNK]"]
-        return next((token for token in map(self.tokenizer.token_to_id, names) if token is not None), None)
+        return _first(self.tokenizer, [name] if name else ["<unk>", "[UNK]"])
 
     def ids(self, texts: Sequence[str], what: str = "text", rows: Sequence[int] | None = None) -> list[list[int]]:
         """The pieces of texts, without start and end. A special token that is spelled out is text like any other.
@@ -157,7 +157,6 @@ class Codec:
             raise ValueError(f"{where} {wrong}, which would be read as one: write it in another way")
 
     def _read(self, texts: Sequence[str], numbers: Sequence[int], what: str) -> list[Encoding]:
-        """Texts in pieces, whatever special tokens they spell."""
         for row, text in zip(numbers, texts, strict=True):
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise ValueError(f"{what} {row} holds half of a character (a lone surrogate): read it as UTF-8")
@@ -165,19 +164,16 @@ class Codec:
             self.tokenizer.encode_special_tokens = True
             try:
                 return list(self.tokenizer.encode_batch(list(map(str, texts)), add_special_tokens=False))
-            except Exception as error:  # of the library: a word for which there is no token, not even an unknown one
-                row = next((row for row, text in zip(numbers, texts, strict=True) if self._fails(text)), 0)
-                told = f"{what} {row} holds what its tokenizer has no token for ({first_line(error)}): take it out"
-                raise ValueError(told) from None
+            except Exception:  # of the library: a word for which there is no token, not even an unknown one
+                for row, text in zip(numbers, texts, strict=True):
+                    try:
+                        self.tokenizer.encode(str(text), add_special_tokens=False)
+                    except Exception as error:
+                        told = f"{what} {row} holds what its tokenizer has no token for ({first_line(error)})"
+                        raise ValueError(f"{told}: take it out") from None
+                raise
             finally:
                 self.tokenizer.encode_special_tokens = False
-
-    def _fails(self, text: str) -> bool:
-        try:
-            self.tokenizer.encode(str(text), add_special_tokens=False)
-        except Exception:
-            return True
-        return False
 
     def chats(self, prompts: Sequence[str]) -> list[list[int]]:
         """Every prompt as what the user says in a chat whose answer is next, a `Chat` with all that was said before.
@@ -224,7 +220,6 @@ class Codec:
 
 
 def _messages(prompt: str) -> Sequence[tuple[str, str]]:
-    """Who says what in a prompt."""
     return prompt.messages if isinstance(prompt, Chat) else [("user", prompt)]
 
 
@@ -279,11 +274,9 @@ def _frame(processor: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     return ids(parts[:at]), ids(parts[at + 1 :])
 
 
-def _special(tokenizer: Tokenizer, config: dict[str, Any], keys: Sequence[str], usual: Sequence[str]) -> int | None:
-    """The id of a role's token: as configured, or by its usual name."""
-    named = _named(config)
-    known = [tokenizer.token_to_id(name) for name in (*(named[key] for key in keys if key in named), *usual)]
-    return next((token for token in known if token is not None), None)
+def _first(tokenizer: Tokenizer, names: Sequence[str]) -> int | None:
+    """The id of the first of some tokens that there is."""
+    return next((token for token in map(tokenizer.token_to_id, names) if token is not None), None)
 
 
 def _named(config: Mapping[str, Any]) -> dict[str, str]:

@@ -47,10 +47,8 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Tokeni
         require("sentencepiece", "sentencepiece", found)
         require("google.protobuf", "sentencepiece", found)
         if not _class(folder, config):
-            raise ValueError(
-                f"{found} may belong to any model: write its class into tokenizer_config.json, as in "
-                '{"tokenizer_class": "T5Tokenizer"}'
-            )
+            how = 'write its class into tokenizer_config.json, as in {"tokenizer_class": "T5Tokenizer"}'
+            raise ValueError(f"{found} may belong to any model: {how}")
     try:
         if form == FORMS[0]:
             made = completed(told(Tokenizer.from_file(str(folder / form[0])), config), folder, config)

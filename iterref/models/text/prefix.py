@@ -25,10 +25,8 @@ LEAST, MOST, SHARE = 8, 32, 6
 
 class PrefixModel(TokenizedModel):
     """Prompts in, a denoiser with canvases that begin with them out, and whole texts (with prompts) to tokens and back.
-
     `denoiser` is the model of whole canvases, `length` their positions L (prompt and start token included). `framed`
-    says that the model's texts begin with the codec's start token.
-    """
+    says that the model's texts begin with the codec's start token."""
 
     continues = True
 

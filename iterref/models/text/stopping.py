@@ -17,11 +17,9 @@ from iterref.models.base import TextModel
 
 
 class Stopping:
-    """A text model that reads and writes as `model` does, but for what stands behind the first of the `stops`.
-
-    Raises `ValueError` for no stop string or an empty one, and for a model whose texts begin with their prompts, in
-    which a stop string may stand: cut those by `before`.
-    """
+    """A text model that reads and writes as `model` does, but for what stands behind the first of the `stops`. Raises
+    `ValueError` for no stop string or an empty one, and for a model whose texts begin with their prompts, in which a
+    stop string may stand: cut those by `before`."""
 
     def __init__(self, model: TextModel, stops: Sequence[str]) -> None:
         if isinstance(stops, str) or not stops or not all(isinstance(stop, str) and stop for stop in stops):

@@ -17,11 +17,11 @@ from iterref.noise import Noise
 
 
 class TokenizedModel(TextModel):
-    """A text model of `length` positions under a noise, with a `codec`, or None for a model of tokens alone.
+    """A text model of `length` positions under a noise, with a `codec`, or None for a model of tokens alone. `network`
+    has a `compile`, if any, `begin` is what a canvas begins with, `ends` are the tokens that end a text (what is
+    written is first), `fill` is what stands behind the end."""
 
-    `network` has a `compile`, if any, `begin` is what a canvas begins with, `ends` are the tokens that end a text (what
-    is written is first), `fill` is what stands behind the end.
-    """
+    longer = ", or load with length={} (--length)"  # what else to do about too long a text
 
     def __init__(
         self, noise: Noise, length: int, codec: Codec | None, device: torch.device | str, network: Any
@@ -53,29 +53,24 @@ class TokenizedModel(TextModel):
         return list(map(Text, self.codec.text([self._pieces(ids) for ids in canvases]), canvases))
 
     def _pieces(self, ids: list[int]) -> list[int]:
-        """The pieces of the text in a canvas."""
         ids = ids[len(self.begin) :] if ids[: len(self.begin)] == self.begin else ids
         end = next((at for at, token in enumerate(ids) if token in self.ends), len(ids))
         return [token for token in ids[:end] if token != self.noise.mask]
 
     def _canvases(self, texts: Sequence[str], rows: Sequence[int]) -> list[list[int]]:
-        return [self._canvas(ids, row) for row, ids in zip(rows, self.codec.ids(texts, rows=rows), strict=True)]
-
-    def _canvas(self, pieces: list[int], row: int) -> list[int]:
-        """The finished canvas of a text; one that fills it has no end."""
-        ids = self.begin + pieces
-        if len(ids) > self.length:
-            told = f"text {row} takes {len(ids)} positions and the canvas has {self.length}: shorten it"
-            raise ValueError(told + self._longer(len(ids)))
-        if len(ids) < self.length and not self.ends and self.codec.filler is None:
-            told = f"text {row} takes {len(ids)} of the canvas' {self.length} positions, and its tokenizer has no end"
-            raise ValueError(f"{told} and no padding for the others: give texts of {self.length}, or load with length=")
-        ids = [*ids, *self.ends[:1]][: self.length]
-        return ids + [self.fill] * (self.length - len(ids))
-
-    def _longer(self, size: int) -> str:
-        """What else to do about a text of that size, to stand behind "shorten it"."""
-        return f", or load with length={size} (--length)"
+        """As `TextModel._canvases`; a text that fills its canvas has no end."""
+        canvases, size = [], self.length
+        for row, pieces in zip(rows, self.codec.ids(texts, rows=rows), strict=True):
+            ids = self.begin + pieces
+            if len(ids) > size:
+                told = f"text {row} takes {len(ids)} positions and the canvas has {size}: shorten it"
+                raise ValueError(told + self.longer.format(len(ids)))
+            if len(ids) < size and not self.ends and self.codec.filler is None:
+                told = f"text {row} takes {len(ids)} of the canvas' {size} positions, and its tokenizer has no end"
+                raise ValueError(f"{told} and no padding for the others: give texts of {size}, or load with length=")
+            ids = [*ids, *self.ends[:1]][:size]
+            canvases.append(ids + [self.fill] * (size - len(ids)))
+        return canvases
 
     def _blank(self, prompts: Sequence[str]) -> Tensor:
         """An empty canvas (B, L) long for every prompt. Raises `ValueError` for no prompts."""
