@@ -33,11 +33,12 @@ class Excursion:
     times: tuple[Time, ...]
 
     @classmethod
-    def planned(cls, schedule: Schedule, t: float, a_s: Time, steps: int = 1) -> Excursion:
+    def planned(cls, schedule: Schedule, t: float, a_s: Time, steps: int = 1, masked: bool = False) -> Excursion:
         """The way back in `steps` equal steps of the share of clean tokens, from no less than the schedule ends with:
-        the posterior at a noisy time is that of tokens made noise by the very share of that time."""
+        the posterior at a noisy time is that of tokens made noise by the very share of that time. Where noise is
+        `masked` it shows by itself, and the share may be 0."""
         a_t, least = schedule.a(torch.tensor([t, 1.0], dtype=torch.float64)).tolist()
-        shares = torch.as_tensor(a_s, dtype=torch.float64).clamp_min(least)
+        shares = torch.as_tensor(a_s, dtype=torch.float64).clamp_min(0.0 if masked else least)
         a_s = shares if isinstance(a_s, Tensor) else float(shares)
         times = [schedule.time(shares + (a_t - shares) * k / steps) for k in range(steps)]
         return cls(t, a_t, a_s, tuple(times if isinstance(a_s, Tensor) else [float(time) for time in times]))

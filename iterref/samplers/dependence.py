@@ -16,6 +16,7 @@ last quarter, which is exact for any distribution. A row changes its moves once,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import sqrt
 
 import torch
@@ -100,18 +101,29 @@ class Stages:
 
 def telling(p: Tensor, drawn: Tensor, log: bool = True) -> Tensor:
     """What is told of distributions (M, V), in the shape (N, M) of the tokens drawn from them."""
-    numbers = torch.arange(p.shape[1], dtype=torch.float64, device=p.device) * GOLDEN % 1
-    parts = grouped((p.exp() if log else p) * numbers.to(p.dtype))  # as matrices multiply, bits hang on the batch
+    weights = (p.exp() if log else p) * _numbers(p.shape[1], p.dtype, p.device)
+    parts = grouped(weights)  # as matrices multiply, bits hang on the batch
     return parts.cumsum(1, dtype=torch.float64)[:, -1].expand(drawn.shape)
+
+
+@lru_cache(maxsize=8)
+def _numbers(vocab: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number in [0, 1) for each token, spread evenly, (V,)."""
+    return (torch.arange(vocab, dtype=torch.float64, device=device) * GOLDEN % 1).to(dtype)
 
 
 def one_position(run: Run) -> Excursion:
     """The excursion of a finished text that opens one of its free positions."""
-    return Excursion.planned(run.noise.schedule, 0.0, 1 - 1 / run.free.sum(1).clamp_min(1).double())
+    return _opening(run, 1 / run.free.sum(1).clamp_min(1).double())
 
 
 def thinned(run: Run, trip: Excursion, kept: float, few: Tensor) -> Excursion:
     """An excursion of which rows `few` (R,) bool keep that power of the span, down to one position."""
     one = 1 / run.free.sum(1).clamp_min(1).double()
     own = torch.as_tensor(trip.span, dtype=torch.float64, device=one.device).expand_as(one)
-    return Excursion.planned(run.noise.schedule, 0.0, 1 - torch.where(few, own**kept * one ** (1 - kept), own))
+    return _opening(run, torch.where(few, own**kept * one ** (1 - kept), own))
+
+
+def _opening(run: Run, span: Tensor) -> Excursion:
+    """The excursion of finished texts that opens a share (R,) of each."""
+    return Excursion.planned(run.noise.schedule, 0.0, 1 - span, masked=run.noise.mask is not None)

@@ -81,7 +81,8 @@ class RewardGuided(Aimed, Refining):
         if not self.adapt:
             return super()._excursion(run, state, now)
         a_t = float(run.noise.schedule.a(torch.tensor(now.t, dtype=torch.float64)))
-        return Excursion.planned(run.noise.schedule, now.t, a_t - self._span_of(state), self.denoise_steps)
+        a_s, masked = a_t - self._span_of(state), run.noise.mask is not None
+        return Excursion.planned(run.noise.schedule, now.t, a_s, self.denoise_steps, masked)
 
     def _after(self, run: Run, before: State, state: State, info: Info, rng: Rng) -> tuple[State, Info]:
         """Spans adapt; chains meet when they have their first clean sample, and one is drawn after the last step."""

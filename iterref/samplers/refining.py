@@ -219,7 +219,7 @@ class Refining(Decoded):
 
     def _excursion(self, run: Run, state: State, now: Refine) -> Excursion:
         turn = now.move % len(turns(self.span_steps or self.span))
-        return _excursion(self, run.noise.schedule, now.t, turn)
+        return _excursion(self, run.noise.schedule, run.noise.mask is not None, now.t, turn)
 
     def _paired(self, run: Run, state: State) -> Paired:
         """The state with the reward of its clean samples, which is asked for if nobody has."""
@@ -258,9 +258,9 @@ def plan(method: Refining, blind: bool) -> tuple[Planned, ...]:
 
 
 @lru_cache(maxsize=256)
-def _excursion(method: Refining, schedule: Schedule, t: float, turn: int) -> Excursion:
+def _excursion(method: Refining, schedule: Schedule, masked: bool, t: float, turn: int) -> Excursion:
     a_s = clean_share(method.span, method.span_steps, method.steps, schedule, t, turn)
-    return Excursion.planned(schedule, t, a_s, method.denoising_steps)
+    return Excursion.planned(schedule, t, a_s, method.denoising_steps, masked)
 
 
 @lru_cache(maxsize=64)

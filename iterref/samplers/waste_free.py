@@ -128,7 +128,8 @@ class WasteFree(Aimed):
     def _moved(self, run: Run, seeds: Particles, t: float, alpha: float, rng: Rng) -> tuple[Particles, Info]:
         """The chains from M resampled seeds, and all of their states as N particles of equal weight."""
         wide, kernel, schedule = run.repeat(self.chains), self.kernel, run.noise.schedule
-        trip = Excursion.planned(schedule, t, float(schedule.a(torch.tensor(t, dtype=torch.float64))) - self.span)
+        a_s = float(schedule.a(torch.tensor(t, dtype=torch.float64))) - self.span
+        trip = Excursion.planned(schedule, t, a_s, masked=run.noise.mask is not None)
         state = Paired(0, t, seeds.x_t.flatten(0, 1), seeds.samples.flatten(0, 1), seeds.rewards.flatten())
         states, infos = [state], []
         for j in range(self.moves):
