@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from math import inf, isfinite
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -23,10 +23,6 @@ from iterref.noise import Noise
 from iterref.particles import Particles
 from iterref.random import Rng
 from iterref.run import Run, Time
-
-if TYPE_CHECKING:
-    from typing import Self
-
 
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a word"}
 NUMBERS: dict[type, Any] = {int: Integral, float: Real}  # those of numpy too
@@ -131,6 +127,7 @@ class Sampler(ABC):
     knob: ClassVar[str]
     least: ClassVar[int] = 1
     spare: ClassVar[str] = ""
+    steps = 1  # of methods without such an option
 
     def __post_init__(self) -> None:
         """Refuses options of another type than their defaults', numbers that are none or infinite, and words that a
@@ -148,9 +145,9 @@ class Sampler(ABC):
                 raise ValueError(f"{self.name}: {option} must be one of {', '.join(words)}, got {value!r}")
 
     @property
-    @abstractmethod
     def iterations(self) -> int:
-        """How many times `step` is called."""
+        """How many times `step` is called: once a grid step, unless a method says otherwise."""
+        return self.steps
 
     @abstractmethod
     def init(self, run: Run, rng: Rng) -> State:
@@ -252,6 +249,17 @@ class Aimed(Sampler):
         return self.objective == "maximise"
 
 
+class Drafting(Sampler):
+    """A method whose draft of `steps` grid steps may be left out, to start from finished texts."""
+
+    def refining(self) -> Sampler:
+        return replace(self, steps=0)  # type: ignore[call-arg]  # an option of all of them
+
+    def _expect_draft(self) -> None:
+        if not self.steps:
+            raise ValueError(f"{self.name}: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
+
+
 @dataclass(frozen=True)
 class Decoded(Sampler):
     """A method that runs plain decoding: in `steps` grid steps, unmasking in `order`, `block_length` tokens at a time,
@@ -274,11 +282,6 @@ class Decoded(Sampler):
     @property
     def decoder(self) -> Decoder:
         return Decoder(self.order, self.block_length, self.bound)
-
-    @property
-    def iterations(self) -> int:
-        """One step a grid step, of all that is written side by side."""
-        return self.steps
 
     def init(self, run: Run, rng: Rng) -> State:
         """Pure noise at the free positions."""

@@ -11,7 +11,6 @@ exact), and going down the grid is exact and free.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -26,7 +25,7 @@ from iterref.moves.shared import Shared
 from iterref.noise import Schedule
 from iterref.random import Rng
 from iterref.run import Run, Time
-from iterref.samplers.base import Decoded, Drafted, Info, Output, Paired, Sampler, State
+from iterref.samplers.base import Decoded, Drafted, Drafting, Info, Output, Paired, State
 from iterref.samplers.spans import GridSpans, Spans, check_spans, clean_share, turns
 
 
@@ -71,7 +70,7 @@ Planned = Decode | Draw | Redraw | Refine
 
 
 @dataclass(frozen=True)
-class Refining(Decoded):
+class Refining(Drafting, Decoded):
     """A draft in `steps` grid steps (none at all start from finished texts), then `moves` moves.
 
     span: how far a move renoises, a share of the free positions in (0, 1]; span_steps: how far in grid steps, in place
@@ -92,6 +91,7 @@ class Refining(Decoded):
     denoise_steps = 1
     chains = 1
     reward_draft = False
+    draws_anew: ClassVar[bool] = False  # whether a plain draft has a new clean sample at every grid time
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,21 +133,13 @@ class Refining(Decoded):
     def iterations(self) -> int:
         return len(plan(self, False))
 
-    def planned(self, blind: bool) -> Iterator[Planned]:
-        """The steps in order; moves that are `blind` (spaced, and no mask shows noise) wait for the finished text."""
-        return draft_and_moves(self, blind)
-
     def init(self, run: Run, rng: Rng) -> State:
         """Pure noise at the free positions for every chain, and no clean sample yet."""
-        if not self.steps:
-            raise ValueError(f"{self.name}: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
+        self._expect_draft()
         return State(0, 1.0, run.repeat(self.width).prior(rng.repeat(self.width)))
 
     def resume(self, run: Run, tokens: torch.Tensor) -> State:
         return super().resume(run.repeat(self.width), tokens.repeat(self.width, 1))
-
-    def refining(self) -> Sampler:
-        return replace(self, steps=0)
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One planned step, at its own time; after the last one the chain comes down to t = 0."""
@@ -233,28 +225,27 @@ class Refining(Decoded):
         return state, info
 
 
-def draft_and_moves(method: Refining, blind: bool) -> Iterator[Planned]:
-    """A draft down the grid, over whose times the early moves spread, and the other moves on the finished text."""
-    times, draft = grid(method.steps), method.draft_kernel
+@lru_cache(maxsize=64)
+def plan(method: Refining, blind: bool) -> tuple[Planned, ...]:
+    """The steps of a method, made once: a draft down the grid, over whose times the early moves spread, and the other
+    moves on the finished text; those that are `blind` (spaced, and no mask shows noise) all wait for it."""
+    times, draft, steps = grid(method.steps), method.draft_kernel, list[Planned]()
     early, slots = method.slots()
     first, made = slots[0] if slots else method.steps, 0
     for i, t in enumerate(times):
-        if i < method.steps and draft is not None:
-            yield Redraw(t, draft)
+        if i < method.steps and method.draws_anew:
+            steps.append(Draw(t))
+        elif i < method.steps and draft is not None:
+            steps.append(Redraw(t, draft))
         elif i < first and i < method.steps:
-            yield Decode(t, times[i + 1])
+            steps.append(Decode(t, times[i + 1]))
         elif i == first and slots:
-            yield Redraw(t, Shared(1))
+            steps.append(Redraw(t, Shared(1)))
         share = (early + slots.index(i)) // len(slots) if i in slots and not blind else 0  # these add up to `early`
-        for _ in range(method.moves - made if i == method.steps else share):
-            yield Refine(t, made)
-            made += 1
-
-
-@lru_cache(maxsize=64)
-def plan(method: Refining, blind: bool) -> tuple[Planned, ...]:
-    """The steps of a method, made once."""
-    return tuple(method.planned(blind))
+        end = method.moves if i == method.steps else made + share
+        steps += [Refine(t, move) for move in range(made, end)]
+        made = end
+    return tuple(steps)
 
 
 @lru_cache(maxsize=256)

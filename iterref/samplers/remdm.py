@@ -91,10 +91,6 @@ class ReMDM(Sampler):
                 f"remdm: the loop needs 0 < off < on < 1 and 0 < held < 1, got {self.off}, {self.on} and {self.held}"
             )
 
-    @property
-    def iterations(self) -> int:
-        return self.steps
-
     def init(self, run: Run, rng: Rng) -> State:
         x = run.prior(rng)
         return Remembering(0, 1.0, x, torch.zeros(x.shape, dtype=torch.float64, device=x.device))

@@ -22,12 +22,12 @@ from iterref.decoding import grid
 from iterref.particles import Particles, pick
 from iterref.random import Rng
 from iterref.run import Run
-from iterref.samplers.base import Cloud, Decoded, Info, Sampler, ScoredCloud, State, noise, time_of
+from iterref.samplers.base import Cloud, Decoded, Drafting, Info, ScoredCloud, State, noise, time_of
 from iterref.samplers.spans import GridSpans, Spans, check_spans, clean_share, turns
 
 
 @dataclass(frozen=True)
-class SelectRefine(Decoded):
+class SelectRefine(Drafting, Decoded):
     """Quality-controlled iterative refinement.
 
     n: drafts of `steps` grid steps each. keep: how many texts a row go on. loops: how often they are refined.
@@ -65,12 +65,8 @@ class SelectRefine(Decoded):
         return True
 
     def init(self, run: Run, rng: Rng) -> State:
-        if not self.steps:
-            raise ValueError("select_refine: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
+        self._expect_draft()
         return noise(run, self.n, rng)
-
-    def refining(self) -> Sampler:
-        return replace(self, steps=0)
 
     def resume(self, run: Run, tokens: Tensor) -> State:
         """Every kept text begins as the given one, whose reward is asked for once."""

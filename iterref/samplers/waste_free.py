@@ -72,10 +72,6 @@ class WasteFree(Aimed):
         """N, how many states of a row go down the grid."""
         return self.chains * (self.moves + 1)
 
-    @property
-    def iterations(self) -> int:
-        return self.steps
-
     def strength(self, k: int) -> float:
         """b_k, the share of the reward in the k-th target."""
         if self.cooling == "linear" or not k:
