@@ -9,7 +9,7 @@ on one block behind finished ones is asked for one block at a time, and a text t
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,9 +18,6 @@ from iterref.budget import BudgetLike, Cost, Fits, fitted
 from iterref.decoding import extent
 from iterref.problem import Problem
 from iterref.run import Run
-
-if TYPE_CHECKING:
-    from typing import Self
 
 
 class Writes(Protocol):

@@ -163,7 +163,7 @@ def second_row_only(tokens: Tensor, rows: Tensor) -> Tensor:
 def test_rows_with_only_forbidden_candidates_are_named_and_hold_a_text(model, text):
     problem = Problem(model, second_row_only, torch.full((2, 6), -7), alpha=0.5)
     result = sample(sampler_from_string(text), problem, watch=[0])
-    assert result.trace.stuck_rows() == [0] and "rows 0: some step found only forbidden" in str(result)
+    assert result.trace.stuck_rows() == [0] and "row 0: some step found only forbidden" in str(result)
     assert float(result.rewards[0]) == -INF and float(result.rewards[1]) > -INF
     for tokens in (result.tokens, result.best.tokens):  # a text of the model, not what stood on the canvas
         assert int(tokens.min()) >= 0 and int(tokens.max()) < 3

@@ -81,12 +81,11 @@ class Judge(Served):
         """The grade in the JSON of an answer. Raises `ValueError` where there is none, or none that is allowed."""
         try:
             said = answer["choices"][0]["message"]["content"]
-            if said is None and self.unread is not None:  # of a model that thought until it might say no more
-                return [self.unread]
-            found = SCORE.findall(said)
+            if said is None and self.unread is not None:
+                said = ""  # of a model that thought until it might say no more
+            grades = [float(one) for one in SCORE.findall(said)]
         except (LookupError, TypeError):
             raise ValueError("it is no chat completion") from None
-        grades = [float(one) for one in found]
         if len(grades) == 1 and self.low <= grades[0] <= self.high:
             return grades
         if self.unread is not None:

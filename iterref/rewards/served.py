@@ -29,9 +29,10 @@ from urllib.parse import urlsplit
 import torch
 
 from iterref.hub import first_line
+from iterref.numbers import name_rows
 from iterref.optional import require
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.base import RewardError, gather, guarded, name_rows, verified
+from iterref.rewards.base import RewardError, gather, guarded, verified
 from iterref.rewards.calling import FILLED, call, finished, portions
 
 if TYPE_CHECKING:
