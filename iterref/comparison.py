@@ -196,8 +196,7 @@ def compare(
     seed and charged to every method. All else is as `generate` takes it.
 
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, for a budget that a method does not fit
-    too, naming both; and whatever `generate` raises on the way.
-    """
+    too, naming both; and whatever `generate` raises on the way."""
     prompts, limits = arguments.checked_prompts(prompts), _budgets(budgets)
     named, chosen = _samplers(samplers), _seeds(seeds)
     baseline = next(iter(named)) if baseline is None else baseline

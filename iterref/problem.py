@@ -32,8 +32,7 @@ class Problem:
     reward know the rows (0 .. B - 1 unless given). A `constraint` of the B canvases says which texts a result may be.
 
     Raises `ValueError`, naming the row, for shapes that disagree, tokens outside the vocabulary, a frozen mask token,
-    an `alpha` that is not positive, or no token left to use.
-    """
+    an `alpha` that is not positive, or no token left to use."""
 
     denoiser: Denoiser
     reward: Reward
@@ -110,8 +109,7 @@ class Problem:
     def finished(self, tokens: Tensor) -> Tensor:
         """Finished texts (B, L), checked: the canvas at frozen positions, no mask and no forbidden token elsewhere.
 
-        Raises `ValueError` naming the row where they are not.
-        """
+        Raises `ValueError` naming the row where they are not."""
         if tokens.shape != self.canvas.shape:
             raise ValueError(f"the texts have shape {tuple(tokens.shape)}, the canvas {tuple(self.canvas.shape)}")
         tokens = tokens.to(self.canvas.device).long()

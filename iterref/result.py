@@ -138,8 +138,7 @@ class Result:
     it was asked for; `slots` are, of every row and every region with a few choices, the log-probabilities of these.
     `lengths` (B,) counts the tokens of answers in front of their end, where a model of texts made them. `about` says
     what the run was given; `alpha` (B,) and `chosen` are what a method chose for itself a row, as `auto` does; `begins`
-    (B,) is the first position that could change.
-    """
+    (B,) is the first position that could change."""
 
     tokens: Tensor
     rewards: Tensor
@@ -211,8 +210,7 @@ class Result:
         """Writes one self-contained page: the steps and proposals of the watched rows under a slider, charts, texts.
 
         `show` stands in for the result's own; token ids are shown where there is neither. `beside` is another run, or
-        the file that one was saved in (a page, its JSON, JSON lines), to be shown side by side with this one.
-        """
+        the file that one was saved in (a page, its JSON, JSON lines), to be shown side by side with this one."""
         # a convenience that the report offers, looked up when asked for: nothing here stands on it
         text = import_module("iterref.report").page(self, show, beside=beside)
         write_whole(Path(path), text)

@@ -37,8 +37,7 @@ M = TypeVar("M", bound=Method)
 def turns(problem: Problem) -> list[Tensor]:
     """The free positions (B, L) bool of each turn: all of them where the noise has a mask, or the text is one block.
 
-    Raises `ValueError` for a constraint on texts of several turns: it would have to be met within the first.
-    """
+    Raises `ValueError` for a constraint on texts of several turns: it would have to be met within the first."""
     free, block = problem.may_change, problem.denoiser.block_length
     if problem.noise.mask is not None or not 0 < block < free.shape[1]:
         return [free]

@@ -139,8 +139,7 @@ class Editing:
         `generate` takes constraints, or a list with one for each region of a row; where it is `Choices`, the result has
         their log-probabilities, `slots`, and regions get the number of tokens that the choices take. Raises
         `ValueError`, naming the row, for marks that do not pair up, a text that is not the row's own, or one that has
-        no room for `length`.
-        """
+        no room for `length`."""
         patterns = region_patterns(regions, self.context.problem)
         sizes = sized(patterns, self.context.model, checked_length("length", length), strength)
         if sizes is not None and strength is not None:

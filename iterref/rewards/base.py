@@ -27,8 +27,7 @@ UNJUDGED = "every part gave None for it, or -inf was taken from -inf; have one p
 class RewardError(RuntimeError):
     """A reward failed or returned something that is no reward; the original exception, if any, is the cause.
 
-    `partial` is what the run had reached, a `Result`, where a run was under way.
-    """
+    `partial` is what the run had reached, a `Result`, where a run was under way."""
 
     partial: Any = None
 

@@ -40,8 +40,7 @@ class Judge(Served):
     (Authorization: Bearer ...) are as for `Served`. A model that grades the same text twice otherwise makes a run that
     cannot be repeated: answers are remembered, and the temperature is 0 and the seed is fixed unless `body` says more.
 
-    Raises ValueError for no model or rubric, and for bounds in the wrong order.
-    """
+    Raises ValueError for no model or rubric, and for bounds in the wrong order."""
 
     batch: int = 1
     timeout: float = 60.0

@@ -54,8 +54,7 @@ class Served(TextComposable):
 
     The server has to judge every text on its own and the same way each time. Redirects are not followed; proxies are
     those of the environment. Raises ValueError for an address that is none, or numbers out of range. A call raises
-    RewardError naming the rows, the address and what it answered; its other requests are then given up.
-    """
+    RewardError naming the rows, the address and what it answered; its other requests are then given up."""
 
     url: str = field(kw_only=False)
     batch: int = 64

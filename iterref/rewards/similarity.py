@@ -138,8 +138,7 @@ class Similarity(TextNetwork[Tensor]):
     `model` and the other options are as for every `TextNetwork`; any encoder of `transformers` will do, those trained
     for sentences do it well, and pool as their files say (a step that is not known here is refused). The references are
     the texts `to`, or for every text an entry of the column `references` (one text or several; "prompts" for closeness
-    to the source). With several, the closest counts.
-    """
+    to the source). With several, the closest counts."""
 
     kind = "encoder"
 

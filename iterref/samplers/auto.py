@@ -71,8 +71,7 @@ class Auto(Drafting):
     model that writes in blocks a step a block), and up to twice as many of one that no other races against; 0 starts
     from finished texts. race: the share of the budget that the race takes. span: how much of a text a move of `beam`
     writes, several in turn. spread: where the problem does not give alpha, which share of the first rewards' standard
-    deviation it is, a row.
-    """
+    deviation it is, a row."""
 
     name: ClassVar[str] = "auto"
     knob: ClassVar[str] = "nfe"

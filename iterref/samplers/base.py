@@ -33,8 +33,7 @@ class State:
     """What a method needs for its next step: every method adds what it keeps.
 
     `step` steps were made, and the states `x_t` (R, L) long stand at time `t`; the first B of them are shown, one a
-    row, where a method keeps more.
-    """
+    row, where a method keeps more."""
 
     step: int
     t: float
@@ -120,8 +119,7 @@ class Sampler(ABC):
     """A method: options that print, compare and parse (`samplers.strings`), and the steps that they mean.
 
     `knob` is the option that a budget sets, from `least` on, and `spare` the one that takes what a bound on depth
-    leaves over, if any.
-    """
+    leaves over, if any."""
 
     name: ClassVar[str]
     knob: ClassVar[str]
@@ -171,8 +169,7 @@ class Sampler(ABC):
         """The same method with options that use a budget a sample as fully as it can; it may not fit (`fit_budget`).
 
         Unless a method knows better, the largest values of its options `knob` and `spare`, as they stand where no bound
-        touches them.
-        """
+        touches them."""
         fitted = self._most(budget, self.knob, self.least)
         if not self.spare or budget.depth == inf:
             return fitted
@@ -186,15 +183,13 @@ class Sampler(ABC):
     def refining(self) -> Sampler:
         """The same method without its draft, to start from finished texts.
 
-        Raises `ValueError` for a method that has no moves on a finished text.
-        """
+        Raises `ValueError` for a method that has no moves on a finished text."""
         raise ValueError(f"{self.name} cannot start from given texts: it has no moves on a finished text, iterref has")
 
     def in_blocks(self, block: int, blocks: int) -> Self:
         """The method as it writes `blocks` blocks of a model that knows what stands in one behind finished ones alone.
 
-        Raises `ValueError` for a method that opens whole texts, or has fewer steps than there are blocks.
-        """
+        Raises `ValueError` for a method that opens whole texts, or has fewer steps than there are blocks."""
         told = f"{self.name} opens whole texts, and this model writes them in {blocks} blocks of {block} positions"
         raise ValueError(f"{told}, each behind finished ones: take auto, beam, or a method with a block_length")
 

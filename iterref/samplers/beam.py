@@ -93,8 +93,7 @@ class Beam(Drafting):
     spread: where the problem does not give alpha, which share it is of the standard deviation of the rewards that one
     evaluation's guesses have, the first whose rewards differ, a row.
     sure: the probability from which a token is revealed whatever the step. block_length: free positions that are
-    written at a time, from the left; 0 is as the model needs it, which is all of them for most.
-    """
+    written at a time, from the left; 0 is as the model needs it, which is all of them for most."""
 
     name: ClassVar[str] = "beam"
     knob: ClassVar[str] = "moves"
@@ -189,8 +188,7 @@ class Beam(Drafting):
         """An NFE a state and step, its guesses and probes (the last step probes nothing), a move's shifts, and 4 NFE to
         judge a text.
 
-        Under noise without a mask a text is judged by 1 NFE, and not every text can shift, so a run makes fewer.
-        """
+        Under noise without a mask a text is judged by 1 NFE, and not every text can shift, so a run makes fewer."""
         lengths = [self._steps(share) for share in turns(self.span)]
         rounds, rest = divmod(self.moves, len(lengths))
         steps = self.steps + rounds * sum(lengths) + sum(lengths[:rest])

@@ -75,8 +75,7 @@ class Refining(Drafting, Decoded):
 
     span: how far a move renoises, a share of the free positions in (0, 1]; span_steps: how far in grid steps, in place
     of a share; several of either take turns (every distribution stays invariant, small moves mix with large ones).
-    spacing: least distance of the positions that a move opens; 0 opens independent ones.
-    """
+    spacing: least distance of the positions that a move opens; 0 opens independent ones."""
 
     knob: ClassVar[str] = "moves"
     least: ClassVar[int] = 0

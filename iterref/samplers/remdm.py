@@ -65,8 +65,7 @@ class ReMDM(Sampler):
     """Plain sampling in `steps` grid steps with remasking.
 
     schedule: `cap`, `rescale`, `loop` or `conf`. eta: in [0, 1], the strength; 0 never remasks. on, off, held: the
-    loop's first and last time, and the share of clean tokens that it holds.
-    """
+    loop's first and last time, and the share of clean tokens that it holds."""
 
     name: ClassVar[str] = "remdm"
     knob: ClassVar[str] = "steps"  # a finer grid, and more chances to fix

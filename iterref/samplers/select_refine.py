@@ -33,8 +33,7 @@ class SelectRefine(Drafting, Decoded):
     n: drafts of `steps` grid steps each. keep: how many texts a row go on. loops: how often they are refined.
     denoise_steps: denoising steps h from the noisier level back to a finished text. span: how far a loop renoises, a
     share of the free positions in (0, 1]; span_steps: how far in grid steps, in place of a share; several of either
-    take turns.
-    """
+    take turns."""
 
     name: ClassVar[str] = "select_refine"
     # What a user wants of more rows is a longer search from the best text so far; further drafts forget it. It is also

@@ -40,8 +40,7 @@ class Tempering(Aimed, Refining):
 
     Each drafts in `steps` grid steps, its clean samples competing at its own alpha (`reward_draft`) or plainly, and
     then makes `moves` moves of the shared kernel on the finished text; tries and decisions as in `iterref`. ratio:
-    alpha of a chain over that of the next cooler one. The last state of chain 0 is returned to `sample`.
-    """
+    alpha of a chain over that of the next cooler one. The last state of chain 0 is returned to `sample`."""
 
     name: ClassVar[str] = "tempering"
 
@@ -98,8 +97,7 @@ def exchange(reward: Tensor, alpha: Tensor, first: int, rng: Rng) -> Tensor:
     """One round of swaps: who stands at every place afterwards, (W, B) long, from rewards (W, B) and alphas (W,).
 
     Tried are the pairs (first, first + 1), (first + 2, first + 3), ... A text of density zero always gives way to one
-    that is possible; two of them stay where they are.
-    """
+    that is possible; two of them stay where they are."""
     width = len(reward)
     inverse = 1 / alpha.to(reward.device)
     log_ratio = (inverse[:-1] - inverse[1:])[:, None] * reward.diff(dim=0)  # -inf less -inf is undefined: no swap
