@@ -185,10 +185,9 @@ def fit_budget(sampler: S, budget: BudgetLike) -> S:
     cost = spent.cost()
     if not limit.allows(cost):
         deep = f" at a depth of {cost.depth:g}" if cost.depth > limit.depth else ""
-        raise ValueError(
-            f"the budget of {limit} is too small for one run of {sampler.name}, which takes at least "
-            f"{cost.nfe:g} NFE + {cost.reward_calls:g} reward calls{deep}: raise the budget or lower the method's steps"
-        )
+        least = f"{cost.nfe:g} NFE + {cost.reward_calls:g} reward calls{deep}"
+        told = f"the budget of {limit} is too small for one run of {sampler.name}, which takes at least {least}"
+        raise ValueError(f"{told}: raise the budget or lower the method's steps")
     return cast(S, spent)
 
 
@@ -206,10 +205,9 @@ def fitted(method: S, budget: BudgetLike | None, pool: Cost, passes: int = 1, tu
     try:
         left = limit.less(pool)
     except ValueError:
-        raise ValueError(
-            f"the budget of {limit} leaves no room after the {pool.nfe:g} NFE of the drafts that the reward compares "
-            "texts with: raise it, draw fewer (consensus:n=8,steps=4), or name another reward"
-        ) from None
+        drafts = f"the {pool.nfe:g} NFE of the drafts that the reward compares texts with"
+        how = "raise it, draw fewer (consensus:n=8,steps=4), or name another reward"
+        raise ValueError(f"the budget of {limit} leaves no room after {drafts}: {how}") from None
     try:
         return fit_budget(method, left.per(passes, turns))
     except ValueError as error:

@@ -95,10 +95,8 @@ def expect_answer(p: object, cells: int, noise: Noise) -> None:
         found = f"a tensor of {p.dtype}" if isinstance(p, Tensor) else f"a {type(p).__name__}"
         raise ValueError(f"the denoiser returned {found}: it must return a tensor of floating-point numbers")
     if p.shape != (cells, noise.vocab):
-        raise ValueError(
-            f"the denoiser returned {tuple(p.shape)} for {cells} open positions and {noise.vocab} tokens: it must "
-            "return one row of log-probabilities an open position"
-        )
+        told = f"the denoiser returned {tuple(p.shape)} for {cells} open positions and {noise.vocab} tokens"
+        raise ValueError(f"{told}: it must return one row of log-probabilities an open position")
 
 
 def expect_posteriors(p: Tensor, logs: bool, noise: Noise) -> None:
@@ -111,10 +109,9 @@ def expect_posteriors(p: Tensor, logs: bool, noise: Noise) -> None:
         raise ValueError(f"{told} at an open position: it must return {'log_' * logs}softmax of its logits")
     most = 0.0 if noise.mask is None else float((p[:, noise.mask].exp() if logs else p[:, noise.mask]).max())
     if most > 0:
-        raise ValueError(
-            f"the denoiser gives the mask a probability of {most:.4g} at an open position, where a clean token is to "
-            "come: make posteriors of its predictions, by iterref.denoiser.carry_over"
-        )
+        told = f"the denoiser gives the mask a probability of {most:.4g} at an open position"
+        how = "make posteriors of its predictions, by iterref.denoiser.carry_over"
+        raise ValueError(f"{told}, where a clean token is to come: {how}")
 
 
 def carry_over(log_p: Tensor, x_t: Tensor, where: Tensor, mask: int) -> Tensor:

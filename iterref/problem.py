@@ -118,10 +118,9 @@ class Problem:
         wrong |= ~self.may_change & (tokens != self.canvas)
         if bool(wrong.any()):
             row, position = wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"row {row}, position {position}: token {int(tokens[row, position])} cannot stand there in a finished "
-                "text: keep frozen positions as the canvas has them, and use allowed tokens elsewhere"
-            )
+            told = f"token {int(tokens[row, position])} cannot stand there in a finished text"
+            how = "keep frozen positions as the canvas has them, and use allowed tokens elsewhere"
+            raise ValueError(f"row {row}, position {position}: {told}: {how}")
         return tokens
 
     def _check_tokens(self) -> None:
@@ -130,10 +129,9 @@ class Problem:
         outside = ((self.canvas < 0) | (self.canvas >= vocab)) & frozen
         if bool(outside.any()):
             row, position = outside.nonzero()[0].tolist()
-            raise ValueError(
-                f"row {row}, position {position}: token {int(self.canvas[row, position])} is outside the vocabulary "
-                f"of {vocab}: encode the text with this model's own tokenizer"
-            )
+            told = f"token {int(self.canvas[row, position])} is outside the vocabulary of {vocab}"
+            how = "encode the text with this model's own tokenizer"
+            raise ValueError(f"row {row}, position {position}: {told}: {how}")
         if mask is not None and bool((frozen & (self.canvas == mask)).any()):
             row, position = (frozen & (self.canvas == mask)).nonzero()[0].tolist()
             raise ValueError(f"row {row}, position {position}: a frozen position holds the mask: free it or fill it")

@@ -101,7 +101,5 @@ def pattern_of(given: Any) -> Pattern:
         return Regex(f"(?{flags}){given.pattern}" if flags else given.pattern)
     if isinstance(given, Mapping) or isinstance(given, type) and hasattr(given, "model_json_schema"):
         return JSONSchema(given)
-    raise TypeError(
-        f"the constraint is {type(given).__name__}: pass a regular expression, a JSON schema as a dictionary, or a "
-        "Regex, JSONSchema, Choices or Grammar of iterref.constraint"
-    )
+    told = f"the constraint is {type(given).__name__}: pass a regular expression, a JSON schema as a dictionary"
+    raise TypeError(f"{told}, or a Regex, JSONSchema, Choices or Grammar of iterref.constraint")

@@ -120,10 +120,8 @@ class IterRef(RewardGuided):
         self._require(decisions=0)
         self._require_share("dependence")
         if self.dependence != IterRef.dependence and not self._samples_spaced:
-            raise ValueError(
-                f"iterref: dependence={self.dependence} is for objective=sample with a spacing, denoise_steps=1 and "
-                "adapt=false: leave it out"
-            )
+            told = f"iterref: dependence={self.dependence} is for objective=sample with a spacing"
+            raise ValueError(f"{told}, denoise_steps=1 and adapt=false: leave it out")
         if self.decisions > 1 and self.denoise_steps > 1:
             raise ValueError("iterref: decisions > 1 needs denoise_steps=1: they share one evaluation")
 

@@ -98,10 +98,9 @@ class Refining(Drafting, Decoded):
         self._require_share("early")
         check_spans(self, self.span, self.span_steps, self.steps)
         if self.reward_draft and (self.order != "random" or self.block_length):
-            raise ValueError(
-                f"{self.name}: a draft whose clean samples compete by reward has no order, so order={self.order} with "
-                f"block_length={self.block_length} needs reward_draft=false"
-            )
+            told = f"{self.name}: a draft whose clean samples compete by reward has no order"
+            given = f"order={self.order} with block_length={self.block_length}"
+            raise ValueError(f"{told}, so {given} needs reward_draft=false")
 
     @property
     @abstractmethod

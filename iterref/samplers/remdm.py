@@ -86,9 +86,8 @@ class ReMDM(Sampler):
         if unused and self.schedule != "loop":
             raise ValueError(f"remdm: {unused[0]} belongs to schedule=loop: leave it out, or say the schedule")
         if not (0 < self.off < self.on < 1 and 0 < self.held < 1):
-            raise ValueError(
-                f"remdm: the loop needs 0 < off < on < 1 and 0 < held < 1, got {self.off}, {self.on} and {self.held}"
-            )
+            got = f"{self.off}, {self.on} and {self.held}"
+            raise ValueError(f"remdm: the loop needs 0 < off < on < 1 and 0 < held < 1, got {got}")
 
     def init(self, run: Run, rng: Rng) -> State:
         x = run.prior(rng)
