@@ -126,6 +126,7 @@ class Sampler(ABC):
     least: ClassVar[int] = 1
     spare: ClassVar[str] = ""
     steps = 1  # of methods without such an option
+    maximises = False  # whether the result is the best text seen rather than the last state
 
     def __post_init__(self) -> None:
         """Refuses options of another type than their defaults', numbers that are none or infinite, and words that a
@@ -174,11 +175,6 @@ class Sampler(ABC):
         if not self.spare or budget.depth == inf:
             return fitted
         return fitted._most(budget, self.spare, getattr(self, self.spare))
-
-    @property
-    def maximises(self) -> bool:
-        """Whether the result is the best text seen rather than the last state."""
-        return False
 
     def refining(self) -> Sampler:
         """The same method without its draft, to start from finished texts.
@@ -240,7 +236,7 @@ class Aimed(Sampler):
             raise ValueError(f"{self.name}: anneal must lie in (0, 1], and only objective=maximise may lower alpha")
 
     @property
-    def maximises(self) -> bool:
+    def maximises(self) -> bool:  # type: ignore[override]
         return self.objective == "maximise"
 
 

@@ -113,35 +113,20 @@ class Refining(Drafting, Decoded):
         return None
 
     @property
-    def width(self) -> int:
-        """Chains of a row side by side."""
-        return self.chains
-
-    @property
-    def early_moves(self) -> int:
-        """How many moves are made before the text is finished, where the grid has a time for them."""
-        return round(self.early * self.moves)
-
-    @property
-    def denoising_steps(self) -> int:
-        """Evaluations on the way back of a move."""
-        return self.denoise_steps
-
-    @property
     def iterations(self) -> int:
         return len(plan(self, False))
 
     def init(self, run: Run, rng: Rng) -> State:
         """Pure noise at the free positions for every chain, and no clean sample yet."""
         self._expect_draft()
-        return State(0, 1.0, run.repeat(self.width).prior(rng.repeat(self.width)))
+        return State(0, 1.0, run.repeat(self.chains).prior(rng.repeat(self.chains)))
 
     def resume(self, run: Run, tokens: torch.Tensor) -> State:
-        return super().resume(run.repeat(self.width), tokens.repeat(self.width, 1))
+        return super().resume(run.repeat(self.chains), tokens.repeat(self.chains, 1))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One planned step, at its own time; after the last one the chain comes down to t = 0."""
-        wide, streams, steps = run.repeat(self.width), rng.repeat(self.width), self._plan(run)
+        wide, streams, steps = run.repeat(self.chains), rng.repeat(self.chains), self._plan(run)
         now, moving = steps[state.step], streams.fork("move")
         if isinstance(state, Drafted) and now.t < state.t:
             state = replace(state, t=now.t, x_t=descend(wide, state, now.t, streams.fork("descend")))
@@ -170,7 +155,7 @@ class Refining(Drafting, Decoded):
         return self._after(run, before, state, info, rng)
 
     def output(self, run: Run, state: State) -> Output:
-        return chains.first(super().output(run.repeat(self.width), state), self.width)
+        return chains.first(super().output(run.repeat(self.chains), state), self.chains)
 
     def cost(self) -> Cost:
         """The draft and the moves; one reward call for a text that comes without one."""
@@ -182,11 +167,11 @@ class Refining(Drafting, Decoded):
             draft = Cost(2, 1, 2)
         else:
             draft = Cost(self.steps, 1, self.steps)
-        return (draft + self.kernel.cost(self.denoising_steps) * self.moves).wide(self.width)
+        return (draft + self.kernel.cost(self.denoise_steps) * self.moves).wide(self.chains)
 
     def slots(self) -> tuple[int, range]:
-        """How many early moves there are, and the grid times for them."""
-        early = self.early_moves if self.steps > 1 else 0
+        """How many moves are made before the text is finished, and the grid times for them, if there are any."""
+        early = round(self.early * self.moves) if self.steps > 1 else 0
         return early, range(1, self.steps if early else 1)
 
     def _plan(self, run: Run) -> tuple[Planned, ...]:
@@ -249,7 +234,7 @@ def plan(method: Refining, blind: bool) -> tuple[Planned, ...]:
 @lru_cache(maxsize=256)
 def _excursion(method: Refining, schedule: Schedule, masked: bool, t: float, turn: int) -> Excursion:
     a_s = clean_share(method.span, method.span_steps, method.steps, schedule, t, turn)
-    return Excursion.planned(schedule, t, a_s, method.denoising_steps, masked)
+    return Excursion.planned(schedule, t, a_s, method.denoise_steps, masked)
 
 
 @lru_cache(maxsize=64)

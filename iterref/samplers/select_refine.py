@@ -40,6 +40,7 @@ class SelectRefine(Drafting, Decoded):
     # the one thing left to buy where texts are given.
     knob: ClassVar[str] = "loops"
     least: ClassVar[int] = 0
+    maximises = True
 
     n: int = 4
     keep: int = 1
@@ -58,10 +59,6 @@ class SelectRefine(Drafting, Decoded):
     @property
     def iterations(self) -> int:
         return self.steps + self.loops
-
-    @property
-    def maximises(self) -> bool:
-        return True
 
     def init(self, run: Run, rng: Rng) -> State:
         self._expect_draft()

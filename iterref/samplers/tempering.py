@@ -90,7 +90,9 @@ class Tempering(Aimed, Refining):
             reward = state.reward.view(self.chains, -1)
             places = exchange(reward, self.ladder(run.problem.alpha), first, rng.fork("swap"))
             state = state.take(chains.sequences(places))
-        return state, _cold(info, run.batch)
+        cold = slice(run.batch)  # chain 0
+        shown = {name: x[cold] for name in ("accepted", "stuck", "changed") if (x := getattr(info, name)) is not None}
+        return state, replace(info, **shown, decisions=tuple(decision.of(cold) for decision in info.decisions))
 
 
 def exchange(reward: Tensor, alpha: Tensor, first: int, rng: Rng) -> Tensor:
@@ -107,10 +109,3 @@ def exchange(reward: Tensor, alpha: Tensor, first: int, rng: Rng) -> Tensor:
     swaps = rng.bernoulli(chance.T.contiguous()).T.long()
     nobody = torch.zeros_like(swaps[:1])
     return place + torch.cat([swaps, nobody]) - torch.cat([nobody, swaps])
-
-
-def _cold(info: Info, batch: int) -> Info:
-    """What chain 0 did: the first `batch` chains."""
-    known = ("accepted", "stuck", "changed")
-    shown = {name: x[:batch] for name in known if (x := getattr(info, name)) is not None}
-    return replace(info, **shown, decisions=tuple(decision.of(slice(batch)) for decision in info.decisions))
