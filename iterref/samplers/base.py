@@ -232,12 +232,9 @@ class Aimed(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "maximises", self.objective == "maximise")
         if not 0 < self.anneal <= 1 or (self.anneal != 1 and self.objective == "sample"):
             raise ValueError(f"{self.name}: anneal must lie in (0, 1], and only objective=maximise may lower alpha")
-
-    @property
-    def maximises(self) -> bool:  # type: ignore[override]
-        return self.objective == "maximise"
 
 
 class Drafting(Sampler):
