@@ -36,37 +36,11 @@ __version__ = "0.2.0"
 
 # Written out: type checkers and the reference take a name for public only where they can read it here.
 __all__ = [
-    "Budget",
-    "ClassifierFreeGuidance",
-    "Comparison",
-    "Cost",
-    "Denoiser",
-    "Noise",
-    "OwnDrafts",
-    "Problem",
-    "Result",
-    "Schedule",
-    "absorbing",
-    "compare",
-    "edit",
-    "estimate",
-    "fit_budget",
-    "generate",
-    "infill",
-    "load",
-    "log_likelihood",
-    "models",
-    "read_dataset",
-    "refine",
-    "refine_hardest",
-    "reward_from_string",
-    "rewards",
-    "sample",
-    "sampler_from_string",
-    "samplers",
-    "select_sampler",
-    "uniform",
-]
+    "Budget", "ClassifierFreeGuidance", "Comparison", "Cost", "Denoiser", "Noise", "OwnDrafts", "Problem", "Result",
+    "Schedule", "absorbing", "compare", "edit", "estimate", "fit_budget", "generate", "infill", "load",
+    "log_likelihood", "models", "read_dataset", "refine", "refine_hardest", "reward_from_string", "rewards", "sample",
+    "sampler_from_string", "samplers", "select_sampler", "uniform",
+]  # fmt: skip
 
 # Names are looked up on first use, so that the command line's help and lists do not wait for torch.
 lazy.attach(__name__)

@@ -53,8 +53,7 @@ def select_sampler(
     well show the higher reward. The pilots' streams have nothing in common with those of `sample` at the same seed, so
     a run with the options chosen keeps its distribution. Karnin, Koren, Somekh (2013).
 
-    Raises `ValueError` without candidates, or where one of them does not fit its first share.
-    """
+    Raises `ValueError` without candidates, or where one of them does not fit its first share."""
     if not samplers:
         raise ValueError("there is nothing to choose from: give at least one method")
     limit, left = budget_of(budget), [sampler_from_string(sampler) for sampler in samplers]
@@ -94,8 +93,7 @@ def refine_hardest(
     fewer they are. How many these are depends on the others in the batch, so here, and only here, a row's text is not a
     function of (seed, row) alone.
 
-    Raises `ValueError` for a method that cannot start from given texts, or a budget too small for the first round.
-    """
+    Raises `ValueError` for a method that cannot start from given texts, or a budget too small for the first round."""
     begun, limit, method = perf_counter(), budget_of(budget), sampler_from_string(sampler)
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")

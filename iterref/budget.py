@@ -47,8 +47,7 @@ class Budget:
     where a reward call costs `price` NFE. Unlimited where nothing is said.
 
     Raises `TypeError` for what is no number, and `ValueError` for bounds that are not positive (reward calls may be 0),
-    or where nothing is bounded.
-    """
+    or where nothing is bounded."""
 
     nfe: float = inf
     reward_calls: float = inf
@@ -114,8 +113,7 @@ class Meter:
 
     `asked` are the calls that the method asked for, `made` those that were really computed: fewer where an identical
     question had been answered before, or a sequence had no open position. `passes` is how many NFE one sequence takes
-    (two under classifier-free guidance).
-    """
+    (two under classifier-free guidance)."""
 
     asked_nfe: int = 0
     asked_reward_calls: int = 0
@@ -167,8 +165,7 @@ def most(fits: Callable[[int], bool], least: int, limit: float = FAR) -> int:
     """The largest whole number from `least` to `limit` that fits, where less fits if more does.
 
     `least` is not asked: it is the answer where nothing larger fits. The search doubles its steps first, so that it
-    never tries a number more than twice as large as the answer.
-    """
+    never tries a number more than twice as large as the answer."""
     low, step, end = least, 1, int(limit)
     while low + step <= end and fits(low + step):
         low, step = low + step, 2 * step
@@ -182,17 +179,15 @@ def most(fits: Callable[[int], bool], least: int, limit: float = FAR) -> int:
 def fit_budget(sampler: S, budget: BudgetLike) -> S:
     """The same method with the options that spend `budget` (calls a sample) as fully as it can.
 
-    Methods then compete at equal cost. Raises `ValueError` where not even one run fits, saying what one costs.
-    """
+    Methods then compete at equal cost. Raises `ValueError` where not even one run fits, saying what one costs."""
     limit = budget_of(budget)
     spent = sampler.spend(limit)
     cost = spent.cost()
     if not limit.allows(cost):
         deep = f" at a depth of {cost.depth:g}" if cost.depth > limit.depth else ""
-        raise ValueError(
-            f"the budget of {limit} is too small for one run of {sampler.name}, which takes at least "
-            f"{cost.nfe:g} NFE + {cost.reward_calls:g} reward calls{deep}: raise the budget or lower the method's steps"
-        )
+        least = f"{cost.nfe:g} NFE + {cost.reward_calls:g} reward calls{deep}"
+        told = f"the budget of {limit} is too small for one run of {sampler.name}, which takes at least {least}"
+        raise ValueError(f"{told}: raise the budget or lower the method's steps")
     return cast(S, spent)
 
 
@@ -201,8 +196,7 @@ def fitted(method: S, budget: BudgetLike | None, pool: Cost, passes: int = 1, tu
 
     A sequence of the method takes `passes` NFE (the pool's are counted as what they took), and it runs in `turns`.
 
-    Raises `ValueError` where the pool leaves no room for one run.
-    """
+    Raises `ValueError` where the pool leaves no room for one run."""
     if budget is None:
         return method
     limit = budget_of(budget)
@@ -211,10 +205,9 @@ def fitted(method: S, budget: BudgetLike | None, pool: Cost, passes: int = 1, tu
     try:
         left = limit.less(pool)
     except ValueError:
-        raise ValueError(
-            f"the budget of {limit} leaves no room after the {pool.nfe:g} NFE of the drafts that the reward compares "
-            "texts with: raise it, draw fewer (consensus:n=8,steps=4), or name another reward"
-        ) from None
+        drafts = f"the {pool.nfe:g} NFE of the drafts that the reward compares texts with"
+        how = "raise it, draw fewer (consensus:n=8,steps=4), or name another reward"
+        raise ValueError(f"the budget of {limit} leaves no room after {drafts}: {how}") from None
     try:
         return fit_budget(method, left.per(passes, turns))
     except ValueError as error:

@@ -61,12 +61,13 @@ def apart(parts: Sequence[tuple[Tensor, Info]], batch: int) -> Info:
 
 
 def met(state: S, info: Info, n: int, log_w: Tensor | None, last: bool, rng: Rng) -> tuple[S, Info]:
-    """The chains after a step, and what they did: resampled by the log-weights (N, n * B) of their first candidates,
-    where these are given; after the `last` step one of them at random is in front."""
+    """The chains after a step, and what they did: resampled by the mean weight of their first candidates, log-weights
+    (N, n * B), where these are given; after the `last` step one of them at random is in front."""
     if n == 1:
         return state, info
     if log_w is not None:
-        state = state.take(by_weight(log_w, n, rng.fork("meet")))
+        log_mean = log_w.T.contiguous().logsumexp(1).view(n, -1).T.contiguous()  # up to the number of candidates
+        state = state.take(sequences(systematic(log_mean, rng.fork("meet")).T))
     if not last:
         return state, together(info, n)
     chosen = rng.fork("one").choose(torch.zeros(len(rng), n, dtype=torch.float64))
@@ -79,13 +80,6 @@ def in_front(n: int, chosen: Tensor) -> Tensor:
     places.scatter_(0, chosen[None], 0)
     places[0] = chosen
     return sequences(places)
-
-
-def by_weight(log_w: Tensor, n: int, rng: Rng) -> Tensor:
-    """The order (n * B,) of sequences after resampling the chains of a row by the mean weight of the first candidates
-    of each, log-weights (N, n * B)."""
-    log_w = log_w.T.contiguous().logsumexp(1).view(n, -1).T.contiguous()
-    return sequences(systematic(log_w, rng).T)
 
 
 def sequences(places: Tensor) -> Tensor:

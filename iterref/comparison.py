@@ -31,8 +31,10 @@ from iterref.columns import read_columns, scalar, shown
 from iterref.drafts import OwnDrafts, Pooled, pools_in
 from iterref.files import write_whole
 from iterref.generation import begun, draw_drafts, generate, text_model, token_reward, unrewarded
+from iterref.lines import finite
 from iterref.models.base import TextModel
 from iterref.numbers import whole_numbers
+from iterref.optional import require
 from iterref.paired import Mean, difference, interval
 from iterref.progress import Bar
 from iterref.result import Result
@@ -76,13 +78,12 @@ class Entry:
     def row(self) -> dict[str, Any]:
         """The entry as a line of a table, under `COLUMNS`."""
         by, mean = self.difference, self.reward
-        told = (
+        told = [
             self.name, self.budget, self.sampler, self.nfe, self.reward_calls, *(mean.value, mean.low, mean.high),
             *((by.value, by.low, by.high, by.significant if isfinite(by.half) else None) if by else (None,) * 4),
             self.seconds, self.forbidden,
-        )  # fmt: skip
-        finite = (None if isinstance(value, float) and not isfinite(value) else value for value in told)
-        return dict(zip(COLUMNS, finite, strict=True))
+        ]  # fmt: skip
+        return dict(zip(COLUMNS, finite(told), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +133,9 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """Everything, rewards and texts of all seeds and prompts too, as JSON can hold it."""
-        entries = []
-        for one in self.entries:
-            rewards = [[value if isfinite(value) else None for value in seed] for seed in one.rewards.tolist()]
-            entries.append({**one.row(), "rewards": rewards, "texts": one.texts})
+        entries = [
+            {**one.row(), "rewards": finite(one.rewards.tolist()), "texts": one.texts} for one in self.entries
+        ]
         return {"baseline": self.baseline, "prompts": self.prompts, "seeds": list(self.seeds), "entries": entries}
 
     def to_csv(self, path: str | Path) -> Path:
@@ -149,10 +149,9 @@ class Comparison:
 
     def to_pandas(self) -> Any:
         """The table as a data frame. Raises `ImportError` where pandas is not installed."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_pandas needs pandas: pip install pandas, or use to_csv") from error
+        require("pandas", "data", "to_pandas", ", or use to_csv")
+        import pandas
+
         return pandas.DataFrame([one.row() for one in self.entries], columns=list(COLUMNS))
 
     def save_picture(self, path: str | Path) -> Path:
@@ -197,8 +196,7 @@ def compare(
     seed and charged to every method. All else is as `generate` takes it.
 
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, for a budget that a method does not fit
-    too, naming both; and whatever `generate` raises on the way.
-    """
+    too, naming both; and whatever `generate` raises on the way."""
     prompts, limits = arguments.checked_prompts(prompts), _budgets(budgets)
     named, chosen = _samplers(samplers), _seeds(seeds)
     baseline = next(iter(named)) if baseline is None else baseline

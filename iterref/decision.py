@@ -26,8 +26,7 @@ class Decision:
     Of a move that decides part by part, a candidate is `x_0` inside of `part` (B, L) bool and `now` (B, L) outside.
     `in_turn` says that candidates are tested one after the other up to the first that passes, each by a `chance`
     (B, N) of its own; without a `choice` nothing is decided. `before` (B,) is the reward of the state that they compete
-    with, where there is one. `rows` (B,) are those that the chains belong to, 0 .. B - 1 unless given.
-    """
+    with, where there is one. `rows` (B,) are those that the chains belong to, 0 .. B - 1 unless given."""
 
     x_0: Tensor
     reward: Tensor

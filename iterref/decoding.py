@@ -129,8 +129,7 @@ class Decoder:
 
         Where the choice of the masks that fall does not depend on what they hide, it is made first, and the denoiser is
         asked for these positions alone; else for those that may fall, and not at all for a row that reveals nothing.
-        Raises `ValueError` for a decoder that the noise has no meaning for.
-        """
+        Raises `ValueError` for a decoder that the noise has no meaning for."""
         self.expect(run.noise)
         where = run.undetermined(x_t, t)
         masked = run.noise.mask is not None
@@ -147,8 +146,7 @@ class Decoder:
         """The second half of `step`: x_u from a clean sample x_0 at x_t, and how confident the model is of it.
 
         Both are from `Run.draw`, with this decoder's `confidence`. For methods that look at the clean samples of an
-        evaluation first, and then go on from the same evaluation.
-        """
+        evaluation first, and then go on from the same evaluation."""
         self.expect(run.noise)
         where = run.undetermined(x_t, t)
         if run.noise.mask is not None:
@@ -242,8 +240,7 @@ def surest(where: Tensor, sure: Tensor, block: Tensor, count: Tensor) -> Tensor:
 def bounded(where: Tensor, entropy: Tensor, bound: float) -> Tensor:
     """The longest run of (R, L) `where` by rising entropy (R, L) whose sum less its largest is within the bound.
 
-    At least one, where there is any.
-    """
+    At least one, where there is any."""
     value, position = torch.where(where, entropy, torch.inf).sort(dim=1, stable=True)
     before = torch.cat([torch.zeros_like(value[:, :1]), value.cumsum(1)[:, :-1]], 1)  # a run's last is its largest
     return where & torch.zeros_like(where).scatter(1, position, before <= bound)

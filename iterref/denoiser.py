@@ -35,8 +35,7 @@ class Denoiser(ABC):
     `block_ends`: the tokens behind which a text needs no further block.
     `surest_block`: how many are to be written at a time where the surest tokens come first, `block_length` unless more
     is known. A text that may end anywhere on its canvas needs some: its ends are surest, and would come first.
-    `fill`: the token that stands behind the end of a text, where texts may be shorter than their canvas.
-    """
+    `fill`: the token that stands behind the end of a text, where texts may be shorter than their canvas."""
 
     noise: Noise
     time_independent: bool = False
@@ -63,8 +62,7 @@ class Denoiser(ABC):
 
         M is the number of True cells of `where`, in row-major order; `rows` says which prompt each sequence belongs
         to, so that whatever was computed once for a prompt serves all its candidates. What is given may be written
-        into; what is returned may be kept, so that no later call may write into it.
-        """
+        into; what is returned may be kept, so that no later call may write into it."""
 
     def leave_one_out(self, x: Tensor, where: Tensor, rows: Tensor) -> Tensor:
         """The Gibbs conditionals of a clean text: (R, L) tokens, (R, L) bool, (R,) -> (M, V) log p(x^i | x^{-i})."""
@@ -97,10 +95,8 @@ def expect_answer(p: object, cells: int, noise: Noise) -> None:
         found = f"a tensor of {p.dtype}" if isinstance(p, Tensor) else f"a {type(p).__name__}"
         raise ValueError(f"the denoiser returned {found}: it must return a tensor of floating-point numbers")
     if p.shape != (cells, noise.vocab):
-        raise ValueError(
-            f"the denoiser returned {tuple(p.shape)} for {cells} open positions and {noise.vocab} tokens: it must "
-            "return one row of log-probabilities an open position"
-        )
+        told = f"the denoiser returned {tuple(p.shape)} for {cells} open positions and {noise.vocab} tokens"
+        raise ValueError(f"{told}: it must return one row of log-probabilities an open position")
 
 
 def expect_posteriors(p: Tensor, logs: bool, noise: Noise) -> None:
@@ -113,18 +109,16 @@ def expect_posteriors(p: Tensor, logs: bool, noise: Noise) -> None:
         raise ValueError(f"{told} at an open position: it must return {'log_' * logs}softmax of its logits")
     most = 0.0 if noise.mask is None else float((p[:, noise.mask].exp() if logs else p[:, noise.mask]).max())
     if most > 0:
-        raise ValueError(
-            f"the denoiser gives the mask a probability of {most:.4g} at an open position, where a clean token is to "
-            "come: make posteriors of its predictions, by iterref.denoiser.carry_over"
-        )
+        told = f"the denoiser gives the mask a probability of {most:.4g} at an open position"
+        how = "make posteriors of its predictions, by iterref.denoiser.carry_over"
+        raise ValueError(f"{told}, where a clean token is to come: {how}")
 
 
 def carry_over(log_p: Tensor, x_t: Tensor, where: Tensor, mask: int) -> Tensor:
     """Posteriors of masked diffusion from predictions: a revealed token is certain, the mask is impossible.
 
     Packed (M, V) predictions, (R, L) tokens, (R, L) bool -> (M, V) normalised (Sahoo et al. 2024, section 3.2.3,
-    arXiv:2406.07524). `log_p` needs no normalisation.
-    """
+    arXiv:2406.07524). `log_p` needs no normalisation."""
     return carry_over_(log_p.clone(), x_t, where, mask)
 
 
@@ -147,8 +141,7 @@ def from_leave_one_out(log_p: Tensor, x_t: Tensor, t: Tensor, where: Tensor, noi
     """Posteriors from leave-one-out predictions p(x_0^i | x_t^{-i}), as UDLM and Duo make them.
 
     Bayes: p(x_0^i | x_t) is proportional to p(x_0^i | x_t^{-i}) q(x_t^i | x_0^i). Packed (M, V), (R, L), (R,),
-    (R, L) bool -> (M, V) normalised.
-    """
+    (R, L) bool -> (M, V) normalised."""
     seen = x_t[where]
     a_t = noise.a(t).to(x_t.device)[:, None].expand(x_t.shape)[where]
     pi_t = noise.pi.to(x_t.device)[seen]
@@ -164,8 +157,7 @@ def from_score(log_score: Tensor, x_t: Tensor, t: Tensor, where: Tensor, noise: 
     Packed (M, V), (R, L), (R,), (R, L) bool -> (M, V) normalised. Absorbing noise: at a masked position the scores of
     the tokens are their posterior up to a factor, so that a shift of all log-scores changes nothing. Other noise: the
     scores, with 1 for the token's own, are up to a factor the distribution a_t l + (1 - a_t) pi of a noisy token, l the
-    leave-one-out conditional; this needs a_t > 0, and what an inexact score leaves below zero counts as zero.
-    """
+    leave-one-out conditional; this needs a_t > 0, and what an inexact score leaves below zero counts as zero."""
     if noise.mask is not None:
         return carry_over(log_score, x_t, where, noise.mask)
     noisy = torch.softmax(log_score.double().scatter(1, x_t[where][:, None], 0.0), -1)

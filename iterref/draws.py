@@ -30,8 +30,7 @@ class Draws:
     `score` is of each token, 0 outside, where there is one to say so; `modes` (R, L) are the likeliest tokens, on
     request. Up to `later` further draws can be asked for (`of`). Under a `constraint` of the R sequences a draw of one
     is joint, and a text of the language; the tokens `allowed` (V,) may be written where the distributions have rounded
-    them away.
-    """
+    them away."""
 
     def __init__(
         self, x_t: Tensor, where: Tensor, rng: Rng, score: Confidence | None, now: int, later: int = 0,

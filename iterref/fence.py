@@ -43,8 +43,7 @@ def _keeps_freed_memory() -> None:
 
     It takes what is larger than a threshold from the system and gives it back at once, so that every page of it costs
     a fault in every step: a tenth of a run's time. The threshold is 128 KB until larger blocks were freed, and follows
-    these up to 32 MB (mallopt(3), M_MMAP_THRESHOLD). Nothing is written into this one: it takes no memory.
-    """
+    these up to 32 MB (mallopt(3), M_MMAP_THRESHOLD). Nothing is written into this one: it takes no memory."""
     torch.empty(2**25 - 2**13, dtype=torch.uint8, device="cpu")
 
 

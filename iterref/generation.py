@@ -97,8 +97,7 @@ def generate(
 
     Raises `ValueError` (`TypeError` for a wrong type) before anything runs, saying which row and what to do, and
     `RewardError` where the reward fails (on Ctrl-C `iterref.result.Interrupted`), with what the run had reached as the
-    error's `partial`.
-    """
+    error's `partial`."""
     prompts, model = arguments.checked_prompts(prompts), arguments.checked_model(model)
     batch = len(prompts)
     columns = read_columns(columns, batch)

@@ -30,8 +30,7 @@ class Tempered(Wrapped):
     p(x_0) that every method samples from. Raises `ValueError` unless the temperature is finite and `COLDEST` or more.
 
     Moves that open one token at a time have p(x_0)^(1 / temperature) as their model, since its Gibbs conditionals are
-    the tempered ones; drafts, which reveal tokens under masks, sample a distribution of their own.
-    """
+    the tempered ones; drafts, which reveal tokens under masks, sample a distribution of their own."""
 
     def __init__(self, denoiser: Denoiser, temperature: float) -> None:
         if not COLDEST <= temperature < float("inf"):
@@ -77,8 +76,7 @@ class ClassifierFreeGuidance(Denoiser):
 
     **What is sampled.** The mixture need not be the posterior of any p(x_0); drafts sample a distribution of their own.
     Moves that open one token at a time have p(x_0 | y)^scale p(x_0)^(1 - scale), normalised, as their model: its Gibbs
-    conditionals are exactly the mixed ones.
-    """
+    conditionals are exactly the mixed ones."""
 
     conditional: Denoiser
     unconditional: Denoiser

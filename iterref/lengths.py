@@ -95,5 +95,10 @@ def expect_long(problem: Problem, held: Denoiser, min_new_tokens: int) -> None:
 
 def lengths_of(tokens: Tensor, free: Tensor, ends: Tensor) -> Tensor:
     """How many tokens the answers in canvases (B, L) have, (B,) long: free positions in front of the first end."""
+    return before_end(tokens, free, ends).sum(1)
+
+
+def before_end(tokens: Tensor, free: Tensor, ends: Tensor) -> Tensor:
+    """The free positions (B, L) bool in front of the first end."""
     over = torch.isin(tokens, ends.to(tokens.device)) & free
-    return (free & (over.cumsum(1) == 0)).sum(1)
+    return free & (over.cumsum(1) == 0)

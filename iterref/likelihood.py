@@ -31,8 +31,7 @@ def log_likelihood(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: 
 
     `evaluations` K are the groups of each block under absorbing noise, of the whole text where the model knows no
     blocks, at most as many as are needed; `offset` says which position belongs to the first. Costs as many evaluations
-    a text, counted by the run's meter; under other noise one.
-    """
+    a text, counted by the run's meter; under other noise one."""
     return _sums(run, x, (confidence,), in_all(run, evaluations), offset)[0]
 
 
@@ -48,8 +47,7 @@ def typicality(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int 
 
     sum_i log p(x^i | c_i) + H(p(. | c_i)): 0 in the mean for texts of the model, however long, and below where tokens
     do not fit. `evaluations` are those of a whole text, whose blocks share them. Locally typical sampling: Meister et
-    al. (2023), arXiv:2202.00666.
-    """
+    al. (2023), arXiv:2202.00666."""
     log_p, negative_entropy = _sums(run, x, (confidence, negentropy), evaluations, offset)
     return log_p - negative_entropy
 
@@ -58,8 +56,7 @@ def fluency(run: Run, x: Tensor, evaluations: int = EVALUATIONS, offset: int = 0
     """What finished texts (R, L) are worth beside their reward: `weighed` typicality and log-likelihood -> (R,).
 
     0 for a model that cannot say how likely a text is (noise without a mask, no leave-one-out conditionals): there the
-    reward decides alone.
-    """
+    reward decides alone."""
     if run.noise.mask is None and not run.denoiser.has_leave_one_out:
         return torch.zeros(len(x), dtype=torch.float64, device=x.device)
     log_p, negative_entropy = _sums(run, x, (confidence, negentropy), evaluations, offset)
@@ -78,8 +75,7 @@ def token_scores(run: Run, x: Tensor, scores: Sequence[Confidence], evaluations:
     """What each of K scores says of every token of texts (R, L) in its context, (K, R, L) float64, 0 at positions that
     are not free, by so many evaluations in all.
 
-    A free position that holds the mask is judged by none and shown to none: what stands there is left open.
-    """
+    A free position that holds the mask is judged by none and shown to none: what stands there is left open."""
     cells = torch.zeros(len(scores), *x.shape, dtype=torch.float64, device=x.device)
 
     def note(sequences: Tensor, p: Tensor, where: Tensor, log: bool) -> None:

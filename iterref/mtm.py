@@ -34,8 +34,7 @@ class Verdict:
     of a host where the weights were.
 
     A row is stuck when every candidate has weight zero: it keeps its state. `chance` (R,), or (R, N) where candidates
-    are tested in turn, are the probabilities with which a test accepts; None where nothing is left to chance.
-    """
+    are tested in turn, are the probabilities with which a test accepts; None where nothing is left to chance."""
 
     choice: Tensor
     accepted: Tensor
@@ -53,8 +52,7 @@ def metropolised(log_w_current: Tensor, log_w: Tensor, rng: Rng) -> Verdict:
     """Metropolised i-SIR over the current state (R,) and N exchangeable candidates (R, N).
 
     Leaves the distribution proportional to prior times weight invariant, and is reversible, whenever current state and
-    candidates are exchangeable under the prior given what they share. It needs no reference set.
-    """
+    candidates are exchangeable under the prior given what they share. It needs no reference set."""
     w, peak, stuck = _weights(log_w)
     xp, now = arrays(log_w_current)
     kept = xp.exp(xp.most(now - peak, LARGEST))
@@ -79,8 +77,7 @@ def multiple_try(log_forward: Tensor, log_backward: Tensor, log_gain: Tensor, rn
 
     `log_backward` holds the weights of the N - 1 reference draws and of the current state, seen from the proposal;
     `log_gain` is a factor common to a side: where it is +inf (the current state has density zero) the proposal is
-    accepted, where it is -inf or undefined it is refused.
-    """
+    accepted, where it is -inf or undefined it is refused."""
     log_ratio = log_gain + log_forward.contiguous().logsumexp(1) - log_backward.contiguous().logsumexp(1)
     log_ratio = torch.where(torch.isposinf(log_gain), 0.0, log_ratio).nan_to_num(nan=-torch.inf)
     chance = log_ratio.clamp_max(0).exp()

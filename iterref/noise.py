@@ -38,8 +38,7 @@ class Schedule:
     geometric   a_t = exp(-(low^(1-t) high^t - low))                     (Lou et al. 2024, shifted so that a_0 = 1)
 
     `low` and `high` are the ends of the noise level for the last two and are ignored by the first two. Raises
-    `ValueError` for an unknown name or ends that are not 0 < low < high (log-linear: 0 <= low < 1).
-    """
+    `ValueError` for an unknown name or ends that are not 0 < low < high (log-linear: 0 <= low < 1)."""
 
     name: ScheduleName = "linear"
     low: float = 1e-3
@@ -86,8 +85,7 @@ class Noise:
     `pi` is (V,) float64 and sums to one. `mask` is the token that `pi` is a point mass on, or None; it never
     stands in a clean text. Build one with `absorbing` or `uniform`, or give any `pi` of your own.
 
-    Raises `ValueError` where `pi` is no probability vector.
-    """
+    Raises `ValueError` where `pi` is no probability vector."""
 
     def __init__(self, pi: Tensor, schedule: Schedule | None = None) -> None:
         pi = torch.as_tensor(pi, dtype=torch.float64)
@@ -123,8 +121,7 @@ class Noise:
         """x_t ~ q(x_t | x_s, x_0) for t cleaner than s, (R, L), (R, L) -> (R, L).
 
         The three-way mixture at the top of this file (Austin et al. 2021, eq. 3). Where x_s cannot come from x_0
-        the distribution is empty and x_0 is returned.
-        """
+        the distribution is empty and x_0 is returned."""
         a_t, c = a_t.to(x_s.device), _ratio(a_s, a_t).to(x_s.device)
         pi_s = self.pi.to(x_s.device)[x_s]
         clean = a_t * (c * (x_0 == x_s) + (1 - c) * pi_s)
@@ -147,8 +144,7 @@ class Noise:
     def reverse(self, log_p0: Tensor, x_s: Tensor, a_s: Tensor, a_t: Tensor) -> Tensor:
         """log p(x_t^i | x_s) = log sum_v p(x_0^i = v | x_s) q(x_t^i | x_s^i, v), packed: (M, V), (M,) -> (M, V).
 
-        The distribution that `bridge` draws from when x_0 is drawn from `log_p0`, in closed form.
-        """
+        The distribution that `bridge` draws from when x_0 is drawn from `log_p0`, in closed form."""
         p0, c = log_p0.double().exp(), _ratio(a_s, a_t)
         pi, pi_s = self.pi.to(p0.device), self.pi.to(p0.device)[x_s][:, None]
         same = torch.nn.functional.one_hot(x_s, self.vocab).double()

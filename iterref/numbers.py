@@ -49,3 +49,10 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name}= is {shown(value)}: pass True or False")
     return value
+
+
+def name_rows(rows: Iterable[int]) -> str:
+    """Row numbers in words, the first eight of them."""
+    distinct = sorted(set(rows))
+    more = f" and {len(distinct) - 8} more" if len(distinct) > 8 else ""
+    return f"row{'' if len(distinct) == 1 else 's'} {', '.join(map(str, distinct[:8]))}{more}"

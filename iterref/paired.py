@@ -42,8 +42,7 @@ class Mean(NamedTuple):
 def interval(values: np.ndarray) -> Mean:
     """The mean of values (S, B), or (B,), with its interval.
 
-    A value that is not finite, as of a forbidden text, takes its prompt out; NaN where no prompt is left.
-    """
+    A value that is not finite, as of a forbidden text, takes its prompt out; NaN where no prompt is left."""
     from scipy.special import stdtrit
 
     values = np.atleast_2d(np.asarray(values, dtype=np.float64))

@@ -93,8 +93,7 @@ class Particles:
         """Resampled: particle n becomes ancestors[n, b] (n, B), and all weights start again at 1.
 
         Only where `rows` (B,) bool says so, if given; without, the number of particles may change. A row without a
-        positive weight keeps its Z^ of zero for good.
-        """
+        positive weight keeps its Z^ of zero for good."""
         log_z, own = self.log_constant(), torch.arange(self.n, device=ancestors.device)[:, None]
         if rows is None:
             return replace(self.order(ancestors), log_w=self.log_w.new_zeros(ancestors.shape), log_z=log_z)

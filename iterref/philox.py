@@ -45,8 +45,7 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[An
     """The four output words of Philox4x32-10 for four counter words and two key words, each in [0, 2^32).
 
     Words are Python ints, or int64 tensors of shapes that broadcast. A product of two words overflows int64 by
-    wrapping, which keeps all 64 bits; words are cut back to 32 bits only where the next product needs it.
-    """
+    wrapping, which keeps all 64 bits; words are cut back to 32 bits only where the next product needs it."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
@@ -89,8 +88,7 @@ def derive(key: tuple[int, int], item: int | str) -> tuple[int, int]:
     """A new key (two words) from a key and an item: the item's 64 bits are encrypted under the old key.
 
     A string counts as the 8 bytes of its BLAKE2b digest (UTF-8, little-endian), an int as its two's complement; the
-    kind is part of the block, so that 5 and any string differ. Raises `ValueError` for an int outside 64 bits.
-    """
+    kind is part of the block, so that 5 and any string differ. Raises `ValueError` for an int outside 64 bits."""
     word_0, word_1, _, _ = philox(_block(item), key)
     return word_0, word_1
 
@@ -104,8 +102,7 @@ def derive_all(key: tuple[Any, ...], items: Sequence[int | str]) -> tuple[Words,
 def doubles(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any], halves: int) -> Any:
     """Uniform numbers (*, halves) in [0, 1) of blocks (*): the 32 bits of one word above 21 bits of the next.
 
-    Counter words are int64 tensors, the numbers too, or arrays of a host and ints; the key's are ints or arrays.
-    """
+    Counter words are int64 tensors, the numbers too, or arrays of a host and ints; the key's are ints or arrays."""
     if not isinstance(counter[-1], Tensor):
         lanes, others = _lanes(counter, key)
         numbers = lanes[:halves] * 2.0**-32  # both terms and their sum are exact

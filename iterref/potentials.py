@@ -60,8 +60,7 @@ def spent(log_g: Tensor) -> Tensor:
 def due(step: int, every: int) -> bool:
     """Whether samples are scored at a grid step: at every `every`-th one after the first.
 
-    Pure noise is left out: it knows nothing of the text to come, so choosing among it is noise too.
-    """
+    Pure noise is left out: it knows nothing of the text to come, so choosing among it is noise too."""
     return step > 0 and step % every == 0
 
 

@@ -32,8 +32,7 @@ class Problem:
     reward know the rows (0 .. B - 1 unless given). A `constraint` of the B canvases says which texts a result may be.
 
     Raises `ValueError`, naming the row, for shapes that disagree, tokens outside the vocabulary, a frozen mask token,
-    an `alpha` that is not positive, or no token left to use.
-    """
+    an `alpha` that is not positive, or no token left to use."""
 
     denoiser: Denoiser
     reward: Reward
@@ -110,8 +109,7 @@ class Problem:
     def finished(self, tokens: Tensor) -> Tensor:
         """Finished texts (B, L), checked: the canvas at frozen positions, no mask and no forbidden token elsewhere.
 
-        Raises `ValueError` naming the row where they are not.
-        """
+        Raises `ValueError` naming the row where they are not."""
         if tokens.shape != self.canvas.shape:
             raise ValueError(f"the texts have shape {tuple(tokens.shape)}, the canvas {tuple(self.canvas.shape)}")
         tokens = tokens.to(self.canvas.device).long()
@@ -120,10 +118,9 @@ class Problem:
         wrong |= ~self.may_change & (tokens != self.canvas)
         if bool(wrong.any()):
             row, position = wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"row {row}, position {position}: token {int(tokens[row, position])} cannot stand there in a finished "
-                "text: keep frozen positions as the canvas has them, and use allowed tokens elsewhere"
-            )
+            told = f"token {int(tokens[row, position])} cannot stand there in a finished text"
+            how = "keep frozen positions as the canvas has them, and use allowed tokens elsewhere"
+            raise ValueError(f"row {row}, position {position}: {told}: {how}")
         return tokens
 
     def _check_tokens(self) -> None:
@@ -132,10 +129,9 @@ class Problem:
         outside = ((self.canvas < 0) | (self.canvas >= vocab)) & frozen
         if bool(outside.any()):
             row, position = outside.nonzero()[0].tolist()
-            raise ValueError(
-                f"row {row}, position {position}: token {int(self.canvas[row, position])} is outside the vocabulary "
-                f"of {vocab}: encode the text with this model's own tokenizer"
-            )
+            told = f"token {int(self.canvas[row, position])} is outside the vocabulary of {vocab}"
+            how = "encode the text with this model's own tokenizer"
+            raise ValueError(f"row {row}, position {position}: {told}: {how}")
         if mask is not None and bool((frozen & (self.canvas == mask)).any()):
             row, position = (frozen & (self.canvas == mask)).nonzero()[0].tolist()
             raise ValueError(f"row {row}, position {position}: a frozen position holds the mask: free it or fill it")

@@ -54,8 +54,7 @@ def identity(*parts: int | str) -> int:
 class Rng:
     """One stream a row: `rows` (R,) int64 identities in [0, 2^32), `branch` (R,) int64 copy numbers < `branches`.
 
-    Weights and probabilities that are arrays of a host (`iterref.arrays`) are answered by arrays.
-    """
+    Weights and probabilities that are arrays of a host (`iterref.arrays`) are answered by arrays."""
 
     key: tuple[int, int]
     rows: Tensor
@@ -71,8 +70,7 @@ class Rng:
     def seeded(cls, seed: int, rows: Tensor | int, device: torch.device | str = "cpu") -> Rng:
         """The streams of rows (R,), or of rows 0 ... n-1 for an int n, under a seed in [0, 2^64), on `device`.
 
-        Raises `ValueError` for a seed or a row identity out of range.
-        """
+        Raises `ValueError` for a seed or a row identity out of range."""
         if not 0 <= seed < 2**64:
             raise ValueError(f"a seed must lie in [0, 2^64), got {seed}")
         if not isinstance(rows, Tensor):
@@ -114,8 +112,7 @@ class Rng:
     def repeat(self, n: int) -> Rng:
         """`n` independent copies of each row, (n * R) streams, copy-major: copy i of row r sits at i * R + r.
 
-        Copy 0 of an unrepeated row is the row itself. Raises `ValueError` where a row would have over 2^32 copies.
-        """
+        Copy 0 of an unrepeated row is the row itself. Raises `ValueError` where a row would have over 2^32 copies."""
         if n < 1 or self.branches * n > WORD:
             raise ValueError(f"{n} copies of {self.branches} branches a row: keep the product between 1 and 2^32")
         if n == 1:
@@ -133,8 +130,7 @@ class Rng:
         """Coin tosses (R, *) bool of probabilities (R, *): p <= 0 never comes up, p >= 1 always does.
 
         Raises `ValueError` for a wrong number of rows or a NaN; `checked` ones are known to have none, and a device is
-        not waited for.
-        """
+        not waited for."""
         self._expect(p, "bernoulli")
         xp, chance = arrays(p)
         if not (checked or xp.all(chance == chance)):
@@ -231,8 +227,7 @@ class Rng:
         """What `make(order, *given)` makes of `order(length)`, each row by itself, (R, *).
 
         It gets the orders (S, R, length) of S steps and returns (S, *), so that what is prepared is made in one call
-        for the steps to come; it is not asked again for the same things `given`.
-        """
+        for the steps to come; it is not asked again for the same things `given`."""
         found = None if self.prepared is None else self.prepared.ordered(self.path, length, make, given)
         return make(order_of(self._uniform(length))[None], *given)[0] if found is None else found
 
@@ -279,8 +274,7 @@ class _Sums:
         """Tokens (M, n) where the distribution function passes uniform numbers u (M, n).
 
         A wide vocabulary is searched in two steps, groups of tokens and then the tokens of one group, so that the sums
-        over all of it are taken once and by group.
-        """
+        over all of it are taken once and by group."""
         p, vocab = self.p, self.p.shape[1]
         below = u * self.total_to[:, -1:]  # at most 1 - 2^-53 of the total, which rounds to less than the total
         place = torch.searchsorted(self.total_to, below, right=True)

@@ -60,8 +60,7 @@ def systematic(log_w: Tensor, rng: Rng, n: int | None = None) -> Tensor:
     """One uniform number for all choices, (R, N) -> (R, n).
 
     The ancestors are the same for all u between two neighbouring fractional parts of the edges n (W_1 + ... + W_i); so
-    it is the piece that is drawn, from at most N + 1 of them.
-    """
+    it is the piece that is drawn, from at most N + 1 of them."""
     n, last = n or log_w.shape[1], log_w.shape[1] - 1
     edge = _edges(log_w, n)
     ends = torch.cat([edge.frac().sort(1).values, torch.ones_like(edge[:, :1])], 1)

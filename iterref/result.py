@@ -16,9 +16,9 @@ from iterref.arrays import arrays, tensor
 from iterref.budget import Cost
 from iterref.files import write_whole
 from iterref.lines import finite
+from iterref.numbers import name_rows
 from iterref.optional import require
 from iterref.particles import Particles
-from iterref.rewards.base import name_rows
 from iterref.trace import Trace
 
 if TYPE_CHECKING:
@@ -138,8 +138,7 @@ class Result:
     it was asked for; `slots` are, of every row and every region with a few choices, the log-probabilities of these.
     `lengths` (B,) counts the tokens of answers in front of their end, where a model of texts made them. `about` says
     what the run was given; `alpha` (B,) and `chosen` are what a method chose for itself a row, as `auto` does; `begins`
-    (B,) is the first position that could change.
-    """
+    (B,) is the first position that could change."""
 
     tokens: Tensor
     rewards: Tensor
@@ -186,8 +185,7 @@ class Result:
         if none:
             lines.append(f"{name_rows(none)}: the reward forbade every text (-inf), so the text is one of these")
         if stuck:
-            which = ", ".join(map(str, stuck[:8]))
-            lines.append(f"rows {which}: some step found only forbidden candidates (-inf) and kept the state")
+            lines.append(f"{name_rows(stuck)}: some step found only forbidden candidates (-inf) and kept the state")
         return lines
 
     def to_jsonl(self, path: str | Path) -> None:
@@ -197,15 +195,10 @@ class Result:
         write_whole(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
     def to_pandas(self) -> Any:
-        """A data frame with the columns of `to_jsonl`, the cost in three of them and -inf as it is.
-
-        Raises `ImportError` where pandas is not installed.
-        """
-        try:
-            pandas = import_module("pandas")
-        except ImportError as error:
-            raise ImportError("to_pandas needs pandas: pip install pandas, or write the rows with to_jsonl") from error
-        return pandas.DataFrame(self._table())
+        """A data frame with the columns of `to_jsonl`, the cost in three of them and -inf as it is. Raises
+        `MissingExtra`, an `ImportError`, where pandas is not installed."""
+        require("pandas", "data", "to_pandas", ", or write the rows with to_jsonl")
+        return import_module("pandas").DataFrame(self._table())
 
     def to_dataset(self) -> Any:
         """A data set of `datasets` with the columns of `to_pandas`, one row a text. Raises `MissingExtra`, an
@@ -217,8 +210,7 @@ class Result:
         """Writes one self-contained page: the steps and proposals of the watched rows under a slider, charts, texts.
 
         `show` stands in for the result's own; token ids are shown where there is neither. `beside` is another run, or
-        the file that one was saved in (a page, its JSON, JSON lines), to be shown side by side with this one.
-        """
+        the file that one was saved in (a page, its JSON, JSON lines), to be shown side by side with this one."""
         # a convenience that the report offers, looked up when asked for: nothing here stands on it
         text = import_module("iterref.report").page(self, show, beside=beside)
         write_whole(Path(path), text)

@@ -43,8 +43,7 @@ class Run:
     """One run on a `problem`: its `meter`, the `best` text seen of every row, and what network and reward answered.
 
     `rows` (R,) long are the rows 0 .. B - 1 that the sequences belong to, `canvas` and `free` (R, L) theirs. Times and
-    shares of clean tokens are numbers, or (R,) float64 tensors where sequences differ.
-    """
+    shares of clean tokens are numbers, or (R,) float64 tensors where sequences differ."""
 
     def __init__(self, problem: Problem) -> None:
         denoiser, canvas = problem.denoiser, problem.canvas
@@ -84,8 +83,7 @@ class Run:
     def repeat(self, n: int) -> Run:
         """This run with `n` copies of every sequence side by side, copy-major: copy i of r is i * R + r.
 
-        Meter, best and answers are shared; `Rng.repeat` makes streams in the same order.
-        """
+        Meter, best and answers are shared; `Rng.repeat` makes streams in the same order."""
         if n == 1:
             return self
         if n not in self._views:
@@ -96,8 +94,7 @@ class Run:
     def take(self, index: Tensor, alpha: Time | None = None) -> Run:
         """This run with some of its sequences, index (R',) long, and another alpha, a number or (R',), if given.
 
-        Meter, best and answers are shared, as in `repeat`.
-        """
+        Meter, best and answers are shared, as in `repeat`."""
         view = copy(self)
         view.canvas, view.free, view.rows = self.canvas[index], self.free[index], self.rows[index]
         own = self.alpha[index] if isinstance(self.alpha, Tensor) else self.alpha
@@ -133,8 +130,7 @@ class Run:
     def predict(self, x_t: Tensor, t: Time, where: Tensor) -> Tensor:
         """(R, L), time, (R, L) bool -> (M, V) log p(x_0^i | x_t), forbidden tokens left out.
 
-        Sequences without an open position are not evaluated.
-        """
+        Sequences without an open position are not evaluated."""
         found = self._all(self._posterior(x_t, t, where, check=True), self._posteriors)
         return found.log() if self.denoiser.has_probabilities else found
 
@@ -162,8 +158,7 @@ class Run:
 
         Returns the samples (N, R, L), `x_t` outside `where`, and the `score` of every drawn token (N, R, L) float64,
         from distributions (M, V) and draws (N, M): its log-probability unless given (see `Decoder.confidence`); 0
-        outside `where`. No more than a chunk's (M, V) probabilities are held at a time.
-        """
+        outside `where`. No more than a chunk's (M, V) probabilities are held at a time."""
         made = self.draws(x_t, t, where, n, rng, score)
         return made.samples, made.sure
 
@@ -251,8 +246,7 @@ class Run:
     def partial_of(self, x_t: Tensor, t: Time) -> Tensor:
         """What the reward says of unfinished states (R, L) at time t -> (R,) float64, a reward call each.
 
-        Raises `ValueError` for a reward that has no values of unfinished states.
-        """
+        Raises `ValueError` for a reward that has no values of unfinished states."""
         if not self._partial:
             reward = self.problem.reward
             values = unfinished(reward.reward if isinstance(reward, Remembered) else reward)

@@ -82,8 +82,7 @@ def sample(
     dtype and device, and grad mode do not reach the run.
 
     Raises `TypeError` for what is no problem, `RewardError` where the reward fails, and `Interrupted` (a
-    `KeyboardInterrupt`) on Ctrl-C; the error's `partial` is then a `Result` of what the run had reached.
-    """
+    `KeyboardInterrupt`) on Ctrl-C; the error's `partial` is then a `Result` of what the run had reached."""
     sampler = sampler_from_string(sampler)
     if not isinstance(problem, Problem):
         raise TypeError(f"the problem is a {type(problem).__name__}: pass an iterref.Problem; generate() takes a model")

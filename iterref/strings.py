@@ -32,10 +32,8 @@ def read(name: str, given: Sequence[tuple[str, str]], hints: Mapping[str, Any]) 
     values: dict[str, Any] = {}
     for option, value in given:
         if option not in hints:
-            raise ValueError(
-                f"{name}: unknown option {option!r}{did_you_mean(option, hints)} "
-                f"The options are {', '.join(hints)}"
-            )
+            meant = did_you_mean(option, hints)
+            raise ValueError(f"{name}: unknown option {option!r}{meant} The options are {', '.join(hints)}")
         if option in values:
             raise ValueError(f"{name}: {option} is given twice: give it once")
         values[option] = read_value(f"{name}:{option}", value, hints[option])

@@ -30,8 +30,7 @@ def log_likelihood(
     `prompts` may be left out for models that write without one. With more `evaluations` of the network a text the
     estimate is closer to the chain rule (`iterref.likelihood`); `max_rows` bounds the sequences of one call. It counts
     the text's end and the filler behind it, where the model has these. Raises `ValueError` (`TypeError` for a wrong
-    type) that names the row, as for a text that is longer than the canvas.
-    """
+    type) that names the row, as for a text that is longer than the canvas."""
     texts, model = checked_prompts(texts, "text"), text_model(checked_model(model))
     prompts = [""] * len(texts) if prompts is None else checked_prompts(prompts)
     if len(prompts) != len(texts):

@@ -9,7 +9,7 @@ on one block behind finished ones is asked for one block at a time, and a text t
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,9 +18,6 @@ from iterref.budget import BudgetLike, Cost, Fits, fitted
 from iterref.decoding import extent
 from iterref.problem import Problem
 from iterref.run import Run
-
-if TYPE_CHECKING:
-    from typing import Self
 
 
 class Writes(Protocol):
@@ -40,8 +37,7 @@ M = TypeVar("M", bound=Method)
 def turns(problem: Problem) -> list[Tensor]:
     """The free positions (B, L) bool of each turn: all of them where the noise has a mask, or the text is one block.
 
-    Raises `ValueError` for a constraint on texts of several turns: it would have to be met within the first.
-    """
+    Raises `ValueError` for a constraint on texts of several turns: it would have to be met within the first."""
     free, block = problem.may_change, problem.denoiser.block_length
     if problem.noise.mask is not None or not 0 < block < free.shape[1]:
         return [free]

@@ -171,7 +171,7 @@ def test_a_row_without_an_allowed_text_keeps_its_state_and_says_so() -> None:
 
     result = generate(FakeModel(), PROMPTS[:2], reward=only_row_one, sampler=SMALL)
     assert result.trace.stuck_rows() == [0]
-    assert "rows 0: some step found only forbidden candidates" in str(result)
+    assert "row 0: some step found only forbidden candidates" in str(result)
     assert "forbidden" not in str(generate(FakeModel(), PROMPTS[:2], reward=beta, sampler=SMALL))
 
 

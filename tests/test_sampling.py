@@ -158,12 +158,18 @@ def second_row_only(tokens: Tensor, rows: Tensor) -> Tensor:
     return torch.where(rows == 1, REWARD(tokens, rows), -INF)
 
 
+def test_of_many_rows_the_warning_says_how_many_it_does_not_name():
+    problem = Problem(MODEL, second_row_only, torch.full((12, 6), -7), alpha=0.5)
+    told = str(sample(sampler_from_string("iterref:moves=2"), problem))
+    assert "rows 0, 2, 3, 4, 5, 6, 7, 8 and 3 more: some step found only forbidden" in told
+
+
 @pytest.mark.parametrize("model", [MODEL, UNIFORM], ids=["absorbing", "uniform"])
 @pytest.mark.parametrize("text", [text for text in METHODS if "ancestral" not in text] + ["iterref:objective=maximise"])
 def test_rows_with_only_forbidden_candidates_are_named_and_hold_a_text(model, text):
     problem = Problem(model, second_row_only, torch.full((2, 6), -7), alpha=0.5)
     result = sample(sampler_from_string(text), problem, watch=[0])
-    assert result.trace.stuck_rows() == [0] and "rows 0: some step found only forbidden" in str(result)
+    assert result.trace.stuck_rows() == [0] and "row 0: some step found only forbidden" in str(result)
     assert float(result.rewards[0]) == -INF and float(result.rewards[1]) > -INF
     for tokens in (result.tokens, result.best.tokens):  # a text of the model, not what stood on the canvas
         assert int(tokens.min()) >= 0 and int(tokens.max()) < 3

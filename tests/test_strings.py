@@ -175,7 +175,7 @@ def test_a_plan_holds_its_moves_at_the_times_it_may(method):
     found = plan(method, False)
     moves, times = [step for step in found if isinstance(step, Refine)], [step.t for step in found]
     assert [move.move for move in moves] == list(range(method.moves)) and times == sorted(times, reverse=True)
-    early = method.early_moves if method.steps > 1 else 0
+    early, _ = method.slots()
     assert sum(move.t > 0 for move in moves) == early and all(move.t < 1 for move in moves)
     redrawn = [step.t for step in found if isinstance(step, Redraw)]
     if method.draft_kernel is not None:

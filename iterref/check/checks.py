@@ -9,6 +9,7 @@ from torch import Tensor
 
 from iterref.check.findings import FORM, LATE, MEANING, TIMES, Finding, Probe, apart, better, shape
 from iterref.denoiser import Denoiser
+from iterref.lengths import before_end
 from iterref.models.base import TextModel
 from iterref.random import Rng
 
@@ -129,8 +130,7 @@ def likelihood(model: TextModel, texts: Sequence[str], prompts: Sequence[str], s
 
 def unended(model: TextModel, tokens: Tensor, free: Tensor) -> Tensor:
     """The free positions (R, L) bool in front of the end of every text. A model that knows no end writes no others."""
-    over = torch.isin(tokens, torch.tensor(list(model.ends), dtype=torch.long, device=tokens.device)) & free
-    return free & (over.cumsum(1) == 0)
+    return before_end(tokens, free, torch.tensor(list(model.ends), dtype=torch.long))
 
 
 def unequal(model: TextModel, prompts: Sequence[str], tolerance: float) -> Finding:

@@ -73,10 +73,8 @@ def edit_texts(command: str, operation: Callable[..., Any], given: Input, option
     name, texts = options["model"], given.texts or []
     run = Run(command, given, options, whole=marked)
     if given.prompts is None and getattr(run.model, "prompted", False):
-        raise ValueError(
-            f"{name} summarises documents: give JSON lines with `text` and `document`, or take a model of texts "
-            "without prompts, such as --model tiny-books"
-        )
+        told = f"{name} summarises documents: give JSON lines with `text` and `document`"
+        raise ValueError(f"{told}, or take a model of texts without prompts, such as --model tiny-books")
     renamed = {"sampler": options.pop("sampler"), "length": options.pop("region", None)}
     if marked:
         renamed["regions"] = options.pop("constraint", None)

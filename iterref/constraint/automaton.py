@@ -41,8 +41,7 @@ class Automaton:
     nowhere; the next states `step` (S, C) long, -1 for none; the states `final` (S,) bool that a text may end in; and
     the states `starts` that a text may begin in. State 0 is `IDLE`.
 
-    Raises `ValueError` for shapes that disagree, or a state 0 that reads.
-    """
+    Raises `ValueError` for shapes that disagree, or a state 0 that reads."""
 
     classes: Tensor
     step: Tensor

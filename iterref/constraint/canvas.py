@@ -56,11 +56,9 @@ class Constraint:
             raise ValueError(f"row {int(unread[0])}: a free position belongs to no text of the constraint: freeze it")
         lost = (~self.fits(canvas, free, allowed)).nonzero()
         if len(lost):
-            row = int(lost[0])
-            raise ValueError(
-                f"row {row}: no text of the constraint fits the {int(free[row].sum())} free positions of its canvas: "
-                "give a longer canvas (length=, max_new_tokens=), fewer kept or forbidden tokens, or another constraint"
-            )
+            row, how = int(lost[0]), "give a longer canvas (length=, max_new_tokens=), fewer kept or forbidden tokens"
+            told = f"row {row}: no text of the constraint fits the {int(free[row].sum())} free positions of its canvas"
+            raise ValueError(f"{told}: {how}, or another constraint")
 
     def fits(self, canvas: Tensor, free: Tensor, *allowed: Tensor, which: Tensor | int = 0) -> Tensor:
         """Whether some text of the language fits the free positions (R, L) of canvases, (R,) bool; of several sets of

@@ -87,10 +87,9 @@ def compiled(regex: str) -> Strings:
     try:
         index = Index(f"(?:{whole(regex)}){BEHIND}", alphabet)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"the regular expression {_shown(regex)} cannot be compiled, or has no text: leave out look-around, back "
-            f"references, \\b, {{,n}}, and ^ or $ within it ({told(error)[:80]})"
-        ) from None
+        refused = f"the regular expression {_shown(regex)} cannot be compiled, or has no text"
+        how = "leave out look-around, back references, \\b, {,n}, and ^ or $ within it"
+        raise ValueError(f"{refused}: {how} ({told(error)[:80]})") from None
     number = {state: at for at, state in enumerate(index.get_transitions())}
     for to in [to for row in index.get_transitions().values() for to in row.values()]:
         number.setdefault(to, len(number))

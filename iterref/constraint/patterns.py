@@ -61,8 +61,7 @@ class JSONSchema(Pattern):
     what may stand between the signs, one blank or none unless given; what refers to itself is written out to `depth`.
 
     Raises `ValueError` for a schema that is no JSON, or has parts that cannot be turned into a regular expression
-    (`iterref.constraint.schema`).
-    """
+    (`iterref.constraint.schema`)."""
 
     def __init__(self, schema: Mapping[str, Any] | str | type, blanks: str | None = None, depth: int = 2) -> None:
         require("outlines_core", "structure", "a constraint")
@@ -84,8 +83,7 @@ class Grammar(Pattern):
 
     `rules` are lines `name: alternatives` with "strings", /regular expressions/, names, groups, | ? * + and comments
     behind //, in the style of Lark; the text is a `start`. Raises `ValueError` for rules that cannot be read, and where
-    no text is that shallow.
-    """
+    no text is that shallow."""
 
     def __init__(self, rules: str, start: str = "start", depth: int = 6) -> None:
         super().__init__(written_out(rules, start, depth))
@@ -103,7 +101,5 @@ def pattern_of(given: Any) -> Pattern:
         return Regex(f"(?{flags}){given.pattern}" if flags else given.pattern)
     if isinstance(given, Mapping) or isinstance(given, type) and hasattr(given, "model_json_schema"):
         return JSONSchema(given)
-    raise TypeError(
-        f"the constraint is {type(given).__name__}: pass a regular expression, a JSON schema as a dictionary, or a "
-        "Regex, JSONSchema, Choices or Grammar of iterref.constraint"
-    )
+    told = f"the constraint is {type(given).__name__}: pass a regular expression, a JSON schema as a dictionary"
+    raise TypeError(f"{told}, or a Regex, JSONSchema, Choices or Grammar of iterref.constraint")

@@ -26,8 +26,7 @@ from iterref.constraint.tokens import lift
 def of_texts(given: Pattern | Sequence[Pattern], model: Any, canvas: Tensor) -> Constraint:
     """The constraint that the whole texts of canvases (B, L) are of the patterns: one for all, or B of them.
 
-    Raises `ValueError` for another number of them, and for a model whose tokens are not known to write text.
-    """
+    Raises `ValueError` for another number of them, and for a model whose tokens are not known to write text."""
     patterns = [given] if isinstance(given, Pattern) else list(given)
     if not isinstance(given, Pattern) and len(patterns) != len(canvas):
         raise ValueError(f"there are {len(patterns)} constraints for {len(canvas)} prompts: give one, or one a prompt")
@@ -51,8 +50,7 @@ def of_regions(
     regions of every row begin: without a blank (0), with one (1), or as they like (2). The automaton reads the `known`
     patterns, too.
 
-    Raises `ValueError`, naming the row, for another number of regions.
-    """
+    Raises `ValueError`, naming the row, for another number of regions."""
     automaton, starts = automaton_of([*given, *known], model, inside=True)
     begin = torch.full_like(opened, -1, dtype=torch.long)
     for row, here in enumerate(begins):

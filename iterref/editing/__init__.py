@@ -100,8 +100,7 @@ def edit(
     node is charged for it and for the reward of the first texts.
 
     Raises `ValueError` (`TypeError` for a wrong type) that names the row and says what to do, and `RewardError` where
-    the reward fails on the first texts.
-    """
+    the reward fails on the first texts."""
     if isinstance(texts, History) and not len(texts):
         raise ValueError("the history is empty: give texts to start from")
     if isinstance(texts, Tensor) and (texts.dim() != 2 or texts.is_floating_point() or texts.dtype == torch.bool):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from iterref.editing.slots import log_probabilities, region_patterns, sized, wit
 from iterref.editing.strength import strengthened
 from iterref.generation import method_of
 from iterref.models.base import TextModel
-from iterref.numbers import flag, number, whole_number
+from iterref.numbers import flag, name_rows, number, whole_number
 from iterref.problem import Problem
 from iterref.result import Best, Interrupted, Result
 from iterref.rewards.base import RewardError
@@ -36,9 +36,6 @@ from iterref.rewards.memory import Remembered
 from iterref.samplers.base import Sampler
 from iterref.sampling import first_rows, sample
 from iterref.turns import fit_turns
-
-if TYPE_CHECKING:
-    from typing import Self
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +139,7 @@ class Editing:
         `generate` takes constraints, or a list with one for each region of a row; where it is `Choices`, the result has
         their log-probabilities, `slots`, and regions get the number of tokens that the choices take. Raises
         `ValueError`, naming the row, for marks that do not pair up, a text that is not the row's own, or one that has
-        no room for `length`.
-        """
+        no room for `length`."""
         patterns = region_patterns(regions, self.context.problem)
         sizes = sized(patterns, self.context.model, checked_length("length", length), strength)
         if sizes is not None and strength is not None:
@@ -222,7 +218,7 @@ class Editing:
     def __str__(self) -> str:
         lines = [str(self.history), f"at node {self.at}; in all {self.cost.nfe:g} NFE a sample"]
         if self.node.kept:
-            lines.append(f"rows {', '.join(map(str, self.node.kept[:8]))} kept their text: no allowed one was found")
+            lines.append(f"{name_rows(self.node.kept)} kept the text: no allowed one was found")
         lines += [f"  [{float(self.rewards[row]):.3f}] {text}" for row, text in enumerate(self.texts[:5])]
         return "\n".join(lines)
 

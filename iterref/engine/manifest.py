@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import iterref
+from iterref.numbers import name_rows
 
 ROWS = "rows.txt"
 CODE = "reward.code"
@@ -26,7 +27,6 @@ PACE = "made_with"  # written, and not compared
 INDEXES = ("config.json", "model_index.json", "adapter_config.json")  # by which a network is known
 PARTS = (".json", ".safetensors", ".model", ".jinja")
 VOCABULARIES = ("vocab.txt", "merges.txt")
-NAMED = 6  # rows that a sentence names
 
 
 class Changed(ValueError):
@@ -75,7 +75,7 @@ class Manifest:
         if not other:
             return code
         if other == ["data"] and (rows := changed(path.with_name(ROWS), self.hashes)):
-            told = f"the data of {listed(rows)} of the input are not those that {path.parent} was begun with"
+            told = f"the data of {name_rows(rows)} of the input are not those that {path.parent} was begun with"
             raise Changed(f"{told}: give these, or --retry-failed to make the rows that have changed again", rows)
         told = ", ".join(f"{name} {_shown(there.get(name))} and not {_shown(here.get(name))}" for name in other)
         hint = "give the options and files that it was begun with, or another --out"
@@ -167,12 +167,6 @@ def _flat(told: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     for name, value in told.items():
         found |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
     return found
-
-
-def listed(rows: Sequence[int]) -> str:
-    """Rows as a sentence names them."""
-    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-    return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:NAMED]))}{more}"
 
 
 def _shown(value: Any) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from iterref.engine import manifest
 from iterref.engine.jobs import COLUMNS, Batch, Job, Record, missing, record
 from iterref.files import whole
+from iterref.numbers import name_rows
 from iterref.optional import require
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ class Results:
         for job in wrong:
             self._part(job).unlink(missing_ok=True)
         again = sum(map(len, wrong))
-        self.notes.append(f"{manifest.listed(rows)} of the input changed: {again} finished rows are made again")
+        self.notes.append(f"{name_rows(rows)} of the input changed: {again} finished rows are made again")
 
     def _sweep(self, retry: bool) -> None:
         """Takes away what kills left in this share, and with `retry` the rows that were set aside."""

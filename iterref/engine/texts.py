@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
 from typing import Any
 
 from iterref.engine.jobs import Batch, Poison, Record, record, said
+from iterref.lines import finite
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -71,11 +71,11 @@ def texts(model: Any, reward: Any, options: Mapping[str, Any], batch: Batch) -> 
         raise Poison(said(error.__cause__ or error)) from error
     except (ValueError, TypeError) as error:
         raise Poison(said(error), again=False) from error
-    values = (result.rewards.tolist(), result.best.reward.tolist(), result.tokens.tolist())
+    values = (finite(result.rewards.tolist()), finite(result.best.reward.tolist()), result.tokens.tolist())
     found = zip(result.texts or [], *values, strict=True)
     asked = {name: float(value) for name, value in vars(result.asked).items()}
     return [
-        record(row, prompt, text=text, reward=_finite(value), best=_finite(best), asked=asked, tokens=tokens)
+        record(row, prompt, text=text, reward=value, best=best, asked=asked, tokens=tokens)
         for row, prompt, (text, value, best, tokens) in zip(rows, prompts, found, strict=True)
     ]
 
@@ -106,7 +106,3 @@ def refuse(model: Any, reward: Any, options: Mapping[str, Any], sample: Batch) -
         columns = {name: column[place : place + 1] for name, column in sample.columns.items()}
         pose(model, [prompt], asked, columns, torch.tensor([sample.rows[place]]), **left)
         return
-
-
-def _finite(value: float) -> float | None:
-    return value if isfinite(value) else None

@@ -53,8 +53,7 @@ class Harness:
 
     A text is a function of (`seed`, prompt, how many times the prompt was asked before), whatever the batch. A task
     that asks for greedy decoding (temperature 0) gets the temperature given here, 1 unless said: a method that compares
-    candidates needs some that differ. Raises as `iterref.load` does, and `ValueError` for what is out of range.
-    """
+    candidates needs some that differ. Raises as `iterref.load` does, and `ValueError` for what is out of range."""
 
     def __init__(
         self, pretrained: str = "tiny-news", *, sampler: str | None = None, reward: str = "consensus", nfe: int = 256,

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from iterref.lengths import ends_of
+from iterref.numbers import name_rows
 from iterref.report.render import Rendering, choose_rendering, png
 from iterref.report.trace_view import WHOLE, Bounds, plain, trace_data
 from iterref.result import Result
@@ -84,9 +85,7 @@ def _facts(result: Result) -> dict[str, str]:
     if not isnan(acceptance):
         given["accepted"] = f"{acceptance:.0%} of the decisions after the first clean sample"
     if stuck:
-        some = ", ".join(map(str, stuck[:20])) + (f" and {len(stuck) - 20} more" if len(stuck) > 20 else "")
-        told = "some step found only forbidden candidates and kept the state"
-        given["stuck"] = f"{'row' if len(stuck) == 1 else 'rows'} {some}: {told}"
+        given["stuck"] = f"{name_rows(stuck)}: some step found only forbidden candidates and kept the state"
     if not result.finished:
         given["broken off"] = "the run ended early; this is what it had reached"
     return {name: words for name, words in given.items() if words}

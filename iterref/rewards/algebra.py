@@ -112,8 +112,7 @@ class Composable(Algebra, ABC):
 class TextComposable(Algebra, TextFunction):
     """A reward of texts, `reward(completions, **columns)` -> R numbers, with the operators of the algebra.
 
-    They accept plain functions of texts beside it, and rewards of tokens: such a mixture is what `generate` takes.
-    """
+    They accept plain functions of texts beside it, and rewards of tokens: such a mixture is what `generate` takes."""
 
     has_partial: bool = False
 
@@ -310,8 +309,7 @@ def weighted(rewards: Sequence[Any], weights: Sequence[float] | None = None) -> 
     """The weighted sum of several rewards, as TRL's trainers add their reward functions; weights are 1 unless given.
 
     A function that gives None for a text does not judge it, and the weights of the others grow to the same total.
-    Raises `ValueError` for no rewards or another number of weights.
-    """
+    Raises `ValueError` for no rewards or another number of weights."""
     rewards = list(rewards)
     weights = [_number(weight, "weighted by") for weight in ([1.0] * len(rewards) if weights is None else weights)]
     if not rewards or len(weights) != len(rewards):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from iterref.columns import table_columns
+from iterref.numbers import name_rows
 
 MOST = 1e100  # a sum of squares of such numbers is still a number
 RETURN = f"return a number within +-{MOST:g}, or -inf to forbid a text"
@@ -26,8 +27,7 @@ UNJUDGED = "every part gave None for it, or -inf was taken from -inf; have one p
 class RewardError(RuntimeError):
     """A reward failed or returned something that is no reward; the original exception, if any, is the cause.
 
-    `partial` is what the run had reached, a `Result`, where a run was under way.
-    """
+    `partial` is what the run had reached, a `Result`, where a run was under way."""
 
     partial: Any = None
 
@@ -134,10 +134,3 @@ def expect_choice(value: Any, choices: Any, lacks: str) -> None:
     """Raises `ValueError`, a sentence that begins with `lacks`, for a value that is none of a `Literal`'s."""
     if value not in get_args(choices):
         raise ValueError(f"{lacks} {value!r}: use one of {', '.join(get_args(choices))}")
-
-
-def name_rows(rows: Iterable[int]) -> str:
-    """Row numbers in words, the first eight of them."""
-    distinct = sorted(set(rows))
-    more = f" and {len(distinct) - 8} more" if len(distinct) > 8 else ""
-    return f"row{'' if len(distinct) == 1 else 's'} {', '.join(map(str, distinct[:8]))}{more}"

@@ -55,8 +55,7 @@ def calibrate_alpha(
     own. Forbidden samples (-inf) have weight 0.
 
     Raises ValueError for a level that no alpha has, for a prompt whose samples are all forbidden, and for a level at
-    which the pilot's ESS is below `least` a prompt, saying how far it does reach.
-    """
+    which the pilot's ESS is below `least` a prompt, saying how far it does reach."""
     wanted = kl if reward is None else reward
     if wanted is None or (kl is not None and reward is not None):
         raise ValueError("give one wanted level: kl=..., in nats, or reward=...")

@@ -33,8 +33,7 @@ class Classifier(TextNetwork[float]):
     is a name, found in any case, or else a number; None where there is one output only. What stands before the text
     (`given`) may be "prompts", or the premise of an entailment. With `chat` the text is the assistant's in the
     tokenizer's chat template, behind what is given, the user's: reward models of conversations are trained so, and one
-    output beside a template has to say which it is.
-    """
+    output beside a template has to say which it is."""
 
     kind = "SequenceClassification"
 

@@ -100,8 +100,7 @@ class ImageReward(Composable):
     """What rewards of images have in common: tokens are rendered `batch` at a time, prepared and judged.
 
     `render` takes canvases (R, L) long and gives images (R, 3, H, W) in [0, 1]. `model` is a folder or hub name with
-    safetensors, or a loaded network with its `preprocessing`.
-    """
+    safetensors, or a loaded network with its `preprocessing`."""
 
     kind: ClassVar[Kind]
 
@@ -146,8 +145,7 @@ class ImageClassifier(ImageReward):
     """A class's log-probability, probability or logit of a rendered image, a reward of tokens.
 
     `label` is a name or a number, or one of these a prompt; the other options are as for every `ImageReward`. Raises as
-    `Classifier` does.
-    """
+    `Classifier` does."""
 
     kind = "ImageClassification"
 
@@ -172,8 +170,7 @@ class ImageText(ImageReward):
     """Cosine in [-1, 1] of a rendered image's and a text's embeddings by a CLIP model, a reward of tokens.
 
     `texts` is one text, or one a prompt, embedded once; the other options are as for every `ImageReward`. Raises
-    ValueError for a text of more tokens than the model reads.
-    """
+    ValueError for a text of more tokens than the model reads."""
 
     kind = "CLIP"
 

@@ -40,8 +40,7 @@ class Judge(Served):
     (Authorization: Bearer ...) are as for `Served`. A model that grades the same text twice otherwise makes a run that
     cannot be repeated: answers are remembered, and the temperature is 0 and the seed is fixed unless `body` says more.
 
-    Raises ValueError for no model or rubric, and for bounds in the wrong order.
-    """
+    Raises ValueError for no model or rubric, and for bounds in the wrong order."""
 
     batch: int = 1
     timeout: float = 60.0
@@ -81,12 +80,11 @@ class Judge(Served):
         """The grade in the JSON of an answer. Raises `ValueError` where there is none, or none that is allowed."""
         try:
             said = answer["choices"][0]["message"]["content"]
-            if said is None and self.unread is not None:  # of a model that thought until it might say no more
-                return [self.unread]
-            found = SCORE.findall(said)
+            if said is None and self.unread is not None:
+                said = ""  # of a model that thought until it might say no more
+            grades = [float(one) for one in SCORE.findall(said)]
         except (LookupError, TypeError):
             raise ValueError("it is no chat completion") from None
-        grades = [float(one) for one in found]
         if len(grades) == 1 and self.low <= grades[0] <= self.high:
             return grades
         if self.unread is not None:

@@ -15,8 +15,7 @@ from iterref.rewards.algebra import TextComposable
 class Length(TextComposable):
     """1 for a text of so many `words`, less for a longer or shorter one. Words are what blanks part: " ." is one, too.
 
-    Raises `ValueError` for less than one word.
-    """
+    Raises `ValueError` for less than one word."""
 
     words: int = 8
 

@@ -33,8 +33,7 @@ class Lexical(TextComposable):
     sampler can feel its way. As a condition: `fluent.where(rules >= 0)`.
 
     Raises ValueError for no rule, an empty word, one both required and forbidden, a pattern that is none, and a band
-    that nothing fits.
-    """
+    that nothing fits."""
 
     def __init__(
         self,

@@ -32,8 +32,7 @@ class SelfLikelihood(Composable):
     sequences of one call. `passes` counts the NFE, which no method's budget holds.
 
     A text with no counted position is forbidden, as is one that the model rules out. Raises ValueError for a denoiser
-    under other noise that has no leave-one-out conditionals.
-    """
+    under other noise that has no leave-one-out conditionals."""
 
     def __init__(
         self, denoiser: Denoiser, canvas: Tensor, free: Tensor, *, value: Measure = "mean", groups: int | None = None,
@@ -63,8 +62,7 @@ class SelfLikelihood(Composable):
         """log p(x^i | x^{-i}) of the counted cells (R, L) float64, 0 elsewhere.
 
         Leave-one-out conditionals take one pass a text. Of masks, copy g of a text has the counted positions i with
-        i mod groups = g.
-        """
+        i mod groups = g."""
         noise, mask, where = self.denoiser.noise, self.denoiser.noise.mask, counted[:, None]  # (R, G, L)
         if not self.denoiser.has_leave_one_out:
             group = torch.arange(tokens.shape[1], device=tokens.device) % self.groups

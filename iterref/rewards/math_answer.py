@@ -36,8 +36,7 @@ class MathAnswer(TextComposable):
     fractions, up to `tolerance`. `symbolic` compares formulas by math-verify: where it is installed (None), always or
     never; a pair that takes more than `seconds` counts as different, is warned about once and counted in `timed_out`.
 
-    Raises ValueError for an unknown `take`, a tolerance below 0, a missing column, or a reference without an answer.
-    """
+    Raises ValueError for an unknown `take`, a tolerance below 0, a missing column, or a reference without an answer."""
 
     take: Take = "auto"
     references: str = "reference"

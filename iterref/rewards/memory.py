@@ -28,8 +28,7 @@ class Memory(Generic[Key, Value]):
     """Answers by key, at most `limit` of them: the one used longest ago is forgotten first.
 
     Keys are kept as digests of 16 bytes, so that an answer that is a number takes `ENTRY` bytes, however long the text
-    is that it belongs to.
-    """
+    is that it belongs to."""
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
@@ -77,8 +76,7 @@ class Remembered(WrappedReward):
 
     The latest `limit` pairs are remembered, each by 16 bytes (`digests`), so that they take at most limit x `ENTRY`
     bytes, 56 MB, whatever the texts' length. `asked` counts the texts that came in, `evaluated` those that reached the
-    reward. Values of unfinished states are remembered by the run.
-    """
+    reward. Values of unfinished states are remembered by the run."""
 
     def __init__(self, reward: Reward, limit: int = ENTRIES) -> None:
         super().__init__(reward)

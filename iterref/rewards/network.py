@@ -39,8 +39,7 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
     without any token is forbidden; one that the tokenizer cannot read whole is warned about, or with `lossy=False`
     refused. `asked` counts the texts that came in, `evaluated` those that the network read, `truncated` those cut.
 
-    Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs.
-    """
+    Raises `FileNotFoundError`, `ValueError` or `TypeError` with what to do, before anything runs."""
 
     kind: ClassVar[Kind]
 

@@ -67,7 +67,6 @@ def with_partial(reward: Callable[..., Any], value: Callable[..., Any]) -> Parti
     `value(completions, masked=..., **columns)`, which leave out what is open and get how many positions that are.
 
     Either returns R numbers in the reward's unit, -inf where no allowed text can come of a state; they are checked and
-    counted as reward calls. A mixture of rewards has a value where each of its parts has one of the same kind.
-    """
+    counted as reward calls. A mixture of rewards has a value where each of its parts has one of the same kind."""
     of_tokens = isinstance(reward, Composable) or (not isinstance(reward, TextComposable) and judges_tokens(reward))
     return PartialOfTokens(reward, value) if of_tokens else PartialOfTexts(reward, value)

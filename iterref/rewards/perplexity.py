@@ -31,8 +31,7 @@ class Perplexity(TextNetwork[float]):
     token stands first, so that the first token of a text counts too; without one, or where the tokenizer has none, the
     likelihood is that of the other tokens given the first. What stands before the text (`given`) does not count: the
     likelihood is conditional on it (the two are tokenised apart). Too long a text is cut at the front of what is given,
-    then at its end. A network that looks at later tokens is refused.
-    """
+    then at its end. A network that looks at later tokens is refused."""
 
     kind = "CausalLM"
 

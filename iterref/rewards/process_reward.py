@@ -41,8 +41,7 @@ class ProcessReward(TextNetwork[list[float]]):
     number is p(good) against p(bad): `ProcessReward(folder, tag=" ки", good="+", bad="-")`. `over` makes one number of
     all steps, and `log` its logarithm. A text without any step is forbidden; steps beyond `length` are not judged.
 
-    Raises as every `TextNetwork`, and ValueError for one of `good` and `bad` alone, or one that is not one token.
-    """
+    Raises as every `TextNetwork`, and ValueError for one of `good` and `bad` alone, or one that is not one token."""
 
     kind = "TokenClassification"
 

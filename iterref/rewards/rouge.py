@@ -53,8 +53,7 @@ def _stemmer() -> Callable[[str], str]:
 class Targets:
     """The texts that candidates of one row are compared with, tokenised once, and their words numbered from 1.
 
-    Every other word of a candidate is number 0: it counts in the candidate's length and matches nothing.
-    """
+    Every other word of a candidate is number 0: it counts in the candidate's length and matches nothing."""
 
     def __init__(self, texts: Sequence[str], kind: Kind, tokenize: Tokenizer) -> None:
         self._tokenize, self._lines = tokenize, kind == "rougeLsum"
@@ -146,8 +145,7 @@ class Rouge(TextComposable):
     "unicode" for other scripts, "characters", or a function of a text.
 
     Raises ValueError for an unknown kind or measure, a missing column or entry, and a reference in which `tokenizer`
-    finds no word, or few. Nothing agrees with an empty one, or one of signs alone: 0, as in `rouge-score`.
-    """
+    finds no word, or few. Nothing agrees with an empty one, or one of signs alone: 0, as in `rouge-score`."""
 
     kind: Kind = "rougeL"
     measure: Measure = "f"
@@ -232,8 +230,7 @@ def report_rouge_rows(
 ) -> dict[str, np.ndarray]:
     """F of every row by the `rouge-score` package itself, the metric of reports: (B,) float64 for each kind.
 
-    With several references a row gets its best, as in the package. Raises ValueError when the lengths differ.
-    """
+    With several references a row gets its best, as in the package. Raises ValueError when the lengths differ."""
     from rouge_score.rouge_scorer import RougeScorer  # imports nltk, which takes most of a second
 
     if len(predictions) != len(references):

@@ -26,8 +26,7 @@ class Sum:
     """sum_k weight_k r_k; a part of weight 0 is not asked.
 
     With `skips`, a part may leave texts out, by NaN: the weights of those that judge a text grow to the total of
-    |weight|; NaN where there are none.
-    """
+    |weight|; NaN where there are none."""
 
     weights: tuple[float, ...]
     skips: bool = False

@@ -29,9 +29,10 @@ from urllib.parse import urlsplit
 import torch
 
 from iterref.hub import first_line
+from iterref.numbers import name_rows
 from iterref.optional import require
 from iterref.rewards.algebra import TextComposable
-from iterref.rewards.base import RewardError, gather, guarded, name_rows, verified
+from iterref.rewards.base import RewardError, gather, guarded, verified
 from iterref.rewards.calling import FILLED, call, finished, portions
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ class Served(TextComposable):
 
     The server has to judge every text on its own and the same way each time. Redirects are not followed; proxies are
     those of the environment. Raises ValueError for an address that is none, or numbers out of range. A call raises
-    RewardError naming the rows, the address and what it answered; its other requests are then given up.
-    """
+    RewardError naming the rows, the address and what it answered; its other requests are then given up."""
 
     url: str = field(kw_only=False)
     batch: int = 64

@@ -138,8 +138,7 @@ class Similarity(TextNetwork[Tensor]):
     `model` and the other options are as for every `TextNetwork`; any encoder of `transformers` will do, those trained
     for sentences do it well, and pool as their files say (a step that is not known here is refused). The references are
     the texts `to`, or for every text an entry of the column `references` (one text or several; "prompts" for closeness
-    to the source). With several, the closest counts.
-    """
+    to the source). With several, the closest counts."""
 
     kind = "encoder"
 
@@ -157,7 +156,10 @@ class Similarity(TextNetwork[Tensor]):
     def __call__(self, completions: Sequence[str], **columns: Any) -> list[float]:
         """R texts and the columns, each of R entries -> R numbers in [-1, 1]."""
         texts = self.embed(self.pairs(completions, columns))
-        entries = self._references(columns, len(texts))
+        entries = [tuple(self.to or ())] * len(texts)
+        if self.to is None:
+            column = needed_column(columns, self.references, len(texts), "the reward")
+            entries = [reference_texts(entry, f"row {row}") for row, entry in enumerate(column)]
         flat = [(None, reference) for entry in entries for reference in entry]
         known = dict(zip(flat, self.embed(flat), strict=True))
         values: list[float | None] = []
@@ -178,12 +180,6 @@ class Similarity(TextNetwork[Tensor]):
         network, mask = self.checkpoint.network, batch["attention_mask"]
         encoder = network.get_encoder() if getattr(self.checkpoint.config, "is_encoder_decoder", False) else network
         return list(self.pooling(encoder(**batch).last_hidden_state, mask).cpu())
-
-    def _references(self, columns: dict[str, Any], size: int) -> list[tuple[str, ...]]:
-        if self.to is not None:
-            return [tuple(self.to)] * size
-        column = needed_column(columns, self.references, size, "the reward")
-        return [reference_texts(entry, f"row {row}") for row, entry in enumerate(column)]
 
 
 REWARD = Similarity

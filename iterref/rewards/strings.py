@@ -25,8 +25,7 @@ REFERENCES = ("reference", "summary")  # columns that hold what a text should be
 def reward_from_string(text: str, columns: Collection[str] | None = None) -> Any:
     """A reward from its name, with options after it; `columns` are the names of what a run knows beside its prompts.
 
-    Raises `ValueError` for a name, option or value that is not known, and for a column that the reward needs.
-    """
+    Raises `ValueError` for a name, option or value that is not known, and for a column that the reward needs."""
     if text.startswith(("http://", "https://")):
         return registry.get("served", "rewards")(text)
     in_file = split_file(text)

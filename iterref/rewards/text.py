@@ -41,8 +41,7 @@ class TextReward(Composable):
     column hold one entry a row. A parameter called `rows` gets the rows' `identities` (B,) in the user's input (their
     places unless given), `prompt_index` their places among the prompts, `completion_ids` the tokens of each text up to
     its end, as `ids` (tokens (R, L), R texts -> R lists) cuts them. Raises ValueError for columns of different lengths
-    or of a reserved name, and for one that is missing.
-    """
+    or of a reserved name, and for one that is missing."""
 
     checks: ClassVar[bool] = True
 

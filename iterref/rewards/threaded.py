@@ -23,8 +23,7 @@ class Threaded(TextComposable):
     """A reward of texts that asks `function` for `portion` texts at a time, in up to `workers` threads.
 
     `function` must be safe to call from several threads and judge every text on its own; it gets its columns as it
-    would alone. The first error in the order of the texts is raised. Raises ValueError for no worker or no text.
-    """
+    would alone. The first error in the order of the texts is raised. Raises ValueError for no worker or no text."""
 
     def __init__(self, function: Callable[..., Any], workers: int = 8, portion: int = 1) -> None:
         if workers < 1 or portion < 1:

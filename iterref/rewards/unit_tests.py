@@ -75,8 +75,7 @@ class UnitTests(TextComposable):
     and is for code that is trusted with this user's files, network and processes, the tests and the verdict included.
 
     Raises ValueError for numbers out of range, a column that is missing or has no tests, and, unless `isolate=False`,
-    where the system gives no namespaces. `timed_out` counts programs; the first is warned about.
-    """
+    where the system gives no namespaces. `timed_out` counts programs; the first is warned about."""
 
     value: Value = "all"
     tests: str = "tests"

@@ -36,30 +36,9 @@ if TYPE_CHECKING:
     from iterref.samplers.waste_free import WasteFree
 
 __all__ = [
-    "Ancestral",
-    "Auto",
-    "Beam",
-    "BestOfN",
-    "Growth",
-    "HEX",
-    "Importance",
-    "IterRef",
-    "MTM",
-    "Metropolis",
-    "ParticleGibbs",
-    "Power",
-    "Published",
-    "ReMDM",
-    "SMC",
-    "SVDD",
-    "Sampler",
-    "SelectRefine",
-    "SelfRewarding",
-    "Tempering",
-    "Trajectory",
-    "UnMaskFork",
-    "VGB",
-    "WasteFree",
-]
+    "Ancestral", "Auto", "Beam", "BestOfN", "Growth", "HEX", "Importance", "IterRef", "MTM", "Metropolis",
+    "ParticleGibbs", "Power", "Published", "ReMDM", "SMC", "SVDD", "Sampler", "SelectRefine", "SelfRewarding",
+    "Tempering", "Trajectory", "UnMaskFork", "VGB", "WasteFree",
+]  # fmt: skip
 
 lazy.attach(__name__)

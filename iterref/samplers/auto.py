@@ -34,7 +34,7 @@ from iterref.noise import Noise
 from iterref.particles import adopt
 from iterref.random import Rng
 from iterref.run import Run
-from iterref.samplers.base import Info, Output, Sampler, State
+from iterref.samplers.base import Drafting, Info, Output, State
 from iterref.samplers.beam import JUDGED, Beamed, surest_block
 from iterref.samplers.race import Arm, arms
 from iterref.samplers.spans import Spans, check_spans
@@ -63,7 +63,7 @@ class Racing(State):
 
 
 @dataclass(frozen=True)
-class Auto(Sampler):
+class Auto(Drafting):
     """A race of methods within a budget a sample: `nfe` network evaluations with `calls` reward calls (0 is 32 an NFE),
     or, where it is given, a `total` of both, in which a reward call counts as `price` NFE.
 
@@ -71,8 +71,7 @@ class Auto(Sampler):
     model that writes in blocks a step a block), and up to twice as many of one that no other races against; 0 starts
     from finished texts. race: the share of the budget that the race takes. span: how much of a text a move of `beam`
     writes, several in turn. spread: where the problem does not give alpha, which share of the first rewards' standard
-    deviation it is, a row.
-    """
+    deviation it is, a row."""
 
     name: ClassVar[str] = "auto"
     knob: ClassVar[str] = "nfe"
@@ -111,13 +110,9 @@ class Auto(Sampler):
         return sum(arm.first.iterations for arm in racing) + max(arm.steps_left for arm in racing)
 
     def init(self, run: Run, rng: Rng) -> State:
-        if not self.steps:
-            raise ValueError("auto: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
+        self._expect_draft()
         nothing = torch.full((run.batch,), -torch.inf, dtype=torch.float64)
         return _begun(run, run.canvas, nothing, None, len(_racing(self)))
-
-    def refining(self) -> Sampler:
-        return replace(self, steps=0)
 
     def in_blocks(self, block: int, blocks: int) -> Self:
         """With a step a block at the least."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from math import inf, isfinite
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -24,10 +24,6 @@ from iterref.particles import Particles
 from iterref.random import Rng
 from iterref.run import Run, Time
 
-if TYPE_CHECKING:
-    from typing import Self
-
-
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a word"}
 NUMBERS: dict[type, Any] = {int: Integral, float: Real}  # those of numpy too
 
@@ -37,8 +33,7 @@ class State:
     """What a method needs for its next step: every method adds what it keeps.
 
     `step` steps were made, and the states `x_t` (R, L) long stand at time `t`; the first B of them are shown, one a
-    row, where a method keeps more.
-    """
+    row, where a method keeps more."""
 
     step: int
     t: float
@@ -124,13 +119,14 @@ class Sampler(ABC):
     """A method: options that print, compare and parse (`samplers.strings`), and the steps that they mean.
 
     `knob` is the option that a budget sets, from `least` on, and `spare` the one that takes what a bound on depth
-    leaves over, if any.
-    """
+    leaves over, if any."""
 
     name: ClassVar[str]
     knob: ClassVar[str]
     least: ClassVar[int] = 1
     spare: ClassVar[str] = ""
+    steps = 1  # of methods without such an option
+    maximises = False  # whether the result is the best text seen rather than the last state
 
     def __post_init__(self) -> None:
         """Refuses options of another type than their defaults', numbers that are none or infinite, and words that a
@@ -148,9 +144,9 @@ class Sampler(ABC):
                 raise ValueError(f"{self.name}: {option} must be one of {', '.join(words)}, got {value!r}")
 
     @property
-    @abstractmethod
     def iterations(self) -> int:
-        """How many times `step` is called."""
+        """How many times `step` is called: once a grid step, unless a method says otherwise."""
+        return self.steps
 
     @abstractmethod
     def init(self, run: Run, rng: Rng) -> State:
@@ -174,30 +170,22 @@ class Sampler(ABC):
         """The same method with options that use a budget a sample as fully as it can; it may not fit (`fit_budget`).
 
         Unless a method knows better, the largest values of its options `knob` and `spare`, as they stand where no bound
-        touches them.
-        """
+        touches them."""
         fitted = self._most(budget, self.knob, self.least)
         if not self.spare or budget.depth == inf:
             return fitted
         return fitted._most(budget, self.spare, getattr(self, self.spare))
 
-    @property
-    def maximises(self) -> bool:
-        """Whether the result is the best text seen rather than the last state."""
-        return False
-
     def refining(self) -> Sampler:
         """The same method without its draft, to start from finished texts.
 
-        Raises `ValueError` for a method that has no moves on a finished text.
-        """
+        Raises `ValueError` for a method that has no moves on a finished text."""
         raise ValueError(f"{self.name} cannot start from given texts: it has no moves on a finished text, iterref has")
 
     def in_blocks(self, block: int, blocks: int) -> Self:
         """The method as it writes `blocks` blocks of a model that knows what stands in one behind finished ones alone.
 
-        Raises `ValueError` for a method that opens whole texts, or has fewer steps than there are blocks.
-        """
+        Raises `ValueError` for a method that opens whole texts, or has fewer steps than there are blocks."""
         told = f"{self.name} opens whole texts, and this model writes them in {blocks} blocks of {block} positions"
         raise ValueError(f"{told}, each behind finished ones: take auto, beam, or a method with a block_length")
 
@@ -244,12 +232,20 @@ class Aimed(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "maximises", self.objective == "maximise")
         if not 0 < self.anneal <= 1 or (self.anneal != 1 and self.objective == "sample"):
             raise ValueError(f"{self.name}: anneal must lie in (0, 1], and only objective=maximise may lower alpha")
 
-    @property
-    def maximises(self) -> bool:
-        return self.objective == "maximise"
+
+class Drafting(Sampler):
+    """A method whose draft of `steps` grid steps may be left out, to start from finished texts."""
+
+    def refining(self) -> Sampler:
+        return replace(self, steps=0)  # type: ignore[call-arg]  # an option of all of them
+
+    def _expect_draft(self) -> None:
+        if not self.steps:
+            raise ValueError(f"{self.name}: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
 
 
 @dataclass(frozen=True)
@@ -274,11 +270,6 @@ class Decoded(Sampler):
     @property
     def decoder(self) -> Decoder:
         return Decoder(self.order, self.block_length, self.bound)
-
-    @property
-    def iterations(self) -> int:
-        """One step a grid step, of all that is written side by side."""
-        return self.steps
 
     def init(self, run: Run, rng: Rng) -> State:
         """Pure noise at the free positions."""

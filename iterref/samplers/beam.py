@@ -41,7 +41,7 @@ from iterref.moves.tilted import carried, deviation, held, highest
 from iterref.particles import adopt
 from iterref.random import Rng
 from iterref.run import Run
-from iterref.samplers.base import Info, Output, Sampler, State, time_of
+from iterref.samplers.base import Drafting, Info, Output, State, time_of
 from iterref.samplers.spans import Spans, check_spans, turns
 
 STEPS = 16  # of a whole writing, where the method starts from a given text
@@ -84,7 +84,7 @@ class Beamed(State):
 
 
 @dataclass(frozen=True)
-class Beam(Sampler):
+class Beam(Drafting):
     """`chains` beams of `width` states over `steps` grid steps (none at all start from finished texts), then `moves`
     that write a part of the best text anew.
 
@@ -93,8 +93,7 @@ class Beam(Sampler):
     spread: where the problem does not give alpha, which share it is of the standard deviation of the rewards that one
     evaluation's guesses have, the first whose rewards differ, a row.
     sure: the probability from which a token is revealed whatever the step. block_length: free positions that are
-    written at a time, from the left; 0 is as the model needs it, which is all of them for most.
-    """
+    written at a time, from the left; 0 is as the model needs it, which is all of them for most."""
 
     name: ClassVar[str] = "beam"
     knob: ClassVar[str] = "moves"
@@ -122,14 +121,10 @@ class Beam(Sampler):
         return len(self._plan)
 
     def init(self, run: Run, rng: Rng) -> State:
-        if not self.steps:
-            raise ValueError("beam: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
+        self._expect_draft()
         wide = run.repeat(self.chains)
         low = torch.full((len(wide.rows),), -torch.inf, dtype=torch.float64, device=wide.canvas.device)
         return _begun(wide, 1.0, _noise(wide, self.width, rng.repeat(self.chains)), low, torch.zeros_like(low))
-
-    def refining(self) -> Sampler:
-        return replace(self, steps=0)
 
     def in_blocks(self, block: int, blocks: int) -> Self:
         """With a step a block at the least; the blocks are the model's own."""
@@ -193,8 +188,7 @@ class Beam(Sampler):
         """An NFE a state and step, its guesses and probes (the last step probes nothing), a move's shifts, and 4 NFE to
         judge a text.
 
-        Under noise without a mask a text is judged by 1 NFE, and not every text can shift, so a run makes fewer.
-        """
+        Under noise without a mask a text is judged by 1 NFE, and not every text can shift, so a run makes fewer."""
         lengths = [self._steps(share) for share in turns(self.span)]
         rounds, rest = divmod(self.moves, len(lengths))
         steps = self.steps + rounds * sum(lengths) + sum(lengths[:rest])

@@ -26,16 +26,13 @@ class BestOfN(Decoded):
 
     name: ClassVar[str] = "best_of_n"
     knob: ClassVar[str] = "n"
+    maximises = True
 
     n: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(n=1, steps=1)
-
-    @property
-    def maximises(self) -> bool:
-        return True
 
     def init(self, run: Run, rng: Rng) -> State:
         return noise(run, self.n, rng)

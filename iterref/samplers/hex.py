@@ -54,10 +54,6 @@ class HEX(Sampler):
         return super().in_blocks(block, blocks) if whole or self.steps < blocks else self
 
     @property
-    def iterations(self) -> int:
-        return self.steps
-
-    @property
     def drafts(self) -> int:
         return self.n * len(turns(self.block_lengths))
 

@@ -49,8 +49,7 @@ class RewardGuided(Aimed, Refining):
     on the way back from s to t. anneal: the factor that alpha reaches at the last move (to maximise). chains: of a row
     side by side, resampled by weight after a first clean sample chosen by reward: NFE bought without depth; the last
     state of one of them is returned, all are in `Result.particles`. adapt: every chain steers its span towards an
-    acceptance of one half, by steps that vanish.
-    """
+    acceptance of one half, by steps that vanish."""
 
     spare: ClassVar[str] = "chains"
 
@@ -109,8 +108,7 @@ class IterRef(RewardGuided):
     decisions: how many share an evaluation, each over its own part of the open positions (with one denoising step; 0 is
     8 there and 1 elsewhere). dependence: where the first moves on the finished text find more of it than that among the
     positions that they open, in total variation, the later ones open fewer, down to one (`samplers.dependence`; to
-    sample, by spaced moves of one denoising step); 1 never does.
-    """
+    sample, by spaced moves of one denoising step); 1 never does."""
 
     name: ClassVar[str] = "iterref"
 
@@ -122,10 +120,8 @@ class IterRef(RewardGuided):
         self._require(decisions=0)
         self._require_share("dependence")
         if self.dependence != IterRef.dependence and not self._samples_spaced:
-            raise ValueError(
-                f"iterref: dependence={self.dependence} is for objective=sample with a spacing, denoise_steps=1 and "
-                "adapt=false: leave it out"
-            )
+            told = f"iterref: dependence={self.dependence} is for objective=sample with a spacing"
+            raise ValueError(f"{told}, denoise_steps=1 and adapt=false: leave it out")
         if self.decisions > 1 and self.denoise_steps > 1:
             raise ValueError("iterref: decisions > 1 needs denoise_steps=1: they share one evaluation")
 
@@ -141,8 +137,7 @@ class IterRef(RewardGuided):
         """Moves for the NFE, candidates for reward calls, chains for what a bound on depth leaves over.
 
         Where candidates cost reward calls alone, the reward calls that go with an NFE buy decisions first (up to
-        `decisions`) and tries then; a draft takes no more than half of any bound, if fewer decisions can help it.
-        """
+        `decisions`) and tries then; a draft takes no more than half of any bound, if fewer decisions can help it."""
         if self.denoise_steps > 1:
             fitted = super().spend(budget)
             assert isinstance(fitted, IterRef)
@@ -169,8 +164,7 @@ class IterRef(RewardGuided):
         """What the moves on the finished text do one after the other, and the number of this one among them; None where
         they do not measure.
 
-        A text under a constraint is one draw, which one position alone could not change.
-        """
+        A text under a constraint is one draw, which one position alone could not change."""
         measures = self._samples_spaced and self.dependence < 1 and run.problem.constraint is None
         if now.t > 0 or not measures or not (run.noise.mask is not None or knows_conditionals(run)):
             return None

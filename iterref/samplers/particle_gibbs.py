@@ -106,9 +106,8 @@ class ParticleGibbs(Aimed, Decoded):
         super().__post_init__()
         self._require(steps=1, sweeps=1, particles=2, x0_samples=1, every=1)
         if self.ancestors and not (self.fresh and self.order == "random" and not self.block_length):
-            raise ValueError(
-                "particle_gibbs: ancestors=true needs fresh=true, order=random and block_length=0: steps of closed form"
-            )
+            told = "particle_gibbs: ancestors=true needs fresh=true, order=random and block_length=0"
+            raise ValueError(f"{told}: steps of closed form")
 
     @property
     def iterations(self) -> int:
@@ -117,10 +116,8 @@ class ParticleGibbs(Aimed, Decoded):
     def init(self, run: Run, rng: Rng) -> State:
         """Pure noise: the first sweep makes the first path. Raises `ValueError` for ancestors under a constraint."""
         if self.ancestors and run.problem.constraint is not None:
-            raise ValueError(
-                "particle_gibbs: ancestors=true needs steps of closed form, and a constraint leaves none: leave it "
-                "out, or take trajectory"
-            )
+            told = "particle_gibbs: ancestors=true needs steps of closed form, and a constraint leaves none"
+            raise ValueError(f"{told}: leave it out, or take trajectory")
         return super().init(run, rng)
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:

@@ -11,15 +11,13 @@ Lee et al. (2025), arXiv:2511.05562.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from iterref.budget import Cost
-from iterref.decoding import grid
 from iterref.moves.independent import InTurn
 from iterref.samplers.base import Aimed, Sampler
-from iterref.samplers.refining import Draw, Kernel, Planned, Refine, Refining
+from iterref.samplers.refining import Kernel, Refining
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,7 @@ class Published(Aimed, Refining):
     """
 
     name: ClassVar[str] = "published"
+    draws_anew: ClassVar[bool] = True
 
     tries: int = 2
     early: float = 0.25
@@ -48,18 +47,6 @@ class Published(Aimed, Refining):
     @property
     def kernel(self) -> Kernel:
         return InTurn(self.tries, self.spacing)
-
-    def planned(self, blind: bool) -> Iterator[Planned]:
-        """A clean sample at every grid time, and the moves."""
-        early, slots = self.slots()
-        made = 0
-        for i, t in enumerate(grid(self.steps)):
-            if i < self.steps:
-                yield Draw(t)
-            share = (early + slots.index(i)) // len(slots) if i in slots else 0
-            for _ in range(self.moves - made if i == self.steps else share):
-                yield Refine(t, made)
-                made += 1
 
     def cost(self) -> Cost:
         """One NFE a grid step, a reward call for each clean sample that a move begins with or that is the result."""

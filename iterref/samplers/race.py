@@ -95,8 +95,7 @@ def arms(
     Where a beam could pay for one guess a step, masked texts are decoded without it. `masked` says that the noise has a
     mask, `block` how many positions the model writes at a time, and `surest` how many where the surest tokens come
     first; what an arm costs depends on none of them. Where texts may grow and shrink (`shifting`) a beam goes on from
-    the best of them, whoever wrote it.
-    """
+    the best of them, whoever wrote it."""
     if not steps and min(limit.nfe, limit.total) > JUDGED:
         limit = limit.less(Cost(JUDGED, 1))
     template = partial(

@@ -11,7 +11,6 @@ exact), and going down the grid is exact and free.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -26,7 +25,7 @@ from iterref.moves.shared import Shared
 from iterref.noise import Schedule
 from iterref.random import Rng
 from iterref.run import Run, Time
-from iterref.samplers.base import Decoded, Drafted, Info, Output, Paired, Sampler, State
+from iterref.samplers.base import Decoded, Drafted, Drafting, Info, Output, Paired, State
 from iterref.samplers.spans import GridSpans, Spans, check_spans, clean_share, turns
 
 
@@ -71,13 +70,12 @@ Planned = Decode | Draw | Redraw | Refine
 
 
 @dataclass(frozen=True)
-class Refining(Decoded):
+class Refining(Drafting, Decoded):
     """A draft in `steps` grid steps (none at all start from finished texts), then `moves` moves.
 
     span: how far a move renoises, a share of the free positions in (0, 1]; span_steps: how far in grid steps, in place
     of a share; several of either take turns (every distribution stays invariant, small moves mix with large ones).
-    spacing: least distance of the positions that a move opens; 0 opens independent ones.
-    """
+    spacing: least distance of the positions that a move opens; 0 opens independent ones."""
 
     knob: ClassVar[str] = "moves"
     least: ClassVar[int] = 0
@@ -92,6 +90,7 @@ class Refining(Decoded):
     denoise_steps = 1
     chains = 1
     reward_draft = False
+    draws_anew: ClassVar[bool] = False  # whether a plain draft has a new clean sample at every grid time
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,10 +98,9 @@ class Refining(Decoded):
         self._require_share("early")
         check_spans(self, self.span, self.span_steps, self.steps)
         if self.reward_draft and (self.order != "random" or self.block_length):
-            raise ValueError(
-                f"{self.name}: a draft whose clean samples compete by reward has no order, so order={self.order} with "
-                f"block_length={self.block_length} needs reward_draft=false"
-            )
+            told = f"{self.name}: a draft whose clean samples compete by reward has no order"
+            given = f"order={self.order} with block_length={self.block_length}"
+            raise ValueError(f"{told}, so {given} needs reward_draft=false")
 
     @property
     @abstractmethod
@@ -115,43 +113,20 @@ class Refining(Decoded):
         return None
 
     @property
-    def width(self) -> int:
-        """Chains of a row side by side."""
-        return self.chains
-
-    @property
-    def early_moves(self) -> int:
-        """How many moves are made before the text is finished, where the grid has a time for them."""
-        return round(self.early * self.moves)
-
-    @property
-    def denoising_steps(self) -> int:
-        """Evaluations on the way back of a move."""
-        return self.denoise_steps
-
-    @property
     def iterations(self) -> int:
         return len(plan(self, False))
 
-    def planned(self, blind: bool) -> Iterator[Planned]:
-        """The steps in order; moves that are `blind` (spaced, and no mask shows noise) wait for the finished text."""
-        return draft_and_moves(self, blind)
-
     def init(self, run: Run, rng: Rng) -> State:
         """Pure noise at the free positions for every chain, and no clean sample yet."""
-        if not self.steps:
-            raise ValueError(f"{self.name}: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
-        return State(0, 1.0, run.repeat(self.width).prior(rng.repeat(self.width)))
+        self._expect_draft()
+        return State(0, 1.0, run.repeat(self.chains).prior(rng.repeat(self.chains)))
 
     def resume(self, run: Run, tokens: torch.Tensor) -> State:
-        return super().resume(run.repeat(self.width), tokens.repeat(self.width, 1))
-
-    def refining(self) -> Sampler:
-        return replace(self, steps=0)
+        return super().resume(run.repeat(self.chains), tokens.repeat(self.chains, 1))
 
     def step(self, run: Run, state: State, rng: Rng) -> tuple[State, Info]:
         """One planned step, at its own time; after the last one the chain comes down to t = 0."""
-        wide, streams, steps = run.repeat(self.width), rng.repeat(self.width), self._plan(run)
+        wide, streams, steps = run.repeat(self.chains), rng.repeat(self.chains), self._plan(run)
         now, moving = steps[state.step], streams.fork("move")
         if isinstance(state, Drafted) and now.t < state.t:
             state = replace(state, t=now.t, x_t=descend(wide, state, now.t, streams.fork("descend")))
@@ -180,7 +155,7 @@ class Refining(Decoded):
         return self._after(run, before, state, info, rng)
 
     def output(self, run: Run, state: State) -> Output:
-        return chains.first(super().output(run.repeat(self.width), state), self.width)
+        return chains.first(super().output(run.repeat(self.chains), state), self.chains)
 
     def cost(self) -> Cost:
         """The draft and the moves; one reward call for a text that comes without one."""
@@ -192,11 +167,11 @@ class Refining(Decoded):
             draft = Cost(2, 1, 2)
         else:
             draft = Cost(self.steps, 1, self.steps)
-        return (draft + self.kernel.cost(self.denoising_steps) * self.moves).wide(self.width)
+        return (draft + self.kernel.cost(self.denoise_steps) * self.moves).wide(self.chains)
 
     def slots(self) -> tuple[int, range]:
-        """How many early moves there are, and the grid times for them."""
-        early = self.early_moves if self.steps > 1 else 0
+        """How many moves are made before the text is finished, and the grid times for them, if there are any."""
+        early = round(self.early * self.moves) if self.steps > 1 else 0
         return early, range(1, self.steps if early else 1)
 
     def _plan(self, run: Run) -> tuple[Planned, ...]:
@@ -233,34 +208,33 @@ class Refining(Decoded):
         return state, info
 
 
-def draft_and_moves(method: Refining, blind: bool) -> Iterator[Planned]:
-    """A draft down the grid, over whose times the early moves spread, and the other moves on the finished text."""
-    times, draft = grid(method.steps), method.draft_kernel
+@lru_cache(maxsize=64)
+def plan(method: Refining, blind: bool) -> tuple[Planned, ...]:
+    """The steps of a method, made once: a draft down the grid, over whose times the early moves spread, and the other
+    moves on the finished text; those that are `blind` (spaced, and no mask shows noise) all wait for it."""
+    times, draft, steps = grid(method.steps), method.draft_kernel, list[Planned]()
     early, slots = method.slots()
     first, made = slots[0] if slots else method.steps, 0
     for i, t in enumerate(times):
-        if i < method.steps and draft is not None:
-            yield Redraw(t, draft)
+        if i < method.steps and method.draws_anew:
+            steps.append(Draw(t))
+        elif i < method.steps and draft is not None:
+            steps.append(Redraw(t, draft))
         elif i < first and i < method.steps:
-            yield Decode(t, times[i + 1])
+            steps.append(Decode(t, times[i + 1]))
         elif i == first and slots:
-            yield Redraw(t, Shared(1))
+            steps.append(Redraw(t, Shared(1)))
         share = (early + slots.index(i)) // len(slots) if i in slots and not blind else 0  # these add up to `early`
-        for _ in range(method.moves - made if i == method.steps else share):
-            yield Refine(t, made)
-            made += 1
-
-
-@lru_cache(maxsize=64)
-def plan(method: Refining, blind: bool) -> tuple[Planned, ...]:
-    """The steps of a method, made once."""
-    return tuple(method.planned(blind))
+        end = method.moves if i == method.steps else made + share
+        steps += [Refine(t, move) for move in range(made, end)]
+        made = end
+    return tuple(steps)
 
 
 @lru_cache(maxsize=256)
 def _excursion(method: Refining, schedule: Schedule, masked: bool, t: float, turn: int) -> Excursion:
     a_s = clean_share(method.span, method.span_steps, method.steps, schedule, t, turn)
-    return Excursion.planned(schedule, t, a_s, method.denoising_steps, masked)
+    return Excursion.planned(schedule, t, a_s, method.denoise_steps, masked)
 
 
 @lru_cache(maxsize=64)

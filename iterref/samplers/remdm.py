@@ -65,8 +65,7 @@ class ReMDM(Sampler):
     """Plain sampling in `steps` grid steps with remasking.
 
     schedule: `cap`, `rescale`, `loop` or `conf`. eta: in [0, 1], the strength; 0 never remasks. on, off, held: the
-    loop's first and last time, and the share of clean tokens that it holds.
-    """
+    loop's first and last time, and the share of clean tokens that it holds."""
 
     name: ClassVar[str] = "remdm"
     knob: ClassVar[str] = "steps"  # a finer grid, and more chances to fix
@@ -87,13 +86,8 @@ class ReMDM(Sampler):
         if unused and self.schedule != "loop":
             raise ValueError(f"remdm: {unused[0]} belongs to schedule=loop: leave it out, or say the schedule")
         if not (0 < self.off < self.on < 1 and 0 < self.held < 1):
-            raise ValueError(
-                f"remdm: the loop needs 0 < off < on < 1 and 0 < held < 1, got {self.off}, {self.on} and {self.held}"
-            )
-
-    @property
-    def iterations(self) -> int:
-        return self.steps
+            got = f"{self.off}, {self.on} and {self.held}"
+            raise ValueError(f"remdm: the loop needs 0 < off < on < 1 and 0 < held < 1, got {got}")
 
     def init(self, run: Run, rng: Rng) -> State:
         x = run.prior(rng)

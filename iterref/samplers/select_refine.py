@@ -22,25 +22,25 @@ from iterref.decoding import grid
 from iterref.particles import Particles, pick
 from iterref.random import Rng
 from iterref.run import Run
-from iterref.samplers.base import Cloud, Decoded, Info, Sampler, ScoredCloud, State, noise, time_of
+from iterref.samplers.base import Cloud, Decoded, Drafting, Info, ScoredCloud, State, noise, time_of
 from iterref.samplers.spans import GridSpans, Spans, check_spans, clean_share, turns
 
 
 @dataclass(frozen=True)
-class SelectRefine(Decoded):
+class SelectRefine(Drafting, Decoded):
     """Quality-controlled iterative refinement.
 
     n: drafts of `steps` grid steps each. keep: how many texts a row go on. loops: how often they are refined.
     denoise_steps: denoising steps h from the noisier level back to a finished text. span: how far a loop renoises, a
     share of the free positions in (0, 1]; span_steps: how far in grid steps, in place of a share; several of either
-    take turns.
-    """
+    take turns."""
 
     name: ClassVar[str] = "select_refine"
     # What a user wants of more rows is a longer search from the best text so far; further drafts forget it. It is also
     # the one thing left to buy where texts are given.
     knob: ClassVar[str] = "loops"
     least: ClassVar[int] = 0
+    maximises = True
 
     n: int = 4
     keep: int = 1
@@ -60,17 +60,9 @@ class SelectRefine(Decoded):
     def iterations(self) -> int:
         return self.steps + self.loops
 
-    @property
-    def maximises(self) -> bool:
-        return True
-
     def init(self, run: Run, rng: Rng) -> State:
-        if not self.steps:
-            raise ValueError("select_refine: steps=0 drafts nothing: give texts to start from, or steps of at least 1")
+        self._expect_draft()
         return noise(run, self.n, rng)
-
-    def refining(self) -> Sampler:
-        return replace(self, steps=0)
 
     def resume(self, run: Run, tokens: Tensor) -> State:
         """Every kept text begins as the given one, whose reward is asked for once."""

@@ -32,8 +32,7 @@ class SelfRewarding(Decoded):
     """`particles` samples of `steps` grid steps each, weighted by their own likelihood to the power `exponent` - 1.
 
     threshold: resample a row where its effective number of particles is below this share of them. resampling:
-    `systematic`, `stratified`, `residual` or `multinomial`.
-    """
+    `systematic`, `stratified`, `residual` or `multinomial`."""
 
     name: ClassVar[str] = "self_rewarding"
     knob: ClassVar[str] = "particles"

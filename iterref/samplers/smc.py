@@ -50,8 +50,7 @@ class SMC(Aimed, Decoded):
     reward of its clean samples, with `mode` that of the likeliest tokens, or with `partial` what the reward says of the
     unfinished state; with either of these it goes on from new samples.
     objective: `sample` draws one particle by weight, `maximise` returns the best text seen. All are kept, with their
-    weights, in `Result.particles`.
-    """
+    weights, in `Result.particles`."""
 
     name: ClassVar[str] = "smc"
     knob: ClassVar[str] = "particles"

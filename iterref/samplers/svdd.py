@@ -55,8 +55,7 @@ class SVDD(Aimed, Decoded):
     tries: candidates N of a grid step. value: what a candidate is worth, the reward of the likeliest tokens (`mode`),
     of drawn clean samples (`posterior`), or of the one that it came from (`sample`), or what the reward says of it
     unfinished (`partial`). x0_samples: how many clean samples estimate the value of a candidate (`posterior`).
-    objective: `sample` chooses by weight, `maximise` the candidate of highest value at every step.
-    """
+    objective: `sample` chooses by weight, `maximise` the candidate of highest value at every step."""
 
     name: ClassVar[str] = "svdd"
     knob: ClassVar[str] = "tries"

@@ -40,8 +40,7 @@ class Tempering(Aimed, Refining):
 
     Each drafts in `steps` grid steps, its clean samples competing at its own alpha (`reward_draft`) or plainly, and
     then makes `moves` moves of the shared kernel on the finished text; tries and decisions as in `iterref`. ratio:
-    alpha of a chain over that of the next cooler one. The last state of chain 0 is returned to `sample`.
-    """
+    alpha of a chain over that of the next cooler one. The last state of chain 0 is returned to `sample`."""
 
     name: ClassVar[str] = "tempering"
 
@@ -91,15 +90,16 @@ class Tempering(Aimed, Refining):
             reward = state.reward.view(self.chains, -1)
             places = exchange(reward, self.ladder(run.problem.alpha), first, rng.fork("swap"))
             state = state.take(chains.sequences(places))
-        return state, _cold(info, run.batch)
+        cold = slice(run.batch)  # chain 0
+        shown = {name: x[cold] for name in ("accepted", "stuck", "changed") if (x := getattr(info, name)) is not None}
+        return state, replace(info, **shown, decisions=tuple(decision.of(cold) for decision in info.decisions))
 
 
 def exchange(reward: Tensor, alpha: Tensor, first: int, rng: Rng) -> Tensor:
     """One round of swaps: who stands at every place afterwards, (W, B) long, from rewards (W, B) and alphas (W,).
 
     Tried are the pairs (first, first + 1), (first + 2, first + 3), ... A text of density zero always gives way to one
-    that is possible; two of them stay where they are.
-    """
+    that is possible; two of them stay where they are."""
     width = len(reward)
     inverse = 1 / alpha.to(reward.device)
     log_ratio = (inverse[:-1] - inverse[1:])[:, None] * reward.diff(dim=0)  # -inf less -inf is undefined: no swap
@@ -109,10 +109,3 @@ def exchange(reward: Tensor, alpha: Tensor, first: int, rng: Rng) -> Tensor:
     swaps = rng.bernoulli(chance.T.contiguous()).T.long()
     nobody = torch.zeros_like(swaps[:1])
     return place + torch.cat([swaps, nobody]) - torch.cat([nobody, swaps])
-
-
-def _cold(info: Info, batch: int) -> Info:
-    """What chain 0 did: the first `batch` chains."""
-    known = ("accepted", "stuck", "changed")
-    shown = {name: x[:batch] for name in known if (x := getattr(info, name)) is not None}
-    return replace(info, **shown, decisions=tuple(decision.of(slice(batch)) for decision in info.decisions))

@@ -43,8 +43,7 @@ class Trajectory(Aimed, Decoded):
     tries: new tails a move, one NFE a redrawn step each. span: how much of the grid a tail covers, a share in (0, 1];
     span_steps: how many grid steps, in place of a share; several of either take turns. anneal: the factor that alpha
     reaches at the last move (to maximise). chains: of a row side by side, resampled by the weight of their first texts;
-    the last state of one of them is returned, all are in `Result.particles`.
-    """
+    the last state of one of them is returned, all are in `Result.particles`."""
 
     name: ClassVar[str] = "trajectory"
     knob: ClassVar[str] = "moves"

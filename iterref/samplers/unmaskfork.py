@@ -62,6 +62,7 @@ class UnMaskFork(Sampler):
 
     name: ClassVar[str] = "unmaskfork"
     knob: ClassVar[str] = "rollouts"
+    maximises = True
 
     steps: int = 8
     rollouts: int = 8
@@ -78,10 +79,6 @@ class UnMaskFork(Sampler):
     @property
     def iterations(self) -> int:
         return self.rollouts
-
-    @property
-    def maximises(self) -> bool:
-        return True
 
     @property
     def turns(self) -> tuple[int, ...]:

@@ -72,10 +72,6 @@ class WasteFree(Aimed):
         """N, how many states of a row go down the grid."""
         return self.chains * (self.moves + 1)
 
-    @property
-    def iterations(self) -> int:
-        return self.steps
-
     def strength(self, k: int) -> float:
         """b_k, the share of the reward in the k-th target."""
         if self.cooling == "linear" or not k:
@@ -90,7 +86,9 @@ class WasteFree(Aimed):
         assert isinstance(state, Cloud | ScoredCloud)
         k, (t, u) = state.step + 1, grid(self.steps)[state.step : state.step + 2]
         cloud = state.particles if state.step else self._first(run, state.particles, rng.fork("first"))
-        cloud = self._down(run, cloud, t, u, rng.fork("down"))
+        before, n = Drafted(0, t, cloud.x_t.flatten(0, 1), cloud.samples.flatten(0, 1)), self.particles
+        x_u = descend(run.repeat(n), before, u, rng.fork("down").repeat(n))
+        cloud = replace(cloud, x_t=x_u.view_as(cloud.x_t))
         cloud = cloud.weighed((self.strength(k) - self.strength(k - 1)) / run.problem.alpha * cloud.rewards)
         ess = cloud.ess()
         parents = SCHEMES[self.resampling](cloud.by_row, rng.fork("resample"), self.chains).T
@@ -118,12 +116,6 @@ class WasteFree(Aimed):
         reward = wide.reward_of(x_0, final=False).view(self.particles, -1)
         x_t, x_0 = (y.reshape(self.particles, -1, y.shape[-1]) for y in (x.expand(n, *x.shape), x_0))
         return replace(Particles.equal(x_t), log_z=noise.log_z, x_0=x_0, reward=reward)
-
-    def _down(self, run: Run, cloud: Particles, t: float, u: float, rng: Rng) -> Particles:
-        """All particles from time t to u, by their own clean samples."""
-        state = Drafted(0, t, cloud.x_t.flatten(0, 1), cloud.samples.flatten(0, 1))
-        x_u = descend(run.repeat(self.particles), state, u, rng.repeat(self.particles))
-        return replace(cloud, x_t=x_u.view_as(cloud.x_t))
 
     def _moved(self, run: Run, seeds: Particles, t: float, alpha: float, rng: Rng) -> tuple[Particles, Info]:
         """The chains from M resampled seeds, and all of their states as N particles of equal weight."""

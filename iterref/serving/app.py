@@ -103,8 +103,6 @@ class App:
 
     async def _complete(self, request: Request, kind: str) -> Response:
         """The texts of a request, whole or as a stream."""
-        from starlette.responses import JSONResponse, StreamingResponse
-
         asked = read_request(await self._body(request), kind, self.name, self.defaults, self.limits)
         self.batches.offered.expect(asked.settings.reward)
         counts = [prompt_tokens(self.batches.model, prompt) for prompt in asked.prompts]
@@ -122,6 +120,8 @@ class App:
         if asked.stream:
             chunks = _chunks(tickets, wire)
             first = await anext(chunks)  # what is refused at once has a status of its own
+            from starlette.responses import StreamingResponse
+
             return StreamingResponse(_behind(first, chunks, tickets), media_type="text/event-stream",
                                      headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # fmt: skip
         texts: dict[int, Any] = {}
@@ -133,7 +133,7 @@ class App:
         finally:
             left.cancel()
             _let_go(tickets)
-        return JSONResponse(wire.answer(texts))
+        return _json(wire.answer(texts))
 
     async def _body(self, request: Request) -> bytes:
         """The body of a request. Raises `Refused` for one of another type, too large a one, and a slow one."""
@@ -156,17 +156,13 @@ class App:
         return b"".join(parts)
 
     async def _models(self, request: Request) -> Response:
-        from starlette.responses import JSONResponse
-
-        return JSONResponse({"object": "list", "data": [self._card()]})
+        return _json({"object": "list", "data": [self._card()]})
 
     async def _model(self, request: Request) -> Response:
-        from starlette.responses import JSONResponse
-
         if request.path_params["name"] != self.name:
             told = f"there is no such model here: this server has {self.name!r}"
             raise Refused(told, 404, "model", "model_not_found")
-        return JSONResponse(self._card())
+        return _json(self._card())
 
     def _card(self) -> dict[str, Any]:
         rewards = list(self.batches.offered.given)
@@ -181,10 +177,8 @@ class App:
         return PlainTextResponse(self.metrics.text(gauges), media_type="text/plain; version=0.0.4")
 
     async def _health(self, request: Request) -> Response:
-        from starlette.responses import JSONResponse
-
         alive = self.batches.alive
-        return JSONResponse({"status": "ok" if alive else "closed"}, 200 if alive else 503)
+        return _json({"status": "ok" if alive else "closed"}, 200 if alive else 503)
 
     async def _nowhere(self, request: Request, error: Exception) -> Response:
         status = getattr(error, "status_code", 404)
@@ -193,13 +187,17 @@ class App:
         return _refusal(Refused(f"{told}: see docs/serving.md", status))
 
 
-def _refusal(error: Refused) -> Response:
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     from starlette.responses import JSONResponse
 
+    return JSONResponse(content, status, headers)
+
+
+def _refusal(error: Refused) -> Response:
     headers = {"Retry-After": "1"} if error.status in (429, 503) else {}
     if error.status in (408, 413):
         headers["Connection"] = "close"  # the rest of the body is not read
-    return JSONResponse(error.as_json(), error.status, headers)
+    return _json(error.as_json(), error.status, headers)
 
 
 async def _left(request: Request, tickets: list[Ticket]) -> None:

@@ -16,13 +16,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from threading import Condition, Thread
 from time import monotonic
 from typing import Any
 
 from iterref.budget import Budget
 from iterref.generation import blank_canvas, generate
+from iterref.lines import finite
 from iterref.models.text.stopping import Stopping, before, continuation
 from iterref.random import Undrawable, identity
 from iterref.result import Result
@@ -273,11 +274,6 @@ def _states(model: Any, progress: Progress, rows: slice) -> list[dict[str, Any]]
         {**spent, "text": str(text), "best": str(kept) if reward > -inf else None, "reward": finite(reward)}
         for text, kept, reward in zip(now, best, progress.best.reward[rows].tolist(), strict=True)
     ]
-
-
-def finite(reward: float) -> float | None:
-    """A reward as JSON has it: null for a text that is forbidden, or not judged."""
-    return reward if isfinite(reward) else None
 
 
 def _refusal(error: Exception, place: int) -> Refused:

@@ -41,15 +41,11 @@ class Offered:
         except ValueError as error:  # an option that there is not
             raise Refused(str(error), param="reward") from None
         if not allowed:
-            told = f"the reward {name[:80]!r} is not offered{self._meant(name.partition(':')[0][:80])}"
+            kind, known = name.partition(":")[0][:80], registry.entries("rewards")
+            free = {one for one in known if kind not in known and not known[one].facts.get("TRUSTED")}
+            told = f"the reward {name[:80]!r} is not offered{did_you_mean(kind, free)}"
             told += " Name one of the registry with numbers as its options, or one that this server was started with"
             raise Refused(f"{told}: {', '.join(self.given)}", param="reward")
-
-    @staticmethod
-    def _meant(name: str) -> str:
-        """The known reward that a mistyped name means, where there is one that a client may name."""
-        known = registry.entries("rewards")
-        return did_you_mean(name, {*known} - {one for one in known if name in known or known[one].facts.get("TRUSTED")})
 
     def reward(self, name: str, columns: Collection[str] = ()) -> Any:
         """The reward of a name that `expect` let pass, given the names of columns. Raises as `reward_from_string`."""

@@ -15,8 +15,9 @@ from typing import Any
 from uuid import uuid4
 
 from iterref.generation import DEFAULT
+from iterref.lines import finite
 from iterref.serving.asked import Asked
-from iterref.serving.batches import Written, finite
+from iterref.serving.batches import Written
 
 DONE = "data: [DONE]\n\n"
 ALIVE = ": the text is being refined\n\n"  # a comment, which no client reads and which keeps a connection open

@@ -48,8 +48,7 @@ class TrainConfig:
     `optimizer` is "muon" (matrices at `matrix_rate`, the rest by AdamW at `rate`) or "adamw" (all at `rate`).
     `end_weight` scales the loss of repeated end tokens, `keep_weight` that of the encoder's side task: to tell which
     source tokens the target keeps. `ema` is the decay of the averaged weights, which are exported. Raises `TypeError`
-    or `ValueError` naming a bad option.
-    """
+    or `ValueError` naming a bad option."""
 
     train: tuple[str, ...]
     out: str

@@ -46,8 +46,7 @@ def train(config: TrainConfig, resume: bool = True, stop: int | None = None) -> 
     Raises `FileNotFoundError` for files that are not there; `ValueError` for those that cannot be used, for a folder
     that cannot be written, that another run holds, or that holds a run of other texts or options; `Diverged` (a
     `RuntimeError`) for losses, gradients or weights that are not finite, and `OSError` for a full disk. The last good
-    checkpoint is kept either way.
-    """
+    checkpoint is kept either way."""
     folder = Path(config.out)
     last = config.steps if stop is None else whole_number("stop", stop, "pass after how many steps the run ends")
     if last < 1:

@@ -224,7 +224,7 @@ def test_rows_that_are_stuck_are_named(fake: None, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def never(completions):\n    return [float('-inf')] * len(completions)\n")
     result = call("generate", "--json", "--sampler", METHOD, "--reward", f"{file}:never", text="one\n")
-    assert result.exit_code == 0 and "rows 0: some step found only forbidden" in result.stderr
+    assert result.exit_code == 0 and "row 0: some step found only forbidden" in result.stderr
     assert json.loads(result.stdout)["reward"] is None
 
 

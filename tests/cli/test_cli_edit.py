@@ -161,7 +161,7 @@ def test_rows_that_are_stuck_are_named(fake: None, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def never(completions):\n    return [float('-inf')] * len(completions)\n")
     result = call("refine", "--json", "--sampler", METHOD, "--reward", f"{file}:never", text=lines("alpha gamma"))
-    assert result.exit_code == 0 and "rows 0: some step found only forbidden" in result.stderr
+    assert result.exit_code == 0 and "row 0: some step found only forbidden" in result.stderr
     entry = json.loads(result.stdout)
     assert entry["reward"] is None and entry["text"] == "alpha gamma"
     file.write_text(
@@ -169,7 +169,7 @@ def test_rows_that_are_stuck_are_named(fake: None, tmp_path: Path) -> None:
     )
     result = call("infill", "--json", "--sampler", METHOD, "--reward", f"{file}:never", text=lines("[beta gamma]"))
     entry = json.loads(result.stdout)
-    assert "rows 0: some step" in result.stderr
+    assert "row 0: some step" in result.stderr
     assert entry["reward"] == 1 and entry["text"] == "beta gamma"  # a row without any allowed text keeps its own
 
 

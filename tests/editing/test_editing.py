@@ -252,7 +252,7 @@ def test_a_row_that_finds_nothing_allowed_keeps_its_text():
 
     chain = session(reward=never_row_0).infill(["[alpha gamma]", "[gamma] alpha delta"], sampler=SMALL)
     assert chain.texts[0] == TEXTS[0] and chain.node.kept == (0,)
-    assert "rows 0 kept their text" in str(chain)
+    assert "row 0 kept the text" in str(chain)
 
 
 def test_a_text_that_is_forbidden_at_the_start_is_left():

@@ -228,7 +228,8 @@ def test_rows_become_a_data_frame():
 
 def test_without_pandas_a_data_frame_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match="needs pandas: pip install pandas, or write the rows with to_jsonl"):
+    told = r"needs pandas: pip install .iterref\[data\]., or write the rows with to_jsonl"
+    with pytest.raises(ImportError, match=told):
         run().to_pandas()
 
 
