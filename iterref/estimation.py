@@ -126,10 +126,11 @@ def _of_texts(
     columns = read_columns(columns, len(prompts))
     reward = checked_reward(reward, len(prompts), columns, checked_weights("reward_weights", reward_weights))
     model, method = checked_model(model), method_of(sampler)
-    method, drafting = begun(method, reward, start)
+    begun(method, reward, start)  # refuses before the model is asked
     model, encoding = text_model(model, max_new_tokens), Footprint()
     with encoding:
         problem = unrewarded(model, prompts, temperature, alpha=alpha, forbidden=forbidden, max_rows=max_rows)
+    method, drafting = begun(method, reward, start, problem)
     method, length = fit_turns(method, budget, drafting, problem), problem.canvas.shape[1]
 
     def drawn(part: Any) -> Any:
