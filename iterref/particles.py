@@ -67,8 +67,12 @@ class Particles:
         return self.log_w.T.contiguous()
 
     def log_constant(self) -> Tensor:
-        """log Z^ (B,)."""
+        """log Z^ (B,); NaN where the particles' method estimates none."""
         return self.log_z + self.by_row.logsumexp(1) - log(self.n)
+
+    def without_constant(self) -> Particles:
+        """The same particles, from whose weights Z^ cannot be told: those of chains, or of texts that were selected."""
+        return replace(self, log_z=torch.full_like(self.log_z, torch.nan))
 
     def ess(self) -> Tensor:
         """The effective number of particles (sum w)^2 / sum w^2, (B,); 0 where every weight is zero."""

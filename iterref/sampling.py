@@ -205,8 +205,9 @@ def _in_turns(
 def _behind(before: Result, result: Result) -> Result:
     """The result of a turn with what the turns before it did and took."""
     parts = {name: before.parts[name] + seconds for name, seconds in result.parts.items()}
+    particles = None if result.particles is None else result.particles.without_constant()  # it is of this turn alone
     return replace(
-        result, cost=before.cost + result.cost, asked=before.asked + result.asked, parts=parts,
+        result, particles=particles, cost=before.cost + result.cost, asked=before.asked + result.asked, parts=parts,
         seconds=before.seconds + result.seconds, trace=before.trace.followed(result.trace, before.asked),
     )  # fmt: skip
 
