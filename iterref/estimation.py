@@ -113,6 +113,7 @@ def _of_problem(what: Any, problem: Problem, batch: int | None, *, budget: Any =
         problem.finished(start)
         method = method.refining()
     method = fit_turns(method, budget, Cost(), problem)
+    problem = replace(problem, constraint=None)  # it costs no call, and random texts are not of its language
     return _stated([method], problem, problem.reward, start is not None, batch, problem.denoiser)
 
 

@@ -84,6 +84,14 @@ class Particles:
         """The same particles with their weights multiplied by exp(log_g), (N, B)."""
         return replace(self, log_w=self.log_w + log_g)
 
+    def beside(self, others: Particles, rows: Tensor) -> Particles:
+        """These particles in some rows, (B,) bool, and as many others in the rest."""
+        made = dict[str, Tensor]()
+        for name, new in vars(self).items():
+            if new is not None and (old := getattr(others, name)) is not None:
+                made[name] = torch.where(rows[:, None] if name in ("x_t", "x_0") else rows, new, old)
+        return replace(self, **made)
+
     def order(self, index: Tensor) -> Particles:
         """Particle n becomes index[n, b] (n, B), weight and all."""
         of = Particles(pick(self.x_t, index), self.log_w.gather(0, index), self.log_z)

@@ -195,20 +195,35 @@ def _in_turns(
                 start=None if start is None else tokens, callback=None if callback is None else report, **options,
             )  # fmt: skip
         except (RewardError, Interrupted) as error:
-            error.partial = error.partial if found is None else _behind(found, error.partial)
+            error.partial = error.partial if found is None else _behind(found, error.partial, this)
             raise
-        found = made if found is None else _behind(found, made)
+        found = made if found is None else _behind(found, made, this)
     assert found is not None
     return _likely(problem, found) if log_likelihood else found
 
 
-def _behind(before: Result, result: Result) -> Result:
-    """The result of a turn with what the turns before it did and took."""
+def _behind(before: Result, result: Result, this: Problem) -> Result:
+    """The result of a turn, of `this` problem, with what the turns before it did and took; a text that had ended keeps
+    what was found with it."""
+    wrote = this.may_change.any(1)
+
+    def kept(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(wrote.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+    best = Best(kept(result.best.tokens, before.best.tokens), kept(result.best.reward, before.best.reward))
     parts = {name: before.parts[name] + seconds for name, seconds in result.parts.items()}
-    particles = None if result.particles is None else result.particles.without_constant()  # it is of this turn alone
+    alpha, chosen, particles = result.alpha, result.chosen, result.particles
+    if alpha is not None and before.alpha is not None:
+        alpha = kept(alpha, before.alpha)
+    if chosen is not None and before.chosen is not None:
+        pairs = zip(wrote.tolist(), chosen, before.chosen, strict=True)
+        chosen = tuple(new if own else old for own, new, old in pairs)
+    if particles is not None and before.particles is not None:
+        particles = particles.without_constant().beside(before.particles, wrote)  # Z^ is of this turn alone
     return replace(
-        result, particles=particles, cost=before.cost + result.cost, asked=before.asked + result.asked, parts=parts,
-        seconds=before.seconds + result.seconds, trace=before.trace.followed(result.trace, before.asked),
+        result, best=best, alpha=alpha, chosen=chosen, particles=particles, begins=before.begins, parts=parts,
+        cost=before.cost + result.cost, asked=before.asked + result.asked, seconds=before.seconds + result.seconds,
+        trace=before.trace.followed(result.trace, before.asked),
     )  # fmt: skip
 
 
