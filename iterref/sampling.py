@@ -74,8 +74,10 @@ def sample(
     (seed, identity) alone, whatever else is in the batch. With `copies` > 1 the problem has so many copies of every
     row, side by side, with streams of their own (`Problem.repeated`). `budget` refits the method's options
     (`fit_budget`): a number of NFE a sample, (NFE, reward calls), or a `Budget`. `start` (B, L) are finished texts to
-    refine in place of a draft; the NFE of the draft are not spent then. `watch` names rows whose states and proposals
-    the trace keeps, `show` is kept with the result. `callback` is called after every step with a `Progress`.
+    refine in place of a draft; the NFE of the draft are not spent then. Texts of a run go on under another seed: under
+    its own the same moves are tried again, which changes ever less and samples something else. `watch` names rows whose
+    states and proposals the trace keeps, `show` is kept with the result. `callback` is called after every step with a
+    `Progress`.
     `log_likelihood` has the model's own log-likelihood of the texts reported (`iterref.likelihood`: 8 evaluations a
     text outside the budget, at the model's own temperature). Where texts in blocks are written in turns
     (`iterref.turns`), the method runs once a turn, with an equal share of the budget. The caller's autocast, default
