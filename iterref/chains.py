@@ -92,4 +92,4 @@ def first(of_all: Output, n: int) -> Output:
     if n == 1:
         return of_all
     x, r = (rearrange(of, "(n b) ... -> n b ...", n=n) for of in (of_all.tokens, of_all.rewards))
-    return Output(x[0], r[0], replace(Particles.equal(x), x_0=x, reward=r))
+    return Output(x[0], r[0], replace(Particles.equal(x).without_constant(), x_0=x, reward=r))

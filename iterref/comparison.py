@@ -216,7 +216,7 @@ def compare(
     problem = unrewarded(model, prompts, alpha=alpha, **drawing)
     for (limit, budget), (name, method) in product(limits.items(), named.items()):
         try:
-            begins, pool = begun(method, asked, start)
+            begins, pool = begun(method, asked, start, problem)
             fit_turns(begins, budget, pool, problem)
         except ValueError as error:
             raise ValueError(f"{name} at {limit}: {error}") from None

@@ -136,10 +136,18 @@ def pools_in(reward: Any) -> list[OwnDrafts | Drafts]:
     return list(dict.fromkeys(leaf for leaf in leaves(reward) if isinstance(leaf, OwnDrafts | Drafts)))
 
 
-def pool_cost(reward: Any) -> Cost:
-    """Rows a sample of all pools that a reward asks for."""
-    costs = (pool.cost() if isinstance(pool, OwnDrafts) else pool.asked for pool in pools_in(reward))
+def pool_cost(reward: Any, problem: Problem | None = None) -> Cost:
+    """What all pools that a reward asks for take a sample; of those still to be drawn, in the passes and the turns of a
+    `problem`, in one of each unless it is given: no problem takes less."""
+    passes, parts = (1, 1) if problem is None else (problem.denoiser.passes, len(turns(problem)))
+    costs = (_drawing(pool, passes, parts) if isinstance(pool, OwnDrafts) else pool.asked for pool in pools_in(reward))
     return sum(costs, Cost())
+
+
+def _drawing(drafts: OwnDrafts, passes: int, parts: int) -> Cost:
+    """What a pool takes a sample, of a denoiser with so many passes a sequence, in so many turns."""
+    cost = drafts.cost() * parts
+    return replace(cost, nfe=cost.nfe * passes)
 
 
 def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progress: bool = False) -> Drafts:
@@ -152,7 +160,7 @@ def draw(drafts: OwnDrafts, problem: Problem, model: TextModel, rng: Rng, progre
     parts, x = turns(problem), wide.canvas
 
     def spent() -> str:
-        return told_nfe(run.meter.asked(batch).nfe, drafts.cost().nfe * problem.denoiser.passes * len(parts))
+        return told_nfe(run.meter.asked(batch).nfe, _drawing(drafts, problem.denoiser.passes, len(parts)).nfe)
 
     with fenced(problem.canvas.device), torch.inference_mode():
         with Bar(range(drafts.steps * len(parts)), "drafts", spent, shown=progress) as steps:

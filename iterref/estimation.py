@@ -113,6 +113,7 @@ def _of_problem(what: Any, problem: Problem, batch: int | None, *, budget: Any =
         problem.finished(start)
         method = method.refining()
     method = fit_turns(method, budget, Cost(), problem)
+    problem = replace(problem, constraint=None)  # it costs no call, and random texts are not of its language
     return _stated([method], problem, problem.reward, start is not None, batch, problem.denoiser)
 
 
@@ -126,10 +127,11 @@ def _of_texts(
     columns = read_columns(columns, len(prompts))
     reward = checked_reward(reward, len(prompts), columns, checked_weights("reward_weights", reward_weights))
     model, method = checked_model(model), method_of(sampler)
-    method, drafting = begun(method, reward, start)
+    begun(method, reward, start)  # refuses before the model is asked
     model, encoding = text_model(model, max_new_tokens), Footprint()
     with encoding:
         problem = unrewarded(model, prompts, temperature, alpha=alpha, forbidden=forbidden, max_rows=max_rows)
+    method, drafting = begun(method, reward, start, problem)
     method, length = fit_turns(method, budget, drafting, problem), problem.canvas.shape[1]
 
     def drawn(part: Any) -> Any:

@@ -248,10 +248,10 @@ def method_of(sampler: Sampler | str | None) -> Sampler:
     return sampler_from_string(DEFAULT if sampler is None else sampler)
 
 
-def begun(method: Sampler, reward: Any, start: str | None) -> tuple[Sampler, Cost]:
-    """The method, without a draft of its own where it starts from drafts, and what the pools and judging them take.
-    Raises `ValueError` for a start that the reward has no pool for."""
-    pool, pools = pool_cost(reward), pools_in(reward)
+def begun(method: Sampler, reward: Any, start: str | None, problem: Problem | None = None) -> tuple[Sampler, Cost]:
+    """The method, without a draft of its own where it starts from drafts, and what the pools and judging them take on a
+    `problem` (`pool_cost`). Raises `ValueError` for a start that the reward has no pool for."""
+    pool, pools = pool_cost(reward, problem), pools_in(reward)
     if start is None:
         return method, pool
     if start != "drafts" or len(pools) != 1:

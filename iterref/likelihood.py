@@ -71,9 +71,11 @@ def weighed(typical: Tensor, log_p: Tensor) -> Tensor:
     return typical.clamp_max(0) + TIE * log_p
 
 
-def token_scores(run: Run, x: Tensor, scores: Sequence[Confidence], evaluations: int, offset: int = 0) -> Tensor:
+def token_scores(
+    run: Run, x: Tensor, scores: Sequence[Confidence], evaluations: int | Tensor, offset: int = 0
+) -> Tensor:
     """What each of K scores says of every token of texts (R, L) in its context, (K, R, L) float64, 0 at positions that
-    are not free, by so many evaluations in all.
+    are not free, by so many evaluations in all, a number or (R,) long.
 
     A free position that holds the mask is judged by none and shown to none: what stands there is left open."""
     cells = torch.zeros(len(scores), *x.shape, dtype=torch.float64, device=x.device)
@@ -99,36 +101,41 @@ def token_scores(run: Run, x: Tensor, scores: Sequence[Confidence], evaluations:
     return cells
 
 
-def _groups(run: Run, known: Tensor, evaluations: int, offset: int) -> tuple[Tensor, int]:
+def _groups(run: Run, known: Tensor, evaluations: int | Tensor, offset: int) -> tuple[Tensor, int]:
     """The group (R, L) of every known position, -1 elsewhere, block by block, and how many groups there are: blocks
-    stand together where there are more of them than evaluations."""
+    stand together where there are more of them than evaluations. A row's depend on its own blocks alone."""
     number, blocks = _blocks(run)
-    parts = min(blocks, evaluations)
-    each, place = evaluations // parts, known.cumsum(1) - 1
-    if blocks > 1:
-        number = number * parts // blocks
-        size = torch.zeros_like(number).scatter_add(1, number, known.long())  # of every block, at its number
-        place = place - (size.cumsum(1) - size).gather(1, number)
-    turn = torch.tensor(interleaved(each), device=known.device)[(place + offset) % each]
-    return (number * each + turn).where(known, -1), parts * each
+    parts = blocks.clamp(max=torch.as_tensor(evaluations, device=blocks.device))
+    each = evaluations // parts
+    number = (number * parts[:, None] // blocks[:, None]).expand(known.shape)
+    size = torch.zeros_like(number).scatter_add(1, number, known.long())  # of every block, at its number
+    place = known.cumsum(1) - 1 - (size.cumsum(1) - size).gather(1, number)
+    turns = torch.zeros(int(each.max()) + 1, int(each.max()), dtype=torch.long)
+    for n in each.unique().tolist():
+        turns[n, :n] = torch.tensor(interleaved(n))
+    turn = turns.to(known.device)[each[:, None], (place + offset) % each[:, None]]
+    return (number * each[:, None] + turn).where(known, -1), int((parts * each).max())
 
 
-def _blocks(run: Run) -> tuple[Tensor, int]:
-    """The number (R, L) of each free position's block, from 0 for the first with any, and how many there are."""
+def _blocks(run: Run) -> tuple[Tensor, Tensor]:
+    """The number (R, L) of each free position's block, from 0 for the row's first with any, and how many of them a row
+    has (R,)."""
     if not run.denoiser.block_length:
-        return torch.zeros_like(run.rows)[:, None], 1
+        return torch.zeros_like(run.rows)[:, None], torch.ones_like(run.rows)
     number = run.blocks(run.denoiser.block_length)
-    number = (number - extent(number, run.free)[0][:, None]).where(run.free, 0)
-    return number, int(number.max()) + 1
+    first, last = extent(number, run.free)
+    return (number - first[:, None]).where(run.free, 0), (last - first + 1).clamp_min(1)
 
 
-def in_all(run: Run, evaluations: int) -> int:
-    """The evaluations of a text whose blocks have so many each, and no more than positions."""
+def in_all(run: Run, evaluations: int) -> Tensor:
+    """The evaluations (R,) of texts whose blocks have so many each, and no more than positions."""
     blocks = _blocks(run)[1]
-    return evaluations if blocks == 1 else blocks * min(evaluations, run.denoiser.block_length)
+    return torch.where(blocks == 1, evaluations, blocks * min(evaluations, max(1, run.denoiser.block_length)))
 
 
-def _sums(run: Run, x: Tensor, scores: Sequence[Confidence], evaluations: int, offset: int) -> Tensor:
+def _sums(
+    run: Run, x: Tensor, scores: Sequence[Confidence], evaluations: int | Tensor, offset: int
+) -> Tensor:
     """What K scores say, summed over the free positions, (K, R), in one order, whatever else is in the batch."""
     return token_scores(run, x, scores, evaluations, offset).cumsum(-1)[..., -1]
 

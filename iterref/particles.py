@@ -67,8 +67,12 @@ class Particles:
         return self.log_w.T.contiguous()
 
     def log_constant(self) -> Tensor:
-        """log Z^ (B,)."""
+        """log Z^ (B,); NaN where the particles' method estimates none."""
         return self.log_z + self.by_row.logsumexp(1) - log(self.n)
+
+    def without_constant(self) -> Particles:
+        """The same particles, from whose weights Z^ cannot be told: those of chains, or of texts that were selected."""
+        return replace(self, log_z=torch.full_like(self.log_z, torch.nan))
 
     def ess(self) -> Tensor:
         """The effective number of particles (sum w)^2 / sum w^2, (B,); 0 where every weight is zero."""
@@ -79,6 +83,14 @@ class Particles:
     def weighed(self, log_g: Tensor) -> Particles:
         """The same particles with their weights multiplied by exp(log_g), (N, B)."""
         return replace(self, log_w=self.log_w + log_g)
+
+    def beside(self, others: Particles, rows: Tensor) -> Particles:
+        """These particles in some rows, (B,) bool, and as many others in the rest."""
+        made = dict[str, Tensor]()
+        for name, new in vars(self).items():
+            if new is not None and (old := getattr(others, name)) is not None:
+                made[name] = torch.where(rows[:, None] if name in ("x_t", "x_0") else rows, new, old)
+        return replace(self, **made)
 
     def order(self, index: Tensor) -> Particles:
         """Particle n becomes index[n, b] (n, B), weight and all."""

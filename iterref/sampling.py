@@ -74,8 +74,10 @@ def sample(
     (seed, identity) alone, whatever else is in the batch. With `copies` > 1 the problem has so many copies of every
     row, side by side, with streams of their own (`Problem.repeated`). `budget` refits the method's options
     (`fit_budget`): a number of NFE a sample, (NFE, reward calls), or a `Budget`. `start` (B, L) are finished texts to
-    refine in place of a draft; the NFE of the draft are not spent then. `watch` names rows whose states and proposals
-    the trace keeps, `show` is kept with the result. `callback` is called after every step with a `Progress`.
+    refine in place of a draft; the NFE of the draft are not spent then. Texts of a run go on under another seed: under
+    its own the same moves are tried again, which changes ever less and samples something else. `watch` names rows whose
+    states and proposals the trace keeps, `show` is kept with the result. `callback` is called after every step with a
+    `Progress`.
     `log_likelihood` has the model's own log-likelihood of the texts reported (`iterref.likelihood`: 8 evaluations a
     text outside the budget, at the model's own temperature). Where texts in blocks are written in turns
     (`iterref.turns`), the method runs once a turn, with an equal share of the budget. The caller's autocast, default
@@ -194,19 +196,35 @@ def _in_turns(
                 start=None if start is None else tokens, callback=None if callback is None else report, **options,
             )  # fmt: skip
         except (RewardError, Interrupted) as error:
-            error.partial = error.partial if found is None else _behind(found, error.partial)
+            error.partial = error.partial if found is None else _behind(found, error.partial, this)
             raise
-        found = made if found is None else _behind(found, made)
+        found = made if found is None else _behind(found, made, this)
     assert found is not None
     return _likely(problem, found) if log_likelihood else found
 
 
-def _behind(before: Result, result: Result) -> Result:
-    """The result of a turn with what the turns before it did and took."""
+def _behind(before: Result, result: Result, this: Problem) -> Result:
+    """The result of a turn, of `this` problem, with what the turns before it did and took; a text that had ended keeps
+    what was found with it."""
+    wrote = this.may_change.any(1)
+
+    def kept(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(wrote.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+    best = Best(kept(result.best.tokens, before.best.tokens), kept(result.best.reward, before.best.reward))
     parts = {name: before.parts[name] + seconds for name, seconds in result.parts.items()}
+    alpha, chosen, particles = result.alpha, result.chosen, result.particles
+    if alpha is not None and before.alpha is not None:
+        alpha = kept(alpha, before.alpha)
+    if chosen is not None and before.chosen is not None:
+        pairs = zip(wrote.tolist(), chosen, before.chosen, strict=True)
+        chosen = tuple(new if own else old for own, new, old in pairs)
+    if particles is not None and before.particles is not None:
+        particles = particles.without_constant().beside(before.particles, wrote)  # Z^ is of this turn alone
     return replace(
-        result, cost=before.cost + result.cost, asked=before.asked + result.asked, parts=parts,
-        seconds=before.seconds + result.seconds, trace=before.trace.followed(result.trace, before.asked),
+        result, best=best, alpha=alpha, chosen=chosen, particles=particles, begins=before.begins, parts=parts,
+        cost=before.cost + result.cost, asked=before.asked + result.asked, seconds=before.seconds + result.seconds,
+        trace=before.trace.followed(result.trace, before.asked),
     )  # fmt: skip
 
 

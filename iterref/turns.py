@@ -35,15 +35,17 @@ M = TypeVar("M", bound=Method)
 
 
 def turns(problem: Problem) -> list[Tensor]:
-    """The free positions (B, L) bool of each turn: all of them where the noise has a mask, or the text is one block.
+    """The free positions (B, L) bool of each turn, the k-th those of every row's k-th block with any; all of them where
+    the noise has a mask, or the text is one block.
 
     Raises `ValueError` for a constraint on texts of several turns: it would have to be met within the first."""
     free, block = problem.may_change, problem.denoiser.block_length
     if problem.noise.mask is not None or not 0 < block < free.shape[1]:
         return [free]
     number = Run(problem).blocks(block)
-    parts = [free & (number == k) for k in range(int(number.max()) + 1)]
-    parts = [part for part in parts if bool(part.any())] or [free]
+    some = torch.zeros(len(free), int(number.max()) + 1, dtype=torch.long, device=free.device)
+    turn = some.scatter_reduce(1, number, free.long(), "amax").cumsum(1).gather(1, number) - 1
+    parts = [free & (turn == k) for k in range(int(turn.max()) + 1)] or [free]
     if problem.constraint is not None and len(parts) > 1:
         told = f"a constraint is met within one block of {block} positions, and these texts are written in {len(parts)}"
         raise ValueError(f"{told}: ask for fewer positions (max_new_tokens=, or length= of load)")
@@ -69,12 +71,22 @@ def fit_turns(method: M, budget: BudgetLike | None, pool: Cost, problem: Problem
 def in_blocks(method: W, problem: Problem) -> W:
     """The method as it writes a problem's texts: in the model's own blocks, where there are several of them and a mask
     shows which is written. Raises `ValueError` for a method that cannot."""
-    block, free = problem.denoiser.block_length, problem.may_change
+    block = problem.denoiser.block_length
     if not block or problem.noise.mask is None:
         return method
-    first, last = extent(Run(problem).blocks(block), free)
-    blocks = int((last - first).max()) + 1
+    blocks = most_blocks(problem)
     return method if blocks < 2 else method.in_blocks(block, blocks)
+
+
+def most_blocks(problem: Problem) -> int:
+    """How many of the model's own blocks a text may lie in. Where prompts say how far into a block texts begin, those
+    of a text that begins at the worst place: else a text would depend on the prompts beside it."""
+    block, free = problem.denoiser.block_length, problem.may_change
+    if problem.denoiser.block_offset is None:
+        first, last = extent(Run(problem).blocks(block), free)
+        return int((last - first).max()) + 1
+    first, last = extent(torch.arange(free.shape[1], device=free.device).expand(free.shape), free)
+    return (int((last - first).max()) + block - 1) // block + 1
 
 
 def opened(problem: Problem, part: Tensor, tokens: Tensor) -> Problem:

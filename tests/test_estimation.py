@@ -26,9 +26,11 @@ from iterref.registry import names
 from iterref.rewards import with_partial
 from iterref.rewards.memory import ENTRIES, ENTRY, Remembered
 from iterref.samplers.strings import sampler_from_string
+from tests.laws.test_constraint import language
 from tests.support.bundled import tiny_news
 from tests.support.fakes import PROMPTS, FakeModel, beta
 from tests.support.variants import small
+from tests.support.worlds import random_reward, random_table
 
 LENGTH, WIDE, TINY, ROWS = 8, 1500, 48, 16
 
@@ -175,6 +177,15 @@ def test_a_start_guidance_and_forbidden_tokens_are_estimated_as_they_run():
     stated = estimate("ancestral:steps=2", guided, budget=8)
     assert stated.sampler == sampler_from_string("ancestral:steps=4") and stated.cost.nfe == 8
     assert 0.75 <= ratio("ancestral:steps=4", guided) <= 1.25
+
+
+def test_a_constraint_changes_no_call():
+    """Random texts, which the measured calls hold, are none of its language."""
+    table = random_table("absorbing", 3, 2, 3, coupling=1.0)
+    bound = language(table, 2).take(torch.zeros(2, dtype=torch.long))
+    given = Problem(table, random_reward(3, 2, 3), torch.zeros(2, 3), constraint=bound)
+    method = "smc:steps=2,particles=3"
+    assert estimate(method, given).cost == sample(method, given).asked
 
 
 def test_rows_of_unequal_length_stand_for_all():

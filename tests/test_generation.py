@@ -11,7 +11,9 @@ from torch import Tensor
 
 import iterref
 from iterref.budget import fitted
+from iterref.comparison import compare
 from iterref.drafts import Drafts, OwnDrafts
+from iterref.estimation import estimate
 from iterref.generation import draw_drafts, generate
 from iterref.guidance import ClassifierFreeGuidance
 from iterref.rewards import Consensus, Rouge, TextReward
@@ -36,6 +38,16 @@ def test_a_guided_model_keeps_its_budget_in_passes(reward: Any) -> None:
     assert result.asked.nfe == 20
     moves = (20 - (8 if reward is not beta else 0)) // 2 - 2
     assert result.sampler == sampler_from_string(f"iterref:steps=2,moves={moves}")
+    stated = estimate(GuidedModel(), PROMPTS, reward=reward, sampler="iterref:steps=2", budget=20)
+    assert stated.cost == result.asked and stated.sampler == result.sampler
+
+
+def test_a_comparison_knows_what_a_pool_takes_before_anything_runs() -> None:
+    """Four drafts of two passes a step leave no room in a budget of 10 NFE, though they would for one pass."""
+    untouched = GuidedModel()
+    with pytest.raises(ValueError, match="best_of_n:steps=2 at 10 NFE: .*leaves? no room|too small"):
+        compare(untouched, PROMPTS, ["ancestral:steps=2", "best_of_n:steps=2"], reward=OwnDrafts(2, 2), budgets=10)
+    assert untouched.denoiser is None or not untouched.denoiser.rows_asked
 
 
 def test_texts_come_back_with_rewards_and_the_reward_rises() -> None:

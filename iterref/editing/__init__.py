@@ -178,8 +178,9 @@ def refine(
     watch: Sequence[int] | None = None, **settings: Unpack[Settings],
 ) -> Editing:  # fmt: skip
     """B texts refined at a strength in (0, 1]: a session of the one step `Editing.refine`. `settings` are the options
-    of `edit`. As in `generate`, `budget` is for everything, a pool of drafts included, and `watch` names rows whose
-    states the trace keeps."""
+    of `edit`; what it gave goes on under another `seed`, or in the session, which sees to that (`iterref.sample`). As
+    in `generate`, `budget` is for everything, a pool of drafts included, and `watch` names rows whose states the trace
+    keeps."""
     given = checked_options(strength=strength, sampler=sampler, budget=budget)
     model, method = checked_model(model), method_of(given["sampler"])
     chain, step = _begun(model, texts, prompts, strengthened(method, given["strength"]), given["budget"], settings)

@@ -218,7 +218,7 @@ class BlockDenoiser(Masked):
         assert how.noise.mask is not None
         self.network, self.noise, self.impossible = how.network, how.noise, how.never
         self.given, self.begins, block = given, begins, how.network.block
-        self.block_length, self.block_offset = block, begins % block
+        self.block_length, self.block_offset = block, None if how.network.anew else begins % block
         ends = ((begins // block - how.network.shift).clamp_min(0) * block).tolist()
         prompts = (ids[:end] for ids, end in zip(given, ends, strict=True) if end)
         self.reader = Reader(how.network, how.noise.mask, how.cached, prompts)

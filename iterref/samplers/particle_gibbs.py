@@ -141,6 +141,8 @@ class ParticleGibbs(Aimed, Decoded):
         swap = lookahead.own(particles).clone().scatter_(0, index[None], 0)
         swap[0] = index
         particles = particles.order(swap)
+        if held is not None:  # a path that is kept whatever its weight makes the mean weight too large
+            particles = particles.without_constant()
         return Holding(state.step + 1, 0.0, x_0, x_0, new.reward, particles, new), info
 
     def cost(self) -> Cost:

@@ -127,5 +127,5 @@ def _repeated(x: Tensor) -> Tensor:
 
 def _kept(step: int, x: Tensor, reward: Tensor) -> ScoredCloud:
     """The state of kept finished texts (K, B, L), the best first, which it shows."""
-    particles = replace(Particles.equal(x), x_0=x, reward=reward)
+    particles = replace(Particles.equal(x).without_constant(), x_0=x, reward=reward)
     return ScoredCloud(step, 0.0, x[0], x[0], reward[0], particles)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from iterref.decoding import Decoder
 from iterref.exact.table import Table
-from iterref.noise import absorbing
+from iterref.noise import Schedule, absorbing
 from iterref.problem import Problem
 from iterref.random import Rng
 from iterref.rewards import Composable, with_partial
@@ -116,6 +116,16 @@ def test_the_leaves_have_it_where_clean_samples_are_the_values_and_texts_are_for
     states, matrix = walked(table, reward, VGB(steps=STEPS, order="left", candidates=2))
     found = leaves(table, states, stationary(matrix))
     assert total_variation(found, expected(table, reward, Decoder("left"))) < 1e-9
+
+
+@pytest.mark.parametrize("order, block", [("random", 0), ("bounded", 1)])
+def test_the_leaves_have_it_under_another_schedule_and_block_by_block(order, block):
+    given = random_table("absorbing", LENGTH, 2, 3, coupling=1.5)
+    table = Table(given.log_p.view(2, 2), absorbing(3, schedule=Schedule("cosine")))
+    reward = random_reward(LENGTH, 2, 5)
+    states, matrix = walked(table, reward, VGB(steps=STEPS, order=order, block_length=block, candidates=2))
+    found = leaves(table, states, stationary(matrix))
+    assert total_variation(found, expected(table, reward, Decoder(order, block))) < 1e-9
 
 
 def test_a_forbidden_leaf_is_no_visit():

@@ -216,6 +216,11 @@ def test_budgets_drafts_and_estimates_count_every_canvas(folder):
     agreed = iterref.generate(model, WORDS, reward=pool, sampler="iterref:tries=2", budget=40, min_new_tokens=L)
     drafts = draw_drafts(model, WORDS, pool)
     assert drafts.asked.nfe == 3 * 3 * 2 and agreed.asked.nfe <= 40
+    for passes in (0, 1):
+        given = opened(folder, self_condition=passes)
+        told = {"reward": pool, "sampler": "iterref:tries=2", "budget": 60 * (1 + passes)}
+        stated, made = estimate(given, WORDS, **told), iterref.generate(given, WORDS, min_new_tokens=L, **told)
+        assert stated.cost == made.asked and stated.sampler == made.sampler
     assert bool((drafts.tokens[..., LENGTH:] != 0).any())
     with pytest.raises(ValueError, match="is too small for one run"):
         iterref.generate(model, WORDS, reward=cats, sampler="iterref:tries=4", budget=2)

@@ -32,6 +32,20 @@ def test_texts_are_refined_and_the_draft_is_not_paid(kind, method):
     assert torch.equal(result.rewards, problem.reward(result.tokens, problem.rows))
 
 
+@pytest.mark.parametrize("method", ["iterref:moves=10", "metropolis:moves=10"])
+def test_a_chain_goes_on_under_other_seeds_and_comes_to_rest_under_its_own(method):
+    """The same numbers make the same moves, which have been decided."""
+    problem, texts = small()
+
+    def moved(seeds: list[int]) -> float:
+        x = texts
+        for seed in seeds:
+            before, x = x, sample(sampler_from_string(method), problem, start=x, seed=seed).tokens
+        return float((x != before).double().mean())
+
+    assert moved([3, 3, 3, 3]) < 0.05 < 0.1 < moved([3, 4, 5, 6])
+
+
 def test_no_moves_give_the_texts_back():
     problem, texts = small()
     result = sample(sampler_from_string("iterref:moves=0"), problem, start=texts)

@@ -19,7 +19,7 @@ class InBlocks(Denoiser):
 
     def __init__(self, vocab: int, block: int, offset: int = 0) -> None:
         self.noise, self.block_length, self.guesses = absorbing(vocab + 1), block, 0
-        self.block_offset = torch.tensor([offset])
+        self.block_offset = torch.tensor([offset]) if offset else None
         random = torch.randn(vocab + 1, vocab, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         self.following = torch.nn.functional.pad(random.log_softmax(1), (0, 1), value=-torch.inf)
         self.number = (torch.arange(LENGTH) + offset) // block
