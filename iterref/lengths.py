@@ -97,3 +97,9 @@ def lengths_of(tokens: Tensor, free: Tensor, ends: Tensor) -> Tensor:
     """How many tokens the answers in canvases (B, L) have, (B,) long: free positions in front of the first end."""
     over = torch.isin(tokens, ends.to(tokens.device)) & free
     return (free & (over.cumsum(1) == 0)).sum(1)
+
+
+def in_front(model: TextModel, tokens: Tensor, free: Tensor) -> Tensor:
+    """The free positions (B, L) bool in front of the end of every text: a model that knows no end writes no others."""
+    over = torch.isin(tokens, torch.tensor(list(model.ends), dtype=torch.long, device=tokens.device)) & free
+    return free & (over.cumsum(1) == 0)
