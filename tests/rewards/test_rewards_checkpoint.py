@@ -251,6 +251,8 @@ def test_loaded_networks_are_taken_as_they_are(sentiment: Path) -> None:
         Classifier(network, 0)
     reward = Classifier(network, 0, tokenizer=AutoTokenizer.from_pretrained(sentiment))
     assert reward(["a"]) == Classifier(sentiment, 0)(["a"]) and not network.training
+    compiled = Classifier(torch.compile(network, backend="eager"), 0, tokenizer=reward.tokenizer)
+    assert compiled(["a", "a a"]) == pytest.approx(reward(["a", "a a"]))
     with pytest.raises(TypeError, match="a dict is no checkpoint"):
         Classifier({}, 0)
     with pytest.raises(ValueError, match="the BertModel has no head, so it is no sequence classifier: give a network"):
