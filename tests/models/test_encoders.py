@@ -15,6 +15,7 @@ import iterref
 from iterref.check import check_model
 from iterref.loading import family_of, load
 from iterref.models.masked_lm import recognised
+from iterref.rewards import SelfLikelihood
 from tests.support.masked import CLS, MASK, PAD, SEP, SIZES, WORDS, write_model, write_tokenizer
 
 WIDE: dict[str, Any] = {**SIZES, "max_position_embeddings": 24}
@@ -117,6 +118,9 @@ def test_the_log_likelihood_of_a_text_does_not_count_what_fills_its_canvas_up(tm
         found = iterref.log_likelihood(model, written, evaluations=1)
         assert found.sub(want).abs() < 1e-5
         many = iterref.log_likelihood(model, [*written, "the"])
+        alone = SelfLikelihood(*model.prepare(["", ""]), value="sum", groups=1)
+        judged = alone(model.encode([*written, "the"]), torch.arange(2))
+        assert judged[0].sub(want).abs() < 1e-5 and judged.isfinite().all()
         assert many.isfinite().all() and many[0].sub(iterref.log_likelihood(model, written)).abs() < 1e-5
 
 
