@@ -35,7 +35,8 @@ class Denoiser(ABC):
     `block_ends`: the tokens behind which a text needs no further block.
     `surest_block`: how many are to be written at a time where the surest tokens come first, `block_length` unless more
     is known. A text that may end anywhere on its canvas needs some: its ends are surest, and would come first.
-    `fill`: the token that stands behind the end of a text, where texts may be shorter than their canvas."""
+    `fill`: the token that stands behind the end of a text, where texts may be shorter than their canvas.
+    `unseen`: the tokens that end a given text and fill its canvas up where the model neither writes nor sees them."""
 
     noise: Noise
     time_independent: bool = False
@@ -48,6 +49,7 @@ class Denoiser(ABC):
     block_ends: Sequence[int] = ()
     surest_block: int = 0
     fill: int | None = None
+    unseen: Sequence[int] = ()
 
     def __init_subclass__(cls) -> None:
         """What a class overrides it is able to do, unless it says otherwise."""
@@ -87,6 +89,7 @@ def write_as(denoiser: Denoiser, other: Denoiser) -> None:
     """Has a denoiser's texts written as another's are: in which blocks, and what ends and fills them."""
     denoiser.block_length, denoiser.surest_block, denoiser.fill = other.block_length, other.surest_block, other.fill
     denoiser.block_offset, denoiser.block_ends = other.block_offset, other.block_ends
+    denoiser.unseen = other.unseen
 
 
 def expect_answer(p: object, cells: int, noise: Noise) -> None:

@@ -140,6 +140,18 @@ def shapes(files: Iterable[Path], name: str) -> dict[str, tuple[int, ...]]:
     return found
 
 
+def foreign(names: Sequence[str]) -> str | None:
+    """What weights by names that a network has no place for were saved from, and what to do; None for no known case."""
+    whole = "".join(names)
+    if any(part in whole for part in ("lora_", "modules_to_save", "base_layer")):
+        return "they hold an adapter: merge it into its model (merge_and_unload of peft) and save that"
+    if any(part in whole for part in ("weight_scale", "qweight", "quant_state", "absmax", "qzeros")):
+        return "they are quantised: get the ones that are not"
+    if names and all(name.startswith(("_orig_mod.", "module.")) for name in names):
+        return "they were saved from a compiled or wrapped network: save_pretrained the network within"
+    return None
+
+
 @contextmanager
 def reading(file: Path, name: str) -> Iterator[None]:
     """Says what to do where a safetensors file cannot be read."""

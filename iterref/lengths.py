@@ -102,3 +102,8 @@ def before_end(tokens: Tensor, free: Tensor, ends: Tensor) -> Tensor:
     """The free positions (B, L) bool in front of the first end."""
     over = torch.isin(tokens, ends.to(tokens.device)) & free
     return free & (over.cumsum(1) == 0)
+
+
+def in_front(model: TextModel, tokens: Tensor, free: Tensor) -> Tensor:
+    """The free positions (B, L) bool in front of the end of every text: a model that knows no end writes no others."""
+    return before_end(tokens, free, torch.tensor(list(model.ends), dtype=torch.long))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from iterref.arguments import checked_model, checked_options, checked_prompts, e
 from iterref.drafts import TextModel
 from iterref.fence import fenced
 from iterref.generation import text_model, unrewarded
+from iterref.lengths import in_front
 from iterref.numbers import whole_number
 from iterref.run import Run
 
@@ -29,8 +31,8 @@ def log_likelihood(
 
     `prompts` may be left out for models that write without one. With more `evaluations` of the network a text the
     estimate is closer to the chain rule (`iterref.likelihood`); `max_rows` bounds the sequences of one call. It counts
-    the text's end and the filler behind it, where the model has these. Raises `ValueError` (`TypeError` for a wrong
-    type) that names the row, as for a text that is longer than the canvas."""
+    the text's end and the filler behind it, where the model writes these: not of a masked language model. Raises
+    `ValueError` (`TypeError` for a wrong type) that names the row, as for a text that is longer than the canvas."""
     texts, model = checked_prompts(texts, "text"), text_model(checked_model(model))
     prompts = [""] * len(texts) if prompts is None else checked_prompts(prompts)
     if len(prompts) != len(texts):
@@ -43,6 +45,8 @@ def log_likelihood(
     problem = unrewarded(model, prompts, **options)
     likelihood.expect_known(problem.denoiser)
     tokens = problem.finished(model.encode(texts))
+    if getattr(model, "fixed_length", False):  # what fills the canvas up is no part of the text
+        problem = replace(problem, canvas=tokens, free=in_front(model, tokens, problem.may_change))
     with fenced(tokens.device), torch.inference_mode():
         found = likelihood.log_likelihood(Run(problem), tokens, evaluations)
     return found.clone()

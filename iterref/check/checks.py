@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iterref.check.findings import FORM, LATE, MEANING, TIMES, Finding, Probe, apart, better, shape
 from iterref.denoiser import Denoiser
-from iterref.lengths import before_end
+from iterref.lengths import in_front
 from iterref.models.base import TextModel
 from iterref.random import Rng
 
@@ -60,7 +60,7 @@ def check_model(
         findings.append(unequal(model, several, tolerance))
     if texts is not None:
         findings.append(frame(model, texts, named, seed))
-        free = unended(model, tokens, free) if model.fixed_length else free
+        free = in_front(model, tokens, free) if model.fixed_length else free
     return findings + check(
         denoiser, tokens, free, rows, real=texts is not None, forbidden=forbidden, seed=seed, tolerance=tolerance
     )
@@ -122,15 +122,10 @@ def likelihood(model: TextModel, texts: Sequence[str], prompts: Sequence[str], s
     """The mean log-probability of every text's own tokens where some are masked, (R,) float64."""
     denoiser, canvas, free = model.prepare(prompts)
     tokens, rows = model.encode(texts), torch.arange(len(canvas), device=canvas.device)
-    own = unended(model, tokens, free)
+    own = in_front(model, tokens, free)
     probe = Probe(denoiser, tokens, own, rows, torch.zeros(0, dtype=torch.long), seed, 0.0)
     with torch.inference_mode():
         return torch.stack([probe.predicted(answer, where) for _, where, answer in map(probe.at, TIMES)]).mean(0)
-
-
-def unended(model: TextModel, tokens: Tensor, free: Tensor) -> Tensor:
-    """The free positions (R, L) bool in front of the end of every text. A model that knows no end writes no others."""
-    return before_end(tokens, free, torch.tensor(list(model.ends), dtype=torch.long))
 
 
 def unequal(model: TextModel, prompts: Sequence[str], tolerance: float) -> Finding:

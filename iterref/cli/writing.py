@@ -96,11 +96,11 @@ def own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def deliver(path: str, text: str) -> None:
-    """Writes a text to a file, whole or not at all, or to standard output for "-". Where that fails, as on a disk that
-    has become full, the text is saved elsewhere. Raises `ClickException` then, saying where."""
+    """Writes a text in UTF-8 to a file, whole or not at all, or to standard output for "-". Where that fails, as on a
+    disk that has become full, the text is saved elsewhere. Raises `ClickException` then, saying where."""
     try:
         if path == "-":
-            click.echo(text, nl=False)
+            click.echo(text.encode(), nl=False)  # as files are and as input is read, whatever the locale
         else:
             with whole(path) as file:
                 file.write(text.encode())

@@ -30,7 +30,7 @@ from iterref.editing.session import Choice, Context, Editing
 from iterref.editing.sizes import Length, checked_length
 from iterref.editing.strength import strengthened
 from iterref.generation import method_of, model_name, pose, text_model
-from iterref.lengths import blank_canvas
+from iterref.lengths import blank_canvas, in_front
 from iterref.models.base import MASKS, TextModel
 from iterref.numbers import whole_number
 from iterref.problem import Problem
@@ -134,8 +134,7 @@ def edit(
     if last_blocks is not None:
         free = free & _behind(problem, text_lengths(tokens, blank), last_blocks)
     if getattr(posed.model, "fixed_length", False):  # the model knows no end that a text could grow or shrink to
-        over = torch.isin(tokens, torch.tensor(list(posed.model.ends), device=device)).cumsum(1) > 0
-        free = free & ~over
+        free = in_front(posed.model, tokens, free)
     measure = Drift(tokens, free, distance, blank)
     bounded = problem.reward if drift is None else Within(problem.reward, measure, drift)
     problem = replace(problem, canvas=tokens, free=free, reward=Remembered(bounded))

@@ -135,11 +135,12 @@ class Editing:
         london"), or None for a row to leave alone; a backslash makes a mark literal. The regions are drafted from noise
         by the method, or with `strength` refined from what stands there. A region keeps its number of tokens, or gets
         `length` of them, or, with a pair, from the first number to the second, whichever makes the best text within
-        the budget (`iterref.editing.sizes`). No text ends within a region. `regions` is what they must be: a pattern as
-        `generate` takes constraints, or a list with one for each region of a row; where it is `Choices`, the result has
-        their log-probabilities, `slots`, and regions get the number of tokens that the choices take. Raises
-        `ValueError`, naming the row, for marks that do not pair up, a text that is not the row's own, or one that has
-        no room for `length`."""
+        the budget (`iterref.editing.sizes`). No text ends within a region. The reward judges whole texts as the model
+        writes them, whose case and blanks may be others than yours around the regions. `regions` is what they must be:
+        a pattern as `generate` takes constraints, or a list with one for each region of a row; where it is `Choices`,
+        the result has their log-probabilities, `slots`, and regions get the number of tokens that the choices take.
+        Raises `ValueError`, naming the row, for marks that do not pair up, a text that is not the row's own, or one
+        that has no room for `length`."""
         patterns = region_patterns(regions, self.context.problem)
         sizes = sized(patterns, self.context.model, checked_length("length", length), strength)
         if sizes is not None and strength is not None:

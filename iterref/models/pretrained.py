@@ -134,19 +134,11 @@ def _other_parts(kind: Any, checkpoint: Checkpoint, missing: Sequence[str], left
     more = f" and {len(missing or left) - 1} more" if len(missing or left) > 1 else ""
     told = f"{'lack' if missing else 'hold'} {(missing or left)[0]!r}{more}"
     saved = ", ".join(map(str, checkpoint.config.get("architectures") or []))
-    whole = "".join(left)
-    if any(part in whole for part in ("lora_", "modules_to_save", "base_layer")):
-        why = "they hold an adapter: merge it into its model (merge_and_unload of peft) and save that"
-    elif any(part in whole for part in ("weight_scale", "qweight", "quant_state", "absmax", "qzeros")):
-        why = "they are quantised: get the ones that are not"
-    elif all(name.startswith(("_orig_mod.", "module.")) for name in left) and left:
-        why = "they were saved from a compiled or wrapped network: save_pretrained the network within"
-    elif missing and not left and not any(re.search(r"\.\d+\.", name) for name in missing):  # a head, and no layer
+    why = hub.foreign(left)
+    if missing and not left and not any(re.search(r"\.\d+\.", name) for name in missing):  # a head, and no layer
         why = f"they were saved by {saved or 'another class'} without this part: save them by a {kind.__name__}"
-    else:
-        why = OTHER
     needs = f"a {kind.__name__} of these sizes {'needs' if missing else 'has no place for'}"
-    return ValueError(f"the weights of {checkpoint.name} {told}, which {needs}: {why}")
+    return ValueError(f"the weights of {checkpoint.name} {told}, which {needs}: {why or OTHER}")
 
 
 def _unfit(kind: Any, checkpoint: Checkpoint, reason: str) -> ValueError:

@@ -77,6 +77,7 @@ def verified(
     None, which becomes NaN: the reward does not judge that text. Raises `RewardError` naming row and text
     (`describe(index)`) for another number of values, what is no number, NaN (`nan` says what to do), +inf and numbers
     beyond `MOST`."""
+    answer = answer.to_dense() if isinstance(answer, Tensor) else answer
     plain = _plain(answer, len(rows))
     if plain is not None:
         return plain
@@ -111,7 +112,7 @@ def verified(
 
 def _plain(answer: object, count: int) -> Tensor | None:
     """A tensor or an array of as many finite numbers as a copy, (R,) float64 on the CPU; None for all else."""
-    if isinstance(answer, Tensor) and answer.layout == torch.strided and not answer.is_complex():
+    if isinstance(answer, Tensor) and not answer.is_complex():
         values = np.array(answer.double().numpy(force=True))
     elif type(answer) is np.ndarray and answer.dtype.kind in "biuf":
         values = answer.astype(np.float64)

@@ -6,7 +6,8 @@ is refused when the checkpoint lacks a part of it: a head of random numbers woul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,17 +99,40 @@ def load(kind: Kind, source: Any, device: Device = "cpu", dtype: torch.dtype | s
     hub.expect_room(str(folder), hub.shapes(files, str(folder)), number, hub.device_of(device))
     words, name, spare = KINDS[kind]
     safe = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
+    safe |= {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refused below, by name
     with hub.quiet():
         try:
-            network, info = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, **safe)
+            network, info = getattr(transformers, name).from_pretrained(folder, **safe)
+            if info["mismatched_keys"]:
+                told, stored, wanted = sorted(info["mismatched_keys"])[0]
+                raise ValueError(f"{told} is of another size, {tuple(stored)} and not {tuple(wanted)}")
         except Exception as error:  # whatever it is, one sentence says what to do
             raise ValueError(f"{folder} cannot be read as {words} ({hub.first_line(error)}): give one") from error
     lacking = sorted(key for key in info["missing_keys"] if not any(part in key for part in spare))
+    left = sorted(info["unexpected_keys"])  # other heads may be, whose answers nobody asks for
+    why, deeper = hub.foreign(left), _deeper(network, left)
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         told = f"{folder} has no weights for {lacking[0]}{more}, so it is no {words.split(' ', 1)[1]}"
-        raise ValueError(f"{told}: give a checkpoint that was trained as one")
+        raise ValueError(f"{told}: {why or 'give a checkpoint that was trained as one'}")
+    if "lora_" in "".join(left):
+        raise ValueError(f"the weights of {folder} hold more than {words} ({left[0]}): {why}")
+    if deeper:
+        told = f"the weights of {folder} have more layers ({deeper}) than its config.json says"
+        raise ValueError(f"{told}: get both from one place")
     return Checkpoint(network.to(device=device, dtype=number).eval().requires_grad_(False), str(source), folder)
+
+
+def _deeper(network: torch.nn.Module, left: Iterable[str]) -> str | None:
+    """A weight among those `left` over that belongs to one layer more than a list of layers of the network has."""
+    depth = {name: len(part) for name, part in network.named_modules() if isinstance(part, torch.nn.ModuleList)}
+    for name in left:
+        for number in re.finditer(r"\.(\d+)\.", name):
+            own = f".{name[: number.start()]}"  # with or without the name of what has the layers in front
+            for one, size in depth.items():
+                if int(number[1]) >= size and (own.endswith(f".{one}") or f".{one}".endswith(own)):
+                    return name
+    return None
 
 
 def load_tokenizer(tokenizer: Any, checkpoint: Checkpoint) -> Any:

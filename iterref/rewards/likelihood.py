@@ -27,9 +27,9 @@ class SelfLikelihood(Composable):
     """The model's own pseudo-likelihood of a text, a reward of tokens: `SelfLikelihood(*model.prepare(prompts))`.
 
     `denoiser`, `canvas` (B, L) and `free` (B, L) bool are those of the problem that the reward is for; frozen positions
-    do not count, nor do those that hold one of the tokens `ignore`, such as what fills up the end. `value` is the mean
-    over the counted positions or their sum. `groups` bounds the NFE a text (all L unless given), `max_rows` the
-    sequences of one call. `passes` counts the NFE, which no method's budget holds.
+    do not count, nor do those that hold one of the tokens `ignore`, such as what fills up the end, or one that stands
+    `unseen` behind a text. `value` is the mean over the counted positions or their sum. `groups` bounds the NFE a text
+    (all L unless given), `max_rows` the sequences of one call. `passes` counts the NFE, which no method's budget holds.
 
     A text with no counted position is forbidden, as is one that the model rules out. Raises ValueError for a denoiser
     under other noise that has no leave-one-out conditionals."""
@@ -47,7 +47,7 @@ class SelfLikelihood(Composable):
             raise ValueError("the denoiser has neither a mask nor leave-one-out conditionals: use Perplexity")
         self.denoiser, self.free, self.value = denoiser, free.bool(), value
         self.groups = min(groups or canvas.shape[1], canvas.shape[1])
-        self.ignore = torch.tensor(list(ignore), dtype=torch.long, device=canvas.device)
+        self.ignore = torch.tensor([*ignore, *denoiser.unseen], dtype=torch.long, device=canvas.device)
         self.max_rows, self.passes = max_rows, 0
 
     def __call__(self, tokens: Tensor, rows: Tensor) -> Tensor:

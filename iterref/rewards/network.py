@@ -63,7 +63,9 @@ class TextNetwork(TextComposable, ABC, Generic[Value]):
         self.fill = padding(self.tokenizer, self.checkpoint.config)
         self._warned, self._blind = False, None if self.batch > 1 else True
         self._known = vocabulary(self.checkpoint)
-        self._reads = set(inspect.signature(self.checkpoint.network.forward).parameters)
+        network = self.checkpoint.network
+        forward = getattr(network, "_orig_mod", network).forward  # what torch compiled takes anything, by its signature
+        self._reads = set(inspect.signature(forward).parameters)
         self._memory: Memory[Pair, Value | None] = Memory(self.limit)
         self._changes = self.checkpoint.changes
 

@@ -224,6 +224,17 @@ def test_lines_are_those_of_files(fake: None) -> None:
     refused(result, "the input is no UTF-8 text: save it as UTF-8")
 
 
+@pytest.mark.parametrize("charset", ["latin-1", "ascii"])
+def test_output_is_utf_8_under_any_locale(fake: None, charset: str) -> None:
+    """What one command writes, the next one reads; a character that the locale lacks lost the texts of the run."""
+    entry = json.dumps({"document": "one", "note": "\u201ccaf\u00e9\u201d"}, ensure_ascii=False)
+    shell = CliRunner(charset=charset)
+    done = shell.invoke(cli.main, ["generate", *SMALL, "--json"], input=f"{entry}\n".encode())
+    assert done.exit_code == 0 and json.loads(done.stdout_bytes.decode())["note"] == "\u201ccaf\u00e9\u201d"
+    again = shell.invoke(cli.main, ["refine", *SMALL, "--json"], input=done.stdout_bytes)
+    assert again.exit_code == 0 and json.loads(again.stdout_bytes.decode())["note"] == "\u201ccaf\u00e9\u201d"
+
+
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import iterref
 from iterref.check import check_model
 from iterref.loading import family_of, load
 from iterref.models.masked_lm import recognised
+from iterref.rewards import SelfLikelihood
 from tests.support.masked import CLS, MASK, PAD, SEP, SIZES, WORDS, write_model, write_tokenizer
 
 WIDE: dict[str, Any] = {**SIZES, "max_position_embeddings": 24}
@@ -101,6 +102,26 @@ def test_a_text_reads_the_same_in_canvases_of_any_length(tmp_path: Path, name: s
         assert law.double().sub(want).abs().max() < 1e-5
     seen = model.readings()["with the filler in sight"].prepare([""])[0]
     assert seen(x_t, torch.ones(1), x_t == MASK, torch.zeros(1, dtype=torch.long)).exp().sub(want).abs().max() > 1e-3
+
+
+def test_the_log_likelihood_of_a_text_does_not_count_what_fills_its_canvas_up(tmp_path: Path) -> None:
+    """It was minus infinity for a text shorter than the canvas; of one evaluation it is what the class itself says."""
+    network, _ = encoder(tmp_path, sizes={**SIZES, "max_position_embeddings": 40, "initializer_range": 0.5})
+    text = [5, 6, 8]
+    with torch.no_grad():
+        logits = network(input_ids=torch.tensor([[CLS, *[MASK] * 3, SEP]])).logits[0, 1:4].double()
+    logits[:, [*range(5), *range(5 + len(WORDS), logits.shape[1])]] = -torch.inf
+    want = logits.log_softmax(-1).gather(1, torch.tensor(text)[:, None]).sum()
+    for length in (3, 4, 5, 12, 30):
+        model = load(tmp_path, length=length)
+        written = model.decode(torch.tensor([[*text, SEP, *[PAD] * 26]])[:, :length])
+        found = iterref.log_likelihood(model, written, evaluations=1)
+        assert found.sub(want).abs() < 1e-5
+        many = iterref.log_likelihood(model, [*written, "the"])
+        alone = SelfLikelihood(*model.prepare(["", ""]), value="sum", groups=1)
+        judged = alone(model.encode([*written, "the"]), torch.arange(2))
+        assert judged[0].sub(want).abs() < 1e-5 and judged.isfinite().all()
+        assert many.isfinite().all() and many[0].sub(iterref.log_likelihood(model, written)).abs() < 1e-5
 
 
 def test_texts_of_different_lengths_share_a_call(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ class Total(Composable):
         np.array([1, 2.5, 1], dtype=np.float32),
         [np.float32(1), torch.tensor(2.5), np.int64(1)],
         torch.tensor([1, 2.5, 1], dtype=torch.bfloat16, requires_grad=True),
+        torch.tensor([1, 2.5, 1]).to_sparse(),
         np.array([1, 2.5, 1], dtype=object),
     ],
 )

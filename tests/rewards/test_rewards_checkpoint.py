@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from iterref import hub
 from iterref.rewards import Classifier, Perplexity, Similarity
@@ -115,10 +118,44 @@ def test_a_checkpoint_of_another_task_is_refused(tmp_path: Path) -> None:
     assert len(Similarity(masked, to="a")(["a"])) == 1  # a pooler that is missing is not looked at
 
 
+def rewritten(folder: Path, change: Any) -> None:
+    held = load_file(folder / "model.safetensors")
+    save_file(change(held), folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("before", ["_orig_mod.", "module."])
+def test_weights_of_a_wrapped_network_are_named_so(copy: Path, before: str) -> None:
+    rewritten(copy, lambda held: {f"{before}{name}": held[name] for name in held})
+    with pytest.raises(ValueError, match="no weights for .*: they were saved from a compiled or wrapped network: save"):
+        Classifier(copy, 0)
+
+
+@pytest.mark.parametrize("make", [checkpoints.language, checkpoints.encoder])
+def test_layers_that_the_configuration_leaves_out_are_not_left_out_silently(tmp_path: Path, make: Any) -> None:
+    """The first layers alone gave numbers, too; other heads are nobody's."""
+    folder = make(tmp_path / "whole")
+    build = Perplexity if make is checkpoints.language else partial(Similarity, to="a")
+    rewritten(folder, lambda held: held | {f"v_head.{place}.weight": torch.ones(1, 2) for place in ("summary", 7)})
+    assert len(build(folder)(["a a"])) == 1
+    names = " ".join(load_file(folder / "model.safetensors"))
+    [[name, number], *_] = re.findall(r"(\S+\.(?:h|layer)\.)(\d+)\.", names)
+    rewritten(folder, lambda held: held | {f"{name}{int(number) + 9}.attention.weight": torch.ones(2, 2)})
+    with pytest.raises(ValueError, match="have more layers .* than its config.json says: get both from one place"):
+        build(folder)
+
+
+def test_an_adapter_among_the_weights_is_not_left_out_silently(copy: Path) -> None:
+    """As loralib writes them: whole layers and, beside them, what is to be added."""
+    rewritten(copy, lambda held: held | {f"{next(iter(held))}.lora_A": torch.ones(2, 2)})
+    with pytest.raises(ValueError, match="hold more than a sequence classifier .*lora_A.*: they hold an adapter"):
+        Classifier(copy, 0)
+
+
 def test_sizes_that_do_not_fit_are_refused(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"vocab_size": 99}))
-    with pytest.raises(ValueError, match="cannot be read as a sequence classifier"):
+    told = r"cannot be read as a sequence classifier \(ValueError: .* is of another size, \(.*\) and not \(99, "
+    with pytest.raises(ValueError, match=told):
         Classifier(copy, 0)
 
 
@@ -214,6 +251,8 @@ def test_loaded_networks_are_taken_as_they_are(sentiment: Path) -> None:
         Classifier(network, 0)
     reward = Classifier(network, 0, tokenizer=AutoTokenizer.from_pretrained(sentiment))
     assert reward(["a"]) == Classifier(sentiment, 0)(["a"]) and not network.training
+    compiled = Classifier(torch.compile(network, backend="eager"), 0, tokenizer=reward.tokenizer)
+    assert compiled(["a", "a a"]) == pytest.approx(reward(["a", "a a"]))
     with pytest.raises(TypeError, match="a dict is no checkpoint"):
         Classifier({}, 0)
     with pytest.raises(ValueError, match="the BertModel has no head, so it is no sequence classifier: give a network"):

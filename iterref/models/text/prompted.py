@@ -132,7 +132,7 @@ class PromptedModel(TokenizedModel):
         """As `TextModel.prepare`; all positions of the canvases (B, L) are free."""
         canvas = self._blank(prompts)
         denoiser = self.bind(self.ids(prompts))
-        denoiser.fill = None if self.fixed_length else self.fill
+        denoiser.fill, denoiser.unseen = (None, [*self.ends, self.fill]) if self.fixed_length else (self.fill, ())
         return denoiser, canvas, torch.ones_like(canvas, dtype=torch.bool)
 
     def ids(self, prompts: Sequence[str]) -> list[list[int]]:
