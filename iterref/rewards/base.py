@@ -77,7 +77,8 @@ def verified(
     None, which becomes NaN: the reward does not judge that text. Raises `RewardError` naming row and text
     (`describe(index)`) for another number of values, what is no number, NaN (`nan` says what to do), +inf and numbers
     beyond `MOST`."""
-    answer = answer.to_dense() if isinstance(answer, Tensor) else answer
+    if isinstance(answer, Tensor) and answer.layout != torch.strided:
+        answer = answer.to_dense()
     plain = _plain(answer, len(rows))
     if plain is not None:
         return plain
