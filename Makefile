@@ -35,7 +35,7 @@ types: $(BIN)/.dev
 	$(BIN)/mypy --num-workers 2
 
 test: lint types
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2
 
 test-slow: $(BIN)/.dev
 	$(BIN)/python -m pytest -m slow
