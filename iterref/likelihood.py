@@ -133,9 +133,7 @@ def in_all(run: Run, evaluations: int) -> Tensor:
     return torch.where(blocks == 1, evaluations, blocks * min(evaluations, max(1, run.denoiser.block_length)))
 
 
-def _sums(
-    run: Run, x: Tensor, scores: Sequence[Confidence], evaluations: int | Tensor, offset: int
-) -> Tensor:
+def _sums(run: Run, x: Tensor, scores: Sequence[Confidence], evaluations: int | Tensor, offset: int) -> Tensor:
     """What K scores say, summed over the free positions, (K, R), in one order, whatever else is in the batch."""
     return token_scores(run, x, scores, evaluations, offset).cumsum(-1)[..., -1]
 
